@@ -1,0 +1,48 @@
+"""The errors that a user is meant to read: one line each, and never a traceback."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+def nearest(name: str, valid: Iterable[str]) -> str | None:
+    """The valid name most like `name`, or None when nothing resembles it."""
+    matches = difflib.get_close_matches(str(name), [str(v) for v in valid], n=1, cutoff=0.5)
+    return matches[0] if matches else None
+
+
+class SpectraError(Exception):
+    """A failure that is the user's to mend; its text is one line that says how."""
+
+
+class ConfigError(SpectraError, ValueError):
+    """A setting that cannot be used: key path, the value given, what is accepted, the fix."""
+
+    def __init__(self, key: str, problem: str, fix: str = ""):
+        self.key, self.problem, self.fix = key, problem, fix
+        text = f"{key}: {problem}" + (f"; {fix}" if fix else "")
+        super().__init__(" ".join(text.split()))
+
+    @classmethod
+    def unknown(cls, key: str, name: str, valid: Iterable[str]) -> ConfigError:
+        """An unknown name, with the nearest valid one and the whole list."""
+        valid = sorted(str(v) for v in valid)
+        close = nearest(name, valid)
+        hint = f"did you mean '{close}'? " if close else ""
+        return cls(key, f"unknown name '{name}'", f"{hint}valid: {', '.join(valid)}")
+
+    def __reduce__(self):
+        return (type(self), (self.key, self.problem, self.fix))
+
+
+class RunInUse(SpectraError):
+    """Another process holds the run's folder."""
+
+
+class Diverged(SpectraError):
+    """The loss became NaN, infinite or far above its start."""
+
+
+class Stopped(SpectraError):
+    """The run was asked to stop (SIGTERM, Ctrl-C) and can be resumed."""

@@ -1,0 +1,57 @@
+"""Parameters and floating-point operations of a model, counted, not estimated from its name."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import nn
+
+from spectra_exp.moe.model import SpectraMoeForCausalLM
+
+
+@dataclass(frozen=True)
+class Size:
+    """total and active parameters; forward FLOPs per token at a sequence length (multiply and add count as two)."""
+
+    total: int
+    active: int
+    flops_per_token: float
+    router_flops_per_token: float
+
+
+def model_size(model: SpectraMoeForCausalLM, sequence_length: int) -> Size:
+    """Counts of a model; active: what one token uses, the share (executed experts / E) of the expert weights.
+
+    An untied input embedding is a look-up of one row, so only that row counts as active. Expert choice executes
+    capacity_factor * K experts per token, top-k and quota K. FLOPs: two per active weight of a matrix, the router's
+    own count, and causal attention (scores and values over half the sequence on average).
+    """
+    settings, config = model.settings, model.config.backbone
+    total = sum(p.numel() for p in model.parameters())
+    experts = sum(p.numel() for layer in model.routed_layers for p in layer.experts.parameters())
+    share = executed_experts(model) / settings.num_experts if model.routed_layers else 0.0
+    embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
+    untied = 0 if embedding.weight is head.weight else embedding.weight.numel() - embedding.weight.shape[1]
+    active = total - experts + round(share * experts) - untied
+    routers = sum(layer.router.flops_per_token() for layer in model.routed_layers)
+    attention = 2.0 * sequence_length * config.num_hidden_layers * config.num_attention_heads * head_size(config)
+    matrices = sum(p.numel() for m in _plain_linears(model) for p in [m.weight])
+    return Size(total, active, 2.0 * (matrices + share * experts) + routers + attention, routers)
+
+
+def executed_experts(model: SpectraMoeForCausalLM) -> float:
+    """Experts per token that evaluation executes on average, by the rule in force."""
+    selection = model.settings.selection
+    widened = selection.rule == "expert_choice" and selection.at_inference
+    return model.settings.top_k * (selection.capacity_factor if widened else 1.0)
+
+
+def head_size(config) -> int:
+    """Width of one attention head."""
+    return getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+
+
+def _plain_linears(model: SpectraMoeForCausalLM) -> list[nn.Linear]:
+    """Linear maps outside routers; a tied head is one of them, an embedding is not."""
+    routers = {id(m) for layer in model.routed_layers for m in layer.router.modules()}
+    return [m for m in model.modules() if isinstance(m, nn.Linear) and id(m) not in routers]

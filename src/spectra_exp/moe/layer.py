@@ -1,0 +1,116 @@
+"""One routed layer: router, selection, dispatch, experts, combine; its routing is left as a record.
+
+Shapes: B sequences, S tokens each, N real tokens, E experts, K experts per token, d hidden size.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from spectra_exp.moe.context import ContextHolder, RoutingContext
+from spectra_exp.moe.experts import Experts
+from spectra_exp.moe.settings import MoeSettings
+from spectra_exp.records.record import RoutingRecord
+from spectra_exp.routing.base import Router, RouterOutput, RoutingInput
+from spectra_exp.routing.losses import load_balance_loss, router_entropy, router_z_loss
+from spectra_exp.routing.selection import SELECTIONS, assignment_weights, select_topk
+
+
+class MoeLayer(nn.Module):
+    """Takes an MLP's place in a backbone: hidden_BSd in, hidden_BSd out."""
+
+    def __init__(
+        self, layer: int, hidden_size: int, settings: MoeSettings, router: Router, holder: ContextHolder, std: float
+    ):
+        super().__init__()
+        self.layer, self.settings, self.holder = layer, settings, holder
+        self.router = router
+        self.experts = Experts(
+            settings.num_experts, hidden_size, settings.expert_size, settings.gated, settings.activation, std
+        )
+        self.dropout = nn.Dropout(settings.dropout)
+        # Assignments since the last optimizer step; whole steps are saved, so this never is.
+        self.register_buffer("step_counts_E", torch.zeros(settings.num_experts), persistent=False)
+
+    def forward(self, hidden_BSd: Tensor) -> Tensor:
+        """The layer's output [B, S, d]; padding tokens give zeros and take part in nothing."""
+        context = self.holder.current or RoutingContext(training_rule=self.training)
+        inputs = self._routing_input(hidden_BSd, context)
+        # Routing arithmetic is float32 whatever the model's dtype and autocast are.
+        with torch.autocast(hidden_BSd.device.type, enabled=False):
+            output = self.router(inputs)
+            chosen_NE = self.select(output.scores_NE.detach(), context.training_rule)
+            weights_NE = assignment_weights(output.weights_NE, chosen_NE, self.settings.top_k)
+        tokens_Nd = inputs.real(hidden_BSd)
+        combined_Nd, sums_Ed = self.experts(tokens_Nd, chosen_NE, weights_NE)
+        self._leave_record(context, output, chosen_NE, weights_NE, sums_Ed)
+        return self.dropout(self._unflatten(combined_Nd.to(hidden_BSd.dtype), hidden_BSd, inputs.mask_BS))
+
+    def select(self, scores_NE: Tensor, training_rule: bool) -> Tensor:
+        """Executed assignments, bool [N, E], under the rule of training or of inference."""
+        selection = self.settings.selection
+        rule = SELECTIONS[selection.rule] if training_rule or selection.at_inference else select_topk
+        return rule(scores_NE, self.settings.top_k, selection.capacity_factor)
+
+    def _routing_input(self, hidden_BSd: Tensor, context: RoutingContext) -> RoutingInput:
+        return RoutingInput(
+            hidden_BSd.float(), context.mask_BS, context.token_ids_BS, context.previous_ids_BS,
+            carry_BSED=context.carries_BSED.get(self.layer - 1),
+            temperature=context.temperature,
+            noise_seed=context.layer_noise_seed(self.layer),
+            training=context.training_rule,
+            state=context.states.get(self.layer),
+        )
+
+    def _leave_record(
+        self, context: RoutingContext, output: RouterOutput, chosen_NE: Tensor, weights_NE: Tensor, sums_Ed: Tensor
+    ) -> None:
+        context.carries_BSED[self.layer] = output.carry_BSED
+        context.new_states[self.layer] = output.state
+        if context.keep_tensors:
+            context.tensors[self.layer] = {name: t.detach() for name, t in output.tensors.items()}
+        losses = dict(output.losses)
+        if context.training_rule:
+            context.updates[self.layer] = {"load_counts": chosen_NE.sum(0).float()} | output.updates
+            losses |= self._distribution_losses(output, chosen_NE)
+        context.records[self.layer] = RoutingRecord(
+            layer=self.layer,
+            chosen_NE=chosen_NE,
+            weights_NE=weights_NE.detach(),
+            probs_NE=None if output.probs_NE is None else output.probs_NE.detach(),
+            representation_ED=None if output.representation_ED is None else output.representation_ED.detach(),
+            output_sum_ED=sums_Ed if context.keep_outputs else None,
+            losses=losses,
+            figures=output.figures,
+        )
+
+    def _distribution_losses(self, output: RouterOutput, chosen_NE: Tensor) -> dict[str, Tensor]:
+        """The terms that need only the distribution; a coefficient of 0 switches one off."""
+        config, losses = self.router.config, {}
+        if config.load_balance_coef:
+            losses["load_balance"] = load_balance_loss(output.probs_NE, chosen_NE)
+        if config.entropy_coef:
+            losses["router_entropy"] = router_entropy(output.probs_NE)
+        if config.z_loss_coef:
+            losses["router_z"] = router_z_loss(output.logits_NE)
+        return losses
+
+    @torch.no_grad()
+    def commit(self, context: RoutingContext) -> None:
+        """Take one training pass into the running averages and the step's counts; once per pass."""
+        updates = context.updates[self.layer]
+        self.step_counts_E += updates["load_counts"]
+        self.router.commit(updates)
+
+    @torch.no_grad()
+    def after_step(self, learning_rate_scale: float) -> None:
+        """Let the router answer the load of the optimizer step just made."""
+        self.router.after_step(self.step_counts_E, learning_rate_scale)
+        self.step_counts_E.zero_()
+
+    @staticmethod
+    def _unflatten(values_Nd: Tensor, like_BSd: Tensor, mask_BS: Tensor | None) -> Tensor:
+        if mask_BS is None:
+            return values_Nd.view_as(like_BSd)
+        return torch.zeros_like(like_BSd).masked_scatter(mask_BS[..., None], values_Nd)

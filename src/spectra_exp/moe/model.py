@@ -1,0 +1,241 @@
+"""A causal language model whose MLPs are routed layers, as a Hugging Face model.
+
+`save_pretrained` and `AutoModelForCausalLM.from_pretrained` bring it back with identical logits. The backbone is a
+stock Hugging Face model; only its MLPs are replaced.
+
+Shapes: B sequences, S tokens each, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModelForCausalLM, GenerationMixin, PreTrainedConfig, PreTrainedModel
+from transformers.utils import ModelOutput
+
+from spectra_exp.moe.build import install_layers
+from spectra_exp.moe.context import ContextHolder, RoutingContext
+from spectra_exp.moe.layer import MoeLayer
+from spectra_exp.moe.settings import MoeSettings
+from spectra_exp.routing.temperature import temperature_at
+
+
+class SpectraMoeConfig(PreTrainedConfig):
+    """`backbone`: a Hugging Face configuration; `moe`: MoeSettings as plain values; `routing_seed`: seed of all
+    routing noise."""
+
+    model_type = "spectra_moe"
+    sub_configs = {"backbone": AutoConfig}
+    has_no_defaults_at_init = True
+
+    def __init__(self, backbone: Any = None, moe: dict | None = None, routing_seed: int = 0, **kwargs: Any):
+        if isinstance(backbone, dict):
+            backbone = AutoConfig.for_model(**backbone)
+        self.backbone, self.moe, self.routing_seed = backbone, moe, routing_seed
+        for key in ("vocab_size", "hidden_size", "num_hidden_layers", "bos_token_id", "eos_token_id", "pad_token_id"):
+            kwargs.setdefault(key, getattr(backbone, key, None))
+        kwargs.setdefault("tie_word_embeddings", getattr(backbone, "tie_word_embeddings", False))
+        super().__init__(**kwargs)
+
+    def get_text_config(self, decoder: bool | None = None, encoder: bool | None = None) -> PreTrainedConfig:
+        """The backbone's configuration: what caches and generation need to know."""
+        return self if self.backbone is None else self.backbone
+
+
+@dataclass
+class SpectraMoeOutput(ModelOutput):
+    """loss: language-model loss plus the weighted router terms. lm_loss: next-token loss alone (nats).
+
+    terms: mean over layers of each router term before its coefficient. coefficients: the weights used.
+    routing: the pass's context, with one record per routed layer.
+    """
+
+    loss: Tensor | None = None
+    lm_loss: Tensor | None = None
+    logits: Tensor | None = None
+    past_key_values: Any = None
+    terms: dict[str, Tensor] | None = None
+    coefficients: dict[str, float] | None = None
+    routing: RoutingContext | None = None
+
+
+def causal_lm_loss(logits_BSV: Tensor, labels_BS: Tensor) -> Tensor:
+    """Mean next-token cross-entropy in nats, float32; logits at t are scored on the label at t+1; -100 is ignored.
+
+    The one function that both training and evaluation use.
+    """
+    logits = logits_BSV[:, :-1].float().flatten(0, 1)
+    return nn.functional.cross_entropy(logits, labels_BS[:, 1:].flatten(), ignore_index=-100)
+
+
+class SpectraMoeForCausalLM(PreTrainedModel, GenerationMixin):
+    """See the module's text. `set_step` tells it where in training it is (temperatures, warm-ups, noise)."""
+
+    config_class = SpectraMoeConfig
+    base_model_prefix = "backbone"
+    supports_gradient_checkpointing = True
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    # The loss is a mean over the micro-batch; Trainer divides it by the accumulation steps.
+    accepts_loss_kwargs = False
+
+    def __init__(self, config: SpectraMoeConfig):
+        super().__init__(config)
+        self.settings = MoeSettings.from_dict(config.moe)
+        self.backbone = AutoModelForCausalLM.from_config(
+            config.backbone, attn_implementation=config._attn_implementation or "sdpa"
+        )
+        self.holder = ContextHolder()
+        self.routed_layers: list[MoeLayer] = install_layers(self.backbone, self.settings, self.holder)
+        self._tied_weights_keys = {
+            f"backbone.{key}": f"backbone.{value}" for key, value in (self.backbone._tied_weights_keys or {}).items()
+        }
+        # Saved with the model, so that a reloaded one routes at the temperature it was trained to.
+        self.register_buffer("routing_step", torch.zeros((), dtype=torch.long))
+        self._step: int | None = None
+        self._pass_index = 0
+        self.post_init()
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        """Nothing: `initialise` draws from-scratch weights, and loading brings the others."""
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.backbone.get_input_embeddings()
+
+    def get_output_embeddings(self) -> nn.Module:
+        return self.backbone.get_output_embeddings()
+
+    @property
+    def step(self) -> int:
+        """Optimizer step that schedules are evaluated at."""
+        if self._step is None:
+            self._step = int(self.routing_step)
+        return self._step
+
+    def set_step(self, step: int) -> None:
+        """Move schedules and routing noise to optimizer step `step` (0-based)."""
+        self._step, self._pass_index = step, 0
+        self.routing_step.fill_(step)
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        labels: Tensor | None = None,
+        past_key_values: Any = None,
+        use_cache: bool | None = None,
+        routing: RoutingContext | None = None,
+        **kwargs: Any,
+    ) -> SpectraMoeOutput:
+        """Logits [B, S, V], and losses when `labels` are given.
+
+        `routing` presets what a pass does (its rule, what it keeps); by default the rule follows train()/eval().
+        Gradient checkpointing must be non-reentrant.
+        """
+        context = self._context(input_ids, attention_mask, past_key_values, routing)
+        self.holder.current = context
+        outputs = self.backbone(
+            input_ids=input_ids, attention_mask=attention_mask, past_key_values=past_key_values,
+            use_cache=False if labels is not None else use_cache, **kwargs,
+        )
+        recomputes = self.training and torch.is_grad_enabled()
+        if not recomputes:
+            self.holder.current = None
+        if outputs.past_key_values is not None:
+            outputs.past_key_values.routing_states = context.new_states
+            outputs.past_key_values.routing_last_ids = input_ids[:, -1:]
+        result = SpectraMoeOutput(
+            logits=outputs.logits, past_key_values=outputs.past_key_values, routing=context, terms={}, coefficients={}
+        )
+        if labels is not None:
+            self._add_losses(result, labels)
+        if recomputes and context.training_rule:
+            for layer in self.routed_layers:
+                layer.commit(context)
+        return result
+
+    def _context(self, input_ids: Tensor, attention_mask: Tensor | None, cache: Any, preset: RoutingContext | None):
+        context = preset or RoutingContext(training_rule=self.training)
+        mask = None
+        if attention_mask is not None and attention_mask.ndim == 2:
+            mask = attention_mask[:, -input_ids.shape[1]:].bool()
+            mask = None if bool(mask.all()) else mask
+        last = getattr(cache, "routing_last_ids", None)
+        before = torch.full_like(input_ids[:, :1], -1) if last is None else last
+        previous = torch.cat([before, input_ids[:, :-1]], dim=1)
+        if mask is not None:
+            shifted = torch.cat([torch.full_like(mask[:, :1], last is not None), mask[:, :-1]], dim=1)
+            previous = previous.where(shifted, -1)
+        context.mask_BS, context.token_ids_BS, context.previous_ids_BS = mask, input_ids, previous
+        context.states = getattr(cache, "routing_states", None) or {}
+        context.temperature = temperature_at(self.settings.temperature, self.step, self.settings.total_steps)
+        if context.training_rule and self.training:
+            context.noise_seed = seed_from(self.config.routing_seed, self.step, self._pass_index)
+            self._pass_index += 1
+        return context
+
+    def _add_losses(self, result: SpectraMoeOutput, labels: Tensor) -> None:
+        result.lm_loss = causal_lm_loss(result.logits, labels)
+        result.loss = result.lm_loss
+        records = [result.routing.records[layer.layer] for layer in self.routed_layers]
+        if not records:
+            return
+        weights = self.routed_layers[0].router.loss_coefficients(self.step, self.settings.total_steps)
+        # Each term per layer, then averaged: on concatenated layers imbalances would cancel.
+        result.terms = {
+            name: torch.stack([r.losses[name] for r in records]).mean() for name in records[0].losses if name in weights
+        }
+        result.coefficients = {name: weights[name] for name in result.terms}
+        for name, term in result.terms.items():
+            result.loss = result.loss + weights[name] * term
+
+    def after_optimizer_step(self, learning_rate_scale: float) -> None:
+        """Let routers answer the load of the step just made; `learning_rate_scale` is the schedule's factor."""
+        for layer in self.routed_layers:
+            layer.after_step(learning_rate_scale)
+
+
+def seed_from(*parts: Any) -> int:
+    """A 62-bit seed that depends on every part, the same on every machine."""
+    text = ":".join(map(str, parts)).encode()
+    return int.from_bytes(hashlib.sha256(text).digest()[:8], "big") >> 2
+
+
+def initialise(model: SpectraMoeForCausalLM, seed: int) -> None:
+    """Draw all weights, each module's from a seed of its own name.
+
+    A parameter that exists in two variants then starts equal in both. Linear and embedding weights are normal with
+    the backbone's `initializer_range`, biases 0, norms 1; routers and experts follow their own rules.
+    """
+    std = getattr(model.config.backbone, "initializer_range", 0.02)
+    with torch.random.fork_rng(), torch.no_grad():
+        for name, module in model.named_modules():
+            torch.manual_seed(seed_from(seed, name))
+            if isinstance(module, (nn.Linear, nn.Embedding)):
+                nn.init.normal_(module.weight, std=std)
+                if getattr(module, "bias", None) is not None:
+                    nn.init.zeros_(module.bias)
+            elif "norm" in type(module).__name__.lower():
+                nn.init.ones_(module.weight)
+        for name, module in model.named_modules():
+            if hasattr(module, "reset_parameters") and type(module).__module__.startswith("spectra_exp"):
+                torch.manual_seed(seed_from(seed, name))
+                module.reset_parameters()
+
+
+def new_model(backbone: PreTrainedConfig, settings: MoeSettings, seed: int) -> SpectraMoeForCausalLM:
+    """A model from scratch whose weights depend on `seed` and parameter names alone."""
+    config = SpectraMoeConfig(backbone=backbone, moe=replace(settings).to_dict(), routing_seed=seed)
+    model = SpectraMoeForCausalLM(config)
+    initialise(model, seed)
+    model.tie_weights()
+    return model
+
+
+AutoConfig.register(SpectraMoeConfig.model_type, SpectraMoeConfig)
+AutoModelForCausalLM.register(SpectraMoeConfig, SpectraMoeForCausalLM)

@@ -1,0 +1,60 @@
+"""What a routed model is made of, apart from its backbone: the part of a saved model's config.json that is ours."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+from spectra_exp.errors import ConfigError
+from spectra_exp.routing.base import RouterConfig, router_class
+from spectra_exp.routing.osr import NoOsr, OsrConfig
+from spectra_exp.routing.selection import SelectionConfig
+from spectra_exp.routing.temperature import TemperatureConfig
+
+
+@dataclass
+class MoeSettings:
+    """Experts, router and rules of one model.
+
+    num_experts E; top_k K; expert_size: hidden width of one expert; gated: SwiGLU-style experts with a gate
+    matrix; dropout: on the layer's output; total_steps: length of training, for schedules.
+    """
+
+    num_experts: int
+    top_k: int
+    expert_size: int
+    router: RouterConfig
+    osr: OsrConfig | NoOsr = field(default_factory=NoOsr)
+    selection: SelectionConfig = field(default_factory=SelectionConfig)
+    temperature: TemperatureConfig = field(default_factory=TemperatureConfig)
+    gated: bool = True
+    activation: str = "silu"
+    dropout: float = 0.0
+    total_steps: int = 1
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for config.json."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> MoeSettings:
+        """The settings that `to_dict` wrote; ConfigError for a key that this version does not know."""
+        values = dict(values)
+        router = router_class(values["router"]["name"])
+        schemas = {
+            "router": router.Config,
+            "osr": OsrConfig if router.uses_osr else NoOsr,
+            "selection": SelectionConfig,
+            "temperature": TemperatureConfig,
+        }
+        for key, schema in schemas.items():
+            values[key] = _build(schema, values.get(key, {}), f"moe.{key}")
+        return _build(cls, values, "moe")
+
+
+def _build(schema: type, values: dict[str, Any], path: str) -> Any:
+    known = [f.name for f in fields(schema)]
+    for key in values:
+        if key not in known:
+            raise ConfigError.unknown(path, key, known)
+    return schema(**values)

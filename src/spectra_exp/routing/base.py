@@ -1,0 +1,148 @@
+"""What a router is: scores and state for each token; never selection, experts or bookkeeping.
+
+Shapes: B sequences, S tokens each, N real tokens in the batch, d hidden size, E experts, D router dimension.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from spectra_exp.config.fields import option
+from spectra_exp.errors import ConfigError
+
+
+@dataclass
+class RouterConfig:
+    """Options that every router has; each router's schema adds its own."""
+
+    name: str = option("", "which router this is")
+    load_balance_coef: float = option(0.0, "weight of the Switch load-balance loss E*sum(f*P)", minimum=0)
+    entropy_coef: float = option(0.0, "weight of the router entropy loss", minimum=0)
+    z_loss_coef: float = option(0.0, "weight of the router z-loss on the logits", minimum=0)
+
+
+@dataclass
+class RoutingInput:
+    """What a router sees of one batch.
+
+    hidden_BSd: any float dtype. mask_BS: bool, True for real tokens; None when all are. token_ids_BS: int64 or
+    None. carry_BSED: routing vectors of the previous routed layer, or None. temperature: > 0. noise_seed: fixes
+    all noise of this layer in this pass, so that recomputing the pass repeats it.
+    """
+
+    hidden_BSd: Tensor
+    mask_BS: Tensor | None = None
+    token_ids_BS: Tensor | None = None
+    previous_ids_BS: Tensor | None = None
+    carry_BSED: Tensor | None = None
+    temperature: float = 1.0
+    noise_seed: int = 0
+    training: bool = False
+    state: Tensor | None = None
+
+    def real(self, values_BSx: Tensor) -> Tensor:
+        """The real tokens of `values_BSx`, flattened to [N, ...] in reading order."""
+        return values_BSx.flatten(0, 1) if self.mask_BS is None else values_BSx[self.mask_BS]
+
+    def generator(self) -> torch.Generator:
+        """A random generator of this layer and pass alone: noise never moves the global random state."""
+        return torch.Generator(device=self.hidden_BSd.device).manual_seed(self.noise_seed)
+
+
+@dataclass
+class RouterOutput:
+    """What a router returns, float32, over the N real tokens.
+
+    scores_NE: what selection ranks, higher first. weights_NE: what the chosen weights are taken from.
+    probs_NE: the router's distribution, rows sum to 1; None for routers without one. logits_NE: before the
+    softmax, for the z-loss. representation_ED: the experts' representations for the Gram metrics.
+    """
+
+    scores_NE: Tensor
+    weights_NE: Tensor
+    probs_NE: Tensor | None = None
+    logits_NE: Tensor | None = None
+    representation_ED: Tensor | None = None
+    carry_BSED: Tensor | None = None
+    losses: dict[str, Tensor] = field(default_factory=dict)
+    figures: dict[str, Tensor] = field(default_factory=dict)
+    updates: dict[str, Tensor] = field(default_factory=dict)
+    tensors: dict[str, Tensor] = field(default_factory=dict)
+    state: Tensor | None = None
+
+
+class Router(nn.Module, ABC):
+    """One layer's router. Subclasses give `forward`; those with state of their own give the hooks too."""
+
+    Config: ClassVar[type[RouterConfig]] = RouterConfig
+    uses_osr: ClassVar[bool] = False
+    learned: ClassVar[bool] = True
+    selections: ClassVar[tuple[str, ...]] = ("topk", "quota")
+
+    def __init__(self, hidden_size: int, num_experts: int, top_k: int, config: RouterConfig):
+        super().__init__()
+        self.hidden_size, self.num_experts, self.top_k = hidden_size, num_experts, top_k
+        self.config = config
+
+    @abstractmethod
+    def forward(self, inputs: RoutingInput) -> RouterOutput:
+        """Scores, weights and state for the real tokens of `inputs`."""
+
+    def reset_parameters(self) -> None:
+        """Draw the initial weights from the global random state (the caller has seeded it for this module)."""
+
+    def loss_coefficients(self, step: int, total_steps: int) -> dict[str, float]:
+        """Weight of each loss term at an optimizer step; terms that are off are absent."""
+        c = self.config
+        named = {"load_balance": c.load_balance_coef, "router_entropy": c.entropy_coef, "router_z": c.z_loss_coef}
+        return {name: value for name, value in named.items() if value}
+
+    def commit(self, updates: dict[str, Tensor]) -> None:
+        """Move running averages by one training pass; called once per pass, also under gradient checkpointing."""
+
+    def after_step(self, counts_E: Tensor, learning_rate_scale: float) -> None:
+        """Move load-driven state once per optimizer step; counts_E are the step's assignments per expert."""
+
+    def flops_per_token(self) -> float:
+        """Forward floating-point operations of the routing of one token (multiply and add count as two)."""
+        return 2.0 * sum(p.numel() for p in self.parameters() if p.ndim >= 2)
+
+
+_REGISTRY: dict[str, type[Router]] = {}
+
+
+def register_router(cls: type[Router]) -> type[Router]:
+    """Class decorator: makes a router known under its schema's default name."""
+    _REGISTRY[cls.Config().name] = cls
+    return cls
+
+
+def routers() -> dict[str, type[Router]]:
+    """All registered routers by name; every module of `routing/routers/` is found by itself."""
+    package = importlib.import_module("spectra_exp.routing.routers")
+    for module in pkgutil.iter_modules(package.__path__):
+        importlib.import_module(f"{package.__name__}.{module.name}")
+    return dict(sorted(_REGISTRY.items()))
+
+
+def router_class(name: str) -> type[Router]:
+    """The router registered as `name`; ConfigError with the nearest name otherwise."""
+    known = routers()
+    if name not in known:
+        raise ConfigError.unknown("router.name", name, known)
+    return known[name]
+
+
+def linear_init(linear: nn.Linear, std: float = 0.02) -> None:
+    """Normal weights of the given standard deviation, zero bias."""
+    nn.init.normal_(linear.weight, std=std)
+    if linear.bias is not None:
+        nn.init.zeros_(linear.bias)
+

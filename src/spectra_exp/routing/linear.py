@@ -1,0 +1,28 @@
+"""What routers with one linear map and a softmax share."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from spectra_exp.routing.base import Router, RouterConfig, RouterOutput, RoutingInput, linear_init
+
+
+class LinearRouter(Router):
+    """softmax(W h / T): scores, weights and distribution are the same probabilities."""
+
+    def __init__(self, hidden_size: int, num_experts: int, top_k: int, config: RouterConfig):
+        super().__init__(hidden_size, num_experts, top_k, config)
+        self.linear = nn.Linear(hidden_size, num_experts, bias=False)
+
+    def reset_parameters(self) -> None:
+        linear_init(self.linear)
+
+    def logits(self, inputs: RoutingInput) -> Tensor:
+        """Logits [N, E] of the real tokens before the temperature."""
+        return self.linear(inputs.real(inputs.hidden_BSd))
+
+    def forward(self, inputs: RoutingInput) -> RouterOutput:
+        logits_NE = self.logits(inputs) / inputs.temperature
+        probs_NE = torch.softmax(logits_NE, dim=-1)
+        return RouterOutput(probs_NE, probs_NE, probs_NE, logits_NE, self.linear.weight)

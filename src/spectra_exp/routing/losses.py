@@ -1,0 +1,48 @@
+"""Loss terms shared by routers, each before its coefficient. Shapes: N real tokens, E experts, D router dimension."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def load_balance_loss(probs_NE: Tensor, chosen_NE: Tensor) -> Tensor:
+    """E * sum_i f_i P_i, where f_i is expert i's share of the executed assignments and P_i its mean probability.
+
+    A uniform router scores 1 whatever k is. *Source:* Fedus et al. 2021, eq. 4-6. *Departs:* f is divided by
+    N*k, not by N (transformers' version scores k), so that k does not change the loss's scale.
+    """
+    counts_E = chosen_NE.sum(dim=0).to(probs_NE.dtype)
+    share_E = counts_E / counts_E.sum().clamp(min=1)
+    return probs_NE.shape[1] * (share_E * probs_NE.mean(dim=0)).sum()
+
+
+def router_entropy(probs_NE: Tensor) -> Tensor:
+    """Mean over tokens of -sum p log p, in nats; minimising it sharpens the routing."""
+    return torch.special.entr(probs_NE).sum(dim=-1).mean()
+
+
+def router_z_loss(logits_NE: Tensor) -> Tensor:
+    """Mean squared logsumexp of the logits. *Source:* Zoph et al. 2022 (ST-MoE), eq. 5."""
+    return torch.logsumexp(logits_NE, dim=-1).square().mean()
+
+
+def projector_orthogonality(weight_od: Tensor) -> Tensor:
+    """Mean squared entry of W W^T - I or W^T W - I, whichever is smaller: more rows than columns cannot be orthogonal."""
+    w = weight_od.float()
+    product = w @ w.T if w.shape[0] <= w.shape[1] else w.T @ w
+    return (product - torch.eye(product.shape[0], device=w.device)).square().mean()
+
+
+def speciality_penalty(vectors_NED: Tensor) -> Tensor:
+    """Mean squared off-diagonal entry of each token's Gram matrix of its E unit routing vectors.
+
+    ||R R^T||_F = ||R^T R||_F, so the smaller of the two products is formed; the diagonal of R R^T is removed after.
+    """
+    n, e, d = vectors_NED.shape
+    if e < 2:
+        return vectors_NED.new_zeros(())
+    product = vectors_NED @ vectors_NED.mT if e <= d else vectors_NED.mT @ vectors_NED
+    diagonal_NE = vectors_NED.square().sum(-1)
+    total = product.square().sum() - diagonal_NE.square().sum()
+    return total / (n * e * (e - 1))

@@ -1,0 +1,95 @@
+"""The OSR cost: similarity, repulsion between like experts, a brake on saturated scores (METHOD 1.5-1.6)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from spectra_exp.config.fields import option
+
+
+@dataclass
+class NoOsr:
+    """Routers without a transport problem have no options here."""
+
+
+@dataclass
+class OsrConfig:
+    """The cost, the transport plan, and which rule selects in training and in inference."""
+
+    solver: str = option("sinkhorn", "how scores become a plan", choices=["sinkhorn", "softmax"])
+    repulsion_weight: float = option(0.5, "lambda: weight of the repulsive cost", minimum=0)
+    saturation_weight: float = option(0.5, "beta: weight of the cost of saturated similarities", minimum=0)
+    saturation_threshold: float = option(0.7, "tau: |similarity| above which the saturation cost starts", minimum=0)
+    sinkhorn_epsilon: float = option(0.05, "entropic regularisation, in units of the cost", above=0)
+    sinkhorn_iterations: int = option(3, "column-and-row scalings", unit="iterations", minimum=1)
+    log_sinkhorn_enabled: bool = option(True, "scale by logsumexp (true) or by products with clamped exponents")
+    sinkhorn_grad: str = option(
+        "through", "gradient through the iterations, or with the potentials held fixed", choices=["through", "stopped"]
+    )
+    sinkhorn_tolerance: float = option(
+        1.0, "largest relative error of a column sum in training that passes without a warning", above=0
+    )
+    training: str = option(
+        "plan", "what selects in training: the plan, or the potentials that inference uses",
+        choices=["plan", "potentials"],
+    )
+    sinkhorn_inference: str = option(
+        "false", "rule of inference: per-token softmax (false), Sinkhorn over the batch (true), potentials (dual)",
+        choices=["false", "true", "dual"],
+    )
+    potentials: str = option(
+        "soft", "potentials: running average of Sinkhorn's (soft), or fitted to the executed load (hard)",
+        choices=["soft", "hard"],
+    )
+    potential_rate: float = option(0.05, "step of the hard potentials per optimizer step, in units of the cost", above=0)
+    srip_enabled: bool = option(True, "add the spectral part to the representation orthogonality loss")
+    so_lambda_max: float = option(1e-3, "final weight of the representation orthogonality loss", minimum=0)
+    so_warmup_steps: int = option(
+        1000, "steps over which that weight rises from 0 (at most 10 % of the run)", unit="steps", minimum=0
+    )
+
+    def __post_init__(self) -> None:
+        # The command line reads true and false as booleans; here they are names of rules.
+        self.sinkhorn_inference = str(self.sinkhorn_inference).lower()
+
+
+def gram(representation_ED: Tensor) -> Tensor:
+    """Gram matrix [E, E] of the rows after normalising each to length 1."""
+    rows = torch.nn.functional.normalize(representation_ED, dim=-1)
+    return rows @ rows.T
+
+
+def osr_cost(similarity_NE: Tensor, gram_EE: Tensor, repulsion: float, saturation: float, threshold: float) -> Tensor:
+    """Cost [N, E] = -S + lambda |S| (G o (1-I))^2 + beta relu(|S|-tau)^2.
+
+    The square makes the repulsion blind to the sign of a correlation. *Source:* paper 5.1; METHOD 1.6.
+    """
+    cost_NE = -similarity_NE
+    magnitude_NE = similarity_NE.abs()
+    if repulsion:
+        off_diagonal = gram_EE - torch.diag_embed(torch.diagonal(gram_EE))
+        cost_NE = cost_NE + repulsion * (magnitude_NE @ off_diagonal.square())
+    if saturation:
+        cost_NE = cost_NE + saturation * torch.relu(magnitude_NE - threshold).square()
+    return cost_NE
+
+
+def representation_orthogonality(gram_EE: Tensor, spectral: bool) -> Tensor:
+    """0.7 ||G-I||_F^2, plus 0.3 sigma_max(G-I)^2 when `spectral` (0.7 and 0.3 from METHOD 1, losses)."""
+    difference = gram_EE - torch.eye(gram_EE.shape[0], dtype=gram_EE.dtype, device=gram_EE.device)
+    loss = 0.7 * difference.square().sum()
+    if spectral:
+        loss = loss + 0.3 * torch.linalg.matrix_norm(difference, ord=2).square()
+    return loss
+
+
+def linear_warmup(step: int, warmup_steps: int, total_steps: int) -> float:
+    """Share of a warmed-up weight at `step`: rises linearly to 1 over the warm-up, at most 10 % of the run.
+
+    METHOD 1 says 1000 steps "or 10 % of shorter runs"; a run is shorter when a tenth of it is below the warm-up.
+    """
+    steps = min(warmup_steps, max(1, round(0.1 * total_steps))) if warmup_steps else 0
+    return 1.0 if steps == 0 else min(1.0, (step + 1) / steps)

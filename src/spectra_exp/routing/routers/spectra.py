@@ -1,0 +1,170 @@
+"""The SPECTRA router (METHOD 1): routing vectors, expression vectors, OSR cost, transport plan.
+
+Shapes: B sequences, S tokens each, N real tokens, d hidden size, E experts, D router dimension.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from spectra_exp.config.fields import option
+from spectra_exp.routing.base import Router, RouterConfig, RouterOutput, RoutingInput, register_router
+from spectra_exp.routing.expression import EXPRESSIONS, RunningAverage, RunningMean, real_mean
+from spectra_exp.routing.losses import projector_orthogonality, speciality_penalty
+from spectra_exp.routing.osr import OsrConfig, gram, linear_warmup, osr_cost, representation_orthogonality
+from spectra_exp.routing.sequence import ENCODERS
+from spectra_exp.routing.sinkhorn import Plan, column_residual, sinkhorn
+
+
+@dataclass
+class SpectraConfig(RouterConfig):
+    """Options of the SPECTRA router."""
+
+    name: str = option("spectra", "which router this is")
+    entropy_coef: float = option(1e-3, "weight of the router entropy loss", minimum=0)
+    dim: int = option(16, "D: size of each routing and expression vector", minimum=1)
+    sequence: str = option("gru", "what turns hidden states into routing vectors", choices=list(ENCODERS))
+    carry: str = option(
+        "token", "what a layer hands to the next: its vectors at the same token, or nothing", choices=["token", "none"]
+    )
+    expression: str = option("projector", "where expression vectors come from", choices=list(EXPRESSIONS))
+    ortho_coef: float = option(0.01, "weight of the projector orthogonality loss", minimum=0)
+    speciality_coef: float = option(5e-3, "weight of the speciality penalty", minimum=0)
+
+
+@register_router
+class SpectraRouter(Router):
+    """SPECTRA. *Source:* paper 5.1 and 8; METHOD 1, whose mends it follows."""
+
+    Config = SpectraConfig
+    uses_osr = True
+    selections = ("topk", "quota", "expert_choice")
+
+    def __init__(self, hidden_size: int, num_experts: int, top_k: int, config: SpectraConfig, osr: OsrConfig):
+        super().__init__(hidden_size, num_experts, top_k, config)
+        self.osr = osr
+        self.sequence = ENCODERS[config.sequence](hidden_size, num_experts, config.dim)
+        self.expression = EXPRESSIONS[config.expression](hidden_size, num_experts, config.dim)
+        self.representation = RunningAverage((num_experts, config.dim))
+        self.soft_potentials = RunningAverage((num_experts,))
+        self.register_buffer("hard_potentials_E", torch.zeros(num_experts))
+        # A running mean of routing vectors has no gradient, so an orthogonality loss on it would do nothing.
+        self.trains_representation = osr.so_lambda_max > 0 and not isinstance(self.expression, RunningMean)
+
+    def reset_parameters(self) -> None:
+        self.hard_potentials_E.zero_()
+
+    def forward(self, inputs: RoutingInput) -> RouterOutput:
+        vectors_BSED, new_state = self.sequence(inputs.hidden_BSd, inputs.mask_BS, inputs.state)
+        if self.config.carry == "token" and inputs.carry_BSED is not None:
+            vectors_BSED = vectors_BSED + inputs.carry_BSED
+        vectors_BSED = normalize(vectors_BSED, dim=-1)
+        expressions = self.expression(inputs.hidden_BSd, vectors_BSED, inputs.mask_BS)
+        similarity_NE = inputs.real((vectors_BSED * expressions).sum(dim=-1))
+        per_token = expressions.shape[:2] == vectors_BSED.shape[:2]
+        batch_mean_ED = real_mean(expressions, inputs.mask_BS if per_token else None)
+        representation_ED = batch_mean_ED if inputs.training else self.representation.value_or(batch_mean_ED)
+        gram_EE = gram(representation_ED)
+        cost_NE = osr_cost(
+            similarity_NE, gram_EE, self.osr.repulsion_weight, self.osr.saturation_weight, self.osr.saturation_threshold
+        )
+        output = self._decide(cost_NE, inputs)
+        output.representation_ED = representation_ED
+        output.carry_BSED = vectors_BSED
+        output.state = new_state
+        output.tensors = {"similarity": similarity_NE, "cost": cost_NE}
+        if inputs.training:
+            output.losses = self._losses(inputs.real(vectors_BSED), gram_EE)
+            output.updates["representation"] = batch_mean_ED.detach()
+            if isinstance(self.expression, RunningMean):
+                output.updates["routing_mean"] = real_mean(vectors_BSED.detach(), inputs.mask_BS)
+        return output
+
+    def potentials_E(self) -> Tensor:
+        """The per-expert potentials of the dual rule, in units of the cost."""
+        return self.hard_potentials_E if self.osr.potentials == "hard" else self.soft_potentials.value
+
+    def _plan(self, cost_NE: Tensor, epsilon: float) -> Plan:
+        osr = self.osr
+        if osr.solver == "softmax":
+            plan_NE = torch.softmax(-cost_NE / epsilon, dim=-1)
+            return Plan(plan_NE, torch.zeros_like(self.hard_potentials_E), column_residual(plan_NE.detach()))
+        return sinkhorn(
+            cost_NE, epsilon, osr.sinkhorn_iterations,
+            log_domain=osr.log_sinkhorn_enabled, gradient=osr.sinkhorn_grad,
+        )
+
+    def _decide(self, cost_NE: Tensor, inputs: RoutingInput) -> RouterOutput:
+        """Scores and weights under the rule of training or of inference (METHOD 1.8)."""
+        epsilon = self.osr.sinkhorn_epsilon * inputs.temperature
+        logits_NE = -cost_NE / epsilon
+        if inputs.training:
+            return self._decide_training(cost_NE, logits_NE, epsilon)
+        match self.osr.sinkhorn_inference:
+            case "true":
+                plan = self._plan(cost_NE, epsilon)
+                probs_NE, figures = plan.plan_NE, {"sinkhorn_residual": plan.residual}
+            case "dual":
+                probs_NE, figures = torch.softmax(logits_NE + self.potentials_E() / epsilon, dim=-1), {}
+            case _:
+                probs_NE, figures = torch.softmax(logits_NE, dim=-1), {}
+        return RouterOutput(probs_NE, probs_NE, probs_NE, logits_NE, figures=figures)
+
+    def _decide_training(self, cost_NE: Tensor, logits_NE: Tensor, epsilon: float) -> RouterOutput:
+        plan = self._plan(cost_NE, epsilon)
+        balanced_NE = (self.potentials_E() - cost_NE).detach()
+        scores_NE = balanced_NE if self.osr.training == "potentials" else plan.plan_NE
+        output = RouterOutput(scores_NE, plan.plan_NE, plan.plan_NE, logits_NE)
+        output.figures["sinkhorn_residual"] = plan.residual
+        output.updates["soft_potentials"] = plan.potentials_E
+        # The load that inference would execute: under training=potentials it is the executed load itself.
+        would_choose = balanced_NE.topk(self.top_k, dim=-1).indices
+        output.updates["load_counts"] = torch.zeros_like(self.hard_potentials_E).index_add_(
+            0, would_choose.flatten(), torch.ones_like(would_choose, dtype=torch.float32).flatten()
+        )
+        return output
+
+    def _losses(self, vectors_NED: Tensor, gram_EE: Tensor) -> dict[str, Tensor]:
+        losses = {}
+        if self.trains_representation:
+            losses["representation_ortho"] = representation_orthogonality(gram_EE, self.osr.srip_enabled)
+        if self.config.ortho_coef and self.expression.projector_weight is not None:
+            losses["projector_ortho"] = projector_orthogonality(self.expression.projector_weight)
+        if self.config.speciality_coef:
+            losses["speciality"] = speciality_penalty(vectors_NED)
+        return losses
+
+    def loss_coefficients(self, step: int, total_steps: int) -> dict[str, float]:
+        coefficients = super().loss_coefficients(step, total_steps)
+        own = {"projector_ortho": self.config.ortho_coef, "speciality": self.config.speciality_coef}
+        coefficients |= {name: value for name, value in own.items() if value}
+        if self.trains_representation:
+            warmup = linear_warmup(step, self.osr.so_warmup_steps, total_steps)
+            coefficients["representation_ortho"] = self.osr.so_lambda_max * warmup
+        return coefficients
+
+    @torch.no_grad()
+    def commit(self, updates: dict[str, Tensor]) -> None:
+        self.representation.move(updates["representation"])
+        self.soft_potentials.move(updates["soft_potentials"])
+        if "routing_mean" in updates:
+            self.expression.mean.move(updates["routing_mean"])
+
+    @torch.no_grad()
+    def after_step(self, counts_E: Tensor, learning_rate_scale: float) -> None:
+        """Move the hard potentials against the load error: g - eta clip(c / mean c - 1, +-1), mean removed."""
+        if self.osr.potentials != "hard" or self.osr.solver != "sinkhorn":
+            return
+        error_E = (counts_E / counts_E.mean().clamp(min=1e-9) - 1).clamp(-1, 1)
+        g = self.hard_potentials_E - self.osr.potential_rate * learning_rate_scale * error_E
+        self.hard_potentials_E.copy_(g - g.mean())
+
+    def flops_per_token(self) -> float:
+        e, d = self.num_experts, self.config.dim
+        cosine, repulsion = 2 * e * d, 2 * e * e if self.osr.repulsion_weight else 0
+        transport = 8 * e * self.osr.sinkhorn_iterations if self.osr.solver == "sinkhorn" else 4 * e
+        return self.sequence.flops_per_token() + self.expression.flops_per_token() + cosine + repulsion + transport

@@ -1,0 +1,44 @@
+"""Routing temperature by optimizer step: constant or on a schedule (METHOD 4)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from spectra_exp.config.fields import option
+
+# The step schedule: 5, then 2 from 20 % of the steps, then 1 from 60 % (METHOD 4), as shares of start and end.
+STEP_POINTS = ((0.6, 1.0), (0.2, 2.0), (0.0, 5.0))
+
+
+@dataclass
+class TemperatureConfig:
+    """The divisor of the router's logits (for SPECTRA, a factor on epsilon)."""
+
+    schedule: str = option(
+        "constant", "how it moves over training", choices=["constant", "linear", "cosine", "exponential", "step"]
+    )
+    value: float = option(1.0, "temperature of the constant schedule", above=0)
+    start: float = option(5.0, "temperature at the first step of linear, cosine and exponential", above=0)
+    end: float = option(1.0, "temperature at the last step of linear, cosine and exponential", above=0)
+
+
+def temperature_at(config: TemperatureConfig, step: int, total_steps: int) -> float:
+    """Temperature at optimizer step `step` (0-based) of `total_steps`; the last step is at the end temperature.
+
+    *Source:* paper/temperature_experiment.md, table of schedules.
+    """
+    progress = min(1.0, max(0.0, step / max(1, total_steps - 1)))
+    start, end = config.start, config.end
+    match config.schedule:
+        case "constant":
+            return config.value
+        case "linear":
+            return start + (end - start) * progress
+        case "cosine":
+            return end + (start - end) * 0.5 * (1 + math.cos(math.pi * progress))
+        case "exponential":
+            return start * (end / start) ** progress
+        case "step":
+            return next(value for begin, value in STEP_POINTS if progress >= begin)
+    raise AssertionError(config.schedule)
