@@ -18,13 +18,18 @@ def option(
     above: float | None = None,
     minimum: float | None = None,
     maximum: float | None = None,
+    affects_result: bool = True,
 ) -> Any:
     """A dataclass field for one configuration key.
 
     `meaning` is one line for `--help GROUP`; `unit` such as "tokens" or "steps"; `choices` lists the accepted
     values; `above` is an exclusive lower bound, `minimum` and `maximum` are inclusive. None passes every check.
+    `affects_result=False` keeps a key out of the run's signature.
     """
-    metadata = dict(meaning=meaning, unit=unit, choices=choices, above=above, minimum=minimum, maximum=maximum)
+    metadata = dict(
+        meaning=meaning, unit=unit, choices=choices, above=above, minimum=minimum, maximum=maximum,
+        affects_result=affects_result,
+    )
     if isinstance(default, (list, dict)):
         return field(default_factory=lambda: type(default)(default), metadata=metadata)
     return field(default=default, metadata=metadata)
@@ -62,7 +67,7 @@ def describe_fields(schema: type) -> list[dict[str, str]]:
     rows = []
     for f in fields(schema):
         m = f.metadata
-        default = f.default if f.default is not MISSING else (f.default_factory() if f.default_factory is not MISSING else "")
+        default = f.default if f.default is not MISSING else f.default_factory()
         accepted = ", ".join(map(str, m["choices"])) if m.get("choices") else _range_text(m)
         kind = str(f.type).replace("Optional[", "").rstrip("]")
         rows.append(

@@ -1,0 +1,115 @@
+"""`python train.py --help` and `--help GROUP`: groups, options, keys, with the meanings that the files declare."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from spectra_exp.config.compose import project_root
+from spectra_exp.config.fields import describe_fields
+from spectra_exp.config.register import GROUPS, group_schemas
+from spectra_exp.config.schema import RootConfig
+from spectra_exp.errors import ConfigError
+
+MEANINGS = {
+    "router": "how tokens are scored against experts",
+    "osr": "SPECTRA's cost and transport, and its rules of training and inference",
+    "selection": "how scores become assignments",
+    "temperature": "divisor of the router's logits",
+    "baseline": "a method of the literature in one word (sets router, selection, model)",
+    "ablation": "one change to the full method",
+    "model": "backbone and experts",
+    "data": "where the text comes from",
+    "optim": "optimizer and learning rates",
+    "trainer": "steps, batches, cadences, precision",
+    "logger": "where else figures go",
+    "launch": "how the jobs of a multirun are spread",
+    "debug": "help with finding faults",
+}
+EXAMPLES = (
+    ("python train.py", "SPECTRA on the embedded data, three hundred steps"),
+    ("python train.py router=spectra ablation=no_gru seed=1", "one ablation, another seed"),
+    ("python train.py baseline=switch_top2 model.num_experts=16", "a baseline with more experts"),
+    ("python train.py -m osr.sinkhorn_epsilon=0.03,0.05,0.1,0.2", "four runs, one after another"),
+    ("python train.py -m seed=0,1,2 launch=parallel data=files data.train=TRAIN.jsonl", "three seeds side by side, own text"),
+)
+
+
+def option_meaning(path: Path) -> str:
+    """The first comment line of an option's file that is not a package directive."""
+    for line in path.read_text().splitlines():
+        if line.startswith("#") and "@package" not in line:
+            return line.lstrip("# ").strip()
+    return ""
+
+
+def group_options(group: str) -> dict[str, str]:
+    """Options of a group and their meanings, in the order of their names."""
+    return {p.stem: option_meaning(p) for p in sorted((project_root() / "conf" / group).glob("*.yaml"))}
+
+
+def print_help(topics: list[str]) -> None:
+    """The whole help, or the keys and options of the groups named. ConfigError for a group that does not exist."""
+    console = Console(highlight=False, soft_wrap=True)
+    for topic in topics:
+        if topic not in GROUPS:
+            raise ConfigError.unknown("--help", topic, GROUPS)
+        _print_group(console, topic)
+    if not topics:
+        _print_all(console)
+
+
+def _print_all(console: Console) -> None:
+    console.print("Train a Mixture-of-Experts language model under a chosen router and measure its routing.\n")
+    console.print("usage: python train.py [-m] [group=option ...] [group.key=value ...]")
+    console.print("  -m, --multirun   run every combination of comma-separated values")
+    console.print("  --help GROUP     the keys of one group: type, default, meaning")
+    console.print("  --cfg job        print the resolved configuration and stop\n")
+    console.print("Groups and options (* = default):")
+    defaults = default_options()
+    for group in GROUPS:
+        console.print(Text(f"  {group}: {MEANINGS[group]}"))
+        for name, meaning in group_options(group).items():
+            console.print(Text(f"    {'*' if defaults[group] == name else ' '} {name:<14} {meaning}"))
+    console.print("\nKeys outside the groups:")
+    for row in describe_fields(RootConfig):
+        if row["name"] not in GROUPS:
+            console.print(Text(f"    {row['name']:<16} {row['meaning']}"))
+    console.print("\nExamples:")
+    for command, meaning in EXAMPLES:
+        console.print(Text(f"  {command}\n      {meaning}"))
+    console.print("\nThe last line on standard output is the run's folder. A finished run is not run again (force=true does);")
+    console.print("an unfinished one goes on from its last checkpoint.")
+
+
+def _print_group(console: Console, group: str) -> None:
+    console.print(Text(f"{group}: {MEANINGS[group]}"))
+    for name, meaning in group_options(group).items():
+        console.print(Text(f"  {group}={name:<14} {meaning}"))
+    for node, schema in group_schemas(group).items():
+        rows = describe_fields(schema)
+        if not rows:
+            continue
+        label = node.removeprefix("schema").lstrip("_")
+        table = Table(title=f"keys of {group}" + (f"={label}" if label else ""), box=box.SIMPLE, title_justify="left")
+        for column in ("key", "type", "default", "meaning"):
+            table.add_column(column, overflow="fold")
+        for row in rows:
+            limits = f" [{row['accepted']}]" if row["accepted"] else ""
+            unit = f" ({row['unit']})" if row["unit"] else ""
+            table.add_row(
+                f"{group}.{row['name']}", row["type"], row["default"], Text(f"{row['meaning']}{unit}{limits}")
+            )
+        console.print(table)
+
+
+def default_options() -> dict[str, str]:
+    """The option that each group has when nothing is typed."""
+    import yaml
+
+    entries = yaml.safe_load((project_root() / "conf" / "config.yaml").read_text())["defaults"]
+    return {k: v for entry in entries if isinstance(entry, dict) for k, v in entry.items()}

@@ -1,0 +1,51 @@
+"""Makes the schemas known to Hydra: one node `schema_<name>` per group and option."""
+
+from __future__ import annotations
+
+from hydra.core.config_store import ConfigStore
+
+from spectra_exp.config import schema
+from spectra_exp.data.schema import DATA_SCHEMAS
+from spectra_exp.routing.base import routers
+from spectra_exp.routing.osr import NoOsr, OsrConfig
+from spectra_exp.routing.selection import SelectionConfig
+from spectra_exp.routing.temperature import TemperatureConfig
+
+# Groups with one schema each; router, osr and data have one per option.
+PLAIN_GROUPS = {
+    "selection": SelectionConfig,
+    "temperature": TemperatureConfig,
+    "model": schema.ModelConfig,
+    "optim": schema.OptimConfig,
+    "trainer": schema.TrainerConfig,
+    "logger": schema.LoggerConfig,
+    "launch": schema.LaunchConfig,
+    "debug": schema.DebugConfig,
+    "baseline": schema.BaselineConfig,
+    "ablation": schema.AblationConfig,
+}
+GROUPS = (
+    "router", "osr", "selection", "temperature", "baseline", "ablation",
+    "model", "data", "optim", "trainer", "logger", "launch", "debug",
+)
+
+
+def group_schemas(group: str) -> dict[str, type]:
+    """Schemas of a group by node name: its own, or one per router, transport or data source."""
+    match group:
+        case "router":
+            return {f"schema_{name}": cls.Config for name, cls in routers().items()}
+        case "osr":
+            return {"schema": OsrConfig, "schema_none": NoOsr}
+        case "data":
+            return {f"schema_{name}": cls for name, cls in DATA_SCHEMAS.items()}
+    return {"schema": PLAIN_GROUPS[group]}
+
+
+def register() -> None:
+    """Store every schema; calling it again changes nothing."""
+    store = ConfigStore.instance()
+    store.store(name="schema", node=schema.RootConfig)
+    for group in GROUPS:
+        for name, node in group_schemas(group).items():
+            store.store(group=group, name=name, node=node)

@@ -1,0 +1,193 @@
+"""What goes together and what does not: rules across groups, each checked before any training."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import yaml
+
+from spectra_exp.config.schema import Experiment
+from spectra_exp.errors import ConfigError
+from spectra_exp.routing.base import router_class
+
+# Keys of a preset's file that describe it and change nothing.
+DESCRIPTIVE = ("defaults", "ablation", "baseline")
+
+
+def preset_values(group: str, name: str) -> tuple[dict[str, Any], dict[str, str]]:
+    """What a preset's file sets: values by dotted key, and options by group."""
+    from spectra_exp.config.compose import project_root
+
+    content = yaml.safe_load((project_root() / "conf" / group / f"{name}.yaml").read_text()) or {}
+    values: dict[str, Any] = {}
+    for top, node in content.items():
+        if top not in DESCRIPTIVE and isinstance(node, dict):
+            values |= {f"{top}.{key}": value for key, value in node.items()}
+    options = {}
+    for entry in content.get("defaults", []):
+        if isinstance(entry, dict):
+            key, value = next(iter(entry.items()))
+            if key.startswith("override /") and not key.startswith("override /hydra"):
+                options[key.removeprefix("override /")] = value
+    return values, options
+
+
+def get(experiment: Experiment, key: str) -> Any:
+    """The value at a dotted key; None when the chosen option has no such key."""
+    group, _, name = key.partition(".")
+    return getattr(getattr(experiment, group), name, None)
+
+
+def check_ablation_applies(name: str, base: Experiment) -> None:
+    """Refuse an ablation of a part that the method does not have."""
+    from spectra_exp.config.compose import project_root
+
+    path = project_root() / "conf" / "ablation" / f"{name}.yaml"
+    if name == "none" or not path.exists():
+        return
+    if base.choices["baseline"] != "none":
+        raise ConfigError(
+            "ablation", f"'{name}' and baseline={base.choices['baseline']} exclude each other", "give only one of the two"
+        )
+    declared = yaml.safe_load(path.read_text())["ablation"]
+    if base.router.name not in declared["routers"]:
+        raise ConfigError(
+            "ablation", f"'{name}' takes a part away that router={base.router.name} does not have",
+            f"it applies to router={', '.join(declared['routers'])}",
+        )
+    for key, accepted in declared.get("requires", {}).items():
+        if get(base, key) not in accepted:
+            raise ConfigError(
+                "ablation", f"'{name}' would change nothing that counts: {key} is already {get(base, key)}",
+                f"the full method needs {key}={'|'.join(map(str, accepted))}",
+            )
+
+
+def check_preset_kept(group: str, experiment: Experiment) -> None:
+    """Refuse a command line that undoes part of the baseline or ablation that it names."""
+    name = experiment.choices[group]
+    values, options = preset_values(group, name)
+    for key, wanted in values.items():
+        if get(experiment, key) != wanted:
+            raise ConfigError(
+                key, f"{get(experiment, key)} was given, but {group}={name} sets {wanted}", "drop one of the two"
+            )
+    for other, wanted in options.items():
+        if experiment.choices[other] != wanted:
+            raise ConfigError(
+                other, f"'{experiment.choices[other]}' was given, but {group}={name} sets '{wanted}'", "drop one of the two"
+            )
+
+
+def check_ablation_changes(experiment: Experiment, base: Experiment) -> None:
+    """Refuse an ablation that leaves the full method as it is."""
+    from spectra_exp.config.identity import result_values
+
+    name = experiment.choices["ablation"]
+    if name != "none" and result_values(experiment) == result_values(base):
+        values, options = preset_values("ablation", name)
+        kept = ", ".join([f"{k}={v}" for k, v in values.items()] + [f"{k}={v}" for k, v in options.items()])
+        raise ConfigError("ablation", f"'{name}' changes nothing here: the full method already has {kept}", "drop it")
+
+
+def experts_per_token(x: Experiment) -> None:
+    if x.model.top_k > x.model.num_experts:
+        raise ConfigError(
+            "model.top_k", f"{x.model.top_k} experts per token of model.num_experts={x.model.num_experts}",
+            f"give at most {x.model.num_experts}",
+        )
+
+
+def transport_belongs(x: Experiment) -> None:
+    uses, given = router_class(x.router.name).uses_osr, x.choices["osr"]
+    if uses and given == "none":
+        raise ConfigError("osr", f"router={x.router.name} needs a transport", "give osr=paper or osr=causal")
+    if not uses and given != "none":
+        raise ConfigError("osr", f"'{given}' would have no effect with router={x.router.name}", "give osr=none or drop it")
+
+
+def selection_belongs(x: Experiment) -> None:
+    accepted = router_class(x.router.name).selections
+    if x.selection.rule not in accepted:
+        raise ConfigError(
+            "selection.rule", f"'{x.selection.rule}' does not go with router={x.router.name}", f"valid: {', '.join(accepted)}"
+        )
+    if x.selection.rule == "topk" and x.selection.at_inference:
+        raise ConfigError("selection.at_inference", "true would have no effect with selection=topk", "drop it")
+
+
+def temperature_belongs(x: Experiment) -> None:
+    plain = x.temperature.schedule == "constant" and x.temperature.value == 1.0
+    if not router_class(x.router.name).learned and not plain or x.router.name == "dense" and not plain:
+        raise ConfigError(
+            "temperature", f"router={x.router.name} has no logits to divide", "drop it, or give temperature=t1_0"
+        )
+
+
+def losses_belong(x: Experiment) -> None:
+    if router_class(x.router.name).learned and x.router.name != "dense":
+        return
+    for key in ("load_balance_coef", "entropy_coef", "z_loss_coef"):
+        if getattr(x.router, key):
+            raise ConfigError(f"router.{key}", f"router={x.router.name} has no distribution to act on", "leave it at 0")
+
+
+def potentials_belong(x: Experiment) -> None:
+    if x.choices["osr"] == "none":
+        return
+    if x.osr.solver == "softmax":
+        for key, value in (("training", "plan"), ("sinkhorn_inference", "false")):
+            if getattr(x.osr, key) != value:
+                raise ConfigError(
+                    f"osr.{key}", f"'{getattr(x.osr, key)}' needs Sinkhorn, but osr.solver=softmax", f"give osr.{key}={value}"
+                )
+    elif x.osr.training == "potentials" and x.osr.sinkhorn_inference != "dual":
+        raise ConfigError(
+            "osr.training", f"'potentials' selects by what osr.sinkhorn_inference={x.osr.sinkhorn_inference} never uses",
+            "give osr.sinkhorn_inference=dual",
+        )
+
+
+def heads_divide(x: Experiment) -> None:
+    if x.model.hidden_size % (2 * x.model.num_heads):
+        raise ConfigError(
+            "model.num_heads", f"{x.model.num_heads} heads need an even share of model.hidden_size={x.model.hidden_size}",
+            "give a number of heads that divides half of it",
+        )
+
+
+def sequence_fits(x: Experiment) -> None:
+    if x.data.sequence_length > x.model.max_positions:
+        raise ConfigError(
+            "data.sequence_length", f"{x.data.sequence_length} is above model.max_positions={x.model.max_positions}",
+            f"give model.max_positions={x.data.sequence_length}",
+        )
+
+
+def device_exists(x: Experiment) -> None:
+    import torch
+
+    if x.trainer.device == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("trainer.device", "'cuda' was given, but torch sees no GPU", "give cpu or auto")
+
+
+def muon_rates_used(x: Experiment) -> None:
+    if x.optim.name == "adamw":
+        from spectra_exp.config.schema import OptimConfig
+
+        for key in ("muon_learning_rate", "muon_momentum"):
+            if getattr(x.optim, key) != getattr(OptimConfig(), key):
+                raise ConfigError(f"optim.{key}", "would have no effect with optim=adamw", "give optim=muon or drop it")
+
+
+RULES: tuple[Callable[[Experiment], None], ...] = (
+    experts_per_token, transport_belongs, selection_belongs, temperature_belongs, losses_belong, potentials_belong,
+    heads_divide, sequence_fits, device_exists, muon_rates_used,
+)
+
+
+def check_all(experiment: Experiment) -> None:
+    """Raise ConfigError for the first rule that the experiment breaks."""
+    for rule in RULES:
+        rule(experiment)
