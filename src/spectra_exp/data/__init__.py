@@ -1,0 +1,1 @@
+"""Data: documents from a source, split, tokenised, packed into blocks, cached by content."""

@@ -1,0 +1,77 @@
+"""Batches for PyTorch: training blocks in an order fixed by the seed, evaluation blocks in theirs.
+
+Shapes: B sequences, S tokens each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from spectra_exp.data.corpus import Corpus
+from spectra_exp.data.documents import digest
+
+Example = dict[str, torch.Tensor]
+
+
+class TrainingBlocks(Dataset[Example]):
+    """The training blocks that a run sees, in the order in which it sees them; to be read in sequence.
+
+    Every epoch is one permutation of all blocks, drawn from (seed, epoch). The order depends on the seed and the
+    corpus only: a longer run begins with the order of a shorter one, and every method sees the same batches.
+    """
+
+    def __init__(self, corpus: Corpus, *, seed: int, examples_needed: int):
+        """`examples_needed`: steps times sequences per step, over all devices and accumulation steps."""
+        if examples_needed < 1:
+            raise ValueError(f"examples_needed must be at least 1, not {examples_needed}")
+        self._corpus = corpus
+        blocks = len(corpus.train_blocks_MS)
+        epochs = -(-examples_needed // blocks)
+        permutations = [np.random.default_rng([seed, epoch]).permutation(blocks) for epoch in range(epochs)]
+        self.order = np.concatenate(permutations)[:examples_needed]
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+    def __getitem__(self, index: int) -> Example:
+        """`input_ids`, `document_ids` and `domain_ids` of the block, int64 `[S]` each."""
+        row = self.order[index]
+        corpus = self._corpus
+        return _example(
+            corpus.train_blocks_MS[row], corpus.train_document_ids[row], corpus.train_domain_ids[row]
+        )
+
+    def order_hash(self) -> str:
+        """32 hex digits that are equal for two runs just when they see the same blocks in the same order."""
+        return digest(self._corpus.fingerprint, self.order.astype("<i8").tobytes())[:32]
+
+
+def collate(examples: Sequence[Example]) -> Example:
+    """The examples as one batch of `[B, S]` tensors, with `labels` and an `attention_mask` of ones.
+
+    `labels` are the input ids themselves: the loss shifts them.
+    """
+    batch = {name: torch.stack([example[name] for example in examples]) for name in examples[0]}
+    return batch | {
+        "labels": batch["input_ids"].clone(),
+        "attention_mask": torch.ones_like(batch["input_ids"]),
+    }
+
+
+def evaluation_batches(corpus: Corpus, batch_size: int) -> Iterator[Example]:
+    """All evaluation blocks in order, as `collate` gives them; the last batch may be smaller."""
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1, not {batch_size}")
+    arrays = (corpus.eval_blocks, corpus.eval_document_ids, corpus.eval_domain_ids)
+    for start in range(0, len(corpus.eval_blocks), batch_size):
+        rows = range(start, min(start + batch_size, len(corpus.eval_blocks)))
+        yield collate([_example(*(array[row] for array in arrays)) for row in rows])
+
+
+def _example(tokens: np.ndarray, document_ids: np.ndarray, domain_ids: np.ndarray) -> Example:
+    arrays = dict(input_ids=tokens, document_ids=document_ids, domain_ids=domain_ids)
+    return {name: torch.from_numpy(array.astype(np.int64)) for name, array in arrays.items()}

@@ -1,0 +1,164 @@
+"""The corpus of a run: both splits as packed blocks, memory-mapped from a cache shared by all runs.
+
+Shapes: M blocks (here), S tokens each, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from spectra_exp.data.cache import CacheEntry, Progress, cached_folder, silent
+from spectra_exp.data.documents import Document, Splits, digest, mixed_order
+from spectra_exp.data.packing import Stream, tokenise, unigram_cross_entropy, unigram_entropy
+from spectra_exp.data.schema import DataConfig
+from spectra_exp.data.sources import check_data, read_documents, source_digest
+from spectra_exp.data.tokenizer import TRAINER_VERSION, TokenizerFile, named_tokenizer, trained_tokenizer
+from spectra_exp.errors import ConfigError
+
+# Raise when the same documents and tokenizer give other blocks: it is part of every fingerprint.
+PACKING_VERSION = 1
+
+_ARRAYS = (
+    "train_blocks_MS", "train_document_ids", "train_domain_ids", "eval_blocks", "eval_document_ids",
+    "eval_domain_ids", "train_token_counts_V",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False)
+class Corpus:
+    """Tokens of both splits, packed, with the document and the domain of each token.
+
+    The six block arrays are int32 `[M, S]`, read-only and memory-mapped. Document ids are unique over both
+    splits; `document_names()` says which document each is. Entropies are in nats.
+    """
+
+    train_blocks_MS: np.ndarray
+    train_document_ids: np.ndarray
+    train_domain_ids: np.ndarray
+    eval_blocks: np.ndarray
+    eval_document_ids: np.ndarray
+    eval_domain_ids: np.ndarray
+    train_token_counts_V: np.ndarray
+    domains: list[str]
+    tokenizer_file: Path
+    vocabulary_size: int
+    eos_token: str
+    eos_token_id: int
+    unigram_entropy: float
+    eval_unigram_cross_entropy: float
+    fingerprint: str
+    evaluation_fingerprint: str
+
+    @property
+    def sequence_length(self) -> int:
+        """S, in tokens."""
+        return self.train_blocks_MS.shape[1]
+
+    def document_names(self) -> list[str]:
+        """The source's name of each document, by document id."""
+        return json.loads((self.tokenizer_file.parent / "documents.json").read_text(encoding="utf-8"))
+
+
+def data_fingerprint(config: DataConfig) -> str:
+    """32 hex digits over everything that determines the corpus: content and options, never a path.
+
+    Nothing is tokenised. Raises ConfigError as `check_data` does.
+    """
+    check_data(config)
+    if config.tokenizer:
+        tokenizer = ("named", named_tokenizer(config.tokenizer).digest())
+    else:
+        tokenizer = ("trained", TRAINER_VERSION, config.vocabulary_size)
+    content = source_digest(config)
+    return digest(PACKING_VERSION, content, *tokenizer, config.sequence_length, config.evaluation_tokens)[:32]
+
+
+def load_corpus(config: DataConfig, cache_dir: str | Path, progress: Progress | None = None) -> Corpus:
+    """The corpus that `config` describes, from the cache, or built into it.
+
+    Raises ConfigError, one line, for data that cannot be used. `progress` gets a line for each step that takes
+    time.
+    """
+    say, cache_dir = progress or silent, Path(cache_dir)
+    fingerprint = data_fingerprint(config)
+    entry = cached_folder(cache_dir, fingerprint, lambda folder: _build(config, folder, cache_dir, say), say)
+    return _open(entry, fingerprint)
+
+
+def _open(entry: CacheEntry, fingerprint: str) -> Corpus:
+    arrays = {name: np.load(entry.folder / f"{name}.npy", mmap_mode="r") for name in _ARRAYS}
+    return Corpus(
+        **arrays, **entry.facts, tokenizer_file=entry.folder / "tokenizer.json", fingerprint=fingerprint
+    )
+
+
+def _build(config: DataConfig, folder: Path, cache_dir: Path, progress: Progress) -> dict[str, Any]:
+    splits = read_documents(config)
+    train, validation = mixed_order(splits.train), mixed_order(splits.validation)
+    file = _tokenizer(config, train, cache_dir, progress)
+    tokenizer = file.load()
+    vocabulary = tokenizer.get_vocab(with_added_tokens=True)
+    # Some vocabularies have gaps: the size is what an embedding needs.
+    vocabulary_size, end_token_id = max(vocabulary.values()) + 1, vocabulary[file.end_token]
+    domains = sorted({document.domain for document in (*train, *validation)})
+    progress(f"tokenising {len(train)} training and {len(validation)} validation documents")
+    shared = dict(tokenizer=tokenizer, end_token_id=end_token_id, domains=domains)
+    train_stream = tokenise(documents=train, **shared)
+    eval_stream = tokenise(documents=validation, first_document_id=len(train), **shared)
+    _require_a_block(train_stream, "training", config)
+    _require_a_block(eval_stream, "validation", config)
+    train_arrays = train_stream.blocks(config.sequence_length)
+    eval_arrays = eval_stream.blocks(config.sequence_length, config.evaluation_tokens)
+    counts_V = np.bincount(train_arrays[0].ravel(), minlength=vocabulary_size)
+    for name, array in zip(_ARRAYS, (*train_arrays, *eval_arrays, counts_V), strict=True):
+        np.save(folder / f"{name}.npy", array)
+    shutil.copyfile(file.path, folder / "tokenizer.json")
+    names = [document.id for document in (*train, *validation)]
+    (folder / "documents.json").write_text(json.dumps(names), encoding="utf-8")
+    _tell_missing_domains(splits, eval_arrays[2], domains, progress)
+    return dict(
+        domains=domains,
+        vocabulary_size=vocabulary_size,
+        eos_token=file.end_token,
+        eos_token_id=end_token_id,
+        unigram_entropy=unigram_entropy(counts_V),
+        eval_unigram_cross_entropy=unigram_cross_entropy(eval_arrays[0], counts_V),
+        evaluation_fingerprint=digest(eval_arrays[0].shape, *domains, *(a.tobytes() for a in eval_arrays))[
+            :32
+        ],
+    )
+
+
+def _tokenizer(
+    config: DataConfig, train: list[Document], cache_dir: Path, progress: Progress
+) -> TokenizerFile:
+    if config.tokenizer:
+        return named_tokenizer(config.tokenizer)
+    texts = [document.text for document in train]
+    return trained_tokenizer(texts, config.vocabulary_size, cache_dir, progress)
+
+
+def _require_a_block(stream: Stream, split: str, config: DataConfig) -> None:
+    if len(stream.tokens) < config.sequence_length:
+        raise ConfigError(
+            "data.sequence_length",
+            f"{config.sequence_length} tokens, but the {split} split has only {len(stream.tokens)}",
+            "lower it or give more text",
+        )
+
+
+def _tell_missing_domains(
+    splits: Splits, eval_domain_ids: np.ndarray, domains: list[str], progress: Progress
+) -> None:
+    scored = {domains[index] for index in np.unique(eval_domain_ids)}
+    unscored = sorted({document.domain for document in splits.validation} - scored)
+    if unscored:
+        progress(
+            f"no scored token is from {', '.join(unscored)}: raise data.evaluation_tokens to score all domains"
+        )

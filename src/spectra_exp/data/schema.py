@@ -1,0 +1,95 @@
+"""The `data` group: one dataclass per source, the options of each with their units and ranges."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from spectra_exp.config.fields import option
+
+# 256 bytes and the end-of-text token: the smallest vocabulary that can spell any text.
+SMALLEST_VOCABULARY = 257
+
+_WORDS = "words, punctuation marks and line breaks"
+
+
+@dataclass
+class DataConfig:
+    """What every source has: how its documents become tokens and blocks."""
+
+    name: str = option("", "where the documents come from", choices=("embedded", "files", "stdlib"))
+    sequence_length: int = option(128, "length of a block", unit="tokens", minimum=2)
+    tokenizer: str | None = option(
+        None, "a local tokenizer.json or its folder; null trains a byte-level BPE on the training split"
+    )
+    vocabulary_size: int = option(
+        2048,
+        "size of the tokenizer trained here, at most; without effect on a named tokenizer",
+        unit="tokens",
+        minimum=SMALLEST_VOCABULARY,
+    )
+    evaluation_tokens: int = option(
+        32768,
+        "validation tokens that are scored, in whole blocks, as far as the split has them",
+        unit="tokens",
+        minimum=2,
+    )
+    probe_tokens: int = option(
+        4096, "tokens, the first of the scored ones, whose routing is written down", unit="tokens", minimum=2
+    )
+
+
+@dataclass
+class SplitDataConfig(DataConfig):
+    """A source that may come without a validation split of its own."""
+
+    validation_fraction: float = option(
+        0.1, "part of each domain's documents held out where no validation split exists", above=0, maximum=0.5
+    )
+    split_seed: int = option(0, "which documents are held out where no validation split exists", minimum=0)
+
+
+@dataclass
+class EmbeddedData(DataConfig):
+    """Documents written by the package itself, the same on every machine."""
+
+    name: str = option("embedded", "where the documents come from", choices=("embedded",))
+    train_words: int = option(650_000, "size of the training split over all domains", unit=_WORDS, minimum=1)
+    validation_words: int = option(
+        42_000, "size of the validation split over all domains", unit=_WORDS, minimum=1
+    )
+    document_words: int = option(
+        120, "mean length of a document; each is 0.5 to 1.5 times as long", unit=_WORDS, minimum=20
+    )
+    generator_seed: int = option(0, "another seed writes other documents of the same kind", minimum=0)
+
+
+@dataclass
+class FilesData(SplitDataConfig):
+    """Documents read from local files."""
+
+    name: str = option("files", "where the documents come from", choices=("files",))
+    train: str | None = option(
+        None, "a .jsonl, .parquet or .txt file, or a folder that holds train.* (and validation.*)"
+    )
+    validation: str | None = option(
+        None, "the same for the validation split; null splits the training file by document"
+    )
+    text_field: str = option("text", "field or column with the document's text")
+    domain_field: str = option("domain", "field or column with the document's domain, where there is one")
+
+
+@dataclass
+class StdlibData(SplitDataConfig):
+    """The source code and the documentation of the running interpreter's own library."""
+
+    name: str = option("stdlib", "where the documents come from", choices=("stdlib",))
+    max_bytes: int = option(
+        3_000_000, "how much of the library is read, in whole files", unit="bytes", minimum=1
+    )
+
+
+DATA_SCHEMAS: dict[str, type[DataConfig]] = {
+    "embedded": EmbeddedData,
+    "files": FilesData,
+    "stdlib": StdlibData,
+}

@@ -1,0 +1,38 @@
+"""The table of sources, and what is asked of each: check, content hash, documents."""
+
+from __future__ import annotations
+
+from spectra_exp.config.fields import check_fields
+from spectra_exp.data import embedded, files, stdlib
+from spectra_exp.data.documents import Splits, require_documents, without_leaks
+from spectra_exp.data.schema import DataConfig
+from spectra_exp.errors import ConfigError
+
+# Each module has check(config), content_digest(config) and read_splits(config).
+SOURCES = {"embedded": embedded, "files": files, "stdlib": stdlib}
+
+
+def check_data(config: DataConfig) -> None:
+    """Raise ConfigError for what can be known to be wrong without reading the documents."""
+    if config.name not in SOURCES:
+        raise ConfigError.unknown("data", config.name, SOURCES)
+    check_fields(config, "data")
+    if config.probe_tokens > config.evaluation_tokens:
+        raise ConfigError(
+            "data.probe_tokens",
+            f"{config.probe_tokens} is more than data.evaluation_tokens={config.evaluation_tokens}",
+            "the probe tokens are the first of the scored ones: lower it or score more",
+        )
+    SOURCES[config.name].check(config)
+
+
+def source_digest(config: DataConfig) -> str:
+    """The hash of what the source would read or write, without tokenising anything."""
+    return SOURCES[config.name].content_digest(config)
+
+
+def read_documents(config: DataConfig) -> Splits:
+    """The documents of both splits; a validation document with the exact text of a training document is dropped."""
+    splits = without_leaks(SOURCES[config.name].read_splits(config))
+    require_documents(splits, "data.train" if config.name == "files" else "data")
+    return splits

@@ -1,0 +1,135 @@
+"""Tokenizers: one named by the user, or a byte-level BPE trained on the training split and cached."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from spectra_exp.data.cache import Progress, cached_folder
+from spectra_exp.data.documents import digest
+from spectra_exp.errors import ConfigError, nearest
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+END_OF_TEXT = "<|endoftext|>"
+# Raise when training on the same text gives another tokenizer: it is part of every fingerprint.
+TRAINER_VERSION = 1
+
+_KEY = "data.tokenizer"
+_FILE = "tokenizer.json"
+_END_TOKENS = (END_OF_TEXT, "<|end_of_text|>", "</s>", "<eos>", "<|im_end|>", "[EOS]")
+
+
+@dataclass(frozen=True)
+class TokenizerFile:
+    """A tokenizer.json and the token in it that ends a document."""
+
+    path: Path
+    end_token: str
+
+    def digest(self) -> str:
+        """The hash of the file's content and of the end token."""
+        return digest(hashlib.sha256(self.path.read_bytes()).hexdigest(), self.end_token)
+
+    def load(self) -> Tokenizer:
+        """The tokenizer, set to read every text as plain text: no markers are parsed, nothing is cut or padded."""
+        from tokenizers import Tokenizer
+
+        tokenizer = Tokenizer.from_file(str(self.path))
+        tokenizer.no_truncation()
+        tokenizer.no_padding()
+        tokenizer.encode_special_tokens = True
+        return tokenizer
+
+
+def named_tokenizer(name: str) -> TokenizerFile:
+    """The tokenizer at a path: a tokenizer.json, or a folder with one.
+
+    The end token is `eos_token` of the tokenizer_config.json beside it, else the first of the usual ones that the
+    vocabulary has. Raises ConfigError when there is none, or the file is missing or unreadable.
+    """
+    path = Path(name).expanduser()
+    file = path / _FILE if path.is_dir() else path
+    if not file.is_file():
+        near = nearest(file.name, [p.name for p in file.parent.iterdir()]) if file.parent.is_dir() else None
+        raise ConfigError(
+            _KEY,
+            f"there is no file {file}",
+            f"did you mean '{near}'?" if near else "name a tokenizer.json or its folder, or leave it null",
+        )
+    vocabulary = _vocabulary(file)
+    configured = _configured_end_token(file.parent / "tokenizer_config.json")
+    candidates = (configured,) if configured else _END_TOKENS
+    for token in candidates:
+        if token in vocabulary:
+            return TokenizerFile(file, token)
+    raise ConfigError(
+        _KEY,
+        f"{file} has no end-of-text token ({', '.join(candidates)})",
+        "set eos_token in a tokenizer_config.json beside it",
+    )
+
+
+def trained_tokenizer(
+    texts: Sequence[str], vocabulary_size: int, cache_dir: Path, progress: Progress
+) -> TokenizerFile:
+    """The byte-level BPE of these texts, from the cache where the same texts and size were trained before."""
+    content = digest("bpe", TRAINER_VERSION, vocabulary_size, *texts)
+
+    def build(folder: Path) -> dict[str, str]:
+        size = sum(map(len, texts)) / 1e6
+        progress(f"training a byte-level BPE of {vocabulary_size} tokens on {size:.1f} M characters")
+        train_bpe(texts, vocabulary_size).save(str(folder / _FILE))
+        return {"end_token": END_OF_TEXT}
+
+    entry = cached_folder(cache_dir, f"tokenizer-{content[:32]}", build, progress)
+    return TokenizerFile(entry.folder / _FILE, entry.facts["end_token"])
+
+
+def train_bpe(texts: Sequence[str], vocabulary_size: int) -> Tokenizer:
+    """A byte-level BPE with at most `vocabulary_size` tokens; token 0 ends a document.
+
+    It can spell any text: all 256 bytes are tokens. Fewer merges are learnt where the texts have no more pairs
+    that occur twice. *Source:* byte-level BPE as in GPT-2 (Radford et al., 2019), the `tokenizers` library's.
+    """
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary_size,
+        min_frequency=2,
+        special_tokens=[END_OF_TEXT],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    return tokenizer
+
+
+def _vocabulary(file: Path) -> dict[str, int]:
+    from tokenizers import Tokenizer
+
+    try:
+        return Tokenizer.from_file(str(file)).get_vocab(with_added_tokens=True)
+    # The library raises bare Exception for any malformed file.
+    except Exception as error:
+        raise ConfigError(
+            _KEY, f"{file} is not a tokenizer of the tokenizers library ({error})", "name a tokenizer.json"
+        ) from None
+
+
+def _configured_end_token(file: Path) -> str | None:
+    if not file.is_file():
+        return None
+    try:
+        token = json.loads(file.read_text(encoding="utf-8")).get("eos_token")
+    except (ValueError, AttributeError):
+        raise ConfigError(_KEY, f"{file} is not a JSON object", "mend or remove it") from None
+    return token.get("content") if isinstance(token, dict) else token
