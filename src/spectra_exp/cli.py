@@ -39,7 +39,7 @@ def _main(argv: list[str]) -> int:
         print_help([a for a in argv if not a.startswith("-")])
         return 0
     args = get_args_parser().parse_args(argv)
-    if args.cfg or args.info or args.hydra_help or args.version or args.shell_completion:
+    if args.cfg or args.info or args.hydra_help or args.shell_completion:
         return _hydra_main(argv, project_root() / "conf", _no_task)
     jobs = [load_experiment(job) for job in expand_jobs(args.overrides, args.multirun)]
     # Content is hashed and tokenised once, and a bad file is found before the first job.

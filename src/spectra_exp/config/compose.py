@@ -122,7 +122,9 @@ def explain(error: Exception, overrides: list[str]) -> ConfigError:
             return unknown_key(str(cause.full_key), overrides)
         value = re.search(r"Value '(.*?)'(?: of type '\w+')? (could not be .*?)(?: full_key| object_type|$)", text)
         problem = f"'{value[1]}' {value[2]}" if value else str(cause.msg or text)
-        return ConfigError(str(cause.full_key), problem.replace("Integer", "a whole number").replace("Float", "a number"))
+        return ConfigError(
+            str(cause.full_key), problem.replace("Integer", "a whole number").replace("Float", "a number")
+        )
     group = re.search(r"Could not override '(.*?)'", text)
     if group:
         return unknown_key(group[1].split("@")[0], overrides)
@@ -143,7 +145,9 @@ def unknown_key(key: str, overrides: list[str]) -> ConfigError:
     if key in known:
         choice = _choice(overrides, group)
         chosen = f" ({group}={choice})" if choice != "none" else ""
-        return ConfigError(key, f"the chosen {group}{chosen} has no such option", f"see `python train.py --help {group}`")
+        return ConfigError(
+            key, f"the chosen {group}{chosen} has no such option", f"see `python train.py --help {group}`"
+        )
     hint = f"did you mean '{close}'?" if close else f"see `python train.py --help {group if group in GROUPS else ''}`"
     return ConfigError(key, "unknown key", hint)
 
@@ -171,5 +175,3 @@ def expand_jobs(overrides: list[str], multirun: bool) -> list[list[str]]:
             raise ConfigError(swept[0], "several values were given", "add -m (--multirun) to run them all")
         return [overrides]
     return [job for batch in BasicSweeper.split_arguments(parsed, max_batch_size=None) for job in batch]
-
-

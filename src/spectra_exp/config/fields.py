@@ -27,7 +27,12 @@ def option(
     `affects_result=False` keeps a key out of the run's signature.
     """
     metadata = dict(
-        meaning=meaning, unit=unit, choices=choices, above=above, minimum=minimum, maximum=maximum,
+        meaning=meaning,
+        unit=unit,
+        choices=choices,
+        above=above,
+        minimum=minimum,
+        maximum=maximum,
         affects_result=affects_result,
     )
     if isinstance(default, (list, dict)):
@@ -71,8 +76,14 @@ def describe_fields(schema: type) -> list[dict[str, str]]:
         accepted = ", ".join(map(str, m["choices"])) if m.get("choices") else _range_text(m)
         kind = str(f.type).replace("Optional[", "").rstrip("]")
         rows.append(
-            dict(name=f.name, type=kind, default=str(default), unit=m.get("unit", ""),
-                 meaning=m.get("meaning", ""), accepted=accepted)
+            dict(
+                name=f.name,
+                type=kind,
+                default=str(default),
+                unit=m.get("unit", ""),
+                meaning=m.get("meaning", ""),
+                accepted=accepted,
+            )
         )
     return rows
 

@@ -35,7 +35,10 @@ EXAMPLES = (
     ("python train.py router=spectra ablation=no_gru seed=1", "one ablation, another seed"),
     ("python train.py baseline=switch_top2 model.num_experts=16", "a baseline with more experts"),
     ("python train.py -m osr.sinkhorn_epsilon=0.03,0.05,0.1,0.2", "four runs, one after another"),
-    ("python train.py -m seed=0,1,2 launch=parallel data=files data.train=TRAIN.jsonl", "three seeds side by side, own text"),
+    (
+        "python train.py -m seed=0,1,2 launch=parallel data=files data.train=TRAIN.jsonl",
+        "three seeds side by side, own text",
+    ),
 )
 
 
@@ -82,7 +85,9 @@ def _print_all(console: Console) -> None:
     console.print("\nExamples:")
     for command, meaning in EXAMPLES:
         console.print(Text(f"  {command}\n      {meaning}"))
-    console.print("\nThe last line on standard output is the run's folder. A finished run is not run again (force=true does);")
+    console.print(
+        "\nThe last line on standard output is the run's folder. A finished run is not run again (force=true does);"
+    )
     console.print("an unfinished one goes on from its last checkpoint.")
 
 

@@ -11,8 +11,17 @@ from spectra_exp.config.schema import Experiment
 
 # Groups that cannot change a result, and presets, whose effect is in the groups they set.
 LABELS = (
-    "baseline", "ablation", "logger", "launch", "debug", "choices", "overrides",
-    "force", "refresh", "study", "outputs",
+    "baseline",
+    "ablation",
+    "logger",
+    "launch",
+    "debug",
+    "choices",
+    "overrides",
+    "force",
+    "refresh",
+    "study",
+    "outputs",
 )
 
 
@@ -65,7 +74,11 @@ def run_name(experiment: Experiment) -> str:
     parts = [experiment.router.name]
     if experiment.router.name == "spectra":
         parts += [experiment.router.sequence, experiment.osr.solver]
-    parts += [experiment.selection.rule, f"e{experiment.model.num_experts}k{experiment.model.top_k}", experiment.data.name]
+    parts += [
+        experiment.selection.rule,
+        f"e{experiment.model.num_experts}k{experiment.model.top_k}",
+        experiment.data.name,
+    ]
     return "-".join(parts)
 
 

@@ -25,8 +25,19 @@ PLAIN_GROUPS = {
     "ablation": schema.AblationConfig,
 }
 GROUPS = (
-    "router", "osr", "selection", "temperature", "baseline", "ablation",
-    "model", "data", "optim", "trainer", "logger", "launch", "debug",
+    "router",
+    "osr",
+    "selection",
+    "temperature",
+    "baseline",
+    "ablation",
+    "model",
+    "data",
+    "optim",
+    "trainer",
+    "logger",
+    "launch",
+    "debug",
 )
 
 

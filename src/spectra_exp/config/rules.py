@@ -48,18 +48,22 @@ def check_ablation_applies(name: str, base: Experiment) -> None:
         return
     if base.choices["baseline"] != "none":
         raise ConfigError(
-            "ablation", f"'{name}' and baseline={base.choices['baseline']} exclude each other", "give only one of the two"
+            "ablation",
+            f"'{name}' and baseline={base.choices['baseline']} exclude each other",
+            "give only one of the two",
         )
     declared = yaml.safe_load(path.read_text())["ablation"]
     if base.router.name not in declared["routers"]:
         raise ConfigError(
-            "ablation", f"'{name}' takes a part away that router={base.router.name} does not have",
+            "ablation",
+            f"'{name}' takes a part away that router={base.router.name} does not have",
             f"it applies to router={', '.join(declared['routers'])}",
         )
     for key, accepted in declared.get("requires", {}).items():
         if get(base, key) not in accepted:
             raise ConfigError(
-                "ablation", f"'{name}' would change nothing that counts: {key} is already {get(base, key)}",
+                "ablation",
+                f"'{name}' would change nothing that counts: {key} is already {get(base, key)}",
                 f"the full method needs {key}={'|'.join(map(str, accepted))}",
             )
 
@@ -76,7 +80,9 @@ def check_preset_kept(group: str, experiment: Experiment) -> None:
     for other, wanted in options.items():
         if experiment.choices[other] != wanted:
             raise ConfigError(
-                other, f"'{experiment.choices[other]}' was given, but {group}={name} sets '{wanted}'", "drop one of the two"
+                other,
+                f"'{experiment.choices[other]}' was given, but {group}={name} sets '{wanted}'",
+                "drop one of the two",
             )
 
 
@@ -94,7 +100,8 @@ def check_ablation_changes(experiment: Experiment, base: Experiment) -> None:
 def experts_per_token(x: Experiment) -> None:
     if x.model.top_k > x.model.num_experts:
         raise ConfigError(
-            "model.top_k", f"{x.model.top_k} experts per token of model.num_experts={x.model.num_experts}",
+            "model.top_k",
+            f"{x.model.top_k} experts per token of model.num_experts={x.model.num_experts}",
             f"give at most {x.model.num_experts}",
         )
 
@@ -104,14 +111,18 @@ def transport_belongs(x: Experiment) -> None:
     if uses and given == "none":
         raise ConfigError("osr", f"router={x.router.name} needs a transport", "give osr=paper or osr=causal")
     if not uses and given != "none":
-        raise ConfigError("osr", f"'{given}' would have no effect with router={x.router.name}", "give osr=none or drop it")
+        raise ConfigError(
+            "osr", f"'{given}' would have no effect with router={x.router.name}", "give osr=none or drop it"
+        )
 
 
 def selection_belongs(x: Experiment) -> None:
     accepted = router_class(x.router.name).selections
     if x.selection.rule not in accepted:
         raise ConfigError(
-            "selection.rule", f"'{x.selection.rule}' does not go with router={x.router.name}", f"valid: {', '.join(accepted)}"
+            "selection.rule",
+            f"'{x.selection.rule}' does not go with router={x.router.name}",
+            f"valid: {', '.join(accepted)}",
         )
     if x.selection.rule == "topk" and x.selection.at_inference:
         raise ConfigError("selection.at_inference", "true would have no effect with selection=topk", "drop it")
@@ -140,11 +151,14 @@ def potentials_belong(x: Experiment) -> None:
         for key, value in (("training", "plan"), ("sinkhorn_inference", "false")):
             if getattr(x.osr, key) != value:
                 raise ConfigError(
-                    f"osr.{key}", f"'{getattr(x.osr, key)}' needs Sinkhorn, but osr.solver=softmax", f"give osr.{key}={value}"
+                    f"osr.{key}",
+                    f"'{getattr(x.osr, key)}' needs Sinkhorn, but osr.solver=softmax",
+                    f"give osr.{key}={value}",
                 )
     elif x.osr.training == "potentials" and x.osr.sinkhorn_inference != "dual":
         raise ConfigError(
-            "osr.training", f"'potentials' selects by what osr.sinkhorn_inference={x.osr.sinkhorn_inference} never uses",
+            "osr.training",
+            f"'potentials' selects by what osr.sinkhorn_inference={x.osr.sinkhorn_inference} never uses",
             "give osr.sinkhorn_inference=dual",
         )
 
@@ -152,7 +166,8 @@ def potentials_belong(x: Experiment) -> None:
 def heads_divide(x: Experiment) -> None:
     if x.model.hidden_size % (2 * x.model.num_heads):
         raise ConfigError(
-            "model.num_heads", f"{x.model.num_heads} heads need an even share of model.hidden_size={x.model.hidden_size}",
+            "model.num_heads",
+            f"{x.model.num_heads} heads need an even share of model.hidden_size={x.model.hidden_size}",
             "give a number of heads that divides half of it",
         )
 
@@ -160,7 +175,8 @@ def heads_divide(x: Experiment) -> None:
 def sequence_fits(x: Experiment) -> None:
     if x.data.sequence_length > x.model.max_positions:
         raise ConfigError(
-            "data.sequence_length", f"{x.data.sequence_length} is above model.max_positions={x.model.max_positions}",
+            "data.sequence_length",
+            f"{x.data.sequence_length} is above model.max_positions={x.model.max_positions}",
             f"give model.max_positions={x.data.sequence_length}",
         )
 
@@ -182,8 +198,16 @@ def muon_rates_used(x: Experiment) -> None:
 
 
 RULES: tuple[Callable[[Experiment], None], ...] = (
-    experts_per_token, transport_belongs, selection_belongs, temperature_belongs, losses_belong, potentials_belong,
-    heads_divide, sequence_fits, device_exists, muon_rates_used,
+    experts_per_token,
+    transport_belongs,
+    selection_belongs,
+    temperature_belongs,
+    losses_belong,
+    potentials_belong,
+    heads_divide,
+    sequence_fits,
+    device_exists,
+    muon_rates_used,
 )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Optional  # noqa: UP035  OmegaConf reads these annotations as written
+from typing import Any
 
 from spectra_exp.config.fields import option
 
@@ -20,7 +20,7 @@ class RootConfig:
     refresh: str = option(
         "none", "stale: run again what finished under other code", choices=["none", "stale"], affects_result=False
     )
-    study: Optional[str] = option(None, "name of the study that this run is for", affects_result=False)
+    study: str | None = option(None, "name of the study that this run is for", affects_result=False)
     outputs: str = option("${oc.env:SPECTRA_OUTPUTS}", "folder of runs, cache and tables", affects_result=False)
     router: Any = None
     osr: Any = None
@@ -45,13 +45,15 @@ class ModelConfig:
     num_layers: int = option(4, "decoder layers, each with one routed MLP", minimum=1)
     num_heads: int = option(4, "attention heads", minimum=1)
     max_positions: int = option(2048, "longest sequence the rotary positions are made for", unit="tokens", minimum=1)
-    vocabulary_size: Optional[int] = option(None, "rows of the embedding; none takes the tokenizer's", minimum=1)
+    vocabulary_size: int | None = option(None, "rows of the embedding; none takes the tokenizer's", minimum=1)
     num_experts: int = option(8, "E: experts in each routed layer", minimum=1)
     top_k: int = option(2, "k: experts per token", minimum=1)
     expert_size: int = option(256, "hidden width of one expert (a dense MLP is k times as wide)", minimum=1)
     gated_experts: bool = option(True, "SwiGLU-style experts with a gate matrix")
     activation: str = option("silu", "activation inside an expert", choices=["silu", "gelu", "relu"])
-    dropout: float = option(0.0, "dropout of attention weights and of the routed layers' outputs", minimum=0, maximum=0.9)
+    dropout: float = option(
+        0.0, "dropout of attention weights and of the routed layers' outputs", minimum=0, maximum=0.9
+    )
     tie_embeddings: bool = option(True, "output head shares the embedding's weights")
     initializer_range: float = option(0.02, "standard deviation of initial weights", above=0)
 
@@ -62,8 +64,8 @@ class OptimConfig:
 
     name: str = option("adamw", "adamw, or muon for hidden matrices and adamw for the rest", choices=["adamw", "muon"])
     learning_rate: float = option(3e-3, "AdamW peak rate of all parameters without one of their own", above=0)
-    router_learning_rate: Optional[float] = option(None, "peak rate of routers; none takes learning_rate", above=0)
-    expert_learning_rate: Optional[float] = option(
+    router_learning_rate: float | None = option(None, "peak rate of routers; none takes learning_rate", above=0)
+    expert_learning_rate: float | None = option(
         None, "peak rate of experts; none takes learning_rate (under muon: muon_learning_rate)", above=0
     )
     beta1: float = option(0.9, "AdamW decay of the first moment", minimum=0, maximum=0.999999)
@@ -73,7 +75,9 @@ class OptimConfig:
     muon_learning_rate: float = option(0.07, "Muon peak rate of hidden matrices", above=0)
     muon_momentum: float = option(0.9, "Muon momentum", minimum=0, maximum=0.9999)
     warmup_fraction: float = option(0.05, "share of the steps with a linearly rising rate", minimum=0, maximum=1)
-    final_fraction: float = option(0.1, "rate at the last step as a share of the peak (cosine decay)", minimum=0, maximum=1)
+    final_fraction: float = option(
+        0.1, "rate at the last step as a share of the peak (cosine decay)", minimum=0, maximum=1
+    )
     clip_norm: float = option(1.0, "largest gradient norm; 0 switches clipping off", minimum=0)
 
 
@@ -84,18 +88,29 @@ class TrainerConfig:
     max_steps: int = option(300, "optimizer steps", unit="steps", minimum=1)
     batch_size: int = option(16, "sequences in one micro-batch", unit="sequences", minimum=1)
     accumulation: int = option(1, "micro-batches in one optimizer step", minimum=1)
-    eval_every: int = option(0, "evaluate every so many steps besides 0, 10, 25, 50, 75, 100 %; 0: only then",
-                             unit="steps", minimum=0)
+    eval_every: int = option(
+        0, "evaluate every so many steps besides 0, 10, 25, 50, 75, 100 %; 0: only then", unit="steps", minimum=0
+    )
     evaluation_batch_size: int = option(32, "sequences in one evaluation batch", unit="sequences", minimum=1)
-    log_every: int = option(10, "write training losses, load and gradient norms every so many steps",
-                            unit="steps", minimum=1)
-    checkpoint_every: int = option(50, "write a checkpoint every so many steps, besides the evaluation fractions",
-                                   unit="steps", minimum=1, affects_result=False)
-    keep_checkpoints: str = option("latest", "checkpoints that stay: the latest, or also those of the five fractions",
-                                   choices=["latest", "fractions"], affects_result=False)
+    log_every: int = option(
+        10, "write training losses, load and gradient norms every so many steps", unit="steps", minimum=1
+    )
+    checkpoint_every: int = option(
+        50,
+        "write a checkpoint every so many steps, besides the evaluation fractions",
+        unit="steps",
+        minimum=1,
+        affects_result=False,
+    )
+    keep_checkpoints: str = option(
+        "latest",
+        "checkpoints that stay: the latest, or also those of the five fractions",
+        choices=["latest", "fractions"],
+        affects_result=False,
+    )
     precision: str = option("float32", "arithmetic outside routing", choices=["float32", "bf16"])
     gradient_checkpointing: bool = option(False, "recompute layers in the backward pass to save memory")
-    neftune_alpha: Optional[float] = option(None, "NEFTune noise on the embeddings; none: off", above=0)
+    neftune_alpha: float | None = option(None, "NEFTune noise on the embeddings; none: off", above=0)
     divergence_factor: float = option(
         2.0, "end the run as diverged when a step's loss exceeds this times the loss at step 0", above=1
     )

@@ -21,14 +21,16 @@ def install_layers(backbone: PreTrainedModel, settings: MoeSettings, holder: Con
         if settings.router.name == "dense":
             width = settings.top_k * settings.expert_size
             block.mlp = DenseMlp(
-                config.hidden_size, width, settings.gated, settings.activation, config.initializer_range,
+                config.hidden_size,
+                width,
+                settings.gated,
+                settings.activation,
+                config.initializer_range,
                 settings.dropout,
             )
         else:
             router = make_router(settings, config.hidden_size, config.vocab_size)
-            block.mlp = MoeLayer(
-                len(routed), config.hidden_size, settings, router, holder, config.initializer_range
-            )
+            block.mlp = MoeLayer(len(routed), config.hidden_size, settings, router, holder, config.initializer_range)
             routed.append(block.mlp)
     return routed
 

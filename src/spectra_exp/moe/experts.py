@@ -39,7 +39,7 @@ class Experts(nn.Module):
         outputs = []
         for expert, rows_cd in enumerate(tokens_Nd[token_A].split(counts)):
             if counts[expert]:
-                outputs.append(self._apply(rows_cd, *(w[expert] for w in weights)))
+                outputs.append(self._expert(rows_cd, *(w[expert] for w in weights)))
         if not outputs:
             return torch.zeros_like(tokens_Nd), tokens_Nd.new_zeros(self.num_experts, self.hidden_size)
         output_Ad = torch.cat(outputs)
@@ -48,7 +48,7 @@ class Experts(nn.Module):
         sums = [rows.detach().float().sum(0) for rows in output_Ad.split(counts)]
         return combined_Nd, torch.stack(sums)
 
-    def _apply(self, rows_cd: Tensor, up_fd: Tensor, down_df: Tensor, gate_fd: Tensor | None = None) -> Tensor:
+    def _expert(self, rows_cd: Tensor, up_fd: Tensor, down_df: Tensor, gate_fd: Tensor | None = None) -> Tensor:
         linear = nn.functional.linear
         inner = linear(rows_cd, up_fd)
         inner = self.activation(inner) if gate_fd is None else self.activation(linear(rows_cd, gate_fd)) * inner

@@ -55,7 +55,10 @@ class MoeLayer(nn.Module):
 
     def _routing_input(self, hidden_BSd: Tensor, context: RoutingContext) -> RoutingInput:
         return RoutingInput(
-            hidden_BSd.float(), context.mask_BS, context.token_ids_BS, context.previous_ids_BS,
+            hidden_BSd.float(),
+            context.mask_BS,
+            context.token_ids_BS,
+            context.previous_ids_BS,
             carry_BSED=context.carries_BSED.get(self.layer - 1),
             temperature=context.temperature,
             noise_seed=context.layer_noise_seed(self.layer),

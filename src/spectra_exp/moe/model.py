@@ -63,13 +63,18 @@ class SpectraMoeOutput(ModelOutput):
     routing: RoutingContext | None = None
 
 
-def causal_lm_loss(logits_BSV: Tensor, labels_BS: Tensor) -> Tensor:
-    """Mean next-token cross-entropy in nats, float32; logits at t are scored on the label at t+1; -100 is ignored.
+def next_token_losses(logits_BSV: Tensor, labels_BS: Tensor) -> Tensor:
+    """Next-token cross-entropy in nats, float32, flat [B * (S-1)]: logits at t scored on the label at t+1.
 
-    The one function that both training and evaluation use.
+    Positions labelled -100 give 0. The one function behind every training and evaluation loss.
     """
     logits = logits_BSV[:, :-1].float().flatten(0, 1)
-    return nn.functional.cross_entropy(logits, labels_BS[:, 1:].flatten(), ignore_index=-100)
+    return nn.functional.cross_entropy(logits, labels_BS[:, 1:].flatten(), ignore_index=-100, reduction="none")
+
+
+def causal_lm_loss(logits_BSV: Tensor, labels_BS: Tensor) -> Tensor:
+    """Mean of `next_token_losses` over the labelled positions."""
+    return next_token_losses(logits_BSV, labels_BS).sum() / (labels_BS[:, 1:] != -100).sum().clamp(min=1)
 
 
 class SpectraMoeForCausalLM(PreTrainedModel, GenerationMixin):
@@ -140,8 +145,11 @@ class SpectraMoeForCausalLM(PreTrainedModel, GenerationMixin):
         context = self._context(input_ids, attention_mask, past_key_values, routing)
         self.holder.current = context
         outputs = self.backbone(
-            input_ids=input_ids, attention_mask=attention_mask, past_key_values=past_key_values,
-            use_cache=False if labels is not None else use_cache, **kwargs,
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            past_key_values=past_key_values,
+            use_cache=False if labels is not None else use_cache,
+            **kwargs,
         )
         recomputes = self.training and torch.is_grad_enabled()
         if not recomputes:
@@ -163,7 +171,7 @@ class SpectraMoeForCausalLM(PreTrainedModel, GenerationMixin):
         context = preset or RoutingContext(training_rule=self.training)
         mask = None
         if attention_mask is not None and attention_mask.ndim == 2:
-            mask = attention_mask[:, -input_ids.shape[1]:].bool()
+            mask = attention_mask[:, -input_ids.shape[1] :].bool()
             mask = None if bool(mask.all()) else mask
         last = getattr(cache, "routing_last_ids", None)
         before = torch.full_like(input_ids[:, :1], -1) if last is None else last

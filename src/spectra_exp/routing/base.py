@@ -145,4 +145,3 @@ def linear_init(linear: nn.Linear, std: float = 0.02) -> None:
     nn.init.normal_(linear.weight, std=std)
     if linear.bias is not None:
         nn.init.zeros_(linear.bias)
-

@@ -33,18 +33,23 @@ class OsrConfig:
         1.0, "largest relative error of a column sum in training that passes without a warning", above=0
     )
     training: str = option(
-        "plan", "what selects in training: the plan, or the potentials that inference uses",
+        "plan",
+        "what selects in training: the plan, or the potentials that inference uses",
         choices=["plan", "potentials"],
     )
     sinkhorn_inference: str = option(
-        "false", "rule of inference: per-token softmax (false), Sinkhorn over the batch (true), potentials (dual)",
+        "false",
+        "rule of inference: per-token softmax (false), Sinkhorn over the batch (true), potentials (dual)",
         choices=["false", "true", "dual"],
     )
     potentials: str = option(
-        "soft", "potentials: running average of Sinkhorn's (soft), or fitted to the executed load (hard)",
+        "soft",
+        "potentials: running average of Sinkhorn's (soft), or fitted to the executed load (hard)",
         choices=["soft", "hard"],
     )
-    potential_rate: float = option(0.05, "step of the hard potentials per optimizer step, in units of the cost", above=0)
+    potential_rate: float = option(
+        0.05, "step of the hard potentials per optimizer step, in units of the cost", above=0
+    )
     srip_enabled: bool = option(True, "add the spectral part to the representation orthogonality loss")
     so_lambda_max: float = option(1e-3, "final weight of the representation orthogonality loss", minimum=0)
     so_warmup_steps: int = option(

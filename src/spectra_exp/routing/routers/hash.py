@@ -21,8 +21,10 @@ class HashConfig(RouterConfig):
 
     name: str = option("hash", "which router this is")
     kind: str = option(
-        "balanced", "what is hashed: the id (random), the id with ids dealt out by training frequency (balanced), "
-        "or the id and the one before it (bigram)", choices=["balanced", "random", "bigram"],
+        "balanced",
+        "what is hashed: the id (random), the id with ids dealt out by training frequency (balanced), "
+        "or the id and the one before it (bigram)",
+        choices=["balanced", "random", "bigram"],
     )
 
 
@@ -72,5 +74,3 @@ def balanced_assignment(counts_V: np.ndarray, num_experts: int, top_k: int) -> n
         # Ids that training never showed still count a little, so that they spread over the experts.
         load_E[least] += counts_V[token] + 1e-3
     return experts_VK
-
-

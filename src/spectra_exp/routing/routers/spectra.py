@@ -94,8 +94,11 @@ class SpectraRouter(Router):
             plan_NE = torch.softmax(-cost_NE / epsilon, dim=-1)
             return Plan(plan_NE, torch.zeros_like(self.hard_potentials_E), column_residual(plan_NE.detach()))
         return sinkhorn(
-            cost_NE, epsilon, osr.sinkhorn_iterations,
-            log_domain=osr.log_sinkhorn_enabled, gradient=osr.sinkhorn_grad,
+            cost_NE,
+            epsilon,
+            osr.sinkhorn_iterations,
+            log_domain=osr.log_sinkhorn_enabled,
+            gradient=osr.sinkhorn_grad,
         )
 
     def _decide(self, cost_NE: Tensor, inputs: RoutingInput) -> RouterOutput:

@@ -1,0 +1,49 @@
+"""Which runs may be compared: the same data, evaluation and length, and for a seed the same batches."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+GROUP_KEYS = ("data_fingerprint", "evaluation_fingerprint", "max_steps")
+
+
+def comparable_groups(runs: pd.DataFrame) -> dict[str, int]:
+    """The group's number of each run id: runs of one group share `GROUP_KEYS`; group 1 has the most runs."""
+    keys = {row["run_id"]: tuple(str(row[key]) for key in GROUP_KEYS) for row in runs.to_dict("records")}
+    sizes = Counter(keys.values())
+    order = sorted(sizes, key=lambda key: (-sizes[key], key))
+    return {run_id: order.index(key) + 1 for run_id, key in keys.items()}
+
+
+def pairing(runs: pd.DataFrame) -> dict[tuple[int, str], str]:
+    """For each (comparable_group, cell_id): "ok", or why its runs do not pair with the others of their seed.
+
+    Every cell of a group must have seen the same batches at a seed. Where they disagree, the cells that differ
+    from more than half of the runs are named; without such a majority all of them are. Two runs of one cell and
+    seed must also have begun from the same weights; between cells the weights differ with the method.
+    """
+    problems: dict[tuple[int, str], set[str]] = {
+        (int(group), str(cell)): set() for group, cell in runs[["comparable_group", "cell_id"]].to_numpy()
+    }
+    for (group, seed), same_seed in runs.groupby(["comparable_group", "seed"]):
+        usual = _majority(same_seed["batches"].tolist())
+        for cell, own in same_seed.groupby("cell_id"):
+            found = problems[int(group), str(cell)]
+            batches = set(own["batches"])
+            if any(not value for value in batches):
+                found.add(f"no hash of the batches at seed {seed}")
+            elif batches != {usual}:
+                found.add(f"other batches at seed {seed}")
+            if len(set(own["initial_weights"])) > 1:
+                found.add(f"two initial weights at seed {seed}")
+    return {key: "; ".join(sorted(found)) or "ok" for key, found in problems.items()}
+
+
+def _majority(values: list[Any]) -> Any:
+    """The value that more than half of `values` share, or None."""
+    value, count = Counter(values).most_common(1)[0]
+    return value if 2 * count > len(values) else None

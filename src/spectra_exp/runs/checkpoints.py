@@ -1,0 +1,142 @@
+"""Checkpoints that are whole: staged in a hidden folder, sealed by a manifest, renamed into place."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import re
+import shutil
+from collections.abc import Collection
+from pathlib import Path
+
+from spectra_exp.errors import SpectraError
+from spectra_exp.runs.atomic import fsync, json_text, one_line_errors, write_text
+
+MANIFEST = "manifest.json"
+
+_NAME = re.compile(r"step-(\d{8,})")
+_STAGING, _TRASH, _REPLACED = ".staging-", ".trash-", ".replaced-"
+
+log = logging.getLogger(__name__)
+
+
+class CheckpointStore:
+    """The checkpoints of one run, `folder/step-XXXXXXXX/`; the writer must hold the run's lock.
+
+    A checkpoint appears under its name only when all of it is on the disk. What a killed writer leaves
+    behind has a hidden name, and `clean` removes it.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str]):
+        self.folder = Path(folder)
+
+    def path(self, step: int) -> Path:
+        """Where the checkpoint of `step` lies once it is committed."""
+        return self.folder / f"step-{step:08d}"
+
+    def staging(self, step: int) -> Path:
+        """A new, empty folder to write the checkpoint of `step` into before `commit`."""
+        folder = self.folder / f"{_STAGING}{step:08d}"
+        with one_line_errors(folder):
+            if folder.exists():
+                self._discard(folder)
+            folder.mkdir(parents=True)
+        return folder
+
+    def commit(self, staging: str | os.PathLike[str], step: int, keep: Collection[int] = ()) -> Path:
+        """The committed checkpoint, which `staging` becomes; older ones not in `keep` (steps) are removed.
+
+        `staging` must lie on the same file system. A checkpoint of the same step is replaced. Raises
+        SpectraError when the disk is full.
+        """
+        source, target = Path(staging), self.path(step)
+        # A folder cannot be renamed over a full one: the earlier one steps aside, and `clean` knows its name.
+        aside = self.folder / f"{_REPLACED}{target.name}"
+        with one_line_errors(target):
+            _seal(source, step)
+            self.folder.mkdir(parents=True, exist_ok=True)
+            if target.exists():
+                target.rename(aside)
+            source.rename(target)
+            fsync(self.folder)
+            if aside.exists():
+                self._discard(aside)
+            for older, path in self._named().items():
+                if older < step and older not in keep:
+                    self._discard(path)
+        return target
+
+    def complete(self) -> list[Path]:
+        """The committed checkpoints, newest first; their content is not verified here."""
+        newest_first = [path for _, path in sorted(self._named().items(), reverse=True)]
+        return [path for path in newest_first if (path / MANIFEST).is_file()]
+
+    def latest(self) -> Path | None:
+        """The newest checkpoint whose files match its manifest, or None; a warning names each damaged one."""
+        for path in self.complete():
+            if verify_checkpoint(path):
+                return path
+            log.warning("%s: damaged (files and manifest differ); the next older one is taken", path)
+        return None
+
+    def clean(self) -> None:
+        """Remove what killed writers left; a checkpoint that was being replaced gets its place back."""
+        if not self.folder.is_dir():
+            return
+        for path in sorted(self.folder.iterdir()):
+            home = self.folder / path.name.removeprefix(_REPLACED)
+            if path.name.startswith(_REPLACED) and not home.exists():
+                path.rename(home)
+            elif path.name.startswith((_STAGING, _TRASH, _REPLACED)):
+                shutil.rmtree(path)
+
+    def _named(self) -> dict[int, Path]:
+        if not self.folder.is_dir():
+            return {}
+        return {int(m[1]): path for path in self.folder.iterdir() if (m := _NAME.fullmatch(path.name))}
+
+    def _discard(self, path: Path) -> None:
+        """Remove a folder such that no half-removed one is ever seen under a checkpoint's name."""
+        trash = self.folder / f"{_TRASH}{path.name}"
+        if trash.exists():
+            shutil.rmtree(trash)
+        path.rename(trash)
+        shutil.rmtree(trash)
+
+
+def verify_checkpoint(path: str | os.PathLike[str]) -> bool:
+    """Whether the checkpoint's files are exactly those of its manifest: names, sizes and sha256."""
+    folder = Path(path)
+    match = _NAME.fullmatch(folder.name)
+    if match is None:
+        return False
+    try:
+        return (folder / MANIFEST).read_bytes() == _manifest_text(folder, int(match[1])).encode("utf-8")
+    except OSError:
+        return False
+
+
+def _seal(folder: Path, step: int) -> None:
+    """Force every file of `folder` to the disk and write its manifest."""
+    if not folder.is_dir():
+        raise SpectraError(f"{folder}: no such folder to make a checkpoint of")
+    for path in [folder, *folder.rglob("*")]:
+        fsync(path)
+    write_text(folder / MANIFEST, _manifest_text(folder, step))
+
+
+def _manifest_text(folder: Path, step: int) -> str:
+    """The manifest that belongs to the files in `folder` as they are now: same content, same text."""
+    paths = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
+    files = [
+        {"name": name, "size": path.stat().st_size, "sha256": _sha256(path)}
+        for name, path in sorted(paths.items())
+        if name != MANIFEST
+    ]
+    return json_text({"step": step, "files": files})
+
+
+def _sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

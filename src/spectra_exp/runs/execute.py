@@ -1,0 +1,264 @@
+"""One run from configuration to summary: identity, lock, resume, training, what is left behind."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from rich.console import Console
+
+from spectra_exp.config.identity import Identity, digest, identify
+from spectra_exp.config.schema import Experiment
+from spectra_exp.data.corpus import Corpus, data_fingerprint, load_corpus
+from spectra_exp.errors import ConfigError, Diverged, RunInUse, SpectraError
+from spectra_exp.runs.atomic import write_json, write_text
+from spectra_exp.runs.folder import RunFolder
+from spectra_exp.runs.provenance import code_version, environment
+from spectra_exp.runs.terminal import closing_table
+
+log = logging.getLogger(__name__)
+
+SCHEMA = 1
+# Ends that stand: such a run is not run again unless told to.
+FINAL = ("completed", "diverged")
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """A checked experiment with its data at hand, its identity and its folder."""
+
+    experiment: Experiment
+    corpus: Corpus
+    identity: Identity
+    folder: RunFolder
+    device: str
+
+    def finished(self) -> bool:
+        """Whether the run completed."""
+        return self.folder.status() == "completed"
+
+
+def plan(experiment: Experiment) -> Plan:
+    """Everything that can be wrong before training, found now. Raises ConfigError."""
+    device = experiment.trainer.device
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    corpus = _corpus(experiment)
+    vocabulary = experiment.model.vocabulary_size
+    if vocabulary is not None and vocabulary < corpus.vocabulary_size:
+        raise ConfigError(
+            "model.vocabulary_size",
+            f"{vocabulary} is below the tokenizer's {corpus.vocabulary_size}",
+            f"give at least {corpus.vocabulary_size} or none",
+        )
+    identity = identify(experiment, data_fingerprint(experiment.data), device)
+    folder = RunFolder(Path(experiment.outputs) / "runs", identity.run_id)
+    return Plan(experiment, corpus, identity, folder, device)
+
+
+_LOADED: dict[str, Corpus] = {}
+
+
+def _corpus(experiment: Experiment) -> Corpus:
+    """The corpus, loaded once per process and configuration."""
+    fingerprint = data_fingerprint(experiment.data)
+    if fingerprint not in _LOADED:
+        _LOADED[fingerprint] = load_corpus(experiment.data, Path(experiment.outputs) / "cache", log.info)
+    return _LOADED[fingerprint]
+
+
+def execute(planned: Plan, hydra_config: str) -> str:
+    """Run, resume or skip; returns the status. A failure is logged in one line and kept in the summary."""
+    folder = planned.folder
+    try:
+        with folder.hold():
+            return _execute_held(planned, hydra_config)
+    except RunInUse as error:
+        print(f"error: {error}", file=sys.stderr)
+        return "in use"
+
+
+def _execute_held(planned: Plan, hydra_config: str) -> str:
+    experiment, folder = planned.experiment, planned.folder
+    status = folder.status()
+    if status in FINAL and not experiment.force and not _stale(planned):
+        print(f"{folder.run_id}: already {status}; force=true runs it again", file=sys.stderr)
+        return status
+    if experiment.force or status in FINAL:
+        folder.clear()
+    checkpoint = folder.latest_checkpoint()
+    if checkpoint is None:
+        folder.clear()
+    torch.set_num_threads(experiment.trainer.cpu_threads)
+    with _logging_to(folder.log):
+        first = _describe_run(planned, hydra_config, checkpoint)
+        started = datetime.now().astimezone().isoformat(timespec="seconds")
+        summary = _summary_head(planned, first, started)
+        console = Console(stderr=True)
+        shown = console if experiment.logger.progress and console.is_terminal else None
+        try:
+            _train(planned, checkpoint, summary, shown)
+        except Diverged as error:
+            summary |= {"status": "diverged", "error": str(error)}
+        except SpectraError as error:
+            summary |= {"status": "failed", "error": str(error)}
+        except (Exception, KeyboardInterrupt) as error:
+            # To the log file only: the terminal gets the one line below.
+            log.info("%s", traceback.format_exc())
+            text = " ".join(str(error).split()) or type(error).__name__
+            stopped = isinstance(error, KeyboardInterrupt)
+            summary |= {"status": "stopped" if stopped else "failed", "error": f"{type(error).__name__}: {text}"}
+        summary["finished"] = datetime.now().astimezone().isoformat(timespec="seconds")
+        write_json(folder.summary, summary)
+        if summary["error"]:
+            print(f"error: {folder.run_id}: {summary['status']}: {summary['error']}", file=sys.stderr)
+        elif shown is not None and summary["status"] == "completed":
+            shown.print(closing_table(summary, folder.path))
+    return summary["status"]
+
+
+def _train(planned: Plan, checkpoint: Path | None, summary: dict[str, Any], console: Console | None) -> None:
+    """Train and fill the summary with whatever is known, also when training raises."""
+    from spectra_exp.training.session import Session
+
+    session = Session(planned.experiment, planned.corpus, planned.folder, planned.device, console)
+    summary["parameters"] = {"total": session.size.total, "active": session.size.active}
+    summary["flops_per_token"] = session.size.flops_per_token
+    summary["fingerprints"]["initial_weights"] = digest(session.initial_weights, 32)
+    summary["initial_weights"] = session.initial_weights
+    try:
+        result = session.run(checkpoint)
+    finally:
+        recorder = session.recorder
+        summary["steps"] = session.trainer.state.global_step
+        summary["fingerprints"]["batches"] = recorder.batches_hash
+        summary["timings"] = recorder.timings(session.tokens_per_step) | {
+            "wall_s": session.wall_s,
+            "peak_memory_mb": peak_memory_mb(planned.device),
+        }
+        if recorder.max_residual:
+            summary["max_sinkhorn_residual"] = recorder.max_residual
+        if "loss" in recorder.latest:
+            summary["metrics"] = {"train_loss": recorder.latest["loss"]}
+    summary |= {
+        "status": result.status,
+        "metrics": summary["metrics"] | result.metrics,
+        "metrics_by_layer": result.metrics_by_layer,
+        "metrics_training_rule": result.metrics_training_rule,
+        "floors": result.floors,
+        **result.causality,
+    }
+
+
+def _stale(planned: Plan) -> bool:
+    """Whether the finished run was made by other code and the user asked for such runs to be made again."""
+    if planned.experiment.refresh != "stale":
+        return False
+    return planned.folder.read_summary().get("fingerprints", {}).get("code") != code_version()
+
+
+def _describe_run(planned: Plan, hydra_config: str, checkpoint: Path | None) -> dict[str, Any]:
+    """Write configuration and environment; returns the environment of the run's first start."""
+    experiment, folder = planned.experiment, planned.folder
+    write_text(folder.config, yaml.safe_dump(_plain(experiment), sort_keys=False))
+    folder.hydra.mkdir(exist_ok=True)
+    write_text(folder.hydra / "overrides.yaml", yaml.safe_dump(experiment.overrides))
+    write_text(folder.hydra / "hydra.yaml", hydra_config)
+    write_text(folder.hydra / "config.yaml", yaml.safe_dump(planned.identity.signature, sort_keys=False))
+    now = environment(experiment.seed, {"run_id": planned.identity.run_id, "device": planned.device})
+    if checkpoint is None or not folder.environment.exists():
+        write_json(folder.environment, now)
+        return now
+    first = yaml.safe_load(folder.environment.read_text())
+    log.info("going on from %s", checkpoint.name)
+    if first["code_version"] != now["code_version"]:
+        log.warning("the code changed since this run began; it counts as stale. refresh=stale starts it anew")
+    return first
+
+
+def _plain(experiment: Experiment) -> dict[str, Any]:
+    return {k: v for k, v in asdict(experiment).items() if k != "overrides"}
+
+
+def _summary_head(planned: Plan, first: dict[str, Any], started: str) -> dict[str, Any]:
+    experiment, corpus = planned.experiment, planned.corpus
+    groups = ("router", "osr", "selection", "temperature", "baseline", "ablation", "model", "data")
+    return {
+        "schema": SCHEMA,
+        "run_id": planned.identity.run_id,
+        "cell_id": planned.identity.cell_id,
+        "name": planned.identity.run_id.rsplit("-s", 1)[0],
+        "label": label(experiment),
+        "studies": [experiment.study] if experiment.study else [],
+        "status": "failed",
+        "error": None,
+        "seed": experiment.seed,
+        **{group: experiment.choices[group] for group in groups},
+        "command": " ".join(["python train.py", *experiment.overrides]),
+        "steps": 0,
+        "max_steps": experiment.trainer.max_steps,
+        "metrics": {},
+        "metrics_by_layer": {},
+        "metrics_training_rule": {},
+        "floors": {},
+        "parameters": {},
+        "flops_per_token": None,
+        "causal": None,
+        "causal_training": None,
+        "timings": {},
+        "fingerprints": {
+            "data": corpus.fingerprint,
+            "evaluation": corpus.evaluation_fingerprint,
+            "code": first["code_version"],
+        },
+        "unigram_loss": corpus.eval_unigram_cross_entropy,
+        "started": started,
+    }
+
+
+def label(experiment: Experiment) -> str:
+    """Readable name of the method, from the options chosen."""
+    choices = experiment.choices
+    if choices["baseline"] != "none":
+        return choices["baseline"].replace("_", " ")
+    parts = [choices["router"]]
+    if choices["osr"] != "none":
+        parts.append(f"({choices['osr']})")
+    parts += [choices["ablation"]] if choices["ablation"] != "none" else []
+    parts += [f"T={choices['temperature']}"] if choices["temperature"] != "t1_0" else []
+    return " ".join(parts)
+
+
+def peak_memory_mb(device: str) -> float:
+    """Peak memory in MiB: allocated on the GPU, or resident in this process."""
+    if device == "cuda":
+        return torch.cuda.max_memory_allocated() / 2**20
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+@contextmanager
+def _logging_to(path: Path) -> Iterator[None]:
+    """Send this package's log to the run's file for the block; warnings still reach the terminal."""
+    package = logging.getLogger("spectra_exp")
+    handler = logging.FileHandler(path)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    package.addHandler(handler)
+    level = package.level
+    package.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        package.setLevel(level)
+        package.removeHandler(handler)
+        handler.close()

@@ -1,0 +1,109 @@
+"""A run's history: tidy rows of what was measured when, kept in memory and saved whole."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from spectra_exp.errors import SpectraError
+from spectra_exp.runs.atomic import atomic_path
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import pyarrow as pa
+
+COLUMNS = ("step", "fraction", "split", "layer", "metric", "value")
+
+_Key = tuple[int, str, str, str]
+
+
+class History:
+    """Rows (step, fraction, split, layer, metric, value), one for each step, split, layer and metric.
+
+    `fraction` is the share of the run's steps done, 0..1. `layer` is "all" or a layer's number as text. A row
+    added again replaces the earlier one. The order is by step, split, layer ("all" first, then by number) and
+    metric, whatever the order of adding, so that a resumed run saves the same file as an uninterrupted one.
+    """
+
+    def __init__(self) -> None:
+        self._rows: dict[_Key, tuple[float, float]] = {}
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def add(
+        self,
+        step: int,
+        fraction: float,
+        split: str,
+        values: Mapping[str, float] | Iterable[Mapping[str, Any]],
+        layer: int | str = "all",
+    ) -> None:
+        """Add what was measured at `step`: metric → value for one `layer`, or rows with layer, metric and value."""
+        if isinstance(values, Mapping):
+            values = [{"layer": layer, "metric": metric, "value": value} for metric, value in values.items()]
+        for row in values:
+            key = int(step), str(split), str(row["layer"]), str(row["metric"])
+            self._rows[key] = (float(fraction), float(row["value"]))
+
+    def truncate_after(self, step: int) -> None:
+        """Drop the rows of steps greater than `step`: what a run did after the checkpoint it resumes from."""
+        self._rows = {key: row for key, row in self._rows.items() if key[0] <= step}
+
+    def frame(self) -> pd.DataFrame:
+        """The rows as a table in their fixed order: step int64, fraction and value float64, the rest text."""
+        return self._table().to_pandas()
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the rows as parquet to `path`, whole or not at all."""
+        import pyarrow.parquet as pq
+
+        with atomic_path(path) as temporary:
+            pq.write_table(self._table(), temporary)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> History:
+        """The history saved at `path`; raises SpectraError, which names the file, when it cannot be read."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        file = Path(path)
+        try:
+            table = pq.ParquetFile(file).read()
+        except (OSError, pa.ArrowException) as error:
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise SpectraError(f"{file}: not readable as a run's history ({reason}); delete it") from error
+        if table.schema.remove_metadata() != _schema():
+            columns = ", ".join(table.column_names)
+            raise SpectraError(f"{file}: not a run's history (its columns: {columns}); delete it")
+        history = cls()
+        for step, fraction, split, layer, metric, value in zip(
+            *(table.column(name).to_pylist() for name in COLUMNS), strict=True
+        ):
+            history._rows[step, split, layer, metric] = (fraction, value)
+        return history
+
+    def _table(self) -> pa.Table:
+        import pyarrow as pa
+
+        ordered = sorted(self._rows.items(), key=lambda item: _order(item[0]))
+        rows = [(step, fraction, split, layer, metric, value)
+                for (step, split, layer, metric), (fraction, value) in ordered]  # fmt: skip
+        columns = list(zip(*rows, strict=True)) or [()] * len(COLUMNS)
+        arrays = [pa.array(column, type=field.type) for column, field in zip(columns, _schema(), strict=True)]
+        return pa.Table.from_arrays(arrays, schema=_schema())
+
+
+def _schema() -> pa.Schema:
+    import pyarrow as pa
+
+    types = (pa.int64(), pa.float64(), pa.string(), pa.string(), pa.string(), pa.float64())
+    return pa.schema(list(zip(COLUMNS, types, strict=True)))
+
+
+def _order(key: _Key) -> tuple[int, str, tuple[int, int, str], str]:
+    step, split, layer, metric = key
+    place = (1, int(layer), "") if layer.isdecimal() else (0, 0, layer)
+    return step, split, place, metric

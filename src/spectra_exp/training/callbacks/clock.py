@@ -1,0 +1,25 @@
+"""Keeps the model's schedules at the step in progress, and lets routers answer each step's load."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from transformers import TrainerCallback
+
+from spectra_exp.config.schema import OptimConfig
+from spectra_exp.training.optimizers import rate_factor
+from spectra_exp.training.recorder import Recorder
+
+
+class Clock(TrainerCallback):
+    """Temperatures, warm-ups, routing noise, potentials and biases move here, once per optimizer step."""
+
+    def __init__(self, optim: OptimConfig, max_steps: int, recorder: Recorder):
+        self.optim, self.max_steps, self.recorder = optim, max_steps, recorder
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
+        model.set_step(state.global_step)
+        self.recorder.begin_step()
+
+    def on_optimizer_step(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
+        model.after_optimizer_step(rate_factor(state.global_step, self.max_steps, self.optim))

@@ -1,0 +1,152 @@
+"""Scores a model on the fixed held-out blocks and measures the routing that was executed there.
+
+Shapes: B sequences, S tokens each, N real tokens, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from spectra_exp.data.batches import evaluation_batches
+from spectra_exp.data.corpus import Corpus
+from spectra_exp.metrics.base import MetricTable
+from spectra_exp.metrics.causality import Causality, measure_causality
+from spectra_exp.metrics.compute import compute_metrics
+from spectra_exp.moe.context import RoutingContext
+from spectra_exp.moe.model import SpectraMoeForCausalLM, next_token_losses
+from spectra_exp.records.accumulate import EvaluationAccumulator
+from spectra_exp.records.statistics import LayerStatistics
+from spectra_exp.records.tokens import TokenBatch
+
+CAUSALITY_SEQUENCES = 4
+CAUSALITY_TOKENS = 64
+
+
+@dataclass
+class Evaluation:
+    """losses: val_loss and its relatives; table: routing metrics per layer; statistics: the sums behind them."""
+
+    losses: dict[str, float]
+    table: MetricTable | None
+    statistics: list[LayerStatistics] = field(default_factory=list)
+    figures: dict[str, float] = field(default_factory=dict)
+
+    def all(self) -> dict[str, float]:
+        """Losses and the mean over layers of each routing metric."""
+        return self.losses | self.figures | (self.table.all() if self.table else {})
+
+
+class Evaluator:
+    """Evaluates models on one corpus; the same batches each time, no randomness, no state moved."""
+
+    def __init__(self, corpus: Corpus, batch_size: int, probe_tokens: int, device: torch.device, bf16: bool):
+        self.corpus, self.batch_size, self.probe_tokens = corpus, batch_size, probe_tokens
+        self.device, self.bf16 = device, bf16
+        self.first_document = int(corpus.eval_document_ids.min())
+        self.num_documents = int(corpus.eval_document_ids.max()) - self.first_document + 1
+
+    @torch.no_grad()
+    def run(self, model: SpectraMoeForCausalLM, training_rule: bool = False) -> Evaluation:
+        """One pass over the evaluation set under the rule of inference, or of training without dropout."""
+        was_training = model.training
+        model.eval()
+        accumulator = self._accumulator(model)
+        sums = _LossSums(len(self.corpus.domains))
+        residuals: list[Tensor] = []
+        for batch in evaluation_batches(self.corpus, self.batch_size):
+            ids = batch["input_ids"].to(self.device)
+            context = RoutingContext(training_rule=training_rule, keep_outputs=True)
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
+                logits = model(input_ids=ids, use_cache=False, routing=context).logits
+            sums.add(logits, ids, batch["domain_ids"])
+            records = [context.records[layer.layer] for layer in model.routed_layers]
+            residuals += [r.figures["sinkhorn_residual"] for r in records if "sinkhorn_residual" in r.figures]
+            if accumulator is not None:
+                accumulator.update(records, self._tokens(batch))
+        model.train(was_training)
+        figures = {"sinkhorn_residual": float(torch.stack(residuals).max())} if residuals else {}
+        if accumulator is None:
+            return Evaluation(sums.losses(self.corpus.domains), None)
+        statistics = accumulator.statistics()
+        return Evaluation(sums.losses(self.corpus.domains), compute_metrics(statistics), statistics, figures)
+
+    def _accumulator(self, model: SpectraMoeForCausalLM) -> EvaluationAccumulator | None:
+        if not model.routed_layers:
+            return None
+        return EvaluationAccumulator(
+            len(model.routed_layers),
+            model.settings.num_experts,
+            model.settings.top_k,
+            model.config.backbone.vocab_size,
+            len(self.corpus.domains),
+            self.num_documents,
+            self.probe_tokens,
+        )
+
+    def _tokens(self, batch: dict[str, Tensor]) -> TokenBatch:
+        return TokenBatch.from_padded(
+            batch["input_ids"],
+            torch.ones_like(batch["input_ids"]),
+            batch["document_ids"] - self.first_document,
+            batch["domain_ids"],
+        )
+
+    @torch.no_grad()
+    def loss_of(self, model: SpectraMoeForCausalLM, input_ids: Tensor) -> float:
+        """The evaluation loss of one batch of ids [B, S] in evaluation mode: labels are the ids themselves."""
+        was_training = model.training
+        model.eval()
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
+            logits = model(input_ids=input_ids, use_cache=False, routing=RoutingContext()).logits
+        model.train(was_training)
+        sums = _LossSums(1)
+        sums.add(logits, input_ids, torch.zeros_like(input_ids))
+        return sums.losses(["all"])["val_loss"]
+
+    def causality(self, model: SpectraMoeForCausalLM, training_rule: bool) -> Causality:
+        """Whether the model sees the future under one rule, measured on held-out tokens."""
+        rows = np.linspace(0, len(self.corpus.eval_blocks) - 1, CAUSALITY_SEQUENCES).astype(int)
+        ids = torch.from_numpy(self.corpus.eval_blocks[rows, :CAUSALITY_TOKENS].astype(np.int64)).to(self.device)
+        was_training = model.training
+        model.eval()
+
+        def logits_of(token_ids_BS: Tensor) -> Tensor:
+            context = RoutingContext(training_rule=training_rule)
+            return model(input_ids=token_ids_BS, use_cache=False, routing=context).logits
+
+        result = measure_causality(logits_of, ids, self.corpus.vocabulary_size)
+        model.train(was_training)
+        return result
+
+
+class _LossSums:
+    """Sums of next-token losses by the domain of the token predicted."""
+
+    def __init__(self, num_domains: int):
+        self.loss = np.zeros(num_domains)
+        self.tokens = np.zeros(num_domains, dtype=np.int64)
+        self.correct = 0
+
+    def add(self, logits_BSV: Tensor, ids_BS: Tensor, domain_ids_BS: Tensor) -> None:
+        losses = next_token_losses(logits_BSV, ids_BS).double().cpu().numpy()
+        domains = domain_ids_BS[:, 1:].flatten().cpu().numpy()
+        self.loss += np.bincount(domains, weights=losses, minlength=len(self.loss))
+        self.tokens += np.bincount(domains, minlength=len(self.tokens))
+        self.correct += int((logits_BSV[:, :-1].argmax(-1) == ids_BS[:, 1:]).sum())
+
+    def losses(self, names: list[str]) -> dict[str, float]:
+        """val_loss (nats per token), val_perplexity, val_accuracy, and val_loss_<domain> of each domain met."""
+        mean = float(self.loss.sum() / self.tokens.sum())
+        # exp overflows for a diverged model; its perplexity is then not a number worth a row.
+        known = {"val_perplexity": math.exp(mean)} if mean < 700 else {}
+        by_domain = {
+            f"val_loss_{name}": float(total / count)
+            for name, total, count in zip(names, self.loss, self.tokens, strict=True)
+            if count
+        }
+        return {"val_loss": mean, **known, "val_accuracy": float(self.correct / self.tokens.sum()), **by_domain}

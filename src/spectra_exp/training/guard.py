@@ -1,0 +1,53 @@
+"""The check that training and evaluation score the same thing (METHOD 4, known trap).
+
+An earlier implementation trained on unshifted labels and evaluated on shifted ones: train loss 1e-4, validation loss
+24, and every conclusion void.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from spectra_exp.errors import SpectraError
+from spectra_exp.training.evaluation import Evaluator
+from spectra_exp.training.trainer import RoutingTrainer
+
+# Two evaluations of one batch differ by rounding alone; bfloat16 rounds more.
+TOLERANCE = {False: 1e-4, True: 2e-2}
+# A model from scratch knows nothing: its first loss is ln(vocabulary) to within this share (issue: within 5 %).
+FIRST_LOSS_SHARE = 0.05
+
+
+class LossDisagreement(SpectraError):
+    """Training and evaluation do not score the same thing, so no figure of the run can be trusted."""
+
+
+@torch.no_grad()
+def check_losses(trainer: RoutingTrainer, evaluator: Evaluator, batch: dict[str, Tensor], step: int) -> float:
+    """Loss of one training batch with dropout off, as training computes it; raises LossDisagreement.
+
+    It must agree with the evaluation function on the same tokens and, at step 0, be near ln(vocabulary).
+    """
+    model = trainer.model
+    was_training = model.training
+    model.eval()
+    inputs = trainer._prepare_inputs(batch)
+    trained = float(trainer.compute_loss(model, inputs, return_outputs=True)[1].lm_loss)
+    evaluated = evaluator.loss_of(model, inputs["input_ids"])
+    model.train(was_training)
+    # A diverged model is reported as such elsewhere: NaN disagrees with itself.
+    if math.isfinite(trained) and abs(trained - evaluated) > TOLERANCE[evaluator.bf16] * max(1.0, abs(evaluated)):
+        raise LossDisagreement(
+            f"step {step}: the training loss of a batch is {trained:.4f} but its evaluation loss is {evaluated:.4f}; "
+            "labels are shifted in one and not in the other, or the two losses differ otherwise"
+        )
+    expected = math.log(model.config.backbone.vocab_size)
+    if step == 0 and abs(trained - expected) > FIRST_LOSS_SHARE * expected:
+        raise LossDisagreement(
+            f"step 0: the loss is {trained:.4f}, not near ln(vocabulary) = {expected:.4f}; "
+            "labels or initial weights are wrong"
+        )
+    return trained

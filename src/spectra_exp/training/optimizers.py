@@ -1,0 +1,112 @@
+"""Parameter groups, optimizer and learning-rate schedule out of the configuration."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import torch
+from torch import nn
+
+from spectra_exp.config.schema import OptimConfig
+from spectra_exp.moe.model import SpectraMoeForCausalLM
+
+FAMILIES = ("router", "experts", "other")
+
+
+def family(name: str) -> str:
+    """Which of router, experts and other a parameter belongs to, by its place in the model."""
+    parts = name.split(".")
+    return "router" if "router" in parts else "experts" if "experts" in parts else "other"
+
+
+def named_families(model: nn.Module) -> dict[str, list[tuple[str, nn.Parameter]]]:
+    """All trainable parameters by family."""
+    groups: dict[str, list[tuple[str, nn.Parameter]]] = {f: [] for f in FAMILIES}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            groups[family(name)].append((name, parameter))
+    return groups
+
+
+def parameter_groups(model: SpectraMoeForCausalLM, config: OptimConfig) -> list[dict]:
+    """Optimizer groups with `kind` ("muon" or "adamw"), `family`, peak rate and weight decay.
+
+    Under muon every hidden matrix goes to Muon, each expert's matrix of a stacked tensor included; embeddings, head,
+    norms and routers stay with AdamW (METHOD 4). Only matrices decay.
+    """
+    tables = {id(m.weight) for m in (model.get_input_embeddings(), model.get_output_embeddings())}
+    groups: dict[tuple, dict] = {}
+    for name, (fam, parameter) in _flat(model):
+        matrix = parameter.ndim >= 2
+        muon = config.name == "muon" and matrix and fam != "router" and id(parameter) not in tables
+        key = ("muon" if muon else "adamw", fam, matrix)
+        group = groups.setdefault(
+            key,
+            {
+                "kind": key[0],
+                "family": fam,
+                "lr": _peak_rate(config, key[0], fam),
+                "weight_decay": config.weight_decay if matrix else 0.0,
+                "params": [],
+                "names": [],
+            },
+        )
+        group["params"].append(parameter)
+        group["names"].append(name)
+    return [groups[key] for key in sorted(groups)]
+
+
+def _flat(model: nn.Module) -> Iterator[tuple[str, tuple[str, nn.Parameter]]]:
+    for fam, named in named_families(model).items():
+        for name, parameter in named:
+            yield name, (fam, parameter)
+
+
+def _peak_rate(config: OptimConfig, kind: str, fam: str) -> float:
+    default = config.muon_learning_rate if kind == "muon" else config.learning_rate
+    own = {"router": config.router_learning_rate, "experts": config.expert_learning_rate}.get(fam)
+    return default if own is None else own
+
+
+def make_optimizer(model: SpectraMoeForCausalLM, config: OptimConfig) -> torch.optim.Optimizer:
+    """The optimizer over `parameter_groups`."""
+    groups = parameter_groups(model, config)
+    betas = (config.beta1, config.beta2)
+    if config.name == "adamw":
+        plain = [{k: v for k, v in g.items() if k != "kind"} for g in groups]
+        return torch.optim.AdamW(plain, betas=betas, eps=config.epsilon)
+    from spectra_exp.training.muon import MuonAdamW
+
+    for group in groups:
+        group |= (
+            {"momentum": config.muon_momentum} if group["kind"] == "muon" else {"betas": betas, "eps": config.epsilon}
+        )
+    return MuonAdamW(groups)
+
+
+def rate_factor(step: int, total_steps: int, config: OptimConfig) -> float:
+    """Share of the peak rate at optimizer step `step`: linear warm-up, then cosine to the final fraction."""
+    warmup = round(config.warmup_fraction * total_steps)
+    if step < warmup:
+        return (step + 1) / warmup
+    progress = (step - warmup) / max(1, total_steps - 1 - warmup)
+    cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+    return config.final_fraction + (1 - config.final_fraction) * cosine
+
+
+def make_schedule(
+    optimizer: torch.optim.Optimizer, config: OptimConfig, total_steps: int
+) -> torch.optim.lr_scheduler.LambdaLR:
+    """The schedule of every group."""
+    return torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate_factor(step, total_steps, config))
+
+
+def gradient_norms(model: nn.Module) -> dict[str, float]:
+    """Norm of the gradient by family, `grad_norm_router` and so on; a family without parameters is absent."""
+    norms = {}
+    for fam, named in named_families(model).items():
+        grads = [p.grad for _, p in named if p.grad is not None]
+        if grads:
+            norms[f"grad_norm_{fam}"] = float(torch.linalg.vector_norm(torch.stack([g.float().norm() for g in grads])))
+    return norms

@@ -1,0 +1,147 @@
+"""What a run keeps of its training: history rows, the hash of the batches seen, losses since the last row.
+
+All of it travels with a checkpoint, so that a resumed run writes the rows of an uninterrupted one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import statistics
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from spectra_exp.metrics.balance import coefficient_of_variation, max_violation
+from spectra_exp.metrics.base import MetricTable
+from spectra_exp.moe.model import SpectraMoeOutput
+from spectra_exp.runs.folder import RunFolder
+from spectra_exp.runs.history import History
+
+STATE_FILE = "recorder.json"
+# Steps left out of the timing medians while caches and allocators settle.
+WARMUP_STEPS = 5
+
+
+@dataclass
+class StepFigures:
+    """Sums over the micro-batches of the optimizer step in progress."""
+
+    losses: list[torch.Tensor] = field(default_factory=list)
+    terms: dict[str, list[torch.Tensor]] = field(default_factory=dict)
+    coefficients: dict[str, float] = field(default_factory=dict)
+    counts_LE: np.ndarray | None = None
+    residuals: list[torch.Tensor] = field(default_factory=list)
+
+
+class Recorder:
+    """Collects one run's figures and writes `history.parquet`."""
+
+    def __init__(self, folder: RunFolder, max_steps: int, log_every: int):
+        self.folder, self.max_steps, self.log_every = folder, max_steps, log_every
+        self.history = History()
+        self.batches_hash = ""
+        self.window: list[float] = []
+        self.first_loss: float | None = None
+        self.max_residual = 0.0
+        self.latest: dict[str, float] = {}
+        self.step_seconds: list[float] = []
+        self._step = StepFigures()
+        self._started = time.perf_counter()
+
+    def fraction(self, step: int) -> float:
+        """Share of the run's steps done."""
+        return step / self.max_steps
+
+    def begin_step(self) -> None:
+        """Start the clock and the sums of an optimizer step."""
+        self._step, self._started = StepFigures(), time.perf_counter()
+
+    def take_batch(self, input_ids: torch.Tensor, output: SpectraMoeOutput) -> None:
+        """Add one micro-batch of training."""
+        content = input_ids.cpu().numpy().astype("<i8").tobytes()
+        self.batches_hash = hashlib.sha256(self.batches_hash.encode() + content).hexdigest()[:32]
+        step = self._step
+        step.losses.append(output.lm_loss.detach())
+        for name, term in output.terms.items():
+            step.terms.setdefault(name, []).append(term.detach())
+        step.coefficients = output.coefficients
+        records = [output.routing.records[layer] for layer in sorted(output.routing.records)]
+        step.residuals += [r.figures["sinkhorn_residual"] for r in records if "sinkhorn_residual" in r.figures]
+        if records:
+            counts_LE = torch.stack([r.chosen_NE.sum(0) for r in records]).cpu().numpy()
+            step.counts_LE = counts_LE if step.counts_LE is None else step.counts_LE + counts_LE
+
+    def end_step(self) -> float:
+        """Close the step; returns its mean training loss (nats)."""
+        loss = float(torch.stack(self._step.losses).mean())
+        self.window.append(loss)
+        self.step_seconds.append(time.perf_counter() - self._started)
+        if self._step.residuals:
+            self.max_residual = max(self.max_residual, float(torch.stack(self._step.residuals).max()))
+        self.latest["loss"] = loss
+        if self._step.counts_LE is not None:
+            self.latest["load_cv"] = float(coefficient_of_variation(self._step.counts_LE).mean())
+        return loss
+
+    def due(self, step: int) -> bool:
+        """Whether a history row of training is written after `step`."""
+        return step % self.log_every == 0 or step == self.max_steps
+
+    def write_training_row(self, step: int, extra: dict[str, float]) -> dict[str, float]:
+        """Add the rows of training at `step` (means since the last ones) and return those over all layers."""
+        figures = self._step
+        row = {"train_loss": statistics.fmean(self.window)} | extra
+        for name, values in figures.terms.items():
+            term = float(torch.stack(values).mean())
+            row[f"{name}_loss"], row[f"{name}_loss_weighted"] = term, term * figures.coefficients[name]
+        if figures.residuals:
+            row["sinkhorn_residual"] = float(torch.stack(figures.residuals).max())
+        self.window = []
+        self.history.add(step, self.fraction(step), "train", row)
+        if figures.counts_LE is not None:
+            table = MetricTable(
+                {
+                    "load_cv_batch": coefficient_of_variation(figures.counts_LE).tolist(),
+                    "max_vio_batch": max_violation(figures.counts_LE).tolist(),
+                }
+            )
+            self.history.add(step, self.fraction(step), "train", table.rows())
+            row |= table.all()
+        return row
+
+    def timings(self, tokens_per_step: int) -> dict[str, float]:
+        """Median step time and throughput of this process after its first steps; empty when it made none."""
+        steady = self.step_seconds[WARMUP_STEPS:] or self.step_seconds
+        if not steady:
+            return {}
+        median = statistics.median(steady)
+        return {"step_time_ms": 1000 * median, "tokens_per_second": tokens_per_second(tokens_per_step, median)}
+
+    def save_state(self, folder: Path) -> None:
+        """Write what a resumed run needs into a checkpoint being staged, and the history beside it."""
+        state = {
+            "batches_hash": self.batches_hash,
+            "window": self.window,
+            "first_loss": self.first_loss,
+            "max_residual": self.max_residual,
+        }
+        (folder / STATE_FILE).write_text(json.dumps(state))
+        self.history.save(self.folder.history)
+
+    def load_state(self, checkpoint: Path, step: int) -> None:
+        """Go on from a checkpoint: its state, and the history up to its step."""
+        state: dict[str, Any] = json.loads((checkpoint / STATE_FILE).read_text())
+        for key, value in state.items():
+            setattr(self, key, value)
+        self.history = History.load(self.folder.history)
+        self.history.truncate_after(step)
+
+
+def tokens_per_second(tokens: int, seconds: float) -> float:
+    """Throughput; 0 when no time passed."""
+    return tokens / seconds if seconds > 0 else 0.0

@@ -1,0 +1,213 @@
+"""One run's training from its first or last step to its final figures."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from transformers import LlamaConfig
+
+from spectra_exp.config.schema import Experiment
+from spectra_exp.data.batches import TrainingBlocks, collate
+from spectra_exp.data.corpus import Corpus
+from spectra_exp.metrics.compute import compute_floors, compute_stability, compute_stability_floors
+from spectra_exp.moe.accounting import Size, model_size
+from spectra_exp.moe.model import SpectraMoeForCausalLM, new_model
+from spectra_exp.moe.settings import MoeSettings
+from spectra_exp.records.snapshot import RoutingSnapshot
+from spectra_exp.routing.routers.hash import HashRouter
+from spectra_exp.runs.fingerprints import weights_hash
+from spectra_exp.runs.folder import RunFolder
+from spectra_exp.runs.snapshots import load_snapshot, save_snapshot, snapshot_paths
+from spectra_exp.training.callbacks.cadence import Cadence, fraction_steps
+from spectra_exp.training.callbacks.clock import Clock
+from spectra_exp.training.callbacks.progress import ProgressBar
+from spectra_exp.training.callbacks.signals import StopOnSignal
+from spectra_exp.training.callbacks.steps import Steps
+from spectra_exp.training.evaluation import Evaluation, Evaluator
+from spectra_exp.training.guard import check_losses
+from spectra_exp.training.recorder import Recorder
+from spectra_exp.training.trainer import RoutingTrainer
+
+VALIDATION, VALIDATION_TRAINING_RULE = "validation", "validation_training_rule"
+
+
+@dataclass
+class Result:
+    """What a session leaves for the summary. `status`: completed or stopped."""
+
+    status: str
+    steps: int
+    metrics: dict[str, float] = field(default_factory=dict)
+    metrics_by_layer: dict[str, list[float | None]] = field(default_factory=dict)
+    metrics_training_rule: dict[str, float] = field(default_factory=dict)
+    floors: dict[str, float] = field(default_factory=dict)
+    causality: dict[str, Any] = field(default_factory=dict)
+
+
+class Session:
+    """Builds model, data order and trainer of one experiment; `run` trains and measures."""
+
+    def __init__(
+        self, experiment: Experiment, corpus: Corpus, folder: RunFolder, device: str, console: Console | None = None
+    ):
+        self.experiment, self.corpus, self.folder, self.device = experiment, corpus, folder, device
+        trainer = experiment.trainer
+        self.max_steps = trainer.max_steps
+        self.tokens_per_step = trainer.batch_size * trainer.accumulation * experiment.data.sequence_length
+        self.model = build_model(experiment, corpus)
+        self.initial_weights = weights_hash(self.model)
+        self.size: Size = model_size(self.model, experiment.data.sequence_length)
+        self.blocks = TrainingBlocks(
+            corpus, seed=experiment.seed, examples_needed=self.max_steps * trainer.batch_size * trainer.accumulation
+        )
+        self.recorder = Recorder(folder, self.max_steps, trainer.log_every)
+        self.evaluator = Evaluator(
+            corpus,
+            trainer.evaluation_batch_size,
+            experiment.data.probe_tokens,
+            torch.device(device),
+            trainer.precision == "bf16",
+        )
+        self.signals = StopOnSignal()
+        self.bar = None
+        if console is not None:
+            self.bar = ProgressBar(console, folder.run_id, self.recorder, self.tokens_per_step)
+        self.trainer = self._make_trainer()
+        self.wall_s = 0.0
+
+    def _make_trainer(self) -> RoutingTrainer:
+        steps = Steps(self.experiment)
+        callbacks = [
+            Clock(self.experiment.optim, self.max_steps, self.recorder),
+            steps,
+            Cadence(self.experiment.trainer, self.evaluate),
+            *([self.bar] if self.bar else []),
+            self.signals,
+        ]
+        trainer = RoutingTrainer(
+            self.model, self.experiment, self.folder, self.blocks, self.recorder, self.device, callbacks
+        )
+        steps.trainer = trainer
+        return trainer
+
+    def run(self, checkpoint: Path | None) -> Result:
+        """Train from `checkpoint` or from the start to the end or until told to stop. Raises SpectraError."""
+        started = time.perf_counter()
+        try:
+            with self.signals.listening(), torch.autograd.set_detect_anomaly(self.experiment.debug.detect_anomaly):
+                if checkpoint is not None:
+                    self.recorder.load_state(checkpoint, int(checkpoint.name.removeprefix("step-")))
+                self.trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+                step = self.trainer.state.global_step
+                if step < self.max_steps:
+                    return Result("stopped", step)
+                return self._finish()
+        finally:
+            if self.bar is not None:
+                self.bar.stop()
+            self.wall_s = time.perf_counter() - started
+            self.recorder.history.save(self.folder.history)
+
+    def evaluate(self, step: int) -> Evaluation:
+        """Evaluate under the rule of inference; rows to the history, routing to a snapshot, losses to the guard."""
+        batch = collate([self.blocks[i] for i in range(self.experiment.trainer.batch_size)])
+        loss = check_losses(self.trainer, self.evaluator, batch, step)
+        if step == 0:
+            self.recorder.first_loss = loss
+        evaluation = self.evaluator.run(self.model)
+        self._write_rows(step, VALIDATION, evaluation)
+        if evaluation.statistics:
+            fraction = self.recorder.fraction(step)
+            snapshot = RoutingSnapshot.from_statistics(evaluation.statistics, step, fraction)
+            save_snapshot(self.folder.routing, snapshot)
+        self.trainer.log({f"eval_{name}": value for name, value in evaluation.all().items()})
+        return evaluation
+
+    def _write_rows(self, step: int, split: str, evaluation: Evaluation) -> None:
+        history, fraction = self.recorder.history, self.recorder.fraction(step)
+        history.add(step, fraction, split, evaluation.losses | evaluation.figures)
+        if evaluation.table is not None:
+            history.add(step, fraction, split, evaluation.table.rows())
+
+    def _finish(self) -> Result:
+        """The last evaluation with floors, the training rule where it differs, stability, causality."""
+        final = self.evaluate(self.max_steps)
+        result = Result("completed", self.max_steps, final.all())
+        if final.statistics:
+            table, floors = final.table, compute_floors(final.statistics)
+            snapshots = self._fraction_snapshots()
+            if len(snapshots) > 1:
+                table = table.merged(compute_stability(snapshots))
+                floors = floors.merged(compute_stability_floors(snapshots))
+            result.metrics |= table.all()
+            result.metrics_by_layer = table.by_layer()
+            result.floors = {name.removesuffix("_floor"): value for name, value in floors.all().items()}
+            self.recorder.history.add(self.max_steps, 1.0, VALIDATION, table.all())
+        if rules_differ(self.model):
+            training = self.evaluator.run(self.model, training_rule=True)
+            self._write_rows(self.max_steps, VALIDATION_TRAINING_RULE, training)
+            result.metrics_training_rule = training.all()
+        inference, training_rule = (self.evaluator.causality(self.model, rule) for rule in (False, True))
+        result.causality = {
+            "causal": inference.causal,
+            "causal_training": training_rule.causal,
+            "causality_change": inference.largest_change,
+            "causality_change_training": training_rule.largest_change,
+        }
+        return result
+
+    def _fraction_snapshots(self) -> list[RoutingSnapshot]:
+        paths = snapshot_paths(self.folder.routing)
+        steps = sorted(set(fraction_steps(self.max_steps)))
+        return [load_snapshot(paths[step]) for step in steps if step in paths]
+
+
+def rules_differ(model: SpectraMoeForCausalLM) -> bool:
+    """Whether training routes by another rule than inference, noise and dropout aside."""
+    selection = model.settings.selection
+    selects = selection.rule != "topk" and not selection.at_inference
+    return bool(model.routed_layers) and (selects or model.routed_layers[0].router.uses_osr)
+
+
+def build_model(experiment: Experiment, corpus: Corpus) -> SpectraMoeForCausalLM:
+    """The model of an experiment with its initial weights."""
+    shape = experiment.model
+    backbone = LlamaConfig(
+        vocab_size=shape.vocabulary_size or corpus.vocabulary_size,
+        hidden_size=shape.hidden_size,
+        intermediate_size=shape.expert_size,
+        num_hidden_layers=shape.num_layers,
+        num_attention_heads=shape.num_heads,
+        max_position_embeddings=shape.max_positions,
+        attention_dropout=shape.dropout,
+        tie_word_embeddings=shape.tie_embeddings,
+        initializer_range=shape.initializer_range,
+        bos_token_id=None,
+        eos_token_id=corpus.eos_token_id,
+        pad_token_id=corpus.eos_token_id,
+    )
+    settings = MoeSettings(
+        num_experts=shape.num_experts,
+        top_k=shape.top_k,
+        expert_size=shape.expert_size,
+        router=experiment.router,
+        osr=experiment.osr,
+        selection=experiment.selection,
+        temperature=experiment.temperature,
+        gated=shape.gated_experts,
+        activation=shape.activation,
+        dropout=shape.dropout,
+        total_steps=experiment.trainer.max_steps,
+    )
+    model = new_model(backbone, settings, experiment.seed)
+    for layer in model.routed_layers:
+        if isinstance(layer.router, HashRouter):
+            counts = torch.zeros(model.config.backbone.vocab_size, dtype=torch.long)
+            counts[: len(corpus.train_token_counts_V)] = torch.from_numpy(corpus.train_token_counts_V.copy())
+            layer.router.set_token_counts(counts.numpy())
+    return model

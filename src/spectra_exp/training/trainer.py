@@ -1,0 +1,128 @@
+"""Hugging Face Trainer with our data order, optimizer groups, loss bookkeeping and whole checkpoints."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.data import SequentialSampler
+from transformers import Trainer, TrainingArguments
+from transformers.trainer_callback import PrinterCallback
+
+from spectra_exp.config.schema import Experiment
+from spectra_exp.data.batches import TrainingBlocks, collate
+from spectra_exp.moe.model import SpectraMoeForCausalLM
+from spectra_exp.runs.folder import RunFolder
+from spectra_exp.training.callbacks.cadence import fraction_steps
+from spectra_exp.training.optimizers import gradient_norms, make_optimizer, make_schedule
+from spectra_exp.training.recorder import Recorder
+
+# What Trainer writes by pickling its arguments, and nothing reads.
+PICKLED_ARGUMENTS = "training_args.bin"
+
+
+def training_arguments(experiment: Experiment, folder: RunFolder, device: str) -> TrainingArguments:
+    """Trainer's own arguments out of the configuration; cadences are our callbacks' business."""
+    trainer, optim = experiment.trainer, experiment.optim
+    return TrainingArguments(
+        output_dir=str(folder.path),
+        max_steps=trainer.max_steps,
+        per_device_train_batch_size=trainer.batch_size,
+        gradient_accumulation_steps=trainer.accumulation,
+        # Trainer reads 0 as "no norm wanted"; an infinite bound leaves gradients as they are and still has one.
+        max_grad_norm=optim.clip_norm or float("inf"),
+        bf16=trainer.precision == "bf16",
+        activation_checkpointing=trainer.gradient_checkpointing,
+        activation_checkpointing_kwargs={"use_reentrant": False} if trainer.gradient_checkpointing else None,
+        neftune_noise_alpha=trainer.neftune_alpha,
+        seed=experiment.seed,
+        use_cpu=device == "cpu",
+        dataloader_pin_memory=device != "cpu",
+        logging_strategy="no",
+        logging_nan_inf_filter=False,
+        save_strategy="no",
+        eval_strategy="no",
+        report_to=[] if experiment.logger.name == "none" else [experiment.logger.name],
+        disable_tqdm=True,
+        remove_unused_columns=False,
+        log_level="error",
+    )
+
+
+class RoutingTrainer(Trainer):
+    """Trains one routed model; everything that the project measures passes through `recorder`."""
+
+    def __init__(
+        self,
+        model: SpectraMoeForCausalLM,
+        experiment: Experiment,
+        folder: RunFolder,
+        blocks: TrainingBlocks,
+        recorder: Recorder,
+        device: str,
+        callbacks: list[Any],
+    ):
+        self.experiment, self.folder, self.recorder = experiment, folder, recorder
+        self.norms: dict[str, float] = {}
+        self._staging: Path | None = None
+        super().__init__(
+            model=model,
+            args=training_arguments(experiment, folder, device),
+            train_dataset=blocks,
+            data_collator=collate,
+            callbacks=callbacks,
+        )
+        self.remove_callback(PrinterCallback)
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> SequentialSampler:
+        # The blocks come in the run's own order already.
+        return SequentialSampler(self.train_dataset)
+
+    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
+        if self.optimizer is None:
+            self.optimizer = make_optimizer(self.model, self.experiment.optim)
+        return self.optimizer
+
+    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
+        if self.lr_scheduler is None:
+            self.lr_scheduler = make_schedule(optimizer or self.optimizer, self.experiment.optim, num_training_steps)
+            self._created_lr_scheduler = True
+        return self.lr_scheduler
+
+    def compute_loss(
+        self, model: Any, inputs: dict[str, torch.Tensor], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """The training loss of one micro-batch: language-model loss and weighted router terms."""
+        output = model(input_ids=inputs["input_ids"], labels=inputs["labels"])
+        if model.training:
+            self.recorder.take_batch(inputs["input_ids"], output)
+        return (output.loss, output) if return_outputs else output.loss
+
+    def _clip_grad_norm(self, model: Any) -> Any:
+        if self.recorder.due(self.state.global_step + 1):
+            self.norms = gradient_norms(model)
+        return super()._clip_grad_norm(model)
+
+    def _get_output_dir(self, trial: Any) -> str:
+        return str(self._staging or self.args.output_dir)
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        """A checkpoint that is whole or absent: written beside its place, then renamed."""
+        step = self.state.global_step
+        self._staging = self.folder.stage_checkpoint(step)
+        try:
+            super()._save_checkpoint(model, trial)
+            written = self._staging / f"checkpoint-{step}"
+            for path in written.iterdir():
+                path.rename(self._staging / path.name)
+            written.rmdir()
+            (self._staging / PICKLED_ARGUMENTS).unlink(missing_ok=True)
+            self.recorder.save_state(self._staging)
+            self.folder.commit_checkpoint(self._staging, step, self._kept_steps())
+        finally:
+            self._staging = None
+
+    def _kept_steps(self) -> set[int]:
+        keep = self.experiment.trainer.keep_checkpoints == "fractions"
+        return set(fraction_steps(self.experiment.trainer.max_steps)) if keep else set()
