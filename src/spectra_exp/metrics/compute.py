@@ -60,5 +60,5 @@ def _floor_table(floors: Sequence[dict[str, float]]) -> MetricTable:
 
 
 def _finite(value: float | None) -> float | None:
-    # A diverged run has NaN representations; such a figure is not defined.
+    # A diverged run has NaN probabilities; such a figure is not defined.
     return value if value is not None and math.isfinite(value) else None

@@ -71,9 +71,10 @@ def expert_diversity(stats: LayerStatistics) -> float | None:
 def off_diagonal_cosines(vectors_ED: np.ndarray | None) -> np.ndarray | None:
     """The cosines of all ordered pairs i != j of the non-zero rows, flat; None with fewer than two such rows.
 
-    A row of zeros (an unused expert's mean output) has no direction and is left out.
+    A row of zeros (an unused expert's mean output) has no direction and is left out. None too for vectors that
+    are not finite, as a diverged run leaves them.
     """
-    if vectors_ED is None:
+    if vectors_ED is None or not np.isfinite(vectors_ED).all():
         return None
     length_E = np.linalg.norm(vectors_ED, axis=1)
     unit_ED = vectors_ED[length_E > 0] / length_E[length_E > 0, None]

@@ -129,6 +129,7 @@ class Recorder:
             "window": self.window,
             "first_loss": self.first_loss,
             "max_residual": self.max_residual,
+            "latest": self.latest,
         }
         (folder / STATE_FILE).write_text(json.dumps(state))
         self.history.save(self.folder.history)

@@ -14,6 +14,7 @@ from transformers import LlamaConfig
 from spectra_exp.config.schema import Experiment
 from spectra_exp.data.batches import TrainingBlocks, collate
 from spectra_exp.data.corpus import Corpus
+from spectra_exp.metrics.base import METRICS
 from spectra_exp.metrics.compute import compute_floors, compute_stability, compute_stability_floors
 from spectra_exp.moe.accounting import Size, model_size
 from spectra_exp.moe.model import SpectraMoeForCausalLM, new_model
@@ -33,7 +34,7 @@ from spectra_exp.training.guard import check_losses
 from spectra_exp.training.recorder import Recorder
 from spectra_exp.training.trainer import RoutingTrainer
 
-VALIDATION, VALIDATION_TRAINING_RULE = "validation", "validation_training_rule"
+VALIDATION, VALIDATION_TRAINING_RULE, CHANCE = "validation", "validation_training_rule", "chance"
 
 
 @dataclass
@@ -146,8 +147,9 @@ class Session:
                 floors = floors.merged(compute_stability_floors(snapshots))
             result.metrics |= table.all()
             result.metrics_by_layer = table.by_layer()
-            result.floors = {name.removesuffix("_floor"): value for name, value in floors.all().items()}
-            self.recorder.history.add(self.max_steps, 1.0, VALIDATION, table.all())
+            result.floors = floors_by_metric(floors.all() | table.all())
+            self.recorder.history.add(self.max_steps, 1.0, VALIDATION, table.rows())
+            self.recorder.history.add(self.max_steps, 1.0, CHANCE, floors.rows())
         if rules_differ(self.model):
             training = self.evaluator.run(self.model, training_rule=True)
             self._write_rows(self.max_steps, VALIDATION_TRAINING_RULE, training)
@@ -165,6 +167,11 @@ class Session:
         paths = snapshot_paths(self.folder.routing)
         steps = sorted(set(fraction_steps(self.max_steps)))
         return [load_snapshot(paths[step]) for step in steps if step in paths]
+
+
+def floors_by_metric(values: dict[str, float]) -> dict[str, float]:
+    """The chance floor of each metric that has one, out of figures by name (gram_rms's is a metric of its own)."""
+    return {m.name: values[m.floor_name] for m in METRICS.values() if m.floor_name in values}
 
 
 def rules_differ(model: SpectraMoeForCausalLM) -> bool:

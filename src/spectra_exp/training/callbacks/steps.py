@@ -46,7 +46,7 @@ class Steps(TrainerCallback):
         if residual > tolerance and not self._warned:
             self._warned = True
             log.warning(
-                "step %d: Sinkhorn's column sums are off by up to %.2f of their target, above osr.sinkhorn_tolerance=%g",
+                "step %d: Sinkhorn's column sums are off by up to %.2f of the target (osr.sinkhorn_tolerance=%g)",
                 step,
                 residual,
                 tolerance,
