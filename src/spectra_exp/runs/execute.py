@@ -128,8 +128,11 @@ def _execute_held(planned: Plan, hydra_config: str) -> str:
 
 def _train(planned: Plan, checkpoint: Path | None, summary: dict[str, Any], console: Console | None) -> None:
     """Train and fill the summary with whatever is known, also when training raises."""
+    from transformers.utils import logging as transformers_logging
+
     from spectra_exp.training.session import Session
 
+    transformers_logging.disable_progress_bar()
     session = Session(planned.experiment, planned.corpus, planned.folder, planned.device, console)
     summary["parameters"] = {"total": session.size.total, "active": session.size.active}
     summary["flops_per_token"] = session.size.flops_per_token
