@@ -8,6 +8,7 @@ from spectra_exp.analysis.pairing import comparable_groups, pairing
 def _runs(*rows: tuple[str, int, str | None, str]) -> pd.DataFrame:
     """Rows of (cell, seed, batches, initial weights), all of group 1."""
     frame = pd.DataFrame(rows, columns=["cell_id", "seed", "batches", "initial_weights"], dtype=object)
+    frame["weights_by_name"] = [{} for _ in rows]
     return frame.assign(comparable_group=1, run_id=[f"r{i}" for i in range(len(rows))])
 
 
@@ -32,3 +33,16 @@ def test_groups_are_by_data_evaluation_and_length_the_largest_first() -> None:
     runs = pd.DataFrame(keys, columns=["data_fingerprint", "evaluation_fingerprint", "max_steps"], dtype=object)
     groups = comparable_groups(runs.assign(run_id=list("abcd")))
     assert groups == {"a": 2, "b": 1, "c": 1, "d": 3}
+
+
+def test_a_parameter_shared_by_two_variants_must_start_equal() -> None:
+    rows = [("full", 0, "b", "w1"), ("no_gru", 0, "b", "w2"), ("switch", 0, "b", "w3")]
+    frame = _runs(*rows)
+    frame["weights_by_name"] = [
+        {"embed": "4x2:aa", "router": "2x2:11"},
+        {"embed": "4x2:aa", "router": "3x2:22"},  # another shape may differ
+        {"embed": "4x2:bb"},
+    ]
+    found = pairing(frame)
+    assert [found[1, cell] for cell in ("full", "no_gru")] == ["ok", "ok"]
+    assert found[1, "switch"] == "other initial weights at seed 0 (embed)"

@@ -17,7 +17,7 @@ METHOD_COLUMNS = ("label", "router", "osr", "selection", "temperature", "baselin
 RUN_COLUMNS = (
     "run_id", "cell_id", *METHOD_COLUMNS, "seed", "studies", "max_steps", "stale", "causal", "causal_training",
     "active_parameters", "total_parameters", "flops_per_token",
-    "data_fingerprint", "evaluation_fingerprint", "initial_weights", "batches",
+    "data_fingerprint", "evaluation_fingerprint", "initial_weights", "weights_by_name", "batches",
 )  # fmt: skip
 VALUE_COLUMNS = ("run_id", "metric", "value", "floor")
 
@@ -97,6 +97,7 @@ def _run_row(summary: dict[str, Any]) -> dict[str, Any]:
         "data_fingerprint": prints.get("data"),
         "evaluation_fingerprint": prints.get("evaluation"),
         "initial_weights": prints.get("initial_weights"),
+        "weights_by_name": summary.get("initial_weights") or {},
         "batches": prints.get("batches"),
     }
 

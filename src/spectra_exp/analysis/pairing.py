@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -23,14 +24,16 @@ def pairing(runs: pd.DataFrame) -> dict[tuple[int, str], str]:
     """For each (comparable_group, cell_id): "ok", or why its runs do not pair with the others of their seed.
 
     Every cell of a group must have seen the same batches at a seed. Where they disagree, the cells that differ
-    from more than half of the runs are named; without such a majority all of them are. Two runs of one cell and
-    seed must also have begun from the same weights; between cells the weights differ with the method.
+    from more than half of the runs are named; without such a majority all of them are. At a seed they must also
+    have begun from the same weights: the runs of a cell in all of them, other cells in every parameter that exists
+    in both with the same shape.
     """
     problems: dict[tuple[int, str], set[str]] = {
         (int(group), str(cell)): set() for group, cell in runs[["comparable_group", "cell_id"]].to_numpy()
     }
     for (group, seed), same_seed in runs.groupby(["comparable_group", "seed"]):
         usual = _majority(same_seed["batches"].tolist())
+        usual_weights = _usual_weights(same_seed["weights_by_name"])
         for cell, own in same_seed.groupby("cell_id"):
             found = problems[int(group), str(cell)]
             batches = set(own["batches"])
@@ -40,7 +43,30 @@ def pairing(runs: pd.DataFrame) -> dict[tuple[int, str], str]:
                 found.add(f"other batches at seed {seed}")
             if len(set(own["initial_weights"])) > 1:
                 found.add(f"two initial weights at seed {seed}")
+            odd = _odd_weights(own["weights_by_name"], usual_weights)
+            if odd:
+                found.add(f"other initial weights at seed {seed} ({odd})")
     return {key: "; ".join(sorted(found)) or "ok" for key, found in problems.items()}
+
+
+def _usual_weights(weights: Iterable[dict[str, str]]) -> dict[tuple[str, str], str | None]:
+    """The hash that most runs share, by parameter name and shape; None without a majority."""
+    hashes: dict[tuple[str, str], list[str]] = {}
+    for by_name in weights:
+        for name, shaped in by_name.items():
+            shape, _, content = shaped.partition(":")
+            hashes.setdefault((name, shape), []).append(content)
+    return {key: _majority(values) for key, values in hashes.items()}
+
+
+def _odd_weights(weights: Iterable[dict[str, str]], usual: dict[tuple[str, str], str | None]) -> str | None:
+    """The first parameter, by name, in which a run differs from the others; None when there is none."""
+    for by_name in weights:
+        for name, shaped in sorted(by_name.items()):
+            shape, _, content = shaped.partition(":")
+            if content != usual[name, shape]:
+                return name
+    return None
 
 
 def _majority(values: list[Any]) -> Any:

@@ -6,6 +6,7 @@ python -m spectra_exp.analysis.tables [--outputs DIR] [--study NAME]
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -226,10 +227,16 @@ def _chosen(runs_folder: Path, study: str | None) -> Collected:
     return collected if study is None else collected.of_study(study)
 
 
+def default_outputs() -> Path:
+    """The folder that train.py writes to: SPECTRA_OUTPUTS, else `outputs` in the checkout."""
+    checkout = Path(__file__).resolve().parents[3]
+    return Path(os.environ.get("SPECTRA_OUTPUTS", checkout / "outputs"))
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """0 when the tables are written, 1 with one line on stderr when there is nothing to write."""
     parser = argparse.ArgumentParser(prog="python -m spectra_exp.analysis.tables", description="Tables of all runs.")
-    parser.add_argument("--outputs", type=Path, default=Path("outputs"), help="folder of runs/ and tables/")
+    parser.add_argument("--outputs", type=Path, default=default_outputs(), help="folder of runs/ and tables/")
     parser.add_argument("--study", help="only the runs of this study")
     options = parser.parse_args(arguments)
     try:

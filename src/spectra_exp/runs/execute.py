@@ -91,6 +91,7 @@ def _execute_held(planned: Plan, hydra_config: str) -> str:
     experiment, folder = planned.experiment, planned.folder
     status = folder.status()
     if status in FINAL and not experiment.force and not _stale(planned):
+        _join_study(planned)
         print(f"{folder.run_id}: already {status}; force=true runs it again", file=sys.stderr)
         return status
     if experiment.force or status in FINAL:
@@ -160,6 +161,13 @@ def _train(planned: Plan, checkpoint: Path | None, summary: dict[str, Any], cons
         "floors": result.floors,
         **result.causality,
     }
+
+
+def _join_study(planned: Plan) -> None:
+    """Note in a finished run's summary that another study asked for it too."""
+    study, summary = planned.experiment.study, planned.folder.read_summary()
+    if study and study not in summary["studies"]:
+        write_json(planned.folder.summary, summary | {"studies": [*summary["studies"], study]})
 
 
 def _stale(planned: Plan) -> bool:

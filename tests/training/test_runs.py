@@ -1,0 +1,250 @@
+from __future__ import annotations
+
+import json
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from spectra_exp.runs import execute as execute_module
+from spectra_exp.runs.execute import execute
+from spectra_exp.runs.snapshots import load_snapshot, snapshot_paths
+from spectra_exp.training.session import Session
+
+CONTRACT = ("config.yaml", ".hydra", "environment.json", "history.parquet", "routing", "checkpoints", "summary.json", "train.log")
+UNSTABLE = ("timings", "started", "finished")
+
+
+def stable(folder) -> dict:
+    summary = folder.read_summary()
+    return {k: v for k, v in summary.items() if k not in UNSTABLE}
+
+
+def test_a_run_leaves_what_the_contract_says(planned) -> None:
+    p = planned()
+    assert execute(p, "hydra: {}") == "completed"
+    assert all((p.folder.path / name).exists() for name in CONTRACT)
+    summary = p.folder.read_summary()
+    assert summary["steps"] == 12 and summary["causal"] is True and summary["causal_training"] is False
+    assert summary["metrics"]["val_loss"] < summary["unigram_loss"] + 1
+    assert {"load_cv", "max_vio", "expert_overlap", "routing_consistency", "domain_purity"} <= set(summary["metrics"])
+    assert {"load_cv", "max_vio", "expert_overlap", "routing_consistency", "domain_purity"} <= set(summary["floors"])
+    assert len(summary["metrics_by_layer"]["load_cv"]) == 2
+    history = pd.read_parquet(p.folder.history)
+    assert list(history.columns) == ["step", "fraction", "split", "layer", "metric", "value"]
+    evaluated = history[(history.split == "validation") & (history.metric == "val_loss")].step.tolist()
+    assert evaluated == [0, 1, 3, 6, 9, 12] == list(snapshot_paths(p.folder.routing))
+    trained = set(history[history.split == "train"].metric)
+    assert {"train_loss", "grad_norm_router", "grad_norm_experts", "grad_norm_other", "speciality_loss"} <= trained
+
+
+def test_counts_on_disk_are_the_executed_assignments(planned) -> None:
+    p = planned("baseline=switch_top2")
+    execute(p, "")
+    counts = load_snapshot(snapshot_paths(p.folder.routing)[12]).counts_LE
+    assert counts.sum(axis=1).tolist() == [2 * p.corpus.eval_blocks.size] * 2
+    cv = (counts.std(axis=1) / counts.mean(axis=1)).mean()
+    assert p.folder.read_summary()["metrics"]["load_cv"] == pytest.approx(cv)
+
+
+def test_the_checkpoint_is_a_model_that_scores_as_reported(planned) -> None:
+    p = planned()
+    execute(p, "")
+    model = AutoModelForCausalLM.from_pretrained(p.folder.latest_checkpoint()).eval()
+    ids = torch.from_numpy(p.corpus.eval_blocks.astype(np.int64))
+    with torch.no_grad():
+        logits = model(input_ids=ids).logits
+    loss = torch.nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), ids[:, 1:].flatten())
+    assert float(loss) == pytest.approx(p.folder.read_summary()["metrics"]["val_loss"], abs=1e-4)
+
+
+def test_twice_gives_the_same_numbers_to_the_last_digit(planned) -> None:
+    p = planned("model.dropout=0.1")
+    execute(p, "")
+    first, history = stable(p.folder), pd.read_parquet(p.folder.history)
+    again = planned("model.dropout=0.1", "force=true")
+    assert execute(again, "") == "completed"
+    assert {**stable(again.folder), "command": first["command"]} == first
+    assert history.equals(pd.read_parquet(again.folder.history))
+
+
+@pytest.mark.parametrize("extra", [[], ["baseline=switch_top2", "optim=muon", "trainer.accumulation=2", "trainer.neftune_alpha=5"]])
+def test_a_stopped_run_ends_as_if_it_never_had(planned, monkeypatch, extra) -> None:
+    p = planned("model.dropout=0.1", *extra)
+    execute(p, "")
+    whole, history = stable(p.folder), pd.read_parquet(p.folder.history)
+    p.folder.clear()
+    stop_at(monkeypatch, 7)
+    assert execute(p, "") == "stopped"
+    assert p.folder.read_summary()["steps"] == 7
+    monkeypatch.undo()
+    assert execute(planned("model.dropout=0.1", *extra), "") == "completed"
+    assert stable(p.folder) == whole
+    assert history.equals(pd.read_parquet(p.folder.history))
+
+
+def stop_at(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
+    """Let the signal callback see a SIGTERM after `step`."""
+    from spectra_exp.training.callbacks.signals import StopOnSignal
+
+    plain = StopOnSignal.on_step_end
+
+    def noticed(self, args, state, control, **kwargs):
+        if state.global_step == step:
+            self.asked = "SIGTERM"
+        return plain(self, args, state, control, **kwargs)
+
+    monkeypatch.setattr(StopOnSignal, "on_step_end", noticed)
+
+
+def test_a_resume_that_forgets_the_router_state_would_be_caught(planned, monkeypatch) -> None:
+    """Planted fault: potentials back to zero on resume give other numbers, so the comparison above can fail."""
+    p = planned()
+    execute(p, "")
+    whole = stable(p.folder)
+    p.folder.clear()
+    stop_at(monkeypatch, 7)
+    execute(p, "")
+    monkeypatch.undo()
+    plain = Session.run
+
+    def forgetful(self, checkpoint):
+        load = self.trainer._load_from_checkpoint
+
+        def load_and_forget(*args, **kwargs):
+            load(*args, **kwargs)
+            for layer in self.model.routed_layers:
+                layer.router.hard_potentials_E.zero_()
+
+        self.trainer._load_from_checkpoint = load_and_forget
+        return plain(self, checkpoint)
+
+    monkeypatch.setattr(Session, "run", forgetful)
+    execute(p, "")
+    assert stable(p.folder)["metrics"] != whole["metrics"]
+
+
+def test_a_finished_run_is_left_alone_and_joins_a_study(planned, capsys) -> None:
+    p = planned()
+    execute(p, "")
+    before = p.folder.history.stat().st_mtime_ns
+    assert execute(planned("study=demo"), "") == "completed"
+    assert "already completed" in capsys.readouterr().err
+    assert p.folder.history.stat().st_mtime_ns == before
+    assert p.folder.read_summary()["studies"] == ["demo"]
+
+
+def test_stale_runs_are_made_again_only_when_asked(planned, monkeypatch) -> None:
+    p = planned()
+    execute(p, "")
+    monkeypatch.setattr(execute_module, "code_version", lambda: "other")
+    first = p.folder.read_summary()["finished"]
+    execute(planned(), "")
+    assert p.folder.read_summary()["finished"] == first
+    execute(planned("refresh=stale"), "")
+    assert p.folder.read_summary()["finished"] >= first
+    assert p.folder.read_summary()["started"] > first
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, 1e4])
+def test_a_bad_loss_ends_as_diverged_with_what_is_known(planned, monkeypatch, value) -> None:
+    from spectra_exp.training.recorder import Recorder
+
+    plain = Recorder.end_step
+
+    def bad(self):
+        loss = plain(self)
+        return value if len(self.step_seconds) == 5 else loss
+
+    monkeypatch.setattr(Recorder, "end_step", bad)
+    p = planned()
+    assert execute(p, "") == "diverged"
+    summary = p.folder.read_summary()
+    assert summary["steps"] == 5 and "step 5" in summary["error"]
+    assert not pd.read_parquet(p.folder.history).empty
+    assert execute(planned(), "") == "diverged"  # an end that stands
+
+
+def test_a_corrupt_checkpoint_is_named_and_the_run_starts_over(planned, monkeypatch, caplog) -> None:
+    p = planned()
+    execute(p, "")
+    whole = stable(p.folder)
+    p.folder.clear()
+    stop_at(monkeypatch, 7)
+    execute(p, "")
+    monkeypatch.undo()
+    file = p.folder.latest_checkpoint() / "model.safetensors"
+    content = bytearray(file.read_bytes())
+    content[-3] ^= 1
+    file.write_bytes(content)
+    with caplog.at_level("WARNING"):
+        assert execute(planned(), "") == "completed"
+    assert any("step-00000007" in r.getMessage() for r in caplog.records)
+    assert stable(p.folder) == whole
+
+
+def test_a_held_folder_is_refused(planned, capsys) -> None:
+    p = planned()
+    with p.folder.hold():
+        assert execute(p, "") == "in use"
+    assert "in use by process" in capsys.readouterr().err
+    assert not p.folder.summary.exists()
+
+
+def test_a_full_disk_fails_in_one_line_and_can_go_on(planned, monkeypatch) -> None:
+    import errno
+
+    from spectra_exp.runs.folder import RunFolder
+
+    p = planned()
+    plain = RunFolder.commit_checkpoint
+
+    def full(self, staging, step, keep=()):
+        if step == 8:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return plain(self, staging, step, keep)
+
+    monkeypatch.setattr(RunFolder, "commit_checkpoint", full)
+    assert execute(p, "") == "failed"
+    assert "No space left" in p.folder.read_summary()["error"]
+    monkeypatch.undo()
+    assert execute(planned(), "") == "completed"
+    whole = stable(p.folder)
+    again = planned("force=true")
+    execute(again, "")
+    assert {**stable(again.folder), "command": whole["command"]} == whole
+
+
+def test_pairing_by_hashes(planned) -> None:
+    full, ablated, other = planned(), planned("ablation=no_gru"), planned("seed=1")
+    for p in (full, ablated, other):
+        execute(p, "")
+    a, b, c = (p.folder.read_summary() for p in (full, ablated, other))
+    assert a["fingerprints"]["batches"] == b["fingerprints"]["batches"] != c["fingerprints"]["batches"]
+    shared = set(a["initial_weights"]) & set(b["initial_weights"])
+    assert any("experts" in name for name in shared) and any("expression" in name for name in shared)
+    assert all(a["initial_weights"][n] == b["initial_weights"][n] for n in shared)
+    assert sum(a["initial_weights"][n] != c["initial_weights"][n] for n in set(a["initial_weights"])) > 10
+
+
+def test_bf16_gradient_checkpointing_and_dense_run_through(planned) -> None:
+    for overrides in (["trainer.precision=bf16"], ["trainer.gradient_checkpointing=true"], ["baseline=dense"], ["baseline=hash"]):
+        p = planned("trainer.max_steps=3", *overrides)
+        assert execute(p, "") == "completed", overrides
+        assert p.folder.read_summary()["causal"] is True
+
+
+def test_gradient_checkpointing_changes_no_number(planned) -> None:
+    plain, saved = planned(), planned("trainer.gradient_checkpointing=true")
+    execute(plain, "")
+    execute(saved, "")
+    assert saved.folder.read_summary()["metrics"] == pytest.approx(plain.folder.read_summary()["metrics"], rel=1e-3)
+
+
+def test_the_summary_is_strict_json(planned) -> None:
+    p = planned("trainer.max_steps=3")
+    execute(p, "")
+    json.loads(p.folder.summary.read_text(), parse_constant=lambda name: pytest.fail(name))
