@@ -1,0 +1,109 @@
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from spectra_exp.runs.summary import read_summary
+
+ROOT = Path(__file__).resolve().parents[2]
+SMALL = [
+    "model.num_layers=2", "model.hidden_size=32", "model.num_heads=2", "model.expert_size=32", "model.num_experts=4",
+    "data.sequence_length=32", "data.train_words=20000", "data.validation_words=4000", "data.vocabulary_size=512",
+    "data.evaluation_tokens=1024", "data.probe_tokens=256", "trainer.batch_size=4", "trainer.log_every=3",
+    "trainer.checkpoint_every=2", "trainer.max_steps=60",
+]  # fmt: skip
+
+
+def start(outputs: Path, *overrides: str) -> subprocess.Popen:
+    """train.py in a process group of its own."""
+    environment = os.environ | {"SPECTRA_OUTPUTS": str(outputs), "OMP_NUM_THREADS": "1"}
+    given = {o.split("=")[0] for o in overrides}
+    small = [o for o in SMALL if o.split("=")[0] not in given]
+    command = [sys.executable, str(ROOT / "train.py"), *small, *overrides]
+    return subprocess.Popen(
+        command, env=environment, cwd=outputs, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        start_new_session=True,
+    )  # fmt: skip
+
+
+def finish(outputs: Path, *overrides: str) -> list[str]:
+    """The lines on standard output of a run let to its end."""
+    process = start(outputs, *overrides)
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == 0, err
+    return out.strip().splitlines()
+
+
+def kill_while_training(outputs: Path, rng: random.Random, *overrides: str) -> bool:
+    """SIGKILL the whole group at a random instant after it made its first checkpoint or went on from one."""
+    process = start(outputs, *overrides)
+    before = set(outputs.glob("runs/*/checkpoints/*"))
+    deadline = time.monotonic() + 120
+    while process.poll() is None and time.monotonic() < deadline:
+        if set(outputs.glob("runs/*/checkpoints/*")) - before:
+            time.sleep(rng.uniform(0, 0.6))
+            break
+        time.sleep(0.005)
+    alive = process.poll() is None
+    if alive:
+        os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    return alive
+
+
+def outcome(folder: Path) -> tuple[dict, pd.DataFrame]:
+    summary = read_summary(folder / "summary.json")
+    for unstable in ("timings", "started", "finished"):
+        summary.pop(unstable)
+    return summary, pd.read_parquet(folder / "history.parquet")
+
+
+@pytest.mark.slow
+def test_killed_again_and_again_a_run_ends_with_the_same_numbers(tmp_path: Path) -> None:
+    (tmp_path / "whole").mkdir()
+    (tmp_path / "killed").mkdir()
+    whole = Path(finish(tmp_path / "whole")[-1])
+    rng = random.Random(0)
+    kills = sum(kill_while_training(tmp_path / "killed", rng) for _ in range(4))
+    assert kills >= 2
+    killed = Path(finish(tmp_path / "killed")[-1])
+    assert killed.name == whole.name
+    (a, rows_a), (b, rows_b) = outcome(whole), outcome(killed)
+    assert a == b
+    assert rows_a.equals(rows_b)
+
+
+@pytest.mark.slow
+def test_a_killed_multirun_goes_on_where_it_was(tmp_path: Path) -> None:
+    sweep = ("-m", "osr.sinkhorn_epsilon=0.5,1.0", "trainer.max_steps=20")
+    (tmp_path / "whole").mkdir()
+    (tmp_path / "killed").mkdir()
+    folders = [Path(line) for line in finish(tmp_path / "whole", *sweep)]
+    assert len(folders) == 2
+    assert kill_while_training(tmp_path / "killed", random.Random(1), *sweep)
+    again = [Path(line) for line in finish(tmp_path / "killed", *sweep)]
+    for a, b in zip(folders, again, strict=True):
+        assert a.name == b.name
+        assert outcome(a)[0] == outcome(b)[0]
+
+
+@pytest.mark.slow
+def test_sigterm_stops_after_the_step_and_says_how_to_go_on(tmp_path: Path) -> None:
+    process = start(tmp_path, "trainer.max_steps=2000")
+    while not list(tmp_path.glob("runs/*/checkpoints/step-*")) and process.poll() is None:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130 and "goes on from the last checkpoint" in err and "Traceback" not in err
+    folder = Path(out.strip().splitlines()[-1])
+    summary = read_summary(folder / "summary.json")
+    assert summary["status"] == "stopped" and 0 < summary["steps"] < 2000
+    assert (folder / "checkpoints" / f"step-{summary['steps']:08d}").is_dir()

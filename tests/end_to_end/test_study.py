@@ -1,0 +1,33 @@
+"""Two arms by three seeds through the command line's own parts, to the table."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from spectra_exp.analysis import tables
+from spectra_exp.config.compose import load_experiment, prepare_environment
+from spectra_exp.config.typed import expand_jobs
+from spectra_exp.runs.execute import execute, plan
+
+SMALL = [
+    "model.num_layers=2", "model.hidden_size=32", "model.num_heads=2", "model.expert_size=32", "model.num_experts=4",
+    "data.sequence_length=32", "data.train_words=20000", "data.validation_words=4000", "data.vocabulary_size=512",
+    "data.evaluation_tokens=1024", "data.probe_tokens=256", "trainer.batch_size=4", "trainer.max_steps=10",
+    "logger.progress=false", "study=small",
+]  # fmt: skip
+
+
+@pytest.mark.slow
+def test_two_arms_three_seeds_one_table(tmp_path: Path) -> None:
+    prepare_environment()
+    for job in expand_jobs([*SMALL, f"outputs={tmp_path}", "ablation=none,no_gru", "seed=0,1,2"], multirun=True):
+        assert execute(plan(load_experiment(job)), "") == "completed"
+    assert tables.main(["--outputs", str(tmp_path), "--study", "small"]) == 0
+    table = pd.read_csv(tmp_path / "tables" / "routing_metrics.csv")
+    assert sorted(table["ablation"].fillna("none")) == ["no_gru", "none"]
+    assert table["n"].tolist() == [3, 3] and set(table["pairing"]) == {"ok"}
+    assert table["val_loss_mean"].nunique() == 2
+    assert (table["val_loss_ci_low"] < table["val_loss_mean"]).all()
