@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import sys
-from typing import Any
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn
 
 from omegaconf import DictConfig, OmegaConf
 
-from spectra_exp.errors import SpectraError
+from spectra_exp.errors import ConfigError, SpectraError
 
 # Exit status of a process ended by SIGINT, as shells report it.
 INTERRUPTED = 130
+FLAGS = ("--help", "--multirun", "--cfg", "--info", "--resolve", "--package", "--hydra-help", "--version")
+# Flags of Hydra's that would lead it to another configuration than the one checked here.
+UNUSED_FLAGS = ("config_path", "config_name", "config_dir", "experimental_rerun")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -28,34 +34,75 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _main(argv: list[str]) -> int:
-    from hydra._internal.utils import get_args_parser
-
-    from spectra_exp.config.compose import expand_jobs, load_experiment, prepare_environment, project_root
+    from spectra_exp.config.compose import load_experiment, prepare_environment
+    from spectra_exp.config.typed import expand_jobs
+    from spectra_exp.data.sources import check_data
 
     prepare_environment()
     if any(a in ("--help", "-h") for a in argv):
         from spectra_exp.config.help import print_help
 
-        print_help([a for a in argv if not a.startswith("-")])
+        print_help([a for a in argv if not a.startswith("-") and "=" not in a])
         return 0
-    args = get_args_parser().parse_args(argv)
-    if args.cfg or args.info or args.hydra_help or args.shell_completion:
-        return _hydra_main(argv, project_root() / "conf", _no_task)
+    args = parse_arguments(argv)
+    if args.hydra_help or args.shell_completion:
+        return _hydra_main(argv, _no_task)
     jobs = [load_experiment(job) for job in expand_jobs(args.overrides, args.multirun)]
+    if args.cfg or args.info:
+        return _hydra_main(argv, _no_task)
+    for experiment in jobs:
+        check_data(experiment.data)
+    for outputs in {experiment.outputs for experiment in jobs}:
+        make_outputs(Path(outputs))
     # Content is hashed and tokenised once, and a bad file is found before the first job.
     from spectra_exp.runs.execute import plan
 
     plans = [plan(experiment) for experiment in jobs]
-    _hydra_main(argv, project_root() / "conf", task)
+    _hydra_main([*(["--multirun"] if args.multirun else []), *args.overrides], task)
     return 0 if all(p.finished() for p in plans) else 1
 
 
-def _hydra_main(argv: list[str], conf: Any, function: Any) -> int:
+def parse_arguments(argv: list[str]) -> argparse.Namespace:
+    """Hydra's flags and the overrides, in any order. ConfigError for a flag that is unknown or of no use here."""
+    from hydra._internal.utils import get_args_parser
+
+    parser = get_args_parser()
+
+    def refuse(message: str) -> NoReturn:
+        raise ConfigError("command line", message, "see `python train.py --help`")
+
+    parser.error = refuse  # type: ignore[method-assign]
+    args, unknown = parser.parse_known_intermixed_args(argv)
+    if unknown:
+        raise ConfigError.unknown("command line", unknown[0], FLAGS)
+    for name in UNUSED_FLAGS:
+        if getattr(args, name) is not None:
+            refuse(f"--{name.replace('_', '-')} is not used here")
+    if (args.resolve or args.package) and not args.cfg:
+        refuse("--resolve and --package go with --cfg")
+    if sum(map(bool, (args.run, args.multirun, args.cfg, args.info, args.shell_completion))) > 1:
+        refuse("--run, --multirun, --cfg and --info exclude each other")
+    return args
+
+
+def make_outputs(folder: Path) -> None:
+    """Make the folder of all outputs. ConfigError when that cannot be done or nothing can be written there."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError("outputs", f"{folder}: {error.strerror}", "give another folder") from error
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise ConfigError("outputs", f"{folder} cannot be written to", "give another folder")
+
+
+def _hydra_main(argv: list[str], function: Callable[[DictConfig], Any]) -> int:
     import hydra
+
+    from spectra_exp.config.tree import project_root
 
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
     sys.argv = [sys.argv[0], *argv]
-    hydra.main(version_base="1.3", config_path=str(conf), config_name="config")(function)()
+    hydra.main(version_base="1.3", config_path=str(project_root() / "conf"), config_name="config")(function)()
     return 0
 
 

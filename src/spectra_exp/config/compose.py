@@ -6,27 +6,23 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from spectra_exp.config import rules
 from spectra_exp.config.fields import check_fields
-from spectra_exp.config.register import GROUPS, group_schemas, register
+from spectra_exp.config.keys import root_keys, unknown_key
+from spectra_exp.config.register import GROUPS, register
 from spectra_exp.config.schema import Experiment, RootConfig
-from spectra_exp.errors import ConfigError, nearest
-
-
-def project_root() -> Path:
-    """The checkout that holds `conf/`; train.py names it in SPECTRA_ROOT."""
-    return Path(os.environ.get("SPECTRA_ROOT", Path(__file__).resolve().parents[3]))
+from spectra_exp.config.tree import project_root
+from spectra_exp.config.typed import typed_values, without
+from spectra_exp.errors import ConfigError
 
 
 def prepare_environment() -> None:
@@ -52,15 +48,21 @@ def _hydra() -> Iterator[None]:
 
 def load_experiment(overrides: list[str]) -> Experiment:
     """The checked experiment that the overrides of one job describe. Raises ConfigError, never anything else."""
-    base = _compose(_without(overrides, "ablation"))
-    rules.check_ablation_applies(_choice(overrides, "ablation"), base)
-    experiment = _compose(overrides)
+    typed = typed_values(overrides)
+    ablation = typed.get("ablation", "none")
+    base = _compose(without(overrides, "ablation"))
+    rules.check_names(base, typed)
+    if ablation != "none":
+        rules.check_ablation_applies(ablation, base)
+    experiment = base if ablation == "none" else _compose(overrides)
+    experiment.overrides = list(overrides)
     rules.check_preset_kept("baseline", experiment)
     rules.check_preset_kept("ablation", experiment)
     rules.check_ablation_changes(experiment, base)
     for group in GROUPS:
         check_fields(getattr(experiment, group), group)
     rules.check_all(experiment)
+    rules.check_used(experiment, typed)
     return experiment
 
 
@@ -85,12 +87,16 @@ def _open(config: DictConfig) -> Iterator[None]:
 
 def experiment_from(config: DictConfig, choices: dict[str, str], overrides: list[str]) -> Experiment:
     """Typed objects out of a composed configuration."""
-    known = [f.name for f in fields(RootConfig)]
+    known = root_keys()
     for key in config:
         if key not in known:
-            raise unknown_key(str(key), overrides)
+            raise unknown_key(str(key), typed_values(overrides))
     values = {name: _typed(config, name) for name in known}
-    values["outputs"] = str(Path(values["outputs"]).expanduser().resolve())
+    if not values["outputs"]:
+        raise ConfigError("outputs", "no folder was given", "give outputs=FOLDER or set SPECTRA_OUTPUTS")
+    if values["outputs"].startswith("~"):
+        raise ConfigError("outputs", f"'~' in {values['outputs']} is not expanded", "give the whole path")
+    values["outputs"] = str(Path(values["outputs"]).resolve())
     check_fields(RootConfig(**{k: v for k, v in values.items() if k not in GROUPS}), "")
     return Experiment(**values, choices=choices, overrides=list(overrides))
 
@@ -100,78 +106,34 @@ def _typed(config: DictConfig, key: str) -> Any:
     return OmegaConf.to_object(node) if OmegaConf.is_config(node) else node
 
 
-def _choice(overrides: list[str], group: str) -> str:
-    """What `group=` was given on the command line; "none" when it was not."""
-    given = [o.split("=", 1)[1] for o in overrides if o.split("=", 1)[0] == group and "=" in o]
-    return given[-1] if given else "none"
-
-
-def _without(overrides: list[str], group: str) -> list[str]:
-    return [o for o in overrides if o.split("=", 1)[0] != group]
-
-
 def explain(error: Exception, overrides: list[str]) -> ConfigError:
     """One line out of a composition failure: the bad key and the nearest valid one."""
     cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
     if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options is not None:
-        group, name = error.missing_cfg_file.strip("/").rsplit("/", 1)
+        group, _, name = error.missing_cfg_file.strip("/").rpartition("/")
         return ConfigError.unknown(group, name, [o for o in error.options if not o.startswith("schema")])
-    text = " ".join(str(cause).split())
+    text = re.split(r" full_key:| object_type=| Set the environment", " ".join(str(cause).split()))[0]
     if isinstance(cause, OmegaConfBaseException) and cause.full_key:
+        key = str(cause.full_key)
         if re.search(r"not in struct|Key '.*' not in", text):
-            return unknown_key(str(cause.full_key), overrides)
-        value = re.search(r"Value '(.*?)'(?: of type '\w+')? (could not be .*?)(?: full_key| object_type|$)", text)
-        problem = f"'{value[1]}' {value[2]}" if value else str(cause.msg or text)
-        return ConfigError(
-            str(cause.full_key), problem.replace("Integer", "a whole number").replace("Float", "a number")
-        )
+            return unknown_key(key, typed_values(overrides))
+        return ConfigError(key, _plain_words(text))
     group = re.search(r"Could not override '(.*?)'", text)
     if group:
-        return unknown_key(group[1].split("@")[0], overrides)
-    return ConfigError("command line", re.split(r" full_key| Set the environment", text)[0])
+        return unknown_key(group[1], typed_values(overrides))
+    return ConfigError("command line", text)
 
 
-def unknown_key(key: str, overrides: list[str]) -> ConfigError:
-    """The error for a key that does not exist, with the nearest one that does."""
-    group, _, name = key.partition(".")
-    known = known_keys()
-    if group not in GROUPS or not name:
-        candidates = [f.name for f in fields(RootConfig)] + known
-    else:
-        candidates = [k for k in known if k.startswith(group + ".")]
-    # A bare key such as max_steps is most likely the last part of one.
-    ends = [k for k in known if k.rsplit(".", 1)[-1] == key.rsplit(".", 1)[-1]]
-    close = ends[0] if ends and key not in known else nearest(key, candidates)
-    if key in known:
-        choice = _choice(overrides, group)
-        chosen = f" ({group}={choice})" if choice != "none" else ""
-        return ConfigError(
-            key, f"the chosen {group}{chosen} has no such option", f"see `python train.py --help {group}`"
-        )
-    hint = f"did you mean '{close}'?" if close else f"see `python train.py --help {group if group in GROUPS else ''}`"
-    return ConfigError(key, "unknown key", hint)
-
-
-def known_keys() -> list[str]:
-    """Every key of every schema, as `group.name`."""
-    keys = []
-    for group in GROUPS:
-        for node in group_schemas(group).values():
-            keys += [f"{group}.{f.name}" for f in fields(node)]
-    return sorted(set(keys))
-
-
-def expand_jobs(overrides: list[str], multirun: bool) -> list[list[str]]:
-    """The jobs that a command line stands for: one, or the product of its sweeps in Hydra's own order."""
-    from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
-
-    try:
-        parsed = OverridesParser.create().parse_overrides(overrides)
-    except HydraException as error:
-        raise ConfigError("command line", " ".join(str(error).split())) from error
-    swept = [o.get_key_element() for o in parsed if o.is_sweep_override()]
-    if not multirun:
-        if swept:
-            raise ConfigError(swept[0], "several values were given", "add -m (--multirun) to run them all")
-        return [overrides]
-    return [job for batch in BasicSweeper.split_arguments(parsed, max_batch_size=None) for job in batch]
+def _plain_words(text: str) -> str:
+    """OmegaConf's complaint about a value in words that need no knowledge of OmegaConf."""
+    for pattern, words in (
+        (r"Value '(.*?)'(?: of type '\w+')? could not be converted to Integer", r"'\1' is not a whole number"),
+        (r"Value '(.*?)'(?: of type '\w+')? could not be converted to Float", r"'\1' is not a number"),
+        (r"Value '(.*)' is not a valid bool.*", r"'\1' is neither true nor false"),
+        (r"field '.*' is not Optional", "null was given; it needs a value"),
+        (r"Missing mandatory value: .*", "??? was given; it needs a value"),
+        (r"\w+ raised while resolving interpolation: (.*)", r"\1"),
+    ):
+        if re.fullmatch(pattern, text):
+            return re.sub(pattern, words, text)
+    return text

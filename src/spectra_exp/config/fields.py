@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import MISSING, field, fields, is_dataclass
 from typing import Any
@@ -56,13 +57,14 @@ def _check_value(key: str, value: Any, limits: Any) -> None:
         close = nearest(value, choices)
         hint = f"did you mean '{close}'? " if close else ""
         raise ConfigError(key, f"'{value}' is not accepted", hint + "valid: " + ", ".join(map(str, choices)))
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ConfigError(key, f"{value} was given", "must be a finite number")
     for bound, good, words in (
         ("above", lambda v, b: v > b, "must be greater than"),
         ("minimum", lambda v, b: v >= b, "must be at least"),
         ("maximum", lambda v, b: v <= b, "must be at most"),
     ):
         limit = limits.get(bound)
-        # NaN fails every comparison, so it is refused here too.
         if limit is not None and not good(value, limit):
             raise ConfigError(key, f"{value} was given", f"{words} {limit}")
 
@@ -74,11 +76,10 @@ def describe_fields(schema: type) -> list[dict[str, str]]:
         m = f.metadata
         default = f.default if f.default is not MISSING else f.default_factory()
         accepted = ", ".join(map(str, m["choices"])) if m.get("choices") else _range_text(m)
-        kind = str(f.type).replace("Optional[", "").rstrip("]")
         rows.append(
             dict(
                 name=f.name,
-                type=kind,
+                type=str(f.type),
                 default=str(default),
                 unit=m.get("unit", ""),
                 meaning=m.get("meaning", ""),

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import yaml
 from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from spectra_exp.config.compose import project_root
 from spectra_exp.config.fields import describe_fields
 from spectra_exp.config.register import GROUPS, group_schemas
+from spectra_exp.config.rules import preset_values
 from spectra_exp.config.schema import RootConfig
+from spectra_exp.config.tree import option_files, project_root
 from spectra_exp.errors import ConfigError
 
 MEANINGS = {
@@ -52,7 +54,16 @@ def option_meaning(path: Path) -> str:
 
 def group_options(group: str) -> dict[str, str]:
     """Options of a group and their meanings, in the order of their names."""
-    return {p.stem: option_meaning(p) for p in sorted((project_root() / "conf" / group).glob("*.yaml"))}
+    return {name: option_meaning(path) for name, path in option_files(group).items()}
+
+
+def option_settings(group: str, name: str) -> str:
+    """The values and options that an option's file sets over the defaults of the schemas."""
+    text = option_files(group)[name].read_text()
+    values, options = preset_values(group, name)
+    if "@package _global_" not in text:
+        values = {f"{group}.{key}": value for key, value in yaml.safe_load(text).items() if key != "defaults"}
+    return ", ".join(f"{key}={value}" for key, value in (options | values).items())
 
 
 def print_help(topics: list[str]) -> None:
@@ -68,7 +79,7 @@ def print_help(topics: list[str]) -> None:
 
 def _print_all(console: Console) -> None:
     console.print("Train a Mixture-of-Experts language model under a chosen router and measure its routing.\n")
-    console.print("usage: python train.py [-m] [group=option ...] [group.key=value ...]")
+    console.print(Text("usage: python train.py [-m] [group=option ...] [group.key=value ...]"))
     console.print("  -m, --multirun   run every combination of comma-separated values")
     console.print("  --help GROUP     the keys of one group: type, default, meaning")
     console.print("  --cfg job        print the resolved configuration and stop\n")
@@ -95,14 +106,17 @@ def _print_group(console: Console, group: str) -> None:
     console.print(Text(f"{group}: {MEANINGS[group]}"))
     for name, meaning in group_options(group).items():
         console.print(Text(f"  {group}={name:<14} {meaning}"))
+        if settings := option_settings(group, name):
+            console.print(Text(f"      sets {settings}"))
     for node, schema in group_schemas(group).items():
         rows = describe_fields(schema)
         if not rows:
             continue
         label = node.removeprefix("schema").lstrip("_")
         table = Table(title=f"keys of {group}" + (f"={label}" if label else ""), box=box.SIMPLE, title_justify="left")
-        for column in ("key", "type", "default", "meaning"):
-            table.add_column(column, overflow="fold")
+        for column in ("key", "type", "default"):
+            table.add_column(column, no_wrap=True)
+        table.add_column("meaning", overflow="fold")
         for row in rows:
             limits = f" [{row['accepted']}]" if row["accepted"] else ""
             unit = f" ({row['unit']})" if row["unit"] else ""
@@ -114,7 +128,5 @@ def _print_group(console: Console, group: str) -> None:
 
 def default_options() -> dict[str, str]:
     """The option that each group has when nothing is typed."""
-    import yaml
-
     entries = yaml.safe_load((project_root() / "conf" / "config.yaml").read_text())["defaults"]
     return {k: v for entry in entries if isinstance(entry, dict) for k, v in entry.items()}

@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib.util import find_spec
 from typing import Any
 
 import yaml
 
+from spectra_exp.config.rules_routing import ROUTING_RULES
 from spectra_exp.config.schema import Experiment
+from spectra_exp.config.tree import option_files
 from spectra_exp.errors import ConfigError
 from spectra_exp.routing.base import router_class
 
 # Keys of a preset's file that describe it and change nothing.
 DESCRIPTIVE = ("defaults", "ablation", "baseline")
+# Keys that say which option of their group is chosen.
+NAMES = ("router.name", "selection.rule")
 
 
 def preset_values(group: str, name: str) -> tuple[dict[str, Any], dict[str, str]]:
     """What a preset's file sets: values by dotted key, and options by group."""
-    from spectra_exp.config.compose import project_root
-
-    content = yaml.safe_load((project_root() / "conf" / group / f"{name}.yaml").read_text()) or {}
+    content = yaml.safe_load(option_files(group)[name].read_text())
     values: dict[str, Any] = {}
     for top, node in content.items():
         if top not in DESCRIPTIVE and isinstance(node, dict):
@@ -39,20 +42,26 @@ def get(experiment: Experiment, key: str) -> Any:
     return getattr(getattr(experiment, group), name, None)
 
 
+def check_names(experiment: Experiment, typed: dict[str, str]) -> None:
+    """Refuse a typed key that contradicts the option it is part of."""
+    for key in NAMES:
+        group, value = key.split(".")[0], get(experiment, key)
+        chosen = experiment.choices[group]
+        if key in typed and value != chosen:
+            if value not in option_files(group):
+                raise ConfigError.unknown(key, value, option_files(group))
+            raise ConfigError(key, f"'{value}' was given, but {group}={chosen} is chosen", f"give {group}={value}")
+
+
 def check_ablation_applies(name: str, base: Experiment) -> None:
     """Refuse an ablation of a part that the method does not have."""
-    from spectra_exp.config.compose import project_root
-
-    path = project_root() / "conf" / "ablation" / f"{name}.yaml"
-    if name == "none" or not path.exists():
-        return
     if base.choices["baseline"] != "none":
         raise ConfigError(
             "ablation",
             f"'{name}' and baseline={base.choices['baseline']} exclude each other",
             "give only one of the two",
         )
-    declared = yaml.safe_load(path.read_text())["ablation"]
+    declared = yaml.safe_load(option_files("ablation")[name].read_text())["ablation"]
     if base.router.name not in declared["routers"]:
         raise ConfigError(
             "ablation",
@@ -63,7 +72,7 @@ def check_ablation_applies(name: str, base: Experiment) -> None:
         if get(base, key) not in accepted:
             raise ConfigError(
                 "ablation",
-                f"'{name}' would change nothing that counts: {key} is already {get(base, key)}",
+                f"'{name}' is a change to another method: {key} is {get(base, key)} here",
                 f"the full method needs {key}={'|'.join(map(str, accepted))}",
             )
 
@@ -124,8 +133,6 @@ def selection_belongs(x: Experiment) -> None:
             f"'{x.selection.rule}' does not go with router={x.router.name}",
             f"valid: {', '.join(accepted)}",
         )
-    if x.selection.rule == "topk" and x.selection.at_inference:
-        raise ConfigError("selection.at_inference", "true would have no effect with selection=topk", "drop it")
 
 
 def temperature_belongs(x: Experiment) -> None:
@@ -188,13 +195,9 @@ def device_exists(x: Experiment) -> None:
         raise ConfigError("trainer.device", "'cuda' was given, but torch sees no GPU", "give cpu or auto")
 
 
-def muon_rates_used(x: Experiment) -> None:
-    if x.optim.name == "adamw":
-        from spectra_exp.config.schema import OptimConfig
-
-        for key in ("muon_learning_rate", "muon_momentum"):
-            if getattr(x.optim, key) != getattr(OptimConfig(), key):
-                raise ConfigError(f"optim.{key}", "would have no effect with optim=adamw", "give optim=muon or drop it")
+def logger_installed(x: Experiment) -> None:
+    if x.logger.name == "tensorboard" and find_spec("tensorboard") is None:
+        raise ConfigError("logger.name", "the package tensorboard is not installed", "pip install tensorboard")
 
 
 RULES: tuple[Callable[[Experiment], None], ...] = (
@@ -207,7 +210,8 @@ RULES: tuple[Callable[[Experiment], None], ...] = (
     heads_divide,
     sequence_fits,
     device_exists,
-    muon_rates_used,
+    logger_installed,
+    *ROUTING_RULES,
 )
 
 
@@ -215,3 +219,73 @@ def check_all(experiment: Experiment) -> None:
     """Raise ConfigError for the first rule that the experiment breaks."""
     for rule in RULES:
         rule(experiment)
+
+
+# Keys, when they do nothing, and the setting that makes it so.
+UNUSED: tuple[tuple[tuple[str, ...], Callable[[Experiment], bool], str], ...] = (
+    (
+        ("selection.capacity_factor", "selection.at_inference"),
+        lambda x: x.selection.rule == "topk",
+        "selection=topk",
+    ),
+    (
+        ("temperature.value",),
+        lambda x: x.temperature.schedule != "constant",
+        "a temperature schedule",
+    ),
+    (
+        ("temperature.start", "temperature.end"),
+        lambda x: x.temperature.schedule in ("constant", "step"),
+        "this temperature schedule",
+    ),
+    (
+        ("osr.sinkhorn_iterations", "osr.log_sinkhorn_enabled", "osr.sinkhorn_grad", "osr.sinkhorn_tolerance"),
+        lambda x: get(x, "osr.solver") == "softmax",
+        "osr.solver=softmax",
+    ),
+    (("osr.potentials",), lambda x: get(x, "osr.sinkhorn_inference") != "dual", "no osr.sinkhorn_inference=dual"),
+    (("osr.potential_rate",), lambda x: get(x, "osr.potentials") != "hard", "osr.potentials=soft"),
+    (("osr.saturation_threshold",), lambda x: not get(x, "osr.saturation_weight"), "osr.saturation_weight=0"),
+    (
+        ("osr.srip_enabled", "osr.so_warmup_steps", "router.orthogonality_measure"),
+        lambda x: get(x, "osr.so_lambda_max") == 0,
+        "osr.so_lambda_max=0",
+    ),
+    (
+        ("osr.srip_enabled",),
+        lambda x: get(x, "router.orthogonality_measure") != "gram",
+        "no router.orthogonality_measure=gram",
+    ),
+    (
+        ("router.orthogonalization",),
+        lambda x: get(x, "router.expression") != "projector",
+        "no router.expression=projector",
+    ),
+    (
+        ("router.orthogonalize_every",),
+        lambda x: get(x, "router.orthogonalization") != "periodic",
+        "no router.orthogonalization=periodic",
+    ),
+    (
+        ("router.ortho_coef",),
+        lambda x: get(x, "router.orthogonalization") == "newton_schulz",
+        "router.orthogonalization=newton_schulz",
+    ),
+    (("optim.muon_learning_rate", "optim.muon_momentum"), lambda x: x.optim.name == "adamw", "optim=adamw"),
+    (("launch.jobs",), lambda x: x.choices["launch"] == "local", "launch=local"),
+)
+
+
+def check_used(experiment: Experiment, typed: dict[str, str]) -> None:
+    """Refuse a typed value, other than the default, of a key that does nothing in this configuration.
+
+    Beside an ablation such a key stays: it belongs to the full method that the ablation is compared with.
+    """
+    if experiment.choices["ablation"] != "none":
+        return
+    for keys, unused, reason in UNUSED:
+        for key in keys:
+            group, _, name = key.partition(".")
+            default = getattr(type(getattr(experiment, group)), name, None)
+            if key in typed and get(experiment, key) != default and unused(experiment):
+                raise ConfigError(key, f"{typed[key]} would have no effect with {reason}", "drop it")

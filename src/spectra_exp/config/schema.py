@@ -9,13 +9,15 @@ from spectra_exp.config.fields import option
 
 # Shares of training at which every run is evaluated (METHOD 3).
 FRACTIONS = (0.1, 0.25, 0.5, 0.75, 1.0)
+# NumPy takes no larger one.
+LARGEST_SEED = 2**32 - 1
 
 
 @dataclass
 class RootConfig:
     """Keys outside every group."""
 
-    seed: int = option(0, "seed of initial weights, data order and noise", minimum=0)
+    seed: int = option(0, "seed of initial weights, data order and noise", minimum=0, maximum=LARGEST_SEED)
     force: bool = option(False, "run again even if this configuration has finished", affects_result=False)
     refresh: str = option(
         "none", "stale: run again what finished under other code", choices=["none", "stale"], affects_result=False

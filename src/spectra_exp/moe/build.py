@@ -10,6 +10,7 @@ from spectra_exp.moe.experts import DenseMlp
 from spectra_exp.moe.layer import MoeLayer
 from spectra_exp.moe.settings import MoeSettings
 from spectra_exp.routing.base import Router, router_class
+from spectra_exp.routing.learned_temperature import make_learned_temperature
 from spectra_exp.routing.routers.hash import HashRouter
 
 
@@ -29,7 +30,8 @@ def install_layers(backbone: PreTrainedModel, settings: MoeSettings, holder: Con
                 settings.dropout,
             )
         else:
-            router = make_router(settings, config.hidden_size, config.vocab_size)
+            # Routing is float32 whatever dtype the rest is built or loaded in.
+            router = make_router(settings, config.hidden_size, config.vocab_size).float()
             block.mlp = MoeLayer(len(routed), config.hidden_size, settings, router, holder, config.initializer_range)
             routed.append(block.mlp)
     return routed
@@ -46,4 +48,7 @@ def make_router(settings: MoeSettings, hidden_size: int, vocabulary_size: int) -
     extra = {"osr": settings.osr} if cls.uses_osr else {}
     if cls is HashRouter:
         extra["vocabulary_size"] = vocabulary_size
-    return cls(hidden_size, settings.num_experts, settings.top_k, settings.router, **extra)
+    router = cls(hidden_size, settings.num_experts, settings.top_k, settings.router, **extra)
+    learned, value = settings.temperature.learned, settings.temperature.value
+    router.learned_temperature = make_learned_temperature(learned, value, hidden_size, settings.num_experts)
+    return router

@@ -39,6 +39,11 @@ class RoutingContext:
     new_states: dict[int, Tensor | None] = field(default_factory=dict)
     tensors: dict[int, dict[str, Tensor]] = field(default_factory=dict)
 
+    @property
+    def has_tokens(self) -> bool:
+        """Whether the pass has a real token; asks the device only when there is padding."""
+        return self.mask_BS is None or bool(self.mask_BS.any())
+
     def layer_noise_seed(self, layer: int) -> int:
         """Seed of one layer's noise in this pass."""
         return (self.noise_seed * LAYER_STRIDE + layer) % (2**63)

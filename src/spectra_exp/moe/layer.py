@@ -13,6 +13,7 @@ from spectra_exp.moe.experts import Experts
 from spectra_exp.moe.settings import MoeSettings
 from spectra_exp.records.record import RoutingRecord
 from spectra_exp.routing.base import Router, RouterOutput, RoutingInput
+from spectra_exp.routing.expression import RunningAverage
 from spectra_exp.routing.losses import load_balance_loss, router_entropy, router_z_loss
 from spectra_exp.routing.selection import SELECTIONS, assignment_weights, select_topk
 
@@ -30,8 +31,12 @@ class MoeLayer(nn.Module):
             settings.num_experts, hidden_size, settings.expert_size, settings.gated, settings.activation, std
         )
         self.dropout = nn.Dropout(settings.dropout)
-        # Assignments since the last optimizer step; whole steps are saved, so this never is.
-        self.register_buffer("step_counts_E", torch.zeros(settings.num_experts), persistent=False)
+        # Each expert's load over the mean load, float32 like the router; the layer's own even if that is shared.
+        wanted = settings.router.load_ema_strength > 0
+        self.load_average = RunningAverage((settings.num_experts,)).float() if wanted else None
+        # Assignments since the last optimizer step; whole steps are saved, so this never is. Not a buffer either:
+        # from_pretrained leaves those that are not saved uninitialised.
+        self.step_counts_E: Tensor | None = None
 
     def forward(self, hidden_BSd: Tensor) -> Tensor:
         """The layer's output [B, S, d]; padding tokens give zeros and take part in nothing."""
@@ -39,6 +44,8 @@ class MoeLayer(nn.Module):
         inputs = self._routing_input(hidden_BSd, context)
         # Routing arithmetic is float32 whatever the model's dtype and autocast are.
         with torch.autocast(hidden_BSd.device.type, enabled=False):
+            if self.router.learned_temperature is not None:
+                inputs.temperature = self.router.learned_temperature(inputs)
             output = self.router(inputs)
             chosen_NE = self.select(output.scores_NE.detach(), context.training_rule)
             weights_NE = assignment_weights(output.weights_NE, chosen_NE, self.settings.top_k)
@@ -51,6 +58,9 @@ class MoeLayer(nn.Module):
         """Executed assignments, bool [N, E], under the rule of training or of inference."""
         selection = self.settings.selection
         rule = SELECTIONS[selection.rule] if training_rule or selection.at_inference else select_topk
+        if self.load_average is not None:
+            # Zero before the first optimizer step.
+            scores_NE = scores_NE - self.settings.router.load_ema_strength * self.load_average.value
         return rule(scores_NE, self.settings.top_k, selection.capacity_factor)
 
     def _routing_input(self, hidden_BSd: Tensor, context: RoutingContext) -> RoutingInput:
@@ -64,6 +74,7 @@ class MoeLayer(nn.Module):
             noise_seed=context.layer_noise_seed(self.layer),
             training=context.training_rule,
             state=context.states.get(self.layer),
+            previous_state=context.new_states.get(self.layer - 1),
         )
 
     def _leave_record(
@@ -103,14 +114,18 @@ class MoeLayer(nn.Module):
     def commit(self, context: RoutingContext) -> None:
         """Take one training pass into the running averages and the step's counts; once per pass."""
         updates = context.updates[self.layer]
-        self.step_counts_E += updates["load_counts"]
+        counts_E = updates["load_counts"]
+        self.step_counts_E = counts_E if self.step_counts_E is None else self.step_counts_E + counts_E
         self.router.commit(updates)
 
     @torch.no_grad()
     def after_step(self, learning_rate_scale: float) -> None:
-        """Let the router answer the load of the optimizer step just made."""
-        self.router.after_step(self.step_counts_E, learning_rate_scale)
-        self.step_counts_E.zero_()
+        """Let the router answer the load of the optimizer step just made, if it routed anything."""
+        if self.step_counts_E is not None:
+            self.router.after_step(self.step_counts_E, learning_rate_scale)
+            if self.load_average is not None:
+                self.load_average.move(self.step_counts_E / self.step_counts_E.mean().clamp(min=1e-9))
+        self.step_counts_E = None
 
     @staticmethod
     def _unflatten(values_Nd: Tensor, like_BSd: Tensor, mask_BS: Tensor | None) -> Tensor:

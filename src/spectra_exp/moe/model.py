@@ -9,6 +9,7 @@ Shapes: B sequences, S tokens each, V vocabulary.
 from __future__ import annotations
 
 import hashlib
+import re
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -21,6 +22,7 @@ from spectra_exp.moe.build import install_layers
 from spectra_exp.moe.context import ContextHolder, RoutingContext
 from spectra_exp.moe.layer import MoeLayer
 from spectra_exp.moe.settings import MoeSettings
+from spectra_exp.moe.sharing import shared_parameters
 from spectra_exp.routing.temperature import temperature_at
 
 
@@ -99,15 +101,24 @@ class SpectraMoeForCausalLM(PreTrainedModel, GenerationMixin):
         self._tied_weights_keys = {
             f"backbone.{key}": f"backbone.{value}" for key, value in (self.backbone._tied_weights_keys or {}).items()
         }
+        named = {name: module for name, module in self.named_modules() if isinstance(module, MoeLayer)}
+        self._shared_router_keys = shared_parameters(named, self.settings)
+        # Saving reads these as patterns, so each matches one name alone.
+        self._tied_weights_keys |= {exactly(key): exactly(value) for key, value in self._shared_router_keys.items()}
         # Saved with the model, so that a reloaded one routes at the temperature it was trained to.
         self.register_buffer("routing_step", torch.zeros((), dtype=torch.long))
         self._step: int | None = None
         self._pass_index = 0
+        self._uncommitted: RoutingContext | None = None
         self.post_init()
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
         """Nothing: `initialise` draws from-scratch weights, and loading brings the others."""
+
+    def get_expanded_tied_weights_keys(self, all_submodels: bool = False) -> dict[str, str]:
+        """The tied parameters, by name; shared routers are tied whether or not the embeddings are."""
+        return super().get_expanded_tied_weights_keys(all_submodels) | self._shared_router_keys
 
     def get_input_embeddings(self) -> nn.Module:
         return self.backbone.get_input_embeddings()
@@ -142,6 +153,7 @@ class SpectraMoeForCausalLM(PreTrainedModel, GenerationMixin):
         `routing` presets what a pass does (its rule, what it keeps); by default the rule follows train()/eval().
         Gradient checkpointing must be non-reentrant.
         """
+        self._commit()
         context = self._context(input_ids, attention_mask, past_key_values, routing)
         self.holder.current = context
         outputs = self.backbone(
@@ -163,9 +175,30 @@ class SpectraMoeForCausalLM(PreTrainedModel, GenerationMixin):
         if labels is not None:
             self._add_losses(result, labels)
         if recomputes and context.training_rule:
+            self._uncommitted = context
+        return result
+
+    def _commit(self) -> None:
+        """Take the last training pass into running averages and counts.
+
+        Not before its backward pass is over: gradient checkpointing runs the layers again there, and they must meet
+        the state that the forward pass met.
+        """
+        context, self._uncommitted = self._uncommitted, None
+        if context is not None and context.has_tokens:
             for layer in self.routed_layers:
                 layer.commit(context)
-        return result
+
+    @staticmethod
+    def _reorder_cache(cache: Any, beam_idx: Tensor) -> Any:
+        """The cache with its sequences as beam search reorders them, the routers' own states included."""
+        cache.reorder_cache(beam_idx)
+        cache.routing_states = {
+            layer: None if state is None else state.index_select(1, beam_idx)
+            for layer, state in cache.routing_states.items()
+        }
+        cache.routing_last_ids = cache.routing_last_ids.index_select(0, beam_idx)
+        return cache
 
     def _context(self, input_ids: Tensor, attention_mask: Tensor | None, cache: Any, preset: RoutingContext | None):
         context = preset or RoutingContext(training_rule=self.training)
@@ -191,7 +224,7 @@ class SpectraMoeForCausalLM(PreTrainedModel, GenerationMixin):
         result.lm_loss = causal_lm_loss(result.logits, labels)
         result.loss = result.lm_loss
         records = [result.routing.records[layer.layer] for layer in self.routed_layers]
-        if not records:
+        if not records or not result.routing.has_tokens:
             return
         weights = self.routed_layers[0].router.loss_coefficients(self.step, self.settings.total_steps)
         # Each term per layer, then averaged: on concatenated layers imbalances would cancel.
@@ -204,6 +237,7 @@ class SpectraMoeForCausalLM(PreTrainedModel, GenerationMixin):
 
     def after_optimizer_step(self, learning_rate_scale: float) -> None:
         """Let routers answer the load of the step just made; `learning_rate_scale` is the schedule's factor."""
+        self._commit()
         for layer in self.routed_layers:
             layer.after_step(learning_rate_scale)
 
@@ -212,6 +246,11 @@ def seed_from(*parts: Any) -> int:
     """A 62-bit seed that depends on every part, the same on every machine."""
     text = ":".join(map(str, parts)).encode()
     return int.from_bytes(hashlib.sha256(text).digest()[:8], "big") >> 2
+
+
+def exactly(name: str) -> str:
+    """A pattern that matches `name` alone."""
+    return f"^{re.escape(name)}$"
 
 
 def initialise(model: SpectraMoeForCausalLM, seed: int) -> None:
@@ -230,7 +269,8 @@ def initialise(model: SpectraMoeForCausalLM, seed: int) -> None:
                     nn.init.zeros_(module.bias)
             elif "norm" in type(module).__name__.lower():
                 nn.init.ones_(module.weight)
-        for name, module in model.named_modules():
+        # Backwards, so that of layers that share a router the first has the last word, as it has alone.
+        for name, module in reversed(list(model.named_modules())):
             if hasattr(module, "reset_parameters") and type(module).__module__.startswith("spectra_exp"):
                 torch.manual_seed(seed_from(seed, name))
                 module.reset_parameters()

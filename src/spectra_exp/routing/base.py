@@ -26,6 +26,12 @@ class RouterConfig:
     load_balance_coef: float = option(0.0, "weight of the Switch load-balance loss E*sum(f*P)", minimum=0)
     entropy_coef: float = option(0.0, "weight of the router entropy loss", minimum=0)
     z_loss_coef: float = option(0.0, "weight of the router z-loss on the logits", minimum=0)
+    load_ema_strength: float = option(
+        0.0,
+        "scores are lowered by this times the running average of each expert's load over the mean load",
+        minimum=0,
+    )
+    shared: bool = option(False, "all layers use one router's parameters; running averages and states stay their own")
 
 
 @dataclass
@@ -33,8 +39,9 @@ class RoutingInput:
     """What a router sees of one batch.
 
     hidden_BSd: any float dtype. mask_BS: bool, True for real tokens; None when all are. token_ids_BS: int64 or
-    None. carry_BSED: routing vectors of the previous routed layer, or None. temperature: > 0. noise_seed: fixes
-    all noise of this layer in this pass, so that recomputing the pass repeats it.
+    None. carry_BSED: routing vectors of the previous routed layer, or None. temperature: > 0, one number or learned,
+    [N or 1, E or 1]. noise_seed: fixes all noise of this layer in this pass, so that recomputing the pass repeats it.
+    state: this layer's, after the tokens already decoded. previous_state: the previous layer's, after this pass.
     """
 
     hidden_BSd: Tensor
@@ -42,10 +49,11 @@ class RoutingInput:
     token_ids_BS: Tensor | None = None
     previous_ids_BS: Tensor | None = None
     carry_BSED: Tensor | None = None
-    temperature: float = 1.0
+    temperature: float | Tensor = 1.0
     noise_seed: int = 0
     training: bool = False
     state: Tensor | None = None
+    previous_state: Tensor | None = None
 
     def real(self, values_BSx: Tensor) -> Tensor:
         """The real tokens of `values_BSx`, flattened to [N, ...] in reading order."""
@@ -79,17 +87,23 @@ class RouterOutput:
 
 
 class Router(nn.Module, ABC):
-    """One layer's router. Subclasses give `forward`; those with state of their own give the hooks too."""
+    """One layer's router. Subclasses give `forward`; those with state of their own give the hooks too.
+
+    `two_rules`: training selects by another rule than inference, noise aside.
+    """
 
     Config: ClassVar[type[RouterConfig]] = RouterConfig
     uses_osr: ClassVar[bool] = False
     learned: ClassVar[bool] = True
+    two_rules: ClassVar[bool] = False
     selections: ClassVar[tuple[str, ...]] = ("topk", "quota")
 
     def __init__(self, hidden_size: int, num_experts: int, top_k: int, config: RouterConfig):
         super().__init__()
         self.hidden_size, self.num_experts, self.top_k = hidden_size, num_experts, top_k
         self.config = config
+        # The model's builder puts a LearnedTemperature here when one is wanted.
+        self.register_module("learned_temperature", None)
 
     @abstractmethod
     def forward(self, inputs: RoutingInput) -> RouterOutput:

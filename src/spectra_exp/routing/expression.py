@@ -1,7 +1,8 @@
 """Expression vectors: what each expert stands for, as seen from a token (METHOD 1.3).
 
 Shapes: B sequences, S tokens, d hidden size, E experts, D router dimension.
-Every source gives vectors that broadcast to [B, S, E, D], normalised over D unless it says otherwise.
+Every source gives vectors that broadcast to [B, S, E, D], normalised over D unless it says otherwise; `raw` gives them
+before that, for similarities that see lengths.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from abc import ABC, abstractmethod
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import normalize
+from torch.nn.functional import linear, normalize
 
 # Scale of the projector's orthogonal initialisation (METHOD 1.3).
 PROJECTOR_SCALE = 0.1
@@ -28,8 +29,19 @@ class ExpressionSource(nn.Module, ABC):
         self.num_experts, self.dim = num_experts, dim
 
     @abstractmethod
+    def raw(self, hidden_BSd: Tensor, vectors_BSED: Tensor, mask_BS: Tensor | None) -> Tensor:
+        """Expression vectors before `finish`; they broadcast to [B, S, E, D]."""
+
+    def finish(self, raw: Tensor) -> Tensor:
+        """The expression vectors out of `raw`: their directions."""
+        return normalize(raw, dim=-1)
+
     def forward(self, hidden_BSd: Tensor, vectors_BSED: Tensor, mask_BS: Tensor | None) -> Tensor:
         """Expression vectors that broadcast to [B, S, E, D]."""
+        return self.finish(self.raw(hidden_BSd, vectors_BSED, mask_BS))
+
+    def after_step(self) -> None:
+        """Called once per optimizer step, after it."""
 
     def reset_parameters(self) -> None:
         """Draw initial weights from the global random state."""
@@ -53,11 +65,15 @@ class Projector(ExpressionSource):
         nn.init.orthogonal_(self.linear.weight, gain=PROJECTOR_SCALE)
 
     @property
-    def projector_weight(self) -> Tensor:
+    def projector_weight(self) -> Tensor | None:
         return self.linear.weight
 
-    def forward(self, hidden_BSd, vectors_BSED, mask_BS):
-        return normalize(self.linear(hidden_BSd).unflatten(-1, (self.num_experts, self.dim)), dim=-1)
+    def weight(self) -> Tensor:
+        """The matrix that a forward pass applies."""
+        return self.linear.weight
+
+    def raw(self, hidden_BSd, vectors_BSED, mask_BS):
+        return linear(hidden_BSd, self.weight()).unflatten(-1, (self.num_experts, self.dim))
 
     def flops_per_token(self) -> float:
         return 2.0 * self.linear.weight.numel()
@@ -73,8 +89,8 @@ class RunningMean(ExpressionSource):
         super().__init__(hidden_size, num_experts, dim)
         self.mean = RunningAverage((num_experts, dim))
 
-    def forward(self, hidden_BSd, vectors_BSED, mask_BS):
-        return normalize(self.mean.value_or(real_mean(vectors_BSED.detach(), mask_BS)), dim=-1)[None, None]
+    def raw(self, hidden_BSd, vectors_BSED, mask_BS):
+        return self.mean.value_or(real_mean(vectors_BSED.detach(), mask_BS))[None, None]
 
 
 class Embedding(ExpressionSource):
@@ -89,8 +105,11 @@ class Embedding(ExpressionSource):
         nn.init.normal_(self.weight)
         nn.init.constant_(self.scale, COSINE_SCALE)
 
-    def forward(self, hidden_BSd, vectors_BSED, mask_BS):
+    def raw(self, hidden_BSd, vectors_BSED, mask_BS):
         return (self.scale * normalize(self.weight.float(), dim=-1))[None, None]
+
+    def finish(self, raw):
+        return raw
 
 
 class RunningAverage(nn.Module):

@@ -9,7 +9,10 @@ from spectra_exp.routing.base import Router, RouterConfig, RouterOutput, Routing
 
 
 class LinearRouter(Router):
-    """softmax(W h / T): scores, weights and distribution are the same probabilities."""
+    """softmax(W h / T): weights and distribution are the same probabilities, and scores their logarithm.
+
+    The logarithm ranks alike, and still ranks experts whose probability underflows to 0 at a small temperature.
+    """
 
     def __init__(self, hidden_size: int, num_experts: int, top_k: int, config: RouterConfig):
         super().__init__(hidden_size, num_experts, top_k, config)
@@ -24,5 +27,6 @@ class LinearRouter(Router):
 
     def forward(self, inputs: RoutingInput) -> RouterOutput:
         logits_NE = self.logits(inputs) / inputs.temperature
-        probs_NE = torch.softmax(logits_NE, dim=-1)
-        return RouterOutput(probs_NE, probs_NE, probs_NE, logits_NE, self.linear.weight)
+        scores_NE = torch.log_softmax(logits_NE, dim=-1)
+        probs_NE = scores_NE.exp()
+        return RouterOutput(scores_NE, probs_NE, probs_NE, logits_NE, self.linear.weight)

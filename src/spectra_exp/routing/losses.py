@@ -28,7 +28,7 @@ def router_z_loss(logits_NE: Tensor) -> Tensor:
 
 
 def projector_orthogonality(weight_od: Tensor) -> Tensor:
-    """Mean squared entry of W W^T - I or W^T W - I, whichever is smaller: more rows than columns cannot be orthogonal."""
+    """Mean squared entry of W W^T - I or W^T W - I, whichever is smaller (tall: rows cannot be orthogonal)."""
     w = weight_od.float()
     product = w @ w.T if w.shape[0] <= w.shape[1] else w.T @ w
     return (product - torch.eye(product.shape[0], device=w.device)).square().mean()

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from fractions import Fraction
 
 import torch
 from torch import Tensor
@@ -32,7 +33,8 @@ class SelectionConfig:
 
 def capacity(num_tokens: int, num_experts: int, top_k: int, capacity_factor: float) -> int:
     """Tokens that one expert may take: min(N, ceil(alpha N K / E))."""
-    return min(num_tokens, math.ceil(capacity_factor * num_tokens * top_k / num_experts))
+    exact = Fraction(str(capacity_factor)) * num_tokens * top_k / num_experts  # 1.1 * 10 is not 11 in binary
+    return min(num_tokens, math.ceil(exact))
 
 
 def select_topk(scores_NE: Tensor, top_k: int, capacity_factor: float = 1.0) -> Tensor:

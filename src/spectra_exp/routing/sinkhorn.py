@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-# exp(50) keeps float32 products of N terms finite (METHOD 1.7).
+# Exponents beyond this, counted from each row's largest, are cut in the exp domain: float32 then stays finite.
 EXP_CLAMP = 50.0
 
 
@@ -20,39 +20,54 @@ EXP_CLAMP = 50.0
 class Plan:
     """A transport plan and what is known of it.
 
-    plan_NE: rows sum to 1. potentials_E: the columns' potentials in the units of the cost, mean zero.
-    residual: largest relative error of a column sum.
+    plan_NE: rows sum to 1. log_plan_NE: its logarithm, which still ranks what underflows to 0 in the plan.
+    potentials_E: the columns' potentials in the units of the cost, mean zero. residual: largest relative error of a
+    column sum.
     """
 
     plan_NE: Tensor
+    log_plan_NE: Tensor
     potentials_E: Tensor
     residual: Tensor
 
 
 def sinkhorn(
-    cost_NE: Tensor, epsilon: float, iterations: int, *, log_domain: bool = True, gradient: str = "through"
+    cost_NE: Tensor, epsilon: float | Tensor, iterations: int, *, log_domain: bool = True, gradient: str = "through"
 ) -> Plan:
     """The plan proportional to exp(-cost/epsilon) after `iterations` column-then-row scalings of the row softmax.
 
-    `gradient`: "through" the iterations, or "stopped" (the column potentials are constants and only the last
-    row step is differentiated). Zero tokens give an empty plan.
+    `epsilon`: > 0, one number or [N or 1, E or 1]. `gradient`: "through" the iterations, or "stopped" (the column
+    potentials are constants and only the last row step is differentiated). Zero tokens give an empty plan.
     """
-    scale = log_scaling if log_domain else exp_scaling
     kernel_NE = -cost_NE.float() / epsilon
+    if not log_domain:
+        # A shift of a row is taken up by its scaling, so clamping from the row's largest costs the least.
+        kernel_NE = (kernel_NE - kernel_NE.detach().amax(dim=1, keepdim=True)).clamp(min=-EXP_CLAMP)
+    scale = log_scaling if log_domain else exp_scaling
     if gradient == "stopped":
         with torch.no_grad():
             log_v_E = scale(kernel_NE, iterations)
     else:
         log_v_E = scale(kernel_NE, iterations)
-    plan_NE = torch.softmax(kernel_NE + log_v_E, dim=-1)
-    potentials_E = (epsilon * (log_v_E - log_v_E.mean())).detach()
-    return Plan(plan_NE, potentials_E, column_residual(plan_NE.detach()))
+    # Of epsilons that differ between tokens, the mean: potentials belong to experts.
+    unit = epsilon.mean(dim=0) if isinstance(epsilon, Tensor) else epsilon
+    potentials_E = (unit * (log_v_E - log_v_E.mean())).detach()
+    return plan_of(kernel_NE + log_v_E, potentials_E)
+
+
+def plan_of(logits_NE: Tensor, potentials_E: Tensor) -> Plan:
+    """The plan whose rows are the softmax of `logits_NE`."""
+    log_plan_NE = torch.log_softmax(logits_NE, dim=-1)
+    plan_NE = log_plan_NE.exp()
+    return Plan(plan_NE, log_plan_NE, potentials_E, column_residual(plan_NE.detach()))
 
 
 def log_scaling(kernel_NE: Tensor, iterations: int) -> Tensor:
-    """Log column scalings [E] after `iterations`, by logsumexp; cannot over- or underflow."""
-    log_target = math.log(max(kernel_NE.shape[0], 1) / kernel_NE.shape[1])
+    """Log column scalings [E] after `iterations`, by logsumexp; cannot over- or underflow. Zeros without tokens."""
     log_v_E = kernel_NE.new_zeros(kernel_NE.shape[1])
+    if kernel_NE.shape[0] == 0:
+        return log_v_E
+    log_target = math.log(kernel_NE.shape[0] / kernel_NE.shape[1])
     log_u_N1 = -torch.logsumexp(kernel_NE, dim=1, keepdim=True)
     for _ in range(iterations):
         log_v_E = log_target - torch.logsumexp(kernel_NE + log_u_N1, dim=0)
@@ -61,15 +76,18 @@ def log_scaling(kernel_NE: Tensor, iterations: int) -> Tensor:
 
 
 def exp_scaling(kernel_NE: Tensor, iterations: int) -> Tensor:
-    """Log column scalings [E] after `iterations`, by products, with the exponent clamped to +-50."""
-    target = kernel_NE.shape[0] / kernel_NE.shape[1]
-    k_NE = kernel_NE.clamp(-EXP_CLAMP, EXP_CLAMP).exp()
-    v_E = k_NE.new_ones(k_NE.shape[1])
+    """Log column scalings [E] after `iterations`, by products of exp(kernel). Zeros without tokens."""
+    if kernel_NE.shape[0] == 0:
+        return kernel_NE.new_zeros(kernel_NE.shape[1])
+    log_target = math.log(kernel_NE.shape[0] / kernel_NE.shape[1])
+    k_NE = kernel_NE.exp()
+    log_v_E = kernel_NE.new_zeros(kernel_NE.shape[1])
     u_N = 1.0 / k_NE.sum(dim=1)
     for _ in range(iterations):
-        v_E = target / (k_NE.T @ u_N)
-        u_N = 1.0 / (k_NE @ v_E)
-    return v_E.log()
+        # exp(-log x) rather than 1/x, whose gradient squares a large reciprocal.
+        log_v_E = log_target - (k_NE.T @ u_N).log()
+        u_N = torch.exp(-(k_NE @ log_v_E.exp()).log())
+    return log_v_E
 
 
 def column_residual(plan_NE: Tensor) -> Tensor:

@@ -18,9 +18,14 @@ class TemperatureConfig:
     schedule: str = option(
         "constant", "how it moves over training", choices=["constant", "linear", "cosine", "exponential", "step"]
     )
-    value: float = option(1.0, "temperature of the constant schedule", above=0)
+    value: float = option(1.0, "temperature of the constant schedule, and where a learned one starts", above=0)
     start: float = option(5.0, "temperature at the first step of linear, cosine and exponential", above=0)
     end: float = option(1.0, "temperature at the last step of linear, cosine and exponential", above=0)
+    learned: str = option(
+        "none",
+        "what learns a temperature of its own, from `value` on: the model, each layer, each expert, each token",
+        choices=["none", "global", "layer", "expert", "token"],
+    )
 
 
 def temperature_at(config: TemperatureConfig, step: int, total_steps: int) -> float:

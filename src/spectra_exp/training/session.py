@@ -178,7 +178,7 @@ def rules_differ(model: SpectraMoeForCausalLM) -> bool:
     """Whether training routes by another rule than inference, noise and dropout aside."""
     selection = model.settings.selection
     selects = selection.rule != "topk" and not selection.at_inference
-    return bool(model.routed_layers) and (selects or model.routed_layers[0].router.uses_osr)
+    return bool(model.routed_layers) and (selects or model.routed_layers[0].router.two_rules)
 
 
 def build_model(experiment: Experiment, corpus: Corpus) -> SpectraMoeForCausalLM:

@@ -15,9 +15,12 @@ from spectra_exp.config.fields import option
 from spectra_exp.routing.base import Router, RouterConfig, RouterOutput, RoutingInput, register_router
 from spectra_exp.routing.expression import EXPRESSIONS, RunningAverage, RunningMean, real_mean
 from spectra_exp.routing.losses import projector_orthogonality, speciality_penalty
-from spectra_exp.routing.osr import OsrConfig, gram, linear_warmup, osr_cost, representation_orthogonality
+from spectra_exp.routing.orthogonality import MEASURES, representation_loss
+from spectra_exp.routing.osr import OsrConfig, gram, linear_warmup, osr_cost
+from spectra_exp.routing.projectors import ORTHOGONALIZATIONS, make_expression
 from spectra_exp.routing.sequence import ENCODERS
-from spectra_exp.routing.sinkhorn import Plan, column_residual, sinkhorn
+from spectra_exp.routing.similarity import SIMILARITIES
+from spectra_exp.routing.sinkhorn import Plan, plan_of, sinkhorn
 
 
 @dataclass
@@ -29,9 +32,23 @@ class SpectraConfig(RouterConfig):
     dim: int = option(16, "D: size of each routing and expression vector", minimum=1)
     sequence: str = option("gru", "what turns hidden states into routing vectors", choices=list(ENCODERS))
     carry: str = option(
-        "token", "what a layer hands to the next: its vectors at the same token, or nothing", choices=["token", "none"]
+        "token",
+        "what a layer hands to the next: its vectors at the same token, its final state (not causal), or nothing",
+        choices=["token", "final_state", "none"],
     )
     expression: str = option("projector", "where expression vectors come from", choices=list(EXPRESSIONS))
+    orthogonalization: str = option(
+        "init",
+        "how the projector is made orthogonal: at the start, every n steps, in each forward pass, or never",
+        choices=list(ORTHOGONALIZATIONS),
+    )
+    orthogonalize_every: int = option(
+        100, "optimizer steps between two periodic orthogonalisations", unit="steps", minimum=1
+    )
+    similarity: str = option("cosine", "how routing and expression vectors are compared", choices=list(SIMILARITIES))
+    orthogonality_measure: str = option(
+        "gram", "what the representation orthogonality loss measures", choices=list(MEASURES)
+    )
     ortho_coef: float = option(0.01, "weight of the projector orthogonality loss", minimum=0)
     speciality_coef: float = option(5e-3, "weight of the speciality penalty", minimum=0)
 
@@ -41,14 +58,22 @@ class SpectraRouter(Router):
     """SPECTRA. *Source:* paper 5.1 and 8; METHOD 1, whose mends it follows."""
 
     Config = SpectraConfig
-    uses_osr = True
+    uses_osr = two_rules = True
     selections = ("topk", "quota", "expert_choice")
 
     def __init__(self, hidden_size: int, num_experts: int, top_k: int, config: SpectraConfig, osr: OsrConfig):
         super().__init__(hidden_size, num_experts, top_k, config)
         self.osr = osr
         self.sequence = ENCODERS[config.sequence](hidden_size, num_experts, config.dim)
-        self.expression = EXPRESSIONS[config.expression](hidden_size, num_experts, config.dim)
+        self.expression = make_expression(
+            config.expression,
+            config.orthogonalization,
+            config.orthogonalize_every,
+            hidden_size,
+            num_experts,
+            config.dim,
+        )
+        self.similarity = SIMILARITIES[config.similarity](config.dim)
         self.representation = RunningAverage((num_experts, config.dim))
         self.soft_potentials = RunningAverage((num_experts,))
         self.register_buffer("hard_potentials_E", torch.zeros(num_experts))
@@ -59,12 +84,15 @@ class SpectraRouter(Router):
         self.hard_potentials_E.zero_()
 
     def forward(self, inputs: RoutingInput) -> RouterOutput:
-        vectors_BSED, new_state = self.sequence(inputs.hidden_BSd, inputs.mask_BS, inputs.state)
+        raw_BSED, new_state = self.sequence(inputs.hidden_BSd, inputs.mask_BS, self._first_state(inputs))
         if self.config.carry == "token" and inputs.carry_BSED is not None:
-            vectors_BSED = vectors_BSED + inputs.carry_BSED
-        vectors_BSED = normalize(vectors_BSED, dim=-1)
-        expressions = self.expression(inputs.hidden_BSd, vectors_BSED, inputs.mask_BS)
-        similarity_NE = inputs.real((vectors_BSED * expressions).sum(dim=-1))
+            raw_BSED = raw_BSED + inputs.carry_BSED
+        vectors_BSED = normalize(raw_BSED, dim=-1)
+        raw_expressions = self.expression.raw(inputs.hidden_BSd, vectors_BSED, inputs.mask_BS)
+        expressions = self.expression.finish(raw_expressions)
+        units = self.similarity.of_unit_vectors
+        compared = (vectors_BSED, expressions) if units else (raw_BSED, raw_expressions)
+        similarity_NE = inputs.real(self.similarity(*compared))
         per_token = expressions.shape[:2] == vectors_BSED.shape[:2]
         batch_mean_ED = real_mean(expressions, inputs.mask_BS if per_token else None)
         representation_ED = batch_mean_ED if inputs.training else self.representation.value_or(batch_mean_ED)
@@ -84,15 +112,20 @@ class SpectraRouter(Router):
                 output.updates["routing_mean"] = real_mean(vectors_BSED.detach(), inputs.mask_BS)
         return output
 
+    def _first_state(self, inputs: RoutingInput) -> Tensor | None:
+        """Where the recurrence starts: after the tokens already decoded, else (`final_state`) at the previous layer's
+        state after its last token, which has seen the whole sequence: the paper's rule, and not causal."""
+        start = inputs.previous_state if self.config.carry == "final_state" else None
+        return start if inputs.state is None else inputs.state
+
     def potentials_E(self) -> Tensor:
         """The per-expert potentials of the dual rule, in units of the cost."""
         return self.hard_potentials_E if self.osr.potentials == "hard" else self.soft_potentials.value
 
-    def _plan(self, cost_NE: Tensor, epsilon: float) -> Plan:
+    def _plan(self, cost_NE: Tensor, epsilon: float | Tensor) -> Plan:
         osr = self.osr
         if osr.solver == "softmax":
-            plan_NE = torch.softmax(-cost_NE / epsilon, dim=-1)
-            return Plan(plan_NE, torch.zeros_like(self.hard_potentials_E), column_residual(plan_NE.detach()))
+            return plan_of(-cost_NE / epsilon, torch.zeros_like(self.hard_potentials_E))
         return sinkhorn(
             cost_NE,
             epsilon,
@@ -110,17 +143,19 @@ class SpectraRouter(Router):
         match self.osr.sinkhorn_inference:
             case "true":
                 plan = self._plan(cost_NE, epsilon)
-                probs_NE, figures = plan.plan_NE, {"sinkhorn_residual": plan.residual}
+                scores_NE, figures = plan.log_plan_NE, {"sinkhorn_residual": plan.residual}
             case "dual":
-                probs_NE, figures = torch.softmax(logits_NE + self.potentials_E() / epsilon, dim=-1), {}
+                scores_NE, figures = torch.log_softmax(logits_NE + self.potentials_E() / epsilon, dim=-1), {}
             case _:
-                probs_NE, figures = torch.softmax(logits_NE, dim=-1), {}
-        return RouterOutput(probs_NE, probs_NE, probs_NE, logits_NE, figures=figures)
+                scores_NE, figures = torch.log_softmax(logits_NE, dim=-1), {}
+        probs_NE = scores_NE.exp()
+        return RouterOutput(scores_NE, probs_NE, probs_NE, logits_NE, figures=figures)
 
-    def _decide_training(self, cost_NE: Tensor, logits_NE: Tensor, epsilon: float) -> RouterOutput:
+    def _decide_training(self, cost_NE: Tensor, logits_NE: Tensor, epsilon: float | Tensor) -> RouterOutput:
         plan = self._plan(cost_NE, epsilon)
-        balanced_NE = (self.potentials_E() - cost_NE).detach()
-        scores_NE = balanced_NE if self.osr.training == "potentials" else plan.plan_NE
+        # In the units of inference's scores, of which an epsilon per expert changes the order.
+        balanced_NE = ((self.potentials_E() - cost_NE) / epsilon).detach()
+        scores_NE = balanced_NE if self.osr.training == "potentials" else plan.log_plan_NE
         output = RouterOutput(scores_NE, plan.plan_NE, plan.plan_NE, logits_NE)
         output.figures["sinkhorn_residual"] = plan.residual
         output.updates["soft_potentials"] = plan.potentials_E
@@ -134,7 +169,8 @@ class SpectraRouter(Router):
     def _losses(self, vectors_NED: Tensor, gram_EE: Tensor) -> dict[str, Tensor]:
         losses = {}
         if self.trains_representation:
-            losses["representation_ortho"] = representation_orthogonality(gram_EE, self.osr.srip_enabled)
+            measure = self.config.orthogonality_measure
+            losses["representation_ortho"] = representation_loss(gram_EE, measure, self.osr.srip_enabled)
         if self.config.ortho_coef and self.expression.projector_weight is not None:
             losses["projector_ortho"] = projector_orthogonality(self.expression.projector_weight)
         if self.config.speciality_coef:
@@ -160,6 +196,7 @@ class SpectraRouter(Router):
     @torch.no_grad()
     def after_step(self, counts_E: Tensor, learning_rate_scale: float) -> None:
         """Move the hard potentials against the load error: g - eta clip(c / mean c - 1, +-1), mean removed."""
+        self.expression.after_step()
         if self.osr.potentials != "hard" or self.osr.solver != "sinkhorn":
             return
         error_E = (counts_E / counts_E.mean().clamp(min=1e-9) - 1).clamp(-1, 1)
@@ -167,7 +204,8 @@ class SpectraRouter(Router):
         self.hard_potentials_E.copy_(g - g.mean())
 
     def flops_per_token(self) -> float:
-        e, d = self.num_experts, self.config.dim
-        cosine, repulsion = 2 * e * d, 2 * e * e if self.osr.repulsion_weight else 0
+        e = self.num_experts
+        compared = self.similarity.flops_per_token(e)
+        repulsion = 2 * e * e if self.osr.repulsion_weight else 0
         transport = 8 * e * self.osr.sinkhorn_iterations if self.osr.solver == "sinkhorn" else 4 * e
-        return self.sequence.flops_per_token() + self.expression.flops_per_token() + cosine + repulsion + transport
+        return self.sequence.flops_per_token() + self.expression.flops_per_token() + compared + repulsion + transport

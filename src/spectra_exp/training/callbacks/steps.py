@@ -6,6 +6,7 @@ import logging
 import math
 from typing import Any
 
+import torch
 from transformers import TrainerCallback
 
 from spectra_exp.config.schema import Experiment
@@ -58,4 +59,8 @@ def _temperature(model: Any) -> dict[str, float]:
 
     if not model.routed_layers:
         return {}
+    learned = [layer.router.learned_temperature for layer in model.routed_layers]
+    if None not in learned:
+        # The mean over tokens, experts and layers of the last pass.
+        return {"temperature": float(torch.stack([module.latest for module in learned]).mean())}
     return {"temperature": temperature_at(model.settings.temperature, model.step, model.settings.total_steps)}

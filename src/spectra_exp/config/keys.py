@@ -1,0 +1,45 @@
+"""Every key there is, and the error for one that is not among them."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+
+from spectra_exp.config.register import GROUPS, group_schemas
+from spectra_exp.config.schema import RootConfig
+from spectra_exp.errors import ConfigError, nearest
+
+
+def root_keys() -> list[str]:
+    """The keys outside the groups, and the groups."""
+    return [f.name for f in fields(RootConfig)]
+
+
+def known_keys() -> list[str]:
+    """Every key of every schema, as `group.name`."""
+    keys = []
+    for group in GROUPS:
+        for node in group_schemas(group).values():
+            keys += [f"{group}.{f.name}" for f in fields(node)]
+    return sorted(set(keys))
+
+
+def unknown_key(key: str, typed: dict[str, str]) -> ConfigError:
+    """The error for a key that does not exist (`typed`: what was given), with the nearest one that does."""
+    group, _, name = key.partition(".")
+    known = known_keys()
+    if group not in GROUPS or not name:
+        candidates = root_keys() + known
+    else:
+        candidates = [k for k in known if k.startswith(group + ".")]
+    # A bare key such as max_steps is most likely the last part of one.
+    ends = [k for k in known if k.rsplit(".", 1)[-1] == key.rsplit(".", 1)[-1]]
+    close = ends[0] if ends else nearest(key, candidates)
+    if key in known:
+        choice = typed.get(group)
+        chosen = f" ({group}={choice})" if choice else ""
+        return ConfigError(
+            key, f"the chosen {group}{chosen} has no such option", f"see `python train.py --help {group}`"
+        )
+    topic = f" {group}" if group in GROUPS else ""
+    hint = f"did you mean '{close}'?" if close else f"see `python train.py --help{topic}`"
+    return ConfigError(key, "unknown key", hint)

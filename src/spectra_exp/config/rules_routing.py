@@ -1,0 +1,77 @@
+"""Which of the routers' own options go together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from spectra_exp.config.schema import Experiment
+from spectra_exp.errors import ConfigError
+from spectra_exp.routing.base import router_class
+from spectra_exp.routing.learned_temperature import LOWEST
+from spectra_exp.routing.sequence import ENCODERS
+
+
+def learns(x: Experiment) -> bool:
+    """Whether the router has weights and logits."""
+    return router_class(x.router.name).learned and x.router.name != "dense"
+
+
+def learned_temperature_belongs(x: Experiment) -> None:
+    if x.temperature.learned == "none":
+        return
+    if not learns(x):
+        raise ConfigError(
+            "temperature.learned", f"router={x.router.name} has no logits to divide", "give temperature.learned=none"
+        )
+    if x.temperature.schedule != "constant":
+        raise ConfigError(
+            "temperature.learned",
+            f"'{x.temperature.learned}' and temperature.schedule={x.temperature.schedule} exclude each other",
+            "give temperature.schedule=constant; a learned temperature starts at temperature.value",
+        )
+    if x.temperature.value <= LOWEST:
+        raise ConfigError(
+            "temperature.value", f"{x.temperature.value} was given", f"a learned temperature starts above {LOWEST}"
+        )
+
+
+def load_average_belongs(x: Experiment) -> None:
+    if not x.router.load_ema_strength:
+        return
+    if not learns(x):
+        raise ConfigError("router.load_ema_strength", f"router={x.router.name} has no scores to lower", "leave it at 0")
+    if x.selection.rule == "expert_choice":
+        raise ConfigError(
+            "router.load_ema_strength",
+            "selection=expert_choice ranks tokens within each expert, which this cannot change in training",
+            "leave it at 0",
+        )
+
+
+def shared_router_belongs(x: Experiment) -> None:
+    if not x.router.shared:
+        return
+    if not learns(x):
+        raise ConfigError("router.shared", f"router={x.router.name} has no parameters to share", "leave it at false")
+    if x.model.num_layers == 1:
+        raise ConfigError("router.shared", "model.num_layers=1 leaves no other layer", "leave it at false")
+
+
+def carry_belongs(x: Experiment) -> None:
+    if x.router.name != "spectra" or x.router.carry != "final_state":
+        return
+    if not ENCODERS[x.router.sequence].fixed_state:
+        accepted = ", ".join(name for name, encoder in ENCODERS.items() if encoder.fixed_state)
+        raise ConfigError(
+            "router.carry",
+            f"'final_state' needs a recurrence, but router.sequence={x.router.sequence} has none",
+            f"give router.sequence one of {accepted}",
+        )
+
+
+ROUTING_RULES: tuple[Callable[[Experiment], None], ...] = (
+    learned_temperature_belongs,
+    load_average_belongs,
+    shared_router_belongs,
+    carry_belongs,
+)

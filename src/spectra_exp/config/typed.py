@@ -1,0 +1,104 @@
+"""What was typed, read before anything is composed; what Hydra would misread or ignore is refused here."""
+
+from __future__ import annotations
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Glob, Override
+from hydra.errors import HydraException
+
+from spectra_exp.config.keys import known_keys, root_keys, unknown_key
+from spectra_exp.config.register import GROUPS
+from spectra_exp.config.tree import option_files
+from spectra_exp.errors import ConfigError
+
+# Keys of Hydra's own that are the user's to set; the others decide where files go or what is swept.
+HYDRA_KEYS = ("hydra/launcher", "hydra.launcher.")
+# A preset's keys describe it.
+DESCRIBED = ("ablation", "baseline")
+
+
+def parse_overrides(overrides: list[str]) -> list[Override]:
+    """The overrides, each read and checked alone. Raises ConfigError."""
+    parsed = [_parse(text) for text in overrides]
+    first: dict[str, str] = {}
+    for override in parsed:
+        _check(override)
+        key = override.key_or_group
+        if key in first:
+            raise ConfigError(key, f"'{first[key]}' and '{override.input_line}' were given", "give it once")
+        first[key] = str(override.input_line)
+    return parsed
+
+
+def typed_values(overrides: list[str]) -> dict[str, str]:
+    """What was typed for each key or group, as text without quotes."""
+    return {o.key_or_group: _text(o) for o in parse_overrides(overrides)}
+
+
+def without(overrides: list[str], group: str) -> list[str]:
+    """The overrides but for the choice of `group`."""
+    return [o.input_line for o in parse_overrides(overrides) if o.key_or_group != group]
+
+
+def expand_jobs(overrides: list[str], multirun: bool) -> list[list[str]]:
+    """The jobs that a command line stands for: one, or the product of its sweeps in Hydra's own order."""
+    from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+
+    parsed = parse_overrides(overrides)
+    swept = [o for o in parsed if o.is_sweep_override()]
+    if not multirun:
+        if swept:
+            raise ConfigError(swept[0].key_or_group, "several values were given", "add -m (--multirun) to run them all")
+        return [overrides]
+    for override in swept:
+        if not override.is_discrete_sweep() or isinstance(override.value(), Glob):
+            raise ConfigError(
+                override.key_or_group,
+                f"the values of '{override.input_line}' cannot be listed",
+                "give them separated by commas",
+            )
+    return [job for batch in BasicSweeper.split_arguments(parsed, max_batch_size=None) for job in batch]
+
+
+def _parse(text: str) -> Override:
+    try:
+        return OverridesParser.create().parse_override(text)
+    except HydraException as error:
+        key, equals, value = text.partition("=")
+        if not equals:
+            fix = f"give {text}=OPTION" if text in GROUPS else "give group=option or group.key=value"
+            raise ConfigError("command line", f"'{text}' is not an assignment", fix) from error
+        raise ConfigError(
+            key or "command line",
+            f"'{text}' cannot be read",
+            f"quote a value that holds special characters: '{key}=\"{value}\"'",
+        ) from error
+
+
+def _check(override: Override) -> None:
+    key, given = override.key_or_group, override.input_line
+    if key.startswith("hydra"):
+        if not key.startswith(HYDRA_KEYS):
+            raise ConfigError(key, "is set by the program", "give outputs=FOLDER to place files, -m to sweep")
+        return
+    if not key:
+        raise ConfigError("command line", f"'{given}' names no key", "give group=option or group.key=value")
+    if override.is_delete():
+        raise ConfigError(key, f"'{given}': nothing can be taken out of the configuration", "give it another value")
+    if override.is_add() or override.is_force_add():
+        if key not in root_keys() + known_keys():
+            raise unknown_key(key, {})
+        raise ConfigError(key, f"'{given}': nothing can be added to the configuration", f"give {given.lstrip('+')}")
+    if override.package is not None:
+        raise ConfigError(key, f"'{given}': a group's place cannot be changed", f"give {key}={_text(override)}")
+    if key.partition(".")[0] in DESCRIBED and "." in key:
+        group = key.partition(".")[0]
+        raise ConfigError(key, f"describes the {group} and cannot be set", f"choose one with {group}=NAME")
+    if key in GROUPS and not override.is_sweep_override() and _text(override) not in option_files(key):
+        raise ConfigError.unknown(key, _text(override), option_files(key))
+
+
+def _text(override: Override) -> str:
+    """The value without the quotes around it."""
+    value = override.value()
+    return value if isinstance(value, str) else override.get_value_element_as_str()

@@ -1,0 +1,54 @@
+"""Which of the routers' options go together."""
+
+from __future__ import annotations
+
+import pytest
+from config_cases import load
+
+from spectra_exp.errors import ConfigError
+
+REFUSED = {
+    "router=random router.shared=true": "router.shared: router=random has no parameters",
+    "router=dense router.shared=true": "router.shared: router=dense has no parameters",
+    "router.shared=true model.num_layers=1": "router.shared: model.num_layers=1 leaves no other layer",
+    "router=random temperature=learned_token": "temperature.learned: router=random has no logits",
+    "router=hash temperature=learned_global": "temperature.learned: router=hash has no logits",
+    "temperature=cosine temperature.learned=layer": "temperature.learned: 'layer' and temperature.schedule=cosine",
+    "temperature=learned_layer temperature.value=0.001": "temperature.value: 0.001 was given",
+    "router.carry=final_state router.sequence=linear": "router.carry: 'final_state' needs a recurrence",
+    "router.carry=final_state router.sequence=attention": "give router.sequence one of gru, gru_block, min_gru, lstm",
+    "router=hash router.load_ema_strength=0.1": "router.load_ema_strength: router=hash has no scores",
+    "router=expert_choice router.load_ema_strength=0.1": "router.load_ema_strength: selection=expert_choice",
+    "router.orthogonalize_every=5": "would have no effect with no router.orthogonalization=periodic",
+    "router.orthogonalization=none router.expression=embedding": "no effect with no router.expression=projector",
+    "router.orthogonalization=newton_schulz router.ortho_coef=0.5": "router.ortho_coef: 0.5 would have no effect",
+    "router.orthogonality_measure=logdet osr.srip_enabled=false": "osr.srip_enabled: False would have no effect",
+    "router.orthogonality_measure=logdet osr.so_lambda_max=0": "router.orthogonality_measure: logdet would have no",
+    "router=random selection=quota": "selection.rule: 'quota' does not go with router=random",
+    "router=loss_free osr=paper": "osr: 'paper' would have no effect with router=loss_free",
+    "router=random router.load_balance_coef=0.1": "router.load_balance_coef: router=random has no distribution",
+}
+
+
+@pytest.mark.parametrize("line", REFUSED)
+def test_refused_in_one_line_that_says_why(line):
+    with pytest.raises(ConfigError) as error:
+        load(line)
+    assert REFUSED[line] in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "router.shared=true router=switch",
+        "router.carry=final_state router.sequence=min_gru",
+        "router.orthogonalization=periodic router.orthogonalize_every=5",
+        "router.orthogonalization=newton_schulz ablation=no_expression",
+        "router.orthogonality_measure=mean_cosine router.similarity=bilinear",
+        "router.load_ema_strength=0.1 selection=quota",
+        "temperature=learned_expert temperature.value=2 router=sinkhorn",
+        "baseline=loss_free router.score=softmax",
+    ],
+)
+def test_accepted(line):
+    assert load(line).router.name
