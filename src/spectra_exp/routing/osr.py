@@ -30,7 +30,10 @@ class OsrConfig:
         "through", "gradient through the iterations, or with the potentials held fixed", choices=["through", "stopped"]
     )
     sinkhorn_tolerance: float = option(
-        1.0, "largest relative error of a column sum in training that passes without a warning", above=0
+        1.0,
+        "largest relative error of a column sum in training that passes without a warning",
+        above=0,
+        affects_result=False,
     )
     training: str = option(
         "plan",
