@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 import torch
 from moe_cases import backbone_of, ids_of, model_of, train_pass
 
-from spectra_exp.moe.model import SpectraMoeForCausalLM
+from spectra_exp.moe.model import SpectraMoeForCausalLM, exactly
 from spectra_exp.routing.base import router_class, routers
 from spectra_exp.routing.temperature import TemperatureConfig
 from spectra_exp.runs.fingerprints import weights_hash
@@ -118,3 +120,11 @@ def test_load_averages_stay_float32_in_a_bfloat16_model(tmp_path):
     loaded = SpectraMoeForCausalLM.from_pretrained(tmp_path, dtype=torch.bfloat16)
     assert loaded.routed_layers[0].load_average.value.dtype == torch.float32
     assert loaded.routed_layers[0].router.linear.weight.dtype == torch.float32
+
+
+def test_a_tied_name_matches_itself_alone():
+    """Planted fault: a bare name as a pattern also finds names that it begins or resembles."""
+    names = ["layers.1.router.weight", "layers.1.router.weight_ih", "layers.1xrouter.weight"]
+    names.append("a." + names[0])
+    assert [n for n in names if re.search(exactly(names[0]), n)] == names[:1]
+    assert len([n for n in names if re.search(names[0], n)]) == 4

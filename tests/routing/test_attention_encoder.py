@@ -58,3 +58,18 @@ def test_attention_after_a_state_needs_the_shifted_mask():
     wrong = torch.nn.functional.scaled_dot_product_attention(query[:, :, 5:], key, value, is_causal=True)
     wrong = (value[:, :, 5:] + wrong).transpose(1, 2)
     assert not torch.allclose(wrong, whole[:, 5:], atol=1e-3)
+
+
+def test_attention_equals_its_formula():
+    encoder, hidden = encoder_of("attention"), normal(2, S, HIDDEN)
+    query, key, value = (x.unflatten(-1, (E, D)) for x in encoder.linear(hidden).chunk(3, dim=-1))
+    logits = torch.einsum("bsed,bted->best", query, key)
+    seen = torch.ones(S, S, dtype=torch.bool).tril()
+
+    def formula(scale):
+        weights = torch.softmax((logits * scale).masked_fill(~seen, -torch.inf), dim=-1)
+        return value + torch.einsum("best,bted->bsed", weights, value)
+
+    torch.testing.assert_close(encoder(hidden, None, None)[0], formula(D**-0.5))
+    # Planted fault: logits that are not divided by sqrt(D).
+    assert not torch.allclose(formula(1.0), formula(D**-0.5), atol=1e-3)
