@@ -65,7 +65,7 @@ def identify(experiment: Experiment, data_fingerprint: str, device: str) -> Iden
 
 
 def _data_options(experiment: Experiment) -> dict[str, Any]:
-    keys = ("sequence_length", "evaluation_tokens", "probe_tokens")
+    keys = ("sequence_length", "cross_document", "evaluation_tokens", "probe_tokens")
     return {key: getattr(experiment.data, key) for key in keys}
 
 

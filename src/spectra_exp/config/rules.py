@@ -13,6 +13,7 @@ from spectra_exp.config.schema import Experiment
 from spectra_exp.config.tree import option_files
 from spectra_exp.errors import ConfigError
 from spectra_exp.routing.base import router_class
+from spectra_exp.routing.temperature import BEST_LONG
 
 # Keys of a preset's file that describe it and change nothing.
 DESCRIPTIVE = ("defaults", "ablation", "baseline")
@@ -136,7 +137,8 @@ def selection_belongs(x: Experiment) -> None:
 
 
 def temperature_belongs(x: Experiment) -> None:
-    plain = x.temperature.schedule == "constant" and x.temperature.value == 1.0
+    constant = x.temperature.schedule == "constant" and x.choices["temperature"] != BEST_LONG
+    plain = constant and x.temperature.value == 1.0
     if not router_class(x.router.name).learned and not plain or x.router.name == "dense" and not plain:
         raise ConfigError(
             "temperature", f"router={x.router.name} has no logits to divide", "drop it, or give temperature=t1_0"

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import fields
 
 from spectra_exp.config.schema import Experiment
 from spectra_exp.errors import ConfigError
 from spectra_exp.routing.base import router_class
 from spectra_exp.routing.learned_temperature import LOWEST
 from spectra_exp.routing.sequence import ENCODERS
+from spectra_exp.routing.temperature import BEST_LONG
 
 
 def learns(x: Experiment) -> bool:
@@ -33,6 +35,18 @@ def learned_temperature_belongs(x: Experiment) -> None:
         raise ConfigError(
             "temperature.value", f"{x.temperature.value} was given", f"a learned temperature starts above {LOWEST}"
         )
+
+
+def best_long_decides(x: Experiment) -> None:
+    if x.choices["temperature"] != BEST_LONG:
+        return
+    for f in fields(x.temperature):
+        if getattr(x.temperature, f.name) != f.default:
+            raise ConfigError(
+                f"temperature.{f.name}",
+                f"{getattr(x.temperature, f.name)} was given, but temperature={BEST_LONG} takes it from finished runs",
+                "drop one of the two",
+            )
 
 
 def load_average_belongs(x: Experiment) -> None:
@@ -71,6 +85,7 @@ def carry_belongs(x: Experiment) -> None:
 
 ROUTING_RULES: tuple[Callable[[Experiment], None], ...] = (
     learned_temperature_belongs,
+    best_long_decides,
     load_average_belongs,
     shared_router_belongs,
     carry_belongs,

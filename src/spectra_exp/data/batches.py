@@ -62,6 +62,11 @@ def collate(examples: Sequence[Example]) -> Example:
     }
 
 
+def kept_apart(batch: Example, cross_document: bool) -> Example:
+    """What a model needs to keep the documents of a batch apart: nothing where they may mix."""
+    return {} if cross_document else {"document_ids": batch["document_ids"]}
+
+
 def evaluation_batches(corpus: Corpus, batch_size: int) -> Iterator[Example]:
     """All evaluation blocks in order, as `collate` gives them; the last batch may be smaller."""
     if batch_size < 1:

@@ -27,6 +27,9 @@ class DataConfig:
         unit="tokens",
         minimum=SMALLEST_VOCABULARY,
     )
+    cross_document: bool = option(
+        True, "in packed blocks, let attention and recurrent state cross from one document to the next"
+    )
     evaluation_tokens: int = option(
         32768,
         "validation tokens that are scored, in whole blocks, as far as the split has them",

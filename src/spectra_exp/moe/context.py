@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from spectra_exp.records.record import RoutingRecord
+from spectra_exp.routing.documents import Stretches
 
 # Keeps the noise of neighbouring layers apart; any odd constant does.
 LAYER_STRIDE = 7919
@@ -27,6 +28,7 @@ class RoutingContext:
     mask_BS: Tensor | None = None
     token_ids_BS: Tensor | None = None
     previous_ids_BS: Tensor | None = None
+    stretches: Stretches | None = None
     temperature: float = 1.0
     noise_seed: int = 0
     training_rule: bool = False
@@ -43,6 +45,11 @@ class RoutingContext:
     def has_tokens(self) -> bool:
         """Whether the pass has a real token; asks the device only when there is padding."""
         return self.mask_BS is None or bool(self.mask_BS.any())
+
+    def separate_documents(self, document_ids_BS: Tensor) -> None:
+        """Keep the documents of packed blocks apart: stretches of their own, and no previous id at a start."""
+        self.stretches = Stretches.of(document_ids_BS)
+        self.previous_ids_BS = self.previous_ids_BS.where(self.stretches.position_BS > 0, -1)
 
     def layer_noise_seed(self, layer: int) -> int:
         """Seed of one layer's noise in this pass."""

@@ -75,6 +75,7 @@ class MoeLayer(nn.Module):
             training=context.training_rule,
             state=context.states.get(self.layer),
             previous_state=context.new_states.get(self.layer - 1),
+            stretches=context.stretches,
         )
 
     def _leave_record(

@@ -146,15 +146,23 @@ class SpectraMoeForCausalLM(PreTrainedModel, GenerationMixin):
         past_key_values: Any = None,
         use_cache: bool | None = None,
         routing: RoutingContext | None = None,
+        document_ids: Tensor | None = None,
         **kwargs: Any,
     ) -> SpectraMoeOutput:
         """Logits [B, S, V], and losses when `labels` are given.
 
+        `document_ids` [B, S] of packed, unpadded blocks keep documents apart: neither attention nor recurrence crosses.
         `routing` presets what a pass does (its rule, what it keeps); by default the rule follows train()/eval().
         Gradient checkpointing must be non-reentrant.
         """
         self._commit()
         context = self._context(input_ids, attention_mask, past_key_values, routing)
+        if document_ids is not None:
+            if attention_mask is not None or past_key_values is not None:
+                raise ValueError("document_ids go with whole, unpadded blocks: no attention_mask, no cache")
+            context.separate_documents(document_ids)
+            attention_mask = context.stretches.attention_mask()
+            kwargs["position_ids"] = context.stretches.position_BS
         self.holder.current = context
         outputs = self.backbone(
             input_ids=input_ids,

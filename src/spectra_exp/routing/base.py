@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from spectra_exp.config.fields import option
 from spectra_exp.errors import ConfigError
+from spectra_exp.routing.documents import Stretches
 
 
 @dataclass
@@ -42,6 +43,7 @@ class RoutingInput:
     None. carry_BSED: routing vectors of the previous routed layer, or None. temperature: > 0, one number or learned,
     [N or 1, E or 1]. noise_seed: fixes all noise of this layer in this pass, so that recomputing the pass repeats it.
     state: this layer's, after the tokens already decoded. previous_state: the previous layer's, after this pass.
+    stretches: each document on its own, where packed blocks keep documents apart; None lets recurrence cross.
     """
 
     hidden_BSd: Tensor
@@ -54,6 +56,7 @@ class RoutingInput:
     training: bool = False
     state: Tensor | None = None
     previous_state: Tensor | None = None
+    stretches: Stretches | None = None
 
     def real(self, values_BSx: Tensor) -> Tensor:
         """The real tokens of `values_BSx`, flattened to [N, ...] in reading order."""

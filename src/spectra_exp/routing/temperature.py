@@ -1,4 +1,4 @@
-"""Routing temperature by optimizer step: constant or on a schedule (METHOD 4)."""
+"""Routing temperature by optimizer step: constant or on a schedule (docs/method.md 4)."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ from dataclasses import dataclass
 
 from spectra_exp.config.fields import option
 
-# The step schedule: 5, then 2 from 20 % of the steps, then 1 from 60 % (METHOD 4), as shares of start and end.
+# The step schedule: 5, then 2 from 20 % of the steps, then 1 from 60 % (docs/method.md 4), as shares of start and end.
 STEP_POINTS = ((0.6, 1.0), (0.2, 2.0), (0.0, 5.0))
+# The option whose value finished runs decide (runs/best_long.py).
+BEST_LONG = "best_long"
 
 
 @dataclass

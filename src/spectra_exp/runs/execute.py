@@ -21,6 +21,7 @@ from spectra_exp.config.schema import Experiment
 from spectra_exp.data.corpus import Corpus, data_fingerprint, load_corpus
 from spectra_exp.errors import ConfigError, Diverged, RunInUse, SpectraError
 from spectra_exp.runs.atomic import write_json, write_text
+from spectra_exp.runs.best_long import resolve_best_long
 from spectra_exp.runs.folder import RunFolder
 from spectra_exp.runs.provenance import code_version, environment
 from spectra_exp.runs.terminal import closing_table
@@ -52,6 +53,8 @@ def plan(experiment: Experiment) -> Plan:
     device = experiment.trainer.device
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
+    fingerprint = data_fingerprint(experiment.data)
+    experiment = resolve_best_long(experiment, lambda x: identify(x, fingerprint, device).run_id)
     corpus = _corpus(experiment)
     vocabulary = experiment.model.vocabulary_size
     if vocabulary is not None and vocabulary < corpus.vocabulary_size:
@@ -60,7 +63,7 @@ def plan(experiment: Experiment) -> Plan:
             f"{vocabulary} is below the tokenizer's {corpus.vocabulary_size}",
             f"give at least {corpus.vocabulary_size} or none",
         )
-    identity = identify(experiment, data_fingerprint(experiment.data), device)
+    identity = identify(experiment, fingerprint, device)
     folder = RunFolder(Path(experiment.outputs) / "runs", identity.run_id)
     return Plan(experiment, corpus, identity, folder, device)
 

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from spectra_exp.data.batches import evaluation_batches
+from spectra_exp.data.batches import Example, evaluation_batches, kept_apart
 from spectra_exp.data.corpus import Corpus
 from spectra_exp.metrics.base import MetricTable
 from spectra_exp.metrics.causality import Causality, measure_causality
@@ -44,9 +44,17 @@ class Evaluation:
 class Evaluator:
     """Evaluates models on one corpus; the same batches each time, no randomness, no state moved."""
 
-    def __init__(self, corpus: Corpus, batch_size: int, probe_tokens: int, device: torch.device, bf16: bool):
+    def __init__(
+        self,
+        corpus: Corpus,
+        batch_size: int,
+        probe_tokens: int,
+        device: torch.device,
+        bf16: bool,
+        cross_document: bool = True,
+    ):
         self.corpus, self.batch_size, self.probe_tokens = corpus, batch_size, probe_tokens
-        self.device, self.bf16 = device, bf16
+        self.device, self.bf16, self.cross_document = device, bf16, cross_document
         self.first_document = int(corpus.eval_document_ids.min())
         self.num_documents = int(corpus.eval_document_ids.max()) - self.first_document + 1
 
@@ -61,8 +69,7 @@ class Evaluator:
         for batch in evaluation_batches(self.corpus, self.batch_size):
             ids = batch["input_ids"].to(self.device)
             context = RoutingContext(training_rule=training_rule, keep_outputs=True)
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
-                logits = model(input_ids=ids, use_cache=False, routing=context).logits
+            logits = self._logits(model, batch, context)
             sums.add(logits, ids, batch["domain_ids"])
             records = [context.records[layer.layer] for layer in model.routed_layers]
             residuals += [r.figures["sinkhorn_residual"] for r in records if "sinkhorn_residual" in r.figures]
@@ -97,27 +104,37 @@ class Evaluator:
         )
 
     @torch.no_grad()
-    def loss_of(self, model: SpectraMoeForCausalLM, input_ids: Tensor) -> float:
-        """The evaluation loss of one batch of ids [B, S] in evaluation mode: labels are the ids themselves."""
+    def loss_of(self, model: SpectraMoeForCausalLM, batch: Example) -> float:
+        """The evaluation loss of one batch in evaluation mode: labels are the ids themselves."""
         was_training = model.training
         model.eval()
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
-            logits = model(input_ids=input_ids, use_cache=False, routing=RoutingContext()).logits
+        logits = self._logits(model, batch, RoutingContext())
         model.train(was_training)
         sums = _LossSums(1)
-        sums.add(logits, input_ids, torch.zeros_like(input_ids))
+        sums.add(logits, batch["input_ids"].to(logits.device), torch.zeros_like(batch["input_ids"]))
         return sums.losses(["all"])["val_loss"]
+
+    def _logits(self, model: SpectraMoeForCausalLM, batch: Example, context: RoutingContext) -> Tensor:
+        inputs = {"input_ids": batch["input_ids"], **kept_apart(batch, self.cross_document)}
+        inputs = {name: ids.to(self.device) for name, ids in inputs.items()}
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
+            return model(**inputs, use_cache=False, routing=context).logits
 
     def causality(self, model: SpectraMoeForCausalLM, training_rule: bool) -> Causality:
         """Whether the model sees the future under one rule, measured on held-out tokens."""
         rows = np.linspace(0, len(self.corpus.eval_blocks) - 1, CAUSALITY_SEQUENCES).astype(int)
-        ids = torch.from_numpy(self.corpus.eval_blocks[rows, :CAUSALITY_TOKENS].astype(np.int64)).to(self.device)
+        place = (rows, slice(CAUSALITY_TOKENS))
+        ids, documents = (
+            torch.from_numpy(array[place].astype(np.int64)).to(self.device)
+            for array in (self.corpus.eval_blocks, self.corpus.eval_document_ids)
+        )
         was_training = model.training
         model.eval()
 
         def logits_of(token_ids_BS: Tensor) -> Tensor:
-            context = RoutingContext(training_rule=training_rule)
-            return model(input_ids=token_ids_BS, use_cache=False, routing=context).logits
+            # Documents stay where they are; only the tokens in them change.
+            batch = {"input_ids": token_ids_BS, "document_ids": documents}
+            return self._logits(model, batch, RoutingContext(training_rule=training_rule))
 
         result = measure_causality(logits_of, ids, self.corpus.vocabulary_size)
         model.train(was_training)

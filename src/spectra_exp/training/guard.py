@@ -36,7 +36,7 @@ def check_losses(trainer: RoutingTrainer, evaluator: Evaluator, batch: dict[str,
     model.eval()
     inputs = trainer._prepare_inputs(batch)
     trained = float(trainer.compute_loss(model, inputs, return_outputs=True)[1].lm_loss)
-    evaluated = evaluator.loss_of(model, inputs["input_ids"])
+    evaluated = evaluator.loss_of(model, inputs)
     model.train(was_training)
     # A diverged model is reported as such elsewhere: NaN disagrees with itself.
     if math.isfinite(trained) and abs(trained - evaluated) > TOLERANCE[evaluator.bf16] * max(1.0, abs(evaluated)):

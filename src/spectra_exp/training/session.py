@@ -73,6 +73,7 @@ class Session:
             experiment.data.probe_tokens,
             torch.device(device),
             trainer.precision == "bf16",
+            experiment.data.cross_document,
         )
         self.signals = StopOnSignal()
         self.bar = None

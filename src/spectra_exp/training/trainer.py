@@ -11,7 +11,7 @@ from transformers import Trainer, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
 from spectra_exp.config.schema import Experiment
-from spectra_exp.data.batches import TrainingBlocks, collate
+from spectra_exp.data.batches import TrainingBlocks, collate, kept_apart
 from spectra_exp.moe.model import SpectraMoeForCausalLM
 from spectra_exp.runs.folder import RunFolder
 from spectra_exp.training.callbacks.cadence import fraction_steps
@@ -94,7 +94,10 @@ class RoutingTrainer(Trainer):
         self, model: Any, inputs: dict[str, torch.Tensor], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
         """The training loss of one micro-batch: language-model loss and weighted router terms."""
-        output = model(input_ids=inputs["input_ids"], labels=inputs["labels"])
+        output = model(
+            input_ids=inputs["input_ids"], labels=inputs["labels"],
+            **kept_apart(inputs, self.experiment.data.cross_document),
+        )
         if model.training:
             self.recorder.take_batch(inputs["input_ids"], output)
         return (output.loss, output) if return_outputs else output.loss

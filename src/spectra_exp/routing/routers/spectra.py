@@ -84,7 +84,7 @@ class SpectraRouter(Router):
         self.hard_potentials_E.zero_()
 
     def forward(self, inputs: RoutingInput) -> RouterOutput:
-        raw_BSED, new_state = self.sequence(inputs.hidden_BSd, inputs.mask_BS, self._first_state(inputs))
+        raw_BSED, new_state = self._vectors(inputs)
         if self.config.carry == "token" and inputs.carry_BSED is not None:
             raw_BSED = raw_BSED + inputs.carry_BSED
         vectors_BSED = normalize(raw_BSED, dim=-1)
@@ -111,6 +111,15 @@ class SpectraRouter(Router):
             if isinstance(self.expression, RunningMean):
                 output.updates["routing_mean"] = real_mean(vectors_BSED.detach(), inputs.mask_BS)
         return output
+
+    def _vectors(self, inputs: RoutingInput) -> tuple[Tensor, Tensor | None]:
+        """The sequence encoder over whole sequences, or over each document's stretch on its own."""
+        hidden, mask, stretches = inputs.hidden_BSd, inputs.mask_BS, inputs.stretches
+        if stretches is None:
+            return self.sequence(hidden, mask, self._first_state(inputs))
+        real_GT = stretches.mask_GT if mask is None else stretches.split(mask)
+        raw_GTED, state = self.sequence(stretches.split(hidden), real_GT, self._first_state(inputs))
+        return stretches.join(raw_GTED), state
 
     def _first_state(self, inputs: RoutingInput) -> Tensor | None:
         """Where the recurrence starts: after the tokens already decoded, else (`final_state`) at the previous layer's

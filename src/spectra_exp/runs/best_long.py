@@ -1,0 +1,63 @@
+"""`temperature=best_long`: the best constant temperature of the finished runs, for twice their steps."""
+
+from __future__ import annotations
+
+import math
+import shlex
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from spectra_exp.config.compose import load_experiment
+from spectra_exp.config.schema import Experiment
+from spectra_exp.config.typed import parse_overrides
+from spectra_exp.errors import ConfigError
+from spectra_exp.routing.temperature import BEST_LONG
+from spectra_exp.runs.folder import RunFolder
+
+# Lowest first: of equal losses the first wins.
+CONSTANTS = ("t0_5", "t0_7", "t1_0", "t1_5", "t2_0", "t3_0", "t5_0", "t10_0")
+LENGTHENING = 2
+
+
+def resolve_best_long(experiment: Experiment, run_id: Callable[[Experiment], str]) -> Experiment:
+    """The experiment with the winning temperature and twice the steps; any other choice as it is.
+
+    The candidates are the runs of the same overrides and seed at each of CONSTANTS, found by `run_id` of their
+    experiments. The lowest validation loss at the end wins; a diverged run counts as the worst. ConfigError, with
+    the command that runs them, while any has not finished. *Source:* docs/method.md 4.
+    """
+    if experiment.choices["temperature"] != BEST_LONG:
+        return experiment
+    rest = [o.input_line for o in parse_overrides(experiment.overrides) if not _is_of_temperature(o.key_or_group)]
+    candidates = {name: load_experiment([*rest, f"temperature={name}"]) for name in CONSTANTS}
+    folders = {name: RunFolder(Path(x.outputs) / "runs", run_id(x)) for name, x in candidates.items()}
+    losses = {name: _final_loss(folder) for name, folder in folders.items()}
+    missing = [name for name, loss in losses.items() if loss is None]
+    if missing:
+        command = shlex.join(["python", "train.py", "-m", *rest, f"temperature={','.join(missing)}"])
+        raise ConfigError(
+            "temperature",
+            f"best_long compares finished runs of seed {experiment.seed}, and these have not: {', '.join(missing)}",
+            f"run {command}",
+        )
+    best = min(CONSTANTS, key=losses.__getitem__)
+    if losses[best] == math.inf:
+        raise ConfigError("temperature", "best_long has nothing to go on with: every constant diverged")
+    longer = replace(experiment.trainer, max_steps=LENGTHENING * experiment.trainer.max_steps)
+    return replace(experiment, temperature=candidates[best].temperature, trainer=longer)
+
+
+def _is_of_temperature(key: str) -> bool:
+    return key.partition(".")[0] == "temperature"
+
+
+def _final_loss(folder: RunFolder) -> float | None:
+    """Validation loss of a finished run in nats, infinite for one that diverged or has none, None while it has not finished."""
+    match folder.status():
+        case "completed":
+            loss: float | None = folder.read_summary()["metrics"].get("val_loss")
+            return math.inf if loss is None else loss
+        case "diverged":
+            return math.inf
+    return None
