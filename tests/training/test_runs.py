@@ -41,6 +41,20 @@ def test_a_run_leaves_what_the_contract_says(planned) -> None:
     assert {"train_loss", "grad_norm_router", "grad_norm_experts", "grad_norm_other", "speciality_loss"} <= trained
 
 
+def test_other_inference_rules_are_measured_on_the_same_weights(planned) -> None:
+    p = planned()
+    execute(p, "")
+    by_rule = p.folder.read_summary()["metrics_by_inference"]
+    assert sorted(by_rule) == ["false", "true"]
+    losses = {by_rule["false"]["val_loss"], by_rule["true"]["val_loss"], p.folder.read_summary()["metrics"]["val_loss"]}
+    assert len(losses) == 3
+    softmax = planned("osr.potential_rate=1e-9", "trainer.max_steps=2")
+    execute(softmax, "")
+    # With potentials at zero the dual rule is the softmax.
+    summary = softmax.folder.read_summary()
+    assert summary["metrics_by_inference"]["false"]["val_loss"] == pytest.approx(summary["metrics"]["val_loss"], abs=1e-5)
+
+
 def test_counts_on_disk_are_the_executed_assignments(planned) -> None:
     p = planned("baseline=switch_top2")
     execute(p, "")

@@ -10,6 +10,10 @@ from torch import Tensor
 from spectra_exp.config.fields import option
 
 
+# Rules of inference: a softmax per token, Sinkhorn over the batch, or the potentials (docs/method.md 1.8).
+INFERENCE_RULES = ("false", "true", "dual")
+
+
 @dataclass
 class NoOsr:
     """Routers without a transport problem have no options here."""
@@ -43,7 +47,7 @@ class OsrConfig:
     sinkhorn_inference: str = option(
         "false",
         "rule of inference: per-token softmax (false), Sinkhorn over the batch (true), potentials (dual)",
-        choices=["false", "true", "dual"],
+        choices=list(INFERENCE_RULES),
     )
     potentials: str = option(
         "soft",

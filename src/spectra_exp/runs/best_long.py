@@ -53,7 +53,7 @@ def _is_of_temperature(key: str) -> bool:
 
 
 def _final_loss(folder: RunFolder) -> float | None:
-    """Validation loss of a finished run in nats, infinite for one that diverged or has none, None while it has not finished."""
+    """Validation loss in nats of a finished run, infinite for one that diverged; None while it has not finished."""
     match folder.status():
         case "completed":
             loss: float | None = folder.read_summary()["metrics"].get("val_loss")

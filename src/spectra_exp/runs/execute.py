@@ -161,6 +161,7 @@ def _train(planned: Plan, checkpoint: Path | None, summary: dict[str, Any], cons
         "metrics": summary["metrics"] | result.metrics,
         "metrics_by_layer": result.metrics_by_layer,
         "metrics_training_rule": result.metrics_training_rule,
+        "metrics_by_inference": result.metrics_by_inference,
         "floors": result.floors,
         **result.causality,
     }

@@ -20,6 +20,7 @@ from spectra_exp.moe.accounting import Size, model_size
 from spectra_exp.moe.model import SpectraMoeForCausalLM, new_model
 from spectra_exp.moe.settings import MoeSettings
 from spectra_exp.records.snapshot import RoutingSnapshot
+from spectra_exp.routing.osr import INFERENCE_RULES, NoOsr
 from spectra_exp.routing.routers.hash import HashRouter
 from spectra_exp.runs.fingerprints import weights_hash
 from spectra_exp.runs.folder import RunFolder
@@ -46,6 +47,7 @@ class Result:
     metrics: dict[str, float] = field(default_factory=dict)
     metrics_by_layer: dict[str, list[float | None]] = field(default_factory=dict)
     metrics_training_rule: dict[str, float] = field(default_factory=dict)
+    metrics_by_inference: dict[str, dict[str, float]] = field(default_factory=dict)
     floors: dict[str, float] = field(default_factory=dict)
     causality: dict[str, Any] = field(default_factory=dict)
 
@@ -155,6 +157,7 @@ class Session:
             training = self.evaluator.run(self.model, training_rule=True)
             self._write_rows(self.max_steps, VALIDATION_TRAINING_RULE, training)
             result.metrics_training_rule = training.all()
+        result.metrics_by_inference = self._other_inference_rules()
         inference, training_rule = (self.evaluator.causality(self.model, rule) for rule in (False, True))
         result.causality = {
             "causal": inference.causal,
@@ -163,6 +166,22 @@ class Session:
             "causality_change_training": training_rule.largest_change,
         }
         return result
+
+    def _other_inference_rules(self) -> dict[str, dict[str, float]]:
+        """What SPECTRA's other rules of inference would score with these weights; it needs no training."""
+        osr, found = self.model.settings.osr, {}
+        if isinstance(osr, NoOsr) or osr.solver != "sinkhorn":
+            return found
+        configured = osr.sinkhorn_inference
+        try:
+            for rule in INFERENCE_RULES:
+                if rule != configured:
+                    # Every router reads the one object.
+                    osr.sinkhorn_inference = rule
+                    found[rule] = self.evaluator.run(self.model).all()
+        finally:
+            osr.sinkhorn_inference = configured
+        return found
 
     def _fraction_snapshots(self) -> list[RoutingSnapshot]:
         paths = snapshot_paths(self.folder.routing)
