@@ -29,7 +29,8 @@ def planned(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch):
 
     def make(*overrides: str) -> Plan:
         given = {o.split("=")[0] for o in overrides}
-        drop = {"router.dim"} if any(o.startswith(("baseline=", "router=")) and "spectra" not in o for o in overrides) else set()
+        other_router = any(o.startswith(("baseline=", "router=")) and "spectra" not in o for o in overrides)
+        drop = {"router.dim"} if other_router else set()
         small = [o for o in SMALL if o.split("=")[0] not in given | drop]
         return plan(load_experiment([*small, f"outputs={tmp_path}", *overrides]))
 

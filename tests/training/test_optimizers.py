@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from spectra_exp.config.schema import OptimConfig
+from spectra_exp.training.build import build_model
 from spectra_exp.training.optimizers import (
     family,
     gradient_norms,
@@ -15,7 +16,6 @@ from spectra_exp.training.optimizers import (
     parameter_groups,
     rate_factor,
 )
-from spectra_exp.training.session import build_model
 
 
 @pytest.fixture

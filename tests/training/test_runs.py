@@ -14,7 +14,16 @@ from spectra_exp.runs.execute import execute
 from spectra_exp.runs.snapshots import load_snapshot, snapshot_paths
 from spectra_exp.training.session import Session
 
-CONTRACT = ("config.yaml", ".hydra", "environment.json", "history.parquet", "routing", "checkpoints", "summary.json", "train.log")
+CONTRACT = (
+    "config.yaml",
+    ".hydra",
+    "environment.json",
+    "history.parquet",
+    "routing",
+    "checkpoints",
+    "summary.json",
+    "train.log",
+)
 UNSTABLE = ("timings", "started", "finished")
 
 
@@ -52,7 +61,9 @@ def test_other_inference_rules_are_measured_on_the_same_weights(planned) -> None
     execute(softmax, "")
     # With potentials at zero the dual rule is the softmax.
     summary = softmax.folder.read_summary()
-    assert summary["metrics_by_inference"]["false"]["val_loss"] == pytest.approx(summary["metrics"]["val_loss"], abs=1e-5)
+    assert summary["metrics_by_inference"]["false"]["val_loss"] == pytest.approx(
+        summary["metrics"]["val_loss"], abs=1e-5
+    )
 
 
 def test_counts_on_disk_are_the_executed_assignments(planned) -> None:
@@ -85,7 +96,9 @@ def test_twice_gives_the_same_numbers_to_the_last_digit(planned) -> None:
     assert history.equals(pd.read_parquet(again.folder.history))
 
 
-@pytest.mark.parametrize("extra", [[], ["baseline=switch_top2", "optim=muon", "trainer.accumulation=2", "trainer.neftune_alpha=5"]])
+@pytest.mark.parametrize(
+    "extra", [[], ["baseline=switch_top2", "optim=muon", "trainer.accumulation=2", "trainer.neftune_alpha=5"]]
+)
 def test_a_stopped_run_ends_as_if_it_never_had(planned, monkeypatch, extra) -> None:
     p = planned("model.dropout=0.1", *extra)
     execute(p, "")
@@ -244,7 +257,12 @@ def test_pairing_by_hashes(planned) -> None:
 
 
 def test_bf16_gradient_checkpointing_and_dense_run_through(planned) -> None:
-    for overrides in (["trainer.precision=bf16"], ["trainer.gradient_checkpointing=true"], ["baseline=dense"], ["baseline=hash"]):
+    for overrides in (
+        ["trainer.precision=bf16"],
+        ["trainer.gradient_checkpointing=true"],
+        ["baseline=dense"],
+        ["baseline=hash"],
+    ):
         p = planned("trainer.max_steps=3", *overrides)
         assert execute(p, "") == "completed", overrides
         assert p.folder.read_summary()["causal"] is True
