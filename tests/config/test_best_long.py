@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
+from dataclasses import replace
+from pathlib import Path
 
+import config_cases
 import pytest
-from config_cases import identity, load, run_id
+from config_cases import identity, run_id
 
 from spectra_exp.config.compose import load_experiment
+from spectra_exp.config.schema import Experiment
 from spectra_exp.config.tree import option_files
 from spectra_exp.config.typed import expand_jobs
 from spectra_exp.errors import ConfigError
@@ -22,18 +27,18 @@ TRAINING = dict(zip(CONSTANTS, (4.4, 4.3, 4.2, 4.6, 4.1, 4.0, 3.9, 3.0), strict=
 GROUPS = ("router", "osr", "selection", "temperature", "baseline", "ablation", "model", "data")
 
 
-@pytest.fixture(autouse=True)
-def fresh(outputs):
-    # Composed experiments are kept between tests, with the outputs folder of the test that composed them.
-    from config_cases import _load
+def load(line: str) -> Experiment:
+    """A composed experiment with the outputs of the test at hand; composing is what takes the time."""
+    return replace(config_cases.load(line), outputs=os.environ["SPECTRA_OUTPUTS"])
 
-    _load.cache_clear()
+
+@pytest.fixture(autouse=True)
+def quick_composing(outputs, monkeypatch):
+    monkeypatch.setattr(best_long, "load_experiment", lambda overrides: load(shlex.join(overrides)))
 
 
 def make_run(line: str, val_loss: float | None, train_loss: float = 1.0, status: str = "completed") -> None:
     """The summary that the run of this command line would leave."""
-    from pathlib import Path
-
     experiment = load(line)
     name = identity(experiment)
     summary = {
@@ -114,6 +119,12 @@ def missing_and_command(error: ConfigError) -> tuple[list[str], list[str]]:
     return named, shlex.split(text.split("; run ")[1])
 
 
+def test_candidates_are_composed_like_any_run(monkeypatch):
+    monkeypatch.setattr(best_long, "load_experiment", load_experiment)
+    make_all()
+    assert resolved().temperature.value == 1.5
+
+
 def test_missing_runs_are_named_with_the_command_that_makes_them():
     make_all(f"{BASE} seed=2", but=("t0_7", "t10_0"))
     with pytest.raises(ConfigError) as error:
@@ -122,7 +133,7 @@ def test_missing_runs_are_named_with_the_command_that_makes_them():
     assert named == ["t0_7", "t10_0"]
     assert command[:3] == ["python", "train.py", "-m"]
     # The jobs of the command are those runs and no others.
-    asked = {identity(load_experiment(job)).run_id for job in expand_jobs(command[3:], multirun=True)}
+    asked = {run_id(shlex.join(job)) for job in expand_jobs(command[3:], multirun=True)}
     assert asked == {run_id(f"{BASE} seed=2 temperature={name}") for name in named}
     for name in named:
         make_run(f"{BASE} seed=2 temperature={name}", VALIDATION[name])

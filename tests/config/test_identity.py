@@ -71,9 +71,10 @@ def test_the_order_of_overrides_does_not_matter():
         (
             "osr=paper",
             "osr.training=plan osr.sinkhorn_inference=false osr.sinkhorn_epsilon=5e-2 osr.potentials=soft "
+            "osr.potential_rate=0.05 "
             "selection=quota",
         ),
-        ("osr.sinkhorn_epsilon=1", ""),
+        ("osr.sinkhorn_epsilon=5e-1", ""),
         ("seed='0'", "seed=0"),
         ("router.entropy_coef=0.001", "router.entropy_coef=1e-3"),
         ("debug=smoke", "trainer.max_steps=5 trainer.log_every=1 data.evaluation_tokens=4096 data.probe_tokens=1024"),
@@ -92,7 +93,7 @@ def test_the_same_configuration_by_two_routes_is_one_run(one, other):
 
 
 def test_a_job_of_a_sweep_is_the_run_that_it_is_alone():
-    jobs = expand_jobs(["router=spectra", "seed=0,1", "osr.sinkhorn_epsilon=0.1,1.0"], multirun=True)
+    jobs = expand_jobs(["router=spectra", "seed=0,1", "osr.sinkhorn_epsilon=0.1,0.5"], multirun=True)
     ids = [run_id(" ".join(job)) for job in jobs]
     assert ids[3] == run_id("seed=1") and ids[1] == run_id()
     assert len(set(ids)) == 4
@@ -196,9 +197,10 @@ def test_the_device_counts_and_the_threads_only_on_the_cpu():
 
 def test_the_signature_holds_every_group_that_counts_and_no_path():
     signature = identity(load("outputs=/tmp/elsewhere")).signature
-    assert set(signature) == {"seed", "router", "osr", "selection", "temperature", "model", "data", "optim", "trainer"}
+    groups = {"router", "osr", "selection", "temperature", "model", "data", "losses", "optim", "trainer"}
+    assert set(signature) == groups | {"seed"}
     assert "/tmp/elsewhere" not in str(signature)
-    assert set(signature["data"]) == {"fingerprint", "sequence_length", "evaluation_tokens", "probe_tokens"}
+    assert set(signature["data"]) == {"fingerprint", "sequence_length", "cross_document", "evaluation_tokens", "probe_tokens"}
 
 
 def test_nothing_in_an_experiment_is_left_out_unseen():

@@ -27,6 +27,10 @@ REFUSED = {
     "router=random selection=quota": "selection.rule: 'quota' does not go with router=random",
     "router=loss_free osr=paper": "osr: 'paper' would have no effect with router=loss_free",
     "router=random router.load_balance_coef=0.1": "router.load_balance_coef: router=random has no distribution",
+    "losses.balance_scope=global_batch": "global_batch would have no effect with router.load_balance_coef=0",
+    "router=switch router.load_balance_coef=0 losses.balance_scope=global_batch": "losses.balance_scope: global_batch",
+    "router=dense losses.balance_scope=global_batch": "losses.balance_scope: global_batch would have no effect",
+    "router=switch losses.balance_scope=batch": "losses.balance_scope: 'batch' is not accepted",
 }
 
 
@@ -48,6 +52,8 @@ def test_refused_in_one_line_that_says_why(line):
         "router.load_ema_strength=0.1 selection=quota",
         "temperature=learned_expert temperature.value=2 router=sinkhorn",
         "baseline=loss_free router.score=softmax",
+        "baseline=switch_top2 losses.balance_scope=global_batch",
+        "router.load_balance_coef=0.01 losses.balance_scope=global_batch",
     ],
 )
 def test_accepted(line):

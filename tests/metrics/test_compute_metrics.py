@@ -13,7 +13,7 @@ from routing_cases import layer_of, record_of, routings, statistics_of, tokens_o
 
 from spectra_exp.metrics import METRICS, compute_floors, compute_metrics, describe_metrics
 
-# The names of METRICS.md whose inputs are in one evaluation or in the snapshots: a contract.
+# Names that other people's scripts read: a contract.
 NAMES = {
     "load_cv", "load_cv_batch", "max_vio", "max_vio_batch", "load_gini", "expert_entropy",
     "expert_entropy_norm", "unused_rate", "collapse_rate", "expert_overlap", "coactivation",

@@ -1,4 +1,4 @@
-"""Rules that other implementations got wrong (METHOD 1): each with its wrong version, which fails the check.
+"""Rules that other implementations got wrong (docs/method.md 1): each with its wrong version, which fails the check.
 
 Letters: N tokens, E experts, K experts per token, L layers.
 """

@@ -67,6 +67,16 @@ def test_entropy():
     assert router_entropy(torch.eye(4)) == 0
 
 
+def test_entropy_has_a_finite_gradient_where_a_probability_underflows():
+    def gradient(entropy) -> torch.Tensor:
+        logits = torch.tensor([[0.0, 300.0, 1.0]], requires_grad=True)
+        return torch.autograd.grad(entropy(logits.softmax(-1)), logits)[0]
+
+    assert gradient(router_entropy).isfinite().all()
+    # Planted fault: torch's own entr has an infinite slope at 0.
+    assert not gradient(lambda p: torch.special.entr(p).sum(-1).mean()).isfinite().all()
+
+
 def test_z_loss():
     logits_NE = torch.tensor([[0.0, 0.0], [math.log(3), 0.0]])
     torch.testing.assert_close(

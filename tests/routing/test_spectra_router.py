@@ -1,4 +1,4 @@
-"""The rules of training and of inference, and the state behind them (METHOD 1.5-1.8).
+"""The rules of training and of inference, and the state behind them (docs/method.md 1.5-1.8).
 
 Letters: N tokens, E experts, K experts per token.
 """

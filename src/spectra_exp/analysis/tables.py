@@ -23,7 +23,7 @@ from spectra_exp.runs.atomic import write_text
 if TYPE_CHECKING:
     import pandas as pd
 
-# As METRICS.md lists them; a metric that is not here comes after these, by name.
+# The order of the columns; a metric that is not here comes after these, by name.
 METRIC_ORDER = (
     "val_loss", "val_perplexity", "val_accuracy",
     "load_cv", "max_vio", "load_gini", "expert_entropy_norm", "expert_entropy", "unused_rate", "collapse_rate",
@@ -96,7 +96,7 @@ def cell_table(collected: Collected) -> pd.DataFrame:
 
 
 def ordered(metrics: Iterable[str]) -> list[str]:
-    """Metric names as METRICS.md orders them, the rest by name; a training-rule figure follows its metric."""
+    """Metric names as METRIC_ORDER has them, the rest by name; a training-rule figure follows its metric."""
     known = {name: place for place, name in enumerate(METRIC_ORDER)}
 
     def place(name: str) -> tuple[int, str, bool]:

@@ -26,6 +26,7 @@ MEANINGS = {
     "ablation": "one change to the full method",
     "model": "backbone and experts",
     "data": "where the text comes from",
+    "losses": "what the router losses are counted over",
     "optim": "optimizer and learning rates",
     "trainer": "steps, batches, cadences, precision",
     "logger": "where else figures go",

@@ -273,6 +273,7 @@ UNUSED: tuple[tuple[tuple[str, ...], Callable[[Experiment], bool], str], ...] = 
         lambda x: get(x, "router.orthogonalization") == "newton_schulz",
         "router.orthogonalization=newton_schulz",
     ),
+    (("losses.balance_scope",), lambda x: not x.router.load_balance_coef, "router.load_balance_coef=0"),
     (("optim.muon_learning_rate", "optim.muon_momentum"), lambda x: x.optim.name == "adamw", "optim=adamw"),
     (("launch.jobs",), lambda x: x.choices["launch"] == "local", "launch=local"),
 )

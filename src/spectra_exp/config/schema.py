@@ -7,7 +7,7 @@ from typing import Any
 
 from spectra_exp.config.fields import option
 
-# Shares of training at which every run is evaluated (METHOD 3).
+# Shares of training at which every run is evaluated (docs/method.md 3).
 FRACTIONS = (0.1, 0.25, 0.5, 0.75, 1.0)
 # NumPy takes no larger one.
 LARGEST_SEED = 2**32 - 1
@@ -33,6 +33,7 @@ class RootConfig:
     model: Any = None
     data: Any = None
     optim: Any = None
+    losses: Any = None
     trainer: Any = None
     logger: Any = None
     launch: Any = None
@@ -58,6 +59,18 @@ class ModelConfig:
     )
     tie_embeddings: bool = option(True, "output head shares the embedding's weights")
     initializer_range: float = option(0.02, "standard deviation of initial weights", above=0)
+
+
+@dataclass
+class LossesConfig:
+    """Options of the router losses that belong to no router."""
+
+    balance_scope: str = option(
+        "micro_batch",
+        "what the load-balance loss counts its loads over: each micro-batch of each rank, or all ranks and what the "
+        "step has counted so far (approximate under accumulation)",
+        choices=["micro_batch", "global_batch"],
+    )
 
 
 @dataclass
@@ -177,6 +190,7 @@ class Experiment:
     ablation: Any
     model: ModelConfig
     data: Any
+    losses: LossesConfig
     optim: OptimConfig
     trainer: TrainerConfig
     logger: LoggerConfig

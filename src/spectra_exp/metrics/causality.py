@@ -1,4 +1,4 @@
-"""Whether a model's prediction at a token depends on anything but the tokens up to it (METHOD 7).
+"""Whether a model's prediction at a token depends on anything but the tokens up to it (docs/method.md 7).
 
 Shapes: B sequences, S tokens each, V vocabulary.
 """

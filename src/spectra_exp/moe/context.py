@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from spectra_exp.records.record import RoutingRecord
+from spectra_exp.routing.collective import ALONE, Ranks
 from spectra_exp.routing.documents import Stretches
 
 # Keeps the noise of neighbouring layers apart; any odd constant does.
@@ -34,6 +35,7 @@ class RoutingContext:
     training_rule: bool = False
     keep_outputs: bool = False
     keep_tensors: bool = False
+    ranks: Ranks = ALONE
     records: dict[int, RoutingRecord] = field(default_factory=dict)
     carries_BSED: dict[int, Tensor | None] = field(default_factory=dict)
     updates: dict[int, dict[str, Tensor]] = field(default_factory=dict)

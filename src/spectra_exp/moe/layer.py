@@ -13,8 +13,9 @@ from spectra_exp.moe.experts import Experts
 from spectra_exp.moe.settings import MoeSettings
 from spectra_exp.records.record import RoutingRecord
 from spectra_exp.routing.base import Router, RouterOutput, RoutingInput
+from spectra_exp.routing.collective import total_over_ranks
 from spectra_exp.routing.expression import RunningAverage
-from spectra_exp.routing.losses import load_balance_loss, router_entropy, router_z_loss
+from spectra_exp.routing.losses import load_balance_of_counts, router_entropy, router_z_loss
 from spectra_exp.routing.selection import SELECTIONS, assignment_weights, select_topk
 
 
@@ -37,6 +38,8 @@ class MoeLayer(nn.Module):
         # Assignments since the last optimizer step; whole steps are saved, so this never is. Not a buffer either:
         # from_pretrained leaves those that are not saved uninitialised.
         self.step_counts_E: Tensor | None = None
+        # The same on all ranks, executed ones: what `losses.balance_scope=global_batch` has counted in this step.
+        self.balance_counts_E: Tensor | None = None
 
     def forward(self, hidden_BSd: Tensor) -> Tensor:
         """The layer's output [B, S, d]; padding tokens give zeros and take part in nothing."""
@@ -75,6 +78,7 @@ class MoeLayer(nn.Module):
             training=context.training_rule,
             state=context.states.get(self.layer),
             previous_state=context.new_states.get(self.layer - 1),
+            ranks=context.ranks,
             stretches=context.stretches,
         )
 
@@ -88,7 +92,7 @@ class MoeLayer(nn.Module):
         losses = dict(output.losses)
         if context.training_rule:
             context.updates[self.layer] = {"load_counts": chosen_NE.sum(0).float()} | output.updates
-            losses |= self._distribution_losses(output, chosen_NE)
+            losses |= self._distribution_losses(context, output, chosen_NE)
         context.records[self.layer] = RoutingRecord(
             layer=self.layer,
             chosen_NE=chosen_NE,
@@ -100,16 +104,31 @@ class MoeLayer(nn.Module):
             figures=output.figures,
         )
 
-    def _distribution_losses(self, output: RouterOutput, chosen_NE: Tensor) -> dict[str, Tensor]:
+    def _distribution_losses(
+        self, context: RoutingContext, output: RouterOutput, chosen_NE: Tensor
+    ) -> dict[str, Tensor]:
         """The terms that need only the distribution; a coefficient of 0 switches one off."""
         config, losses = self.router.config, {}
         if config.load_balance_coef:
-            losses["load_balance"] = load_balance_loss(output.probs_NE, chosen_NE)
+            counts_E = self._balance_counts(context, chosen_NE.sum(0))
+            losses["load_balance"] = load_balance_of_counts(output.probs_NE, counts_E)
         if config.entropy_coef:
             losses["router_entropy"] = router_entropy(output.probs_NE)
         if config.z_loss_coef:
             losses["router_z"] = router_z_loss(output.logits_NE)
         return losses
+
+    def _balance_counts(self, context: RoutingContext, counts_E: Tensor) -> Tensor:
+        """What f of the load-balance loss is counted from; `counts_E`: the executed assignments of this pass.
+
+        Under `global_batch` these are summed over ranks, and those of the step's earlier micro-batches are added: f
+        is what this step has counted so far, which is approximate, since the first micro-batches do not know the last.
+        """
+        if self.settings.losses.balance_scope == "micro_batch":
+            return counts_E
+        counts_E = context.ranks.sum(counts_E)
+        context.updates[self.layer]["balance_counts"] = counts_E
+        return counts_E if self.balance_counts_E is None else self.balance_counts_E + counts_E
 
     @torch.no_grad()
     def commit(self, context: RoutingContext) -> None:
@@ -117,16 +136,21 @@ class MoeLayer(nn.Module):
         updates = context.updates[self.layer]
         counts_E = updates["load_counts"]
         self.step_counts_E = counts_E if self.step_counts_E is None else self.step_counts_E + counts_E
+        if "balance_counts" in updates:
+            earlier_E = self.balance_counts_E
+            counts_E = updates["balance_counts"]
+            self.balance_counts_E = counts_E if earlier_E is None else earlier_E + counts_E
         self.router.commit(updates)
 
     @torch.no_grad()
     def after_step(self, learning_rate_scale: float) -> None:
         """Let the router answer the load of the optimizer step just made, if it routed anything."""
         if self.step_counts_E is not None:
-            self.router.after_step(self.step_counts_E, learning_rate_scale)
+            counts_E = total_over_ranks(self.step_counts_E)
+            self.router.after_step(counts_E, learning_rate_scale)
             if self.load_average is not None:
-                self.load_average.move(self.step_counts_E / self.step_counts_E.mean().clamp(min=1e-9))
-        self.step_counts_E = None
+                self.load_average.move(counts_E / counts_E.mean().clamp(min=1e-9))
+        self.step_counts_E = self.balance_counts_E = None
 
     @staticmethod
     def _unflatten(values_Nd: Tensor, like_BSd: Tensor, mask_BS: Tensor | None) -> Tensor:

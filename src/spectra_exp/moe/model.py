@@ -23,6 +23,7 @@ from spectra_exp.moe.context import ContextHolder, RoutingContext
 from spectra_exp.moe.layer import MoeLayer
 from spectra_exp.moe.settings import MoeSettings
 from spectra_exp.moe.sharing import shared_parameters
+from spectra_exp.routing.collective import ALONE, join
 from spectra_exp.routing.temperature import temperature_at
 
 
@@ -226,6 +227,9 @@ class SpectraMoeForCausalLM(PreTrainedModel, GenerationMixin):
         if context.training_rule and self.training:
             context.noise_seed = seed_from(self.config.routing_seed, self.step, self._pass_index)
             self._pass_index += 1
+        # Evaluation may run on one rank alone, so it never waits for others.
+        trains = context.training_rule and self.training and torch.is_grad_enabled()
+        context.ranks = join(input_ids, mask) if trains else ALONE
         return context
 
     def _add_losses(self, result: SpectraMoeOutput, labels: Tensor) -> None:

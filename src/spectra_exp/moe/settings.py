@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
+from spectra_exp.config.schema import LossesConfig
 from spectra_exp.errors import ConfigError
 from spectra_exp.routing.base import RouterConfig, router_class
 from spectra_exp.routing.osr import NoOsr, OsrConfig
@@ -27,6 +28,7 @@ class MoeSettings:
     osr: OsrConfig | NoOsr = field(default_factory=NoOsr)
     selection: SelectionConfig = field(default_factory=SelectionConfig)
     temperature: TemperatureConfig = field(default_factory=TemperatureConfig)
+    losses: LossesConfig = field(default_factory=LossesConfig)
     gated: bool = True
     activation: str = "silu"
     dropout: float = 0.0
@@ -46,6 +48,7 @@ class MoeSettings:
             "osr": OsrConfig if router.uses_osr else NoOsr,
             "selection": SelectionConfig,
             "temperature": TemperatureConfig,
+            "losses": LossesConfig,
         }
         for key, schema in schemas.items():
             values[key] = _build(schema, values.get(key, {}), f"moe.{key}")

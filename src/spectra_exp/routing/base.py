@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from spectra_exp.config.fields import option
 from spectra_exp.errors import ConfigError
+from spectra_exp.routing.collective import ALONE, Ranks
 from spectra_exp.routing.documents import Stretches
 
 
@@ -44,6 +45,7 @@ class RoutingInput:
     [N or 1, E or 1]. noise_seed: fixes all noise of this layer in this pass, so that recomputing the pass repeats it.
     state: this layer's, after the tokens already decoded. previous_state: the previous layer's, after this pass.
     stretches: each document on its own, where packed blocks keep documents apart; None lets recurrence cross.
+    ranks: whose tokens make up the batch.
     """
 
     hidden_BSd: Tensor
@@ -57,6 +59,7 @@ class RoutingInput:
     state: Tensor | None = None
     previous_state: Tensor | None = None
     stretches: Stretches | None = None
+    ranks: Ranks = ALONE
 
     def real(self, values_BSx: Tensor) -> Tensor:
         """The real tokens of `values_BSx`, flattened to [N, ...] in reading order."""
@@ -125,7 +128,7 @@ class Router(nn.Module, ABC):
         """Move running averages by one training pass; called once per pass, also under gradient checkpointing."""
 
     def after_step(self, counts_E: Tensor, learning_rate_scale: float) -> None:
-        """Move load-driven state once per optimizer step; counts_E are the step's assignments per expert."""
+        """Move load-driven state once per optimizer step; counts_E are its assignments per expert on all ranks."""
 
     def flops_per_token(self) -> float:
         """Forward floating-point operations of the routing of one token (multiply and add count as two)."""

@@ -1,4 +1,4 @@
-"""Expression vectors: what each expert stands for, as seen from a token (METHOD 1.3).
+"""Expression vectors: what each expert stands for, as seen from a token (docs/method.md 1.3).
 
 Shapes: B sequences, S tokens, d hidden size, E experts, D router dimension.
 Every source gives vectors that broadcast to [B, S, E, D], normalised over D unless it says otherwise; `raw` gives them
@@ -13,11 +13,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear, normalize
 
-# Scale of the projector's orthogonal initialisation (METHOD 1.3).
+from spectra_exp.routing.collective import ALONE, Ranks
+
+# Scale of the projector's orthogonal initialisation (docs/method.md 1.3).
 PROJECTOR_SCALE = 0.1
-# First value of the learned scale of the cosine with expert embeddings (METHOD 3, no_all).
+# First value of the learned scale of the cosine with expert embeddings (docs/method.md 3, no_all).
 COSINE_SCALE = 10.0
-# Running averages decay by this per training pass (METHOD 1).
+# Running averages decay by this per training pass (docs/method.md 1).
 DECAY = 0.99
 
 
@@ -29,8 +31,10 @@ class ExpressionSource(nn.Module, ABC):
         self.num_experts, self.dim = num_experts, dim
 
     @abstractmethod
-    def raw(self, hidden_BSd: Tensor, vectors_BSED: Tensor, mask_BS: Tensor | None) -> Tensor:
-        """Expression vectors before `finish`; they broadcast to [B, S, E, D]."""
+    def raw(
+        self, hidden_BSd: Tensor, vectors_BSED: Tensor, mask_BS: Tensor | None, ranks: Ranks = ALONE
+    ) -> Tensor:
+        """Expression vectors before `finish`; they broadcast to [B, S, E, D]. Means are over the tokens of `ranks`."""
 
     def finish(self, raw: Tensor) -> Tensor:
         """The expression vectors out of `raw`: their directions."""
@@ -72,7 +76,7 @@ class Projector(ExpressionSource):
         """The matrix that a forward pass applies."""
         return self.linear.weight
 
-    def raw(self, hidden_BSd, vectors_BSED, mask_BS):
+    def raw(self, hidden_BSd, vectors_BSED, mask_BS, ranks=ALONE):
         return linear(hidden_BSd, self.weight()).unflatten(-1, (self.num_experts, self.dim))
 
     def flops_per_token(self) -> float:
@@ -80,7 +84,7 @@ class Projector(ExpressionSource):
 
 
 class RunningMean(ExpressionSource):
-    """The running mean of each expert's routing vectors: SPECTRA without a projector (METHOD 3, no_expression).
+    """The running mean of each expert's routing vectors: SPECTRA without a projector (docs/method.md 3, no_expression).
 
     Using the routing vectors themselves, as the draft has it, would make every cosine 1.
     """
@@ -89,12 +93,12 @@ class RunningMean(ExpressionSource):
         super().__init__(hidden_size, num_experts, dim)
         self.mean = RunningAverage((num_experts, dim))
 
-    def raw(self, hidden_BSd, vectors_BSED, mask_BS):
-        return self.mean.value_or(real_mean(vectors_BSED.detach(), mask_BS))[None, None]
+    def raw(self, hidden_BSd, vectors_BSED, mask_BS, ranks=ALONE):
+        return self.mean.value_or(ranks.mean(real_mean(vectors_BSED.detach(), mask_BS)))[None, None]
 
 
 class Embedding(ExpressionSource):
-    """A learned embedding per expert, unit length times one learned scale (METHOD 3, no_all)."""
+    """A learned embedding per expert, unit length times one learned scale (docs/method.md 3, no_all)."""
 
     def __init__(self, hidden_size: int, num_experts: int, dim: int):
         super().__init__(hidden_size, num_experts, dim)
@@ -105,7 +109,7 @@ class Embedding(ExpressionSource):
         nn.init.normal_(self.weight)
         nn.init.constant_(self.scale, COSINE_SCALE)
 
-    def raw(self, hidden_BSd, vectors_BSED, mask_BS):
+    def raw(self, hidden_BSd, vectors_BSED, mask_BS, ranks=ALONE):
         return (self.scale * normalize(self.weight.float(), dim=-1))[None, None]
 
     def finish(self, raw):

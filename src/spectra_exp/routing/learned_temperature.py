@@ -1,4 +1,4 @@
-"""Temperatures that are learned with the router: one for all layers, per layer, per expert, or per token (METHOD 4).
+"""Temperatures learned with the router: one for all layers, per layer, per expert, or per token (docs/method.md 4).
 
 Shapes: N real tokens, E experts, d hidden size. A temperature is [N or 1, E or 1] and broadcasts over logits [N, E].
 """

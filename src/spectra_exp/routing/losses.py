@@ -12,14 +12,25 @@ def load_balance_loss(probs_NE: Tensor, chosen_NE: Tensor) -> Tensor:
     A uniform router scores 1 whatever k is. *Source:* Fedus et al. 2021, eq. 4-6. *Departs:* f is divided by
     N*k, not by N (transformers' version scores k), so that k does not change the loss's scale.
     """
-    counts_E = chosen_NE.sum(dim=0).to(probs_NE.dtype)
+    return load_balance_of_counts(probs_NE, chosen_NE.sum(dim=0))
+
+
+def load_balance_of_counts(probs_NE: Tensor, counts_E: Tensor) -> Tensor:
+    """The same with f from counts that may be of more tokens than `probs_NE` has: other ranks', other micro-batches'.
+
+    P stays this batch's own: the mean of this loss's gradients over ranks of equal size is then the gradient of one
+    process on all their tokens.
+    """
+    counts_E = counts_E.to(probs_NE.dtype)
     share_E = counts_E / counts_E.sum().clamp(min=1)
     return probs_NE.shape[1] * (share_E * probs_NE.mean(dim=0)).sum()
 
 
 def router_entropy(probs_NE: Tensor) -> Tensor:
     """Mean over tokens of -sum p log p, in nats; minimising it sharpens the routing."""
-    return torch.special.entr(probs_NE).sum(dim=-1).mean()
+    # A probability may underflow to 0, where entr has an infinite slope: 0 times inf would be NaN in the gradient.
+    log_probs_NE = probs_NE.clamp(min=torch.finfo(probs_NE.dtype).tiny).log()
+    return -(probs_NE * log_probs_NE).sum(dim=-1).mean()
 
 
 def router_z_loss(logits_NE: Tensor) -> Tensor:

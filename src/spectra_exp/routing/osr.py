@@ -1,4 +1,4 @@
-"""The OSR cost: similarity, repulsion between like experts, a brake on saturated scores (METHOD 1.5-1.6)."""
+"""The OSR cost: similarity, repulsion between like experts, a brake on saturated scores (docs/method.md 1.5-1.6)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from spectra_exp.config.fields import option
-
 
 # Rules of inference: a softmax per token, Sinkhorn over the batch, or the potentials (docs/method.md 1.8).
 INFERENCE_RULES = ("false", "true", "dual")
@@ -77,7 +76,7 @@ def gram(representation_ED: Tensor) -> Tensor:
 def osr_cost(similarity_NE: Tensor, gram_EE: Tensor, repulsion: float, saturation: float, threshold: float) -> Tensor:
     """Cost [N, E] = -S + lambda |S| (G o (1-I))^2 + beta relu(|S|-tau)^2.
 
-    The square makes the repulsion blind to the sign of a correlation. *Source:* paper 5.1; METHOD 1.6.
+    The square makes the repulsion blind to the sign of a correlation. *Source:* paper 5.1; docs/method.md 1.6.
     """
     cost_NE = -similarity_NE
     magnitude_NE = similarity_NE.abs()
@@ -90,7 +89,7 @@ def osr_cost(similarity_NE: Tensor, gram_EE: Tensor, repulsion: float, saturatio
 
 
 def representation_orthogonality(gram_EE: Tensor, spectral: bool) -> Tensor:
-    """0.7 ||G-I||_F^2, plus 0.3 sigma_max(G-I)^2 when `spectral` (0.7 and 0.3 from METHOD 1, losses)."""
+    """0.7 ||G-I||_F^2, plus 0.3 sigma_max(G-I)^2 when `spectral` (0.7 and 0.3 from docs/method.md 1, losses)."""
     difference = gram_EE - torch.eye(gram_EE.shape[0], dtype=gram_EE.dtype, device=gram_EE.device)
     loss = 0.7 * difference.square().sum()
     if spectral:
@@ -101,7 +100,7 @@ def representation_orthogonality(gram_EE: Tensor, spectral: bool) -> Tensor:
 def linear_warmup(step: int, warmup_steps: int, total_steps: int) -> float:
     """Share of a warmed-up weight at `step`: rises linearly to 1 over the warm-up, at most 10 % of the run.
 
-    METHOD 1 says 1000 steps "or 10 % of shorter runs"; a run is shorter when a tenth of it is below the warm-up.
+    *Source:* docs/method.md 1, losses: a run is short when a tenth of it is below the warm-up.
     """
     steps = min(warmup_steps, max(1, round(0.1 * total_steps))) if warmup_steps else 0
     return 1.0 if steps == 0 else min(1.0, (step + 1) / steps)

@@ -1,4 +1,4 @@
-"""Expression projectors by how they are kept orthogonal (METHOD 1.3, `router.orthogonalization`)."""
+"""Expression projectors by how they are kept orthogonal (docs/method.md 1.3, `router.orthogonalization`)."""
 
 from __future__ import annotations
 

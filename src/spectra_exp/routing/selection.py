@@ -49,7 +49,7 @@ def select_quota(scores_NE: Tensor, top_k: int, capacity_factor: float) -> Tenso
     Each round every token proposes to its K best experts that have not turned it away, and each expert keeps its
     C best proposals. Rejections are final, so the rounds end; both sides rank by the same matrix, so the stable
     matching is unique and equals taking pairs greedily by score. For alpha >= 1 no token ends with no expert.
-    *Source:* Gale and Shapley 1962; METHOD 1.10.
+    *Source:* Gale and Shapley 1962; docs/method.md 1.10.
     """
     limit = capacity(*scores_NE.shape, top_k, capacity_factor)
     rank_NE = strict_ranks(scores_NE)

@@ -1,4 +1,4 @@
-"""How like a routing vector and an expression vector are (METHOD 1.4): cosine, and what the paper argues against.
+"""How like a routing and an expression vector are (docs/method.md 1.4): cosine, and what the paper argues against.
 
 Shapes: B sequences, S tokens, E experts, D router dimension.
 """

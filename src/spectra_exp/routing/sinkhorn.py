@@ -1,7 +1,7 @@
 """Entropic optimal transport between tokens and experts: rows sum to 1, columns to N/E.
 
 Shapes: N tokens, E experts. All arithmetic is float32.
-*Source:* Cuturi 2013 (Sinkhorn distances); paper 5.1, METHOD 1.7.
+*Source:* Cuturi 2013 (Sinkhorn distances); paper 5.1, docs/method.md 1.7.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+from spectra_exp.routing.collective import ALONE, Ranks
 
 # Exponents beyond this, counted from each row's largest, are cut in the exp domain: float32 then stays finite.
 EXP_CLAMP = 50.0
@@ -32,12 +34,19 @@ class Plan:
 
 
 def sinkhorn(
-    cost_NE: Tensor, epsilon: float | Tensor, iterations: int, *, log_domain: bool = True, gradient: str = "through"
+    cost_NE: Tensor,
+    epsilon: float | Tensor,
+    iterations: int,
+    *,
+    log_domain: bool = True,
+    gradient: str = "through",
+    ranks: Ranks = ALONE,
 ) -> Plan:
     """The plan proportional to exp(-cost/epsilon) after `iterations` column-then-row scalings of the row softmax.
 
     `epsilon`: > 0, one number or [N or 1, E or 1]. `gradient`: "through" the iterations, or "stopped" (the column
-    potentials are constants and only the last row step is differentiated). Zero tokens give an empty plan.
+    potentials are constants and only the last row step is differentiated). `ranks`: whose tokens the columns sum over;
+    N is then theirs, and the plan holds this rank's rows. Zero tokens give an empty plan.
     """
     kernel_NE = -cost_NE.float() / epsilon
     if not log_domain:
@@ -46,53 +55,56 @@ def sinkhorn(
     scale = log_scaling if log_domain else exp_scaling
     if gradient == "stopped":
         with torch.no_grad():
-            log_v_E = scale(kernel_NE, iterations)
+            log_v_E = scale(kernel_NE, iterations, ranks)
     else:
-        log_v_E = scale(kernel_NE, iterations)
+        log_v_E = scale(kernel_NE, iterations, ranks)
     # Of epsilons that differ between tokens, the mean: potentials belong to experts.
-    unit = epsilon.mean(dim=0) if isinstance(epsilon, Tensor) else epsilon
+    unit = ranks.mean(epsilon.detach().mean(dim=0)) if isinstance(epsilon, Tensor) else epsilon
     potentials_E = (unit * (log_v_E - log_v_E.mean())).detach()
-    return plan_of(kernel_NE + log_v_E, potentials_E)
+    return plan_of(kernel_NE + log_v_E, potentials_E, ranks)
 
 
-def plan_of(logits_NE: Tensor, potentials_E: Tensor) -> Plan:
+def plan_of(logits_NE: Tensor, potentials_E: Tensor, ranks: Ranks = ALONE) -> Plan:
     """The plan whose rows are the softmax of `logits_NE`."""
     log_plan_NE = torch.log_softmax(logits_NE, dim=-1)
     plan_NE = log_plan_NE.exp()
-    return Plan(plan_NE, log_plan_NE, potentials_E, column_residual(plan_NE.detach()))
+    return Plan(plan_NE, log_plan_NE, potentials_E, column_residual(plan_NE.detach(), ranks))
 
 
-def log_scaling(kernel_NE: Tensor, iterations: int) -> Tensor:
+def log_scaling(kernel_NE: Tensor, iterations: int, ranks: Ranks = ALONE) -> Tensor:
     """Log column scalings [E] after `iterations`, by logsumexp; cannot over- or underflow. Zeros without tokens."""
     log_v_E = kernel_NE.new_zeros(kernel_NE.shape[1])
-    if kernel_NE.shape[0] == 0:
+    tokens = ranks.tokens(kernel_NE)
+    if tokens == 0:
         return log_v_E
-    log_target = math.log(kernel_NE.shape[0] / kernel_NE.shape[1])
+    log_target = math.log(tokens / kernel_NE.shape[1])
     log_u_N1 = -torch.logsumexp(kernel_NE, dim=1, keepdim=True)
     for _ in range(iterations):
-        log_v_E = log_target - torch.logsumexp(kernel_NE + log_u_N1, dim=0)
+        log_v_E = log_target - ranks.logsumexp(kernel_NE + log_u_N1)
         log_u_N1 = -torch.logsumexp(kernel_NE + log_v_E, dim=1, keepdim=True)
     return log_v_E
 
 
-def exp_scaling(kernel_NE: Tensor, iterations: int) -> Tensor:
+def exp_scaling(kernel_NE: Tensor, iterations: int, ranks: Ranks = ALONE) -> Tensor:
     """Log column scalings [E] after `iterations`, by products of exp(kernel). Zeros without tokens."""
-    if kernel_NE.shape[0] == 0:
+    tokens = ranks.tokens(kernel_NE)
+    if tokens == 0:
         return kernel_NE.new_zeros(kernel_NE.shape[1])
-    log_target = math.log(kernel_NE.shape[0] / kernel_NE.shape[1])
+    log_target = math.log(tokens / kernel_NE.shape[1])
     k_NE = kernel_NE.exp()
     log_v_E = kernel_NE.new_zeros(kernel_NE.shape[1])
     u_N = 1.0 / k_NE.sum(dim=1)
     for _ in range(iterations):
         # exp(-log x) rather than 1/x, whose gradient squares a large reciprocal.
-        log_v_E = log_target - (k_NE.T @ u_N).log()
+        log_v_E = log_target - ranks.sum(k_NE.T @ u_N).log()
         u_N = torch.exp(-(k_NE @ log_v_E.exp()).log())
     return log_v_E
 
 
-def column_residual(plan_NE: Tensor) -> Tensor:
+def column_residual(plan_NE: Tensor, ranks: Ranks = ALONE) -> Tensor:
     """Largest relative error of a column sum against N/E; 0 when there are no tokens."""
-    if plan_NE.shape[0] == 0:
+    tokens = ranks.tokens(plan_NE)
+    if tokens == 0:
         return plan_NE.new_zeros(())
-    target = plan_NE.shape[0] / plan_NE.shape[1]
-    return (plan_NE.sum(dim=0) / target - 1).abs().max()
+    target = tokens / plan_NE.shape[1]
+    return (ranks.sum(plan_NE.sum(dim=0)) / target - 1).abs().max()

@@ -1,4 +1,4 @@
-"""The check that training and evaluation score the same thing (METHOD 4, known trap).
+"""The check that training and evaluation score the same thing (docs/method.md 4).
 
 An earlier implementation trained on unshifted labels and evaluated on shifted ones: train loss 1e-4, validation loss
 24, and every conclusion void.
@@ -17,7 +17,7 @@ from spectra_exp.training.trainer import RoutingTrainer
 
 # Two evaluations of one batch differ by rounding alone; bfloat16 rounds more.
 TOLERANCE = {False: 1e-4, True: 2e-2}
-# A model from scratch knows nothing: its first loss is ln(vocabulary) to within this share (issue: within 5 %).
+# A model from scratch knows nothing: its first loss is ln(vocabulary) to within this share.
 FIRST_LOSS_SHARE = 0.05
 
 

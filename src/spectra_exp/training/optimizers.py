@@ -33,7 +33,7 @@ def parameter_groups(model: SpectraMoeForCausalLM, config: OptimConfig) -> list[
     """Optimizer groups with `kind` ("muon" or "adamw"), `family`, peak rate and weight decay.
 
     Under muon every hidden matrix goes to Muon, each expert's matrix of a stacked tensor included; embeddings, head,
-    norms and routers stay with AdamW (METHOD 4). Only matrices decay.
+    norms and routers stay with AdamW (docs/method.md 4). Only matrices decay.
     """
     tables = {id(m.weight) for m in (model.get_input_embeddings(), model.get_output_embeddings())}
     groups: dict[tuple, dict] = {}

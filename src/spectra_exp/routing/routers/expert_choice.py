@@ -18,7 +18,7 @@ class ExpertChoiceConfig(RouterConfig):
 
 @register_router
 class ExpertChoiceRouter(LinearRouter):
-    """*Source:* Zhou et al. 2022, 3.2. *Departs:* a token's weights are renormalised over its experts (METHOD 1.10)."""
+    """*Source:* Zhou et al. 2022, 3.2. *Departs:* a token's weights are renormalised (docs/method.md 1.10)."""
 
     Config = ExpertChoiceConfig
     selections = ("expert_choice",)

@@ -28,7 +28,7 @@ class RandomConfig(RouterConfig):
 @register_router
 class RandomRouter(Router):
     """Draws that follow from position, token id and a salt per layer and seed, so that a token decoded alone is
-    routed as in a full pass. Weights are 1/K each; there is no distribution. *Source:* METHOD 2.
+    routed as in a full pass. Weights are 1/K each; there is no distribution. *Source:* docs/method.md 2.
 
     The position counts a sequence's real tokens; the state, [1, B], is how many came before.
     """

@@ -41,7 +41,8 @@ class SinkhornRouter(LinearRouter):
     def forward(self, inputs: RoutingInput) -> RouterOutput:
         output = super().forward(inputs)
         if inputs.training or self.config.inference == "sinkhorn":
-            plan = sinkhorn(-output.logits_NE.detach(), self.config.epsilon, self.config.iterations)
+            cost_NE = -output.logits_NE.detach()
+            plan = sinkhorn(cost_NE, self.config.epsilon, self.config.iterations, ranks=inputs.ranks)
             output.scores_NE, output.figures["sinkhorn_residual"] = plan.log_plan_NE, plan.residual
         return output
 

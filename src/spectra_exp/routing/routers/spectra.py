@@ -1,4 +1,4 @@
-"""The SPECTRA router (METHOD 1): routing vectors, expression vectors, OSR cost, transport plan.
+"""The SPECTRA router (docs/method.md 1): routing vectors, expression vectors, OSR cost, transport plan.
 
 Shapes: B sequences, S tokens each, N real tokens, d hidden size, E experts, D router dimension.
 """
@@ -13,6 +13,7 @@ from torch.nn.functional import normalize
 
 from spectra_exp.config.fields import option
 from spectra_exp.routing.base import Router, RouterConfig, RouterOutput, RoutingInput, register_router
+from spectra_exp.routing.collective import ALONE, Ranks
 from spectra_exp.routing.expression import EXPRESSIONS, RunningAverage, RunningMean, real_mean
 from spectra_exp.routing.losses import projector_orthogonality, speciality_penalty
 from spectra_exp.routing.orthogonality import MEASURES, representation_loss
@@ -55,7 +56,7 @@ class SpectraConfig(RouterConfig):
 
 @register_router
 class SpectraRouter(Router):
-    """SPECTRA. *Source:* paper 5.1 and 8; METHOD 1, whose mends it follows."""
+    """SPECTRA. *Source:* paper 5.1 and 8; docs/method.md 1, which says where it departs."""
 
     Config = SpectraConfig
     uses_osr = two_rules = True
@@ -88,13 +89,15 @@ class SpectraRouter(Router):
         if self.config.carry == "token" and inputs.carry_BSED is not None:
             raw_BSED = raw_BSED + inputs.carry_BSED
         vectors_BSED = normalize(raw_BSED, dim=-1)
-        raw_expressions = self.expression.raw(inputs.hidden_BSd, vectors_BSED, inputs.mask_BS)
+        raw_expressions = self.expression.raw(inputs.hidden_BSd, vectors_BSED, inputs.mask_BS, inputs.ranks)
         expressions = self.expression.finish(raw_expressions)
         units = self.similarity.of_unit_vectors
         compared = (vectors_BSED, expressions) if units else (raw_BSED, raw_expressions)
         similarity_NE = inputs.real(self.similarity(*compared))
         per_token = expressions.shape[:2] == vectors_BSED.shape[:2]
-        batch_mean_ED = real_mean(expressions, inputs.mask_BS if per_token else None)
+        # What is not per token is the same on every rank.
+        mask_BS, ranks = (inputs.mask_BS, inputs.ranks) if per_token else (None, ALONE)
+        batch_mean_ED = ranks.mean(real_mean(expressions, mask_BS))
         representation_ED = batch_mean_ED if inputs.training else self.representation.value_or(batch_mean_ED)
         gram_EE = gram(representation_ED)
         cost_NE = osr_cost(
@@ -109,7 +112,8 @@ class SpectraRouter(Router):
             output.losses = self._losses(inputs.real(vectors_BSED), gram_EE)
             output.updates["representation"] = batch_mean_ED.detach()
             if isinstance(self.expression, RunningMean):
-                output.updates["routing_mean"] = real_mean(vectors_BSED.detach(), inputs.mask_BS)
+                routing_mean_ED = real_mean(vectors_BSED.detach(), inputs.mask_BS)
+                output.updates["routing_mean"] = inputs.ranks.mean(routing_mean_ED)
         return output
 
     def _vectors(self, inputs: RoutingInput) -> tuple[Tensor, Tensor | None]:
@@ -131,27 +135,28 @@ class SpectraRouter(Router):
         """The per-expert potentials of the dual rule, in units of the cost."""
         return self.hard_potentials_E if self.osr.potentials == "hard" else self.soft_potentials.value
 
-    def _plan(self, cost_NE: Tensor, epsilon: float | Tensor) -> Plan:
+    def _plan(self, cost_NE: Tensor, epsilon: float | Tensor, ranks: Ranks) -> Plan:
         osr = self.osr
         if osr.solver == "softmax":
-            return plan_of(-cost_NE / epsilon, torch.zeros_like(self.hard_potentials_E))
+            return plan_of(-cost_NE / epsilon, torch.zeros_like(self.hard_potentials_E), ranks)
         return sinkhorn(
             cost_NE,
             epsilon,
             osr.sinkhorn_iterations,
             log_domain=osr.log_sinkhorn_enabled,
             gradient=osr.sinkhorn_grad,
+            ranks=ranks,
         )
 
     def _decide(self, cost_NE: Tensor, inputs: RoutingInput) -> RouterOutput:
-        """Scores and weights under the rule of training or of inference (METHOD 1.8)."""
+        """Scores and weights under the rule of training or of inference (docs/method.md 1.8)."""
         epsilon = self.osr.sinkhorn_epsilon * inputs.temperature
         logits_NE = -cost_NE / epsilon
         if inputs.training:
-            return self._decide_training(cost_NE, logits_NE, epsilon)
+            return self._decide_training(cost_NE, logits_NE, epsilon, inputs.ranks)
         match self.osr.sinkhorn_inference:
             case "true":
-                plan = self._plan(cost_NE, epsilon)
+                plan = self._plan(cost_NE, epsilon, inputs.ranks)
                 scores_NE, figures = plan.log_plan_NE, {"sinkhorn_residual": plan.residual}
             case "dual":
                 scores_NE, figures = torch.log_softmax(logits_NE + self.potentials_E() / epsilon, dim=-1), {}
@@ -160,8 +165,10 @@ class SpectraRouter(Router):
         probs_NE = scores_NE.exp()
         return RouterOutput(scores_NE, probs_NE, probs_NE, logits_NE, figures=figures)
 
-    def _decide_training(self, cost_NE: Tensor, logits_NE: Tensor, epsilon: float | Tensor) -> RouterOutput:
-        plan = self._plan(cost_NE, epsilon)
+    def _decide_training(
+        self, cost_NE: Tensor, logits_NE: Tensor, epsilon: float | Tensor, ranks: Ranks
+    ) -> RouterOutput:
+        plan = self._plan(cost_NE, epsilon, ranks)
         # In the units of inference's scores, of which an epsilon per expert changes the order.
         balanced_NE = ((self.potentials_E() - cost_NE) / epsilon).detach()
         scores_NE = balanced_NE if self.osr.training == "potentials" else plan.log_plan_NE

@@ -23,7 +23,7 @@ class TemperatureRouterConfig(RouterConfig):
 
 @register_router
 class TemperatureRouter(LinearRouter):
-    """*Source:* paper/temperature_experiment.md. The noise is added before the division by T (METHOD 4).
+    """*Source:* paper/temperature_experiment.md. The noise is added before the division by T (docs/method.md 4).
 
     The chosen weights, renormalised over the k, equal a softmax over the top-k logits.
     """

@@ -1,4 +1,4 @@
-"""Sequence encoders by name: what turns hidden states into routing vectors (METHOD 1.1)."""
+"""Sequence encoders by name: what turns hidden states into routing vectors (docs/method.md 1.1)."""
 
 from __future__ import annotations
 

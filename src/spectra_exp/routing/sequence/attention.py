@@ -27,7 +27,7 @@ class AttentionEncoder(SequenceEncoder):
     No positions of its own: the backbone's hidden states carry them. The own value is added because attention is
     near uniform at the start, and a mean over the past alone would route neighbouring tokens alike. The state is
     [T, B, 2 W + 1]: keys, values, and 1 for a real token. Xavier-uniform weights. *Source:* Vaswani et al. 2017;
-    METHOD 1.1. `flops_per_token` counts the projections, as it does not know S.
+    docs/method.md 1.1. `flops_per_token` counts the projections, as it does not know S.
     """
 
     recurrent = True

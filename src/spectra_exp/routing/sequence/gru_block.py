@@ -15,7 +15,7 @@ class BlockGruEncoder(SequenceEncoder):
     """The paper's O(d E D) recurrence: expert i's vector is the state of a GRU of its own; the state is [E, B, D].
 
     One product for the inputs of all tokens, then one batched step over all experts and sequences per token.
-    Initial weights as for `gru`, each expert's gate on its own. *Source:* METHOD 1.1; Cho et al. 2014.
+    Initial weights as for `gru`, each expert's gate on its own. *Source:* docs/method.md 1.1; Cho et al. 2014.
     """
 
     recurrent = fixed_state = True

@@ -26,7 +26,7 @@ class GruEncoder(SequenceEncoder):
     """One GRU of hidden size E*D, as the paper draws it: the recurrent matrix is dense, at a cost of 3 (E*D)^2.
 
     Xavier-uniform input weights, orthogonal recurrent weights (each gate's on its own), zero biases and state.
-    *Source:* METHOD 1.1; Cho et al. 2014.
+    *Source:* docs/method.md 1.1; Cho et al. 2014.
     """
 
     recurrent = fixed_state = True
