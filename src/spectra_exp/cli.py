@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 
 from omegaconf import DictConfig, OmegaConf
 
+from spectra_exp import stopping
 from spectra_exp.errors import ConfigError, SpectraError
 
 # Exit status of a process ended by SIGINT, as shells report it.
@@ -47,7 +48,11 @@ def _main(argv: list[str]) -> int:
     args = parse_arguments(argv)
     if args.hydra_help or args.shell_completion:
         return _hydra_main(argv, _no_task)
-    jobs = [load_experiment(job) for job in expand_jobs(args.overrides, args.multirun)]
+    lines = expand_jobs(args.overrides, args.multirun)
+    check_jobs(lines)
+    jobs = [load_experiment(job) for job in lines]
+    if not args.multirun and jobs[0].choices["launch"] != "local":
+        raise ConfigError("launch", f"'{jobs[0].choices['launch']}' has no effect on a single run", "add -m or drop it")
     if args.cfg or args.info:
         return _hydra_main(argv, _no_task)
     for experiment in jobs:
@@ -58,8 +63,22 @@ def _main(argv: list[str]) -> int:
     from spectra_exp.runs.execute import plan
 
     plans = [plan(experiment) for experiment in jobs]
-    _hydra_main([*(["--multirun"] if args.multirun else []), *args.overrides], task)
+    with stopping.launching():
+        _hydra_main([*(["--multirun"] if args.multirun else []), *args.overrides], task)
+    if stopping.asked():
+        raise KeyboardInterrupt
     return 0 if all(p.finished() for p in plans) else 1
+
+
+def check_jobs(lines: list[list[str]]) -> None:
+    """Raise ConfigError for a multirun without a job, or with one twice."""
+    if not lines:
+        raise ConfigError("command line", "the sweep has no job", "give at least one value")
+    seen: set[tuple[str, ...]] = set()
+    for line in lines:
+        if tuple(line) in seen:
+            raise ConfigError("command line", f"the sweep has the job '{' '.join(line)}' twice", "give each value once")
+        seen.add(tuple(line))
 
 
 def parse_arguments(argv: list[str]) -> argparse.Namespace:
@@ -120,12 +139,17 @@ def task(config: DictConfig) -> str:
     from spectra_exp.config.compose import load_experiment, prepare_environment
     from spectra_exp.runs.execute import execute, plan
 
+    stopping.prepare_worker()
+    if stopping.asked():
+        return "not started"
     prepare_environment()
-    overrides = list(HydraConfig.get().overrides.task)
-    hydra_config = OmegaConf.to_yaml(HydraConfig.instance().cfg.hydra)
-    planned = plan(load_experiment(overrides))
-    status = execute(planned, hydra_config)
-    print(planned.folder.path, flush=True)
-    if status == "stopped":
-        raise KeyboardInterrupt
+    with stopping.busy:
+        try:
+            planned = plan(load_experiment(list(HydraConfig.get().overrides.task)))
+            status = execute(planned, OmegaConf.to_yaml(HydraConfig.instance().cfg.hydra))
+        except SpectraError as error:
+            # Such as a disk too full for the summary: the line says it, and the other jobs go on.
+            print(f"error: {error}", file=sys.stderr)
+            return "failed"
+        print(planned.folder.path, flush=True)
     return status

@@ -199,9 +199,9 @@ def test_a_planted_ablation_that_sets_what_is_already_set_is_refused(planted):
 
 def test_a_planted_ablation_whose_key_does_nothing_is_caught_by_its_tensor(planted):
     # Accepted by the rules, because a value differs; only the computation tells.
-    planted("osr:\n  sinkhorn_tolerance: 0.5\n")
+    planted("router:\n  orthogonalize_every: 7\n")
     full, ablated = load(), load("ablation=planted")
-    assert changed_keys(full, ablated) == {"osr.sinkhorn_tolerance"}
+    assert changed_keys(full, ablated) == {"router.orthogonalize_every"}
     assert differing(full, ablated) == set()
 
 

@@ -97,8 +97,9 @@ OTHER_CONTENT = dict(
 def test_each_option_that_changes_the_content_changes_the_fingerprint_and_no_other_does(monkeypatch):
     prints = [data_fingerprint(replace(SMALL, **{key: value})) for key, value in OTHER_CONTENT.items()]
     assert len({data_fingerprint(SMALL), *prints}) == len(OTHER_CONTENT) + 1
-    assert data_fingerprint(replace(SMALL, probe_tokens=64)) == data_fingerprint(SMALL)
-    assert set(OTHER_CONTENT) | {"name", "tokenizer", "probe_tokens"} == set(vars(SMALL))
+    for key, value in {"probe_tokens": 64, "cross_document": False}.items():
+        assert data_fingerprint(replace(SMALL, **{key: value})) == data_fingerprint(SMALL)
+    assert set(OTHER_CONTENT) | {"name", "tokenizer", "probe_tokens", "cross_document"} == set(vars(SMALL))
     before = data_fingerprint(SMALL)
     monkeypatch.setattr("spectra_exp.data.embedded.GENERATOR_VERSION", 99)
     assert data_fingerprint(SMALL) != before

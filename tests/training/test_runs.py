@@ -9,6 +9,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+from spectra_exp import stopping
 from spectra_exp.runs import execute as execute_module
 from spectra_exp.runs.execute import execute
 from spectra_exp.runs.snapshots import load_snapshot, snapshot_paths
@@ -120,9 +121,9 @@ def stop_at(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
     plain = StopOnSignal.on_step_end
 
     def noticed(self, args, state, control, **kwargs):
-        if state.global_step == step:
-            self.asked = "SIGTERM"
-        return plain(self, args, state, control, **kwargs)
+        stopping.ask("SIGTERM" if state.global_step == step else None)
+        plain(self, args, state, control, **kwargs)
+        stopping.ask(None)
 
     monkeypatch.setattr(StopOnSignal, "on_step_end", noticed)
 

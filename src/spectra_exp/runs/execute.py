@@ -154,8 +154,8 @@ def _train(planned: Plan, checkpoint: Path | None, summary: dict[str, Any], cons
         }
         if recorder.max_residual:
             summary["max_sinkhorn_residual"] = recorder.max_residual
-        if "loss" in recorder.latest:
-            summary["metrics"] = {"train_loss": recorder.latest["loss"]}
+        if "train_loss" in recorder.latest:
+            summary["metrics"] = {"train_loss": recorder.latest["train_loss"]}
     summary |= {
         "status": result.status,
         "metrics": summary["metrics"] | result.metrics,

@@ -101,6 +101,7 @@ class Recorder:
             row[f"{name}_loss"], row[f"{name}_loss_weighted"] = term, term * figures.coefficients[name]
         if figures.residuals:
             row["sinkhorn_residual"] = float(torch.stack(figures.residuals).max())
+        self.latest["train_loss"] = row["train_loss"]
         self.window = []
         self.history.add(step, self.fraction(step), "train", row)
         if figures.counts_LE is not None:

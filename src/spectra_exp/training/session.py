@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from rich.console import Console
 
+from spectra_exp import stopping
 from spectra_exp.config.schema import Experiment
 from spectra_exp.data.batches import TrainingBlocks, collate
 from spectra_exp.data.corpus import Corpus
@@ -75,7 +76,6 @@ class Session:
             trainer.precision == "bf16",
             experiment.data.cross_document,
         )
-        self.signals = StopOnSignal()
         self.bar = None
         if console is not None:
             self.bar = ProgressBar(console, folder.run_id, self.recorder, self.tokens_per_step)
@@ -89,7 +89,7 @@ class Session:
             steps,
             Cadence(self.experiment.trainer, self.evaluate),
             *([self.bar] if self.bar else []),
-            self.signals,
+            StopOnSignal(),
         ]
         trainer = RoutingTrainer(
             self.model, self.experiment, self.folder, self.blocks, self.recorder, self.device, callbacks
@@ -101,7 +101,7 @@ class Session:
         """Train from `checkpoint` or from the start to the end or until told to stop. Raises SpectraError."""
         started = time.perf_counter()
         try:
-            with self.signals.listening(), torch.autograd.set_detect_anomaly(self.experiment.debug.detect_anomaly):
+            with stopping.noting(), torch.autograd.set_detect_anomaly(self.experiment.debug.detect_anomaly):
                 if checkpoint is not None:
                     self.recorder.load_state(checkpoint, int(checkpoint.name.removeprefix("step-")))
                 self.trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
