@@ -39,4 +39,4 @@ tables: setup  ## outputs/tables/ from the finished runs (STUDY=name for one stu
 	$(PY) -m spectra_exp.analysis.tables $(if $(STUDY),--study $(STUDY))
 
 clean-cache:  ## delete the tokenised data; runs rebuild what they need
-	rm -rf outputs/cache
+	rm -rf "$${SPECTRA_OUTPUTS:-outputs}/cache"

@@ -103,7 +103,8 @@ def prepare_worker() -> None:
 
 def _end_with(launcher: int) -> None:
     """Ask for a stop once the launcher is gone; with no job in progress, end."""
-    while _alive(launcher):
+    # A worker is the launcher's own child, and gets another parent when that dies, also before it is reaped.
+    while os.getppid() == launcher:
         time.sleep(ORPHAN_CHECK_S)
     ask("the launcher's end")
     while busy.locked():
@@ -114,12 +115,3 @@ def _end_with(launcher: int) -> None:
 # Held while a job runs in this process.
 busy = threading.Lock()
 
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True

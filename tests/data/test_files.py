@@ -175,3 +175,16 @@ def test_the_real_mix_loads_with_all_its_domains(tmp_path):
     assert set(corpus.eval_domain_ids.ravel()) == set(range(6))
     assert corpus.train_blocks_MS.size > 2_000_000
     assert corpus.eval_blocks.size == 32_768
+
+
+def test_a_domain_field_that_no_row_has_is_refused(tmp_path):
+    path = write_jsonl(tmp_path / "t.jsonl", ROWS)
+    assert "data.domain_field" in str(refused(FilesData(train=path, domain_field="domian")))
+    assert len(read_documents(FilesData(train=path, domain_field="domain")).train) > 0
+
+
+def test_a_pipe_is_refused_at_once(tmp_path):
+    import os
+
+    os.mkfifo(tmp_path / "t.jsonl")
+    assert "not a regular file" in str(refused(FilesData(train=str(tmp_path / "t.jsonl"))))

@@ -115,7 +115,7 @@ def _print_group(console: Console, group: str) -> None:
             continue
         label = node.removeprefix("schema").lstrip("_")
         table = Table(title=f"keys of {group}" + (f"={label}" if label else ""), box=box.SIMPLE, title_justify="left")
-        for column in ("key", "type", "default"):
+        for column in ("key", "type", "unless set"):
             table.add_column(column, no_wrap=True)
         table.add_column("meaning", overflow="fold")
         for row in rows:

@@ -72,6 +72,8 @@ def _file(path: Path, key: str, stem: str) -> Path:
             found = "holds none" if not members else "holds " + " and ".join(p.name for p in members)
             raise ConfigError(key, f"a folder must hold one {stem} file ({_kinds()}); {path} {found}")
         return members[0]
+    if not path.is_file():
+        raise ConfigError(key, f"{path} is not a regular file", "name one")
     if path.suffix not in READERS:
         raise ConfigError(
             key, f"files of kind '{path.suffix or path.name}' are not read", "valid: " + _kinds()
@@ -103,6 +105,11 @@ def _documents(path: Path, key: str, config: FilesData) -> list[Document]:
     rows = list(READERS[path.suffix](path, key, config))
     if not rows:
         raise ConfigError(key, f"{path} is empty", "name a file with documents")
+    named = config.domain_field != FilesData().domain_field
+    if named and path.suffix != ".txt" and not any(domain for _, domain in rows):
+        raise ConfigError(
+            "data.domain_field", f"no document of {path} has a '{config.domain_field}'", "check its name or drop it"
+        )
     documents = [
         Document(text, domain or UNLABELLED, f"{key}:{number}")
         for number, (text, domain) in enumerate(rows, start=1)

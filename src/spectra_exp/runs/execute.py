@@ -29,6 +29,8 @@ from spectra_exp.runs.terminal import closing_table
 log = logging.getLogger(__name__)
 
 SCHEMA = 1
+# Groups whose typed keys make another method of it.
+METHOD_GROUPS = ("router", "osr", "selection", "temperature", "losses")
 # Ends that stand: such a run is not run again unless told to.
 FINAL = ("completed", "diverged")
 
@@ -126,7 +128,7 @@ def _execute_held(planned: Plan, hydra_config: str) -> str:
         if summary["error"]:
             print(f"error: {folder.run_id}: {summary['status']}: {summary['error']}", file=sys.stderr)
         elif shown is not None and summary["status"] == "completed":
-            shown.print(closing_table(summary, folder.path))
+            shown.print(closing_table(summary))
     return summary["status"]
 
 
@@ -243,14 +245,16 @@ def _summary_head(planned: Plan, first: dict[str, Any], started: str) -> dict[st
 def label(experiment: Experiment) -> str:
     """Readable name of the method, from the options chosen."""
     choices = experiment.choices
-    if choices["baseline"] != "none":
-        return choices["baseline"].replace("_", " ")
     parts = [choices["router"]]
-    if choices["osr"] != "none":
+    if choices["baseline"] != "none":
+        parts = [choices["baseline"].replace("_", " ")]
+    elif choices["osr"] != "none":
         parts.append(f"({choices['osr']})")
     parts += [choices["ablation"]] if choices["ablation"] != "none" else []
     parts += [f"T={choices['temperature']}"] if choices["temperature"] != "t1_0" else []
-    return " ".join(parts)
+    typed = [o for o in experiment.overrides if o.partition(".")[0] in METHOD_GROUPS and "." in o.partition("=")[0]]
+    typed += [o for o in experiment.overrides if o.partition("=")[0] == "selection"]
+    return " ".join([*parts, *typed])
 
 
 def peak_memory_mb(device: str) -> float:

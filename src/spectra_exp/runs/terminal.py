@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from rich import box
@@ -25,8 +24,8 @@ MAIN_METRICS = (
 )
 
 
-def closing_table(summary: dict[str, Any], folder: Path) -> Group:
-    """The main metrics beside what chance gives, causality, and where the files are."""
+def closing_table(summary: dict[str, Any]) -> Group:
+    """The main metrics beside what chance gives, and causality; the folder follows on standard output."""
     table = Table(box=box.SIMPLE)
     for column in ("metric", "value", "by chance"):
         table.add_column(column, justify="left" if column == "metric" else "right")
@@ -38,5 +37,5 @@ def closing_table(summary: dict[str, Any], folder: Path) -> Group:
             table.add_row(name, f"{summary['metrics'][name]:.4f}", floor + note)
     causal = "causal" if summary["causal"] else "NOT causal: its predictions depend on later tokens or other sequences"
     speed = summary["timings"].get("tokens_per_second", 0.0)
-    lines = Text(f"{summary['label']}, seed {summary['seed']}: {causal}; {speed:,.0f} tokens/s\n{folder}")
+    lines = Text(f"{summary['label']}, seed {summary['seed']}: {causal}; {speed:,.0f} tokens/s")
     return Group(table, lines)

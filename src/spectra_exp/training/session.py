@@ -78,7 +78,8 @@ class Session:
         )
         self.bar = None
         if console is not None:
-            self.bar = ProgressBar(console, folder.run_id, self.recorder, self.tokens_per_step)
+            title = f"{experiment.router.name} s{experiment.seed}"
+            self.bar = ProgressBar(console, title, self.recorder, self.tokens_per_step)
         self.trainer = self._make_trainer()
         self.wall_s = 0.0
 
