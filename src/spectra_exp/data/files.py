@@ -32,6 +32,13 @@ def read_splits(config: FilesData) -> Splits:
     """The documents of the two files, or those of the one file split by document."""
     train_file, validation_file = _locate(config)
     train = _documents(train_file, "data.train", config)
+    named = config.domain_field != FilesData().domain_field
+    if named and train_file.suffix != ".txt" and all(d.domain == UNLABELLED for d in train):
+        raise ConfigError(
+            "data.domain_field",
+            f"no document of {train_file} has a '{config.domain_field}'",
+            "check its name or drop it",
+        )
     if validation_file is None:
         return split_by_document(train, config.validation_fraction, config.split_seed)
     return Splits(train, _documents(validation_file, "data.validation", config))
@@ -105,11 +112,6 @@ def _documents(path: Path, key: str, config: FilesData) -> list[Document]:
     rows = list(READERS[path.suffix](path, key, config))
     if not rows:
         raise ConfigError(key, f"{path} is empty", "name a file with documents")
-    named = config.domain_field != FilesData().domain_field
-    if named and path.suffix != ".txt" and not any(domain for _, domain in rows):
-        raise ConfigError(
-            "data.domain_field", f"no document of {path} has a '{config.domain_field}'", "check its name or drop it"
-        )
     documents = [
         Document(text, domain or UNLABELLED, f"{key}:{number}")
         for number, (text, domain) in enumerate(rows, start=1)
