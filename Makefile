@@ -5,11 +5,21 @@ PY := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 export OMP_NUM_THREADS := 1
 export TOKENIZERS_PARALLELISM := false
-SEEDS ?= 0,1,2
+SEEDS ?= 0..4
 JOBS ?= 2
+TRIALS ?= 20
+# What else is given on make's own command line (trainer.max_steps=5 model=exp10) goes on to train.py.
+TYPED = $(filter-out PYTHON=% SEEDS=% JOBS=% OSR=% STUDY=% TRIALS=%,$(MAKEOVERRIDES))
+LAUNCH = $(if $(filter launch=% hydra/launcher=%,$(TYPED)),,$(if $(filter 1,$(JOBS)),,launch=parallel launch.jobs=$(JOBS)))
+STUDY_RUN = $(PY) train.py $(1) seed=$(SEEDS) $(LAUNCH) $(TYPED)
+SPECTRA_STUDY_RUN = $(call STUDY_RUN,$(1) $(if $(OSR),osr=$(OSR)))
+
+# A comma that $(call) does not take for its own.
+, := ,
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test tables lint clean-cache
+.PHONY: help setup demo test tables lint clean-cache status ablations baselines scaling design-choices \
+	sweep-a sweep-b sweep-c sweep-d sweep-e temperature temperature-demo search
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | awk -F'\t' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -24,10 +34,54 @@ $(STAMP): constraints.txt pyproject.toml
 	@$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test]'
 	@touch $@
 
+demo: DEMO_SEEDS = $(if $(filter SEEDS=%,$(MAKEOVERRIDES)),$(SEEDS),0,1,2)
 demo: setup  ## a small study: SPECTRA, one ablation, Switch top-2; 3 seeds; its table
-	$(PY) train.py -m study=demo debug=demo ablation=none,no_gru seed=$(SEEDS) launch=parallel launch.jobs=$(JOBS)
-	$(PY) train.py -m study=demo debug=demo baseline=switch_top2 seed=$(SEEDS) launch=parallel launch.jobs=$(JOBS)
+	$(PY) train.py -m study=demo debug=demo ablation=none,no_gru seed=$(DEMO_SEEDS) launch=parallel launch.jobs=$(JOBS)
+	$(PY) train.py -m study=demo debug=demo baseline=switch_top2 seed=$(DEMO_SEEDS) launch=parallel launch.jobs=$(JOBS)
 	$(PY) -m spectra_exp.analysis.tables --study demo
+
+# Studies: SEEDS=0..4 OSR=paper|causal JOBS=2, and any override: make sweep-a OSR=causal trainer.max_steps=50
+sweep-a: setup  ## sweep A: top-k against quota
+	$(call SPECTRA_STUDY_RUN,sweeps=a_quota)
+
+sweep-b: setup  ## sweep B: Sinkhorn's epsilon, iterations, domain
+	$(call SPECTRA_STUDY_RUN,sweeps=b_sinkhorn)
+
+sweep-c: setup  ## sweep C: weight of the repulsion
+	$(call SPECTRA_STUDY_RUN,sweeps=c_repulsion)
+
+sweep-d: setup  ## sweep D: entropy loss
+	$(call SPECTRA_STUDY_RUN,sweeps=d_sharpness)
+
+sweep-e: setup  ## sweep E: length of context
+	$(call SPECTRA_STUDY_RUN,sweeps=e_context)
+
+ablations: setup  ## every ablation of SPECTRA
+	$(call SPECTRA_STUDY_RUN,ablations=core)
+
+baselines: setup  ## SPECTRA beside every baseline
+	$(call SPECTRA_STUDY_RUN,ablations=baselines)
+
+temperature: setup  ## the 13-run temperature study
+	$(call STUDY_RUN,sweeps=temperature)
+
+temperature-demo: setup  ## three of its temperatures: 0.7, 1, 2
+	$(call STUDY_RUN,sweeps=temperature temperature=t0_7$(,)t1_0$(,)t2_0)
+
+scaling: setup  ## SPECTRA and Switch over numbers of experts and sizes of model
+	@status=0; \
+	$(call SPECTRA_STUDY_RUN,sweeps=scaling_experts) || status=$$?; \
+	$(call SPECTRA_STUDY_RUN,sweeps=scaling_model) || status=$$?; \
+	exit $$status
+
+design-choices: setup  ## encoder, similarity, orthogonality, k and D, one at a time
+	$(call SPECTRA_STUDY_RUN,sweeps=design_choices)
+
+search: setup  ## a stored search over SPECTRA's main knobs (TRIALS=20); again goes on
+	$(PY) train.py -m $(if $(filter search=%,$(TYPED)),,search=spectra) hydra.sweeper.n_trials=$(TRIALS) $(LAUNCH) $(TYPED)
+
+status: setup  ## expected, done, running, failed, missing runs of every study
+	@$(PY) -m spectra_exp.studies status
 
 test: setup  ## everything that needs no GPU, in two processes
 	$(PY) -m pytest -n 2 --dist worksteal

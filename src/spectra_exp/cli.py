@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 from omegaconf import DictConfig, OmegaConf
 
 from spectra_exp import stopping
+from spectra_exp.config.tree import KINDS
 from spectra_exp.errors import ConfigError, SpectraError
 
 # Exit status of a process ended by SIGINT, as shells report it.
@@ -35,9 +36,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _main(argv: list[str]) -> int:
-    from spectra_exp.config.compose import load_experiment, prepare_environment
-    from spectra_exp.config.typed import expand_jobs
-    from spectra_exp.data.sources import check_data
+    from spectra_exp.config.compose import prepare_environment
 
     prepare_environment()
     if any(a in ("--help", "-h") for a in argv):
@@ -48,37 +47,57 @@ def _main(argv: list[str]) -> int:
     args = parse_arguments(argv)
     if args.hydra_help or args.shell_completion:
         return _hydra_main(argv, _no_task)
-    lines = expand_jobs(args.overrides, args.multirun)
-    check_jobs(lines)
-    jobs = [load_experiment(job) for job in lines]
-    if not args.multirun and jobs[0].choices["launch"] != "local":
-        raise ConfigError("launch", f"'{jobs[0].choices['launch']}' has no effect on a single run", "add -m or drop it")
+    chosen = [o for o in args.overrides if o.partition("=")[0] in KINDS]
+    if chosen or args.multirun:
+        return _many(args, chosen)
+    return _one(args, argv)
+
+
+def _one(args: argparse.Namespace, argv: list[str]) -> int:
+    """A single run."""
+    from spectra_exp.config.compose import load_experiment
+    from spectra_exp.config.typed import expand_jobs
+    from spectra_exp.data.sources import check_data
+    from spectra_exp.studies.search_space import asks_for_search
+
+    if asks_for_search(args.overrides):
+        raise ConfigError("search", "a search is many runs", "add -m")
+    experiment = load_experiment(expand_jobs(args.overrides, multirun=False)[0])
+    if experiment.choices["launch"] != "local":
+        given = experiment.choices["launch"]
+        raise ConfigError("launch", f"'{given}' has no effect on a single run", "add -m or drop it")
     if args.cfg or args.info:
         return _hydra_main(argv, _no_task)
-    for experiment in jobs:
-        check_data(experiment.data)
-    for outputs in {experiment.outputs for experiment in jobs}:
-        make_outputs(Path(outputs))
-    # Content is hashed and tokenised once, and a bad file is found before the first job.
+    check_data(experiment.data)
+    make_outputs(Path(experiment.outputs))
     from spectra_exp.runs.execute import plan
 
-    plans = [plan(experiment) for experiment in jobs]
+    planned = plan(experiment)
     with stopping.launching():
-        _hydra_main([*(["--multirun"] if args.multirun else []), *args.overrides], task)
+        _hydra_main(args.overrides, task)
     if stopping.asked():
         raise KeyboardInterrupt
-    return 0 if all(p.finished() for p in plans) else 1
+    return 0 if planned.finished() else 1
 
 
-def check_jobs(lines: list[list[str]]) -> None:
-    """Raise ConfigError for a multirun without a job, or with one twice."""
-    if not lines:
-        raise ConfigError("command line", "the sweep has no job", "give at least one value")
-    seen: set[tuple[str, ...]] = set()
-    for line in lines:
-        if tuple(line) in seen:
-            raise ConfigError("command line", f"the sweep has the job '{' '.join(line)}' twice", "give each value once")
-        seen.add(tuple(line))
+def _many(args: argparse.Namespace, chosen: list[str]) -> int:
+    """The jobs of a study, or of a multirun."""
+    from spectra_exp.studies.command import launch_multirun, launch_study
+    from spectra_exp.studies.search_space import asks_for_search
+
+    if args.cfg or args.info:
+        raise ConfigError("command line", "--cfg and --info show one run", "see python -m spectra_exp.studies show")
+    if asks_for_search(args.overrides):
+        from spectra_exp.studies.search import launch_search
+
+        if chosen:
+            raise ConfigError("command line", f"'{chosen[0]}' and a search were given", "drop one of the two")
+        return launch_search(args.overrides, task)
+    if not chosen:
+        return launch_multirun(args.overrides, task)
+    if len(chosen) > 1:
+        raise ConfigError("command line", f"'{chosen[0]}' and '{chosen[1]}' were given", "launch one study at a time")
+    return launch_study(chosen[0], [o for o in args.overrides if o not in chosen], task)
 
 
 def parse_arguments(argv: list[str]) -> argparse.Namespace:
@@ -136,20 +155,38 @@ def task(config: DictConfig) -> str:
     """
     from hydra.core.hydra_config import HydraConfig
 
-    from spectra_exp.config.compose import load_experiment, prepare_environment
-    from spectra_exp.runs.execute import execute, plan
+    from spectra_exp.config.compose import prepare_environment
+    from spectra_exp.runs.devices import see_what_was_handed_on
+    from spectra_exp.studies.launch import told_to_stop
 
     stopping.prepare_worker()
-    if stopping.asked():
+    if stopping.asked() or told_to_stop():
         return "not started"
     prepare_environment()
+    see_what_was_handed_on()
     with stopping.busy:
-        try:
-            planned = plan(load_experiment(list(HydraConfig.get().overrides.task)))
-            status = execute(planned, OmegaConf.to_yaml(HydraConfig.instance().cfg.hydra))
-        except SpectraError as error:
-            # Such as a disk too full for the summary: the line says it, and the other jobs go on.
-            print(f"error: {error}", file=sys.stderr)
-            return "failed"
-        print(planned.folder.path, flush=True)
+        return _attempts(list(HydraConfig.get().overrides.task), OmegaConf.to_yaml(HydraConfig.instance().cfg.hydra))
+
+
+def _attempts(overrides: list[str], hydra_config: str) -> str:
+    """The job's status after as many attempts as launch.retries allows."""
+    from spectra_exp.config.compose import load_experiment
+    from spectra_exp.runs.execute import execute, plan
+    from spectra_exp.studies.launch import tell_to_stop
+
+    status, left = "failed", 1
+    try:
+        planned = plan(load_experiment(overrides))
+        launch = planned.experiment.launch
+        left += launch.retries
+        while left and status == "failed":
+            left -= 1
+            status = execute(planned, hydra_config)
+    except SpectraError as error:
+        # Such as a disk too full for the summary: the line says it, and the other jobs go on.
+        print(f"error: {error}", file=sys.stderr)
+        return "failed"
+    if status == "failed" and launch.on_failure == "stop":
+        tell_to_stop()
+    print(planned.folder.path, flush=True)
     return status

@@ -36,12 +36,34 @@ class ConfigError(SpectraError, ValueError):
         return (type(self), (self.key, self.problem, self.fix))
 
 
+class NotYet(ConfigError):
+    """A run that needs others first; `run_ids` are those that have not finished."""
+
+    def __init__(self, key: str, problem: str, fix: str = "", run_ids: Iterable[str] = ()):
+        super().__init__(key, problem, fix)
+        self.run_ids = frozenset(run_ids)
+
+    def __reduce__(self):
+        return (type(self), (self.key, self.problem, self.fix, self.run_ids))
+
+
 class RunInUse(SpectraError):
     """Another process holds the run's folder."""
 
 
 class Diverged(SpectraError):
     """The loss became NaN, infinite or far above its start."""
+
+
+class NotRun(SpectraError):
+    """The run does not fit this machine or its time budget. `kind`: memory or time; `allowed`: MiB or seconds."""
+
+    def __init__(self, text: str, kind: str, allowed: float):
+        super().__init__(text)
+        self.kind, self.allowed = kind, allowed
+
+    def __reduce__(self):
+        return (type(self), (str(self), self.kind, self.allowed))
 
 
 class Stopped(SpectraError):

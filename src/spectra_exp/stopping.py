@@ -10,14 +10,18 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any
 
+import psutil
+
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
-# Names the process that launched the jobs, for its workers.
-LAUNCHER = "SPECTRA_LAUNCHER_PID"
+# Names the process that launched the jobs, for its workers: "pid:start time".
+LAUNCHER = "SPECTRA_LAUNCHER"
 ORPHAN_CHECK_S = 1.0
+# Two processes of one pid start at least so far apart; one process's start time, read twice, differs by less.
+SAME_START_S = 5.0
 
 _asked: str | None = None
 
@@ -57,12 +61,13 @@ def noting(handler: Any = note) -> Iterator[None]:
 @contextmanager
 def launching() -> Iterator[None]:
     """For the process that launches jobs: a signal is noted and passed on to the workers, which stop cleanly."""
-    os.environ[LAUNCHER] = str(os.getpid())
+    os.environ[LAUNCHER] = f"{os.getpid()}:{psutil.Process().create_time()}"
 
     def note_and_pass_on(number: int, frame: Any) -> None:
         note(number, frame)
-        for pid in _workers():
-            os.kill(pid, signal.SIGTERM)
+        for worker in workers():
+            with suppress(psutil.NoSuchProcess):
+                worker.terminate()
 
     try:
         with noting(note_and_pass_on):
@@ -71,45 +76,61 @@ def launching() -> Iterator[None]:
         os.environ.pop(LAUNCHER, None)
 
 
-def _workers() -> list[int]:
-    """Worker processes below this one."""
-    import psutil
-
+def workers() -> list[psutil.Process]:
+    """Worker processes below this one, with a job or about to get one."""
     found = []
     for child in psutil.Process().children(recursive=True):
-        try:
-            if any("loky" in word for word in child.cmdline()) and "resource_tracker" not in " ".join(child.cmdline()):
-                found.append(child.pid)
-        except psutil.Error:
-            # It ended between being listed and being looked at.
-            continue
+        # It may end between being listed and being looked at.
+        with suppress(psutil.Error):
+            if _is_worker(child.cmdline()):
+                found.append(child)
     return found
+
+
+def _is_worker(words: Sequence[str]) -> bool:
+    """Whether a command line is that of a worker process of joblib, submitit or ray."""
+    if "submitit.core._submit" in words or words[:1] and words[0].startswith("ray::_run_job"):
+        return True
+    return any("loky" in word for word in words) and "resource_tracker" not in " ".join(words)
 
 
 _prepared = False
 
 
 def prepare_worker() -> None:
-    """In a worker process, once: note signals between jobs too, and do not outlive the launcher."""
+    """In a worker process, once: note signals between jobs too, and do not outlive the launcher.
+
+    A job of SLURM does outlive it: its signals are submitit's, which has it queued again when its time is up.
+    """
     global _prepared
-    launcher = os.environ.get(LAUNCHER)
-    if _prepared or launcher is None or int(launcher) == os.getpid():
+    pid, _, started = os.environ.get(LAUNCHER, "").partition(":")
+    if _prepared or not pid or int(pid) == os.getpid() or os.environ.get("SUBMITIT_EXECUTOR") == "slurm":
         return
     _prepared = True
     for s in SIGNALS:
         signal.signal(s, note)
-    threading.Thread(target=_end_with, args=(int(launcher),), daemon=True).start()
+    # They were held back while the worker could not yet note them.
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+    threading.Thread(target=_end_with, args=(int(pid), float(started)), daemon=True).start()
 
 
-def _end_with(launcher: int) -> None:
+def _end_with(pid: int, started: float) -> None:
     """Ask for a stop once the launcher is gone; with no job in progress, end."""
-    # A worker is the launcher's own child, and gets another parent when that dies, also before it is reaped.
-    while os.getppid() == launcher:
+    while _lives(pid, started):
         time.sleep(ORPHAN_CHECK_S)
     ask("the launcher's end")
     while busy.locked():
         time.sleep(ORPHAN_CHECK_S)
     os._exit(1)
+
+
+def _lives(pid: int, started: float) -> bool:
+    """Whether the process of this pid and start time runs; one that nobody has waited for does not."""
+    try:
+        process = psutil.Process(pid)
+        return abs(process.create_time() - started) < SAME_START_S and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 # Held while a job runs in this process.

@@ -247,10 +247,10 @@ def test_a_planted_label_that_leaks_into_the_signature_is_seen(monkeypatch):
     # The test above must fail for an identity that counts the study's name.
     import spectra_exp.config.identity as module
 
-    monkeypatch.setattr(module, "LABELS", tuple(name for name in LABELS if name != "launch"))
+    monkeypatch.setattr(module, "LABELS", tuple(name for name in LABELS if name != "logger"))
     experiment = load()
     assert identify(experiment, "d", "cpu") != identify(
-        replace(experiment, launch=replace(experiment.launch, jobs=9)), "d", "cpu"
+        replace(experiment, logger=replace(experiment.logger, progress=False)), "d", "cpu"
     )
 
 

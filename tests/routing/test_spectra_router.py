@@ -105,6 +105,9 @@ def test_hard_potentials_move_by_the_clipped_load_error():
     torch.testing.assert_close(router.hard_potentials_E, expected * 1.5)
     router.after_step(torch.ones(4), 1.0)
     torch.testing.assert_close(router.hard_potentials_E, expected * 1.5)
+    slower = _router(potentials="hard", potential_rate=0.1, potential_decay=0.5)
+    slower.after_step(torch.tensor([6.0, 1.0, 1.0, 0.0]), 0.25)  # a quarter of the learning rate, half the step
+    torch.testing.assert_close(slower.hard_potentials_E, expected * 0.5)
     soft = _router(potentials="soft")
     soft.after_step(torch.tensor([6.0, 1.0, 1.0, 0.0]), 1.0)
     assert not soft.hard_potentials_E.any()

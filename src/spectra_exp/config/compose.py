@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
@@ -21,19 +24,24 @@ from spectra_exp.config.keys import root_keys, unknown_key
 from spectra_exp.config.register import GROUPS, register
 from spectra_exp.config.schema import Experiment, RootConfig
 from spectra_exp.config.tree import project_root
-from spectra_exp.config.typed import typed_values, without
+from spectra_exp.config.typed import parse_overrides, typed_values, without
 from spectra_exp.errors import ConfigError
+
+# The extra of pyproject.toml that brings each launcher which the plain install leaves out.
+LAUNCHER_EXTRAS = {"submitit_local": "submitit", "submitit_slurm": "submitit", "ray": "ray"}
 
 
 def prepare_environment() -> None:
     """Register the schemas and set the variables that conf/ reads."""
     os.environ.setdefault("SPECTRA_ROOT", str(project_root()))
     os.environ.setdefault("SPECTRA_OUTPUTS", str(project_root() / "outputs"))
+    # torch then counts GPUs without touching CUDA, after which a process could no longer choose one.
+    os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
     register()
 
 
 @contextmanager
-def _hydra() -> Iterator[None]:
+def own_hydra() -> Iterator[None]:
     """A Hydra of our own for composing, also inside a running job."""
     before = GlobalHydra.instance().hydra
     GlobalHydra.instance().clear()
@@ -66,23 +74,39 @@ def load_experiment(overrides: list[str]) -> Experiment:
     return experiment
 
 
+def check_values(overrides: list[str]) -> Experiment:
+    """The experiment with keys, types and limits checked, and no rule between keys. Raises ConfigError."""
+    experiment = _compose(overrides)
+    for group in GROUPS:
+        check_fields(getattr(experiment, group), group)
+    return experiment
+
+
 def _compose(overrides: list[str]) -> Experiment:
-    with _hydra():
-        try:
-            config = compose("config", overrides, return_hydra_config=True)
-            choices = {g: str(c) for g, c in config.hydra.runtime.choices.items() if g in GROUPS}
-            with _open(config):
-                config.pop("hydra")
-            return experiment_from(config, choices, overrides)
-        except (HydraException, OmegaConfBaseException) as error:
-            raise explain(error, overrides) from error
+    parsed = [o for o in parse_overrides(overrides) if not o.key_or_group.startswith("hydra")]
+    # Finding the files of the groups is what takes the time, and jobs of a study share them.
+    chosen = tuple(sorted(str(o.input_line) for o in parsed if o.key_or_group in GROUPS))
+    try:
+        config, choices = _compose_groups(chosen, project_root())
+        config = copy.deepcopy(config)
+        ConfigLoaderImpl._apply_overrides_to_config([o for o in parsed if o.key_or_group not in GROUPS], config)
+        OmegaConf.set_struct(config, False)
+        return experiment_from(config, dict(choices), overrides)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise explain(error, overrides) from error
 
 
-@contextmanager
-def _open(config: DictConfig) -> Iterator[None]:
+@lru_cache(maxsize=256)
+def _compose_groups(chosen: tuple[str, ...], root: Path) -> tuple[DictConfig, dict[str, str]]:
+    """The configuration of the options alone, and the option of each group. `root`: where conf/ lies."""
+    with own_hydra():
+        config = compose("config", list(chosen), return_hydra_config=True)
+    choices = {g: str(c) for g, c in config.hydra.runtime.choices.items() if g in GROUPS}
     OmegaConf.set_struct(config, False)
     OmegaConf.set_readonly(config, False)
-    yield
+    config.pop("hydra")
+    OmegaConf.set_struct(config, True)
+    return config, choices
 
 
 def experiment_from(config: DictConfig, choices: dict[str, str], overrides: list[str]) -> Experiment:
@@ -111,6 +135,9 @@ def explain(error: Exception, overrides: list[str]) -> ConfigError:
     cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
     if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options is not None:
         group, _, name = error.missing_cfg_file.strip("/").rpartition("/")
+        if group == "hydra/launcher" and name in LAUNCHER_EXTRAS:
+            problem = f"the launcher {name} is not installed"
+            raise ConfigError("launch", problem, f"pip install 'spectra-exp[{LAUNCHER_EXTRAS[name]}]'") from error
         return ConfigError.unknown(group, name, [o for o in error.options if not o.startswith("schema")])
     text = re.split(r" full_key:| object_type=| Set the environment", " ".join(str(cause).split()))[0]
     if isinstance(cause, OmegaConfBaseException) and cause.full_key:

@@ -31,6 +31,7 @@ MEANINGS = {
     "trainer": "steps, batches, cadences, precision",
     "logger": "where else figures go",
     "launch": "how the jobs of a multirun are spread",
+    "search": "what hydra/sweeper=optuna looks for",
     "debug": "help with finding faults",
 }
 EXAMPLES = (

@@ -15,6 +15,7 @@ LABELS = (
     "ablation",
     "logger",
     "launch",
+    "search",
     "debug",
     "choices",
     "overrides",
@@ -66,7 +67,11 @@ def identify(experiment: Experiment, data_fingerprint: str, device: str) -> Iden
 
 def _data_options(experiment: Experiment) -> dict[str, Any]:
     keys = ("sequence_length", "cross_document", "evaluation_tokens", "probe_tokens")
-    return {key: getattr(experiment.data, key) for key in keys}
+    options = {key: getattr(experiment.data, key) for key in keys}
+    # Null is left out: runs from before there was the option keep their ids.
+    if experiment.data.final_evaluation_tokens is not None:
+        options["final_evaluation_tokens"] = experiment.data.final_evaluation_tokens
+    return options
 
 
 def run_name(experiment: Experiment) -> str:

@@ -21,6 +21,7 @@ PLAIN_GROUPS = {
     "trainer": schema.TrainerConfig,
     "logger": schema.LoggerConfig,
     "launch": schema.LaunchConfig,
+    "search": schema.SearchConfig,
     "debug": schema.DebugConfig,
     "baseline": schema.BaselineConfig,
     "ablation": schema.AblationConfig,
@@ -39,6 +40,7 @@ GROUPS = (
     "trainer",
     "logger",
     "launch",
+    "search",
     "debug",
 )
 

@@ -190,6 +190,16 @@ def sequence_fits(x: Experiment) -> None:
         )
 
 
+def final_evaluation_is_larger(x: Experiment) -> None:
+    final, usual = x.data.final_evaluation_tokens, x.data.evaluation_tokens
+    if final is not None and final < usual:
+        raise ConfigError(
+            "data.final_evaluation_tokens",
+            f"{final} is below data.evaluation_tokens={usual}",
+            f"give at least {usual}, or null for the same",
+        )
+
+
 def device_exists(x: Experiment) -> None:
     import torch
 
@@ -198,8 +208,29 @@ def device_exists(x: Experiment) -> None:
 
 
 def logger_installed(x: Experiment) -> None:
-    if x.logger.name == "tensorboard" and find_spec("tensorboard") is None:
-        raise ConfigError("logger.name", "the package tensorboard is not installed", "pip install tensorboard")
+    name = x.logger.name
+    # A folder of that name on the path has a spec too, but no origin.
+    if name != "none" and getattr(find_spec(name), "origin", None) is None:
+        raise ConfigError("logger.name", f"the package {name} is not installed", f"pip install {name}")
+
+
+def wandb_accepts(x: Experiment) -> None:
+    if x.logger.name != "wandb":
+        return
+    bad = sorted(set(x.logger.project) & set("/\\#?%:"))
+    if bad or not 0 < len(x.logger.project) <= 128:
+        problem = f"'{x.logger.project}' holds {' '.join(bad)}" if bad else "is empty or longer than 128 characters"
+        raise ConfigError("logger.project", problem, "give 1 to 128 characters without / \\ # ? % :")
+    if x.logger.mode == "online":
+        from wandb.sdk import wandb_setup
+        from wandb.sdk.lib import wbauth
+
+        # wandb.login() would ask the server.
+        host = wandb_setup.singleton().settings.base_url
+        if not wbauth.authenticate_session(host=host, source="logger=wandb", prompt=False, update_session=False):
+            raise ConfigError(
+                "logger.mode", "'online' was given, but no W&B key is set", "run `wandb login` or set WANDB_API_KEY"
+            )
 
 
 RULES: tuple[Callable[[Experiment], None], ...] = (
@@ -211,8 +242,10 @@ RULES: tuple[Callable[[Experiment], None], ...] = (
     potentials_belong,
     heads_divide,
     sequence_fits,
+    final_evaluation_is_larger,
     device_exists,
     logger_installed,
+    wandb_accepts,
     *ROUTING_RULES,
 )
 
@@ -246,7 +279,11 @@ UNUSED: tuple[tuple[tuple[str, ...], Callable[[Experiment], bool], str], ...] = 
         "osr.solver=softmax",
     ),
     (("osr.potentials",), lambda x: get(x, "osr.sinkhorn_inference") != "dual", "no osr.sinkhorn_inference=dual"),
-    (("osr.potential_rate",), lambda x: get(x, "osr.potentials") != "hard", "osr.potentials=soft"),
+    (
+        ("osr.potential_rate", "osr.potential_decay"),
+        lambda x: get(x, "osr.potentials") != "hard",
+        "osr.potentials=soft",
+    ),
     (("osr.saturation_threshold",), lambda x: not get(x, "osr.saturation_weight"), "osr.saturation_weight=0"),
     (
         ("osr.srip_enabled", "osr.so_warmup_steps", "router.orthogonality_measure"),
@@ -275,6 +312,12 @@ UNUSED: tuple[tuple[tuple[str, ...], Callable[[Experiment], bool], str], ...] = 
     ),
     (("losses.balance_scope",), lambda x: not x.router.load_balance_coef, "router.load_balance_coef=0"),
     (("optim.muon_learning_rate", "optim.muon_momentum"), lambda x: x.optim.name == "adamw", "optim=adamw"),
+    (("logger.project", "logger.mode"), lambda x: x.logger.name != "wandb", "no logger=wandb"),
+    (
+        ("search.name", "search.objectives", "search.seed"),
+        lambda x: x.choices["search"] == "none",
+        "search=none",
+    ),
     (("launch.jobs",), lambda x: x.choices["launch"] == "local", "launch=local"),
 )
 

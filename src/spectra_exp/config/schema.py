@@ -37,6 +37,7 @@ class RootConfig:
     trainer: Any = None
     logger: Any = None
     launch: Any = None
+    search: Any = None
     debug: Any = None
 
 
@@ -129,6 +130,20 @@ class TrainerConfig:
     divergence_factor: float = option(
         2.0, "end the run as diverged when a step's loss exceeds this times the loss at step 0", above=1
     )
+    time_budget_s: float | None = option(
+        None,
+        "give the run up as not run when the pace of its first steps says that it would take longer; none: never",
+        unit="seconds",
+        above=0,
+        affects_result=False,
+    )
+    memory_limit_mb: int | None = option(
+        None,
+        "memory on the CPU above which the run is given up as not run; none: what is free",
+        unit="MiB",
+        minimum=1,
+        affects_result=False,
+    )
     device: str = option("auto", "where to train; auto takes a GPU when there is one", choices=["auto", "cpu", "cuda"])
     cpu_threads: int = option(1, "threads of one run on the CPU (other counts change the last digits)", minimum=1)
 
@@ -137,15 +152,52 @@ class TrainerConfig:
 class LoggerConfig:
     """Where training figures go besides the run's folder, and what the terminal shows."""
 
-    name: str = option("none", "also write to this logger", choices=["none", "tensorboard"])
+    name: str = option("none", "also write to this logger", choices=["none", "tensorboard", "wandb"])
+    project: str = option("spectra-exp", "W&B project", affects_result=False)
+    mode: str = option(
+        "offline",
+        "W&B: files in the run's folder for `wandb sync`, or straight to the server",
+        choices=["offline", "online"],
+        affects_result=False,
+    )
     progress: bool = option(True, "progress bar and closing table, when standard error is a terminal")
 
 
 @dataclass
 class LaunchConfig:
-    """How the jobs of a multirun are spread over this machine."""
+    """How the jobs of a multirun are spread, and what happens when one fails."""
 
-    jobs: int = option(1, "jobs at once", minimum=1)
+    jobs: int = option(1, "jobs at once", minimum=1, affects_result=False)
+    on_failure: str = option(
+        "continue",
+        "after a job failed: go on with the others, or start no more",
+        choices=["continue", "stop"],
+        affects_result=False,
+    )
+    retries: int = option(
+        0, "how often a failed job is tried again in the same launch", minimum=0, affects_result=False
+    )
+    view: bool = option(
+        True, "one live table of all the jobs, when standard error is a terminal", affects_result=False
+    )
+
+
+@dataclass
+class SearchConfig:
+    """What hydra/sweeper=optuna looks for; how it looks is under hydra.sweeper."""
+
+    name: str = option(
+        "", "name of the stored study and of its table, outputs/tables/search_<name>.csv", affects_result=False
+    )
+    objectives: list[str] = option(
+        [],
+        "figures of the summary, each bettered in its own direction; several give a Pareto front",
+        affects_result=False,
+    )
+    seed: int = option(
+        0, "seed of the sampler, unless hydra.sweeper.sampler.seed is given", minimum=0, maximum=LARGEST_SEED,
+        affects_result=False,
+    )
 
 
 @dataclass
@@ -195,6 +247,7 @@ class Experiment:
     trainer: TrainerConfig
     logger: LoggerConfig
     launch: LaunchConfig
+    search: SearchConfig
     debug: DebugConfig
     choices: dict[str, str] = field(default_factory=dict)
     overrides: list[str] = field(default_factory=list)

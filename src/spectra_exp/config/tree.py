@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+# The folders that hold studies; each is also the word that chooses one on the command line.
+KINDS = ("sweeps", "ablations")
+
 
 def project_root() -> Path:
     """The checkout that holds `conf/`; train.py names it in SPECTRA_ROOT."""

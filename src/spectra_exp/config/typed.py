@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from functools import lru_cache
+
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Glob, Override
 from hydra.errors import HydraException
@@ -12,7 +15,9 @@ from spectra_exp.config.tree import option_files
 from spectra_exp.errors import ConfigError
 
 # Keys of Hydra's own that are the user's to set; the others decide where files go or what is swept.
-HYDRA_KEYS = ("hydra/launcher", "hydra.launcher.")
+HYDRA_KEYS = ("hydra/launcher", "hydra.launcher.", "hydra/sweeper", "hydra.sweeper.")
+# seed=0..4: from 0 to 4, both included.
+_SEEDS = re.compile(r"^seed=(\d{1,10})\.\.(\d{1,10})$")
 # A preset's keys describe it.
 DESCRIBED = ("ablation", "baseline")
 
@@ -46,23 +51,33 @@ def expand_jobs(overrides: list[str], multirun: bool) -> list[list[str]]:
 
     parsed = parse_overrides(overrides)
     swept = [o for o in parsed if o.is_sweep_override()]
+    if not multirun and swept:
+        raise ConfigError(swept[0].key_or_group, "several values were given", "add -m (--multirun) to run them all")
     if not multirun:
-        if swept:
-            raise ConfigError(swept[0].key_or_group, "several values were given", "add -m (--multirun) to run them all")
         return [overrides]
     for override in swept:
         if not override.is_discrete_sweep() or isinstance(override.value(), Glob):
             raise ConfigError(
                 override.key_or_group,
                 f"the values of '{override.input_line}' cannot be listed",
-                "give them separated by commas",
+                "give them separated by commas, or search them (python train.py --help search)",
             )
     return [job for batch in BasicSweeper.split_arguments(parsed, max_batch_size=None) for job in batch]
 
 
+def typed_lists(overrides: list[str]) -> dict[str, list[str]]:
+    """The values that were typed for each key or group, one assignment `key=value` each."""
+    return {
+        override.key_or_group: [job[0] for job in expand_jobs([override.input_line], multirun=True)]
+        for override in parse_overrides(overrides)
+    }
+
+
+# A launch reads the same text once a job and more.
+@lru_cache(maxsize=4096)
 def _parse(text: str) -> Override:
     try:
-        return OverridesParser.create().parse_override(text)
+        return OverridesParser.create().parse_override(_SEEDS.sub(_seed_range, text))
     except HydraException as error:
         key, equals, value = text.partition("=")
         if not equals:
@@ -73,6 +88,13 @@ def _parse(text: str) -> Override:
             f"'{text}' cannot be read",
             f"quote a value that holds special characters: '{key}=\"{value}\"'",
         ) from error
+
+
+def _seed_range(match: re.Match[str]) -> str:
+    first, last = int(match[1]), int(match[2])
+    if last < first:
+        raise ConfigError("seed", f"'{match[0]}' holds no seed", f"give seed={last}..{first}")
+    return f"seed=range({first},{last + 1})"
 
 
 def _check(override: Override) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ _ARRAYS = (
     "train_blocks_MS", "train_document_ids", "train_domain_ids", "eval_blocks", "eval_document_ids",
     "eval_domain_ids", "train_token_counts_V",
 )  # fmt: skip
+_EVAL_ARRAYS = ("eval_blocks", "eval_document_ids", "eval_domain_ids")
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,7 +36,8 @@ class Corpus:
     """Tokens of both splits, packed, with the document and the domain of each token.
 
     The six block arrays are int32 `[M, S]`, read-only and memory-mapped. Document ids are unique over both
-    splits; `document_names()` says which document each is. Entropies are in nats.
+    splits; `document_names()` says which document each is. Entropies are in nats. `final`, where the end of a run
+    is scored on more, is the same corpus with that larger set as its evaluation set, which begins with this one.
     """
 
     train_blocks_MS: np.ndarray
@@ -54,6 +56,7 @@ class Corpus:
     eval_unigram_cross_entropy: float
     fingerprint: str
     evaluation_fingerprint: str
+    final: Corpus | None = None
 
     @property
     def sequence_length(self) -> int:
@@ -76,7 +79,11 @@ def data_fingerprint(config: DataConfig) -> str:
     else:
         tokenizer = ("trained", TRAINER_VERSION, config.vocabulary_size)
     content = source_digest(config)
-    return digest(PACKING_VERSION, content, *tokenizer, config.sequence_length, config.evaluation_tokens)[:32]
+    # Null adds no part, so that every corpus without a final set keeps its fingerprint.
+    final = [] if config.final_evaluation_tokens is None else [config.final_evaluation_tokens]
+    return digest(
+        PACKING_VERSION, content, *tokenizer, config.sequence_length, config.evaluation_tokens, *final
+    )[:32]
 
 
 def load_corpus(config: DataConfig, cache_dir: str | Path, progress: Progress | None = None) -> Corpus:
@@ -93,9 +100,13 @@ def load_corpus(config: DataConfig, cache_dir: str | Path, progress: Progress | 
 
 def _open(entry: CacheEntry, fingerprint: str) -> Corpus:
     arrays = {name: np.load(entry.folder / f"{name}.npy", mmap_mode="r") for name in _ARRAYS}
-    return Corpus(
-        **arrays, **entry.facts, tokenizer_file=entry.folder / "tokenizer.json", fingerprint=fingerprint
-    )
+    facts = dict(entry.facts)
+    final = facts.pop("final", None)
+    corpus = Corpus(**arrays, **facts, tokenizer_file=entry.folder / "tokenizer.json", fingerprint=fingerprint)
+    if final is None:
+        return corpus
+    larger = {name: np.load(entry.folder / f"final_{name}.npy", mmap_mode="r") for name in _EVAL_ARRAYS}
+    return replace(corpus, final=replace(corpus, **larger, **final))
 
 
 def _build(config: DataConfig, folder: Path, cache_dir: Path, progress: Progress) -> dict[str, Any]:
@@ -122,16 +133,33 @@ def _build(config: DataConfig, folder: Path, cache_dir: Path, progress: Progress
     names = [document.id for document in (*train, *validation)]
     (folder / "documents.json").write_text(json.dumps(names), encoding="utf-8")
     _tell_missing_domains(splits, eval_arrays[2], domains, progress)
+    scored = _evaluation_facts(eval_arrays, domains, counts_V)
+    final = {}
+    if config.final_evaluation_tokens is not None:
+        final_arrays = eval_stream.blocks(config.sequence_length, config.final_evaluation_tokens)
+        for name, array in zip(_EVAL_ARRAYS, final_arrays, strict=True):
+            np.save(folder / f"final_{name}.npy", array)
+        facts = _evaluation_facts(final_arrays, domains, counts_V)
+        # Of both sets: the metrics over the course of training are still those of the smaller one.
+        prints = (scored["evaluation_fingerprint"], facts["evaluation_fingerprint"])
+        final = {"final": facts | {"evaluation_fingerprint": digest(*prints)[:32]}}
     return dict(
         domains=domains,
         vocabulary_size=vocabulary_size,
         eos_token=file.end_token,
         eos_token_id=end_token_id,
         unigram_entropy=unigram_entropy(counts_V),
-        eval_unigram_cross_entropy=unigram_cross_entropy(eval_arrays[0], counts_V),
-        evaluation_fingerprint=digest(eval_arrays[0].shape, *domains, *(a.tobytes() for a in eval_arrays))[
-            :32
-        ],
+        **scored,
+        **final,
+    )
+
+
+def _evaluation_facts(
+    arrays: tuple[np.ndarray, ...], domains: list[str], counts_V: np.ndarray
+) -> dict[str, Any]:
+    return dict(
+        eval_unigram_cross_entropy=unigram_cross_entropy(arrays[0], counts_V),
+        evaluation_fingerprint=digest(arrays[0].shape, *domains, *(a.tobytes() for a in arrays))[:32],
     )
 
 

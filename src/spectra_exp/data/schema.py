@@ -36,6 +36,12 @@ class DataConfig:
         unit="tokens",
         minimum=2,
     )
+    final_evaluation_tokens: int | None = option(
+        None,
+        "validation tokens behind the figures at the end of the run; null: those of evaluation_tokens",
+        unit="tokens",
+        minimum=2,
+    )
     probe_tokens: int = option(
         4096, "tokens, the first of the scored ones, whose routing is written down", unit="tokens", minimum=2
     )

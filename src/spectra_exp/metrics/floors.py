@@ -17,7 +17,7 @@ import numpy as np
 
 from spectra_exp.metrics.balance import MEASURES
 from spectra_exp.metrics.base import METRICS
-from spectra_exp.metrics.nulls import MarginalRouting, random_joint, served_vocabulary, uniform_counts
+from spectra_exp.metrics.nulls import MarginalRouting, pair_counts, random_joint, served_vocabulary, uniform_counts
 from spectra_exp.metrics.stability import LayerTrajectory, routing_consistency, usage_variance
 from spectra_exp.records.statistics import LayerStatistics
 
@@ -59,7 +59,7 @@ def marginal_draws(stats: LayerStatistics, seed: int) -> Iterator[LayerStatistic
     overlap_sum = stats.num_adjacent * float((stats.inclusion_E**2).sum())
     for _ in range(MARGINAL_DRAWS):
         used_NE = routing.sample(rng.permutation(sizes_N), rng)
-        pairs_EE = np.rint(used_NE.T.astype(np.float64) @ used_NE).astype(np.int64)
+        pairs_EE = pair_counts(used_NE)
         yield replace(
             stats,
             counts_E=pairs_EE.diagonal().copy(),

@@ -9,6 +9,7 @@ import numpy as np
 
 FIT_STEPS = 500
 FIT_TOLERANCE = 1e-6
+TOKENS_AT_ONCE = 32_768  # a table of all tokens in float64 would take a gigabyte at 256 experts
 
 
 def uniform_counts(num_tokens: int, num_experts: int, top_k: int, draws: int, seed: int) -> np.ndarray:
@@ -108,12 +109,24 @@ def _odds(p: np.ndarray) -> np.ndarray:
     return p / (1 - p)
 
 
+def pair_counts(used_NE: np.ndarray) -> np.ndarray:
+    """[E, E] int64: the number of tokens that use both experts; the diagonal is the experts' loads."""
+    pairs_EE = np.zeros((used_NE.shape[1],) * 2, dtype=np.int64)
+    for start in range(0, len(used_NE), TOKENS_AT_ONCE):
+        # In floating point the product is a fast one, and exact.
+        part_NE = used_NE[start : start + TOKENS_AT_ONCE].astype(np.float64)
+        pairs_EE += np.rint(part_NE.T @ part_NE).astype(np.int64)
+    return pairs_EE
+
+
 def served_vocabulary(used_NE: np.ndarray, tokens_V: np.ndarray) -> np.ndarray:
     """[E, V] int64: the vocabulary that each expert serves when the sets `used_NE` fall on the text's tokens."""
     seen = np.flatnonzero(tokens_V)
     starts = np.cumsum(tokens_V[seen]) - tokens_V[seen]  # the text's tokens, sorted by vocabulary id
     counts_EV = np.zeros((used_NE.shape[1], len(tokens_V)), dtype=np.int64)
-    counts_EV[:, seen] = np.add.reduceat(used_NE, starts, axis=0, dtype=np.int64).T
+    # One expert at a time: reduceat copies all that it is given as int64.
+    for expert, used_N in enumerate(used_NE.T):
+        counts_EV[expert, seen] = np.add.reduceat(used_N, starts, dtype=np.int64)
     return counts_EV
 
 

@@ -56,6 +56,11 @@ class OsrConfig:
     potential_rate: float = option(
         0.05, "step of the hard potentials per optimizer step, in units of the cost", above=0
     )
+    potential_decay: float = option(
+        1.0, "power of the learning rate's schedule that this step follows: 1 falls with it, 0 stays",
+        minimum=0,
+        maximum=1,
+    )
     srip_enabled: bool = option(True, "add the spectral part to the representation orthogonality loss")
     so_lambda_max: float = option(1e-3, "final weight of the representation orthogonality loss", minimum=0)
     so_warmup_steps: int = option(

@@ -11,7 +11,7 @@ from pathlib import Path
 from spectra_exp.config.compose import load_experiment
 from spectra_exp.config.schema import Experiment
 from spectra_exp.config.typed import parse_overrides
-from spectra_exp.errors import ConfigError
+from spectra_exp.errors import ConfigError, NotYet
 from spectra_exp.routing.temperature import BEST_LONG
 from spectra_exp.runs.folder import RunFolder
 
@@ -24,7 +24,7 @@ def resolve_best_long(experiment: Experiment, run_id: Callable[[Experiment], str
     """The experiment with the winning temperature and twice the steps; any other choice as it is.
 
     The candidates are the runs of the same overrides and seed at each of CONSTANTS, found by `run_id` of their
-    experiments. The lowest validation loss at the end wins; a diverged run counts as the worst. ConfigError, with
+    experiments. The lowest validation loss at the end wins; a diverged run counts as the worst. NotYet, with
     the command that runs them, while any has not finished. *Source:* docs/method.md 4.
     """
     if experiment.choices["temperature"] != BEST_LONG:
@@ -36,10 +36,11 @@ def resolve_best_long(experiment: Experiment, run_id: Callable[[Experiment], str
     missing = [name for name, loss in losses.items() if loss is None]
     if missing:
         command = shlex.join(["python", "train.py", "-m", *rest, f"temperature={','.join(missing)}"])
-        raise ConfigError(
+        raise NotYet(
             "temperature",
             f"best_long compares finished runs of seed {experiment.seed}, and these have not: {', '.join(missing)}",
             f"run {command}",
+            [folders[name].run_id for name in missing],
         )
     best = min(CONSTANTS, key=losses.__getitem__)
     if losses[best] == math.inf:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import traceback
 from collections.abc import Iterator
@@ -16,13 +17,16 @@ import torch
 import yaml
 from rich.console import Console
 
+from spectra_exp import stopping
 from spectra_exp.config.identity import Identity, digest, identify
 from spectra_exp.config.schema import Experiment
 from spectra_exp.data.corpus import Corpus, data_fingerprint, load_corpus
-from spectra_exp.errors import ConfigError, Diverged, RunInUse, SpectraError
+from spectra_exp.errors import ConfigError, Diverged, NotRun, RunInUse, SpectraError
 from spectra_exp.runs.atomic import write_json, write_text
 from spectra_exp.runs.best_long import resolve_best_long
+from spectra_exp.runs.devices import claim_gpu
 from spectra_exp.runs.folder import RunFolder
+from spectra_exp.runs.limits import limit_lifted, memory_allowed_mb, within_memory
 from spectra_exp.runs.provenance import code_version, environment
 from spectra_exp.runs.terminal import closing_table
 
@@ -31,8 +35,10 @@ log = logging.getLogger(__name__)
 SCHEMA = 1
 # Groups whose typed keys make another method of it.
 METHOD_GROUPS = ("router", "osr", "selection", "temperature", "losses")
+# Set while a launch's live table has the terminal: it shows progress and errors, and runs keep quiet.
+QUIET = "SPECTRA_QUIET"
 # Ends that stand: such a run is not run again unless told to.
-FINAL = ("completed", "diverged")
+FINAL = ("completed", "diverged", "not_run")
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,6 +54,13 @@ class Plan:
     def finished(self) -> bool:
         """Whether the run completed."""
         return self.folder.status() == "completed"
+
+    def stands(self) -> bool:
+        """Whether the run has an end that another attempt would only repeat, unless one is asked for."""
+        status = self.folder.status()
+        if status == "not_run":
+            return not limit_lifted(self.folder.read_summary(), self.experiment)
+        return status in FINAL
 
 
 def plan(experiment: Experiment) -> Plan:
@@ -95,8 +108,8 @@ def execute(planned: Plan, hydra_config: str) -> str:
 def _execute_held(planned: Plan, hydra_config: str) -> str:
     experiment, folder = planned.experiment, planned.folder
     status = folder.status()
-    if status in FINAL and not experiment.force and not _stale(planned):
-        _join_study(planned)
+    if planned.stands() and not experiment.force and not _stale(planned):
+        join_study(planned)
         print(f"{folder.run_id}: already {status}; force=true runs it again", file=sys.stderr)
         return status
     if experiment.force or status in FINAL:
@@ -105,16 +118,30 @@ def _execute_held(planned: Plan, hydra_config: str) -> str:
     if checkpoint is None:
         folder.clear()
     torch.set_num_threads(experiment.trainer.cpu_threads)
+    if planned.device == "cuda":
+        claim_gpu(give_up=stopping.asked)
+        if stopping.asked():
+            return "not started"
+    from spectra_exp.training.callbacks.wandb_run import wandb_run
+
     with _logging_to(folder.log):
         first = _describe_run(planned, hydra_config, checkpoint)
         started = datetime.now().astimezone().isoformat(timespec="seconds")
         summary = _summary_head(planned, first, started)
         console = Console(stderr=True)
-        shown = console if experiment.logger.progress and console.is_terminal else None
+        # Under a launch's live table a run has no bar of its own.
+        shown = console if experiment.logger.progress and console.is_terminal and QUIET not in os.environ else None
         try:
-            _train(planned, checkpoint, summary, shown)
+            with (
+                wandb_run(experiment, folder, summary, resumed=checkpoint is not None) as callbacks,
+                within_memory(memory_allowed_mb(experiment), planned.device),
+            ):
+                _train(planned, checkpoint, summary, shown, callbacks)
         except Diverged as error:
             summary |= {"status": "diverged", "error": str(error)}
+        except NotRun as error:
+            limit = {"limit_kind": error.kind, "limit_allowed": error.allowed}
+            summary |= {"status": "not_run", "error": str(error)} | limit
         except SpectraError as error:
             summary |= {"status": "failed", "error": str(error)}
         except (Exception, KeyboardInterrupt) as error:
@@ -125,14 +152,25 @@ def _execute_held(planned: Plan, hydra_config: str) -> str:
             summary |= {"status": "stopped" if stopped else "failed", "error": f"{type(error).__name__}: {text}"}
         summary["finished"] = datetime.now().astimezone().isoformat(timespec="seconds")
         write_json(folder.summary, summary)
-        if summary["error"]:
-            print(f"error: {folder.run_id}: {summary['status']}: {summary['error']}", file=sys.stderr)
+        if summary["error"] and QUIET not in os.environ:
+            status = summary["status"].replace("_", " ")
+            print(f"error: {folder.run_id}: {status}: {summary['error']}", file=sys.stderr)
         elif shown is not None and summary["status"] == "completed":
             shown.print(closing_table(summary))
     return summary["status"]
 
 
-def _train(planned: Plan, checkpoint: Path | None, summary: dict[str, Any], console: Console | None) -> None:
+def mark_failed(planned: Plan, error: str) -> None:
+    """Note in the summary that the run failed without having been able to say so itself; its checkpoints stay."""
+    now = datetime.now().astimezone().isoformat(timespec="seconds")
+    with planned.folder.hold():
+        head = _summary_head(planned, {"code_version": code_version()}, now)
+        write_json(planned.folder.summary, head | {"status": "failed", "error": error, "finished": now})
+
+
+def _train(
+    planned: Plan, checkpoint: Path | None, summary: dict[str, Any], console: Console | None, callbacks: list[Any]
+) -> None:
     """Train and fill the summary with whatever is known, also when training raises."""
     from transformers.utils import logging as transformers_logging
 
@@ -140,10 +178,13 @@ def _train(planned: Plan, checkpoint: Path | None, summary: dict[str, Any], cons
 
     transformers_logging.disable_progress_bar()
     session = Session(planned.experiment, planned.corpus, planned.folder, planned.device, console)
+    for callback in callbacks:
+        session.trainer.add_callback(callback)
     summary["parameters"] = {"total": session.size.total, "active": session.size.active}
     summary["flops_per_token"] = session.size.flops_per_token
     summary["fingerprints"]["initial_weights"] = digest(session.initial_weights, 32)
     summary["initial_weights"] = session.initial_weights
+    log.info("training begins: %d parameters, %d active", session.size.total, session.size.active)
     try:
         result = session.run(checkpoint)
     finally:
@@ -169,7 +210,7 @@ def _train(planned: Plan, checkpoint: Path | None, summary: dict[str, Any], cons
     }
 
 
-def _join_study(planned: Plan) -> None:
+def join_study(planned: Plan) -> None:
     """Note in a finished run's summary that another study asked for it too."""
     study, summary = planned.experiment.study, planned.folder.read_summary()
     if study and study not in summary["studies"]:
@@ -208,6 +249,8 @@ def _plain(experiment: Experiment) -> dict[str, Any]:
 
 def _summary_head(planned: Plan, first: dict[str, Any], started: str) -> dict[str, Any]:
     experiment, corpus = planned.experiment, planned.corpus
+    # The set behind the summary's figures.
+    scored = corpus.final or corpus
     groups = ("router", "osr", "selection", "temperature", "baseline", "ablation", "model", "data")
     return {
         "schema": SCHEMA,
@@ -234,10 +277,10 @@ def _summary_head(planned: Plan, first: dict[str, Any], started: str) -> dict[st
         "timings": {},
         "fingerprints": {
             "data": corpus.fingerprint,
-            "evaluation": corpus.evaluation_fingerprint,
+            "evaluation": scored.evaluation_fingerprint,
             "code": first["code_version"],
         },
-        "unigram_loss": corpus.eval_unigram_cross_entropy,
+        "unigram_loss": scored.eval_unigram_cross_entropy,
         "started": started,
     }
 

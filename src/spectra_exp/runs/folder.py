@@ -14,6 +14,7 @@ from spectra_exp.errors import SpectraError
 from spectra_exp.runs.atomic import TEMPORARY_GLOB
 from spectra_exp.runs.checkpoints import CheckpointStore
 from spectra_exp.runs.lock import HOLDER_NAME, LOCK_NAME, RunLock, holder_alive
+from spectra_exp.runs.progress import NAME as PROGRESS_NAME
 from spectra_exp.runs.summary import read_summary
 
 log = logging.getLogger(__name__)
@@ -33,6 +34,7 @@ class RunFolder:
         self.routing = self.path / "routing"
         self.summary = self.path / "summary.json"
         self.log = self.path / "train.log"
+        self.wandb = self.path / "wandb"
         self._store = CheckpointStore(self.path / "checkpoints")
 
     @contextmanager
@@ -95,11 +97,15 @@ class RunFolder:
         The checkpoints go first: a kill in between then leaves a run that starts over, never one that goes
         on from what was to be forgotten.
         """
-        for folder in (self.checkpoints_folder, self.routing):
+        for folder in (self.checkpoints_folder, self.routing, self.wandb):
             if folder.exists():
                 shutil.rmtree(folder)
-        for file in (self.summary, self.history, self.environment):
+        for file in (self.summary, self.history, self.environment, self.path / PROGRESS_NAME):
             file.unlink(missing_ok=True)
+
+    def left_held(self) -> bool:
+        """Whether a process died while it held this folder."""
+        return (self.path / HOLDER_NAME).exists() and not holder_alive(self.path)
 
     def _content(self) -> list[Path]:
         return [path for path in self.path.iterdir() if path.name not in (LOCK_NAME, HOLDER_NAME)]

@@ -9,6 +9,7 @@ from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 
+import psutil
 from filelock import FileLock, Timeout
 
 from spectra_exp.errors import RunInUse
@@ -84,12 +85,12 @@ def holder_alive(folder: str | os.PathLike[str]) -> bool:
     if holder["host"] != socket.gethostname():
         return True
     try:
-        os.kill(holder["pid"], 0)
-    except ProcessLookupError:
+        # A killed child that nobody has waited for is still listed.
+        return psutil.Process(holder["pid"]).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
         return False
-    except PermissionError:
+    except psutil.AccessDenied:
         return True
-    return True
 
 
 def _this_process() -> dict[str, int | str]:

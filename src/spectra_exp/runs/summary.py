@@ -11,7 +11,7 @@ from typing import Any
 from spectra_exp.errors import SpectraError
 
 SCHEMA = 1
-STATUSES = ("completed", "failed", "diverged", "stopped", "running")
+STATUSES = ("completed", "failed", "diverged", "stopped", "running", "not_run")
 
 _TEXT = (
     "run_id", "cell_id", "name", "label", "router", "osr", "selection", "temperature", "baseline", "ablation",

@@ -121,7 +121,11 @@ class Recorder:
         if not steady:
             return {}
         median = statistics.median(steady)
-        return {"step_time_ms": 1000 * median, "tokens_per_second": tokens_per_second(tokens_per_step, median)}
+        return {
+            "step_time_ms": 1000 * median,
+            "tokens_per_second": tokens_per_second(tokens_per_step, median),
+            "session_steps": len(self.step_seconds),
+        }
 
     def save_state(self, folder: Path) -> None:
         """Write what a resumed run needs into a checkpoint being staged, and the history beside it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,9 +25,11 @@ from spectra_exp.runs.fingerprints import weights_hash
 from spectra_exp.runs.folder import RunFolder
 from spectra_exp.runs.snapshots import load_snapshot, save_snapshot, snapshot_paths
 from spectra_exp.training.build import build_model
+from spectra_exp.training.callbacks.budget import TimeBudget
 from spectra_exp.training.callbacks.cadence import Cadence, fraction_steps
 from spectra_exp.training.callbacks.clock import Clock
 from spectra_exp.training.callbacks.progress import ProgressBar
+from spectra_exp.training.callbacks.progress_file import ProgressFile
 from spectra_exp.training.callbacks.signals import StopOnSignal
 from spectra_exp.training.callbacks.steps import Steps
 from spectra_exp.training.evaluation import Evaluation, Evaluator
@@ -34,7 +37,11 @@ from spectra_exp.training.guard import check_losses
 from spectra_exp.training.recorder import Recorder
 from spectra_exp.training.trainer import RoutingTrainer
 
-VALIDATION, VALIDATION_TRAINING_RULE, CHANCE = "validation", "validation_training_rule", "chance"
+log = logging.getLogger(__name__)
+
+# Splits of the history: what the evaluations during training score, and the larger set at the end where there is one.
+VALIDATION, FINAL, CHANCE = "validation", "final", "chance"
+TRAINING_RULE = "_training_rule"
 
 
 @dataclass
@@ -68,20 +75,27 @@ class Session:
             corpus, seed=experiment.seed, examples_needed=self.max_steps * trainer.batch_size * trainer.accumulation
         )
         self.recorder = Recorder(folder, self.max_steps, trainer.log_every)
-        self.evaluator = Evaluator(
-            corpus,
-            trainer.evaluation_batch_size,
-            experiment.data.probe_tokens,
-            torch.device(device),
-            trainer.precision == "bf16",
-            experiment.data.cross_document,
-        )
+        self.evaluator = self._evaluator(corpus)
+        self.final_evaluator = self._evaluator(corpus.final) if corpus.final else None
+        if corpus.final:
+            warn_of_short_set(corpus.final, experiment.data.final_evaluation_tokens)
         self.bar = None
         if console is not None:
             title = f"{experiment.router.name} s{experiment.seed}"
             self.bar = ProgressBar(console, title, self.recorder, self.tokens_per_step)
         self.trainer = self._make_trainer()
         self.wall_s = 0.0
+
+    def _evaluator(self, corpus: Corpus) -> Evaluator:
+        trainer, data = self.experiment.trainer, self.experiment.data
+        return Evaluator(
+            corpus,
+            trainer.evaluation_batch_size,
+            data.probe_tokens,
+            torch.device(self.device),
+            trainer.precision == "bf16",
+            data.cross_document,
+        )
 
     def _make_trainer(self) -> RoutingTrainer:
         steps = Steps(self.experiment)
@@ -90,6 +104,8 @@ class Session:
             steps,
             Cadence(self.experiment.trainer, self.evaluate),
             *([self.bar] if self.bar else []),
+            ProgressFile(self.recorder),
+            *([TimeBudget(budget)] if (budget := self.experiment.trainer.time_budget_s) else []),
             StopOnSignal(),
         ]
         trainer = RoutingTrainer(
@@ -138,25 +154,34 @@ class Session:
             history.add(step, fraction, split, evaluation.table.rows())
 
     def _finish(self) -> Result:
-        """The last evaluation with floors, the training rule where it differs, stability, causality."""
+        """The last evaluation with floors, the training rule where it differs, stability, causality.
+
+        Snapshots, and with them stability, are of the usual set; the other figures of the larger one if there is one.
+        """
         final = self.evaluate(self.max_steps)
+        evaluator, split = self.evaluator, VALIDATION
+        if self.final_evaluator is not None:
+            evaluator, split = self.final_evaluator, FINAL
+            final = evaluator.run(self.model)
+            self._write_rows(self.max_steps, split, final)
         result = Result("completed", self.max_steps, final.all())
         if final.statistics:
             table, floors = final.table, compute_floors(final.statistics)
             snapshots = self._fraction_snapshots()
             if len(snapshots) > 1:
-                table = table.merged(compute_stability(snapshots))
+                stability = compute_stability(snapshots)
+                self.recorder.history.add(self.max_steps, 1.0, VALIDATION, stability.rows())
+                table = table.merged(stability)
                 floors = floors.merged(compute_stability_floors(snapshots))
             result.metrics |= table.all()
             result.metrics_by_layer = table.by_layer()
             result.floors = floors_by_metric(floors.all() | table.all())
-            self.recorder.history.add(self.max_steps, 1.0, VALIDATION, table.rows())
             self.recorder.history.add(self.max_steps, 1.0, CHANCE, floors.rows())
         if rules_differ(self.model):
-            training = self.evaluator.run(self.model, training_rule=True)
-            self._write_rows(self.max_steps, VALIDATION_TRAINING_RULE, training)
+            training = evaluator.run(self.model, training_rule=True)
+            self._write_rows(self.max_steps, split + TRAINING_RULE, training)
             result.metrics_training_rule = training.all()
-        result.metrics_by_inference = self._other_inference_rules()
+        result.metrics_by_inference = self._other_inference_rules(evaluator)
         inference, training_rule = (self.evaluator.causality(self.model, rule) for rule in (False, True))
         result.causality = {
             "causal": inference.causal,
@@ -166,7 +191,7 @@ class Session:
         }
         return result
 
-    def _other_inference_rules(self) -> dict[str, dict[str, float]]:
+    def _other_inference_rules(self, evaluator: Evaluator) -> dict[str, dict[str, float]]:
         """What SPECTRA's other rules of inference would score with these weights; it needs no training."""
         osr, found = self.model.settings.osr, {}
         if isinstance(osr, NoOsr) or osr.solver != "sinkhorn":
@@ -177,7 +202,7 @@ class Session:
                 if rule != configured:
                     # Every router reads the one object.
                     osr.sinkhorn_inference = rule
-                    found[rule] = self.evaluator.run(self.model).all()
+                    found[rule] = evaluator.run(self.model).all()
         finally:
             osr.sinkhorn_inference = configured
         return found
@@ -186,6 +211,17 @@ class Session:
         paths = snapshot_paths(self.folder.routing)
         steps = sorted(set(fraction_steps(self.max_steps)))
         return [load_snapshot(paths[step]) for step in steps if step in paths]
+
+
+def warn_of_short_set(final: Corpus, wanted: int) -> None:
+    """Log a warning when the validation split could not fill the final evaluation's set of `wanted` tokens."""
+    if len(final.eval_blocks) < wanted // final.sequence_length:
+        log.warning(
+            "data.final_evaluation_tokens=%d is more than the validation split has: the final figures are over all "
+            "of its %d tokens in whole blocks",
+            wanted,
+            final.eval_blocks.size,
+        )
 
 
 def floors_by_metric(values: dict[str, float]) -> dict[str, float]:

@@ -43,7 +43,8 @@ def training_arguments(experiment: Experiment, folder: RunFolder, device: str) -
         logging_nan_inf_filter=False,
         save_strategy="no",
         eval_strategy="no",
-        report_to=[] if experiment.logger.name == "none" else [experiment.logger.name],
+        # W&B has a callback of our own.
+        report_to=["tensorboard"] if experiment.logger.name == "tensorboard" else [],
         disable_tqdm=True,
         remove_unused_columns=False,
         log_level="error",

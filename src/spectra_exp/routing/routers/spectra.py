@@ -216,7 +216,8 @@ class SpectraRouter(Router):
         if self.osr.potentials != "hard" or self.osr.solver != "sinkhorn":
             return
         error_E = (counts_E / counts_E.mean().clamp(min=1e-9) - 1).clamp(-1, 1)
-        g = self.hard_potentials_E - self.osr.potential_rate * learning_rate_scale * error_E
+        rate = self.osr.potential_rate * learning_rate_scale**self.osr.potential_decay
+        g = self.hard_potentials_E - rate * error_E
         self.hard_potentials_E.copy_(g - g.mean())
 
     def flops_per_token(self) -> float:

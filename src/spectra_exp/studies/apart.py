@@ -1,0 +1,176 @@
+"""Launchers whose jobs have no part in the terminal (submitit, SLURM, Ray): what they miss is done here."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import shutil
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from spectra_exp import stopping
+from spectra_exp.config.compose import load_experiment
+from spectra_exp.errors import ConfigError
+from spectra_exp.runs.execute import QUIET, plan
+from spectra_exp.runs.folder import RunFolder
+from spectra_exp.studies.engine import Broken, Engine
+
+POLL_S = 0.2
+# Between two jobs of one worker no worker shows for a moment.
+PAUSE_S = 2.0
+NOT_STARTED = "not started"
+
+
+class Apart(Engine):
+    """Calls the launcher from threads, so that this one can tell of each run's end and of being asked to stop."""
+
+    def launch(self, jobs: list[list[str]]) -> list[Any]:
+        """As Engine.launch; says of each run where it is and what it failed of, as soon as it ends."""
+        from spectra_exp.studies.launch import tell_to_stop
+
+        first, self.launched = self.launched, self.launched + len(jobs)
+        calls = self.split(jobs)
+        starts = itertools.accumulate([first, *map(len, calls)])
+        waiting = list(zip(range(len(calls)), calls, starts, strict=False))[::-1]
+        ends: list[list[Any] | BaseException] = [[NOT_STARTED] * len(call) for call in calls]
+        threads = [
+            threading.Thread(target=self._work, args=(waiting, ends), daemon=True)
+            for _ in range(min(self.jobs_at_once, len(calls)))
+        ]
+        herald, told = Herald(jobs), False
+        for thread in threads:
+            thread.start()
+        while any(thread.is_alive() for thread in threads):
+            time.sleep(POLL_S)
+            herald.tell()
+            if stopping.asked() and not told:
+                # Also for workers that could not take the signal yet.
+                tell_to_stop()
+                told = True
+                if self.leaves():
+                    break
+        herald.tell()
+        errors = [end for end in ends if isinstance(end, BaseException)]
+        for error in sorted(errors, key=lambda e: isinstance(e, Broken)):
+            raise error
+        return [status for end in ends for status in end]
+
+    def split(self, jobs: list[list[str]]) -> list[list[list[str]]]:
+        """The jobs of each call of the launcher."""
+        return [jobs]
+
+    def leaves(self) -> bool:
+        """Whether this process ends before its jobs when it is asked to stop."""
+        return False
+
+    def _work(self, waiting: list[tuple[int, list[list[str]], int]], ends: list[list[Any] | BaseException]) -> None:
+        """Make one call after another until none waits or a stop was asked for."""
+        self.enter_thread()
+        while waiting and not stopping.asked():
+            try:
+                index, jobs, first = waiting.pop()
+            except IndexError:
+                # Another thread took the last.
+                return
+            try:
+                ends[index] = self.call(jobs, first)
+            except BaseException as error:
+                # For the thread that waits, which raises it.
+                ends[index] = error
+
+    def enter_thread(self) -> None:
+        """What a thread does before its first call."""
+
+
+class Submitit(Apart):
+    """A process of its own for each job, launch.jobs at once; one that dies takes no other down."""
+
+    def split(self, jobs: list[list[str]]) -> list[list[list[str]]]:
+        return [[job] for job in jobs]
+
+    def enter_thread(self) -> None:
+        # Inherited by the job's process until it can note them, and by the one between, which would kill the job.
+        signal.pthread_sigmask(signal.SIG_BLOCK, stopping.SIGNALS)
+
+
+class Slurm(Apart):
+    """One array of jobs in the queue, which goes on without this process."""
+
+    def __post_init__(self) -> None:
+        if shutil.which("srun") is None:
+            problem = "'slurm' was given, but this machine has no command srun"
+            raise ConfigError("launch", problem, "launch it on a machine of the cluster, or give launch=submitit")
+
+    def leaves(self) -> bool:
+        print("the jobs stay in the queue (scancel ends them)", file=sys.stderr)
+        return True
+
+
+class Ray(Apart):
+    """Tasks of a Ray that lives as long as this process."""
+
+    def launch(self, jobs: list[list[str]]) -> list[Any]:
+        """As Apart.launch; when a worker died, the others finish first."""
+        import ray
+
+        if not ray.is_initialized():
+            with own_signals():
+                ray.init(**OmegaConf.to_container(self.launcher.ray_cfg.init, resolve=True))
+        try:
+            return super().launch(jobs)
+        except Broken:
+            since = time.monotonic()
+            while time.monotonic() - since < PAUSE_S:
+                if stopping.workers():
+                    since = time.monotonic()
+                time.sleep(POLL_S)
+            raise
+
+
+@contextmanager
+def own_signals() -> Iterator[None]:
+    """A block after which the signals are handled as before it: Ray takes SIGTERM for itself."""
+    before = {s: signal.getsignal(s) for s in stopping.SIGNALS}
+    yield
+    for s, handler in before.items():
+        signal.signal(s, handler)
+
+
+APART = {"submitit_local": Submitit, "submitit_slurm": Slurm, "ray": Ray}
+
+
+class Herald:
+    """Prints the folder of each run that ended since the launch, and the error of each that failed."""
+
+    def __init__(self, jobs: list[list[str]]):
+        self._open: dict[RunFolder, int | None] = {}
+        for job in jobs:
+            folder = plan(load_experiment(job)).folder
+            self._open[folder] = _written(folder)
+
+    def tell(self) -> None:
+        """Tell of the runs that ended since the last call."""
+        for folder, before in list(self._open.items()):
+            if _written(folder) in (None, before):
+                continue
+            del self._open[folder]
+            summary = folder.read_summary()
+            if summary["error"] and QUIET not in os.environ:
+                status = summary["status"].replace("_", " ")
+                print(f"error: {folder.run_id}: {status}: {summary['error']}", file=sys.stderr)
+            print(folder.path, flush=True)
+
+
+def _written(folder: RunFolder) -> int | None:
+    """When the run's summary was written, in ns; None while there is none."""
+    try:
+        return folder.summary.stat().st_mtime_ns
+    except FileNotFoundError:
+        return None

@@ -1,0 +1,65 @@
+"""`python train.py -m ...` and `python train.py sweeps=NAME ...`: check all, write down what is expected, run it."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from spectra_exp import stopping
+from spectra_exp.config.compose import load_experiment
+from spectra_exp.config.typed import expand_jobs
+from spectra_exp.data.sources import check_data
+from spectra_exp.studies.definition import Study, load_study
+from spectra_exp.studies.engine import make_engine
+from spectra_exp.studies.expand import study_jobs
+from spectra_exp.studies.job import check_twice, make_jobs
+from spectra_exp.studies.launch import explain_waiting, run_jobs
+from spectra_exp.studies.ledger import write_launch
+from spectra_exp.studies.view import LiveView
+
+# Ends that leave nothing to do.
+GOOD_ENDS = ("completed", "not_run")
+
+
+def launch_multirun(typed: list[str], task: Callable[..., Any]) -> int:
+    """Every combination of the typed values; returns the exit status. Raises ConfigError before any job starts."""
+    lines = expand_jobs(typed, multirun=True)
+    check_twice(lines)
+    return _launch(lines, typed, task, None)
+
+
+def launch_study(choice: str, typed: list[str], task: Callable[..., Any]) -> int:
+    """The study that `choice` (sweeps=NAME) names, sliced and changed by what was typed; returns the exit status."""
+    kind, _, name = choice.partition("=")
+    study = load_study(name, kind)
+    return _launch(study_jobs(study, typed), typed, task, study)
+
+
+def _launch(lines: list[list[str]], typed: list[str], task: Callable[..., Any], study: Study | None) -> int:
+    from spectra_exp.cli import make_outputs
+
+    engine = make_engine(typed, task)
+    experiments = [load_experiment(line) for line in lines]
+    for experiment in experiments:
+        check_data(experiment.data)
+    for outputs in {experiment.outputs for experiment in experiments}:
+        make_outputs(Path(outputs))
+    # Content is hashed and tokenised once, and a bad file is found before the first job.
+    jobs = make_jobs(lines)
+    if study is not None:
+        write_launch(study, typed, jobs)
+    with stopping.launching(), LiveView(jobs, study.name if study else "multirun"):
+        ends = run_jobs(jobs, engine)
+    for reason in explain_waiting(jobs):
+        print(f"error: {reason}", file=sys.stderr)
+    print(f"{len(jobs)} runs: {_in_words(ends)}", file=sys.stderr)
+    if stopping.asked():
+        raise KeyboardInterrupt
+    return 0 if set(ends) <= set(GOOD_ENDS) else 1
+
+
+def _in_words(ends: Counter[str]) -> str:
+    return ", ".join(f"{count} {end.replace('_', ' ')}" for end, count in ends.most_common())

@@ -1,0 +1,92 @@
+"""The jobs that a study and what was typed beside it stand for."""
+
+from __future__ import annotations
+
+from itertools import product
+
+import yaml
+
+from spectra_exp.config.typed import typed_lists
+from spectra_exp.errors import ConfigError
+from spectra_exp.studies.definition import Block, Study
+
+
+def study_jobs(study: Study, typed: list[str]) -> list[list[str]]:
+    """One list of overrides a job, seeds innermost.
+
+    A typed key that the study varies picks those of its values; values that it does not have take the place of its
+    own. A key that some of its blocks set is replaced in those alone; any other key holds for every job. Raises
+    ConfigError when nothing is left.
+    """
+    given = typed_lists(typed)
+    given.setdefault("seed", typed_lists([f"seed={study.seeds}"])["seed"])
+    given.setdefault("study", [f"study={study.name}"])
+    varied = {key for block in study.blocks for key in block.axes()}
+    picked = {key for key in given if key in varied and _matches(study, key, given[key])}
+    found = [job for block in study.blocks for job in _block_jobs(study, block, given, varied, picked)]
+    jobs = [list(job) for job in dict.fromkeys(tuple(job) for job in found)]
+    if not jobs:
+        raise ConfigError(study.choice, "no run is left of what was typed", _varied_values(study))
+    return jobs
+
+
+def _block_jobs(
+    study: Study, block: Block, given: dict[str, list[str]], varied: set[str], picked: set[str]
+) -> list[list[str]]:
+    set_elsewhere = {key for other in study.blocks for key in other.settings}
+    axes = block.axes()
+    if any(key not in axes for key in picked):
+        return []
+    jobs = []
+    for cell in block.cells():
+        if any(not _among(cell[key], given[key]) for key in picked):
+            continue
+        free = {
+            key: values
+            for key, values in given.items()
+            if key not in picked
+            and (key in axes or key in block.settings or key not in varied | set_elsewhere)
+        }
+        kept = [f"{key}={value}" for key, value in cell.items() if key not in free]
+        for chosen in product(*free.values()):
+            assigned = dict(zip(free, chosen, strict=True))
+            if all(_holds(key, value, cell, assigned) for key, value in block.only.items()):
+                jobs.append(_ordered(assigned, kept))
+    return jobs
+
+
+def _ordered(assigned: dict[str, str], kept: list[str]) -> list[str]:
+    """The study first and the seed last, so that a reader finds them."""
+    middle = [line for key, line in assigned.items() if key not in ("study", "seed")]
+    return [assigned["study"], *kept, *middle, assigned["seed"]]
+
+
+def _holds(key: str, value: str, cell: dict[str, str], assigned: dict[str, str]) -> bool:
+    found = assigned[key].partition("=")[2] if key in assigned else cell.get(key)
+    return found is not None and _plain(found) == _plain(value)
+
+
+def _matches(study: Study, key: str, lines: list[str]) -> bool:
+    """Whether the study itself has one of the typed values."""
+    return any(_among(value, lines) for block in study.blocks for value in block.axes().get(key, []))
+
+
+def _among(value: str, lines: list[str]) -> bool:
+    return any(_plain(line.partition("=")[2]) == _plain(value) for line in lines)
+
+
+def _plain(text: str) -> object:
+    """What a typed value means: 0.10 is 0.1."""
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        return text
+    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else value
+
+
+def _varied_values(study: Study) -> str:
+    values: dict[str, list[str]] = {}
+    for block in study.blocks:
+        for key, own in block.axes().items():
+            values[key] = list(dict.fromkeys([*values.get(key, []), *own]))
+    return "it varies " + "; ".join(f"{key}={','.join(own)}" for key, own in values.items())

@@ -1,0 +1,133 @@
+"""Runs the jobs of a launch until each has an end: what waits, what crashes and what others hold included."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from spectra_exp import stopping
+from spectra_exp.errors import ConfigError, NotYet
+from spectra_exp.runs.execute import join_study, mark_failed
+from spectra_exp.studies.engine import Broken
+from spectra_exp.studies.job import Job
+from spectra_exp.studies.room import make_room
+
+# How often a run that another process holds is looked at.
+POLL_S = 1.0
+# Names the file whose existence tells workers that no further job is to start.
+STOP_FILE = "SPECTRA_STOP_FILE"
+CRASHED = "the worker process died (killed by the system, perhaps for want of memory)"
+
+
+class Launches(Protocol):
+    """What runs a batch of jobs."""
+
+    def launch(self, jobs: list[list[str]]) -> list[Any]:
+        """The status that each job's task returned. Raises Broken when a worker process died."""
+
+
+def run_jobs(jobs: Sequence[Job], engine: Launches) -> Counter[str]:
+    """Run what is missing; returns how many jobs came to each end.
+
+    Ends: completed, diverged, not_run, failed, stopped, waiting (for runs that never finished), not started.
+    """
+    make_room(jobs)
+    options = jobs[0].experiment.launch
+    stop_file = Path(jobs[0].experiment.outputs) / "launch" / f"{os.getpid()}-{time.time_ns()}.stop"
+    os.environ[STOP_FILE] = str(stop_file)
+    told = False
+    try:
+        while not stopping.asked() and not stop_file.exists():
+            open_jobs = [job for job in jobs if job.ended is None]
+            _settle(open_jobs)
+            open_jobs = [job for job in open_jobs if job.ended is None and job.planned is not None]
+            ready = [job for job in open_jobs if not job.held()]
+            if ready:
+                _run_batch(_next_batch(ready), engine, options.retries)
+            elif open_jobs:
+                if not told:
+                    print(f"waiting for {len(open_jobs)} runs that another process makes", file=sys.stderr)
+                    told = True
+                time.sleep(POLL_S)
+            else:
+                break
+    finally:
+        os.environ.pop(STOP_FILE, None)
+        stop_file.unlink(missing_ok=True)
+    return _ends(jobs)
+
+
+def _settle(jobs: Sequence[Job]) -> None:
+    """Note the ends of runs that finished, and find out what waiting jobs have become."""
+    for job in jobs:
+        if job.planned is None:
+            job.make_plan()
+        if job.finished():
+            join_study(job.planned)
+            job.ended = job.planned.folder.status()
+
+
+def _next_batch(ready: list[Job]) -> list[Job]:
+    """All that did not crash; then those that did, each alone, so that it takes no other down."""
+    calm = [job for job in ready if not job.crashes]
+    return calm or ready[:1]
+
+
+def _run_batch(batch: list[Job], engine: Launches, retries: int) -> None:
+    started = time.time()
+    try:
+        statuses = engine.launch([job.overrides for job in batch])
+    except Broken as error:
+        print(f"error: {error}", file=sys.stderr)
+        _after_crash(batch, started, retries)
+        return
+    for job, status in zip(batch, statuses, strict=True):
+        # Held elsewhere: it is looked at again. Not started: the loop ends.
+        if status not in ("in use", "not started"):
+            job.attempts += 1
+            job.ended = status
+
+
+def _after_crash(batch: list[Job], started: float, retries: int) -> None:
+    """Tell the jobs that ended from those in progress when a worker died; one that crashes alone has failed."""
+    alone = len(batch) == 1
+    for job in batch:
+        folder = job.planned.folder
+        if folder.summary.exists() and folder.summary.stat().st_mtime >= started:
+            job.attempts, job.ended = job.attempts + 1, folder.status()
+    left = [job for job in batch if job.ended is None]
+    # A worker that died before it held a run leaves no trace: then any of them may have been its.
+    for job in [job for job in left if job.planned.folder.left_held()] or [job for job in left if not job.held()]:
+        job.crashes += 1
+        if alone and job.crashes > 1 + retries:
+            mark_failed(job.planned, CRASHED)
+            print(f"error: {job.run_id}: failed: {CRASHED}", file=sys.stderr)
+            job.ended = "failed"
+
+
+def _ends(jobs: Sequence[Job]) -> Counter[str]:
+    return Counter(job.ended or ("waiting" if job.planned is None else "not started") for job in jobs)
+
+
+def explain_waiting(jobs: Sequence[Job]) -> list[NotYet | ConfigError]:
+    """Why each job that never became a run did not."""
+    return [job.waits for job in jobs if job.planned is None and job.waits is not None]
+
+
+def told_to_stop() -> bool:
+    """Whether this launch starts no further job, since one failed under launch.on_failure=stop."""
+    path = os.environ.get(STOP_FILE)
+    return path is not None and Path(path).exists()
+
+
+def tell_to_stop() -> None:
+    """Let no further job of this launch start."""
+    path = os.environ.get(STOP_FILE)
+    if path is not None:
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        Path(path).touch()

@@ -1,0 +1,97 @@
+"""What was launched: one file a study and set of runs, so that its state can be told without composing anything."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from spectra_exp.config.identity import digest
+from spectra_exp.errors import SpectraError
+from spectra_exp.runs.atomic import write_json
+from spectra_exp.studies.definition import Study
+from spectra_exp.studies.job import Job
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class Expected:
+    """One run that a launch asked for; ids are None while they depend on other runs.
+
+    `also`: the lines of overrides, beside `overrides`, that are the same run.
+    """
+
+    run_id: str | None
+    cell_id: str | None
+    seed: int
+    overrides: list[str]
+    also: list[list[str]]
+
+
+@dataclass(frozen=True)
+class Launch:
+    """A study as it was launched. `typed`: what was given beside its name; `launched`: when, last."""
+
+    study: str
+    typed: list[str]
+    command: str
+    launched: str
+    runs: list[Expected]
+
+
+def write_launch(study: Study, typed: list[str], jobs: Sequence[Job]) -> Path:
+    """Write down what a launch expects; the same set of runs is the same file."""
+    runs = [
+        {
+            "run_id": job.run_id,
+            "cell_id": job.planned.identity.cell_id if job.planned else None,
+            "seed": job.experiment.seed,
+            "overrides": job.overrides,
+            "also": job.also,
+        }
+        for job in jobs
+    ]
+    kept = [o for o in typed if not o.startswith(("launch", "hydra", "force", "refresh"))]
+    content: dict[str, Any] = {
+        "schema": SCHEMA,
+        "study": study.name,
+        "typed": kept,
+        "command": shlex.join(["python", "train.py", study.choice, *typed]),
+        "launched": datetime.now().astimezone().isoformat(timespec="seconds"),
+        "runs": runs,
+    }
+    outputs = Path(jobs[0].experiment.outputs)
+    path = outputs / "studies" / f"{study.name}-{digest([run['overrides'] for run in runs])}.json"
+    write_json(path, content)
+    return path
+
+
+def read_launches(outputs: Path) -> tuple[list[Launch], dict[str, str]]:
+    """What was launched, oldest first, and why each file that cannot be used is left out."""
+    launches, skipped = [], {}
+    for path in sorted((outputs / "studies").glob("*.json")):
+        try:
+            launches.append(read_launch(path))
+        except SpectraError as error:
+            skipped[path.name] = str(error)
+    return sorted(launches, key=lambda launch: launch.launched), skipped
+
+
+def read_launch(path: Path) -> Launch:
+    """The launch that a file holds. Raises SpectraError with the reason when it cannot be used."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if content["schema"] != SCHEMA:
+            raise SpectraError(f"{path}: schema {content['schema']} is not the schema {SCHEMA} that this code reads")
+        runs = [
+            Expected(run["run_id"], run["cell_id"], int(run["seed"]), list(run["overrides"]), list(run["also"]))
+            for run in content["runs"]
+        ]
+        return Launch(content["study"], content["typed"], content["command"], content["launched"], runs)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise SpectraError(f"{path}: not a study's launch ({type(error).__name__}: {error})") from error

@@ -1,0 +1,57 @@
+"""Whether the jobs of a launch fit side by side on this machine: GPUs, cores, threads."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+
+from spectra_exp.errors import ConfigError
+from spectra_exp.runs.devices import Gpu, hand_on, visible_gpus
+from spectra_exp.studies.job import Job
+
+# What the libraries of linear algebra read when they load.
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+
+_warned = False
+
+
+def make_room(jobs: Sequence[Job]) -> None:
+    """Set threads and GPUs for the workers of a launch.
+
+    Raises ConfigError for more jobs at once than GPUs; warns, once, of more threads than cores.
+    """
+    threads = {job.experiment.trainer.cpu_threads for job in jobs}
+    for name in THREAD_VARIABLES:
+        # Where the jobs differ, each sets its own in torch.
+        os.environ[name] = str(threads.copy().pop() if len(threads) == 1 else 1)
+    if jobs[0].experiment.choices["launch"] == "slurm":
+        # The cluster gives each job its cores and GPUs.
+        return
+    on_gpu = any(job.planned is not None and job.planned.device == "cuda" for job in jobs)
+    gpus = visible_gpus() if on_gpu else []
+    hand_on(gpus)
+    at_once = jobs[0].experiment.launch.jobs
+    if on_gpu:
+        check_gpus(at_once, gpus)
+    else:
+        warn_of_cores(at_once * max(threads))
+
+
+def check_gpus(at_once: int, gpus: Sequence[Gpu]) -> None:
+    """Raise ConfigError for more jobs at once than GPUs, of which each takes one."""
+    if at_once > len(gpus):
+        fix = f"give launch.jobs={len(gpus)}" if gpus else "give trainer.device=cpu"
+        raise ConfigError("launch.jobs", f"{at_once} jobs at once, each with a GPU of its own, of {len(gpus)}", fix)
+
+
+def warn_of_cores(threads: int) -> None:
+    """Warn, once, of more threads than this process has cores."""
+    global _warned
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if threads > cores and not _warned:
+        _warned = True
+        print(
+            f"warning: launch.jobs x trainer.cpu_threads = {threads} threads on {cores} cores slow each other down",
+            file=sys.stderr,
+        )
