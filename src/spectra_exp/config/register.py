@@ -58,9 +58,12 @@ def group_schemas(group: str) -> dict[str, type]:
 
 
 def register() -> None:
-    """Store every schema; calling it again changes nothing."""
+    """Store every schema that is not stored yet."""
     store = ConfigStore.instance()
-    store.store(name="schema", node=schema.RootConfig)
+    if "schema.yaml" not in store.repo:
+        store.store(name="schema", node=schema.RootConfig)
     for group in GROUPS:
+        stored = store.repo.get(group, {})
         for name, node in group_schemas(group).items():
-            store.store(group=group, name=name, node=node)
+            if f"{name}.yaml" not in stored:
+                store.store(group=group, name=name, node=node)

@@ -272,9 +272,10 @@ def initialise(model: SpectraMoeForCausalLM, seed: int) -> None:
     the backbone's `initializer_range`, biases 0, norms 1; routers and experts follow their own rules.
     """
     std = getattr(model.config.backbone, "initializer_range", 0.02)
-    with torch.random.fork_rng(), torch.no_grad():
+    # Models are made on the CPU: torch.manual_seed would seed the GPUs' generators too, which takes far longer.
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
         for name, module in model.named_modules():
-            torch.manual_seed(seed_from(seed, name))
+            torch.default_generator.manual_seed(seed_from(seed, name))
             if isinstance(module, (nn.Linear, nn.Embedding)):
                 nn.init.normal_(module.weight, std=std)
                 if getattr(module, "bias", None) is not None:
@@ -284,7 +285,7 @@ def initialise(model: SpectraMoeForCausalLM, seed: int) -> None:
         # Backwards, so that of layers that share a router the first has the last word, as it has alone.
         for name, module in reversed(list(model.named_modules())):
             if hasattr(module, "reset_parameters") and type(module).__module__.startswith("spectra_exp"):
-                torch.manual_seed(seed_from(seed, name))
+                torch.default_generator.manual_seed(seed_from(seed, name))
                 module.reset_parameters()
 
 

@@ -41,7 +41,7 @@ def environment(seed: int, extra: Mapping[str, Any] | None = None) -> dict[str, 
         "devices": devices(),
         "threads": _threads(),
         "determinism": determinism(),
-        "git": git_state(_PACKAGE_ROOT),
+        "git": _own_git_state(),
         "code_version": code_version(),
         **(extra or {}),
     }
@@ -118,6 +118,13 @@ def determinism() -> dict[str, Any]:
     }
 
 
+@functools.cache
+def _own_git_state() -> dict[str, Any]:
+    """As the process found it, like the code that it runs."""
+    return git_state(_PACKAGE_ROOT)
+
+
+@functools.cache
 def _versions() -> dict[str, str | None]:
     found: dict[str, str | None] = {
         "python": platform.python_version(),

@@ -15,7 +15,7 @@ from spectra_exp.data.sources import check_data
 from spectra_exp.studies.definition import Study, load_study
 from spectra_exp.studies.engine import make_engine
 from spectra_exp.studies.expand import study_jobs
-from spectra_exp.studies.job import check_twice, make_jobs
+from spectra_exp.studies.job import check_twice, planned_jobs
 from spectra_exp.studies.launch import explain_waiting, run_jobs
 from spectra_exp.studies.ledger import write_launch
 from spectra_exp.studies.view import LiveView
@@ -48,7 +48,7 @@ def _launch(lines: list[list[str]], typed: list[str], task: Callable[..., Any], 
     for outputs in {experiment.outputs for experiment in experiments}:
         make_outputs(Path(outputs))
     # Content is hashed and tokenised once, and a bad file is found before the first job.
-    jobs = make_jobs(lines)
+    jobs = planned_jobs(experiments)
     if study is not None:
         write_launch(study, typed, jobs)
     with stopping.launching(), LiveView(jobs, study.name if study else "multirun"):

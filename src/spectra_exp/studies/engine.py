@@ -20,6 +20,7 @@ from spectra_exp.config.compose import explain
 from spectra_exp.config.tree import project_root
 from spectra_exp.config.typed import typed_lists
 from spectra_exp.errors import ConfigError
+from spectra_exp.studies.loader import SharedLoader
 
 # Keys that decide where and how jobs run, the same for all jobs of one launch.
 LAUNCH_KEYS = ("launch", "launch.", "hydra", "outputs")
@@ -80,8 +81,9 @@ def make_engine(typed: list[str], task: Callable[..., Any]) -> Engine:
     try:
         with initialize_config_dir(str(project_root() / "conf"), version_base="1.3"):
             hydra = GlobalHydra.instance().hydra
+            loader = SharedLoader(hydra.config_loader.config_search_path)
             config = hydra.compose_config("config", overrides, RunMode.MULTIRUN, with_log_configuration=False)
-            context = HydraContext(config_loader=hydra.config_loader, callbacks=Callbacks(config))
+            context = HydraContext(config_loader=loader, callbacks=Callbacks(config))
             launcher = Plugins.instance().instantiate_launcher(
                 hydra_context=context, task_function=task, config=config
             )

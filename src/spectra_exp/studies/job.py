@@ -53,7 +53,12 @@ class Job:
 
 def make_jobs(lines: Iterable[list[str]]) -> list[Job]:
     """The jobs of a launch, one a run, each checked. Raises ConfigError for any that cannot run, before any has."""
-    jobs = [Job(line, load_experiment(line)) for line in lines]
+    return planned_jobs([load_experiment(line) for line in lines])
+
+
+def planned_jobs(experiments: Iterable[Experiment]) -> list[Job]:
+    """As make_jobs, of what was composed already."""
+    jobs = [Job(experiment.overrides, experiment) for experiment in experiments]
     for job in jobs:
         job.make_plan()
     distinct: dict[str, Job] = {}

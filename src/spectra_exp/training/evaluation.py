@@ -122,23 +122,43 @@ class Evaluator:
 
     def causality(self, model: SpectraMoeForCausalLM, training_rule: bool) -> Causality:
         """Whether the model sees the future under one rule, measured on held-out tokens."""
+        ids, documents = self._causality_tokens()
+        was_training = model.training
+        model.eval()
+        result = measure_causality(
+            lambda token_ids_BS: self._causality_logits(model, token_ids_BS, documents, training_rule),
+            ids,
+            self.corpus.vocabulary_size,
+        )
+        model.train(was_training)
+        return result
+
+    @torch.no_grad()
+    def rules_agree(self, model: SpectraMoeForCausalLM) -> bool:
+        """Whether the rules of inference and of training give the very same logits for the tokens of `causality`."""
+        ids, documents = self._causality_tokens()
+        was_training = model.training
+        model.eval()
+        inference, training = (self._causality_logits(model, ids, documents, rule) for rule in (False, True))
+        model.train(was_training)
+        return torch.equal(inference, training)
+
+    def _causality_tokens(self) -> tuple[Tensor, Tensor]:
+        """Token and document ids of a few held-out sequences."""
         rows = np.linspace(0, len(self.corpus.eval_blocks) - 1, CAUSALITY_SEQUENCES).astype(int)
         place = (rows, slice(CAUSALITY_TOKENS))
         ids, documents = (
             torch.from_numpy(array[place].astype(np.int64)).to(self.device)
             for array in (self.corpus.eval_blocks, self.corpus.eval_document_ids)
         )
-        was_training = model.training
-        model.eval()
+        return ids, documents
 
-        def logits_of(token_ids_BS: Tensor) -> Tensor:
-            # Documents stay where they are; only the tokens in them change.
-            batch = {"input_ids": token_ids_BS, "document_ids": documents}
-            return self._logits(model, batch, RoutingContext(training_rule=training_rule))
-
-        result = measure_causality(logits_of, ids, self.corpus.vocabulary_size)
-        model.train(was_training)
-        return result
+    def _causality_logits(
+        self, model: SpectraMoeForCausalLM, token_ids_BS: Tensor, documents: Tensor, training_rule: bool
+    ) -> Tensor:
+        # Documents stay where they are; only the tokens in them change.
+        batch = {"input_ids": token_ids_BS, "document_ids": documents}
+        return self._logits(model, batch, RoutingContext(training_rule=training_rule))
 
 
 class _LossSums:

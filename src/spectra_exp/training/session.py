@@ -182,7 +182,9 @@ class Session:
             self._write_rows(self.max_steps, split + TRAINING_RULE, training)
             result.metrics_training_rule = training.all()
         result.metrics_by_inference = self._other_inference_rules(evaluator)
-        inference, training_rule = (self.evaluator.causality(self.model, rule) for rule in (False, True))
+        inference = self.evaluator.causality(self.model, training_rule=False)
+        one_rule = not rules_differ(self.model) and self.evaluator.rules_agree(self.model)
+        training_rule = inference if one_rule else self.evaluator.causality(self.model, training_rule=True)
         result.causality = {
             "causal": inference.causal,
             "causal_training": training_rule.causal,
