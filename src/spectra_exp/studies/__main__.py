@@ -20,7 +20,9 @@ from spectra_exp.studies.status import all_statuses, print_status
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The exit status: 2, with one line on standard error, for what cannot be done."""
-    options = _parser().parse_args(arguments)
+    arguments = sys.argv[1:] if arguments is None else arguments
+    # argparse takes no overrides after a flag, and the flags here have no values.
+    options = _parser().parse_args(sorted(arguments, key=lambda word: word.startswith("-")))
     prepare_environment()
     try:
         return options.function(options)
