@@ -18,7 +18,7 @@ SPECTRA_STUDY_RUN = $(call STUDY_RUN,$(1) $(if $(OSR),osr=$(OSR)))
 , := ,
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test tables lint clean-cache status ablations baselines scaling design-choices \
+.PHONY: help setup demo test tables overhead figures report lint clean-cache status ablations baselines scaling design-choices \
 	sweep-a sweep-b sweep-c sweep-d sweep-e temperature temperature-demo search
 
 help:  ## this list
@@ -91,6 +91,15 @@ lint: setup  ## ruff
 
 tables: setup  ## outputs/tables/ from the finished runs (STUDY=name for one study)
 	$(PY) -m spectra_exp.analysis.tables $(if $(STUDY),--study $(STUDY))
+
+overhead: setup  ## table 9: time and FLOPs of each part of routing, SPECTRA beside Switch
+	$(PY) -m spectra_exp.bench.overhead $(TYPED)
+
+report: setup  ## outputs/report/index.html and a page per run (STUDY=name for one study)
+	$(PY) -m spectra_exp.analysis.report $(if $(STUDY),--study $(STUDY))
+
+figures: setup  ## outputs/figures/ from the finished runs (STUDY=name for one study)
+	$(PY) -m spectra_exp.analysis.figures $(if $(STUDY),--study $(STUDY))
 
 clean-cache:  ## delete the tokenised data; runs rebuild what they need
 	rm -rf "$${SPECTRA_OUTPUTS:-outputs}/cache"

@@ -16,6 +16,7 @@ from spectra_exp.config.rules import preset_values
 from spectra_exp.config.schema import Experiment
 from spectra_exp.config.tree import option_files, project_root
 from spectra_exp.errors import ConfigError
+from spectra_exp.metrics import METRICS
 from spectra_exp.moe.context import RoutingContext
 from spectra_exp.moe.model import SpectraMoeForCausalLM, new_model
 from spectra_exp.moe.settings import MoeSettings
@@ -100,6 +101,27 @@ def test_file_declares_hypothesis_routers_and_tensor(name):
     assert len(content["hypothesis"]) > 10 and "\n" not in content["hypothesis"]
     assert content["routers"] == ["spectra"]
     assert content["differs"] in TENSORS
+
+
+def agrees(hypothesis: str, metric: str) -> bool:
+    """Whether the text says of the metric that it gets worse."""
+    worse = {"lower": "rises", "higher": "falls"}[METRICS[metric].direction]
+    return f"{metric.replace('_', ' ')} {worse}".lower() in hypothesis.lower()
+
+
+@pytest.mark.parametrize("name", ABLATIONS)
+def test_the_hypothesis_of_a_single_ablation_is_about_the_metric_it_declares(name):
+    content = declared(name)
+    # The ladder is judged by its validation loss, rung by rung.
+    assert ("metric" in content) != name.startswith("cumulative_")
+    assert "metric" not in content or agrees(content["hypothesis"], content["metric"])
+
+
+def test_a_planted_hypothesis_that_disagrees_with_its_metric_is_seen():
+    assert agrees("Load CV rises: nothing balances", "load_cv")
+    assert not agrees("load CV falls", "load_cv")
+    assert not agrees("load CV rises", "expert_overlap")
+    assert not agrees("routing consistency rises", "routing_consistency")
 
 
 @pytest.mark.parametrize("name, osr", PAIRS)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from spectra_exp.analysis import tables
+from spectra_exp.analysis.tables.__main__ import main as make_tables
 from spectra_exp.config.compose import load_experiment, prepare_environment
 from spectra_exp.config.typed import expand_jobs
 from spectra_exp.runs.execute import execute, plan
@@ -25,7 +25,7 @@ def test_two_arms_three_seeds_one_table(tmp_path: Path) -> None:
     prepare_environment()
     for job in expand_jobs([*SMALL, f"outputs={tmp_path}", "ablation=none,no_gru", "seed=0,1,2"], multirun=True):
         assert execute(plan(load_experiment(job)), "") == "completed"
-    assert tables.main(["--outputs", str(tmp_path), "--study", "small"]) == 0
+    assert make_tables(["--outputs", str(tmp_path), "--study", "small"]) == 0
     table = pd.read_csv(tmp_path / "tables" / "routing_metrics.csv")
     assert sorted(table["ablation"].fillna("none")) == ["no_gru", "none"]
     assert table["n"].tolist() == [3, 3] and set(table["pairing"]) == {"ok"}

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 from test_killed import start
 
-from spectra_exp.analysis import tables
+from spectra_exp.analysis.tables.__main__ import main as make_tables
 from spectra_exp.runs.summary import read_summary
 
 A = ("sweeps=a_quota", "seed=0", "trainer.max_steps=16", "launch=parallel", "launch.jobs=2")
@@ -43,7 +43,7 @@ def kill_in_the_middle(outputs: Path, rng: random.Random) -> bool:
 
 
 def table(outputs: Path) -> pd.DataFrame:
-    assert tables.main(["--outputs", str(outputs)]) == 0
+    assert make_tables(["--outputs", str(outputs)]) == 0
     found = pd.read_csv(outputs / "tables" / "routing_metrics.csv")
     return found[[c for c in found if not c.startswith(TIMED)]]
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,14 +17,18 @@ if TYPE_CHECKING:
 
 METHOD_COLUMNS = ("label", "router", "osr", "selection", "temperature", "baseline", "ablation", "model", "data")
 RUN_COLUMNS = (
-    "run_id", "cell_id", *METHOD_COLUMNS, "seed", "studies", "max_steps", "stale", "causal", "causal_training",
+    "run_id", "cell_id", *METHOD_COLUMNS, "seed", "studies", "command", "max_steps", "stale", "causal", "causal_training",
     "active_parameters", "total_parameters", "flops_per_token",
     "data_fingerprint", "evaluation_fingerprint", "initial_weights", "weights_by_name", "batches",
 )  # fmt: skip
 VALUE_COLUMNS = ("run_id", "metric", "value", "floor")
+# Of the summary's timings, the figures that are metrics.
+TIMINGS = ("step_time_ms", "tokens_per_second", "peak_memory_mb")
 
 TRAINING_RULE = "_training_rule"
 """Suffix of a metric measured under the training rule, where that differs from the inference rule."""
+INFERENCE = "_inference_"
+"""With a rule's name after it, suffix of a metric measured on the same weights under another rule of inference."""
 
 
 @dataclass(frozen=True)
@@ -31,11 +37,26 @@ class Collected:
 
     `runs`: a row for each completed run, `RUN_COLUMNS`. `values`: a row for each run and metric over all layers,
     `VALUE_COLUMNS`; `floor` is the chance floor or NaN. `skipped`: why each other entry was left out, by name.
+    `odd`: what is wrong with a run that is in the tables all the same.
     """
 
+    runs_folder: Path
     runs: pd.DataFrame
     values: pd.DataFrame
     skipped: dict[str, str] = field(default_factory=dict)
+    odd: dict[str, str] = field(default_factory=dict)
+    skipped_launches: list[str] = field(default_factory=list)
+
+    @cached_property
+    def figures(self) -> dict[tuple[str, str], tuple[float, float]]:
+        """(value, floor) by run id and metric."""
+        rows = self.values.itertuples(index=False)
+        return {(run_id, metric): (value, floor) for run_id, metric, value, floor in rows}
+
+    @cached_property
+    def by_run(self) -> dict[str, dict[str, Any]]:
+        """Each run's row of `runs`, by run id."""
+        return {row["run_id"]: row for row in self.runs.to_dict("records")}
 
     def of_study(self, study: str) -> Collected:
         """The same with the runs of one study alone; raises SpectraError, with the known ones, when it has none."""
@@ -46,7 +67,8 @@ class Collected:
                 f"--study: no completed run of study '{study}'; studies with one: {', '.join(known) or 'none'}"
             )
         runs = self.runs[chosen]
-        return Collected(runs, self.values[self.values["run_id"].isin(runs["run_id"])], self.skipped)
+        values = self.values[self.values["run_id"].isin(runs["run_id"])]
+        return Collected(self.runs_folder, runs, values, self.skipped, self.odd)
 
 
 def collect(runs_folder: Path) -> Collected:
@@ -54,10 +76,13 @@ def collect(runs_folder: Path) -> Collected:
     import pandas as pd
 
     summaries, skipped = _read_all(runs_folder)
+    summaries, twice = _first_of_each_seed(summaries)
+    skipped |= twice
+    odd = {s["run_id"]: problem for s in summaries if (problem := _not_finite(s))}
     # Objects: whole numbers stay whole beside missing ones.
     runs = pd.DataFrame([_run_row(s) for s in summaries], columns=RUN_COLUMNS, dtype=object)
     values = pd.DataFrame([row for s in summaries for row in _value_rows(s)], columns=VALUE_COLUMNS)
-    return Collected(runs, values.astype({"value": "float64", "floor": "float64"}), skipped)
+    return Collected(runs_folder, runs, values.astype({"value": "float64", "floor": "float64"}), skipped, odd)
 
 
 def _read_all(runs_folder: Path) -> tuple[list[dict[str, Any]], dict[str, str]]:
@@ -69,6 +94,21 @@ def _read_all(runs_folder: Path) -> tuple[list[dict[str, Any]], dict[str, str]]:
         else:
             summaries.append(summary)
     return summaries, skipped
+
+
+def _first_of_each_seed(summaries: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], dict[str, str]]:
+    """The summaries without those of a cell, seed and data that another run has already, and why they were left out."""
+    first: dict[tuple[Any, ...], str] = {}
+    kept, twice = [], {}
+    for summary in summaries:
+        prints = [summary["fingerprints"].get(name) for name in ("data", "evaluation")]
+        key = (summary["cell_id"], summary["seed"], summary.get("max_steps"), *prints)
+        if key in first:
+            twice[summary["run_id"]] = f"the same configuration and seed as {first[key]}; it counts once"
+        else:
+            first[key] = summary["run_id"]
+            kept.append(summary)
+    return kept, twice
 
 
 def _read_one(folder: Path) -> dict[str, Any] | str:
@@ -104,13 +144,38 @@ def _run_row(summary: dict[str, Any]) -> dict[str, Any]:
 
 def _value_rows(summary: dict[str, Any]) -> list[tuple[str, str, float | None, float | None]]:
     floors = summary["floors"]
-    both_rules = (("", summary["metrics"]), (TRAINING_RULE, summary["metrics_training_rule"]))
     return [
-        (summary["run_id"], name + suffix, value, floors.get(name))
-        for suffix, metrics in both_rules
+        (summary["run_id"], name + suffix, value if _is_finite(value) else None, floors.get(name))
+        for suffix, metrics in _rules(summary).items()
         for name, value in sorted(metrics.items())
         if not _is_a_column(name, metrics)
     ]
+
+
+def _rules(summary: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """The figures under each rule of routing, by the suffix of their names."""
+    timings = {k: v for k, v in (summary.get("timings") or {}).items() if k in TIMINGS}
+    others = summary.get("metrics_by_inference") or {}
+    return {
+        "": timings | summary["metrics"],
+        TRAINING_RULE: summary["metrics_training_rule"],
+        **{f"{INFERENCE}{rule}": metrics for rule, metrics in others.items()},
+    }
+
+
+def _is_finite(value: float | None) -> bool:
+    return value is not None and math.isfinite(value)
+
+
+def _not_finite(summary: dict[str, Any]) -> str | None:
+    """Which figures of the summary are NaN or infinite, in words, or None."""
+    found = [
+        name + suffix
+        for suffix, metrics in _rules(summary).items()
+        for name, value in sorted(metrics.items())
+        if value is not None and not _is_finite(value)
+    ]
+    return f"not finite, left empty: {', '.join(found)}" if found else None
 
 
 def _is_a_column(name: str, metrics: dict[str, Any]) -> bool:

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import pandas as pd
 
+# What `pairing` says of a cell whose runs pair with the others.
+PAIRED = "ok"
 GROUP_KEYS = ("data_fingerprint", "evaluation_fingerprint", "max_steps")
 
 
@@ -46,26 +48,24 @@ def pairing(runs: pd.DataFrame) -> dict[tuple[int, str], str]:
             odd = _odd_weights(own["weights_by_name"], usual_weights)
             if odd:
                 found.add(f"other initial weights at seed {seed} ({odd})")
-    return {key: "; ".join(sorted(found)) or "ok" for key, found in problems.items()}
+    return {key: "; ".join(sorted(found)) or PAIRED for key, found in problems.items()}
 
 
 def _usual_weights(weights: Iterable[dict[str, str]]) -> dict[tuple[str, str], str | None]:
     """The hash that most runs share, by parameter name and shape; None without a majority."""
     hashes: dict[tuple[str, str], list[str]] = {}
     for by_name in weights:
-        for name, shaped in by_name.items():
-            shape, _, content = shaped.partition(":")
-            hashes.setdefault((name, shape), []).append(content)
+        for key, content in _by_shape(by_name).items():
+            hashes.setdefault(key, []).append(content)
     return {key: _majority(values) for key, values in hashes.items()}
 
 
 def _odd_weights(weights: Iterable[dict[str, str]], usual: dict[tuple[str, str], str | None]) -> str | None:
     """The first parameter, by name, in which a run differs from the others; None when there is none."""
     for by_name in weights:
-        for name, shaped in sorted(by_name.items()):
-            shape, _, content = shaped.partition(":")
-            if content != usual[name, shape]:
-                return name
+        for key, content in sorted(_by_shape(by_name).items()):
+            if content != usual[key]:
+                return key[0]
     return None
 
 
@@ -73,3 +73,27 @@ def _majority(values: list[Any]) -> Any:
     """The value that more than half of `values` share, or None."""
     value, count = Counter(values).most_common(1)[0]
     return value if 2 * count > len(values) else None
+
+
+def pair_problem(a: dict[str, Any], b: dict[str, Any]) -> str | None:
+    """Why two runs of one seed, as rows of `Collected.runs`, may not be compared, or None.
+
+    Both must have been scored on the same data and set after as many steps, have seen the same batches, and have
+    begun from the same weights in every parameter that both have with the same shape.
+    """
+    for key in GROUP_KEYS:
+        if a[key] != b[key]:
+            return f"other {key.replace('_fingerprint', '').replace('_', ' ')}"
+    if not a["batches"] or not b["batches"]:
+        return "no hash of the batches"
+    if a["batches"] != b["batches"]:
+        return "other batches"
+    shapes_a, shapes_b = _by_shape(a["weights_by_name"]), _by_shape(b["weights_by_name"])
+    odd = sorted(key[0] for key in shapes_a.keys() & shapes_b.keys() if shapes_a[key] != shapes_b[key])
+    return f"other initial weights ({odd[0]})" if odd else None
+
+
+def _by_shape(weights: dict[str, str]) -> dict[tuple[str, str], str]:
+    """The hash of each parameter's first values by its name and shape."""
+    split = ((name, *shaped.partition(":")) for name, shaped in weights.items())
+    return {(name, shape): content for name, shape, _, content in split}

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Sequence
 
 from spectra_exp.analysis.statistics import Interval
+
+WIDE = 200
 
 
 def number_text(value: float, decimals: int | None = None) -> str:
@@ -66,7 +69,8 @@ def print_table(title: str, headers: Sequence[str], rows: Sequence[Sequence[str]
         table.add_column(narrow, justify="right", no_wrap=True)
     for row in rows:
         table.add_row(*row)
-    Console(markup=False, highlight=False).print(table)
+    # Not cut off where the output is no terminal.
+    Console(markup=False, highlight=False, width=None if sys.stdout.isatty() else WIDE).print(table)
 
 
 def _line(row: Sequence[str], widths: Sequence[int]) -> str:

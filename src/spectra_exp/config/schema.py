@@ -220,6 +220,7 @@ class AblationConfig:
 
     name: str = option("none", "which ablation this is")
     hypothesis: str = option("", "what taking the part away is expected to do")
+    metric: str = option("", "the metric that taking the part away is expected to worsen; empty on the ladder")
     routers: list[str] = option([], "routers that have the part")
     requires: dict[str, Any] = option({}, "values one of which the full method must have, by key")
     differs: str = option("", "the tensor that must differ from the full method's at step 1")

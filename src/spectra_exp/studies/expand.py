@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from itertools import product
 
 import yaml
@@ -63,7 +64,7 @@ def _ordered(assigned: dict[str, str], kept: list[str]) -> list[str]:
 
 def _holds(key: str, value: str, cell: dict[str, str], assigned: dict[str, str]) -> bool:
     found = assigned[key].partition("=")[2] if key in assigned else cell.get(key)
-    return found is not None and _plain(found) == _plain(value)
+    return found is not None and meaning(found) == meaning(value)
 
 
 def _matches(study: Study, key: str, lines: list[str]) -> bool:
@@ -72,10 +73,11 @@ def _matches(study: Study, key: str, lines: list[str]) -> bool:
 
 
 def _among(value: str, lines: list[str]) -> bool:
-    return any(_plain(line.partition("=")[2]) == _plain(value) for line in lines)
+    return any(meaning(line.partition("=")[2]) == meaning(value) for line in lines)
 
 
-def _plain(text: str) -> object:
+@cache
+def meaning(text: str) -> object:
     """What a typed value means: 0.10 is 0.1."""
     try:
         value = yaml.safe_load(text)

@@ -1,0 +1,28 @@
+"""Which way is better, for every figure that a table can hold."""
+
+from __future__ import annotations
+
+from spectra_exp.analysis.collect import INFERENCE, TRAINING_RULE
+from spectra_exp.metrics import METRICS
+from spectra_exp.metrics.base import Direction
+
+# Figures that belong to no routed layer, so that no metric object holds their direction.
+OTHER: dict[str, Direction] = {
+    "val_loss": "lower",
+    "val_perplexity": "lower",
+    "val_accuracy": "higher",
+    "train_loss": "lower",
+    "gap_closure": "higher",
+    "downstream_score": "higher",
+    "tokens_per_second": "higher",
+    "step_time_ms": "lower",
+    "peak_memory_mb": "lower",
+}
+
+
+def direction(name: str) -> Direction:
+    """lower, higher or none; a figure under another rule of routing has its metric's direction."""
+    base = name.removesuffix(TRAINING_RULE).partition(INFERENCE)[0]
+    if base in METRICS:
+        return METRICS[base].direction
+    return OTHER.get("val_loss" if base.startswith("val_loss_") else base, "none")
