@@ -9,7 +9,7 @@ SEEDS ?= 0..4
 JOBS ?= 2
 TRIALS ?= 20
 # What else is given on make's own command line (trainer.max_steps=5 model=exp10) goes on to train.py.
-TYPED = $(filter-out PYTHON=% SEEDS=% JOBS=% OSR=% STUDY=% TRIALS=%,$(MAKEOVERRIDES))
+TYPED = $(filter-out PYTHON=% SEEDS=% JOBS=% OSR=% STUDY=% TRIALS=% BENCH=% SPECTRA_OUTPUTS=%,$(MAKEOVERRIDES))
 LAUNCH = $(if $(filter launch=% hydra/launcher=%,$(TYPED)),,$(if $(filter 1,$(JOBS)),,launch=parallel launch.jobs=$(JOBS)))
 STUDY_RUN = $(PY) train.py $(1) seed=$(SEEDS) $(LAUNCH) $(TYPED)
 SPECTRA_STUDY_RUN = $(call STUDY_RUN,$(1) $(if $(OSR),osr=$(OSR)))
@@ -19,7 +19,7 @@ SPECTRA_STUDY_RUN = $(call STUDY_RUN,$(1) $(if $(OSR),osr=$(OSR)))
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test tables overhead figures report lint clean-cache status ablations baselines scaling design-choices \
-	sweep-a sweep-b sweep-c sweep-d sweep-e temperature temperature-demo search
+	sweep-a sweep-b sweep-c sweep-d sweep-e temperature temperature-demo search bench
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | awk -F'\t' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -82,6 +82,9 @@ search: setup  ## a stored search over SPECTRA's main knobs (TRIALS=20); again g
 
 status: setup  ## expected, done, running, failed, missing runs of every study
 	@$(PY) -m spectra_exp.studies status
+
+bench: setup  ## benchmarks (BENCH=name for one) against their targets: outputs/bench/summary.json
+	@$(PY) -m spectra_exp.bench $(BENCH)
 
 test: setup  ## everything that needs no GPU, in two processes
 	$(PY) -m pytest -n 2 --dist worksteal

@@ -1,0 +1,1 @@
+"""Benchmarks, one subject a file; every file here is found by itself."""

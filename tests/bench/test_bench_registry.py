@@ -1,0 +1,67 @@
+"""Benchmarks found by name, figures judged by their targets, and one file for all of them."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from spectra_exp.bench import __main__ as command
+from spectra_exp.bench import registry
+from spectra_exp.bench.registry import Figure, benchmarks, chosen, write_figures
+from spectra_exp.errors import ConfigError
+
+
+@pytest.mark.parametrize(
+    "value, target, better, met",
+    [
+        (1.0, 2.0, "lower", True), (2.0, 2.0, "lower", True), (3.0, 2.0, "lower", False),
+        (1.0, 2.0, "higher", False), (2.0, 2.0, "higher", True), (1.0, None, "lower", None),
+    ],
+)  # fmt: skip
+def test_a_target_is_met_from_its_own_side(value, target, better, met):
+    assert Figure("x", value, "s", target, better).met is met
+
+
+def test_every_benchmark_is_found_and_says_what_it_measures():
+    assert "study" in benchmarks()
+    assert all((function.__doc__ or "").strip() for function in benchmarks().values())
+    assert list(chosen(["study"])) == ["study"] and chosen([]) == benchmarks()
+
+
+def test_a_typo_names_the_nearest(capsys, tmp_path, monkeypatch):
+    monkeypatch.setenv("SPECTRA_OUTPUTS", str(tmp_path))
+    with pytest.raises(ConfigError, match="did you mean 'study'"):
+        chosen(["stduy"])
+    assert command.main(["stduy"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: benchmark") and "did you mean 'study'" in line
+
+
+def test_figures_of_other_benchmarks_stay_and_the_same_one_is_replaced(tmp_path):
+    write_figures(tmp_path, [Figure("b", 1.0, "s"), Figure("a", 5.0, "s", 4.0)])
+    path = write_figures(tmp_path, [Figure("a", 3.0, "s", 4.0)])
+    found = json.loads(path.read_text())
+    assert path == tmp_path / "bench" / "summary.json" and list(found) == ["a", "b"]
+    assert found["a"] == {"value": 3.0, "unit": "s", "target": 4.0, "better": "lower", "met": True}
+    assert found["b"]["met"] is None
+
+
+def test_the_command_runs_those_named_and_prints_what_is_met(tmp_path, monkeypatch, capsys):
+    ran = []
+
+    def quick(outputs):
+        """Quick."""
+        ran.append(outputs)
+        return [Figure("quick_s", 2.0, "s", 1.0)]
+
+    def other(outputs):
+        """Not asked for."""
+        raise AssertionError
+
+    monkeypatch.setattr(registry, "_REGISTRY", {"quick": quick, "other": other})
+    monkeypatch.setenv("SPECTRA_OUTPUTS", str(tmp_path))
+    assert command.main(["quick"]) == 0
+    out = capsys.readouterr().out
+    assert ran == [tmp_path] and "quick_s" in out and "<= 1" in out and " no" in out
+    assert json.loads((tmp_path / "bench" / "summary.json").read_text())["quick_s"]["met"] is False
