@@ -1,4 +1,4 @@
-"""Studies written once, and then retold: the same runs with other figures, for hypotheses that are true, false, unclear."""
+"""Studies written once and then retold: the same runs with other figures, so that a hypothesis is true, or is not."""
 
 from __future__ import annotations
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -211,6 +212,23 @@ def test_a_corrupt_checkpoint_is_named_and_the_run_starts_over(planned, monkeypa
         assert execute(planned(), "") == "completed"
     assert any("step-00000007" in r.getMessage() for r in caplog.records)
     assert stable(p.folder) == whole
+
+
+@pytest.mark.parametrize(
+    "other, said", [("model.num_experts=6", "made with 6 experts, and model.num_experts is 4"), ("router.dim=2", "is [")]
+)
+def test_a_checkpoint_of_another_model_is_refused_in_one_line(planned, monkeypatch, capsys, other, said) -> None:
+    stop_at(monkeypatch, 7)
+    theirs, ours = planned(other), planned()
+    execute(theirs, "")
+    execute(ours, "")
+    monkeypatch.undo()
+    shutil.rmtree(ours.folder.path / "checkpoints")
+    shutil.copytree(theirs.folder.path / "checkpoints", ours.folder.path / "checkpoints")
+    capsys.readouterr()
+    assert execute(planned(), "") == "failed"
+    (line,) = capsys.readouterr().err.splitlines()
+    assert said in line and "force=true" in line and len(line) < 500
 
 
 def test_a_held_folder_is_refused(planned, capsys) -> None:

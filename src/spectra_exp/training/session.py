@@ -33,6 +33,7 @@ from spectra_exp.training.callbacks.progress_file import ProgressFile
 from spectra_exp.training.callbacks.signals import StopOnSignal
 from spectra_exp.training.callbacks.steps import Steps
 from spectra_exp.training.evaluation import Evaluation, Evaluator
+from spectra_exp.training.fit import check_fits
 from spectra_exp.training.guard import check_losses
 from spectra_exp.training.recorder import Recorder
 from spectra_exp.training.trainer import RoutingTrainer
@@ -120,6 +121,7 @@ class Session:
         try:
             with stopping.noting(), torch.autograd.set_detect_anomaly(self.experiment.debug.detect_anomaly):
                 if checkpoint is not None:
+                    check_fits(self.model, checkpoint)
                     self.recorder.load_state(checkpoint, int(checkpoint.name.removeprefix("step-")))
                 self.trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
                 step = self.trainer.state.global_step

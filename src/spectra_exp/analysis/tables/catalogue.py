@@ -32,6 +32,19 @@ ROUTING_METRICS = TableSpec(
     ),
 )
 
+BASELINES_TABLE = TableSpec(
+    name="baselines",
+    title="SPECTRA beside the methods of the literature",
+    study="baselines",
+    panels=(
+        Panel("Loss and balance", ("val_loss", "gap_closure", "load_cv", "max_vio"), beside=True),
+        Panel("Specialization", SPECIAL),
+        Panel("Decisions and stability", STEADY),
+    ),
+    baseline=SWITCH,
+    tested=("val_loss", "load_cv", "max_vio", "expert_overlap"),
+)
+
 ABLATION = TableSpec(
     name="table07_ablation",
     title="Ablations of SPECTRA",
@@ -130,4 +143,4 @@ CONTRASTS = (
     ),
 )  # fmt: skip
 
-ROW_TABLES = (ROUTING_METRICS, ABLATION, STABILITY, *SWEEPS)
+ROW_TABLES = (ROUTING_METRICS, BASELINES_TABLE, ABLATION, STABILITY, *SWEEPS)

@@ -1,0 +1,31 @@
+"""Whether a checkpoint was made by a model of the same shape, told in words before it is loaded."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from safetensors import safe_open
+
+from spectra_exp.errors import SpectraError
+from spectra_exp.moe.model import SpectraMoeForCausalLM
+
+WEIGHTS = "model.safetensors"
+
+
+def check_fits(model: SpectraMoeForCausalLM, checkpoint: Path) -> None:
+    """Raise SpectraError, with the number of experts where that differs, for a checkpoint of another model."""
+    stored = _stored_shapes(checkpoint / WEIGHTS)
+    own = {name: list(tensor.shape) for name, tensor in model.state_dict().items()}
+    experts = next((shape[0] for name, shape in stored.items() if name.endswith("experts.up")), None)
+    wanted = model.settings.num_experts
+    fix = "force=true starts the run anew"
+    if experts is not None and model.routed_layers and experts != wanted:
+        raise SpectraError(f"{checkpoint}: made with {experts} experts, and model.num_experts is {wanted}; {fix}")
+    for name, shape in sorted(stored.items()):
+        if name in own and own[name] != shape:
+            raise SpectraError(f"{checkpoint}: made by another model: {name} is {shape}, here {own[name]}; {fix}")
+
+
+def _stored_shapes(path: Path) -> dict[str, list[int]]:
+    with safe_open(path, framework="pt") as file:
+        return {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118 (not a mapping)
