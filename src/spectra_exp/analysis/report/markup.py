@@ -1,0 +1,66 @@
+"""HTML and SVG whose text is always escaped: only what `element` made is markup, every other text is data."""
+
+from __future__ import annotations
+
+import html
+from urllib.parse import quote
+
+VOID = frozenset({"input", "meta", "br", "wbr", "circle", "rect", "line", "path"})
+# Characters that no XML or HTML text may hold: a log can have them.
+CONTROL = {code: "�" for code in [*range(9), 11, 12, *range(14, 32), 127]}
+
+
+class Html(str):
+    """Markup, as opposed to text."""
+
+
+Content = "str | float | None | Iterable[Content]"
+
+
+def element(name: str, /, *content: Content, **attributes: str | float | bool | None) -> Html:
+    """The element; content that is not `Html` is escaped.
+
+    Attributes lose a final underscore (`class_`), and other underscores become hyphens; None and False leave the
+    attribute out, True gives it without a value.
+    """
+    given = "".join(
+        _attribute(key, value) for key, value in attributes.items() if value is not None and value is not False
+    )
+    inside = join(content)
+    if name in VOID and not inside:
+        return Html(f"<{name}{given}>") if name in ("input", "meta", "br", "wbr") else Html(f"<{name}{given}/>")
+    return Html(f"<{name}{given}>{inside}</{name}>")
+
+
+def join(content: Content) -> Html:
+    """All of the content one after another; None is nothing."""
+    if content is None:
+        return Html("")
+    if isinstance(content, Html):
+        return content
+    if isinstance(content, str):
+        return Html(html.escape(content.translate(CONTROL), quote=False))
+    if isinstance(content, (int, float)):
+        return Html(str(content))
+    return Html("".join(join(part) for part in content))
+
+
+def breakable(name: str) -> Html:
+    """A name that may be broken after its underscores, where it is long."""
+    return Html(join(name).replace("_", "_<wbr>")) if len(name) > 14 else join(name)
+
+
+def file_link(*parts: str) -> str:
+    """The relative address of a file, whatever its name holds."""
+    return "/".join(quote(part, safe="") if part != ".." else part for part in parts)
+
+
+def anchor(text: str) -> str:
+    """An id made of `text`, without a space."""
+    return "-".join(text.split())
+
+
+def _attribute(key: str, value: str | float | bool) -> str:
+    name = key.rstrip("_").replace("_", "-")
+    name = "viewBox" if name == "viewbox" else name
+    return f" {name}" if value is True else f' {name}="{html.escape(str(value).translate(CONTROL), quote=True)}"'
