@@ -58,14 +58,19 @@ def _one(args: argparse.Namespace, argv: list[str]) -> int:
     from spectra_exp.config.compose import load_experiment
     from spectra_exp.config.typed import expand_jobs
     from spectra_exp.data.sources import check_data
+    from spectra_exp.studies.engine import make_engine
     from spectra_exp.studies.search_space import asks_for_search
 
-    if asks_for_search(args.overrides):
-        raise ConfigError("search", "a search is many runs", "add -m")
+    if key := asks_for_search(args.overrides):
+        raise ConfigError(key, "a search is many runs", "add -m")
     experiment = load_experiment(expand_jobs(args.overrides, multirun=False)[0])
     if experiment.choices["launch"] != "local":
         given = experiment.choices["launch"]
         raise ConfigError("launch", f"'{given}' has no effect on a single run", "add -m or drop it")
+    if own := [o for o in args.overrides if o.startswith("hydra")]:
+        # A misspelt launcher is named as such before it is called of no effect.
+        make_engine(own, task)
+        raise ConfigError(own[0].partition("=")[0], "has no effect on a single run", "add -m or drop it")
     if args.cfg or args.info:
         return _hydra_main(argv, _no_task)
     check_data(experiment.data)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import fields
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -34,9 +35,18 @@ def test_every_group_has_a_folder_and_every_folder_is_a_group():
     assert len(OPTIONS) > 50
 
 
+# Options that need a package which the plain install leaves out.
+NEEDS = {"launch=ray": "hydra_plugins.hydra_ray_launcher", "launch=submitit": "hydra_plugins.hydra_submitit_launcher"}
+NEEDS["launch=slurm"] = NEEDS["launch=submitit"]
+
+
 @pytest.mark.parametrize("group, name", OPTIONS)
 def test_option_composes_with_the_defaults_and_passes_the_checks(group, name):
     typed = f"{group}={name}"
+    if typed in NEEDS and find_spec(NEEDS[typed]) is None:
+        with pytest.raises(ConfigError, match=r"is not installed; pip install 'spectra-exp\["):
+            load(typed)
+        return
     if typed in ALONE_REFUSED:
         with pytest.raises(ConfigError):
             load(typed)

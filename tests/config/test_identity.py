@@ -35,7 +35,8 @@ def typed_out(line: str) -> list[str]:
     """Every value of a configuration as an override."""
     experiment = load(line)
     options = [f"{group}={name}" for group, name in experiment.choices.items()]
-    skipped = ("baseline.", "ablation.", "choices", "overrides", "outputs", "study")
+    # What describes a preset, labels, and keys that are refused where nothing searches.
+    skipped = ("baseline.", "ablation.", "search.", "choices", "overrides", "outputs", "study")
     values = {k: v for k, v in flat(experiment).items() if not k.startswith(skipped)}
     return options + [f"{k}={'null' if v is None else v}" for k, v in values.items()]
 

@@ -215,7 +215,8 @@ def test_a_corrupt_checkpoint_is_named_and_the_run_starts_over(planned, monkeypa
 
 
 @pytest.mark.parametrize(
-    "other, said", [("model.num_experts=6", "made with 6 experts, and model.num_experts is 4"), ("router.dim=2", "is [")]
+    "other, said",
+    [("model.num_experts=6", "made with 6 experts, and model.num_experts is 4"), ("router.dim=2", "is [")],
 )
 def test_a_checkpoint_of_another_model_is_refused_in_one_line(planned, monkeypatch, capsys, other, said) -> None:
     stop_at(monkeypatch, 7)

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 METHOD_COLUMNS = ("label", "router", "osr", "selection", "temperature", "baseline", "ablation", "model", "data")
 RUN_COLUMNS = (
-    "run_id", "cell_id", *METHOD_COLUMNS, "seed", "studies", "command", "max_steps", "stale", "causal", "causal_training",
+    "run_id", "cell_id", *METHOD_COLUMNS, "seed", "studies", "command", "max_steps", "stale",
+    "causal", "causal_training",
     "active_parameters", "total_parameters", "flops_per_token",
     "data_fingerprint", "evaluation_fingerprint", "initial_weights", "weights_by_name", "batches",
 )  # fmt: skip

@@ -32,11 +32,12 @@ def is_search_key(key: str) -> bool:
     return key in SEARCH_GROUPS or key.startswith(SEARCH_PREFIXES)
 
 
-def asks_for_search(typed: list[str]) -> bool:
-    """Whether what was typed is a search."""
+def asks_for_search(typed: list[str]) -> str | None:
+    """The first key that makes what was typed a search, or None."""
     chosen = [o for o in parse_overrides(typed) if is_search_key(o.key_or_group)]
     # Keys of the group alone choose nothing.
-    return any(not o.key_or_group.startswith("search.") and o.value() != "none" for o in chosen)
+    asking = [o for o in chosen if not o.key_or_group.startswith("search.") and o.value() != "none"]
+    return asking[0].key_or_group if asking else None
 
 
 def read_space(typed: list[str], params: Mapping[str, str]) -> Space:
