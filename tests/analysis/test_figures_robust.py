@@ -21,8 +21,10 @@ from made_studies import given, make_study
 from spectra_exp.analysis.figures import make
 from spectra_exp.analysis.figures.__main__ import main
 from spectra_exp.analysis.figures.catalogue import FIGURES
+from spectra_exp.analysis.figures.make import named_sections
 from spectra_exp.analysis.figures.sources import Sources
 from spectra_exp.analysis.figures.style import COLUMN, DOUBLE
+from spectra_exp.analysis.grid import Section
 from spectra_exp.analysis.material import gather
 from spectra_exp.analysis.statistics import mean_interval
 from spectra_exp.runs.history import History
@@ -270,3 +272,11 @@ def test_reports_are_strict_json_with_the_sections_apart(outputs: Path) -> None:
     (row,) = [row for row in content["sections"][1]["rows"] if row["seeds"]]
     assert row["metrics"]["load_gini"]["n"] == 1 and row["metrics"]["load_gini"]["low"] is None
     assert row["share_variance"] is None and row["shares_by_rank"] == []
+
+
+def test_much_that_was_typed_still_gives_names_that_a_file_system_takes() -> None:
+    def section(last: str) -> Section:
+        return Section("core", tuple(f"data.some_long_key={'x' * 20}{i}" for i in range(20)) + (last,), (), [], None)
+
+    names = list(named_sections("figure", [section("seed_of=1"), section("seed_of=2")]))
+    assert len(set(names)) == 2 and all(len(f"{name}.pdf.tmp") < 200 for name in names)

@@ -18,8 +18,12 @@ from spectra_exp.analysis.grid import Row, Section
 from spectra_exp.analysis.material import Material
 from spectra_exp.analysis.tables.gaps import seed_gaps
 from spectra_exp.analysis.tables.spec import Gap
+from spectra_exp.config.identity import digest
 from spectra_exp.runs.atomic import write_bytes, write_json
 from spectra_exp.studies.definition import load_study
+
+# Letters of what was typed that stand in a file's name.
+LONGEST = 100
 
 # Dates and versions would make two equal figures differ.
 METADATA = {"png": {"Software": None}, "pdf": {"CreationDate": None, "Creator": None, "Producer": None}}
@@ -63,6 +67,9 @@ def named_sections(name: str, sections: Iterable[Section]) -> dict[str, Section]
     found: dict[str, Section] = {}
     for section in sections:
         typed = re.sub(r"[^A-Za-z0-9._=+-]+", "_", "_".join(section.context))
+        if len(typed) > LONGEST:
+            # File systems take 255 bytes.
+            typed = f"{typed[:LONGEST]}-{digest(list(section.context))}"
         found[f"{name}--{typed}" if typed else name] = section
     return found
 
