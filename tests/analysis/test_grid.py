@@ -41,7 +41,7 @@ def test_rows_keep_the_order_of_the_file_whatever_was_typed(outputs: Path) -> No
 
 def test_what_was_typed_beside_the_file_is_a_section_of_its_own(outputs: Path) -> None:
     make_study(outputs, "d_sharpness", lambda job: {}, ("seed=0",))
-    make_study(outputs, "d_sharpness", lambda job: {}, ("seed=0..1", "trainer.max_steps=7"))
+    make_study(outputs, "d_sharpness", lambda job: {}, ("seed=0..1", "trainer.max_steps=7", "logger.progress=false"))
     plain, short = sections(outputs, "d_sharpness")
     assert (plain.title, short.title) == ("as in its file", "trainer.max_steps=7")
     assert {len(row.runs) for row in plain.rows} == {1} and {len(row.runs) for row in short.rows} == {2}

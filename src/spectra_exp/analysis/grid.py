@@ -165,7 +165,12 @@ def _tell_apart(rows: Iterable[Row], collected: Collected) -> None:
 def _typed(command: str | None) -> list[str]:
     """The overrides of a run's command that belong to its cell."""
     words = shlex.split(command or "")
-    return [w for w in words if "=" in w and w.split("=")[0].split(".")[0] not in (*NOT_OF_A_CELL, *NO_RESULT)]
+    return [w for w in words if "=" in w and _of_a_cell(w.split("=")[0])]
+
+
+def _of_a_cell(key: str) -> bool:
+    """Whether a typed key tells cells apart."""
+    return key not in NOT_OF_A_CELL and key.split(".")[0] not in NO_RESULT
 
 
 def study_factors(study: Study) -> tuple[str, ...]:
@@ -190,7 +195,7 @@ def _row_of(
     context = tuple(
         sorted(
             f"{k}={v}" for k, v in given.items()
-            if k not in key and k not in NOT_OF_A_CELL and (k, meaning(v)) not in settings
+            if k not in key and _of_a_cell(k) and (k, meaning(v)) not in settings
         )
     )  # fmt: skip
     same = tuple(sorted((k, str(meaning(v))) for k, v in key.items()))
