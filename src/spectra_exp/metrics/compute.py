@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from spectra_exp.metrics import balance, decision, specialization  # noqa: F401 (they register their metrics)
+from spectra_exp.metrics import balance, decision, separation, specialization  # noqa: F401 (they register their metrics)
 from spectra_exp.metrics.base import METRICS, MetricTable, Reduction
 from spectra_exp.metrics.floors import evaluation_floors, trajectory_floors
 from spectra_exp.metrics.stability import layer_trajectories

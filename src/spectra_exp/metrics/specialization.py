@@ -150,6 +150,32 @@ def expert_similarity_output_std(stats: LayerStatistics) -> float | None:
     return _output_similarity(stats, "std")
 
 
+def _weight_similarity(stats: LayerStatistics, key: str) -> float | None:
+    cosines_EE = stats.weight_cosines_EE
+    if cosines_EE is None or len(cosines_EE) < 2 or not np.isfinite(cosines_EE).all():
+        return None
+    apart = cosines_EE[~np.eye(len(cosines_EE), dtype=bool)]
+    return {"mean": float(apart.mean()), "max": float(apart.max()), "std": float(apart.std())}[key]
+
+
+@metric("expert_similarity_weight_mean", "lower")
+def expert_similarity_weight_mean(stats: LayerStatistics) -> float | None:
+    """Mean cosine of different experts' flattened down-projections."""
+    return _weight_similarity(stats, "mean")
+
+
+@metric("expert_similarity_weight_max", "lower")
+def expert_similarity_weight_max(stats: LayerStatistics) -> float | None:
+    """Largest cosine of two experts' flattened down-projections."""
+    return _weight_similarity(stats, "max")
+
+
+@metric("expert_similarity_weight_std", "lower")
+def expert_similarity_weight_std(stats: LayerStatistics) -> float | None:
+    """Standard deviation of the cosines of different experts' flattened down-projections."""
+    return _weight_similarity(stats, "std")
+
+
 def domain_affinity(stats: LayerStatistics) -> np.ndarray:
     """[M, E] P(expert | domain) / P(expert), NaN where the domain or the expert had no token."""
     with np.errstate(invalid="ignore", divide="ignore"):

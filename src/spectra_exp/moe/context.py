@@ -35,6 +35,8 @@ class RoutingContext:
     training_rule: bool = False
     keep_outputs: bool = False
     keep_tensors: bool = False
+    # Tokens, from the first on, whose hidden states are kept.
+    keep_hidden: int = 0
     ranks: Ranks = ALONE
     records: dict[int, RoutingRecord] = field(default_factory=dict)
     carries_BSED: dict[int, Tensor | None] = field(default_factory=dict)

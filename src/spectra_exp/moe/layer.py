@@ -54,7 +54,7 @@ class MoeLayer(nn.Module):
             weights_NE = assignment_weights(output.weights_NE, chosen_NE, self.settings.top_k)
         tokens_Nd = inputs.real(hidden_BSd)
         combined_Nd, sums_Ed = self.experts(tokens_Nd, chosen_NE, weights_NE)
-        self._leave_record(context, output, chosen_NE, weights_NE, sums_Ed)
+        self._leave_record(context, output, chosen_NE, weights_NE, sums_Ed, tokens_Nd)
         return self.dropout(self._unflatten(combined_Nd.to(hidden_BSd.dtype), hidden_BSd, inputs.mask_BS))
 
     def select(self, scores_NE: Tensor, training_rule: bool) -> Tensor:
@@ -83,7 +83,8 @@ class MoeLayer(nn.Module):
         )
 
     def _leave_record(
-        self, context: RoutingContext, output: RouterOutput, chosen_NE: Tensor, weights_NE: Tensor, sums_Ed: Tensor
+        self, context: RoutingContext, output: RouterOutput, chosen_NE: Tensor, weights_NE: Tensor, sums_Ed: Tensor,
+        tokens_Nd: Tensor,
     ) -> None:
         context.carries_BSED[self.layer] = output.carry_BSED
         context.new_states[self.layer] = output.state
@@ -102,6 +103,8 @@ class MoeLayer(nn.Module):
             output_sum_ED=sums_Ed if context.keep_outputs else None,
             losses=losses,
             figures=output.figures,
+            # A copy, so that the whole activation is not held by its part.
+            hidden_Nd=tokens_Nd[: context.keep_hidden].detach().clone() if context.keep_hidden else None,
         )
 
     def _distribution_losses(

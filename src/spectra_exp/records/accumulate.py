@@ -132,6 +132,7 @@ class _LayerSums:
         self.output_sum_ED: Tensor | None = None
         self.probe_experts_PE = torch.full((num_probes, num_experts), -1, dtype=torch.int16, device=device)
         self.probe_weights_PE = torch.zeros(num_probes, num_experts, dtype=torch.float32, device=device)
+        self.probe_hidden: list[Tensor] = []
 
     def add(
         self, record: RoutingRecord, batch: TokenBatch, adjacent: Tensor, previous_first_N: Tensor | None
@@ -177,6 +178,8 @@ class _LayerSums:
         used_PE = torch.isfinite(weights_PE)
         self.probe_experts_PE[rows] = torch.where(used_PE, experts_PE, -1).to(torch.int16)
         self.probe_weights_PE[rows] = torch.where(used_PE, weights_PE, 0.0)
+        if record.hidden_Nd is not None:
+            self.probe_hidden.append(record.hidden_Nd[:count].float())
 
     def totals(self) -> dict[str, np.ndarray | float | int | None]:
         """The layer's own fields of LayerStatistics."""
@@ -206,6 +209,7 @@ class _LayerSums:
             probe_weights_PK=_numpy(self.probe_weights_PE)[:, :width],
             representation_ED=representation_ED,
             output_mean_ED=mean_ED,
+            probe_hidden_PD=_numpy(torch.cat(self.probe_hidden)) if self.probe_hidden else None,
         )
 
     def _count(self, chosen_NE: Tensor, size_N: Tensor, batch: TokenBatch, adjacent: Tensor) -> None:

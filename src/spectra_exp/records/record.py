@@ -24,3 +24,4 @@ class RoutingRecord:
     output_sum_ED: Tensor | None  # float32, per expert the sum over its tokens of its output
     losses: dict[str, Tensor]  # scalar loss terms before their coefficients, with their graph
     figures: dict[str, Tensor]  # scalar diagnostics (sinkhorn_residual, ...), detached
+    hidden_Nd: Tensor | None = None  # what the layer got of the first tokens (detached), where asked for

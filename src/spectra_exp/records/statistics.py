@@ -38,6 +38,8 @@ class LayerStatistics:
     probe_weights_PK: np.ndarray  # float32, padded with 0
     representation_ED: np.ndarray | None
     output_mean_ED: np.ndarray | None  # mean output over the expert's tokens; zeros where it had none
+    probe_hidden_PD: np.ndarray | None = None  # float32, what the layer got of each probe token
+    weight_cosines_EE: np.ndarray | None = None  # cosines of the experts' flattened down-projections
 
     @property
     def num_experts(self) -> int:

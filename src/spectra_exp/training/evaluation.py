@@ -6,7 +6,7 @@ Shapes: B sequences, S tokens each, N real tokens, V vocabulary.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from spectra_exp.metrics.base import MetricTable
 from spectra_exp.metrics.causality import Causality, measure_causality
 from spectra_exp.metrics.compute import compute_metrics
 from spectra_exp.moe.context import RoutingContext
+from spectra_exp.moe.experts import Experts
 from spectra_exp.moe.model import SpectraMoeForCausalLM, next_token_losses
 from spectra_exp.records.accumulate import EvaluationAccumulator
 from spectra_exp.records.statistics import LayerStatistics
@@ -66,20 +67,25 @@ class Evaluator:
         accumulator = self._accumulator(model)
         sums = _LossSums(len(self.corpus.domains))
         residuals: list[Tensor] = []
+        probes_left = self.probe_tokens
         for batch in evaluation_batches(self.corpus, self.batch_size):
             ids = batch["input_ids"].to(self.device)
-            context = RoutingContext(training_rule=training_rule, keep_outputs=True)
+            context = RoutingContext(training_rule=training_rule, keep_outputs=True, keep_hidden=max(probes_left, 0))
             logits = self._logits(model, batch, context)
             sums.add(logits, ids, batch["domain_ids"])
             records = [context.records[layer.layer] for layer in model.routed_layers]
             residuals += [r.figures["sinkhorn_residual"] for r in records if "sinkhorn_residual" in r.figures]
             if accumulator is not None:
                 accumulator.update(records, self._tokens(batch))
+            probes_left -= ids.numel()
         model.train(was_training)
         figures = {"sinkhorn_residual": float(torch.stack(residuals).max())} if residuals else {}
         if accumulator is None:
             return Evaluation(sums.losses(self.corpus.domains), None)
-        statistics = accumulator.statistics()
+        statistics = [
+            replace(stats, weight_cosines_EE=weight_cosines(layer.experts))
+            for stats, layer in zip(accumulator.statistics(), model.routed_layers, strict=True)
+        ]
         return Evaluation(sums.losses(self.corpus.domains), compute_metrics(statistics), statistics, figures)
 
     def _accumulator(self, model: SpectraMoeForCausalLM) -> EvaluationAccumulator | None:
@@ -159,6 +165,12 @@ class Evaluator:
         # Documents stay where they are; only the tokens in them change.
         batch = {"input_ids": token_ids_BS, "document_ids": documents}
         return self._logits(model, batch, RoutingContext(training_rule=training_rule))
+
+
+def weight_cosines(experts: Experts) -> np.ndarray:
+    """[E, E] cosines of the experts' flattened down-projections."""
+    flat_EW = torch.nn.functional.normalize(experts.down.detach().float().flatten(1), dim=1)
+    return (flat_EW @ flat_EW.T).double().cpu().numpy()
 
 
 class _LossSums:

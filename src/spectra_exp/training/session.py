@@ -32,6 +32,7 @@ from spectra_exp.training.callbacks.progress import ProgressBar
 from spectra_exp.training.callbacks.progress_file import ProgressFile
 from spectra_exp.training.callbacks.signals import StopOnSignal
 from spectra_exp.training.callbacks.steps import Steps
+from spectra_exp.training.callbacks.update_ratios import UpdateRatios
 from spectra_exp.training.evaluation import Evaluation, Evaluator
 from spectra_exp.training.fit import check_fits
 from spectra_exp.training.guard import check_losses
@@ -99,8 +100,9 @@ class Session:
         )
 
     def _make_trainer(self) -> RoutingTrainer:
-        steps = Steps(self.experiment)
+        steps, ratios = Steps(self.experiment), UpdateRatios(self.recorder)
         callbacks = [
+            ratios,
             Clock(self.experiment.optim, self.max_steps, self.recorder),
             steps,
             Cadence(self.experiment.trainer, self.evaluate),
@@ -112,7 +114,7 @@ class Session:
         trainer = RoutingTrainer(
             self.model, self.experiment, self.folder, self.blocks, self.recorder, self.device, callbacks
         )
-        steps.trainer = trainer
+        steps.trainer = ratios.trainer = trainer
         return trainer
 
     def run(self, checkpoint: Path | None) -> Result:
