@@ -14,6 +14,9 @@ LAUNCH = $(if $(filter launch=% hydra/launcher=%,$(TYPED)),,$(if $(filter 1,$(JO
 STUDY_RUN = $(PY) train.py $(1) seed=$(SEEDS) $(LAUNCH) $(TYPED)
 SPECTRA_STUDY_RUN = $(call STUDY_RUN,$(1) $(if $(OSR),osr=$(OSR)))
 
+# Refuses what would be ignored.
+NO_OSR = $(if $(OSR),@echo "error: OSR: this study has no osr; drop it" >&2; exit 2)
+
 # A comma that $(call) does not take for its own.
 , := ,
 
@@ -63,9 +66,11 @@ baselines: setup  ## SPECTRA beside every baseline
 	$(call SPECTRA_STUDY_RUN,ablations=baselines)
 
 temperature: setup  ## the 13-run temperature study
+	$(NO_OSR)
 	$(call STUDY_RUN,sweeps=temperature)
 
 temperature-demo: setup  ## three of its temperatures: 0.7, 1, 2
+	$(NO_OSR)
 	$(call STUDY_RUN,sweeps=temperature temperature=t0_7$(,)t1_0$(,)t2_0)
 
 scaling: setup  ## SPECTRA and Switch over numbers of experts and sizes of model
@@ -78,7 +83,8 @@ design-choices: setup  ## encoder, similarity, orthogonality, k and D, one at a 
 	$(call SPECTRA_STUDY_RUN,sweeps=design_choices)
 
 search: setup  ## a stored search over SPECTRA's main knobs (TRIALS=20); again goes on
-	$(PY) train.py -m $(if $(filter search=%,$(TYPED)),,search=spectra) hydra.sweeper.n_trials=$(TRIALS) $(LAUNCH) $(TYPED)
+	$(if $(filter SEEDS=%,$(MAKEOVERRIDES)),@echo "error: SEEDS: a search has one seed; give seed=N" >&2; exit 2)
+	$(PY) train.py -m $(if $(filter search=%,$(TYPED)),,search=spectra) $(if $(OSR),osr=$(OSR)) hydra.sweeper.n_trials=$(TRIALS) $(LAUNCH) $(TYPED)
 
 status: setup  ## expected, done, running, failed, missing runs of every study
 	@$(PY) -m spectra_exp.studies status

@@ -24,9 +24,10 @@ def test_a_launch_reads_back_as_it_was_written(outputs):
     jobs, path = written("osr=paper ablation=no_all seed=0", "osr=paper ablation=cumulative_1 seed=0", "seed=1")
     launch = read_launch(path)
     assert launch.study == "core" and path.parent == outputs / "studies"
-    # How it was launched is no part of what was asked for, and the command has all of it.
+    # How it was launched is no part of what was asked for; the command has all of it but what would begin anew.
     assert launch.typed == [*TINY, "seed=0,1"]
-    assert shlex.split(launch.command) == ["python", "train.py", "ablations=core", *TYPED]
+    again = [part for part in TYPED if part != "force=true"]
+    assert shlex.split(launch.command) == ["python", "train.py", "ablations=core", *again]
     assert [(r.run_id, r.cell_id, r.seed, r.overrides) for r in launch.runs] == [
         (j.run_id, j.planned.identity.cell_id, j.experiment.seed, j.overrides) for j in jobs
     ]

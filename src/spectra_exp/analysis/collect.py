@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from spectra_exp.errors import SpectraError
+from spectra_exp.metrics import METRICS
 from spectra_exp.runs.provenance import code_version
 from spectra_exp.runs.summary import read_summary
 
@@ -23,6 +24,8 @@ RUN_COLUMNS = (
     "data_fingerprint", "evaluation_fingerprint", "initial_weights", "weights_by_name", "batches",
 )  # fmt: skip
 VALUE_COLUMNS = ("run_id", "metric", "value", "floor")
+# The kind of floor that is the same for every routing of as many tokens.
+UNIFORM = "uniform"
 # Of the summary's timings, the figures that are metrics.
 TIMINGS = ("step_time_ms", "tokens_per_second", "peak_memory_mb")
 
@@ -146,11 +149,18 @@ def _run_row(summary: dict[str, Any]) -> dict[str, Any]:
 def _value_rows(summary: dict[str, Any]) -> list[tuple[str, str, float | None, float | None]]:
     floors = summary["floors"]
     return [
-        (summary["run_id"], name + suffix, value if _is_finite(value) else None, floors.get(name))
+        (summary["run_id"], name + suffix, value if _is_finite(value) else None, _floor(name, suffix, floors))
         for suffix, metrics in _rules(summary).items()
         for name, value in sorted(metrics.items())
         if not _is_a_column(name, metrics)
     ]
+
+
+def _floor(name: str, suffix: str, floors: dict[str, Any]) -> float | None:
+    """The chance floor of a figure; one that depends on the run's own routing is not that of another rule."""
+    if suffix and (name not in METRICS or METRICS[name].floor != UNIFORM):
+        return None
+    return floors.get(name)
 
 
 def _rules(summary: dict[str, Any]) -> dict[str, dict[str, Any]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import shlex
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -19,6 +20,9 @@ from spectra_exp.studies.ledger import Expected, Launch
 
 # Keys that say which run of a cell a line is, and for whom.
 NOT_OF_A_CELL = ("study", "seed")
+# Settings are chosen on these seeds, so they cannot test what was chosen (docs/metrics.md).
+CHOOSING_SEEDS = range(100, 103)
+CHOSEN_ON = "seeds 100 to 102, on which settings are chosen"
 # Groups and keys that change no result.
 NO_RESULT = ("launch", "logger", "force", "refresh", "outputs", "debug", "search")
 
@@ -98,6 +102,25 @@ class Section:
                 return f"{problem} at seed {seed}"
         return None
 
+    def causal(self, row: Row) -> bool:
+        """Whether every run of the row is known to be causal."""
+        return all(self.run(row, seed)["causal"] is True for seed in row.runs)
+
+    def ranked(self, rows: Sequence[Row]) -> list[bool]:
+        """Whether each row may be called the best of them: causal, on the seeds that most of the rows have, and scored
+        on the same data and set after as many steps as most of them."""
+        kinds = [self._kind(row) for row in rows]
+        known = Counter(kind for kind in kinds if kind is not None)
+        usual = max(known, key=lambda kind: (known[kind], kind), default=None)
+        return [kind is not None and kind == usual for kind in kinds]
+
+    def _kind(self, row: Row) -> tuple[Any, ...] | None:
+        """What rows must share to be ranked; None for one without runs, or not known to be causal."""
+        runs = [self.run(row, seed) for seed in sorted(row.runs)]
+        if not runs or any(run["causal"] is not True for run in runs):
+            return None
+        return (tuple(sorted(row.runs)), *(tuple(sorted({str(run[key]) for run in runs})) for key in GROUP_KEYS))
+
     def compare(self, a: Row, b: Row, metric: str) -> Comparison:
         """a − b over seeds; empty, with the reason as its note, for runs that may not be compared."""
         if problem := self.pair_problem(a, b):
@@ -110,13 +133,16 @@ def study_sections(study: Study, launches: Iterable[Launch], collected: Collecte
     factors = study_factors(study)
     own = [launch for launch in launches if launch.study == study.name]
     found: dict[tuple[str, ...], dict[tuple[tuple[str, str], ...], Row]] = {}
+    twins = {(run["cell_id"], run["seed"]): run_id for run_id, run in collected.by_run.items()}
     for launch in own:
         for run in launch.runs:
+            # A copy under another name stands for the run that it was made of.
+            finished = run.run_id if run.run_id in collected.by_run else twins.get((run.cell_id, run.seed))
             for line in (run.overrides, *run.also):
                 row = _row_of(line, study, factors, found)
                 row.expected[run.seed] = run
-                if run.run_id in collected.by_run:
-                    row.runs[run.seed] = run.run_id
+                if finished is not None:
+                    row.runs[run.seed] = finished
     if not own:
         for line in study_jobs(study, []):
             _row_of(line, study, factors, found)
@@ -198,6 +224,9 @@ def _row_of(
             if k not in key and _of_a_cell(k) and (k, meaning(v)) not in settings
         )
     )  # fmt: skip
+    if given.get("seed", "").isdecimal() and int(given["seed"]) in CHOOSING_SEEDS:
+        # Never averaged or tested with the seeds that settings are tested on.
+        context = (*context, CHOSEN_ON)
     same = tuple(sorted((k, str(meaning(v))) for k, v in key.items()))
     rows = found.setdefault(context, {})
     if same not in rows:

@@ -41,5 +41,9 @@ def mean_interval(values: Iterable[float | None]) -> Interval | None:
     mean = float(finite.mean())
     if n == 1:
         return Interval(1, mean, None, None)
-    half = float(stdtrit(n - 1, (1 + LEVEL) / 2)) * float(finite.std(ddof=1)) / math.sqrt(n)
+    with np.errstate(over="ignore"):
+        half = float(stdtrit(n - 1, (1 + LEVEL) / 2)) * float(finite.std(ddof=1)) / math.sqrt(n)
+    if not math.isfinite(half):
+        # Squares of very large values overflow.
+        return Interval(n, mean, None, None)
     return Interval(n, mean, mean - half, mean + half)

@@ -210,8 +210,14 @@ def _train(
     }
 
 
+def in_study(planned: Plan) -> bool:
+    """Whether a finished run's summary names the study that asks for it now, or none asks."""
+    study = planned.experiment.study
+    return not study or study in planned.folder.read_summary()["studies"]
+
+
 def join_study(planned: Plan) -> None:
-    """Note in a finished run's summary that another study asked for it too."""
+    """Note in a finished run's summary that another study asked for it too; the folder must be held."""
     study, summary = planned.experiment.study, planned.folder.read_summary()
     if study and study not in summary["studies"]:
         write_json(planned.folder.summary, summary | {"studies": [*summary["studies"], study]})

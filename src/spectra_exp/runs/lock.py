@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import socket
@@ -75,12 +76,13 @@ class RunLock:
 
 
 def holder_alive(folder: str | os.PathLike[str]) -> bool:
-    """Whether the process that last took `folder` may still be running; for display, since it takes no lock.
+    """Whether the process that last took `folder` may still be running.
 
-    A holder on another host counts as alive: it cannot be seen from here.
+    The lock decides where it is free: its last holder died, whoever has its pid or host name now. A holder on another
+    host whose lock is not free counts as alive: it cannot be seen from here.
     """
     holder = _read_holder(Path(folder))
-    if holder is None:
+    if holder is None or _is_free(Path(folder)):
         return False
     if holder["host"] != socket.gethostname():
         return True
@@ -91,6 +93,22 @@ def holder_alive(folder: str | os.PathLike[str]) -> bool:
         return False
     except psutil.AccessDenied:
         return True
+
+
+def _is_free(folder: Path) -> bool:
+    """Whether the operating system holds no lock on the folder; asks by a shared one, given back at once."""
+    try:
+        file = os.open(folder / LOCK_NAME, os.O_RDONLY)
+    except OSError:
+        # Never taken, or not to be looked at: then who wrote the holder's name is all there is to go by.
+        return False
+    try:
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        return True
+    except OSError:
+        return False
+    finally:
+        os.close(file)
 
 
 def _this_process() -> dict[str, int | str]:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-from numbers import Real
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from spectra_exp.errors import SpectraError
 
 SCHEMA = 1
+LARGEST = 10**300
 STATUSES = ("completed", "failed", "diverged", "stopped", "running", "not_run")
 
 _TEXT = (
@@ -56,6 +57,50 @@ def _problem(summary: Any) -> str | None:
             return f"'{key}' is missing or not a table of names and values"
     for key in _NUMBERS:
         for name, value in summary[key].items():
-            if value is not None and not isinstance(value, Real):
+            if value is not None and not _is_number(value):
                 return f"'{key}.{name}' is not a number"
+    return _odd_type(summary)
+
+
+def _odd_type(summary: dict[str, Any]) -> str | None:
+    """Which part that a summary need not have is not what it should be, in words, or None."""
+    wanted: dict[str, Any] = {
+        "timings": _table_of(_is_number_or_none),
+        "metrics_by_inference": _table_of(_table_of(_is_number_or_none)),
+        "metrics_by_layer": _table_of(_list_of(_is_number_or_none)),
+        "initial_weights": _table_of(_is_text),
+        "studies": _list_of(_is_text),
+        "max_steps": lambda value: type(value) is int,
+        "causal": lambda value: isinstance(value, bool),
+        "causal_training": lambda value: isinstance(value, bool),
+        "flops_per_token": _is_number,
+        "fingerprints": _table_of(lambda value: value is None or _is_text(value)),
+        "label": _is_text,
+        "command": _is_text,
+    }
+    for key, fits in wanted.items():
+        if summary.get(key) is not None and not fits(summary[key]):
+            return f"'{key}' is not what a summary holds there"
     return None
+
+
+def _is_text(value: Any) -> bool:
+    # A lone surrogate could not be written anywhere.
+    return isinstance(value, str) and not any(0xD800 <= ord(letter) <= 0xDFFF for letter in value)
+
+
+def _is_number(value: Any) -> bool:
+    # NaN and infinity are numbers that the tables leave empty; an integer may be larger than any float.
+    return isinstance(value, float) or (isinstance(value, int) and abs(value) < LARGEST)
+
+
+def _is_number_or_none(value: Any) -> bool:
+    return value is None or _is_number(value)
+
+
+def _table_of(fits: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, dict) and all(map(fits, value.values()))
+
+
+def _list_of(fits: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, list) and all(map(fits, value))

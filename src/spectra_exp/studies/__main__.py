@@ -17,6 +17,9 @@ from spectra_exp.studies.definition import load_study, study_files
 from spectra_exp.studies.show import print_runs, show_json, shown_runs
 from spectra_exp.studies.status import all_statuses, print_status
 
+# Exit status of a program whose reader went away, as shells report it.
+PIPE_CLOSED = 141
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The exit status: 2, with one line on standard error, for what cannot be done."""
@@ -26,7 +29,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     prepare_environment()
     try:
         return options.function(options)
-    except SpectraError as error:
+    except BrokenPipeError:
+        # Whoever read has seen enough; what is still buffered must not fail at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return PIPE_CLOSED
+    except (SpectraError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
 

@@ -53,6 +53,9 @@ def _launch(lines: list[list[str]], typed: list[str], task: Callable[..., Any], 
         write_launch(study, typed, jobs)
     with stopping.launching(), LiveView(jobs, study.name if study else "multirun"):
         ends = run_jobs(jobs, engine)
+    if study is not None:
+        # Runs that waited for others have their ids by now.
+        write_launch(study, typed, jobs)
     for reason in explain_waiting(jobs):
         print(f"error: {reason}", file=sys.stderr)
     print(f"{len(jobs)} runs: {_in_words(ends)}", file=sys.stderr)

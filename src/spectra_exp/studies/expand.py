@@ -27,8 +27,28 @@ def study_jobs(study: Study, typed: list[str]) -> list[list[str]]:
     found = [job for block in study.blocks for job in _block_jobs(study, block, given, varied, picked)]
     jobs = [list(job) for job in dict.fromkeys(tuple(job) for job in found)]
     if not jobs:
-        raise ConfigError(study.choice, "no run is left of what was typed", _varied_values(study))
+        fix = _needs(study, picked) or _varied_values(study)
+        raise ConfigError(study.choice, "no run is left of what was typed", fix)
+    _check_all_used(study, picked, given, jobs)
     return jobs
+
+
+def _check_all_used(study: Study, picked: set[str], given: dict[str, list[str]], jobs: list[list[str]]) -> None:
+    """Raise ConfigError for a typed value that picks no run, where others beside it do."""
+    made = {(key, meaning(value)) for job in jobs for key, _, value in (part.partition("=") for part in job)}
+    for key in sorted(picked):
+        for line in given[key]:
+            value = line.partition("=")[2]
+            if (key, meaning(value)) not in made:
+                fix = _needs(study, {key}) or _varied_values(study)
+                raise ConfigError(key, f"'{value}' picks no run of {study.choice}, as others typed do", fix)
+
+
+def _needs(study: Study, keys: set[str]) -> str:
+    """What some of the study's values of these keys are there with alone; empty when with anything."""
+    blocks = [block for block in study.blocks if block.only and keys and keys <= set(block.axes())]
+    needed = dict.fromkeys(f"{key}={value}" for block in blocks for key, value in block.only.items())
+    return f"some of its values are there only with {' or '.join(needed)}" if needed else ""
 
 
 def _block_jobs(
@@ -40,13 +60,13 @@ def _block_jobs(
         return []
     jobs = []
     for cell in block.cells():
-        if any(not _among(cell[key], given[key]) for key in picked):
+        if any(key not in cell or not _among(cell[key], given[key]) for key in picked):
             continue
         free = {
             key: values
             for key, values in given.items()
             if key not in picked
-            and (key in axes or key in block.settings or key not in varied | set_elsewhere)
+            and (key in cell or key not in varied | set_elsewhere)
         }
         kept = [f"{key}={value}" for key, value in cell.items() if key not in free]
         for chosen in product(*free.values()):

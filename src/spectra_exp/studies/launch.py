@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from spectra_exp import stopping
-from spectra_exp.errors import ConfigError, NotYet
-from spectra_exp.runs.execute import join_study, mark_failed
+from spectra_exp.errors import ConfigError, NotYet, RunInUse
+from spectra_exp.runs.execute import in_study, join_study, mark_failed
 from spectra_exp.studies.engine import Broken
 from spectra_exp.studies.job import Job
 from spectra_exp.studies.room import make_room
@@ -67,9 +67,21 @@ def _settle(jobs: Sequence[Job]) -> None:
     for job in jobs:
         if job.planned is None:
             job.make_plan()
-        if job.finished():
-            join_study(job.planned)
+        if job.finished() and _joined(job):
             job.ended = job.planned.folder.status()
+
+
+def _joined(job: Job) -> bool:
+    """Note in the finished run that this study asked for it; False while another process writes there."""
+    if in_study(job.planned):
+        return True
+    try:
+        with job.planned.folder.hold():
+            # Read again: another launch may have written since.
+            join_study(job.planned)
+        return True
+    except RunInUse:
+        return False
 
 
 def _next_batch(ready: list[Job]) -> list[Job]:

@@ -17,6 +17,8 @@ from spectra_exp.studies.definition import Study
 from spectra_exp.studies.job import Job
 
 SCHEMA = 1
+# Keys that make finished runs again.
+ANEW = ("force=", "refresh=")
 
 
 @dataclass(frozen=True)
@@ -56,17 +58,20 @@ def write_launch(study: Study, typed: list[str], jobs: Sequence[Job]) -> Path:
         }
         for job in jobs
     ]
+    # What goes on with the study must not begin it anew.
+    again = [o for o in typed if not o.startswith(ANEW)]
     kept = [o for o in typed if not o.startswith(("launch", "hydra", "force", "refresh"))]
     content: dict[str, Any] = {
         "schema": SCHEMA,
         "study": study.name,
         "typed": kept,
-        "command": shlex.join(["python", "train.py", study.choice, *typed]),
+        "command": shlex.join(["python", "train.py", study.choice, *again]),
         "launched": datetime.now().astimezone().isoformat(timespec="seconds"),
         "runs": runs,
     }
     outputs = Path(jobs[0].experiment.outputs)
-    path = outputs / "studies" / f"{study.name}-{digest([run['overrides'] for run in runs])}.json"
+    lines = [[part for part in run["overrides"] if not part.startswith(ANEW)] for run in runs]
+    path = outputs / "studies" / f"{study.name}-{digest(lines)}.json"
     write_json(path, content)
     return path
 
@@ -92,6 +97,12 @@ def read_launch(path: Path) -> Launch:
             Expected(run["run_id"], run["cell_id"], int(run["seed"]), list(run["overrides"]), list(run["also"]))
             for run in content["runs"]
         ]
-        return Launch(content["study"], content["typed"], content["command"], content["launched"], runs)
+        texts = [content[key] for key in ("study", "command", "launched")]
+        ids = [name for run in runs for name in (run.run_id, run.cell_id) if name is not None]
+        if not all(isinstance(text, str) for text in (*texts, *ids, *content["typed"])):
+            raise TypeError("a name is not text")
+        if not all("=" in part for run in runs for line in (run.overrides, *run.also) for part in line):
+            raise ValueError("an override without '='")
+        return Launch(content["study"], list(content["typed"]), content["command"], content["launched"], runs)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise SpectraError(f"{path}: not a study's launch ({type(error).__name__}: {error})") from error

@@ -49,7 +49,7 @@ def run_state(runs: Path, run_id: str | None) -> RunState:
         return RunState(run_id, state, read_progress(folder.path))
     error = None
     if state in ("failed", "diverged", "not_run"):
-        error = str(folder.read_summary().get("error") or "").splitlines()[0]
+        error = next(iter(str(folder.read_summary().get("error") or "").splitlines()), "no reason was kept")
     return RunState(run_id, state, error=error)
 
 

@@ -15,6 +15,7 @@ from spectra_exp import stopping
 from spectra_exp.config.schema import Experiment
 from spectra_exp.data.batches import TrainingBlocks, collate
 from spectra_exp.data.corpus import Corpus
+from spectra_exp.errors import Diverged
 from spectra_exp.metrics.base import METRICS
 from spectra_exp.metrics.compute import compute_floors, compute_stability, compute_stability_floors
 from spectra_exp.moe.accounting import Size, model_size
@@ -125,7 +126,7 @@ class Session:
                 if checkpoint is not None:
                     check_fits(self.model, checkpoint)
                     self.recorder.load_state(checkpoint, int(checkpoint.name.removeprefix("step-")))
-                self.trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+                self._train(checkpoint)
                 step = self.trainer.state.global_step
                 if step < self.max_steps:
                     return Result("stopped", step)
@@ -135,6 +136,16 @@ class Session:
                 self.bar.stop()
             self.wall_s = time.perf_counter() - started
             self.recorder.history.save(self.folder.history)
+
+    def _train(self, checkpoint: Path | None) -> None:
+        try:
+            self.trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        except torch.linalg.LinAlgError as error:
+            # A factorisation of what is not finite any more fails before a loss could tell.
+            if all(bool(p.isfinite().all()) for p in self.model.parameters()):
+                raise
+            step = self.trainer.state.global_step + 1
+            raise Diverged(f"the weights are not finite at step {step} ({str(error).splitlines()[0]})") from error
 
     def evaluate(self, step: int) -> Evaluation:
         """Evaluate under the rule of inference; rows to the history, routing to a snapshot, losses to the guard."""

@@ -42,9 +42,11 @@ def by_temperature(row: Row) -> str:
 
 
 def best_constant(section: Section, rows: Sequence[Row]) -> Row | None:
-    """The constant with the lowest mean validation loss, None without any."""
-    found = {id(row): interval.mean for row in constants(rows) if (interval := final(section, row, "val_loss"))}
-    return min((row for row in constants(rows) if id(row) in found), key=lambda row: found[id(row)], default=None)
+    """The constant with the lowest mean validation loss among those that may be ranked, None without any."""
+    own = list(constants(rows))
+    fair = [row for row, may in zip(own, section.ranked(own), strict=True) if may]
+    found = {id(row): interval.mean for row in fair if (interval := final(section, row, "val_loss"))}
+    return min((row for row in fair if id(row) in found), key=lambda row: found[id(row)], default=None)
 
 
 def temperature_marks(rows: Sequence[Row]) -> list[Mark]:

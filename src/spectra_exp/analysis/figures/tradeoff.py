@@ -29,7 +29,8 @@ class Tradeoff:
         places = [(final(section, row, self.x), final(section, row, self.y)) for row in rows]
         causal = [bool(row.runs) and is_causal(section, row) for row in rows]
         means = [
-            (x.mean, y.mean) if x and y and fair else (None, None) for (x, y), fair in zip(places, causal, strict=True)
+            (x.mean, y.mean) if x and y and may else (None, None)
+            for (x, y), may in zip(places, section.ranked(rows), strict=True)
         ]
         front = pareto_front(means, [direction(self.x), direction(self.y)])
         spots = tuple(

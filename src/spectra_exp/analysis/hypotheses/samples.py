@@ -7,12 +7,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from spectra_exp.analysis.estimate import MIN_SEEDS, TOO_FEW
-from spectra_exp.analysis.grid import Row, Section
+from spectra_exp.analysis.grid import CHOOSING_SEEDS, CHOSEN_ON, Row, Section
 from spectra_exp.analysis.hypotheses.parts import Part, Ruling, Side, compared, judge
 from spectra_exp.studies.definition import load_study
 
-# Settings are chosen on these seeds, so they cannot test what was chosen.
-CHOOSING_SEEDS = range(100, 103)
 LOSSES = ("val_loss", "downstream_score")
 
 Rows = Mapping[str, "Row | None"]
@@ -60,7 +58,8 @@ def rules(section: Section) -> list[str]:
 def fill_command(section: Section, rule: str = "") -> str:
     """What runs the section again, with what was typed; finished runs are not run twice."""
     osr = [f"OSR={rule}"] if rule else []
-    return " ".join([load_study(section.study).command, shlex.join([*osr, *section.context])]).strip()
+    typed = [part for part in section.context if part != CHOSEN_ON]
+    return " ".join([load_study(section.study).command, shlex.join([*osr, *typed])]).strip()
 
 
 def sample(section: Section, rows: Rows, metrics: Sequence[str], rule: str = "") -> Sample | Lack:

@@ -18,9 +18,9 @@ from spectra_exp.analysis.report.words import described, interval, is_causal, ma
 X, Y = "load_cv", "val_loss"
 FIRST = ("baselines", "core")
 LEAD = (
-    "Down and to the left is better in both. Ringed points are on the front: no other causal row is at least as good "
-    "in both means and better in one. Hollow points are not causal and stand outside of it. Point or tab to a mark for "
-    "its figures."
+    "Down and to the left is better in both. Ringed points are on the front of these two: no other row is at least as "
+    "good in both means and better in one, among causal rows with the data, steps and seeds that most rows have. "
+    "Hollow points are not causal. (The tables' fronts are of three metrics.) Point or tab to a mark for its figures."
 )
 
 
@@ -37,7 +37,10 @@ def front_block(material: Material) -> Block | None:
 
 
 def _picture(section: Section, rows: list[Row]) -> Html:
-    means = [[interval(section, row, m).mean if is_causal(section, row) else None for m in (X, Y)] for row in rows]
+    ranked = section.ranked(rows)
+    means = [
+        [interval(section, row, m).mean if may else None for m in (X, Y)] for row, may in zip(rows, ranked, strict=True)
+    ]
     front = pareto_front(means, ["lower", "lower"])
     points = [_point(section, row, on) for row, on in zip(rows, front, strict=True)]
     series = [Series(row.label, ink(row.label), [point]) for row, point in zip(rows, points, strict=True)]

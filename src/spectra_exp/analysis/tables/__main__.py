@@ -46,6 +46,16 @@ def write_all(material: Material) -> list[Table]:
     return tables
 
 
+def write_of_study(material: Material, study: str) -> list[Table]:
+    """Write the tables over the rows of one study and over every run of it; the others stay as they are."""
+    specs = [spec for spec in ROW_TABLES if spec.study in ("", study)]
+    tables = [build_table(spec, material.sections[spec.study]) for spec in specs]
+    tables += [build_pairs(spec, material.sections[spec.study]) for spec in PAIRS if spec.study == study]
+    for table in tables:
+        write_table(table, material.outputs / "tables")
+    return tables
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """0 when the tables are written, 1 with one line on stderr when there is nothing to write."""
     parser = argparse.ArgumentParser(prog="python -m spectra_exp.analysis.tables", description="Tables of all runs.")
@@ -59,7 +69,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         name_the_odd(material)
         if material.collected.runs.empty:
             raise SpectraError(f"{options.outputs / 'runs'}: no completed run to tabulate; train one: python train.py")
-        tables = {table.name: table for table in write_all(material)}
+        written = write_of_study(material, options.study) if options.study else write_all(material)
+        tables = {table.name: table for table in written}
         if options.show not in tables:
             raise SpectraError(f"--show: no table '{options.show}'; there are {', '.join(tables)}")
     except SpectraError as error:
@@ -67,7 +78,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     print_parts(tables[options.show])
     gaps = sum(len(table.gaps) for table in tables.values())
-    print(f"{len(tables)} tables in {options.outputs / 'tables'} as .csv, .md and .tex; missing.csv lists {gaps} gaps")
+    listed = "" if options.study else f"; missing.csv lists {gaps} gaps"
+    print(f"{len(tables)} tables in {options.outputs / 'tables'} as .csv, .md and .tex{listed}")
     return 0
 
 

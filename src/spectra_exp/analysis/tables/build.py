@@ -14,12 +14,14 @@ from spectra_exp.analysis.grid import Row, Section
 from spectra_exp.analysis.methods import METHOD_FACTORS
 from spectra_exp.analysis.pairing import GROUP_KEYS, PAIRED
 from spectra_exp.analysis.pareto import pareto_front
-from spectra_exp.analysis.render import count_text, interval_text
+from spectra_exp.analysis.render import count_text, interval_text, number_text
 from spectra_exp.analysis.statistics import mean_interval
 from spectra_exp.analysis.tables.directions import direction
 from spectra_exp.analysis.tables.gaps import row_gaps
 from spectra_exp.analysis.tables.spec import Grid, Panel, Part, Table, TableSpec
 
+# Evidence only between causal models.
+LOSSES = ("val_loss",)
 AGREED_COLUMNS = (
     "causal", "causal_training", "active_parameters", "total_parameters", "flops_per_token", *GROUP_KEYS,
 )  # fmt: skip
@@ -38,9 +40,10 @@ def build_table(spec: TableSpec, sections: Iterable[Section]) -> Table:
         own = [_record(section, row, metrics) for row in rows]
         notes = _notes(section, rows, own)
         notes += _add_tests(spec, section, rows, own)
-        _mark_front(spec, own)
+        _mark_front(spec, own, section.ranked(rows))
         records += own
-        grids = [_grid(panel, section, own, spec.pareto) for panel in _panels(spec, own)]
+        grids = [_grid(panel, section, own, spec.pareto, section.ranked(rows)) for panel in _panels(spec, own)]
+        grids += _floor_grids(spec, section, own)
         parts.append(Part(section.title, grids, notes))
         gaps += row_gaps(spec, section, rows)
     frame = pd.DataFrame(records, dtype=object)
@@ -127,6 +130,8 @@ def _add_tests(spec: TableSpec, section: Section, rows: list[Row], records: list
             continue
         names.setdefault(reference.label)
         for metric in spec.tested:
+            if metric in LOSSES and not all(section.causal(r) for r in (row, reference)):
+                continue
             tests[index, metric] = section.compare(row, reference, metric)
     corrected = spec.correction({key: test.p for key, test in tests.items()})
     for (index, metric), test in tests.items():
@@ -156,12 +161,12 @@ def untested_notes(tests: Iterable[tuple[str, str, Comparison]]) -> list[str]:
     return [f"No test, {reason}: {', '.join(names)}." for reason, names in reasons.items()]
 
 
-def _mark_front(spec: TableSpec, records: list[dict[str, Any]]) -> None:
-    """Mark the Pareto front over mean values; a loss that saw the future is no evidence, so causal rows only."""
+def _mark_front(spec: TableSpec, records: list[dict[str, Any]], ranked: list[bool]) -> None:
+    """Mark the Pareto front over mean values, among the rows that may be ranked."""
     if not spec.pareto:
         return
     points = [
-        [r.get(f"{m}_mean") if r["causal"] is True else None for m in spec.pareto] for r in records
+        [r.get(f"{m}_mean") if may else None for m in spec.pareto] for r, may in zip(records, ranked, strict=True)
     ]
     front = pareto_front(points, [direction(m) for m in spec.pareto])
     for record, on_front in zip(records, front, strict=True):
@@ -179,7 +184,25 @@ def _panels(spec: TableSpec, records: list[dict[str, Any]]) -> list[Panel]:
     return shown
 
 
-def _grid(panel: Panel, section: Section, records: list[dict[str, Any]], pareto: tuple[str, ...]) -> Grid:
+def _floor_grids(spec: TableSpec, section: Section, records: list[dict[str, Any]]) -> list[Grid]:
+    """What chance gives for each row, in the metrics that have a floor; none where no row has any."""
+    metrics = [m for m in spec.metrics if any(r.get(f"{m}_floor") is not None for r in records)]
+    if not metrics:
+        return []
+    factors = _label_columns(section, records)
+    body = [
+        [*(str(r.get(f) or "") for f in factors), *(_number(r.get(f"{m}_floor")) for m in metrics)] for r in records
+    ]
+    return [Grid("What chance gives (mean over seeds)", [*(f.rpartition(".")[2] for f in factors), *metrics], body)]
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else number_text(value)
+
+
+def _grid(
+    panel: Panel, section: Section, records: list[dict[str, Any]], pareto: tuple[str, ...], ranked: list[bool]
+) -> Grid:
     """What is printed: the label or the varied factors, then what stands beside, then metrics."""
     factors = _label_columns(section, records)
     size = ["n", "causal", "active", "FLOPs/token"] if panel.beside else []
@@ -196,7 +219,7 @@ def _grid(panel: Panel, section: Section, records: list[dict[str, Any]], pareto:
     ]
     headers = [*(f.rpartition(".")[2] for f in factors), *size, *front, *metrics]
     first = len(headers) - len(metrics)
-    best = {(row, first + i) for i, m in enumerate(metrics) for row in _best(m, records)}
+    best = {(row, first + i) for i, m in enumerate(metrics) for row in _best(m, records, ranked)}
     return Grid(panel.title, headers, body, frozenset(best))
 
 
@@ -209,11 +232,11 @@ def _label_columns(section: Section, records: list[dict[str, Any]]) -> list[str]
     return [*(["osr"] if len(methods) > 1 and "osr" in section.factors else []), *settings]
 
 
-def _best(metric: str, records: list[dict[str, Any]]) -> list[int]:
-    """The rows with the best mean among causal ones, by the metric's direction; none where nothing is better."""
+def _best(metric: str, records: list[dict[str, Any]], ranked: list[bool]) -> list[int]:
+    """The rows with the best mean among those that may be ranked; none where neither direction is better."""
     base = metric.partition(INFERENCE)[0]
     better = direction(base)
-    means = {i: r.get(f"{metric}_mean") for i, r in enumerate(records) if r["causal"] is True}
+    means = {i: r.get(f"{metric}_mean") for i, (r, may) in enumerate(zip(records, ranked, strict=True)) if may}
     found = {i: mean for i, mean in means.items() if mean is not None}
     if better == "none" or len(found) < 2:
         return []
@@ -234,7 +257,9 @@ def _notes(section: Section, rows: list[Row], records: list[dict[str, Any]]) -> 
     """What a reader must know about the rows: stale ones, odd figures, groups that may not be compared."""
     notes = []
     stale = [record["label"] for record in records if record["stale"]]
-    if stale:
+    if len(stale) > 1 and len(stale) == sum(bool(record["n"]) for record in records):
+        notes.append("All rows are stale: run by other code than today's (refresh=stale runs them again).")
+    elif stale:
         notes.append(f"Stale, run by other code than today's (refresh=stale runs them again): {', '.join(stale)}.")
     for key in GROUP_KEYS:
         values = {record[key] for record in records if record[key] is not None}

@@ -37,7 +37,7 @@ def overhead_table(outputs: Path) -> Table:
         notes = [f"The whole step, forward and backward: {step} ms, n = {len(measured['step_ms'])} steps."]
         where = f"{content['device']}, {content['tokens']} tokens a step"
         typed = " ".join(content["overrides"])
-        headers = ["part", "ms", "FLOPs (10⁶)", "% of total"]
+        headers = ["part", "ms", "FLOPs (10⁶), forward and backward", "% of total"]
         parts.append(Part(" ".join(filter(None, [method, typed])), [Grid(where, headers, body)], notes))
     return Table(NAME, TITLE, pd.DataFrame(records), parts)
 

@@ -13,7 +13,7 @@ from spectra_exp.analysis.methods import METHOD_FACTORS, setting_text
 from spectra_exp.analysis.render import count_text, number_text
 from spectra_exp.analysis.tables.build import beside, metric_columns, untested_notes
 from spectra_exp.analysis.tables.gaps import row_gaps
-from spectra_exp.analysis.tables.spec import Choice, Gap, Grid, Part, Table, TableSpec
+from spectra_exp.analysis.tables.spec import Choice, Gap, Grid, Panel, Part, Table, TableSpec
 
 # What stands beside each method's figures.
 SIZE_COLUMNS = ("n", "causal", "active_parameters", "flops_per_token")
@@ -150,7 +150,7 @@ def _cell(value: Any, header: str) -> str:
 
 
 def _gaps(spec: PairSpec, section: Section, sizes: list[Size]) -> list[Gap]:
-    plain = TableSpec(spec.name, spec.title, spec.study, ())
+    plain = TableSpec(spec.name, spec.title, spec.study, (Panel("", spec.metrics),))
     return [gap for size in sizes for gap in row_gaps(plain, section, size.cells)]
 
 

@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from spectra_exp.analysis.comparison import Comparison
+from spectra_exp.analysis.estimate import TOO_FEW
 from spectra_exp.analysis.families import holm, stars
 from spectra_exp.analysis.grid import Row, Section
 from spectra_exp.analysis.margins import non_inferior, tost
 from spectra_exp.analysis.render import number_text
+from spectra_exp.analysis.tables.build import LOSSES
 from spectra_exp.analysis.tables.directions import direction
 from spectra_exp.analysis.tables.gaps import seed_gaps
 from spectra_exp.analysis.tables.spec import Choice, Gap, Grid, Part, Table
@@ -18,6 +20,8 @@ from spectra_exp.analysis.tables.spec import Choice, Gap, Grid, Part, Table
 # Differences as small as these do not matter (nats of validation loss): docs/metrics.md, Tests.
 MARGINS = {"val_loss": 0.02}
 LEVEL = 0.05
+NOT_CAUSAL = "not causal"
+NO_EVIDENCE = "A loss is evidence only between two causal models."
 
 
 @dataclass(frozen=True)
@@ -80,6 +84,8 @@ def _record(t: Tested, corrected: float | None) -> dict[str, Any]:
     test, better = t.test, direction(t.metric)
     a, b = t.section.values(t.a, t.metric), t.section.values(t.b, t.metric)
     margin = MARGINS.get(t.metric)
+    causal = [_causal(t.section, row) for row in (t.a, t.b)]
+    blind = t.metric in LOSSES and test.difference is not None and set(causal) != {"yes"}
     fair = not t.section.pair_problem(t.a, t.b)
     inferior = non_inferior(a, b, margin, better).p if margin and fair else None
     equal = tost(a, b, margin).p if margin and fair else None
@@ -89,7 +95,7 @@ def _record(t: Tested, corrected: float | None) -> dict[str, Any]:
         "comparison": f"{t.a.label} − {t.b.label}",
         "metric": t.metric,
         "better": better,
-        "causal": " / ".join(str(_causal(t.section, row)) for row in (t.a, t.b)),
+        "causal": " / ".join(causal) if any(causal) else "",
         "n_pairs": test.n,
         "mean": test.mean_a,
         "mean_against": test.mean_b,
@@ -108,7 +114,7 @@ def _record(t: Tested, corrected: float | None) -> dict[str, Any]:
         "equivalent_p": equal,
         "test": test.method,
         "note": test.note,
-        "verdict": verdict(test, corrected, better, inferior, equal),
+        "verdict": NOT_CAUSAL if blind else verdict(test, corrected, better, inferior, equal),
     }
 
 
@@ -132,13 +138,15 @@ def verdict(
     return "no difference found"
 
 
-def _causal(section: Section, row: Row) -> Any:
+def _causal(section: Section, row: Row) -> str:
+    """yes, no, or empty where it is not known of every run."""
     values = {section.run(row, seed)["causal"] for seed in row.runs}
-    return {True: "yes", False: "no"}.get(values.pop(), "") if len(values) == 1 else "/".join(map(str, values))
+    return {True: "yes", False: "no"}.get(values.pop(), "") if len(values) == 1 else "no" if False in values else ""
 
 
 SHOWN = {
-    "comparison": "comparison", "metric": "metric", "n_pairs": "n", "difference": "difference", "95 % CI": "95 % CI",
+    "comparison": "comparison", "metric": "metric", "causal": "causal", "n_pairs": "n",
+    "difference": "difference", "95 % CI": "95 % CI",
     "t": "t", "df": "df", "p": "p", "p_holm": "p (Holm)", "d_z": "d_z", "wilcoxon_p": "Wilcoxon p",
     "detectable": "detectable", "verdict": "verdict",
 }  # fmt: skip
@@ -149,12 +157,15 @@ def _part(family: tuple[str, str], records: list[dict[str, Any]]) -> Part:
     body = [[_text(key, record) for key in SHOWN] for record in records]
     grid = Grid(name, list(SHOWN.values()), body)
     tests = sum(record["p"] is not None for record in records)
-    notes = [f"Holm over {tests} tests. Difference: first − second; detectable: found with 80 % power at this n."]
+    notes = [NO_EVIDENCE] if any(record["verdict"] == NOT_CAUSAL for record in records) else []
+    notes += [f"Holm over {tests} tests. Difference: first − second; detectable: found with 80 % power at this n."]
     if any(record["margin"] for record in records):
-        notes.append("Margins: " + ", ".join(f"{m} {v:g}" for m, v in MARGINS.items()) + ".")
+        margins = ", ".join(f"{m} {v:g}" for m, v in MARGINS.items())
+        notes.append(f"Margins: {margins}; their tests are not corrected.")
     remarks: dict[str, list[str]] = {}
     for record in records:
-        if record["note"] and record["difference"] is not None:
+        # Where there are no runs the gaps say so.
+        if record["note"] and (record["difference"] is not None or record["note"] != TOO_FEW):
             remarks.setdefault(record["note"], []).append(f"{record['comparison']} ({record['metric']})")
     return Part(section, [grid], [*notes, *(f"{note}: {', '.join(names)}." for note, names in remarks.items())])
 

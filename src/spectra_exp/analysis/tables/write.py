@@ -18,6 +18,13 @@ ESCAPES = {
 }  # fmt: skip
 
 
+# LaTeX with utf8 input knows Latin letters; of others only those of ESCAPES.
+FIRST_UNKNOWN = 0x180
+# Rows that fit on a page, and letters of a note that fit under a table.
+PAGE_ROWS = 40
+LONGEST_NOTE = 300
+
+
 def write_table(table: Table, folder: Path) -> list[Path]:
     """The paths of the table's `.csv`, `.md` and `.tex` in `folder`, each written whole."""
     texts = {
@@ -46,13 +53,13 @@ def latex(table: Table) -> str:
     r"""The printed parts as LaTeX, a `table` for each grid; best values are bold. It needs booktabs and graphicx."""
     blocks = [f"% {table.title}\n% needs \\usepackage{{booktabs,graphicx}}"]
     for part in table.parts:
-        blocks += [_latex_grid(table, part, grid) for grid in part.grids]
+        blocks += [_latex_grid(table, part, page) for grid in part.grids for page in _pages(grid)]
     return "\n\n".join(blocks) + "\n"
 
 
 def escape(text: str) -> str:
     """`text` as LaTeX prints it."""
-    return "".join(ESCAPES.get(character, character) for character in text)
+    return "".join(ESCAPES.get(c, c if ord(c) < FIRST_UNKNOWN else "?") for c in text)
 
 
 def print_parts(table: Table) -> None:
@@ -65,6 +72,16 @@ def print_parts(table: Table) -> None:
             print(f"  {note}")
 
 
+def _pages(grid: Grid) -> list[Grid]:
+    """The grid in pieces that fit on a page."""
+    pieces = []
+    for start in range(0, max(len(grid.rows), 1), PAGE_ROWS):
+        best = frozenset((r - start, c) for r, c in grid.best if start <= r < start + PAGE_ROWS)
+        title = grid.title if start == 0 else f"{grid.title}, continued"
+        pieces.append(Grid(title, grid.headers, grid.rows[start : start + PAGE_ROWS], best))
+    return pieces
+
+
 # A table wider than the text is made smaller, others stay as they are.
 FIT = r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%"
 
@@ -74,7 +91,9 @@ def _latex_grid(table: Table, part: Part, grid: Grid) -> str:
         [rf"\textbf{{{escape(cell)}}}" if (r, c) in grid.best else escape(cell) for c, cell in enumerate(row)]
         for r, row in enumerate(grid.rows)
     ]
-    caption = escape(f"{table.title}. {grid.title} ({part.title}). " + " ".join(part.notes)).strip()
+    notes = " ".join(note for note in part.notes if len(note) <= LONGEST_NOTE)
+    where = part.title if len(part.title) <= LONGEST_NOTE else f"{part.title[:LONGEST_NOTE]}…"
+    caption = escape(f"{table.title}. {grid.title} ({where}). {notes}").strip()
     body = "\n".join(f"    {' & '.join(row)} \\\\" for row in [[escape(h) for h in grid.headers]])
     lines = "\n".join(f"    {' & '.join(row)} \\\\" for row in rows)
     return (
