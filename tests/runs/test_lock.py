@@ -119,3 +119,17 @@ def test_jobs_of_a_pool_exclude_each_other(tmp_path: Path) -> None:
 
 def test_jobs_of_a_process_pool_exclude_each_other(tmp_path: Path) -> None:
     assert _count(RunLock, tmp_path, "loky") == 12
+
+
+@pytest.mark.parametrize("change", [{"host": "another"}, {"pid": 1}])
+def test_a_free_lock_has_no_living_holder_whatever_its_file_says(tmp_path: Path, change: dict) -> None:
+    process = _holder(tmp_path)
+    left = json.loads((tmp_path / HOLDER_NAME).read_text()) | change
+    (tmp_path / HOLDER_NAME).write_text(json.dumps(left))
+    assert holder_alive(tmp_path)
+    process.kill()
+    process.wait()
+    # A pid given out again after a reboot, or a container's new host name.
+    assert not holder_alive(tmp_path)
+    with RunLock(tmp_path):
+        assert holder_alive(tmp_path)

@@ -145,3 +145,23 @@ def test_a_damaged_summary_is_a_run_to_be_made_again(outputs, damage):
     finish(job)
     job.planned.folder.summary.write_text(damage)
     assert counts(outputs) == {"interrupted": 1}
+
+
+@pytest.mark.parametrize("error", [None, ""])
+def test_a_failed_run_without_a_reason_is_still_told(outputs, error, capsys):
+    jobs = launched("seed=0")
+    finish(jobs[0], "failed")
+    path = jobs[0].planned.folder.summary
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"error": error}))
+    assert command.main(["status", "--json"]) == 0
+    told = [run for study in json.loads(capsys.readouterr().out)["studies"] for run in study["runs"]]
+    assert [run["error"] for run in told if run["state"] == "failed"] == ["no reason was kept"]
+
+
+@pytest.mark.parametrize("damage", [{"launched": None}, {"study": ["a"]}, {"typed": [3]}])
+def test_a_launch_with_values_of_the_wrong_kind_is_left_out_alone(outputs, damage):
+    launched("seed=0")
+    (path,) = (outputs / "studies").glob("*.json")
+    (outputs / "studies" / "bad.json").write_text(json.dumps(json.loads(path.read_text()) | damage))
+    statuses, skipped = all_statuses(outputs)
+    assert list(skipped) == ["bad.json"] and any(s.launched for s in statuses)

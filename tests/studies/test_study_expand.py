@@ -94,3 +94,20 @@ def test_nothing_left_is_refused_with_what_there_is():
 def test_a_bad_override_is_refused():
     with pytest.raises(ConfigError, match="did you mean"):
         jobs("selection=quotta")
+
+
+def test_a_value_beside_others_that_pick_is_refused_when_it_picks_nothing():
+    for typed in ("selection.capacity_factor=1,3", "selection=quota,qouta", "osr.sinkhorn_epsilon=0.5,0.7"):
+        with pytest.raises(ConfigError, match="picks no run"):
+            jobs(typed, "seed=0", "osr=causal")
+
+
+def test_a_value_that_is_there_only_with_another_setting_says_which():
+    with pytest.raises(ConfigError, match="only with osr=causal"):
+        jobs("osr.sinkhorn_epsilon=0.5", "seed=0")
+
+
+def test_points_of_one_block_with_other_keys_are_picked_and_replaced_alone():
+    assert jobs("model.top_k=1", "seed=0") == ["study=mine baseline=random model.top_k=1 seed=0"]
+    replaced = [line for line in jobs("model.top_k=3", "seed=0") if "baseline" in line]
+    assert replaced == ["study=mine baseline=hash seed=0", "study=mine baseline=random model.top_k=3 seed=0"]
