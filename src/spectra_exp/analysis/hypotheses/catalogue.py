@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from spectra_exp.analysis.grid import Section
+from spectra_exp.analysis.grid import CHOSEN_ON, Section
 from spectra_exp.analysis.hypotheses import ablations, baselines, overhead, scaling, temperature
 from spectra_exp.analysis.hypotheses.parts import Ruling
 from spectra_exp.analysis.hypotheses.samples import fill_command, rules
@@ -86,7 +86,8 @@ def _by_section(study: str, ruling: Callable[[Section], Ruling]) -> Callable[[Ma
 
 
 def _with_runs(material: Material, study: str) -> list[Section]:
-    return [section for section in material.sections[study] if any(row.runs for row in section.rows)]
+    sections = [section for section in material.sections[study] if CHOSEN_ON not in section.context]
+    return [section for section in sections if any(row.runs for row in section.rows)]
 
 
 def _timed(material: Material) -> list[Case]:
