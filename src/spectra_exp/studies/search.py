@@ -29,6 +29,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from spectra_exp import stopping
 from spectra_exp.analysis.search_table import TrialRow, print_front, write_search_table
+from spectra_exp.analysis.tables.directions import OTHER
 from spectra_exp.config.compose import check_values, explain, load_experiment, own_hydra
 from spectra_exp.config.schema import Experiment
 from spectra_exp.config.typed import parse_overrides, typed_values
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
     import optuna
 
 # Figures of the loss, which are not routing metrics.
-LOSS_DIRECTIONS = {"val_loss": "lower", "val_perplexity": "lower", "val_accuracy": "higher"}
+LOSS_DIRECTIONS = {name: OTHER[name] for name in ("val_loss", "val_perplexity", "val_accuracy")}
 DIRECTIONS = {"lower": "minimize", "higher": "maximize"}
 # The plugin's keys that have no use here, and what to do instead.
 UNUSED_KEYS = {
