@@ -64,7 +64,3 @@ class NotRun(SpectraError):
 
     def __reduce__(self):
         return (type(self), (str(self), self.kind, self.allowed))
-
-
-class Stopped(SpectraError):
-    """The run was asked to stop (SIGTERM, Ctrl-C) and can be resumed."""

@@ -1,19 +1,12 @@
 from __future__ import annotations
 
-import math
-
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spectra_exp.analysis.estimate import paired_differences, places
+from spectra_exp.analysis.estimate import places
 
 _values = st.lists(st.integers(-300, 300).map(lambda v: v / 100), max_size=20)
-
-
-def test_paired_differences_of_the_seeds_that_both_have() -> None:
-    found = paired_differences({3: 1.0, 0: 2.0, 1: math.nan, 5: 4.0, 6: None}, {0: 0.5, 1: 1.0, 3: 3.0, 6: 1.0})
-    assert list(found.items()) == [(0, 1.5), (3, -2.0)]
 
 
 @given(_values)

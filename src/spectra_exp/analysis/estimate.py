@@ -86,12 +86,6 @@ def estimate(a: Values, b: Values) -> Estimate:
     return Estimate(values_a, values_b, differences, difference, error, df, "Welch's t", note)
 
 
-def paired_differences(a: Values, b: Values) -> dict[int, float]:
-    """Seed → a − b, of the seeds where both values are finite, in order."""
-    finite_a, finite_b = _finite(a), _finite(b)
-    return {seed: finite_a[seed] - finite_b[seed] for seed in sorted(finite_a.keys() & finite_b.keys())}
-
-
 def places(values: np.ndarray, scale: float) -> np.ndarray:
     """Each value's place (0, 1, ...) in increasing order, the same for values that are equal but for rounding.
 
