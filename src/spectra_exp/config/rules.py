@@ -280,7 +280,7 @@ UNUSED: tuple[tuple[tuple[str, ...], Callable[[Experiment], bool], str], ...] = 
     ),
     (("osr.potentials",), lambda x: get(x, "osr.sinkhorn_inference") != "dual", "no osr.sinkhorn_inference=dual"),
     (
-        ("osr.potential_rate", "osr.potential_decay"),
+        ("osr.potential_rate", "osr.potential_decay", "osr.settle_steps"),
         lambda x: get(x, "osr.potentials") != "hard",
         "osr.potentials=soft",
     ),

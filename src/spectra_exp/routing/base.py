@@ -130,6 +130,14 @@ class Router(nn.Module, ABC):
     def after_step(self, counts_E: Tensor, learning_rate_scale: float) -> None:
         """Move load-driven state once per optimizer step; counts_E are its assignments per expert on all ranks."""
 
+    @property
+    def settle_steps(self) -> int:
+        """Training batches over which load-driven state settles once training is over."""
+        return 0
+
+    def settle(self, counts_E: Tensor, index: int) -> None:
+        """Move load-driven state by batch `index` (from 1) of those, the weights at rest."""
+
     def flops_per_token(self) -> float:
         """Forward floating-point operations of the routing of one token (multiply and add count as two)."""
         return 2.0 * sum(p.numel() for p in self.parameters() if p.ndim >= 2)

@@ -61,6 +61,13 @@ class OsrConfig:
         minimum=0,
         maximum=1,
     )
+    settle_steps: int = option(
+        0,
+        "training batches routed after the last optimizer step, weights at rest, over which the hard potentials settle "
+        "(at most 20 % of the run's steps)",
+        unit="batches",
+        minimum=0,
+    )
     srip_enabled: bool = option(True, "add the spectral part to the representation orthogonality loss")
     so_lambda_max: float = option(1e-3, "final weight of the representation orthogonality loss", minimum=0)
     so_warmup_steps: int = option(

@@ -19,6 +19,7 @@ from spectra_exp.errors import Diverged
 from spectra_exp.metrics.base import METRICS
 from spectra_exp.metrics.compute import compute_floors, compute_stability, compute_stability_floors
 from spectra_exp.moe.accounting import Size, model_size
+from spectra_exp.moe.context import RoutingContext
 from spectra_exp.moe.model import SpectraMoeForCausalLM
 from spectra_exp.records.snapshot import RoutingSnapshot
 from spectra_exp.routing.osr import INFERENCE_RULES, NoOsr
@@ -31,6 +32,7 @@ from spectra_exp.training.callbacks.cadence import Cadence, fraction_steps
 from spectra_exp.training.callbacks.clock import Clock
 from spectra_exp.training.callbacks.progress import ProgressBar
 from spectra_exp.training.callbacks.progress_file import ProgressFile
+from spectra_exp.training.callbacks.settle import Settle
 from spectra_exp.training.callbacks.signals import StopOnSignal
 from spectra_exp.training.callbacks.steps import Steps
 from spectra_exp.training.callbacks.update_ratios import UpdateRatios
@@ -105,6 +107,7 @@ class Session:
         callbacks = [
             ratios,
             Clock(self.experiment.optim, self.max_steps, self.recorder),
+            Settle(self.max_steps, self._route_training_batch),
             steps,
             Cadence(self.experiment.trainer, self.evaluate),
             *([self.bar] if self.bar else []),
@@ -146,6 +149,11 @@ class Session:
                 raise
             step = self.trainer.state.global_step + 1
             raise Diverged(f"the weights are not finite at step {step} ({str(error).splitlines()[0]})") from error
+
+    def _route_training_batch(self, index: int, context: RoutingContext) -> None:
+        accelerator, size = self.trainer.accelerator, self.experiment.trainer.batch_size
+        first = (index * accelerator.num_processes + accelerator.process_index) * size
+        self.evaluator.logits(self.model, collate([self.blocks[first + i] for i in range(size)]), context)
 
     def evaluate(self, step: int) -> Evaluation:
         """Evaluate under the rule of inference; rows to the history, routing to a snapshot, losses to the guard."""

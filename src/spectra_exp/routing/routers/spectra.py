@@ -211,12 +211,30 @@ class SpectraRouter(Router):
 
     @torch.no_grad()
     def after_step(self, counts_E: Tensor, learning_rate_scale: float) -> None:
-        """Move the hard potentials against the load error: g - eta clip(c / mean c - 1, +-1), mean removed."""
+        """Move the hard potentials, at a rate that follows the learning rate's schedule."""
         self.expression.after_step()
-        if self.osr.potentials != "hard" or self.osr.solver != "sinkhorn":
-            return
+        if self._fits_load:
+            self._answer_load(counts_E, self.osr.potential_rate * learning_rate_scale**self.osr.potential_decay)
+
+    @property
+    def settle_steps(self) -> int:
+        return self.osr.settle_steps if self._fits_load else 0
+
+    @property
+    def _fits_load(self) -> bool:
+        return self.osr.potentials == "hard" and self.osr.solver == "sinkhorn"
+
+    @torch.no_grad()
+    def settle(self, counts_E: Tensor, index: int) -> None:
+        """Move the hard potentials at a rate that falls as 1/index: towards the load error's root, noise averaged out.
+
+        *Source:* Robbins and Monro 1951 (A stochastic approximation method).
+        """
+        self._answer_load(counts_E, self.osr.potential_rate / index)
+
+    def _answer_load(self, counts_E: Tensor, rate: float) -> None:
+        """Move the hard potentials against the load error: g - rate clip(c / mean c - 1, +-1), mean removed."""
         error_E = (counts_E / counts_E.mean().clamp(min=1e-9) - 1).clamp(-1, 1)
-        rate = self.osr.potential_rate * learning_rate_scale**self.osr.potential_decay
         g = self.hard_potentials_E - rate * error_E
         self.hard_potentials_E.copy_(g - g.mean())
 

@@ -1,6 +1,6 @@
 """Encoders with one dense recurrence of width E*D: GRU and LSTM.
 
-Shapes: B sequences, S tokens each, E experts, D router dimension.
+Shapes: B sequences, S tokens each, E experts, D router dimension, W = E D.
 """
 
 from __future__ import annotations
@@ -20,6 +20,13 @@ def reset_gates(rnn: nn.RNNBase, num_gates: int) -> None:
         nn.init.orthogonal_(gate)
     nn.init.zeros_(rnn.bias_ih_l0)
     nn.init.zeros_(rnn.bias_hh_l0)
+
+
+def state_after(vectors_BSW: Tensor, length_B: Tensor, before_BW: Tensor | None) -> Tensor:
+    """The vector [B, W] of each sequence's last real token, those standing first; without one, what it came with."""
+    before_BW = torch.zeros_like(vectors_BSW[:, 0]) if before_BW is None else before_BW
+    at = (length_B - 1).clamp(min=0)[:, None, None].expand(-1, 1, vectors_BSW.shape[2])
+    return torch.where((length_B > 0)[:, None], vectors_BSW.gather(1, at)[:, 0], before_BW)
 
 
 class GruEncoder(SequenceEncoder):
@@ -44,15 +51,8 @@ class GruEncoder(SequenceEncoder):
             return vectors.unflatten(-1, (self.num_experts, self.dim)), last
         order_BS, length_B = real_tokens_first(mask_BS)
         vectors, _ = self.gru(reordered(hidden_BSd, order_BS), state)
-        last = self._state_after(vectors, length_B, state)
+        last = state_after(vectors, length_B, None if state is None else state[0])[None]
         return restored(vectors, order_BS).unflatten(-1, (self.num_experts, self.dim)), last
-
-    @staticmethod
-    def _state_after(vectors: Tensor, length_B: Tensor, state: Tensor | None) -> Tensor:
-        """State after each sequence's last real token; a sequence without one keeps the state it came with."""
-        before = vectors.new_zeros(vectors.shape[0], vectors.shape[2]) if state is None else state[0]
-        at = (length_B - 1).clamp(min=0)[:, None, None].expand(-1, 1, vectors.shape[2])
-        return torch.where((length_B > 0)[:, None], vectors.gather(1, at)[:, 0], before)[None]
 
 
 class LstmEncoder(SequenceEncoder):

@@ -1,0 +1,51 @@
+"""After the last optimizer step: load-driven state settles over training batches, the weights at rest."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from transformers import TrainerCallback
+
+from spectra_exp.moe.context import RoutingContext
+from spectra_exp.moe.model import SpectraMoeForCausalLM
+from spectra_exp.routing.collective import total_over_ranks
+
+# So that a short run does not settle for longer than it trained.
+LARGEST_SHARE = 0.2
+
+
+class Settle(TrainerCallback):
+    """Runs before the last checkpoint is written and evaluated, so that both hold the settled state.
+
+    During training the state answers the load with a lag and with the noise of single batches; neither is left where
+    nothing moves but itself.
+    """
+
+    def __init__(self, max_steps: int, route: Callable[[int, RoutingContext], Any]):
+        """`route(i, context)`: routes this rank's training batch i and fills the context."""
+        self.max_steps, self.route = max_steps, route
+
+    def on_optimizer_step(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
+        if state.global_step + 1 == self.max_steps:
+            settle(model, self.route, round(LARGEST_SHARE * self.max_steps))
+
+
+@torch.no_grad()
+def settle(model: SpectraMoeForCausalLM, route: Callable[[int, RoutingContext], Any], most: int) -> int:
+    """How many batches the routers settled over: as many as they want, at most `most`.
+
+    Neither a weight nor a running average moves.
+    """
+    wanted = min(most, max((layer.router.settle_steps for layer in model.routed_layers), default=0))
+    was_training = model.training
+    model.eval()
+    for index in range(wanted):
+        context = RoutingContext(training_rule=True)
+        route(index, context)
+        for layer in model.routed_layers:
+            counts_E = total_over_ranks(context.updates[layer.layer]["load_counts"])
+            layer.router.settle(counts_E, index + 1)
+    model.train(was_training)
+    return wanted

@@ -1,0 +1,77 @@
+"""Load-driven state settles after the last step: nearer to an even load, nothing else moved, saved with the run.
+
+Shapes: E experts.
+"""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from spectra_exp.routing.routers.spectra import SpectraRouter
+from spectra_exp.runs.execute import execute
+from spectra_exp.training.callbacks.settle import settle
+from spectra_exp.training.session import Session
+
+BATCHES = 40
+
+
+@pytest.fixture
+def session(planned) -> Session:
+    p = planned("osr.settle_steps=100")
+    return Session(p.experiment, p.corpus, p.folder, p.device)
+
+
+def imbalance(session: Session) -> float:
+    """Mean load CV under the rule of inference."""
+    return session.evaluator.run(session.model).table.all()["load_cv"]
+
+
+def state_of(model) -> dict[str, torch.Tensor]:
+    return {name: value.clone() for name, value in model.state_dict().items()}
+
+
+def route(session: Session):
+    """The session's own way, over the few blocks of a short run again and again."""
+    size = session.experiment.trainer.batch_size
+    return lambda i, context: session._route_training_batch(i % (len(session.blocks) // size), context)
+
+
+def test_the_load_evens_out_and_only_the_potentials_move(session) -> None:
+    before, uneven = state_of(session.model), imbalance(session)
+    assert settle(session.model, route(session), BATCHES) == BATCHES
+    moved = {n for n, v in session.model.state_dict().items() if not torch.equal(v, before[n])}
+    assert moved and all(name.endswith("hard_potentials_E") for name in moved)
+    assert imbalance(session) < 0.5 * uneven
+    assert session.model.training
+
+
+def test_planted_fault_potentials_that_move_the_wrong_way(session, monkeypatch) -> None:
+    answer, uneven = SpectraRouter._answer_load, imbalance(session)
+    monkeypatch.setattr(SpectraRouter, "_answer_load", lambda self, counts_E, rate: answer(self, counts_E, -rate))
+    settle(session.model, route(session), BATCHES)
+    assert imbalance(session) > uneven
+
+
+@pytest.mark.parametrize("override", ["ablation=no_osr", "osr=paper", "baseline=switch_top2"])
+def test_what_has_no_fitted_potentials_does_not_settle(planned, override) -> None:
+    p = planned(override)
+    session = Session(p.experiment, p.corpus, p.folder, p.device)
+    assert settle(session.model, route(session), BATCHES) == 0
+
+
+def test_a_short_run_settles_for_a_fifth_of_its_steps_and_saves_what_it_scored(planned, monkeypatch) -> None:
+    indices = []
+    own = SpectraRouter.settle
+    monkeypatch.setattr(
+        SpectraRouter, "settle", lambda self, counts_E, index: (indices.append(index), own(self, counts_E, index))[1]
+    )
+    p = planned()
+    assert execute(p, "") == "completed"
+    steps, layers = p.experiment.trainer.max_steps, p.experiment.model.num_layers
+    assert p.experiment.osr.settle_steps > steps
+    assert indices == [index for index in range(1, round(0.2 * steps) + 1) for _ in range(layers)]
+    saved = AutoModelForCausalLM.from_pretrained(p.folder.path / "checkpoints" / f"step-{steps:08d}")
+    scored = Session(p.experiment, p.corpus, p.folder, p.device).evaluator.run(saved.eval()).losses["val_loss"]
+    assert scored == p.folder.read_summary()["metrics"]["val_loss"]
