@@ -26,7 +26,8 @@ from transformers import AutoModelForCausalLM
 
 from spectra_exp.errors import ConfigError
 from spectra_exp.moe.context import RoutingContext
-from spectra_exp.moe.model import SpectraMoeForCausalLM, causal_lm_loss, next_token_losses
+from spectra_exp.moe.model import SpectraMoeForCausalLM
+from spectra_exp.moe.next_token import causal_lm_loss, next_token_losses
 from spectra_exp.moe.settings import MoeSettings
 from spectra_exp.routing.base import router_class
 from spectra_exp.routing.temperature import TemperatureConfig

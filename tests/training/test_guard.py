@@ -43,7 +43,9 @@ def test_a_planted_label_shift_stops_the_run(planned, monkeypatch, capsys, plant
         monkeypatch.setattr(trainer_module, "collate", shifted_collate)
         monkeypatch.setattr("spectra_exp.training.session.collate", shifted_collate)
     else:
-        monkeypatch.setattr(model_module, "causal_lm_loss", unshifted_loss)
+        monkeypatch.setattr(
+            model_module, "chunked_lm_loss", lambda hidden, head, labels: unshifted_loss(head(hidden), labels)
+        )
     p = planned()
     assert execute(p, "") == "failed"
     error = p.folder.read_summary()["error"]

@@ -21,6 +21,7 @@ from transformers.utils import ModelOutput
 from spectra_exp.moe.build import install_layers
 from spectra_exp.moe.context import ContextHolder, RoutingContext
 from spectra_exp.moe.layer import MoeLayer
+from spectra_exp.moe.next_token import causal_lm_loss, chunked_lm_loss, plain_head
 from spectra_exp.moe.settings import MoeSettings
 from spectra_exp.moe.sharing import shared_parameters
 from spectra_exp.routing.collective import ALONE, join
@@ -54,7 +55,8 @@ class SpectraMoeOutput(ModelOutput):
     """loss: language-model loss plus the weighted router terms. lm_loss: next-token loss alone (nats).
 
     terms: mean over layers of each router term before its coefficient. coefficients: the weights used.
-    routing: the pass's context, with one record per routed layer.
+    routing: the pass's context, with one record per routed layer. hidden: the last hidden states [B, S, d] of a pass
+    that formed no logits.
     """
 
     loss: Tensor | None = None
@@ -64,20 +66,7 @@ class SpectraMoeOutput(ModelOutput):
     terms: dict[str, Tensor] | None = None
     coefficients: dict[str, float] | None = None
     routing: RoutingContext | None = None
-
-
-def next_token_losses(logits_BSV: Tensor, labels_BS: Tensor) -> Tensor:
-    """Next-token cross-entropy in nats, float32, flat [B * (S-1)]: logits at t scored on the label at t+1.
-
-    Positions labelled -100 give 0. The one function behind every training and evaluation loss.
-    """
-    logits = logits_BSV[:, :-1].float().flatten(0, 1)
-    return nn.functional.cross_entropy(logits, labels_BS[:, 1:].flatten(), ignore_index=-100, reduction="none")
-
-
-def causal_lm_loss(logits_BSV: Tensor, labels_BS: Tensor) -> Tensor:
-    """Mean of `next_token_losses` over the labelled positions."""
-    return next_token_losses(logits_BSV, labels_BS).sum() / (labels_BS[:, 1:] != -100).sum().clamp(min=1)
+    hidden: Tensor | None = None
 
 
 class SpectraMoeForCausalLM(PreTrainedModel, GenerationMixin):
@@ -148,9 +137,13 @@ class SpectraMoeForCausalLM(PreTrainedModel, GenerationMixin):
         use_cache: bool | None = None,
         routing: RoutingContext | None = None,
         document_ids: Tensor | None = None,
+        return_logits: bool = True,
         **kwargs: Any,
     ) -> SpectraMoeOutput:
         """Logits [B, S, V], and losses when `labels` are given.
+
+        `return_logits=False`: logits are not formed whole but, for the loss, in chunks, and the output has `hidden`
+        instead; for a backbone whose head is more than a linear map they are formed and returned all the same.
 
         `document_ids` [B, S] of packed, unpadded blocks keep documents apart: neither attention nor recurrence crosses.
         `routing` presets what a pass does (its rule, what it keeps); by default the rule follows train()/eval().
@@ -165,7 +158,9 @@ class SpectraMoeForCausalLM(PreTrainedModel, GenerationMixin):
             attention_mask = context.stretches.attention_mask()
             kwargs["position_ids"] = context.stretches.position_BS
         self.holder.current = context
-        outputs = self.backbone(
+        head = None if return_logits else plain_head(self.backbone)
+        body = self.backbone if head is None else self.backbone.base_model
+        outputs = body(
             input_ids=input_ids,
             attention_mask=attention_mask,
             past_key_values=past_key_values,
@@ -179,10 +174,18 @@ class SpectraMoeForCausalLM(PreTrainedModel, GenerationMixin):
             outputs.past_key_values.routing_states = context.new_states
             outputs.past_key_values.routing_last_ids = input_ids[:, -1:]
         result = SpectraMoeOutput(
-            logits=outputs.logits, past_key_values=outputs.past_key_values, routing=context, terms={}, coefficients={}
+            past_key_values=outputs.past_key_values, routing=context, terms={}, coefficients={}
         )
+        if head is None:
+            result.logits = outputs.logits
+        else:
+            result.hidden = outputs.last_hidden_state
         if labels is not None:
-            self._add_losses(result, labels)
+            if head is None:
+                result.lm_loss = causal_lm_loss(result.logits, labels)
+            else:
+                result.lm_loss = chunked_lm_loss(result.hidden, head, labels)
+            self._add_terms(result)
         if recomputes and context.training_rule:
             self._uncommitted = context
         return result
@@ -232,8 +235,8 @@ class SpectraMoeForCausalLM(PreTrainedModel, GenerationMixin):
         context.ranks = join(input_ids, mask) if trains else ALONE
         return context
 
-    def _add_losses(self, result: SpectraMoeOutput, labels: Tensor) -> None:
-        result.lm_loss = causal_lm_loss(result.logits, labels)
+    def _add_terms(self, result: SpectraMoeOutput) -> None:
+        """Add the weighted router terms to the language-model loss."""
         result.loss = result.lm_loss
         records = [result.routing.records[layer.layer] for layer in self.routed_layers]
         if not records or not result.routing.has_tokens:

@@ -19,7 +19,8 @@ from spectra_exp.metrics.causality import Causality, measure_causality
 from spectra_exp.metrics.compute import compute_metrics
 from spectra_exp.moe.context import RoutingContext
 from spectra_exp.moe.experts import Experts
-from spectra_exp.moe.model import SpectraMoeForCausalLM, next_token_losses
+from spectra_exp.moe.model import SpectraMoeForCausalLM
+from spectra_exp.moe.next_token import TokenScores, chunked_scores, plain_head, scores_of_logits
 from spectra_exp.records.accumulate import EvaluationAccumulator
 from spectra_exp.records.statistics import LayerStatistics
 from spectra_exp.records.tokens import TokenBatch
@@ -69,15 +70,13 @@ class Evaluator:
         residuals: list[Tensor] = []
         probes_left = self.probe_tokens
         for batch in evaluation_batches(self.corpus, self.batch_size):
-            ids = batch["input_ids"].to(self.device)
             context = RoutingContext(training_rule=training_rule, keep_outputs=True, keep_hidden=max(probes_left, 0))
-            logits = self.logits(model, batch, context)
-            sums.add(logits, ids, batch["domain_ids"])
+            sums.add(self.scores(model, batch, context), batch["domain_ids"])
             records = [context.records[layer.layer] for layer in model.routed_layers]
             residuals += [r.figures["sinkhorn_residual"] for r in records if "sinkhorn_residual" in r.figures]
             if accumulator is not None:
                 accumulator.update(records, self._tokens(batch))
-            probes_left -= ids.numel()
+            probes_left -= batch["input_ids"].numel()
         model.train(was_training)
         figures = {"sinkhorn_residual": float(torch.stack(residuals).max())} if residuals else {}
         if accumulator is None:
@@ -114,18 +113,33 @@ class Evaluator:
         """The evaluation loss of one batch in evaluation mode: labels are the ids themselves."""
         was_training = model.training
         model.eval()
-        logits = self.logits(model, batch, RoutingContext())
+        scores = self.scores(model, batch, RoutingContext())
         model.train(was_training)
         sums = _LossSums(1)
-        sums.add(logits, batch["input_ids"].to(logits.device), torch.zeros_like(batch["input_ids"]))
+        sums.add(scores, torch.zeros_like(batch["input_ids"]))
         return sums.losses(["all"])["val_loss"]
 
+    @torch.no_grad()
+    def scores(self, model: SpectraMoeForCausalLM, batch: Example, context: RoutingContext) -> TokenScores:
+        """Losses and hits of a batch's tokens, as every evaluation computes them; `context` is filled."""
+        ids = batch["input_ids"].to(self.device)
+        with self._precision():
+            output = model(**self._inputs(batch), use_cache=False, routing=context, return_logits=False)
+            if output.logits is None:
+                return chunked_scores(output.hidden, plain_head(model.backbone), ids)
+        return scores_of_logits(output.logits, ids)
+
     def logits(self, model: SpectraMoeForCausalLM, batch: Example, context: RoutingContext) -> Tensor:
-        """Logits [B, S, V] of a batch as every evaluation computes them; `context` is filled."""
+        """Whole logits [B, S, V] of a batch; `context` is filled."""
+        with self._precision():
+            return model(**self._inputs(batch), use_cache=False, routing=context).logits
+
+    def _inputs(self, batch: Example) -> dict[str, Tensor]:
         inputs = {"input_ids": batch["input_ids"], **kept_apart(batch, self.cross_document)}
-        inputs = {name: ids.to(self.device) for name, ids in inputs.items()}
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
-            return model(**inputs, use_cache=False, routing=context).logits
+        return {name: ids.to(self.device) for name, ids in inputs.items()}
+
+    def _precision(self) -> torch.autocast:
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16)
 
     def causality(self, model: SpectraMoeForCausalLM, training_rule: bool) -> Causality:
         """Whether the model sees the future under one rule, measured on held-out tokens."""
@@ -182,12 +196,12 @@ class _LossSums:
         self.tokens = np.zeros(num_domains, dtype=np.int64)
         self.correct = 0
 
-    def add(self, logits_BSV: Tensor, ids_BS: Tensor, domain_ids_BS: Tensor) -> None:
-        losses = next_token_losses(logits_BSV, ids_BS).double().cpu().numpy()
+    def add(self, scores: TokenScores, domain_ids_BS: Tensor) -> None:
+        losses = scores.loss_N.double().cpu().numpy()
         domains = domain_ids_BS[:, 1:].flatten().cpu().numpy()
         self.loss += np.bincount(domains, weights=losses, minlength=len(self.loss))
         self.tokens += np.bincount(domains, minlength=len(self.tokens))
-        self.correct += int((logits_BSV[:, :-1].argmax(-1) == ids_BS[:, 1:]).sum())
+        self.correct += int(scores.correct_N.sum())
 
     def losses(self, names: list[str]) -> dict[str, float]:
         """val_loss (nats per token), val_perplexity, val_accuracy, and val_loss_<domain> of each domain met."""

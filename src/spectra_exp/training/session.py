@@ -153,7 +153,7 @@ class Session:
     def _route_training_batch(self, index: int, context: RoutingContext) -> None:
         accelerator, size = self.trainer.accelerator, self.experiment.trainer.batch_size
         first = (index * accelerator.num_processes + accelerator.process_index) * size
-        self.evaluator.logits(self.model, collate([self.blocks[first + i] for i in range(size)]), context)
+        self.evaluator.scores(self.model, collate([self.blocks[first + i] for i in range(size)]), context)
 
     def evaluate(self, step: int) -> Evaluation:
         """Evaluate under the rule of inference; rows to the history, routing to a snapshot, losses to the guard."""
