@@ -23,6 +23,7 @@ from spectra_exp.moe.context import RoutingContext
 from spectra_exp.moe.model import SpectraMoeForCausalLM
 from spectra_exp.records.snapshot import RoutingSnapshot
 from spectra_exp.routing.osr import INFERENCE_RULES, NoOsr
+from spectra_exp.runs.allocator import keep_freed_memory
 from spectra_exp.runs.fingerprints import weights_hash
 from spectra_exp.runs.folder import RunFolder
 from spectra_exp.runs.snapshots import load_snapshot, save_snapshot, snapshot_paths
@@ -69,6 +70,7 @@ class Session:
     def __init__(
         self, experiment: Experiment, corpus: Corpus, folder: RunFolder, device: str, console: Console | None = None
     ):
+        keep_freed_memory()
         self.experiment, self.corpus, self.folder, self.device = experiment, corpus, folder, device
         trainer = experiment.trainer
         self.max_steps = trainer.max_steps
