@@ -36,7 +36,7 @@ class ReroutedGate(RoutedLayer):
         hidden_BSd = context.batch(hidden)
         inputs, output, chosen_NE, weights_NE = self.route(hidden_BSd, context)
         tokens_Nd = inputs.real(hidden_BSd)
-        sums_Ed = self._output_sums(tokens_Nd, chosen_NE) if context.keep_outputs else None
+        sums_Ed = output_sums(self.experts, tokens_Nd, chosen_NE) if context.keep_outputs else None
         self._leave_record(context, output, chosen_NE, weights_NE, sums_Ed, tokens_Nd)
         width = self.settings.top_k
         if self.settings.selection.rule == "expert_choice":
@@ -53,12 +53,13 @@ class ReroutedGate(RoutedLayer):
         weights_MK = weights_MK.masked_scatter(place_M[:, None], weights_NK)
         return output.scores_NE, weights_MK, experts_MK
 
-    @torch.no_grad()
-    def _output_sums(self, tokens_Nd: Tensor, chosen_NE: Tensor) -> Tensor:
-        """Each expert's summed output over its tokens, [E, d]; a second pass through the experts, unweighted."""
-        token_A, expert_A = chosen_NE.nonzero(as_tuple=True)
-        if not len(token_A):
-            return tokens_Nd.new_zeros(chosen_NE.shape[1], tokens_Nd.shape[1]).float()
-        one_A1 = torch.ones(len(token_A), 1, dtype=tokens_Nd.dtype, device=tokens_Nd.device)
-        outputs_Ad = self.experts(tokens_Nd[token_A], expert_A[:, None], one_A1).float()
-        return outputs_Ad.new_zeros(chosen_NE.shape[1], tokens_Nd.shape[1]).index_add(0, expert_A, outputs_Ad)
+
+@torch.no_grad()
+def output_sums(experts: nn.Module, tokens_Nd: Tensor, chosen_NE: Tensor) -> Tensor:
+    """Each expert's summed output over its tokens, [E, d]; a second pass through stock experts, unweighted."""
+    token_A, expert_A = chosen_NE.nonzero(as_tuple=True)
+    if not len(token_A):
+        return tokens_Nd.new_zeros(chosen_NE.shape[1], tokens_Nd.shape[1]).float()
+    one_A1 = torch.ones(len(token_A), 1, dtype=tokens_Nd.dtype, device=tokens_Nd.device)
+    outputs_Ad = experts(tokens_Nd[token_A], expert_A[:, None], one_A1).float().flatten(0, -2)
+    return outputs_Ad.new_zeros(chosen_NE.shape[1], tokens_Nd.shape[1]).index_add(0, expert_A, outputs_Ad)
