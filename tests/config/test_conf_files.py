@@ -25,6 +25,10 @@ ALONE_REFUSED = {
     "osr=none": "router=switch",
     "ablation=no_quota": "osr=paper",
     "ablation=cumulative_5": "osr=paper",
+    "router=native": "model=reroute model.source={sources}/mixtral",
+    "model=reroute": "model.source={sources}/mixtral",
+    "model=upcycle": "model.source={sources}/llama",
+    "model=spectra_small": "model.source={sources}/smolvlm data.sequence_length=128",
 }
 
 
@@ -41,7 +45,7 @@ NEEDS["launch=slurm"] = NEEDS["launch=submitit"]
 
 
 @pytest.mark.parametrize("group, name", OPTIONS)
-def test_option_composes_with_the_defaults_and_passes_the_checks(group, name):
+def test_option_composes_with_the_defaults_and_passes_the_checks(group, name, sources):
     typed = f"{group}={name}"
     if typed in NEEDS and find_spec(NEEDS[typed]) is None:
         with pytest.raises(ConfigError, match=r"is not installed; pip install 'spectra-exp\["):
@@ -50,7 +54,7 @@ def test_option_composes_with_the_defaults_and_passes_the_checks(group, name):
     if typed in ALONE_REFUSED:
         with pytest.raises(ConfigError):
             load(typed)
-        typed += " " + ALONE_REFUSED[typed]
+        typed += " " + ALONE_REFUSED[typed].format(sources=sources)
     assert load(typed).choices[group] == name
 
 

@@ -21,7 +21,7 @@ from spectra_exp.routing.selection import SelectionConfig
 VOCABULARY, HIDDEN = 61, 16
 # Matrices of routers and of the dense MLP; experts' stacks are named by their module.
 LARGER = ("linear.weight", "up.weight", "gate.weight", "down.weight")
-ROUTERS = list(routers())
+ROUTERS = [name for name, cls in routers().items() if not cls.needs_source]
 ROUTED = [name for name in ROUTERS if name != "dense"]
 
 

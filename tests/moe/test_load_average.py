@@ -6,12 +6,12 @@ import pytest
 import torch
 from moe_cases import ids_of, model_of, train_pass
 
-from spectra_exp.routing.base import router_class, routers
+from spectra_exp.routing.base import routers
 
 FILTERED = [
     name
-    for name in routers()
-    if router_class(name).learned and router_class(name).selections[0] == "topk" and name != "dense"
+    for name, cls in routers().items()
+    if cls.learned and cls.selections[0] == "topk" and name != "dense" and not cls.needs_source
 ]
 
 

@@ -9,12 +9,12 @@ import torch
 from moe_cases import backbone_of, ids_of, model_of, train_pass
 
 from spectra_exp.moe.model import SpectraMoeForCausalLM, exactly
-from spectra_exp.routing.base import router_class, routers
+from spectra_exp.routing.base import routers
 from spectra_exp.routing.temperature import TemperatureConfig
 from spectra_exp.runs.fingerprints import weights_hash
 from spectra_exp.training.optimizers import family
 
-LEARNED = [name for name in routers() if router_class(name).learned and name != "dense"]
+LEARNED = [n for n, cls in routers().items() if cls.learned and n != "dense" and not cls.needs_source]
 LAYERS = 11  # above ten, so that the name of layer 1 begins that of layer 10
 
 

@@ -19,7 +19,7 @@ from spectra_exp.routing.selection import SelectionConfig
 
 HIDDEN, EXPERTS, VOCABULARY = 12, 4, 50
 # A dense model routes nothing; every other registered router is found by itself.
-ROUTERS = [name for name in routers() if name != "dense"]
+ROUTERS = [name for name, cls in routers().items() if name != "dense" and not cls.needs_source]
 LEARNED = [name for name in ROUTERS if router_class(name).learned]
 PAIRS = [(name, rule) for name in ROUTERS for rule in router_class(name).selections]
 

@@ -23,6 +23,7 @@ from spectra_exp.config.fields import check_fields
 from spectra_exp.config.keys import root_keys, unknown_key
 from spectra_exp.config.register import GROUPS, register
 from spectra_exp.config.schema import Experiment, RootConfig
+from spectra_exp.config.source_model import resolve_source
 from spectra_exp.config.tree import project_root
 from spectra_exp.config.typed import parse_overrides, typed_values, without
 from spectra_exp.errors import ConfigError
@@ -69,6 +70,7 @@ def load_experiment(overrides: list[str]) -> Experiment:
     rules.check_ablation_changes(experiment, base)
     for group in GROUPS:
         check_fields(getattr(experiment, group), group)
+    resolve_source(experiment, typed)
     rules.check_all(experiment)
     rules.check_used(experiment, typed)
     return experiment

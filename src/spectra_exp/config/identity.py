@@ -7,7 +7,9 @@ import json
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
+from spectra_exp.config.models import SourceModelConfig, kind_of
 from spectra_exp.config.schema import Experiment
+from spectra_exp.moe.source import source_fingerprint, source_folder
 
 # Groups that cannot change a result, and presets, whose effect is in the groups they set.
 LABELS = (
@@ -55,6 +57,9 @@ def identify(experiment: Experiment, data_fingerprint: str, device: str) -> Iden
     values = result_values(experiment)
     # The content counts, not where it lies.
     values["data"] = {"fingerprint": data_fingerprint, **_data_options(experiment)}
+    if isinstance(experiment.model, SourceModelConfig):
+        content = source_fingerprint(source_folder(experiment.model))
+        values["model"] |= {"kind": kind_of(experiment.model), "source": content}
     values["trainer"]["device"] = device
     if device != "cpu":
         values["trainer"].pop("cpu_threads")
@@ -82,6 +87,7 @@ def run_name(experiment: Experiment) -> str:
     parts += [
         experiment.selection.rule,
         f"e{experiment.model.num_experts}k{experiment.model.top_k}",
+        *([kind_of(experiment.model)] if isinstance(experiment.model, SourceModelConfig) else []),
         experiment.data.name,
     ]
     return "-".join(parts)

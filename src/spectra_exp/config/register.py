@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from hydra.core.config_store import ConfigStore
 
-from spectra_exp.config import schema
+from spectra_exp.config import models, schema
 from spectra_exp.data.schema import DATA_SCHEMAS
 from spectra_exp.routing.base import routers
 from spectra_exp.routing.osr import NoOsr, OsrConfig
 from spectra_exp.routing.selection import SelectionConfig
 from spectra_exp.routing.temperature import TemperatureConfig
 
-# Groups with one schema each; router, osr and data have one per option.
+# Groups with one schema each; router, osr, model and data have several.
 PLAIN_GROUPS = {
     "selection": SelectionConfig,
     "temperature": TemperatureConfig,
-    "model": schema.ModelConfig,
     "losses": schema.LossesConfig,
     "optim": schema.OptimConfig,
     "trainer": schema.TrainerConfig,
@@ -46,12 +45,15 @@ GROUPS = (
 
 
 def group_schemas(group: str) -> dict[str, type]:
-    """Schemas of a group by node name: its own, or one per router, transport or data source."""
+    """Schemas of a group by node name: its own, or one per router, transport, kind of model or data source."""
     match group:
         case "router":
             return {f"schema_{name}": cls.Config for name, cls in routers().items()}
         case "osr":
             return {"schema": OsrConfig, "schema_none": NoOsr}
+        case "model":
+            kinds = {"schema_upcycle": models.UpcycleConfig, "schema_reroute": models.RerouteConfig}
+            return {"schema": schema.ModelConfig} | kinds
         case "data":
             return {f"schema_{name}": cls for name, cls in DATA_SCHEMAS.items()}
     return {"schema": PLAIN_GROUPS[group]}

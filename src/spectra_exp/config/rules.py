@@ -8,11 +8,13 @@ from typing import Any
 
 import yaml
 
+from spectra_exp.config.rules_models import MODEL_RULES
 from spectra_exp.config.rules_routing import ROUTING_RULES
-from spectra_exp.config.schema import Experiment
+from spectra_exp.config.schema import Experiment, ModelConfig
 from spectra_exp.config.tree import option_files
 from spectra_exp.errors import ConfigError
 from spectra_exp.routing.base import router_class
+from spectra_exp.routing.linear import LinearRouter
 from spectra_exp.routing.temperature import BEST_LONG
 
 # Keys of a preset's file that describe it and change nothing.
@@ -173,7 +175,7 @@ def potentials_belong(x: Experiment) -> None:
 
 
 def heads_divide(x: Experiment) -> None:
-    if x.model.hidden_size % (2 * x.model.num_heads):
+    if isinstance(x.model, ModelConfig) and x.model.hidden_size % (2 * x.model.num_heads):
         raise ConfigError(
             "model.num_heads",
             f"{x.model.num_heads} heads need an even share of model.hidden_size={x.model.hidden_size}",
@@ -182,7 +184,7 @@ def heads_divide(x: Experiment) -> None:
 
 
 def sequence_fits(x: Experiment) -> None:
-    if x.data.sequence_length > x.model.max_positions:
+    if isinstance(x.model, ModelConfig) and x.data.sequence_length > x.model.max_positions:
         raise ConfigError(
             "data.sequence_length",
             f"{x.data.sequence_length} is above model.max_positions={x.model.max_positions}",
@@ -246,6 +248,7 @@ RULES: tuple[Callable[[Experiment], None], ...] = (
     device_exists,
     logger_installed,
     wandb_accepts,
+    *MODEL_RULES,
     *ROUTING_RULES,
 )
 
@@ -311,6 +314,16 @@ UNUSED: tuple[tuple[tuple[str, ...], Callable[[Experiment], bool], str], ...] = 
         "router.orthogonalization=newton_schulz",
     ),
     (("losses.balance_scope",), lambda x: not x.router.load_balance_coef, "router.load_balance_coef=0"),
+    (
+        ("model.num_shared", "model.first_k_dense_replace", "model.upcycle_noise"),
+        lambda x: x.router.name == "dense",
+        "router=dense",
+    ),
+    (
+        ("model.keep_router_weights",),
+        lambda x: not issubclass(router_class(x.router.name), LinearRouter),
+        "a router that is not one linear map",
+    ),
     (("optim.muon_learning_rate", "optim.muon_momentum"), lambda x: x.optim.name == "adamw", "optim=adamw"),
     (("logger.project", "logger.mode"), lambda x: x.logger.name != "wandb", "no logger=wandb"),
     (

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import fields
 
-from spectra_exp.config.schema import Experiment
+from spectra_exp.config.schema import Experiment, ModelConfig
 from spectra_exp.errors import ConfigError
 from spectra_exp.routing.base import router_class
 from spectra_exp.routing.learned_temperature import LOWEST
@@ -67,7 +67,7 @@ def shared_router_belongs(x: Experiment) -> None:
         return
     if not learns(x):
         raise ConfigError("router.shared", f"router={x.router.name} has no parameters to share", "leave it at false")
-    if x.model.num_layers == 1:
+    if isinstance(x.model, ModelConfig) and x.model.num_layers == 1:
         raise ConfigError("router.shared", "model.num_layers=1 leaves no other layer", "leave it at false")
 
 

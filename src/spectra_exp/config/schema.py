@@ -241,7 +241,7 @@ class Experiment:
     temperature: Any
     baseline: Any
     ablation: Any
-    model: ModelConfig
+    model: Any
     data: Any
     losses: LossesConfig
     optim: OptimConfig

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from torch import nn
+from transformers.pytorch_utils import Conv1D
 
 from spectra_exp.moe.model import SpectraMoeForCausalLM
 
@@ -24,7 +25,7 @@ def model_size(model: SpectraMoeForCausalLM, sequence_length: int) -> Size:
 
     An untied input embedding is a look-up of one row, so only that row counts as active. Expert choice executes
     capacity_factor * K experts per token, top-k and quota K. FLOPs: two per active weight of a matrix, the router's
-    own count, and causal attention (scores and values over half the sequence on average).
+    own count, and causal attention (scores and values over half the sequence on average, windows left out of account).
     """
     settings, config = model.settings, model.config.backbone
     total = sum(p.numel() for p in model.parameters())
@@ -32,11 +33,13 @@ def model_size(model: SpectraMoeForCausalLM, sequence_length: int) -> Size:
     share = executed_experts(model) / settings.num_experts if model.routed_layers else 0.0
     embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
     untied = 0 if embedding.weight is head.weight else embedding.weight.numel() - embedding.weight.shape[1]
+    shared = [layer.shared for layer in model.routed_layers if getattr(layer, "shared", None) is not None]
     active = total - experts + round(share * experts) - untied
     routers = sum(layer.router.flops_per_token() for layer in model.routed_layers)
     attention = 2.0 * sequence_length * config.num_hidden_layers * config.num_attention_heads * head_size(config)
-    matrices = sum(p.numel() for m in _plain_linears(model) for p in [m.weight])
-    return Size(total, active, 2.0 * (matrices + share * experts) + routers + attention, routers)
+    matrices = sum(m.weight.numel() for m in _plain_linears(model)) + sum(map(_weights, shared))
+    expert_matrices = sum(_weights(layer.experts) for layer in model.routed_layers)
+    return Size(total, active, 2.0 * (matrices + share * expert_matrices) + routers + attention, routers)
 
 
 def executed_experts(model: SpectraMoeForCausalLM) -> float:
@@ -46,12 +49,19 @@ def executed_experts(model: SpectraMoeForCausalLM) -> float:
     return model.settings.top_k * (selection.capacity_factor if widened else 1.0)
 
 
-def head_size(config) -> int:
-    """Width of one attention head."""
+def head_size(config) -> float:
+    """Width of one attention head; the mean of those of its keys and its values where they differ."""
+    if hasattr(config, "v_head_dim"):
+        return (config.qk_nope_head_dim + config.qk_rope_head_dim + config.v_head_dim) / 2
     return getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
 
 
-def _plain_linears(model: SpectraMoeForCausalLM) -> list[nn.Linear]:
+def _weights(experts: nn.Module) -> int:
+    """Entries of stacked experts' matrices, [E, out, in] each; their biases multiply nothing."""
+    return sum(p.numel() for name, p in experts.named_parameters() if not name.endswith("bias"))
+
+
+def _plain_linears(model: SpectraMoeForCausalLM) -> list[nn.Linear | Conv1D]:
     """Linear maps outside routers; a tied head is one of them, an embedding is not."""
     routers = {id(m) for layer in model.routed_layers for m in layer.router.modules()}
-    return [m for m in model.modules() if isinstance(m, nn.Linear) and id(m) not in routers]
+    return [m for m in model.modules() if isinstance(m, nn.Linear | Conv1D) and id(m) not in routers]

@@ -50,6 +50,10 @@ class RoutingContext:
         """Whether the pass has a real token; asks the device only when there is padding."""
         return self.mask_BS is None or bool(self.mask_BS.any())
 
+    def batch(self, hidden: Tensor) -> Tensor:
+        """Hidden states as [B, S, d]; some backbones hand them on flat, [B * S, d]."""
+        return hidden if hidden.ndim == 3 else hidden.unflatten(0, self.token_ids_BS.shape)
+
     def separate_documents(self, document_ids_BS: Tensor) -> None:
         """Keep the documents of packed blocks apart: stretches of their own, and no previous id at a start."""
         self.stretches = Stretches.of(document_ids_BS)

@@ -5,29 +5,48 @@ Shapes: N real tokens, A assignments (token, expert), E experts, d hidden size, 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from transformers.activations import ACT2FN
+
+BIASES = ("up_bias", "gate_bias", "down_bias")
 
 
 class Experts(nn.Module):
     """E feed-forward networks with stacked weights, gated (down(act(gate x) * up x)) or not (down(act(up x))).
 
-    Weights are stored as [E, out, in], as nn.Linear stores each.
+    Weights are stored as [E, out, in], as nn.Linear stores each, and biases, where there are any, as [E, out].
     """
 
-    def __init__(self, num_experts: int, hidden_size: int, expert_size: int, gated: bool, activation: str, std: float):
+    def __init__(
+        self,
+        num_experts: int,
+        hidden_size: int,
+        expert_size: int,
+        gated: bool,
+        activation: str,
+        std: float,
+        biases: Sequence[str] = (),
+    ):
         super().__init__()
         self.num_experts, self.hidden_size, self.std = num_experts, hidden_size, std
         self.up = nn.Parameter(torch.empty(num_experts, expert_size, hidden_size))
         self.gate = nn.Parameter(torch.empty(num_experts, expert_size, hidden_size)) if gated else None
         self.down = nn.Parameter(torch.empty(num_experts, hidden_size, expert_size))
+        for name in BIASES:
+            size = hidden_size if name == "down_bias" else expert_size
+            self.register_parameter(name, nn.Parameter(torch.zeros(num_experts, size)) if name in biases else None)
         self.activation = ACT2FN[activation]
 
     def reset_parameters(self) -> None:
-        """Draw initial weights from the global random state, normal with the backbone's deviation."""
-        for weight in self.parameters():
-            nn.init.normal_(weight, std=self.std)
+        """Draw initial weights from the global random state, normal with the backbone's deviation; biases are 0."""
+        for name, weight in self.named_parameters():
+            if name in BIASES:
+                nn.init.zeros_(weight)
+            else:
+                nn.init.normal_(weight, std=self.std)
 
     def forward(self, tokens_Nd: Tensor, chosen_NE: Tensor, weights_NE: Tensor) -> tuple[Tensor, Tensor]:
         """Weighted sum of the chosen experts' outputs [N, d], and each expert's summed output [E, d] (detached)."""
@@ -35,11 +54,12 @@ class Experts(nn.Module):
         expert_A, token_A = chosen_NE.T.nonzero(as_tuple=True)
         counts = torch.bincount(expert_A, minlength=self.num_experts).tolist()
         # unbind once: indexing a stacked parameter would zero-fill its whole gradient per expert.
-        weights = [w.unbind(0) for w in (self.up, self.down)] + ([self.gate.unbind(0)] if self.gate is not None else [])
+        stacked = {name: getattr(self, name) for name in ("up", "down", "gate", *BIASES)}
+        weights = {name: w.unbind(0) for name, w in stacked.items() if w is not None}
         outputs = []
         for expert, rows_cd in enumerate(tokens_Nd[token_A].split(counts)):
             if counts[expert]:
-                outputs.append(self._expert(rows_cd, *(w[expert] for w in weights)))
+                outputs.append(self._expert(rows_cd, **{name: w[expert] for name, w in weights.items()}))
         if not outputs:
             return torch.zeros_like(tokens_Nd), tokens_Nd.new_zeros(self.num_experts, self.hidden_size)
         output_Ad = torch.cat(outputs)
@@ -48,11 +68,20 @@ class Experts(nn.Module):
         sums = [rows.detach().float().sum(0) for rows in output_Ad.split(counts)]
         return combined_Nd, torch.stack(sums)
 
-    def _expert(self, rows_cd: Tensor, up_fd: Tensor, down_df: Tensor, gate_fd: Tensor | None = None) -> Tensor:
+    def _expert(
+        self,
+        rows_cd: Tensor,
+        up: Tensor,
+        down: Tensor,
+        gate: Tensor | None = None,
+        up_bias: Tensor | None = None,
+        gate_bias: Tensor | None = None,
+        down_bias: Tensor | None = None,
+    ) -> Tensor:
         linear = nn.functional.linear
-        inner = linear(rows_cd, up_fd)
-        inner = self.activation(inner) if gate_fd is None else self.activation(linear(rows_cd, gate_fd)) * inner
-        return linear(inner, down_df)
+        inner = linear(rows_cd, up, up_bias)
+        inner = self.activation(inner) if gate is None else self.activation(linear(rows_cd, gate, gate_bias)) * inner
+        return linear(inner, down, down_bias)
 
 
 class DenseMlp(nn.Module):

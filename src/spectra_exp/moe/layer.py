@@ -19,19 +19,13 @@ from spectra_exp.routing.losses import load_balance_of_counts, router_entropy, r
 from spectra_exp.routing.selection import SELECTIONS, assignment_weights, select_topk
 
 
-class MoeLayer(nn.Module):
-    """Takes an MLP's place in a backbone: hidden_BSd in, hidden_BSd out."""
+class RoutedLayer(nn.Module):
+    """What every routed layer does: score, select, leave a record, answer the load. Its experts are a subclass's."""
 
-    def __init__(
-        self, layer: int, hidden_size: int, settings: MoeSettings, router: Router, holder: ContextHolder, std: float
-    ):
+    def __init__(self, layer: int, settings: MoeSettings, router: Router, holder: ContextHolder):
         super().__init__()
         self.layer, self.settings, self.holder = layer, settings, holder
         self.router = router
-        self.experts = Experts(
-            settings.num_experts, hidden_size, settings.expert_size, settings.gated, settings.activation, std
-        )
-        self.dropout = nn.Dropout(settings.dropout)
         # Each expert's load over the mean load, float32 like the router; the layer's own even if that is shared.
         wanted = settings.router.load_ema_strength > 0
         self.load_average = RunningAverage((settings.num_experts,)).float() if wanted else None
@@ -41,9 +35,8 @@ class MoeLayer(nn.Module):
         # The same on all ranks, executed ones: what `losses.balance_scope=global_batch` has counted in this step.
         self.balance_counts_E: Tensor | None = None
 
-    def forward(self, hidden_BSd: Tensor) -> Tensor:
-        """The layer's output [B, S, d]; padding tokens give zeros and take part in nothing."""
-        context = self.holder.current or RoutingContext(training_rule=self.training)
+    def route(self, hidden_BSd: Tensor, context: RoutingContext) -> tuple[RoutingInput, RouterOutput, Tensor, Tensor]:
+        """What the router saw and said, the executed assignments, bool [N, E], and their weights [N, E]."""
         inputs = self._routing_input(hidden_BSd, context)
         # Routing arithmetic is float32 whatever the model's dtype and autocast are.
         with torch.autocast(hidden_BSd.device.type, enabled=False):
@@ -51,11 +44,11 @@ class MoeLayer(nn.Module):
                 inputs.temperature = self.router.learned_temperature(inputs)
             output = self.router(inputs)
             chosen_NE = self.select(output.scores_NE.detach(), context.training_rule)
-            weights_NE = assignment_weights(output.weights_NE, chosen_NE, self.settings.top_k)
-        tokens_Nd = inputs.real(hidden_BSd)
-        combined_Nd, sums_Ed = self.experts(tokens_Nd, chosen_NE, weights_NE)
-        self._leave_record(context, output, chosen_NE, weights_NE, sums_Ed, tokens_Nd)
-        return self.dropout(self._unflatten(combined_Nd.to(hidden_BSd.dtype), hidden_BSd, inputs.mask_BS))
+            settings = self.settings
+            weights_NE = assignment_weights(output.weights_NE, chosen_NE, settings.top_k, settings.renormalize)
+            if settings.weight_scale != 1.0:
+                weights_NE = weights_NE * settings.weight_scale
+        return inputs, output, chosen_NE, weights_NE
 
     def select(self, scores_NE: Tensor, training_rule: bool) -> Tensor:
         """Executed assignments, bool [N, E], under the rule of training or of inference."""
@@ -83,8 +76,8 @@ class MoeLayer(nn.Module):
         )
 
     def _leave_record(
-        self, context: RoutingContext, output: RouterOutput, chosen_NE: Tensor, weights_NE: Tensor, sums_Ed: Tensor,
-        tokens_Nd: Tensor,
+        self, context: RoutingContext, output: RouterOutput, chosen_NE: Tensor, weights_NE: Tensor,
+        sums_Ed: Tensor | None, tokens_Nd: Tensor,
     ) -> None:
         context.carries_BSED[self.layer] = output.carry_BSED
         context.new_states[self.layer] = output.state
@@ -154,6 +147,38 @@ class MoeLayer(nn.Module):
             if self.load_average is not None:
                 self.load_average.move(counts_E / counts_E.mean().clamp(min=1e-9))
         self.step_counts_E = self.balance_counts_E = None
+
+
+class MoeLayer(RoutedLayer):
+    """Takes an MLP's place in a backbone: hidden_BSd in, hidden_BSd out."""
+
+    def __init__(
+        self, layer: int, hidden_size: int, settings: MoeSettings, router: Router, holder: ContextHolder, std: float
+    ):
+        super().__init__(layer, settings, router, holder)
+        sizes = hidden_size, settings.expert_size, settings.gated, settings.activation, std, settings.biases
+        self.experts = Experts(settings.num_experts, *sizes)
+        # Every token passes these; they are copies that stay as they are.
+        self.shared = Experts(settings.num_shared, *sizes).requires_grad_(False) if settings.num_shared else None
+        self.dropout = nn.Dropout(settings.dropout)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """The layer's output, in the shape of `hidden`; padding tokens give zeros and take part in nothing."""
+        context = self.holder.current or RoutingContext(training_rule=self.training)
+        hidden_BSd = context.batch(hidden)
+        inputs, output, chosen_NE, weights_NE = self.route(hidden_BSd, context)
+        tokens_Nd = inputs.real(hidden_BSd)
+        combined_Nd, sums_Ed = self.experts(tokens_Nd, chosen_NE, weights_NE)
+        if self.shared is not None:
+            combined_Nd = (combined_Nd + self._shared_output(tokens_Nd)) / (1 + self.settings.num_shared)
+        self._leave_record(context, output, chosen_NE, weights_NE, sums_Ed, tokens_Nd)
+        output_BSd = self._unflatten(combined_Nd.to(hidden_BSd.dtype), hidden_BSd, inputs.mask_BS)
+        return self.dropout(output_BSd).view_as(hidden)
+
+    def _shared_output(self, tokens_Nd: Tensor) -> Tensor:
+        """The sum of the shared experts' outputs, [N, d]."""
+        every_NE = torch.ones(len(tokens_Nd), self.settings.num_shared, dtype=torch.bool, device=tokens_Nd.device)
+        return self.shared(tokens_Nd, every_NE, every_NE.to(tokens_Nd.dtype))[0]
 
     @staticmethod
     def _unflatten(values_Nd: Tensor, like_BSd: Tensor, mask_BS: Tensor | None) -> Tensor:

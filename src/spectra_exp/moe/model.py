@@ -15,39 +15,19 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForCausalLM, GenerationMixin, PreTrainedConfig, PreTrainedModel
+from transformers import AutoModelForCausalLM, GenerationMixin, PreTrainedConfig, PreTrainedModel
 from transformers.utils import ModelOutput
 
 from spectra_exp.moe.build import install_layers
+from spectra_exp.moe.config import SpectraMoeConfig
 from spectra_exp.moe.context import ContextHolder, RoutingContext
-from spectra_exp.moe.layer import MoeLayer
+from spectra_exp.moe.layer import RoutedLayer
 from spectra_exp.moe.next_token import causal_lm_loss, chunked_lm_loss, plain_head
 from spectra_exp.moe.settings import MoeSettings
 from spectra_exp.moe.sharing import shared_parameters
+from spectra_exp.moe.source import attention_for
 from spectra_exp.routing.collective import ALONE, join
 from spectra_exp.routing.temperature import temperature_at
-
-
-class SpectraMoeConfig(PreTrainedConfig):
-    """`backbone`: a Hugging Face configuration; `moe`: MoeSettings as plain values; `routing_seed`: seed of all
-    routing noise."""
-
-    model_type = "spectra_moe"
-    sub_configs = {"backbone": AutoConfig}
-    has_no_defaults_at_init = True
-
-    def __init__(self, backbone: Any = None, moe: dict | None = None, routing_seed: int = 0, **kwargs: Any):
-        if isinstance(backbone, dict):
-            backbone = AutoConfig.for_model(**backbone)
-        self.backbone, self.moe, self.routing_seed = backbone, moe, routing_seed
-        for key in ("vocab_size", "hidden_size", "num_hidden_layers", "bos_token_id", "eos_token_id", "pad_token_id"):
-            kwargs.setdefault(key, getattr(backbone, key, None))
-        kwargs.setdefault("tie_word_embeddings", getattr(backbone, "tie_word_embeddings", False))
-        super().__init__(**kwargs)
-
-    def get_text_config(self, decoder: bool | None = None, encoder: bool | None = None) -> PreTrainedConfig:
-        """The backbone's configuration: what caches and generation need to know."""
-        return self if self.backbone is None else self.backbone
 
 
 @dataclass
@@ -83,15 +63,13 @@ class SpectraMoeForCausalLM(PreTrainedModel, GenerationMixin):
     def __init__(self, config: SpectraMoeConfig):
         super().__init__(config)
         self.settings = MoeSettings.from_dict(config.moe)
-        self.backbone = AutoModelForCausalLM.from_config(
-            config.backbone, attn_implementation=config._attn_implementation or "sdpa"
-        )
+        self.backbone = AutoModelForCausalLM.from_config(config.backbone, attn_implementation=_attention(config))
         self.holder = ContextHolder()
-        self.routed_layers: list[MoeLayer] = install_layers(self.backbone, self.settings, self.holder)
+        self.routed_layers: list[RoutedLayer] = install_layers(self.backbone, self.settings, self.holder)
         self._tied_weights_keys = {
             f"backbone.{key}": f"backbone.{value}" for key, value in (self.backbone._tied_weights_keys or {}).items()
         }
-        named = {name: module for name, module in self.named_modules() if isinstance(module, MoeLayer)}
+        named = {name: module for name, module in self.named_modules() if isinstance(module, RoutedLayer)}
         self._shared_router_keys = shared_parameters(named, self.settings)
         # Saving reads these as patterns, so each matches one name alone.
         self._tied_weights_keys |= {exactly(key): exactly(value) for key, value in self._shared_router_keys.items()}
@@ -101,6 +79,26 @@ class SpectraMoeForCausalLM(PreTrainedModel, GenerationMixin):
         self._pass_index = 0
         self._uncommitted: RoutingContext | None = None
         self.post_init()
+
+    @classmethod
+    def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
+        """As the parent's. Loading makes every weight trainable; shared experts stay as they are nevertheless."""
+        loaded = super().from_pretrained(*args, **kwargs)
+        (loaded[0] if isinstance(loaded, tuple) else loaded).freeze_shared()
+        return loaded
+
+    def save_pretrained(self, *args: Any, **kwargs: Any) -> None:
+        """As the parent's, each weight under the name that it has here.
+
+        Backbones of some families are saved under their first release's names, which a resumed training would not find.
+        """
+        super().save_pretrained(*args, **({"save_original_format": False} | kwargs))
+
+    def freeze_shared(self) -> None:
+        """Take the shared experts of upcycled layers out of training."""
+        for layer in self.routed_layers:
+            if getattr(layer, "shared", None) is not None:
+                layer.shared.requires_grad_(False)
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
@@ -137,6 +135,7 @@ class SpectraMoeForCausalLM(PreTrainedModel, GenerationMixin):
         use_cache: bool | None = None,
         routing: RoutingContext | None = None,
         document_ids: Tensor | None = None,
+        position_ids: Tensor | None = None,
         return_logits: bool = True,
         **kwargs: Any,
     ) -> SpectraMoeOutput:
@@ -156,7 +155,7 @@ class SpectraMoeForCausalLM(PreTrainedModel, GenerationMixin):
                 raise ValueError("document_ids go with whole, unpadded blocks: no attention_mask, no cache")
             context.separate_documents(document_ids)
             attention_mask = context.stretches.attention_mask()
-            kwargs["position_ids"] = context.stretches.position_BS
+            position_ids = context.stretches.position_BS
         self.holder.current = context
         head = None if return_logits else plain_head(self.backbone)
         body = self.backbone if head is None else self.backbone.base_model
@@ -165,6 +164,7 @@ class SpectraMoeForCausalLM(PreTrainedModel, GenerationMixin):
             attention_mask=attention_mask,
             past_key_values=past_key_values,
             use_cache=False if labels is not None else use_cache,
+            position_ids=position_ids,
             **kwargs,
         )
         recomputes = self.training and torch.is_grad_enabled()
@@ -257,6 +257,12 @@ class SpectraMoeForCausalLM(PreTrainedModel, GenerationMixin):
             layer.after_step(learning_rate_scale)
 
 
+def _attention(config: SpectraMoeConfig) -> str:
+    """The attention asked for, or the plain one where the backbone lacks it."""
+    wanted = config._attn_implementation or "sdpa"
+    return attention_for(config.backbone) if wanted == "sdpa" else wanted
+
+
 def seed_from(*parts: Any) -> int:
     """A 62-bit seed that depends on every part, the same on every machine."""
     text = ":".join(map(str, parts)).encode()
@@ -301,5 +307,4 @@ def new_model(backbone: PreTrainedConfig, settings: MoeSettings, seed: int) -> S
     return model
 
 
-AutoConfig.register(SpectraMoeConfig.model_type, SpectraMoeConfig)
 AutoModelForCausalLM.register(SpectraMoeConfig, SpectraMoeForCausalLM)

@@ -19,6 +19,9 @@ class MoeSettings:
 
     num_experts E; top_k K; expert_size: hidden width of one expert; gated: SwiGLU-style experts with a gate
     matrix; dropout: on the layer's output; total_steps: length of training, for schedules.
+    origin: scratch; upcycle, experts copied from a dense model's MLPs; or reroute, a sparse model's own experts behind
+    our router. biases: which maps of an expert have one; num_shared: experts that every token passes, copied and
+    frozen; first_dense: layers that keep their MLP. renormalize: the chosen weights of a token sum to weight_scale.
     """
 
     num_experts: int
@@ -33,6 +36,12 @@ class MoeSettings:
     activation: str = "silu"
     dropout: float = 0.0
     total_steps: int = 1
+    origin: str = "scratch"
+    biases: list[str] = field(default_factory=list)
+    num_shared: int = 0
+    first_dense: int = 0
+    renormalize: bool = True
+    weight_scale: float = 1.0
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for config.json."""

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from spectra_exp.moe.layer import MoeLayer
+from spectra_exp.moe.layer import RoutedLayer
 from spectra_exp.moe.settings import MoeSettings
 
 TEMPERATURE = "learned_temperature."
 
 
-def shared_parameters(layers: dict[str, MoeLayer], settings: MoeSettings) -> dict[str, str]:
+def shared_parameters(layers: dict[str, RoutedLayer], settings: MoeSettings) -> dict[str, str]:
     """For each parameter of a later layer's router that is the first layer's, its full name and the first's.
 
     `layers`: routed layers by name, in order. Buffers are never shared: running averages, potentials and biases

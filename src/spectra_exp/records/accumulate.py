@@ -78,6 +78,17 @@ class EvaluationAccumulator:
         self.num_tokens += num_tokens
         self._tokens_by_batch.append(num_tokens)
 
+    def reserve(self, num_documents: int) -> None:
+        """Make room for documents 0..num_documents-1; what was added before stays."""
+        more = num_documents - self.num_documents
+        if more <= 0:
+            return
+        self.num_documents = num_documents
+        if self._layers is not None:
+            self._domains_G = torch.cat([self._domains_G, self._domains_G.new_full((more,), -1)])
+            for sums in self._layers:
+                sums.counts_GE = torch.cat([sums.counts_GE, sums.counts_GE.new_zeros(more, sums.num_experts)])
+
     def statistics(self) -> list[LayerStatistics]:
         """The totals so far, one per routed layer. Raises ValueError before the last probe token was fed."""
         if self._layers is None:

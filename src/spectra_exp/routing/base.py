@@ -95,13 +95,15 @@ class RouterOutput:
 class Router(nn.Module, ABC):
     """One layer's router. Subclasses give `forward`; those with state of their own give the hooks too.
 
-    `two_rules`: training selects by another rule than inference, noise aside.
+    `two_rules`: training selects by another rule than inference, noise aside. `needs_source`: it is a part of somebody
+    else's model, so that a model from scratch cannot have it.
     """
 
     Config: ClassVar[type[RouterConfig]] = RouterConfig
     uses_osr: ClassVar[bool] = False
     learned: ClassVar[bool] = True
     two_rules: ClassVar[bool] = False
+    needs_source: ClassVar[bool] = False
     selections: ClassVar[tuple[str, ...]] = ("topk", "quota")
 
     def __init__(self, hidden_size: int, num_experts: int, top_k: int, config: RouterConfig):

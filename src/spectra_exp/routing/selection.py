@@ -84,14 +84,14 @@ SELECTIONS: dict[str, Callable[[Tensor, int, float], Tensor]] = {
 }
 
 
-def assignment_weights(weights_NE: Tensor, chosen_NE: Tensor, top_k: int) -> Tensor:
+def assignment_weights(weights_NE: Tensor, chosen_NE: Tensor, top_k: int, renormalize: bool = True) -> Tensor:
     """Combine weights [N, E], zero where not chosen.
 
-    For K >= 2 they sum to 1 over each token's experts; for K = 1 the unnormalised value is the weight, or the
-    router would have no gradient.
+    For K >= 2 they sum to 1 over each token's experts, unless `renormalize` is false, as some models are trained; for
+    K = 1 the unnormalised value is the weight, or the router would have no gradient.
     """
     kept_NE = weights_NE * chosen_NE
-    if top_k == 1:
+    if top_k == 1 or not renormalize:
         return kept_NE
     total_N1 = kept_NE.sum(dim=-1, keepdim=True)
     # A token whose chosen values all underflowed to 0 shares equally among its experts.

@@ -19,9 +19,11 @@ from rich.console import Console
 
 from spectra_exp import stopping
 from spectra_exp.config.identity import Identity, digest, identify
+from spectra_exp.config.models import SourceModelConfig
 from spectra_exp.config.schema import Experiment
 from spectra_exp.data.corpus import Corpus, data_fingerprint, load_corpus
 from spectra_exp.errors import ConfigError, Diverged, NotRun, RunInUse, SpectraError
+from spectra_exp.moe.source import source_facts
 from spectra_exp.runs.atomic import write_json, write_text
 from spectra_exp.runs.best_long import resolve_best_long
 from spectra_exp.runs.devices import claim_gpu
@@ -71,16 +73,22 @@ def plan(experiment: Experiment) -> Plan:
     fingerprint = data_fingerprint(experiment.data)
     experiment = resolve_best_long(experiment, lambda x: identify(x, fingerprint, device).run_id)
     corpus = _corpus(experiment)
-    vocabulary = experiment.model.vocabulary_size
-    if vocabulary is not None and vocabulary < corpus.vocabulary_size:
-        raise ConfigError(
-            "model.vocabulary_size",
-            f"{vocabulary} is below the tokenizer's {corpus.vocabulary_size}",
-            f"give at least {corpus.vocabulary_size} or none",
-        )
+    check_vocabulary(experiment, corpus.vocabulary_size)
     identity = identify(experiment, fingerprint, device)
     folder = RunFolder(Path(experiment.outputs) / "runs", identity.run_id)
     return Plan(experiment, corpus, identity, folder, device)
+
+
+def check_vocabulary(experiment: Experiment, needed: int) -> None:
+    """Raise ConfigError when the model's embedding has fewer rows than the tokenizer's vocabulary of `needed`."""
+    if isinstance(experiment.model, SourceModelConfig):
+        rows = source_facts(experiment.model).vocabulary_size
+        key, fix = "data.tokenizer", "give data.tokenizer=source, or one whose ids the source knows"
+    else:
+        rows, key = experiment.model.vocabulary_size, "model.vocabulary_size"
+        fix = f"give at least {needed} or none"
+    if rows is not None and rows < needed:
+        raise ConfigError(key, f"the model's {rows} ids are fewer than the tokenizer's {needed}", fix)
 
 
 _LOADED: dict[str, Corpus] = {}

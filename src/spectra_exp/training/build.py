@@ -5,17 +5,69 @@ from __future__ import annotations
 import torch
 from transformers import LlamaConfig
 
-from spectra_exp.config.schema import Experiment
+from spectra_exp.config.models import RerouteConfig, SourceModelConfig, UpcycleConfig
+from spectra_exp.config.schema import Experiment, ModelConfig
 from spectra_exp.data.corpus import Corpus
 from spectra_exp.moe.model import SpectraMoeForCausalLM, new_model
+from spectra_exp.moe.reroute import reroute
 from spectra_exp.moe.settings import MoeSettings
+from spectra_exp.moe.source import load_source, source_folder
+from spectra_exp.moe.upcycle import upcycle
 from spectra_exp.routing.routers.hash import HashRouter
+from spectra_exp.training.optimizers import family
 
 
 def build_model(experiment: Experiment, corpus: Corpus) -> SpectraMoeForCausalLM:
     """The model of an experiment with its initial weights."""
-    shape = experiment.model
-    backbone = LlamaConfig(
+    model = _made(experiment, corpus)
+    for layer in model.routed_layers:
+        if isinstance(layer.router, HashRouter):
+            counts = torch.zeros(model.config.backbone.vocab_size, dtype=torch.long)
+            counts[: len(corpus.train_token_counts_V)] = torch.from_numpy(corpus.train_token_counts_V.copy())
+            layer.router.set_token_counts(counts.numpy())
+    if isinstance(experiment.model, SourceModelConfig) and experiment.model.freeze == "all_but_router":
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(family(name) == "router")
+    return model
+
+
+def _made(experiment: Experiment, corpus: Corpus) -> SpectraMoeForCausalLM:
+    settings, seed = _settings(experiment), experiment.seed
+    match experiment.model:
+        case UpcycleConfig() as made:
+            return upcycle(load_source(source_folder(made)), settings, seed, made.upcycle_noise)
+        case RerouteConfig() as made:
+            source = load_source(source_folder(made))
+            return reroute(source, settings, seed, made.renormalize, made.keep_router_weights)
+        case made:
+            return new_model(_backbone(made, corpus), settings, seed)
+
+
+def _settings(experiment: Experiment) -> MoeSettings:
+    """Routing as configured; of a model that has a source, the source decides what the experts are."""
+    made = experiment.model
+    shape = dict(expert_size=0)
+    if isinstance(made, ModelConfig):
+        shape = dict(
+            expert_size=made.expert_size, gated=made.gated_experts, activation=made.activation, dropout=made.dropout
+        )
+    elif isinstance(made, UpcycleConfig):
+        shape |= dict(num_shared=made.num_shared, first_dense=made.first_k_dense_replace)
+    return MoeSettings(
+        num_experts=made.num_experts,
+        top_k=made.top_k,
+        router=experiment.router,
+        osr=experiment.osr,
+        selection=experiment.selection,
+        temperature=experiment.temperature,
+        losses=experiment.losses,
+        total_steps=experiment.trainer.max_steps,
+        **shape,
+    )
+
+
+def _backbone(shape: ModelConfig, corpus: Corpus) -> LlamaConfig:
+    return LlamaConfig(
         vocab_size=shape.vocabulary_size or corpus.vocabulary_size,
         hidden_size=shape.hidden_size,
         intermediate_size=shape.expert_size,
@@ -29,24 +81,3 @@ def build_model(experiment: Experiment, corpus: Corpus) -> SpectraMoeForCausalLM
         eos_token_id=corpus.eos_token_id,
         pad_token_id=corpus.eos_token_id,
     )
-    settings = MoeSettings(
-        num_experts=shape.num_experts,
-        top_k=shape.top_k,
-        expert_size=shape.expert_size,
-        router=experiment.router,
-        osr=experiment.osr,
-        selection=experiment.selection,
-        temperature=experiment.temperature,
-        losses=experiment.losses,
-        gated=shape.gated_experts,
-        activation=shape.activation,
-        dropout=shape.dropout,
-        total_steps=experiment.trainer.max_steps,
-    )
-    model = new_model(backbone, settings, experiment.seed)
-    for layer in model.routed_layers:
-        if isinstance(layer.router, HashRouter):
-            counts = torch.zeros(model.config.backbone.vocab_size, dtype=torch.long)
-            counts[: len(corpus.train_token_counts_V)] = torch.from_numpy(corpus.train_token_counts_V.copy())
-            layer.router.set_token_counts(counts.numpy())
-    return model

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from spectra_exp.data.batches import Example, evaluation_batches, kept_apart
 from spectra_exp.data.corpus import Corpus
@@ -18,7 +18,7 @@ from spectra_exp.metrics.base import MetricTable
 from spectra_exp.metrics.causality import Causality, measure_causality
 from spectra_exp.metrics.compute import compute_metrics
 from spectra_exp.moe.context import RoutingContext
-from spectra_exp.moe.experts import Experts
+from spectra_exp.moe.families import down_projections
 from spectra_exp.moe.model import SpectraMoeForCausalLM
 from spectra_exp.moe.next_token import TokenScores, chunked_scores, plain_head, scores_of_logits
 from spectra_exp.records.accumulate import EvaluationAccumulator
@@ -182,9 +182,9 @@ class Evaluator:
         return self.logits(model, batch, RoutingContext(training_rule=training_rule))
 
 
-def weight_cosines(experts: Experts) -> np.ndarray:
+def weight_cosines(experts: nn.Module) -> np.ndarray:
     """[E, E] cosines of the experts' flattened down-projections."""
-    flat_EW = torch.nn.functional.normalize(experts.down.detach().float().flatten(1), dim=1)
+    flat_EW = nn.functional.normalize(down_projections(experts).detach().float().flatten(1), dim=1)
     return (flat_EW @ flat_EW.T).double().cpu().numpy()
 
 

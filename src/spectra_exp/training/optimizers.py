@@ -38,7 +38,8 @@ def parameter_groups(model: SpectraMoeForCausalLM, config: OptimConfig) -> list[
     tables = {id(m.weight) for m in (model.get_input_embeddings(), model.get_output_embeddings())}
     groups: dict[tuple, dict] = {}
     for name, (fam, parameter) in _flat(model):
-        matrix = parameter.ndim >= 2
+        # The biases of stacked experts are [E, out], and vectors all the same.
+        matrix = parameter.ndim >= 2 and not name.endswith("bias")
         muon = config.name == "muon" and matrix and fam != "router" and id(parameter) not in tables
         key = ("muon" if muon else "adamw", fam, matrix)
         group = groups.setdefault(

@@ -1,0 +1,91 @@
+"""Which options go with a model that starts from somebody else's weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from spectra_exp.config.models import RerouteConfig, SourceModelConfig, UpcycleConfig
+from spectra_exp.config.schema import Experiment
+from spectra_exp.errors import ConfigError
+from spectra_exp.routing.base import router_class
+
+
+def _facts(x: Experiment):
+    from spectra_exp.moe.source import source_facts
+
+    return source_facts(x.model)
+
+
+def native_needs_reroute(x: Experiment) -> None:
+    if not router_class(x.router.name).needs_source:
+        return
+    if not isinstance(x.model, RerouteConfig):
+        raise ConfigError("router", "'native' is the router of a sparse source", "give model=reroute model.source=...")
+    if x.model.top_k != _facts(x).top_k:
+        raise ConfigError(
+            "model.top_k", f"{x.model.top_k} was given, but the source's router takes {_facts(x).top_k}", "drop it"
+        )
+    for key, unused in (
+        ("temperature.learned", x.temperature.learned == "none"),
+        ("temperature", x.temperature.schedule == "constant" and x.temperature.value == 1.0),
+        ("router.load_ema_strength", not x.router.load_ema_strength),
+        ("model.renormalize", x.model.renormalize is None),
+        ("model.keep_router_weights", x.model.keep_router_weights),
+    ):
+        if not unused:
+            raise ConfigError(key, "router=native decides by the source's rule alone", "drop it")
+
+
+def reroute_has_routers(x: Experiment) -> None:
+    if isinstance(x.model, RerouteConfig) and x.router.name == "dense":
+        raise ConfigError("router", "'dense' has no router to put into a sparse model", "give model=upcycle for it")
+
+
+def all_but_router_leaves_some(x: Experiment) -> None:
+    if isinstance(x.model, SourceModelConfig) and x.model.freeze == "all_but_router":
+        cls = router_class(x.router.name)
+        if not cls.learned or x.router.name == "dense":
+            raise ConfigError(
+                "model.freeze", f"router={x.router.name} has no weights, so nothing would be trained", "give none"
+            )
+
+
+def some_layer_is_replaced(x: Experiment) -> None:
+    if isinstance(x.model, UpcycleConfig) and x.model.first_k_dense_replace >= _facts(x).num_layers:
+        raise ConfigError(
+            "model.first_k_dense_replace",
+            f"{x.model.first_k_dense_replace} leaves none of the source's {_facts(x).num_layers} layers",
+            f"give at most {_facts(x).num_layers - 1}",
+        )
+
+
+def source_takes_the_sequence(x: Experiment) -> None:
+    if not isinstance(x.model, SourceModelConfig):
+        return
+    longest = _facts(x).max_positions
+    if longest is not None and x.data.sequence_length > longest:
+        raise ConfigError(
+            "data.sequence_length",
+            f"{x.data.sequence_length} is above the source's {longest} positions",
+            f"give at most {longest}",
+        )
+
+
+def source_keeps_documents_apart(x: Experiment) -> None:
+    if isinstance(x.model, SourceModelConfig) and not x.data.cross_document and not _facts(x).packs:
+        raise ConfigError(
+            "data.cross_document",
+            f"model_type '{_facts(x).model_type}' has attention (windows, ALiBi or no fused kernel) that packed "
+            "documents cannot be kept apart in",
+            "give true",
+        )
+
+
+MODEL_RULES: tuple[Callable[[Experiment], None], ...] = (
+    native_needs_reroute,
+    reroute_has_routers,
+    all_but_router_leaves_some,
+    some_layer_is_replaced,
+    source_takes_the_sequence,
+    source_keeps_documents_apart,
+)

@@ -1,0 +1,57 @@
+"""Another router for a sparse Hugging Face model; its experts, attention and everything else stay bit for bit."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+
+import torch
+from transformers import PreTrainedModel
+
+from spectra_exp.moe.config import SpectraMoeConfig
+from spectra_exp.moe.families import num_experts_of, renormalizes, sparse_blocks, sparse_family, weight_scale
+from spectra_exp.moe.model import SpectraMoeForCausalLM, initialise
+from spectra_exp.moe.settings import MoeSettings
+from spectra_exp.moe.upcycle import copy_backbone
+from spectra_exp.routing.linear import LinearRouter
+from spectra_exp.routing.routers.native import NativeRouter
+
+
+def rerouted_settings(source: PreTrainedModel, settings: MoeSettings, renormalize: bool | None) -> MoeSettings:
+    """The settings with what the source decides; `renormalize`: None does as the source does."""
+    config = source.config
+    own = dict(origin="reroute", num_experts=num_experts_of(config))
+    if settings.router.name == NativeRouter.Config().name:
+        # Its weights are final.
+        return replace(settings, **own, renormalize=False)
+    wanted = renormalizes(config) if renormalize is None else renormalize
+    return replace(settings, **own, renormalize=wanted, weight_scale=weight_scale(config))
+
+
+def reroute(
+    source: PreTrainedModel, settings: MoeSettings, seed: int, renormalize: bool | None, keep_weights: bool
+) -> SpectraMoeForCausalLM:
+    """The source with our router in each sparse layer.
+
+    New routers depend on `seed` and names alone. With `keep_weights` a router of one linear map starts from the
+    source's where the source's rule is softmax and top-k, and the model then computes the source's logits.
+    """
+    settings = rerouted_settings(source, settings, renormalize)
+    # Its own balancing loss reads gates that are no longer there.
+    own = copy.deepcopy(source.config)
+    if hasattr(own, "output_router_logits"):
+        own.output_router_logits = False
+    config = SpectraMoeConfig(backbone=own, moe=settings.to_dict(), routing_seed=seed)
+    model = SpectraMoeForCausalLM(config)
+    initialise(model, seed)
+    copy_backbone(source, model)
+    family = sparse_family(source.config)
+    with torch.no_grad():
+        for layer, block in zip(model.routed_layers, sparse_blocks(source), strict=True):
+            gate, router = getattr(block, family.gate), layer.router
+            if isinstance(router, NativeRouter):
+                router.gate.load_state_dict(gate.state_dict())
+            elif keep_weights and family.softmax and isinstance(router, LinearRouter):
+                router.linear.weight.copy_(gate.weight)
+    model.tie_weights()
+    return model

@@ -1,0 +1,200 @@
+"""A model that somebody else trained, as a starting point: where its files are, what they hold, the loaded model."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from spectra_exp.config.models import RerouteConfig, SourceModelConfig
+from spectra_exp.errors import ConfigError, nearest
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig, PreTrainedModel
+
+KEY = "model.source"
+# What is fetched from the hub: no pickled weights, no code.
+WANTED = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
+
+
+@dataclass(frozen=True)
+class SourceFacts:
+    """What the configuration of a source says, without its weights. max_positions: None where nothing limits it."""
+
+    folder: Path
+    model_type: str
+    vocabulary_size: int
+    num_layers: int
+    max_positions: int | None
+    packs: bool
+    num_experts: int | None = None
+    top_k: int | None = None
+    softmax: bool = False
+
+
+def source_folder(config: SourceModelConfig) -> Path:
+    """The local folder of `model.source`: a path, or a model of the hub that lies in the local cache.
+
+    Only `model.download=true` asks the hub. Raises ConfigError, with what to get and where to put it.
+    """
+    name = config.source
+    if not name:
+        fix = "give model.source=FOLDER or a model's name on the Hugging Face hub"
+        raise ConfigError(KEY, "no model was given", fix)
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return _checked(path.resolve())
+    if name.count("/") != 1 or name.startswith((".", "~", "/")):
+        close = nearest(path.name, [p.name for p in path.parent.iterdir()]) if path.parent.is_dir() else None
+        hint = f"did you mean '{close}'? " if close else ""
+        raise ConfigError(KEY, f"there is no folder {path}", f"{hint}give a folder with config.json and *.safetensors")
+    return _checked(_from_hub(name, config.revision, config.download))
+
+
+def _from_hub(name: str, revision: str | None, download: bool) -> Path:
+    from httpx import HTTPError
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    at = f" --revision {revision}" if revision else ""
+    get = (
+        f"run `hf download {name}{at} --local-dir FOLDER` on a machine with a network and give model.source=FOLDER "
+        "(config.json, *.safetensors and tokenizer.json are enough)"
+    )
+    try:
+        found = snapshot_download(name, revision=revision, local_files_only=not download, allow_patterns=WANTED)
+    except HFValidationError as error:
+        raise ConfigError(KEY, f"'{name}' is neither a folder nor a name on the hub", "check it") from error
+    except (LocalEntryNotFoundError, HfHubHTTPError, HTTPError, OSError) as error:
+        if not download:
+            problem = f"'{name}' is no folder and not in the local Hugging Face cache"
+            raise ConfigError(KEY, problem, f"give model.download=true to fetch it, or {get}") from error
+        reason = " ".join(str(error).split())[:160]
+        raise ConfigError(KEY, f"'{name}' could not be fetched ({reason})", get) from error
+    return Path(found)
+
+
+def _checked(folder: Path) -> Path:
+    """The folder, once it is known to hold a configuration and safe weights."""
+    if not (folder / "config.json").is_file():
+        raise ConfigError(KEY, f"{folder} holds no config.json", "give the folder of a saved Hugging Face model")
+    if not any(folder.glob("*.safetensors")):
+        raise ConfigError(
+            KEY,
+            f"{folder} holds no *.safetensors",
+            "pickled weights are not loaded; save the model again with save_pretrained",
+        )
+    return folder
+
+
+def source_fingerprint(folder: Path) -> str:
+    """32 hex digits over the content of the configuration and the weights, wherever they lie."""
+    files = sorted([folder / "config.json", *folder.glob("*.safetensors")], key=lambda path: path.name)
+    hashed = hashlib.sha256()
+    for path in files:
+        status = path.stat()
+        hashed.update(f"{path.name}:{_content(path, status.st_size, status.st_mtime_ns)}\n".encode())
+    return hashed.hexdigest()[:32]
+
+
+@lru_cache(maxsize=256)
+def _content(path: Path, size: int, modified_ns: int) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _whole_config(folder: Path) -> PreTrainedConfig:
+    from transformers import AutoConfig
+
+    try:
+        whole = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+    except (ValueError, KeyError, OSError) as error:
+        problem = f"{folder}: its config.json cannot be read ({' '.join(str(error).split())[:200]})"
+        fix = "give a model of a family that transformers knows without code of its own"
+        raise ConfigError(KEY, problem, fix) from error
+    if whole.model_type == "spectra_moe":
+        raise ConfigError(KEY, f"{folder} is a model of ours", "give a plain Hugging Face model")
+    return whole
+
+
+def source_config(folder: Path) -> PreTrainedConfig:
+    """The configuration of the source's language model: of a model that also sees or hears, that of its text part."""
+    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
+
+    config = _whole_config(folder).get_text_config(decoder=True)
+    if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+        raise ConfigError(KEY, f"model_type '{config.model_type}' is no causal language model", "give one")
+    return config
+
+
+def source_facts(config: SourceModelConfig) -> SourceFacts:
+    """The facts of a configured source. Raises ConfigError when it cannot be used."""
+    folder = source_folder(config)
+    status = (folder / "config.json").stat()
+    return _facts(folder, isinstance(config, RerouteConfig), status.st_mtime_ns)
+
+
+@lru_cache(maxsize=64)
+def _facts(folder: Path, sparse: bool, modified_ns: int) -> SourceFacts:
+    from spectra_exp.moe.families import TOP_K, dense_sites, num_experts_of, sparse_family
+
+    config = source_config(folder)
+    own: dict[str, Any] = {}
+    if sparse:
+        softmax = sparse_family(config).softmax
+        own = dict(num_experts=num_experts_of(config), top_k=getattr(config, TOP_K), softmax=softmax)
+    else:
+        dense_sites(_empty(config))
+    return SourceFacts(
+        folder=folder,
+        model_type=config.model_type,
+        vocabulary_size=config.vocab_size,
+        num_layers=config.num_hidden_layers,
+        max_positions=getattr(config, "max_position_embeddings", None),
+        packs=attention_for(config) == "sdpa" and not slides(config) and not getattr(config, "alibi", False),
+        **own,
+    )
+
+
+def _empty(config: PreTrainedConfig) -> PreTrainedModel:
+    """The model without weights or memory for them: what its layers are made of."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    with torch.device("meta"):
+        return AutoModelForCausalLM.from_config(config, attn_implementation=attention_for(config))
+
+
+def slides(config: PreTrainedConfig) -> bool:
+    """Whether some layers attend to a window of the tokens before alone."""
+    kinds = getattr(config, "layer_types", None)
+    if kinds:
+        return any(kind != "full_attention" for kind in kinds)
+    return bool(getattr(config, "sliding_window", None)) and getattr(config, "use_sliding_window", True)
+
+
+def attention_for(config: PreTrainedConfig) -> str:
+    """PyTorch's fused attention where the backbone has it, else the plain one."""
+    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
+
+    return "sdpa" if MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]._supports_sdpa else "eager"
+
+
+def load_source(folder: Path) -> PreTrainedModel:
+    """The source's causal language model, float32, with its weights; no code of its folder is run."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
+
+    safe = dict(dtype=torch.float32, trust_remote_code=False, local_files_only=True, use_safetensors=True)
+    config = source_config(folder)
+    attention = attention_for(config)
+    if _whole_config(folder).model_type == config.model_type:
+        return AutoModelForCausalLM.from_pretrained(folder, attn_implementation=attention, **safe)
+    # A model that also sees: its decoder and head become a language model of their own.
+    seeing = AutoModelForImageTextToText.from_pretrained(folder, **safe)
+    model = AutoModelForCausalLM.from_config(config, attn_implementation=attention, dtype=torch.float32)
+    model.base_model.load_state_dict(seeing.get_decoder().state_dict())
+    model.get_output_embeddings().load_state_dict(seeing.get_output_embeddings().state_dict())
+    return model.eval()
