@@ -71,7 +71,7 @@ class Evaluator:
         for batch in evaluation_batches(self.corpus, self.batch_size):
             ids = batch["input_ids"].to(self.device)
             context = RoutingContext(training_rule=training_rule, keep_outputs=True, keep_hidden=max(probes_left, 0))
-            logits = self._logits(model, batch, context)
+            logits = self.logits(model, batch, context)
             sums.add(logits, ids, batch["domain_ids"])
             records = [context.records[layer.layer] for layer in model.routed_layers]
             residuals += [r.figures["sinkhorn_residual"] for r in records if "sinkhorn_residual" in r.figures]
@@ -114,13 +114,14 @@ class Evaluator:
         """The evaluation loss of one batch in evaluation mode: labels are the ids themselves."""
         was_training = model.training
         model.eval()
-        logits = self._logits(model, batch, RoutingContext())
+        logits = self.logits(model, batch, RoutingContext())
         model.train(was_training)
         sums = _LossSums(1)
         sums.add(logits, batch["input_ids"].to(logits.device), torch.zeros_like(batch["input_ids"]))
         return sums.losses(["all"])["val_loss"]
 
-    def _logits(self, model: SpectraMoeForCausalLM, batch: Example, context: RoutingContext) -> Tensor:
+    def logits(self, model: SpectraMoeForCausalLM, batch: Example, context: RoutingContext) -> Tensor:
+        """The model's logits [B, S, V] for one batch; the pass leaves its routing in `context`."""
         inputs = {"input_ids": batch["input_ids"], **kept_apart(batch, self.cross_document)}
         inputs = {name: ids.to(self.device) for name, ids in inputs.items()}
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
@@ -164,7 +165,7 @@ class Evaluator:
     ) -> Tensor:
         # Documents stay where they are; only the tokens in them change.
         batch = {"input_ids": token_ids_BS, "document_ids": documents}
-        return self._logits(model, batch, RoutingContext(training_rule=training_rule))
+        return self.logits(model, batch, RoutingContext(training_rule=training_rule))
 
 
 def weight_cosines(experts: Experts) -> np.ndarray:

@@ -1,0 +1,53 @@
+"""`python -m spectra_exp.analyze run=PATH [against=PATH2] [parts=keywords,domains] ...`; `--help` says it all."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from spectra_exp.analyze.options import Options, help_text, parse_options
+from spectra_exp.analyze.registry import chosen_parts, parts
+from spectra_exp.config.compose import prepare_environment
+from spectra_exp.errors import SpectraError
+
+INTERRUPTED = 130
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The exit status: 2, with one line on standard error, for what cannot be done."""
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    if not arguments or {"--help", "-h", "help"} & set(arguments):
+        print(help_text({name: part.title for name, part in parts().items()}), end="")
+        return 0
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    prepare_environment()
+    try:
+        options = parse_options(arguments)
+        chosen_parts(options.parts)
+        for page in _analyse(options):
+            print(page)
+    except SpectraError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("stopped; what is finished stays, and parts=NAME makes the rest", file=sys.stderr)
+        return INTERRUPTED
+    return 0
+
+
+def _analyse(options: Options) -> list[Path]:
+    """The page of each analysis made."""
+    from spectra_exp.analyze.analysis import analyse, newest_of_study
+
+    outputs = Path(os.environ["SPECTRA_OUTPUTS"])
+    names = [options.run] if options.run is not None else newest_of_study(outputs, options.study)
+    console = Console(stderr=True)
+    return [analyse(name, options, outputs, console) for name in names]
+
+
+if __name__ == "__main__":
+    sys.exit(main())
