@@ -71,8 +71,10 @@ def test_arbitrary_experts_are_drawn_evenly_at_the_former_total() -> None:
     drawn_NE, weights_NE = arbitrary(mark_N, seed=0)(routing)
     assert (drawn_NE.sum(1) == 2).all() and torch.allclose(weights_NE.sum(1), torch.ones(tokens))
     assert torch.equal(drawn_NE[2400:], chosen_NE[2400:])
+    # Two of the four experts that were not chosen.
     counts_E = drawn_NE[:2400].sum(0).float()
-    assert (counts_E - 800).abs().max() < 5 * 800**0.5 * (2 / 3) ** 0.5
+    assert not counts_E[:2].any() and (counts_E[2:] - 1200).abs().max() < 5 * 600**0.5
+    assert torch.equal(weights_NE[:2400], drawn_NE[:2400] * 0.5)
     assert torch.equal(arbitrary(mark_N, seed=0)(routing)[0], drawn_NE)
     assert not torch.equal(arbitrary(mark_N, seed=1)(routing)[0], drawn_NE)
 

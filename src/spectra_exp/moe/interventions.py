@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from spectra_exp.routing.selection import assignment_weights, position_hash, select_topk
+from spectra_exp.routing.selection import assignment_weights, position_hash
 
 if TYPE_CHECKING:
     from spectra_exp.moe.model import SpectraMoeForCausalLM
@@ -94,43 +94,39 @@ def next_best(tokens_N: Tensor) -> Intervention:
     """
 
     def pass_on(routing: Routing) -> tuple[Tensor, Tensor]:
-        return _rerouted(routing, tokens_N, routing.scores_NE.masked_fill(routing.chosen_NE, -torch.inf))
+        return _rerouted(routing, tokens_N, routing.scores_NE, routing.raw_NE)
 
     return pass_on
 
 
 def arbitrary(tokens_N: Tensor, seed: int) -> Intervention:
-    """The tokens marked (bool [N]) go to experts drawn evenly, with equal weights: what any choice is worth.
+    """The tokens marked (bool [N]) go to as many experts as they had, drawn evenly from those not chosen.
 
-    The same seed draws the same experts. The weights sum to what the token's weights summed to.
+    What any other choice is worth: weights are equal and sum to what they did. The same seed draws the same experts.
     """
 
     def draw(routing: Routing) -> tuple[Tensor, Tensor]:
         num_tokens, num_experts = routing.chosen_NE.shape
         place_N = torch.arange(num_tokens, device=routing.chosen_NE.device) + seed * 1_000_003
-        drawn_NE = select_topk(position_hash(place_N, num_experts), min(routing.top_k, num_experts))
-        total_N1 = routing.weights_NE.sum(dim=1, keepdim=True)
-        even_NE = total_N1 * drawn_NE / drawn_NE.sum(dim=1, keepdim=True)
-        mark_N1 = tokens_N[:, None]
-        return (
-            torch.where(mark_N1, drawn_NE, routing.chosen_NE),
-            torch.where(mark_N1, even_NE.to(routing.weights_NE.dtype), routing.weights_NE),
+        return _rerouted(
+            routing, tokens_N, position_hash(place_N, num_experts), torch.ones_like(routing.raw_NE)
         )
 
     return draw
 
 
-def _rerouted(routing: Routing, tokens_N: Tensor, scores_NE: Tensor) -> tuple[Tensor, Tensor]:
-    """The tokens marked take the experts with the best finite scores, as many as they had."""
+def _rerouted(routing: Routing, tokens_N: Tensor, scores_NE: Tensor, raw_NE: Tensor) -> tuple[Tensor, Tensor]:
+    """The tokens marked take the best-scored experts not chosen, as many as they had, with weights from `raw_NE`."""
+    scores_NE = scores_NE.masked_fill(routing.chosen_NE, -torch.inf)
     size_N1 = routing.chosen_NE.sum(dim=1, keepdim=True)
     order_NE = scores_NE.argsort(dim=1, descending=True, stable=True)
     rank_NE = torch.empty_like(order_NE).scatter_(
         1, order_NE, torch.arange(order_NE.shape[1], device=order_NE.device).expand_as(order_NE)
     )
-    taken_NE = (rank_NE < size_N1) & torch.isfinite(scores_NE)
+    taken_NE = (rank_NE < size_N1) & ~routing.chosen_NE
     mark_N1 = tokens_N[:, None] & taken_NE.any(dim=1, keepdim=True)
     chosen_NE = torch.where(mark_N1, taken_NE, routing.chosen_NE)
     # Summing to what the token's weights summed to: at K = 1 a lower probability would also shrink the output.
-    shares_NE = assignment_weights(routing.raw_NE, taken_NE, max(routing.top_k, 2))
+    shares_NE = assignment_weights(raw_NE, taken_NE, max(routing.top_k, 2))
     weights_NE = shares_NE * routing.weights_NE.sum(dim=1, keepdim=True)
     return chosen_NE, torch.where(mark_N1, weights_NE, routing.weights_NE)

@@ -88,6 +88,15 @@ class Evaluator:
         ]
         return Evaluation(sums.losses(self.corpus.domains), compute_metrics(statistics), statistics, figures)
 
+    @torch.no_grad()
+    def losses(self, model: SpectraMoeForCausalLM) -> dict[str, float]:
+        """The losses of `run` under the rule of inference, without the metrics; `model` must be in evaluation mode."""
+        sums = _LossSums(len(self.corpus.domains))
+        for batch in evaluation_batches(self.corpus, self.batch_size):
+            logits = self.logits(model, batch, RoutingContext())
+            sums.add(logits, batch["input_ids"].to(self.device), batch["domain_ids"])
+        return sums.losses(self.corpus.domains)
+
     def _accumulator(self, model: SpectraMoeForCausalLM) -> EvaluationAccumulator | None:
         if not model.routed_layers:
             return None
