@@ -77,11 +77,11 @@ def _analyses(runs_folder: Path, run_id: str) -> list[Html]:
     folder = runs_folder / run_id / "analysis"
     against = sorted(path.parent.name for path in folder.glob("against-*/index.html"))
     pages = [("what its experts do", ()), *((name.replace("-", " ", 1), (name,)) for name in against)]
+    made = [(words, parts) for words, parts in pages if folder.joinpath(*parts, "index.html").is_file()]
+    start = ("..", "..", "runs", run_id, "analysis")
     return [
-        element("span", element("a", words, href=file_link("..", "..", "runs", run_id, "analysis", *parts, "index.html")),
-                " ")
-        for words, parts in pages if folder.joinpath(*parts, "index.html").is_file()
-    ]  # fmt: skip
+        element("span", element("a", words, href=file_link(*start, *parts, "index.html")), " ") for words, parts in made
+    ]
 
 
 def _facts_block(files: RunFiles, run: Mapping[str, Any] | None, analyses: list[Html]) -> Block:
