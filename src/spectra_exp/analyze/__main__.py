@@ -28,25 +28,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         options = parse_options(arguments)
         chosen_parts(options.parts)
-        for page in _analyse(options):
-            print(page)
+        return _analyse(options)
     except SpectraError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("stopped; what is finished stays, and parts=NAME makes the rest", file=sys.stderr)
         return INTERRUPTED
-    return 0
 
 
-def _analyse(options: Options) -> list[Path]:
-    """The page of each analysis made."""
+def _analyse(options: Options) -> int:
+    """The exit status, after the page of each analysis was printed; of a study's runs one may fail alone."""
     from spectra_exp.analyze.analysis import analyse, newest_of_study
 
-    outputs = Path(os.environ["SPECTRA_OUTPUTS"])
-    names = [options.run] if options.run is not None else newest_of_study(outputs, options.study)
-    console = Console(stderr=True)
-    return [analyse(name, options, outputs, console) for name in names]
+    outputs, console = Path(os.environ["SPECTRA_OUTPUTS"]), Console(stderr=True)
+    if options.run is not None:
+        print(analyse(options.run, options, outputs, console))
+        return 0
+    status = 0
+    for run_id in newest_of_study(outputs, options.study):
+        try:
+            print(analyse(run_id, options, outputs, console), flush=True)
+        except SpectraError as error:
+            print(f"error: {run_id}: {error}", file=sys.stderr)
+            status = 2
+    return status
 
 
 if __name__ == "__main__":

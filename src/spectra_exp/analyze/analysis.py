@@ -13,17 +13,19 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from spectra_exp.analysis.collect import collect
 from spectra_exp.analyze.opening import chosen_device, open_subject
 from spectra_exp.analyze.options import Options
+from spectra_exp.analyze.page import write_page
 from spectra_exp.analyze.registry import Request, chosen_parts
-from spectra_exp.analyze.results import INDEX, AnalysisFolder
+from spectra_exp.analyze.results import AnalysisFolder
 from spectra_exp.analyze.texts import read_texts
 from spectra_exp.errors import SpectraError
+from spectra_exp.runs.folder import RunFolder
 from spectra_exp.runs.summary import read_summary
 
 Track = Callable[[Sequence[int]], Iterable[int]]
 
 
 def analyse(name: str, options: Options, outputs: Path, console: Console) -> Path:
-    """The path of the analysis' index; `name`: the run or model. Raises SpectraError for what cannot be opened."""
+    """The path of the analysis' page; `name`: the run or model. Raises SpectraError for what cannot be opened."""
     wanted = chosen_parts(options.parts)
     texts = read_texts(options.text, options.texts)
     shared = dict(tokens=options.tokens, seed=options.seed, texts=options.texts, device=chosen_device(options.device))
@@ -41,7 +43,7 @@ def analyse(name: str, options: Options, outputs: Path, console: Console) -> Pat
     for part in wanted:
         if reason := folder.parts[part.name]["empty"]:
             console.print(f"{part.name}: empty: {reason}", highlight=False, soft_wrap=True)
-    return folder.path / INDEX
+    return write_page(folder.path)
 
 
 def newest_of_study(outputs: Path, study: str) -> list[str]:
@@ -60,7 +62,8 @@ def _place(options: Options, request: Request) -> Path:
     """The folder of the results."""
     if options.out is not None:
         return Path(options.out).expanduser().resolve()
-    own = request.subject.path / "analysis"
+    path = request.subject.path
+    own = RunFolder(path.parent, path.name).analysis
     return own if request.against is None else own / f"against-{request.against.name}"
 
 

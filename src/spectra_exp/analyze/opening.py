@@ -22,6 +22,10 @@ def open_subject(
         from spectra_exp.analyze.open_run import open_run
 
         return open_run(path, tokens, seed, device)
+    if (path / "config.json").is_file():
+        from spectra_exp.analyze.open_stock import open_stock
+
+        return open_stock(key, path, tokens, texts, seed, device)
     raise ConfigError(
         key, f"{path} holds neither a run (config.yaml) nor a model (config.json)", "name the folder of one of the two"
     )
