@@ -142,9 +142,9 @@ class Latency:
 def latency(switch_QT: np.ndarray, control_QT: np.ndarray, seed: int) -> Latency:
     """How long the switch takes, from the lean of the joined texts and of their controls.
 
-    The level before is that of the quarter of the text just before the boundary, the level after that of the last quarter. An
-    area over the gap is a delay in tokens: d for a switch that comes d tokens late, the time constant for an
-    exponential one.
+    The level before is that of the quarter of the text just before the boundary, the level after that of the last
+    quarter. An area over the gap is a delay in tokens: d for a switch that comes d tokens late, the time constant for
+    an exponential one.
     """
     before_Q, after_Q, lag_Q, own_lag_Q = _levels(switch_QT, control_QT)
     gap_Q, count = after_Q - before_Q, len(switch_QT)

@@ -118,7 +118,8 @@ def flat(weights: Mapping[str, Tensor]) -> Tensor:
 def unflat(vector_W: Tensor, like: Mapping[str, Tensor]) -> Weights:
     """The vector as weights of the shapes of `like`."""
     pieces = vector_W.split([weight.numel() for weight in like.values()])
-    return {name: piece.view(weight.shape).to(weight) for (name, weight), piece in zip(like.items(), pieces, strict=True)}
+    named = zip(like.items(), pieces, strict=True)
+    return {name: piece.view(weight.shape).to(weight) for (name, weight), piece in named}
 
 
 @torch.no_grad()

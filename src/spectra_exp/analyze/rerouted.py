@@ -24,7 +24,7 @@ Plan = Callable[[np.ndarray], Mapping[int, Intervention]]
 class Rerouted:
     """Scores one sample of whole blocks, evenly spread over the text, again and again.
 
-    `base_N`: nats of predicting each token as routed, NaN for the first of a block; `domains_N`, `documents_N`: its own.
+    `base_N`: nats of predicting each token as routed, NaN for the first of a block.
     """
 
     def __init__(self, subject: Subject, tokens: int):

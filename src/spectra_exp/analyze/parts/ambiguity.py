@@ -44,7 +44,8 @@ def ambiguity(request: Request) -> Result:
         raise Empty("the router's distribution is the same for every token")
     losses_N = following_losses(trace)
     rows = [
-        {"layer": layer, "definition": name, "from_entropy": bound} | compared(entropy_N, bound, losses_N, trace, request.seed)
+        {"layer": layer, "definition": name, "from_entropy": bound}
+        | compared(entropy_N, bound, losses_N, trace, request.seed)
         for layer, entropy_N in by_layer.items()
         for name, bound in bounds(entropy_N).items()
     ]
@@ -106,7 +107,8 @@ def _by_domain(trace: Trace, entropy_N: np.ndarray, domains: list[str]) -> pd.Da
         own_N = trace.domains_N == domain
         if own_N.any():
             shares = {f"share_{key}": float((entropy_N[own_N] >= bound).mean()) for key, bound in limits.items()}
-            rows.append({"domain": name, "tokens": int(own_N.sum()), "entropy": float(entropy_N[own_N].mean())} | shares)
+            mean = float(entropy_N[own_N].mean())
+            rows.append({"domain": name, "tokens": int(own_N.sum()), "entropy": mean} | shares)
     return pd.DataFrame(rows)
 
 

@@ -106,7 +106,9 @@ def _measure(subject: Subject, seed: int, curves: list[pd.DataFrame]) -> tuple[P
     """The pairs, and by layer the lean of switch and control [Q, T]; the curves are added to `curves`."""
     pairs = join_pairs(pieces(subject.held_out), subject.engine.longest, PAIRS, seed)
     if pairs is None:
-        raise Empty(f"{subject.name}: its documents are too short or too few to join (three of 8 tokens in two domains)")
+        raise Empty(
+            f"{subject.name}: its documents are too short or too few to join (three of 8 tokens in each of two domains)"
+        )
     switch_LQTE, control_LQTE = (used_experts(subject, ids) for ids in (pairs.switch_QT, pairs.control_QT))
     kinds: dict[str, list[np.ndarray]] = {name: [] for name in CURVES}
     leans = {}

@@ -38,7 +38,8 @@ def causal(request: Request) -> Result:
 
     swaps: `distance`, the total variation between what the two experts serve (domains; tokens where those are not
     known). second_best: every layer sends the domain's tokens to the experts ranked just below the chosen, and,
-    beside it, to `arbitrary` ones of the rest; `concentration`: largest P(expert | domain) over an even share, mean over layers.
+    beside it, to `arbitrary` ones of the rest; `concentration`: largest P(expert | domain) over an even share,
+    mean over layers.
     """
     subject = request.subject
     swaps = pd.DataFrame(swap_rows(subject, request))
@@ -66,7 +67,7 @@ def causal(request: Request) -> Result:
 
 
 def profile(stats: LayerStatistics) -> np.ndarray:
-    """[E, X] what each expert serves, rows sum to 1 (0 for one without tokens): domains, each counted evenly, or ids."""
+    """[E, X] what each expert serves, domains (each counted evenly) or token ids; rows sum to 1, 0 without tokens."""
     counts_EX = stats.counts_EV.astype(float)
     if (stats.domains_G >= 0).any():
         counts_ME = stats.counts_ME
@@ -112,7 +113,9 @@ def domain_rows(subject: Subject, request: Request) -> list[dict[str, Any]]:
             continue
         row = {"domain": name, "tokens": int(own_N.sum()), "concentration": concentration(subject, domain)}
         for kind in ("second_best", "arbitrary"):
-            added_N = sample.added(lambda domains_N, d=domain, k=kind: _everywhere(subject, domains_N, d, k, request.seed))
+            added_N = sample.added(
+                lambda domains_N, d=domain, k=kind: _everywhere(subject, domains_N, d, k, request.seed)
+            )
             row |= columns(sample.mean_added(added_N, request.seed, domain), kind)
             elsewhere_N = added_N[~own_N]
             row[f"{kind}_elsewhere"] = float(np.nanmean(elsewhere_N)) if np.isfinite(elsewhere_N).any() else None
@@ -156,7 +159,8 @@ def _draw(figure: Figure, swaps: pd.DataFrame, second: pd.DataFrame) -> None:
         value = known[kind].astype(float)
         low, high = (known[f"{kind}_{side}"].astype(float).fillna(value) for side in ("low", "high"))
         right.barh(known.index + 0.38 * shift - 0.19, value, height=0.36, color=PLAIN[shift],
-                   xerr=[value - low, high - value], error_kw={"elinewidth": 0.6}, label=kind.replace("_", " "))  # fmt: skip
+                   xerr=[value - low, high - value], error_kw={"elinewidth": 0.6},
+                   label=kind.replace("_", " "))  # fmt: skip
     right.set_yticks(range(len(second)), second["domain"])
     right.set_xlabel("loss added to the domain (nats)")
     right.legend(fontsize=5.5)

@@ -51,8 +51,9 @@ def experts_off(request: Request) -> Result:
     result.notes += _notes(subject, sample, len(chosen))
     if by_domain:
         result.tables["by_domain"] = pd.DataFrame(by_domain)
+        table = result.tables["by_domain"]
         result.add_picture("by_domain", "Loss that switching an expert (row: layer.expert) off adds, by domain (nats).",
-                           lambda figure: _draw_domains(figure, result.tables["by_domain"], subject.domains))  # fmt: skip
+                           lambda figure: _draw_domains(figure, table, subject.domains))  # fmt: skip
     result.add_picture("experts_off", "Load of an expert and the loss that switching it off adds (95 % intervals over "
                        "documents); rare ones lie left of the dotted line.",
                        lambda figure: _draw(figure, result.tables["experts"], subject))  # fmt: skip
@@ -109,8 +110,8 @@ def _domain_rows(
 
 
 def _notes(subject: Subject, sample: Rerouted, measured: int) -> list[str]:
-    notes = [f"Switched off on {sample.text.num_tokens} tokens in whole blocks spread over the text; load and loss when "
-             f"used are over all {subject.trace.num_tokens}."]  # fmt: skip
+    notes = [f"Switched off on {sample.text.num_tokens} tokens in whole blocks spread over the text; load and loss "
+             f"when used are over all {subject.trace.num_tokens}."]  # fmt: skip
     total = subject.num_layers * subject.num_experts
     if measured < total:
         notes.append(f"{measured} of {total} experts were switched off: those of the lowest load in each layer.")

@@ -59,7 +59,8 @@ def summary(rows: pd.DataFrame) -> pd.DataFrame:
         values = own["value"].to_numpy()
         top = int(np.argmax(values))
         found.append({"run": run, "metric": metric, "first": values[0], "median": float(np.median(values)),
-                      "largest": values[top], "largest_at_step": int(own["step"].iloc[top]), "last": values[-1]})  # fmt: skip
+                      "largest": values[top], "largest_at_step": int(own["step"].iloc[top]),
+                      "last": values[-1]})  # fmt: skip
     return pd.DataFrame(found)
 
 

@@ -1,4 +1,4 @@
-"""The loss around the routers' trained weights, everything else held: two random directions, and the path of training."""
+"""The loss around the routers' trained weights, all else held: two random directions, and the path of training."""
 
 from __future__ import annotations
 
@@ -132,7 +132,7 @@ def path_points(subject: Subject, centre: Weights) -> tuple[dict[int, Weights], 
 
 
 def initial_weights(subject: Subject, centre: Weights) -> Weights | None:
-    """The routers' weights before the first step, drawn again from the seed; None unless the run's hashes confirm them."""
+    """The routers' weights before the first step, drawn again from the seed; None unless the run's hashes agree."""
     model = subject.engine.model
     fresh = new_model(model.config.backbone, model.settings, subject.run.config["seed"])
     recorded, drawn = (subject.run.summary or {}).get("initial_weights", {}), weights_hash(fresh)
@@ -174,7 +174,7 @@ def _grid(request: Request, sample: Rerouted, centre: Weights, plane: Plane, los
 
 
 def _path(sample: Rerouted, centre: Weights, stops: dict[int, Weights], plane: Plane) -> list[dict[str, Any]]:
-    """Each stop: its place in the plane, its distance from the end, and the rise with its routers under the last rest."""
+    """Each stop: its place in the plane, its distance from the end, and the rise with its routers in the last model."""
     rows = []
     for step, weights in (stops | {sample.subject.step: centre}).items():
         offset = less(weights, centre)
@@ -186,7 +186,8 @@ def _path(sample: Rerouted, centre: Weights, stops: dict[int, Weights], plane: P
 
 
 def _facts(grid: pd.DataFrame) -> dict[str, float]:
-    edge = grid[(grid["first"].abs() == grid["first"].abs().max()) | (grid["second"].abs() == grid["second"].abs().max())]
+    outer = [grid[name].isin([grid[name].min(), grid[name].max()]) for name in ("first", "second")]
+    edge = grid[outer[0] | outer[1]]
     return {"largest": grid["rise"].max(), "lowest": grid["rise"].min(), "mean_at_the_edge": edge["rise"].mean()}
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pandas as pd
 
 from spectra_exp.analysis.figures.style import GREY, PLAIN
@@ -25,7 +24,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 EARLY = 0.1
-COLUMNS = ["step", "to_step", "fraction", "layer", "change", "by_chance", "per_step", "returned", "returned_by_chance"]
+MEASURES = ["per_step", "change", "by_chance", "returned", "returned_by_chance"]
+COLUMNS = ["step", "to_step", "fraction", "layer", *MEASURES]
 
 
 @part("Early oscillation: change of routing per step", HISTORY, ROUTED, order=64)
@@ -110,13 +110,10 @@ def summary(changes: pd.DataFrame, swings: pd.DataFrame) -> pd.DataFrame:
     for run in dict.fromkeys([*changes["run"], *swings["run"]]):
         for name, early in (("first tenth", True), ("rest", False)):
             own, swung = (f[(f["run"] == run) & ((f["fraction"] <= EARLY + 1e-9) == early)] for f in (changes, swings))
-            rows.append({
-                "run": run, "part": name, "snapshot_pairs": own[["step", "to_step"]].drop_duplicates().shape[0],
-                "per_step": own["per_step"].mean(), "change": own["change"].mean(), "by_chance": own["by_chance"].mean(),
-                "returned": own["returned"].astype(float).mean(),
-                "returned_by_chance": own["returned_by_chance"].astype(float).mean(), "logged_steps": swung["step"].nunique(), "load_cv": swung["load_cv"].mean(),
-                "swing": swung["swing"].mean(),
-            })  # fmt: skip
+            means = {measure: own[measure].astype(float).mean() for measure in MEASURES}
+            rows.append({"run": run, "part": name, "snapshot_pairs": len(own[["step", "to_step"]].drop_duplicates())}
+                        | means | {"logged_steps": swung["step"].nunique(), "load_cv": swung["load_cv"].mean(),
+                                   "swing": swung["swing"].mean()})  # fmt: skip
     return pd.DataFrame(rows)
 
 

@@ -57,8 +57,8 @@ def unseen_domain(request: Request) -> Result:
     result.notes.append(
         "Domains differ in difficulty: give against= the same run without data.hold_out_domain to see what not having "
         "seen the domain does." if request.against is None else
-        "Losses are per token, and a tokenizer trained without the domain cuts it into more tokens: compare losses only "
-        "between runs with one tokenizer."
+        "Losses are per token, and a tokenizer trained without the domain cuts it into more tokens: only losses of "
+        "runs with one tokenizer compare."
     )  # fmt: skip
     return result
 
