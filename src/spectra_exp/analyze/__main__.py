@@ -23,7 +23,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not arguments or {"--help", "-h", "help"} & set(arguments):
         print(help_text({name: part.title for name, part in parts().items()}), end="")
         return 0
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
     prepare_environment()
     try:
         options = parse_options(arguments)

@@ -45,7 +45,9 @@ def draw_against_chance(figure: Figure, table: pd.DataFrame) -> None:
         rows = table[table["metric"] == metric].astype({"value": float, "chance_low": float, "chance_high": float})
         layers = rows["layer"].to_numpy()
         middle = rows["chance"].astype(float).to_numpy()
-        low, high = middle - rows["chance_low"].to_numpy(), rows["chance_high"].to_numpy() - middle
+        # A skewed draw has its mean outside of the range.
+        low = np.maximum(middle - rows["chance_low"].to_numpy(), 0)
+        high = np.maximum(rows["chance_high"].to_numpy() - middle, 0)
         axes.errorbar(layers, middle, yerr=[low, high], fmt="_", color=GREY, capsize=3, label="chance")
         axes.plot(layers, rows["value"], "o", color=PLAIN[0], label="measured")
         axes.set_title(metric)

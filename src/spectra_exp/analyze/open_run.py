@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,8 @@ from spectra_exp.moe.model import SpectraMoeForCausalLM
 from spectra_exp.runs.checkpoints import MANIFEST
 from spectra_exp.runs.folder import RunFolder
 from spectra_exp.training.evaluation import Evaluator
+
+log = logging.getLogger(__name__)
 
 # Tokens looked at unless more or fewer are asked for.
 USUAL_TOKENS = 32_768
@@ -121,6 +124,9 @@ def _held_out(data: DataConfig, corpus: Corpus, cache: Path, tokens: int | None)
     if wanted > scored.eval_blocks.size:
         scored = load_corpus(replace(data, evaluation_tokens=wanted, final_evaluation_tokens=None), cache)
     rows = max(1, wanted // scored.sequence_length)
+    if rows > len(scored.eval_blocks):
+        log.warning("tokens=%d is more than the %d of the run's held-out split: all are taken", wanted,
+                    scored.eval_blocks.size)  # fmt: skip
     arrays = (scored.eval_blocks, scored.eval_document_ids, scored.eval_domain_ids)
     tokens_MS, documents_MS, domains_MS = (np.asarray(array[:rows], dtype=np.int64) for array in arrays)
     domains = list(scored.domains)

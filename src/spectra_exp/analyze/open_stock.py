@@ -6,6 +6,8 @@ Letters: N tokens, E experts, K experts per token, d hidden size, F numbers of o
 from __future__ import annotations
 
 import inspect
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from spectra_exp.analyze.subject import Engine, Subject
@@ -31,6 +33,8 @@ USUAL_TOKENS, SEQUENCE_LENGTH = 32_768, 512
 # Logits of one pass: 64 M numbers are 256 MB in float32.
 MOST_LOGITS = 64 * 2**20
 OWN_TYPE = "spectra_moe"
+# Nothing is fetched, and no code that came with a model is run.
+ONLY_HERE = {"local_files_only": True, "trust_remote_code": False}
 
 
 @dataclass
@@ -177,13 +181,16 @@ def open_stock(
 ) -> Subject:
     """The model in the folder `path`, looked at on the documents of `texts`, or on the embedded validation text.
 
-    Nothing is fetched and no code of the model's own is run. Raises SpectraError, one line.
+    Raises SpectraError, one line, for what cannot be opened.
     """
+    config = _read_config(key, path)
     if not (path / "tokenizer.json").is_file():
         raise ConfigError(key, f"{path} has no tokenizer.json", "save the model's tokenizer beside it")
     file = named_tokenizer(str(path))
     tokenizer = file.load()
-    model = _load(key, path).to(device).eval()
+    with _one_line(key, path):
+        model = AutoModelForCausalLM.from_pretrained(path, config=config, use_safetensors=True, **ONLY_HERE)
+    model = model.to(device).eval()
     engine = StockEngine(model)
     documents = documents_of(texts, "texts") if texts is not None else read_documents(EmbeddedData()).validation
     held_out = _packed(documents, tokenizer, file.end_token, engine.longest, tokens)
@@ -202,17 +209,21 @@ def open_stock(
     )
 
 
-def _load(key: str, path: Path) -> PreTrainedModel:
+def _read_config(key: str, path: Path) -> PreTrainedConfig:
     transformers_logging.disable_progress_bar()
-    only_here = dict(local_files_only=True, trust_remote_code=False)
+    with _one_line(key, path):
+        config = AutoConfig.from_pretrained(path, **ONLY_HERE)
+    if config.model_type == OWN_TYPE:
+        raise ConfigError(key, f"{path} is a checkpoint of a run", "name the run's folder, which holds config.yaml")
+    return config
+
+
+@contextmanager
+def _one_line(key: str, path: Path) -> Iterator[None]:
+    """A block in which what transformers raises for a folder that it cannot load becomes one line."""
     try:
-        config = AutoConfig.from_pretrained(path, **only_here)
-        if config.model_type == OWN_TYPE:
-            raise ConfigError(key, f"{path} is a checkpoint of a run", "name the run's folder, which holds config.yaml")
-        return AutoModelForCausalLM.from_pretrained(path, config=config, use_safetensors=True, **only_here)
+        yield
     except (OSError, ValueError, KeyError) as error:
-        if isinstance(error, SpectraError):
-            raise
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ConfigError(key, f"{path} is not a causal language model that transformers loads ({reason})") from error
 

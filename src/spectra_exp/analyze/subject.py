@@ -121,12 +121,14 @@ class Subject:
         """The text's token ids."""
         return self.tokenizer.encode(text, add_special_tokens=False).ids
 
-    def piece(self, token_id: int) -> str:
-        """What a token spells; a part of a letter, and a marker, show as the vocabulary names them."""
+    def spelling(self, token_id: int) -> str:
+        """What a token spells; nothing for a marker such as the end of a text, nor for a part of a letter."""
         spelled = self.tokenizer.decode([int(token_id)], skip_special_tokens=True)
-        if spelled and "\N{REPLACEMENT CHARACTER}" not in spelled:
-            return spelled
-        return self.tokenizer.id_to_token(int(token_id)) or f"<{token_id}>"
+        return "" if "\N{REPLACEMENT CHARACTER}" in spelled else spelled
+
+    def piece(self, token_id: int) -> str:
+        """How a token is shown: what it spells, or the vocabulary's name for it."""
+        return self.spelling(token_id) or self.tokenizer.id_to_token(int(token_id)) or f"<{token_id}>"
 
     def head(self) -> dict[str, Any]:
         """What an analysis of this subject is of: equal heads give equal results."""

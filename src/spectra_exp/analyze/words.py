@@ -27,12 +27,13 @@ class Words:
     names: list[str]
 
 
-def words_of(trace: Trace, piece: Callable[[int], str]) -> Words:
+def words_of(trace: Trace, spelling: Callable[[int], str]) -> Words:
     """The words of the text, lower case, document by document; a token that spans several counts for its first.
 
-    A word is letters and digits, or one other character that is no blank.
+    A word is letters and digits, or one other character that is no blank; a token that spells nothing parts words.
     """
-    pieces = {token_id: piece(token_id) for token_id in np.unique(trace.token_ids_N).tolist()}
+    # A blank in place of nothing: the next document's first word must not grow onto the last one's end.
+    pieces = {token_id: spelling(token_id) or " " for token_id in np.unique(trace.token_ids_N).tolist()}
     occurrence_N = np.full(trace.num_tokens, NONE, dtype=np.int64)
     place_of: dict[str, int] = {}
     word_W: list[int] = []

@@ -55,7 +55,7 @@ def _side(subject: Subject) -> dict[str, Any]:
 
 def _keywords(subject: Subject) -> list[list[list[str]]]:
     """Words by layer and expert."""
-    trace, words = subject.trace, words_of(subject.trace, subject.piece)
+    trace, words = subject.trace, words_of(subject.trace, subject.spelling)
     in_text = np.bincount(words.word_W, minlength=len(words.names))
     found = []
     for layer in range(trace.num_layers):

@@ -30,7 +30,7 @@ MOST_DRAWN_EXPERTS = 32
 def keywords(request: Request) -> Result:
     """The first terms of each expert by how far their TF-IDF lies above its mean over the other experts."""
     subject, trace = request.subject, request.subject.trace
-    words = words_of(trace, subject.piece)
+    words = words_of(trace, subject.spelling)
     ids, id_N = np.unique(trace.token_ids_N, return_inverse=True)
     spelled = [subject.piece(token_id) for token_id in ids.tolist()]
     every = np.arange(trace.num_tokens)
