@@ -163,6 +163,12 @@ def test_the_experts_table_is_of_all_experts_with_their_shares(results: dict[str
     stats = switch.trace.statistics[0]
     code = switch.domains.index("code")
     row = domains.query("layer == 0 and expert == 1 and domain == 'code'").iloc[0]
+    assert table.set_index(["layer", "expert"]).loc[(0, 1), "hit_most"] == (
+        domains.query("layer == 0 and expert == 1").set_index("domain")["added"].astype(float).idxmax())  # fmt: skip
+    counts_EM = (stats.counts_ME / stats.counts_ME.sum(axis=1, keepdims=True)).T
+    purity_E = (counts_EM / counts_EM.sum(axis=1, keepdims=True)).max(axis=1)
+    assert table["purity"].iloc[:4].to_numpy(float) == pytest.approx(purity_E)
+    assert results["experts_off"].data["summary"]["purest_is_hit_most_by_chance"] == pytest.approx(1 / 7)
     assert row["share_of_domain"] == pytest.approx(stats.counts_ME[code, 1] / stats.counts_ME[code].sum())
 
 

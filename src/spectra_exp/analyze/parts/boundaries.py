@@ -107,7 +107,8 @@ def _measure(subject: Subject, seed: int, curves: list[pd.DataFrame]) -> tuple[P
     pairs = join_pairs(pieces(subject.held_out), subject.engine.longest, PAIRS, seed)
     if pairs is None:
         raise Empty(
-            f"{subject.name}: its documents are too short or too few to join (three of 8 tokens in each of two domains)"
+            f"{subject.name}: its documents are too short or too few to join: three of 8 tokens are needed in each of "
+            "two domains (tokens=N looks at more text)"
         )
     switch_LQTE, control_LQTE = (used_experts(subject, ids) for ids in (pairs.switch_QT, pairs.control_QT))
     kinds: dict[str, list[np.ndarray]] = {name: [] for name in CURVES}

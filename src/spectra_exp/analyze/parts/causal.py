@@ -25,7 +25,7 @@ from spectra_exp.records.statistics import LayerStatistics
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-SWAP_TOKENS, DOMAIN_TOKENS = 4096, 8192
+SWAP_TOKENS, DOMAIN_TOKENS = 4096, 6144
 # Swaps over all layers, at most, and in one layer.
 MOST_SWAPS, SWAPS_PER_LAYER = 24, 6
 ALL_TOKENS = "all"

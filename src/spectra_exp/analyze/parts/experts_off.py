@@ -14,6 +14,7 @@ from spectra_exp.analysis.figures.style import GREY, PLAIN
 from spectra_exp.analyze.draw import heat, panels
 from spectra_exp.analyze.intervals import columns, difference_over_documents
 from spectra_exp.analyze.parts.ambiguity import following_losses
+from spectra_exp.analyze.parts.causal import profile
 from spectra_exp.analyze.registry import ROUTED, RUN, SEVERAL_EXPERTS, TRACE, Request, part
 from spectra_exp.analyze.rerouted import Rerouted, correlation_within
 from spectra_exp.analyze.results import Result
@@ -34,7 +35,9 @@ def experts_off(request: Request) -> Result:
     """Per expert: load, loss where it is used against elsewhere, loss added without it; and the last by domain.
 
     Off: no token goes to the expert, and the weights of a token's other experts grow to what they were together.
-    `share_of_domain`: the expert's share of the domain's assignments, the correlational figure beside it.
+    Correlational figures beside it: `share_of_domain`, the expert's share of the domain's assignments; `purity` and
+    `purest_domain`, the largest P(domain | expert), domains counted evenly, against `hit_most`, the domain that loses
+    most without the expert.
     """
     subject = request.subject
     chosen = chosen_experts(np.stack([stats.counts_E for stats in subject.trace.statistics]))
@@ -43,10 +46,11 @@ def experts_off(request: Request) -> Result:
     for number, (layer, expert) in enumerate(chosen):
         request.say(f"experts_off: {number + 1} of {len(chosen)}")
         added_N = sample.added(lambda _, at=layer, off=expert: {at: switched_off(off)})
+        own = _domain_rows(subject, sample, added_N, layer, expert, request.seed)
+        by_domain += [{"layer": layer, "expert": expert} | row for row in own]
         rows.append(usage(subject, layer, expert, request.seed)
-                    | columns(sample.mean_added(added_N, request.seed), "added"))  # fmt: skip
-        by_domain += [{"layer": layer, "expert": expert} | row
-                      for row in _domain_rows(subject, sample, added_N, layer, expert, request.seed)]  # fmt: skip
+                    | columns(sample.mean_added(added_N, request.seed), "added")
+                    | purest_and_hit(subject, layer, expert, own))  # fmt: skip
     result = Result(tables={"experts": pd.DataFrame(rows)}, data={"summary": summary(rows, by_domain)})
     result.notes += _notes(subject, sample, len(chosen))
     if by_domain:
@@ -80,11 +84,26 @@ def usage(subject: Subject, layer: int, expert: int, seed: int) -> dict[str, Any
     } | columns(difference_over_documents(losses_N, used_N, trace.documents_N, seed), "difference")  # fmt: skip
 
 
+def purest_and_hit(
+    subject: Subject, layer: int, expert: int, by_domain: list[dict[str, Any]]
+) -> dict[str, float | str | None]:
+    """The domain that an expert is purest in, and the one that loses most without it; None without tokens or labels."""
+    row: dict[str, float | str | None] = {"purity": None, "purest_domain": None, "hit_most": None}
+    stats = subject.trace.statistics[layer]
+    known = [found for found in by_domain if found["added"] is not None]
+    if known and stats.counts_E[expert]:
+        profile_M = profile(stats)[expert]
+        row |= {"purity": float(profile_M.max()), "purest_domain": subject.domains[int(profile_M.argmax())],
+                "hit_most": max(known, key=lambda found: found["added"])["domain"]}  # fmt: skip
+    return row
+
+
 def summary(rows: list[dict[str, Any]], by_domain: list[dict[str, Any]]) -> dict[str, Any]:
     """How many experts are rare, what they and the others are worth, and how far the shares foretell the cost.
 
     `share_and_added`: Spearman's correlation over a layer's experts of the load and the loss added, mean over layers;
     `..._by_domain`: over experts and domains of the share of the domain and the loss added to it.
+    `purest_is_hit_most`: share of experts whose purest domain is the one that loses most without them.
     """
     found: dict[str, Any] = {"experts": len(rows), "rare": sum(row["rare"] for row in rows)}
     for name, rare in (("added_by_rare", True), ("added_by_others", False)):
@@ -94,6 +113,10 @@ def summary(rows: list[dict[str, Any]], by_domain: list[dict[str, Any]]) -> dict
     if by_domain:
         table = pd.DataFrame(by_domain)
         found["share_and_added_by_domain"] = correlation_within(table, "layer", "share_of_domain", "added")
+        judged = [row for row in rows if row["hit_most"] is not None]
+        same = [row["purest_domain"] == row["hit_most"] for row in judged]
+        found["purest_is_hit_most"] = float(np.mean(same)) if same else None
+        found["purest_is_hit_most_by_chance"] = 1 / table["domain"].nunique()
     return found
 
 

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 # Points of each axis, reach of the random directions (1: as long as the weights), and tokens scored at each point.
-POINTS, REACH, TOKENS = 7, 1.0, 4096
+POINTS, REACH, TOKENS = 7, 1.0, 3072
 LEVELS = 15
 # The centre must be the reported loss: sums in another order move float32 this little, bf16 that much.
 TOLERANCE = {"float32": 1e-4, "bf16": 1e-2}

@@ -142,5 +142,6 @@ def _draw(figure: Figure, changes: pd.DataFrame, swings: pd.DataFrame) -> None:
         last = frame["to_step" if axes is left else "step"].max() if len(frame) else 1
         axes.axvspan(0, EARLY * last, color=GREY, alpha=0.15, linewidth=0)
         axes.set(xlabel="step", ylabel=label)
-    left.set_yscale("log")
+    if (changes["per_step"] > 0).any():
+        left.set_yscale("log")
     left.legend(fontsize=5.0)
