@@ -66,7 +66,7 @@ def summary(rows: pd.DataFrame) -> pd.DataFrame:
 
 def _draw(figure: Figure, rows: pd.DataFrame) -> None:
     runs = list(dict.fromkeys(rows["run"]))
-    *axes_of, last = panels(figure, len(KINDS) + 1, (3.2, 2.3), 2)
+    *axes_of, last = panels(figure, len(KINDS) + 1, (3.2, 2.6), 2)
     for axes, (kind, label, scale) in zip(axes_of, KINDS, strict=True):
         for place, family in enumerate(FAMILIES):
             for number, run in enumerate(runs):
@@ -74,7 +74,8 @@ def _draw(figure: Figure, rows: pd.DataFrame) -> None:
                 axes.plot(own["step"], own["value"], color=PLAIN[place], linestyle=DASHES[number],
                           label=family if len(runs) == 1 else f"{family}, {run}")  # fmt: skip
         axes.set(xlabel="step", ylabel=label, yscale=scale)
-    axes_of[0].legend(fontsize=5.0)
+    # Below the panels: with two runs it would cover the curves.
+    figure.legend(*axes_of[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(runs), fontsize=5.5)
     if WITHOUT not in set(rows["metric"]):
         say_empty(last, "share of experts without gradient: not written")
         return

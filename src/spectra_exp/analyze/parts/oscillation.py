@@ -44,6 +44,8 @@ def oscillation(request: Request) -> Result:
         changes.append(snapshot_changes(subject).assign(run=subject.name))
         swings.append(imbalance_swings(History.load(subject.run.folder.history).frame()).assign(run=subject.name))
         result.notes.append(_cadence(subject, changes[-1]))
+    if len(changes) > 1:
+        result.notes.append("Change per step compares at one cadence only: over more steps more changes undo each other.")
     changes, swings = (_joined(frames) for frames in (changes, swings))
     if changes.empty and swings.empty:
         raise Empty("the run kept fewer than two snapshots of its routing, and no rows of its training load")
@@ -144,4 +146,4 @@ def _draw(figure: Figure, changes: pd.DataFrame, swings: pd.DataFrame) -> None:
         axes.set(xlabel="step", ylabel=label)
     if (changes["per_step"] > 0).any():
         left.set_yscale("log")
-    left.legend(fontsize=5.0)
+    figure.legend(*right.get_legend_handles_labels(), loc="outside lower center", fontsize=5.5)

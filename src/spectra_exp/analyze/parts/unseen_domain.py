@@ -117,12 +117,18 @@ def _mean(values: np.ndarray) -> float | None:
 
 
 def _draw(figure: Figure, domains: pd.DataFrame) -> None:
+    from matplotlib.patches import Patch
+
     runs, names = list(dict.fromkeys(domains["run"])), list(dict.fromkeys(domains["domain"]))
+    usual = [GREY, PLAIN[0]]
     for axes, measure in zip(panels(figure, len(MEASURES), (2.3, 0.24 * len(names) + 1.1)), MEASURES, strict=True):
         for number, run in enumerate(runs):
             own = domains[domains["run"] == run].dropna(subset=[measure])
             places = [names.index(name) + 0.4 * number - 0.2 * (len(runs) - 1) for name in own["domain"]]
-            colours = [PLAIN[number + 1] if held else GREY if number == 0 else PLAIN[0] for held in own["held_out"]]
+            colours = [PLAIN[1] if held else usual[number] for held in own["held_out"]]
             axes.barh(places, own[measure].astype(float), height=0.36 if len(runs) > 1 else 0.7, color=colours)
         axes.set_yticks(range(len(names)), names)
         axes.set_title(measure.replace("_", " "))
+    key = [Patch(facecolor=usual[number], label=run) for number, run in enumerate(runs)]
+    figure.legend(handles=[*key, Patch(facecolor=PLAIN[1], label="held out of training")], loc="outside lower center",
+                  ncols=len(key) + 1, fontsize=5.5)  # fmt: skip
