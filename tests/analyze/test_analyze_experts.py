@@ -143,6 +143,18 @@ def test_maps_keep_neighbours_together_and_are_the_same_twice(monkeypatch: pytes
     assert set(both.tables["experts"]["name"]) == {"made", "other"}
 
 
+def test_umap_is_drawn_where_it_is_installed_and_missed_where_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(maps, "MOST_TOKENS", 100)
+    monkeypatch.setattr(maps, "tsne", lambda points, seed: points[:, :2])
+    monkeypatch.setattr(maps, "umap", lambda points, seed: points[:, 1:3])
+    request = made_request(by_domain)
+    for spec, names in ((None, ["tsne"]), (object(), ["tsne", "umap"])):
+        monkeypatch.setattr(maps.importlib.util, "find_spec", lambda name, spec=spec: spec)
+        result = hidden_map(request)
+        assert list(result.tables) == names == list(result.pictures)
+        assert any("No UMAP" in note for note in result.notes) == (spec is None)
+
+
 def test_every_part_that_needs_several_experts_says_so_for_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(maps, "MOST_TOKENS", 100)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,8 @@ def analyse(name: str, options: Options, outputs: Path, console: Console) -> Pat
         against = None
         if options.against is not None:
             against = open_subject("against", options.against, outputs, **shared).watched(track)
+            if against.label == subject.label:
+                subject, against = (replace(one, label=f"{one.label}, {one.name}") for one in (subject, against))
         request = Request(subject, against, texts, options.seed, lambda line: step(line, None, len(wanted)))
         folder = AnalysisFolder(_place(options, request), _head(request))
         for done, part in enumerate(wanted):

@@ -12,10 +12,9 @@ from spectra_exp.analysis.report.grids import sortable
 from spectra_exp.analysis.report.layout import Block, command, facts, figure, notes, page
 from spectra_exp.analysis.report.markup import Content, Html, element, file_link
 from spectra_exp.analyze.registry import parts
-from spectra_exp.analyze.results import read_index
+from spectra_exp.analyze.results import PAGE, read_index
 from spectra_exp.runs.atomic import write_text
 
-PAGE = "index.html"
 # These parts are shown by their own blocks.
 EXPLORE, CASES = "explore", "cases"
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
-INDEX = "index.json"
+INDEX, PAGE = "index.json", "index.html"
 PICTURE_DPI = 130
 # Versions and dates would make two equal pictures differ.
 PNG_METADATA = {"Software": None}
@@ -62,6 +62,7 @@ class AnalysisFolder:
         if earlier is not None and not same:
             for name in earlier["parts"]:
                 shutil.rmtree(path / name, ignore_errors=True)
+            (path / PAGE).unlink(missing_ok=True)
 
     def write(self, name: str, title: str, result: Result) -> None:
         """Write a part's files and take it into the index; files that an earlier one left are removed."""

@@ -53,9 +53,9 @@ def words_of(trace: Trace, spelling: Callable[[int], str]) -> Words:
 
 def context(trace: Trace, token: int, piece: Callable[[int], str]) -> tuple[str, str, str]:
     """The text before a token, the token, and the text after it, all within its document and its sequence."""
-    same = (trace.documents_N == trace.documents_N[token]) & (trace.sequences_N == trace.sequences_N[token])
     first, last = max(0, token - BEFORE), min(trace.num_tokens, token + AFTER + 1)
-    before = [i for i in range(first, token) if same[i]]
-    after = [i for i in range(token + 1, last) if same[i]]
-    spelled = [("".join(piece(int(trace.token_ids_N[i])) for i in part)) for part in (before, [token], after)]
-    return spelled[0], spelled[1], spelled[2]
+    home = trace.documents_N[token], trace.sequences_N[token]
+    near = [i for i in range(first, last) if (trace.documents_N[i], trace.sequences_N[i]) == home]
+    before, after = ("".join(piece(int(trace.token_ids_N[i])) for i in near if keep(i)) for keep in (
+        lambda i: i < token, lambda i: i > token))  # fmt: skip
+    return before, piece(int(trace.token_ids_N[token])), after

@@ -17,19 +17,23 @@ from spectra_exp.analyze.results import Result
 from spectra_exp.analyze.subject import Subject
 from spectra_exp.analyze.words import context, words_of
 
-# Running text, and token ids that can be searched: the page must stay a page.
+# Most tokens of running text and token ids that can be searched; fewer where there are many layers and experts per
+# token, so that the page stays a page.
 EXCERPT_TOKENS, SEARCHED_IDS = 3000, 3000
+EXCERPT_NUMBERS, SEARCHED_NUMBERS = 120_000, 48_000
 KEYWORDS, BEST = 10, 3
 
 
 @part("Explorer: samples of each expert, running text and search of a token, on the page", TRACE, ROUTED, order=70)
 def explore(request: Request) -> Result:
     """One entry for each subject, all that the page shows of it."""
+    sides = [_side(subject) for subject in request.subjects if subject.num_layers]
+    shown, searched = len(sides[0]["text"]["pieces"]), len(sides[0]["search"])
     return Result(
-        data={"explore": [_side(subject) for subject in request.subjects if subject.num_layers]},
+        data={"explore": sides},
         notes=[
-            f"On the page: about {EXCERPT_TOKENS} tokens of running text and the {SEARCHED_IDS} most frequent token "
-            "ids. Shares and samples are over the whole text."
+            f"Running text: {shown} tokens from all over the text. Search: the {searched} most frequent token ids. "
+            "Shares and samples are over the whole text."
         ],
     )
 
@@ -85,10 +89,11 @@ def _excerpt(subject: Subject) -> dict[str, Any]:
     """Whole sequences from all over the text, so that every domain has a chance of being there."""
     trace = subject.trace
     length = int(trace.positions_N.max()) + 1
-    rows, wanted = trace.num_tokens // length, max(1, EXCERPT_TOKENS // length)
+    most = min(EXCERPT_TOKENS, max(1, EXCERPT_NUMBERS // trace.experts_NLK[0].size))
+    rows, wanted = trace.num_tokens // length, max(1, most // length)
     chosen = sorted({round(i) for i in np.linspace(0, rows - 1, min(rows, wanted))})
     # Of a sequence longer than the excerpt, its beginning.
-    tokens = np.concatenate([np.arange(row * length, (row + 1) * length)[:EXCERPT_TOKENS] for row in chosen])
+    tokens = np.concatenate([np.arange(row * length, (row + 1) * length)[:most] for row in chosen])
     documents, domains = trace.documents_N[tokens], trace.domains_N[tokens]
     starts = np.flatnonzero(np.diff(documents, prepend=-1) | (trace.positions_N[tokens] == 0))
     return {
@@ -105,7 +110,8 @@ def _search(subject: Subject) -> list[list[Any]]:
     """[piece, id, occurrences, by layer [expert, share of the id's assignments, ...]] of the most frequent ids."""
     trace = subject.trace
     ids, counts = np.unique(trace.token_ids_N, return_counts=True)
-    ranked = np.argsort(-counts, kind="stable")[:SEARCHED_IDS]
+    most = min(SEARCHED_IDS, SEARCHED_NUMBERS // trace.num_layers)
+    ranked = np.argsort(-counts, kind="stable")[:most]
     rows: list[list[Any]] = [[subject.piece(int(ids[i])), int(ids[i]), int(counts[i]), []] for i in ranked]
     for stats in trace.statistics:
         for row in rows:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MOST_TOKENS, MOST_LAYERS = 1000, 4
+TITLES = {"tsne": "t-SNE", "umap": "UMAP"}
 # Fewer points have no neighbourhoods to keep.
 LEAST_POINTS = 4
 Mapper = Callable[[np.ndarray, int], np.ndarray]
@@ -42,7 +43,7 @@ def hidden_map(request: Request) -> Result:
             raise Empty(f"fewer than {LEAST_POINTS} tokens have an expert")
         result.tables[name] = pd.concat([_token_rows(*one) for one in drawn], ignore_index=True)
         columns = max(len(_layers(subject)) for subject in request.subjects)
-        result.add_picture(name, f"{name.upper()} of the routed layers' inputs, by first expert and domain.",
+        result.add_picture(name, f"{TITLES[name]} of the routed layers' inputs, by first expert and domain.",
                            lambda figure, d=drawn, c=columns: _draw_tokens(figure, d, c))  # fmt: skip
     if len(result.tables) == 1:
         result.notes.append("No UMAP: it is not installed (pip install 'spectra-exp[umap]').")
