@@ -34,8 +34,8 @@ def test_an_expert_of_the_second_half_of_the_block_shows_as_one() -> None:
         return (torch.arange(ids_BS.shape[1]) >= ids_BS.shape[1] // 2).long().expand_as(ids_BS)
 
     result = run_part("positions", request_of(HandEngine(1, 2, of_token(1, by_half)), long_text()))
-    table = result.tables["selection"]
-    block = table[(table["within"] == "block") & (table["expert"] == 1)]
+    table = result.tables["block"]
+    block = table[table["expert"] == 1]
     assert block["share"].tolist() == [0.0] * 16 + [1.0] * 16
     assert block["log2_ratio"].iloc[-1] == pytest.approx(1.0) and block["log2_ratio"].iloc[:16].isna().all()
     information = result.tables["information"].set_index("within")

@@ -57,7 +57,7 @@ def ambiguity(request: Request) -> Result:
         result.tables["by_domain"] = shares
     else:
         result.notes.append("The text has no domain labels, so there is no table by domain.")
-    result.add_picture("ambiguity", "Loss of the prediction made at a token, by tenths of routing entropy (95 % "
+    result.add_picture("by_entropy", "Loss of the prediction made at a token, by tenths of routing entropy (95 % "
                        "intervals over documents), and ambiguous tokens by domain.",
                        lambda figure: _draw(figure, tenths, shares))  # fmt: skip
     result.notes.append("High loss after high entropy is a correlation: both may come of hard text.")

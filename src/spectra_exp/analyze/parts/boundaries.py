@@ -68,7 +68,7 @@ def boundaries(request: Request) -> Result:
         "Profiles leave the two documents of a pair out. The joined texts are read as one document, whatever "
         "data.cross_document the run was trained with."
     )
-    result.add_picture("boundary", "Routing around the boundary (0: first token of the second document); means over "
+    result.add_picture("curves", "Routing around the boundary (0: first token of the second document); means over "
                        "pairs with 95 % intervals.", lambda figure: _draw(figure, result.tables["curves"]))  # fmt: skip
     return result
 

@@ -13,7 +13,7 @@ import pandas as pd
 import torch
 
 from spectra_exp.analysis.figures.style import PLAIN
-from spectra_exp.analyze.draw import panels, say_empty
+from spectra_exp.analyze.draw import panels
 from spectra_exp.analyze.intervals import columns
 from spectra_exp.analyze.registry import ROUTED, RUN, SEVERAL_EXPERTS, TRACE, Request, part
 from spectra_exp.analyze.rerouted import Rerouted, correlation_within, rank_correlation
@@ -60,9 +60,11 @@ def causal(request: Request) -> Result:
         second["concentration"].to_numpy(float), second["second_best"].to_numpy(float)
     )
     result.data["correlations"] = found
-    result.add_picture("causal", "Left: swaps of two experts of a layer. Right: a domain's own loss when sent to its "
-                       "second-best or to arbitrary experts (95 % intervals over documents).",
-                       lambda figure: _draw(figure, swaps, second))  # fmt: skip
+    if len(swaps):
+        result.add_picture("swaps", "Loss that swapping two experts of a layer adds (95 % intervals over documents).",
+                           lambda figure: _draw_swaps(figure, swaps))  # fmt: skip
+    result.add_picture("second_best", "A domain's own loss when sent to its second-best or to arbitrary other experts "
+                       "(95 % intervals over documents).", lambda figure: _draw_second(figure, second))  # fmt: skip
     return result
 
 
@@ -142,25 +144,26 @@ def _everywhere(subject: Subject, domains_N: np.ndarray, domain: int | None, kin
     return {layer: arbitrary(mark_N, seed * subject.num_layers + layer) for layer in layers}
 
 
-def _draw(figure: Figure, swaps: pd.DataFrame, second: pd.DataFrame) -> None:
-    left, right = panels(figure, 2, (3.4, 2.7))
-    if len(swaps):
-        for layer, own in swaps.dropna(subset=["added", "added_low", "added_high"]).groupby("layer"):
-            added, low, high = (own[name].astype(float) for name in ("added", "added_low", "added_high"))
-            left.errorbar(own["distance"], added, yerr=[added - low, high - added], fmt="o", elinewidth=0.6,
-                          markersize=3, color=PLAIN[layer % len(PLAIN)], label=f"layer {layer}")  # fmt: skip
-        left.axhline(0, color="black", linewidth=0.6)
-        left.legend(fontsize=5.5)
-        left.set(xlabel="distance between what the two experts serve", ylabel="loss added by the swap (nats)")
-    else:
-        say_empty(left, "no two experts to swap")
+def _draw_swaps(figure: Figure, swaps: pd.DataFrame) -> None:
+    (axes,) = panels(figure, 1, (4.2, 2.8))
+    for layer, own in swaps.dropna(subset=["added", "added_low", "added_high"]).groupby("layer"):
+        added, low, high = (own[name].astype(float) for name in ("added", "added_low", "added_high"))
+        axes.errorbar(own["distance"], added, yerr=[added - low, high - added], fmt="o", elinewidth=0.6,
+                      markersize=3, color=PLAIN[layer % len(PLAIN)], label=f"layer {layer}")  # fmt: skip
+    axes.axhline(0, color="black", linewidth=0.6)
+    axes.legend(fontsize=5.5)
+    axes.set(xlabel="distance between what the two experts serve", ylabel="loss added by the swap (nats)")
+
+
+def _draw_second(figure: Figure, second: pd.DataFrame) -> None:
+    (axes,) = panels(figure, 1, (4.2, 0.3 * len(second) + 1.0))
     for shift, kind in enumerate(("second_best", "arbitrary")):
         known = second.dropna(subset=[kind])
         value = known[kind].astype(float)
         low, high = (known[f"{kind}_{side}"].astype(float).fillna(value) for side in ("low", "high"))
-        right.barh(known.index + 0.38 * shift - 0.19, value, height=0.36, color=PLAIN[shift],
-                   xerr=[value - low, high - value], error_kw={"elinewidth": 0.6},
-                   label=kind.replace("_", " "))  # fmt: skip
-    right.set_yticks(range(len(second)), second["domain"])
-    right.set_xlabel("loss added to the domain (nats)")
-    right.legend(fontsize=5.5)
+        axes.barh(known.index + 0.38 * shift - 0.19, value, height=0.36, color=PLAIN[shift],
+                  xerr=[value - low, high - value], error_kw={"elinewidth": 0.6},
+                  label=kind.replace("_", " "))  # fmt: skip
+    axes.set_yticks(range(len(second)), second["domain"])
+    axes.set_xlabel("loss added to the domain (nats)")
+    axes.legend(fontsize=5.5)

@@ -58,7 +58,7 @@ def experts_off(request: Request) -> Result:
         table = result.tables["by_domain"]
         result.add_picture("by_domain", "Loss that switching an expert (row: layer.expert) off adds, by domain (nats).",
                            lambda figure: _draw_domains(figure, table, subject.domains))  # fmt: skip
-    result.add_picture("experts_off", "Load of an expert and the loss that switching it off adds (95 % intervals over "
+    result.add_picture("experts", "Load of an expert and the loss that switching it off adds (95 % intervals over "
                        "documents); rare ones lie left of the dotted line.",
                        lambda figure: _draw(figure, result.tables["experts"], subject))  # fmt: skip
     return result

@@ -45,12 +45,12 @@ def oscillation(request: Request) -> Result:
         swings.append(imbalance_swings(History.load(subject.run.folder.history).frame()).assign(run=subject.name))
         result.notes.append(_cadence(subject, changes[-1]))
     if len(changes) > 1:
-        result.notes.append("Change per step compares at one cadence only: over more steps more changes undo each other.")
+        result.notes.append("Change per step compares at one cadence only: over more steps more of it undoes itself.")
     changes, swings = (_joined(frames) for frames in (changes, swings))
     if changes.empty and swings.empty:
         raise Empty("the run kept fewer than two snapshots of its routing, and no rows of its training load")
     result.tables = {"changes": changes, "imbalance": swings, "summary": summary(changes, swings)}
-    result.add_picture("oscillation", "Experts exchanged per step between snapshots (mean over layers) and load CV of "
+    result.add_picture("changes", "Experts exchanged per step between snapshots (mean over layers) and load CV of "
                        "each logged training step; the first tenth of the run is shaded.",
                        lambda figure: _draw(figure, changes, swings))  # fmt: skip
     return result

@@ -31,11 +31,12 @@ def positions(request: Request) -> Result:
     """
     trace = request.subject.trace
     kinds = {"block": sequence_bins(trace.positions_N), "document": document_bins(trace.documents_N)}
-    shares, information, result = [], [], Result()
+    information, result = [], Result()
     for kind, (bins_N, starts) in kinds.items():
         tables = [position_counts(trace.experts_NLK[:, layer], bins_N, len(starts), _experts(trace))
                   for layer in range(trace.num_layers)]  # fmt: skip
-        shares += [_shares(table, kind, layer, starts) for layer, table in enumerate(tables)]
+        shares = [_shares(table, layer, starts) for layer, table in enumerate(tables)]
+        result.tables[kind] = pd.concat(shares, ignore_index=True)
         information += [
             {"within": kind, "layer": layer, "information": mutual_information(table),
              "shuffled": shuffled_information(trace.experts_NLK[:, layer], bins_N, table.shape, request.seed)}
@@ -43,7 +44,7 @@ def positions(request: Request) -> Result:
         ]  # fmt: skip
         caption = f"log2 of each expert's share at a position of the {kind} over its share overall; 0: no difference."
         result.add_picture(kind, caption, lambda figure, t=tables, k=kind, s=starts: _draw(figure, t, k, s))
-    result.tables = {"selection": pd.concat(shares, ignore_index=True), "information": pd.DataFrame(information)}
+    result.tables["information"] = pd.DataFrame(information)
     result.notes.append(
         "A document's positions count from its first token in the text, whether or not a block boundary lies between."
     )
@@ -93,12 +94,12 @@ def _experts(trace: Trace) -> int:
     return trace.statistics[0].num_experts
 
 
-def _shares(counts_PE: np.ndarray, kind: str, layer: int, starts: np.ndarray) -> pd.DataFrame:
+def _shares(counts_PE: np.ndarray, layer: int, starts: np.ndarray) -> pd.DataFrame:
     num_bins, num_experts = counts_PE.shape
     rows_P1 = counts_PE.sum(axis=1, keepdims=True)
     share_PE = np.divide(counts_PE, rows_P1, out=np.full(counts_PE.shape, np.nan), where=rows_P1 > 0)
     return pd.DataFrame({
-        "within": kind, "layer": layer, "from_position": np.repeat(starts, num_experts),
+        "layer": layer, "from_position": np.repeat(starts, num_experts),
         "expert": np.tile(np.arange(num_experts), num_bins), "assignments": counts_PE.ravel(),
         "share": share_PE.ravel(), "log2_ratio": log_ratio(counts_PE).ravel(),
     })  # fmt: skip

@@ -52,7 +52,7 @@ def unseen_domain(request: Request) -> Result:
                         for row in differences_of(subject, unseen, request.seed)]  # fmt: skip
     result = Result(tables={"domains": pd.DataFrame(domains), "differences": pd.DataFrame(differences)})
     result.data["meaning"] = MEASURES
-    result.add_picture("unseen_domain", f"Each domain; '{unseen}' was held out of training ({request.subject.name}).",
+    result.add_picture("domains", f"Each domain; '{unseen}' was held out of training ({request.subject.name}).",
                        lambda figure: _draw(figure, result.tables["domains"]))  # fmt: skip
     result.notes.append(
         "Domains differ in difficulty: give against= the same run without data.hold_out_domain to see what not having "
