@@ -7,7 +7,17 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
-from made_subjects import DOMAINS, at_random, by_document, by_domain, by_token, made_request, two_of_four
+from made_subjects import (
+    DOMAINS,
+    at_random,
+    by_document,
+    by_domain,
+    by_token,
+    held_out,
+    made_documents,
+    made_request,
+    two_of_four,
+)
 from sklearn.metrics import mutual_info_score, normalized_mutual_info_score, silhouette_score
 
 from spectra_exp.analyze.chance import against_chance
@@ -37,6 +47,20 @@ def test_a_router_that_is_a_function_of_the_domain_is_pure() -> None:
     assert purity["value"] == pytest.approx(1) and purity["p"] == pytest.approx(1 / 500)
     information = figure(result.tables["significance"], "domain_mutual_information")
     assert information["value"] == pytest.approx(math.log(len(DOMAINS)), abs=0.01)
+
+
+def test_a_large_domain_weighs_no_more_than_a_small_one() -> None:
+    """Experts that serve all domains alike are a quarter each domain's, though one domain has most of the text."""
+
+    def in_turn(ids_N, documents_N):
+        return (np.arange(len(ids_N)) % 4)[:, None]
+
+    few = made_documents(3)
+    most = [d for d in made_documents(30, seed=1) if d.domain == DOMAINS[0]]
+    request = made_request(in_turn, text=held_out([*few, *most]))
+    shares = matrix(affinity(request).tables["purity"], "purity")
+    assert request.subject.trace.statistics[0].counts_ME.sum(axis=1)[0] > 1000
+    assert shares == pytest.approx(np.full((4, 4), 0.25), abs=0.02)
 
 
 def test_random_routing_sits_at_the_floor() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from made_subjects import DOMAINS, SHARED, WORDS, by_domain, made_request, made_subject, two_of_four
+from made_subjects import DOMAINS, SHARED, WORDS, by_domain, made_request, made_subject, made_tokenizer, two_of_four
 from sklearn.feature_extraction.text import TfidfVectorizer
 
 from spectra_exp.analyze.parts import maps
@@ -84,6 +84,12 @@ def test_words_are_whole_and_their_tokens_theirs() -> None:
     assert spelled.strip() == "zebra" and (np.diff(tokens) == 1).all()
 
 
+def test_a_letter_cut_in_two_parts_words_and_joins_none() -> None:
+    ids = made_tokenizer().encode("créme near", add_special_tokens=False).ids
+    trace = made_subject(by_domain).trace_of(ids)
+    assert words_of(trace, made_subject(by_domain).spelling).names == ["cr", "me", "near"]
+
+
 def test_contexts_are_of_the_experts_tokens_marked_and_various() -> None:
     request = made_request(two_of_four, top_k=2)
     table, trace = contexts(request).tables["contexts"], request.subject.trace
@@ -112,10 +118,11 @@ def test_an_unused_expert_is_named_and_its_neighbours_are_empty() -> None:
 
 def test_neighbours_by_each_likeness() -> None:
     request = made_request(two_of_four, top_k=2)
-    request.subject.engine.vectors_ED = np.array([[1, 0], [0.9, 0.1], [-1, 0], [0, 1]], dtype=np.float32)
+    request.subject.engine.vectors_ED = np.array([[1, 0], [-1, 0], [0, 1], [0.9, 0.1]], dtype=np.float32)
     result = neighbours(request)
     nearest = rows(result.tables["nearest"], rank=1)
-    assert rows(nearest, by="weights", expert=0)["neighbour"].item() == 1
+    assert rows(nearest, by="weights", expert=0)["neighbour"].item() == 3
+    assert rows(result.tables["nearest"], by="weights", expert=3)["neighbour"].tolist() == [0, 2, 1]
     together = rows(result.tables["coactivation"], expert=0)
     # Expert 0 serves its own domain with expert 1, and that of expert 3 as the second.
     assert rows(together, other=2)["similarity"].item() == 0

@@ -16,6 +16,7 @@ from spectra_exp.analyze.__main__ import main
 from spectra_exp.analyze.analysis import newest_of_study
 from spectra_exp.analyze.opening import open_subject
 from spectra_exp.analyze.parts import maps
+from spectra_exp.analyze.registry import Request, parts
 from spectra_exp.analyze.results import read_index
 from spectra_exp.config.compose import load_experiment, prepare_environment
 from spectra_exp.runs.execute import execute, plan
@@ -85,6 +86,22 @@ def test_more_and_fewer_tokens_can_be_looked_at(runs, caplog) -> None:
     assert not caplog.records
     assert opened(runs["switch"], 10**6).held_out.num_tokens < 10**5
     assert "held-out split: all are taken" in caplog.text
+
+
+def test_documents_without_a_domain_belong_to_none(runs, tmp_path: Path) -> None:
+    lines = [{"text": f"zebra number {i} " * 30} | ({"domain": "animals"} if i % 2 else {}) for i in range(200)]
+    (tmp_path / "train.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    typed = [o for o in TINY if not o.startswith(("data.", "study", "trainer.max"))]
+    planned = plan(load_experiment([
+        *typed, f"outputs={tmp_path}", "baseline=switch_top2", "data=files", f"data.train={tmp_path}/train.jsonl",
+        "data.sequence_length=64", "data.vocabulary_size=300", "data.evaluation_tokens=512", "data.probe_tokens=64",
+        "trainer.max_steps=1",
+    ]))  # fmt: skip
+    assert execute(planned, "") == "completed"
+    subject = opened(planned.folder.path)
+    labelled = {subject.domains[d] for d in np.unique(subject.trace.domains_N) if d >= 0}
+    assert labelled == {"animals"} and (subject.trace.domains_N == -1).any()
+    assert "domain labels" in parts()["affinity"].run(Request(subject)).empty
 
 
 def test_the_command_writes_the_same_files_twice(runs, capsys) -> None:
