@@ -21,7 +21,7 @@ NO_OSR = $(if $(OSR),@echo "error: OSR: this study has no osr; drop it" >&2; exi
 , := ,
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test tables overhead figures report lint clean-cache status ablations baselines scaling design-choices \
+.PHONY: help setup demo test tables analysis overhead figures report lint clean-cache status ablations baselines scaling design-choices \
 	sweep-a sweep-b sweep-c sweep-d sweep-e temperature temperature-demo search bench
 
 help:  ## this list
@@ -106,6 +106,9 @@ overhead: setup  ## table 9: time and FLOPs of each part of routing, SPECTRA bes
 
 report: setup  ## outputs/report/index.html and a page per run (STUDY=name for one study)
 	$(PY) -m spectra_exp.analysis.report $(if $(STUDY),--study $(STUDY))
+
+analysis: setup  ## what the experts do: the newest finished run of each method of the core study (STUDY=name)
+	$(PY) -m spectra_exp.analyze study=$(or $(STUDY),core) $(TYPED)
 
 figures: setup  ## outputs/figures/ from the finished runs (STUDY=name for one study)
 	$(PY) -m spectra_exp.analysis.figures $(if $(STUDY),--study $(STUDY))

@@ -90,7 +90,7 @@ def test_another_cache_gives_the_same_corpus(corpus, tmp_path):
 
 OTHER_CONTENT = dict(
     sequence_length=64, vocabulary_size=600, evaluation_tokens=2048, train_words=20_000, validation_words=9000,
-    document_words=300, generator_seed=1, final_evaluation_tokens=8192,
+    document_words=300, generator_seed=1, final_evaluation_tokens=8192, hold_out_domain="prose",
 )  # fmt: skip
 
 

@@ -74,9 +74,8 @@ def _data_options(experiment: Experiment) -> dict[str, Any]:
     keys = ("sequence_length", "cross_document", "evaluation_tokens", "probe_tokens")
     options = {key: getattr(experiment.data, key) for key in keys}
     # Null is left out: runs from before there was the option keep their ids.
-    if experiment.data.final_evaluation_tokens is not None:
-        options["final_evaluation_tokens"] = experiment.data.final_evaluation_tokens
-    return options
+    later = {key: getattr(experiment.data, key) for key in ("final_evaluation_tokens", "hold_out_domain")}
+    return options | {key: value for key, value in later.items() if value is not None}
 
 
 def run_name(experiment: Experiment) -> str:

@@ -79,10 +79,11 @@ def data_fingerprint(config: DataConfig) -> str:
     else:
         tokenizer = ("trained", TRAINER_VERSION, config.vocabulary_size)
     content = source_digest(config)
-    # Null adds no part, so that every corpus without a final set keeps its fingerprint.
+    # Null adds no part, so that every corpus without a final set or a held-out domain keeps its fingerprint.
     final = [] if config.final_evaluation_tokens is None else [config.final_evaluation_tokens]
+    held_out = [] if config.hold_out_domain is None else ["held out", config.hold_out_domain]
     return digest(
-        PACKING_VERSION, content, *tokenizer, config.sequence_length, config.evaluation_tokens, *final
+        PACKING_VERSION, content, *tokenizer, config.sequence_length, config.evaluation_tokens, *final, *held_out
     )[:32]
 
 

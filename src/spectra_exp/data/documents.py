@@ -76,6 +76,29 @@ def without_leaks(splits: Splits) -> Splits:
     return Splits(splits.train, [d for d in splits.validation if d.text not in seen])
 
 
+def without_domain(splits: Splits, domain: str | None) -> Splits:
+    """The splits without the training documents of `domain`; as they are for None.
+
+    Raises ConfigError, with the nearest name, for a domain that training does not have or that nothing would score.
+    """
+    if domain is None:
+        return splits
+    known = {document.domain for document in splits.train}
+    if domain not in known:
+        raise ConfigError.unknown("data.hold_out_domain", domain, known)
+    if all(document.domain != domain for document in splits.validation):
+        raise ConfigError(
+            "data.hold_out_domain",
+            f"no validation document is of '{domain}', so that nothing would be measured",
+            "give validation documents of it, or hold another domain out",
+        )
+    if known == {domain}:
+        raise ConfigError(
+            "data.hold_out_domain", f"'{domain}' is the only domain of the training split", "give another, or null"
+        )
+    return Splits([document for document in splits.train if document.domain != domain], splits.validation)
+
+
 def mixed_order(documents: Sequence[Document]) -> list[Document]:
     """The documents in a fixed shuffled order in which any long stretch has every domain in proportion.
 

@@ -17,6 +17,7 @@ from spectra_exp.data.embedded_prose import ConversationTopic, PlaceTopic
 from spectra_exp.data.embedded_rounds import ROUNDS_PAIR, rounds_calls, rounds_text
 from spectra_exp.data.embedded_structured import AccountTopic, ClassTopic, ProblemTopic
 from spectra_exp.data.schema import EmbeddedData
+from spectra_exp.errors import ConfigError
 
 # Raise when any generated text changes: it is part of every fingerprint. A test pins a digest of the texts.
 GENERATOR_VERSION = 1
@@ -45,7 +46,9 @@ EMBEDDED_DOMAINS = (*_TOPIC_DOMAINS, *ROUNDS_PAIR)
 
 
 def check(config: EmbeddedData) -> None:
-    """Nothing to refuse beyond the ranges of the schema."""
+    """Raise ConfigError for a domain to hold out that the package does not write."""
+    if config.hold_out_domain is not None and config.hold_out_domain not in EMBEDDED_DOMAINS:
+        raise ConfigError.unknown("data.hold_out_domain", config.hold_out_domain, EMBEDDED_DOMAINS)
 
 
 def content_digest(config: EmbeddedData) -> str:

@@ -44,6 +44,11 @@ def read_splits(config: FilesData) -> Splits:
     return Splits(train, _documents(validation_file, "data.validation", config))
 
 
+def documents_of(name: str, key: str) -> list[Document]:
+    """The documents of one file, under the usual field names. Raises ConfigError, which names `key`."""
+    return _documents(_file(_existing(name, key), key, "documents"), key, FilesData())
+
+
 def _locate(config: FilesData) -> tuple[Path, Path | None]:
     if not config.train:
         raise ConfigError(

@@ -42,6 +42,9 @@ class DataConfig:
         unit="tokens",
         minimum=2,
     )
+    hold_out_domain: str | None = option(
+        None, "a domain left out of training, and of the tokenizer trained here; it is still scored. null: none"
+    )
     probe_tokens: int = option(
         4096, "tokens, the first of the scored ones, whose routing is written down", unit="tokens", minimum=2
     )

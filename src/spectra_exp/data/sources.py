@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from spectra_exp.config.fields import check_fields
 from spectra_exp.data import embedded, files, stdlib
-from spectra_exp.data.documents import Splits, require_documents, without_leaks
+from spectra_exp.data.documents import Splits, require_documents, without_domain, without_leaks
 from spectra_exp.data.schema import DataConfig
 from spectra_exp.errors import ConfigError
 
@@ -32,7 +32,10 @@ def source_digest(config: DataConfig) -> str:
 
 
 def read_documents(config: DataConfig) -> Splits:
-    """The documents of both splits; a validation document with the exact text of a training document is dropped."""
-    splits = without_leaks(SOURCES[config.name].read_splits(config))
+    """The documents of both splits; a validation document with the exact text of a training document is dropped.
+
+    Leaks are looked for first: a text in two domains must not be scored as unseen.
+    """
+    splits = without_domain(without_leaks(SOURCES[config.name].read_splits(config)), config.hold_out_domain)
     require_documents(splits, "data.train" if config.name == "files" else "data")
     return splits

@@ -70,11 +70,13 @@ def marginal_draws(stats: LayerStatistics, seed: int) -> Iterator[LayerStatistic
         )
 
 
-def document_draws(stats: LayerStatistics, seed: int) -> Iterator[LayerStatistics]:
+def document_draws(
+    stats: LayerStatistics, seed: int, draws: int = DOCUMENT_DRAWS
+) -> Iterator[LayerStatistics]:
     """The layer's statistics with the domains of its documents permuted, each document kept whole."""
     rng = np.random.default_rng([seed, stats.layer])
     present = np.flatnonzero((stats.domains_G >= 0) & stats.counts_GE.any(axis=1))
-    for _ in range(DOCUMENT_DRAWS):
+    for _ in range(draws):
         domains_G = stats.domains_G.copy()
         domains_G[present] = rng.permutation(domains_G[present])
         yield replace(stats, domains_G=domains_G)

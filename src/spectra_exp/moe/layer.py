@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from spectra_exp.moe.context import ContextHolder, RoutingContext
 from spectra_exp.moe.experts import Experts
+from spectra_exp.moe.interventions import Intervention, Routing
 from spectra_exp.moe.settings import MoeSettings
 from spectra_exp.records.record import RoutingRecord
 from spectra_exp.routing.base import Router, RouterOutput, RoutingInput
@@ -26,6 +27,8 @@ class RoutedLayer(nn.Module):
         super().__init__()
         self.layer, self.settings, self.holder = layer, settings, holder
         self.router = router
+        # Set by `intervening` alone, for passes without a gradient.
+        self.intervention: Intervention | None = None
         # Each expert's load over the mean load, float32 like the router; the layer's own even if that is shared.
         wanted = settings.router.load_ema_strength > 0
         self.load_average = RunningAverage((settings.num_experts,)).float() if wanted else None
@@ -48,16 +51,24 @@ class RoutedLayer(nn.Module):
             weights_NE = assignment_weights(output.weights_NE, chosen_NE, settings.top_k, settings.renormalize)
             if settings.weight_scale != 1.0:
                 weights_NE = weights_NE * settings.weight_scale
+            if self.intervention is not None:
+                ranked_NE = self.ranked(output.scores_NE)
+                routing = Routing(chosen_NE, weights_NE, ranked_NE, output.weights_NE, settings.top_k)
+                chosen_NE, weights_NE = self.intervention(routing)
         return inputs, output, chosen_NE, weights_NE
 
     def select(self, scores_NE: Tensor, training_rule: bool) -> Tensor:
         """Executed assignments, bool [N, E], under the rule of training or of inference."""
         selection = self.settings.selection
         rule = SELECTIONS[selection.rule] if training_rule or selection.at_inference else select_topk
-        if self.load_average is not None:
-            # Zero before the first optimizer step.
-            scores_NE = scores_NE - self.settings.router.load_ema_strength * self.load_average.value
-        return rule(scores_NE, self.settings.top_k, selection.capacity_factor)
+        return rule(self.ranked(scores_NE), self.settings.top_k, selection.capacity_factor)
+
+    def ranked(self, scores_NE: Tensor) -> Tensor:
+        """The scores that selection ranks, [N, E]: the router's, lowered by the load average where there is one."""
+        if self.load_average is None:
+            return scores_NE
+        # Zero before the first optimizer step.
+        return scores_NE - self.settings.router.load_ema_strength * self.load_average.value
 
     def _routing_input(self, hidden_BSd: Tensor, context: RoutingContext) -> RoutingInput:
         return RoutingInput(

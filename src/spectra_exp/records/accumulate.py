@@ -183,12 +183,8 @@ class _LayerSums:
         count = len(self.probe_experts_PE[rows])
         if not count:
             return
-        key_PE = _rank_key(record.weights_NE[:count], record.chosen_NE[:count])
-        # Stable, so that equal weights rank by expert index in every run.
-        weights_PE, experts_PE = torch.sort(key_PE, dim=1, descending=True, stable=True)
-        used_PE = torch.isfinite(weights_PE)
-        self.probe_experts_PE[rows] = torch.where(used_PE, experts_PE, -1).to(torch.int16)
-        self.probe_weights_PE[rows] = torch.where(used_PE, weights_PE, 0.0)
+        experts_PE, weights_PE = ranked_experts(record.weights_NE[:count], record.chosen_NE[:count])
+        self.probe_experts_PE[rows], self.probe_weights_PE[rows] = experts_PE, weights_PE
         if record.hidden_Nd is not None:
             self.probe_hidden.append(record.hidden_Nd[:count].float())
 
@@ -237,6 +233,14 @@ class _LayerSums:
         with torch.autocast(chosen_NE.device.type, enabled=False):
             used_NE = chosen_NE.to(torch.float32)
             self.pairs_EE += (used_NE.T @ used_NE).round().to(torch.int64)
+
+
+def ranked_experts(weights_NE: Tensor, chosen_NE: Tensor) -> tuple[Tensor, Tensor]:
+    """Each token's experts by falling weight, int16 [N, E], padded with -1, and their weights, padded with 0."""
+    # Stable, so that equal weights rank by expert index in every run.
+    ranked_NE, experts_NE = torch.sort(_rank_key(weights_NE, chosen_NE), dim=1, descending=True, stable=True)
+    used_NE = torch.isfinite(ranked_NE)
+    return torch.where(used_NE, experts_NE, -1).to(torch.int16), torch.where(used_NE, ranked_NE, 0.0)
 
 
 def _rank_key(weights_NE: Tensor, chosen_NE: Tensor) -> Tensor:

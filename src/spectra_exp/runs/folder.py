@@ -33,6 +33,7 @@ class RunFolder:
         self.history = self.path / "history.parquet"
         self.routing = self.path / "routing"
         self.summary = self.path / "summary.json"
+        self.analysis = self.path / "analysis"
         self.log = self.path / "train.log"
         self.wandb = self.path / "wandb"
         self._store = CheckpointStore(self.path / "checkpoints")
@@ -92,12 +93,12 @@ class RunFolder:
         return self._store.commit(staging_dir, step, keep)
 
     def clear(self) -> None:
-        """Remove what the training wrote, for a fresh start; the configuration and the log stay.
+        """Remove what the training wrote, and what was made of it, for a fresh start; configuration and log stay.
 
         The checkpoints go first: a kill in between then leaves a run that starts over, never one that goes
         on from what was to be forgotten.
         """
-        for folder in (self.checkpoints_folder, self.routing, self.wandb):
+        for folder in (self.checkpoints_folder, self.routing, self.wandb, self.analysis):
             if folder.exists():
                 shutil.rmtree(folder)
         for file in (self.summary, self.history, self.environment, self.path / PROGRESS_NAME):

@@ -87,6 +87,14 @@ class Evaluator:
         ]
         return Evaluation(sums.losses(self.corpus.domains), compute_metrics(statistics), statistics, figures)
 
+    @torch.no_grad()
+    def losses(self, model: SpectraMoeForCausalLM) -> dict[str, float]:
+        """The losses of `run` under the rule of inference, without the metrics; `model` must be in evaluation mode."""
+        sums = _LossSums(len(self.corpus.domains))
+        for batch in evaluation_batches(self.corpus, self.batch_size):
+            sums.add(self.scores(model, batch, RoutingContext()), batch["domain_ids"])
+        return sums.losses(self.corpus.domains)
+
     def _accumulator(self, model: SpectraMoeForCausalLM) -> EvaluationAccumulator | None:
         if not model.routed_layers:
             return None

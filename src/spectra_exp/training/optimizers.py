@@ -111,3 +111,18 @@ def gradient_norms(model: nn.Module) -> dict[str, float]:
         if grads:
             norms[f"grad_norm_{fam}"] = float(torch.linalg.vector_norm(torch.stack([g.float().norm() for g in grads])))
     return norms
+
+
+def experts_without_gradient(model: SpectraMoeForCausalLM) -> dict[str, float]:
+    """Share of the experts of all layers that no gradient reached, as `experts_without_gradient`; absent without any.
+
+    An expert that no token of the step used has a gradient of exactly zero, or none.
+    """
+    reached = []
+    for layer in model.routed_layers:
+        grads = [p.grad for p in layer.experts.parameters() if p.grad is not None]
+        if grads:
+            reached.append(torch.stack([g.flatten(1).ne(0).any(dim=1) for g in grads]).any(dim=0))
+    if not reached:
+        return {}
+    return {"experts_without_gradient": 1.0 - float(torch.cat(reached).float().mean())}

@@ -15,7 +15,7 @@ from spectra_exp.data.batches import TrainingBlocks, collate, kept_apart
 from spectra_exp.moe.model import SpectraMoeForCausalLM
 from spectra_exp.runs.folder import RunFolder
 from spectra_exp.training.callbacks.cadence import fraction_steps
-from spectra_exp.training.optimizers import gradient_norms, make_optimizer, make_schedule
+from spectra_exp.training.optimizers import experts_without_gradient, gradient_norms, make_optimizer, make_schedule
 from spectra_exp.training.recorder import Recorder
 
 # What Trainer writes by pickling its arguments, and nothing reads.
@@ -105,7 +105,7 @@ class RoutingTrainer(Trainer):
 
     def _clip_grad_norm(self, model: Any) -> Any:
         if self.recorder.due(self.state.global_step + 1):
-            self.norms = gradient_norms(model)
+            self.norms = gradient_norms(model) | experts_without_gradient(self.model)
         return super()._clip_grad_norm(model)
 
     def _get_output_dir(self, trial: Any) -> str:

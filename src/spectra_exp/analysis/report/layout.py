@@ -24,7 +24,7 @@ class Block:
 
 def page(title: str, top: Content, blocks: Sequence[Block]) -> str:
     """The whole page: nothing in it is fetched from anywhere."""
-    links = [element("a", block.ident.capitalize(), href=f"#{block.ident}") for block in blocks]
+    links = [element("a", block.ident.replace("_", " ").capitalize(), href=f"#{block.ident}") for block in blocks]
     toggle = element("button", "Light or dark", type="button", id="theme", class_="quiet")
     head = element(
         "head",

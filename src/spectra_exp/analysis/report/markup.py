@@ -5,7 +5,8 @@ from __future__ import annotations
 import html
 from urllib.parse import quote
 
-VOID = frozenset({"input", "meta", "br", "wbr", "circle", "rect", "line", "path"})
+HTML_VOID = frozenset({"input", "meta", "br", "wbr", "img"})
+VOID = HTML_VOID | {"circle", "rect", "line", "path"}
 # Characters that no XML or HTML text may hold: a log can have them.
 CONTROL = {code: "�" for code in [*range(9), 11, 12, *range(14, 32), 127]}
 
@@ -28,7 +29,7 @@ def element(name: str, /, *content: Content, **attributes: str | float | bool | 
     )
     inside = join(content)
     if name in VOID and not inside:
-        return Html(f"<{name}{given}>") if name in ("input", "meta", "br", "wbr") else Html(f"<{name}{given}/>")
+        return Html(f"<{name}{given}>") if name in HTML_VOID else Html(f"<{name}{given}/>")
     return Html(f"<{name}{given}>{inside}</{name}>")
 
 

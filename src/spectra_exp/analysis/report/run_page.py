@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from spectra_exp.analysis.collect import Collected
@@ -43,7 +44,7 @@ def run_page(files: RunFiles, collected: Collected) -> str:
     label = (files.summary or {}).get("label")
     title = element("p", str(label), class_="subtitle") if label else None
     blocks = [
-        _facts_block(files, run),
+        _facts_block(files, run, _analyses(collected.runs_folder, files.run_id)),
         *_curve_blocks(files.curves),
         routing_block(files),
         _figures_block(files.summary),
@@ -71,7 +72,19 @@ def _siblings(collected: Collected, run: Mapping[str, Any] | None) -> list[Html]
     ]  # fmt: skip
 
 
-def _facts_block(files: RunFiles, run: Mapping[str, Any] | None) -> Block:
+def _analyses(runs_folder: Path, run_id: str) -> list[Html]:
+    """Links to the pages of `python -m spectra_exp.analyze`: of the run alone, then of it against others."""
+    folder = runs_folder / run_id / "analysis"
+    against = sorted(path.parent.name for path in folder.glob("against-*/index.html"))
+    pages = [("what its experts do", ()), *((name.replace("-", " ", 1), (name,)) for name in against)]
+    made = [(words, parts) for words, parts in pages if folder.joinpath(*parts, "index.html").is_file()]
+    start = ("..", "..", "runs", run_id, "analysis")
+    return [
+        element("span", element("a", words, href=file_link(*start, *parts, "index.html")), " ") for words, parts in made
+    ]
+
+
+def _facts_block(files: RunFiles, run: Mapping[str, Any] | None, analyses: list[Html]) -> Block:
     summary = files.summary or {}
     parameters, timings = summary.get("parameters") or {}, summary.get("timings") or {}
     prints = summary.get("fingerprints") or {}
@@ -80,6 +93,7 @@ def _facts_block(files: RunFiles, run: Mapping[str, Any] | None) -> Block:
         ("error", summary.get("error")),
         ("command", command(summary["command"]) if isinstance(summary.get("command"), str) else None),
         ("studies", ", ".join(map(str, summary.get("studies") or ()))),
+        ("analysis", analyses or None),
         ("seed", _plain(summary.get("seed"))),
         ("steps", " of ".join(filter(None, [_plain(summary.get("steps")), _plain(summary.get("max_steps"))]))),
         ("causal", causal_text(summary.get("causal"))),

@@ -1,0 +1,58 @@
+"""`python -m spectra_exp.analyze run=PATH [against=PATH2] [parts=keywords,domains] ...`; `--help` says it all."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from spectra_exp.analyze.options import Options, help_text, parse_options
+from spectra_exp.analyze.registry import chosen_parts, parts
+from spectra_exp.config.compose import prepare_environment
+from spectra_exp.errors import SpectraError
+
+INTERRUPTED = 130
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The exit status: 2, with one line on standard error, for what cannot be done."""
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    if not arguments or {"--help", "-h", "help"} & set(arguments):
+        print(help_text({name: part.title for name, part in parts().items()}), end="")
+        return 0
+    prepare_environment()
+    try:
+        options = parse_options(arguments)
+        chosen_parts(options.parts)
+        return _analyse(options)
+    except SpectraError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("stopped; what is finished stays, and parts=NAME makes the rest", file=sys.stderr)
+        return INTERRUPTED
+
+
+def _analyse(options: Options) -> int:
+    """The exit status, after the page of each analysis was printed; of a study's runs one may fail alone."""
+    from spectra_exp.analyze.analysis import analyse, newest_of_study
+
+    outputs, console = Path(os.environ["SPECTRA_OUTPUTS"]), Console(stderr=True)
+    if options.run is not None:
+        print(analyse(options.run, options, outputs, console))
+        return 0
+    status = 0
+    for run_id in newest_of_study(outputs, options.study):
+        try:
+            print(analyse(run_id, options, outputs, console), flush=True)
+        except SpectraError as error:
+            print(f"error: {run_id}: {error}", file=sys.stderr)
+            status = 2
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())
