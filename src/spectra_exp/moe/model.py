@@ -271,8 +271,8 @@ def exactly(name: str) -> str:
     return f"^{re.escape(name)}$"
 
 
-def initialise(model: SpectraMoeForCausalLM, seed: int) -> None:
-    """Draw all weights, each module's from a seed of its own name.
+def initialise(model: SpectraMoeForCausalLM, seed: int, within: str = "") -> None:
+    """Draw all weights, or those of modules with `within` in their name, each module's from a seed of its own name.
 
     A parameter that exists in two variants then starts equal in both. Linear and embedding weights are normal with
     the backbone's `initializer_range`, biases 0, norms 1; routers and experts follow their own rules.
@@ -280,7 +280,8 @@ def initialise(model: SpectraMoeForCausalLM, seed: int) -> None:
     std = getattr(model.config.backbone, "initializer_range", 0.02)
     # Models are made on the CPU: torch.manual_seed would seed the GPUs' generators too, which takes far longer.
     with torch.random.fork_rng(devices=[]), torch.no_grad():
-        for name, module in model.named_modules():
+        named = [(name, module) for name, module in model.named_modules() if within in name]
+        for name, module in named:
             torch.default_generator.manual_seed(seed_from(seed, name))
             if isinstance(module, (nn.Linear, nn.Embedding)):
                 nn.init.normal_(module.weight, std=std)
@@ -289,7 +290,7 @@ def initialise(model: SpectraMoeForCausalLM, seed: int) -> None:
             elif "norm" in type(module).__name__.lower():
                 nn.init.ones_(module.weight)
         # Backwards, so that of layers that share a router the first has the last word, as it has alone.
-        for name, module in reversed(list(model.named_modules())):
+        for name, module in reversed(named):
             if hasattr(module, "reset_parameters") and type(module).__module__.startswith("spectra_exp"):
                 torch.default_generator.manual_seed(seed_from(seed, name))
                 module.reset_parameters()
