@@ -24,7 +24,7 @@ from spectra_exp.moe.context import ContextHolder, RoutingContext
 from spectra_exp.moe.layer import RoutedLayer
 from spectra_exp.moe.settings import MoeSettings
 from spectra_exp.moe.sharing import shared_parameters
-from spectra_exp.moe.source import attention_for
+from spectra_exp.moe.source import attention_for, keeps_documents_apart
 from spectra_exp.routing.collective import ALONE, join
 from spectra_exp.routing.temperature import temperature_at
 
@@ -160,6 +160,8 @@ class SpectraMoeForCausalLM(PreTrainedModel, GenerationMixin):
         if document_ids is not None:
             if attention_mask is not None or past_key_values is not None:
                 raise ValueError("document_ids go with whole, unpadded blocks: no attention_mask, no cache")
+            if not keeps_documents_apart(self.config.backbone):
+                raise ValueError(f"documents cannot be kept apart in {self.config.backbone.model_type}'s attention")
             context.separate_documents(document_ids)
             attention_mask = context.stretches.attention_mask()
             position_ids = context.stretches.position_BS
