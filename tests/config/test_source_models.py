@@ -31,6 +31,13 @@ def test_a_rerouted_model_takes_experts_and_k_from_the_source(sources):
         of(sources, "mixtral", "model.num_experts=8")
 
 
+def test_what_is_trained_already_is_moved_gently(sources):
+    for name in ("llama", "mixtral"):
+        optim = of(sources, name).optim
+        assert (optim.router_learning_rate, optim.expert_learning_rate, optim.learning_rate) == (5e-5, 1e-5, 1e-5)
+    assert of(sources, "llama", "optim.learning_rate=0.01").optim.learning_rate == 0.01
+
+
 def test_the_source_s_tokenizer_reads_the_data(sources, tmp_path):
     assert of(sources, "llama").data.tokenizer == str((sources / "llama").resolve())
     with pytest.raises(ConfigError, match="data.tokenizer: 'source' was given, but the model has no source"):

@@ -31,7 +31,6 @@ class SourceFacts:
     packs: bool
     num_experts: int | None = None
     top_k: int | None = None
-    softmax: bool = False
 
 
 def source_folder(config: SourceModelConfig) -> Path:
@@ -143,8 +142,8 @@ def _facts(folder: Path, sparse: bool, modified_ns: int) -> SourceFacts:
     config = source_config(folder)
     own: dict[str, Any] = {}
     if sparse:
-        softmax = sparse_family(config).softmax
-        own = dict(num_experts=num_experts_of(config), top_k=getattr(config, TOP_K), softmax=softmax)
+        sparse_family(config)
+        own = dict(num_experts=num_experts_of(config), top_k=getattr(config, TOP_K))
     else:
         dense_sites(_empty(config))
     return SourceFacts(
