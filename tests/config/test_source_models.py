@@ -31,6 +31,13 @@ def test_a_rerouted_model_takes_experts_and_k_from_the_source(sources):
         of(sources, "mixtral", "model.num_experts=8")
 
 
+def test_what_is_trained_already_is_moved_gently(sources):
+    for name in ("llama", "mixtral"):
+        optim = of(sources, name).optim
+        assert (optim.router_learning_rate, optim.expert_learning_rate, optim.learning_rate) == (5e-5, 1e-5, 1e-5)
+    assert of(sources, "llama", "optim.learning_rate=0.01").optim.learning_rate == 0.01
+
+
 def test_the_source_s_tokenizer_reads_the_data(sources, tmp_path):
     assert of(sources, "llama").data.tokenizer == str((sources / "llama").resolve())
     with pytest.raises(ConfigError, match="data.tokenizer: 'source' was given, but the model has no source"):
@@ -130,7 +137,7 @@ def test_pickled_weights_and_code_are_not_loaded(sources, tmp_path):
 
 def test_documents_are_kept_apart_only_where_attention_allows(sources, monkeypatch):
     assert of(sources, "llama", "data.cross_document=false").data.cross_document is False
-    monkeypatch.setattr(source_module, "slides", lambda config: True)
+    monkeypatch.setattr(source_module, "keeps_documents_apart", lambda config: False)
     source_module._facts.cache_clear()
     with pytest.raises(ConfigError, match="data.cross_document: model_type 'llama' has attention"):
         of(sources, "llama", "data.cross_document=false")

@@ -97,6 +97,16 @@ def reloaded(model: PreTrainedModel, folder: Path) -> PreTrainedModel:
     return AutoModelForCausalLM.from_pretrained(folder).eval()
 
 
+def same_model(loaded: PreTrainedModel, model: PreTrainedModel) -> bool:
+    """Whether two models have the same tensors bit for bit, and the same logits.
+
+    Kernels on the CPU sum in another order when weights lie at another address, hence the tolerance of the logits.
+    """
+    one, other = loaded.state_dict(), model.state_dict()
+    equal = one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+    return equal and bool((logits_of(loaded) - logits_of(model)).abs().max() < 2e-6)
+
+
 def settle(model: PreTrainedModel) -> PreTrainedModel:
     """The model in evaluation mode with running averages begun; it is causal from then on."""
     model.train()

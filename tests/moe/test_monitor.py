@@ -128,6 +128,8 @@ def test_in_anybody_s_trainer(checkpointing, tmp_path):
     assert len([row for row in history if "eval_routing_load_cv" in row]) == 1
     # Each is of its own tokens: the first evaluation is forgotten, and recomputed layers are not counted again.
     returned = trainer.evaluate()
+    with pytest.raises(SpectraError, match="no pass in evaluation mode"):
+        monitor.metrics()
     with RoutingMonitor(model) as direct, torch.no_grad():
         for start in (0, 4):
             rows = [Tokens()[i]["input_ids"] for i in range(start, start + 4)]

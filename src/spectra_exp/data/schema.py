@@ -19,7 +19,7 @@ class DataConfig:
     name: str = option("", "where the documents come from", choices=("embedded", "files", "stdlib"))
     sequence_length: int = option(128, "length of a block", unit="tokens", minimum=2)
     tokenizer: str | None = option(
-        None, "a local tokenizer.json or its folder; null trains a byte-level BPE on the training split"
+        None, "a local tokenizer.json or its folder, or source, that of model.source; null trains a byte-level BPE"
     )
     vocabulary_size: int = option(
         2048,

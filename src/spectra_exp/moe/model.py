@@ -25,7 +25,7 @@ from spectra_exp.moe.layer import RoutedLayer
 from spectra_exp.moe.next_token import causal_lm_loss, chunked_lm_loss, plain_head
 from spectra_exp.moe.settings import MoeSettings
 from spectra_exp.moe.sharing import shared_parameters
-from spectra_exp.moe.source import attention_for
+from spectra_exp.moe.source import attention_for, keeps_documents_apart
 from spectra_exp.routing.collective import ALONE, join
 from spectra_exp.routing.temperature import temperature_at
 
@@ -153,6 +153,8 @@ class SpectraMoeForCausalLM(PreTrainedModel, GenerationMixin):
         if document_ids is not None:
             if attention_mask is not None or past_key_values is not None:
                 raise ValueError("document_ids go with whole, unpadded blocks: no attention_mask, no cache")
+            if not keeps_documents_apart(self.config.backbone):
+                raise ValueError(f"documents cannot be kept apart in {self.config.backbone.model_type}'s attention")
             context.separate_documents(document_ids)
             attention_mask = context.stretches.attention_mask()
             position_ids = context.stretches.position_BS
@@ -274,8 +276,8 @@ def exactly(name: str) -> str:
     return f"^{re.escape(name)}$"
 
 
-def initialise(model: SpectraMoeForCausalLM, seed: int) -> None:
-    """Draw all weights, each module's from a seed of its own name.
+def initialise(model: SpectraMoeForCausalLM, seed: int, within: str = "") -> None:
+    """Draw all weights, or those of modules with `within` in their name, each module's from a seed of its own name.
 
     A parameter that exists in two variants then starts equal in both. Linear and embedding weights are normal with
     the backbone's `initializer_range`, biases 0, norms 1; routers and experts follow their own rules.
@@ -283,7 +285,8 @@ def initialise(model: SpectraMoeForCausalLM, seed: int) -> None:
     std = getattr(model.config.backbone, "initializer_range", 0.02)
     # Models are made on the CPU: torch.manual_seed would seed the GPUs' generators too, which takes far longer.
     with torch.random.fork_rng(devices=[]), torch.no_grad():
-        for name, module in model.named_modules():
+        named = [(name, module) for name, module in model.named_modules() if within in name]
+        for name, module in named:
             torch.default_generator.manual_seed(seed_from(seed, name))
             if isinstance(module, (nn.Linear, nn.Embedding)):
                 nn.init.normal_(module.weight, std=std)
@@ -292,7 +295,7 @@ def initialise(model: SpectraMoeForCausalLM, seed: int) -> None:
             elif "norm" in type(module).__name__.lower():
                 nn.init.ones_(module.weight)
         # Backwards, so that of layers that share a router the first has the last word, as it has alone.
-        for name, module in reversed(list(model.named_modules())):
+        for name, module in reversed(named):
             if hasattr(module, "reset_parameters") and type(module).__module__.startswith("spectra_exp"):
                 torch.default_generator.manual_seed(seed_from(seed, name))
                 module.reset_parameters()

@@ -43,7 +43,7 @@ def reroute(
         own.output_router_logits = False
     config = SpectraMoeConfig(backbone=own, moe=settings.to_dict(), routing_seed=seed)
     model = SpectraMoeForCausalLM(config)
-    initialise(model, seed)
+    initialise(model, seed, within=".router")
     copy_backbone(source, model)
     family = sparse_family(source.config)
     with torch.no_grad():

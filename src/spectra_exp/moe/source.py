@@ -31,7 +31,6 @@ class SourceFacts:
     packs: bool
     num_experts: int | None = None
     top_k: int | None = None
-    softmax: bool = False
 
 
 def source_folder(config: SourceModelConfig) -> Path:
@@ -143,8 +142,8 @@ def _facts(folder: Path, sparse: bool, modified_ns: int) -> SourceFacts:
     config = source_config(folder)
     own: dict[str, Any] = {}
     if sparse:
-        softmax = sparse_family(config).softmax
-        own = dict(num_experts=num_experts_of(config), top_k=getattr(config, TOP_K), softmax=softmax)
+        sparse_family(config)
+        own = dict(num_experts=num_experts_of(config), top_k=getattr(config, TOP_K))
     else:
         dense_sites(_empty(config))
     return SourceFacts(
@@ -153,7 +152,7 @@ def _facts(folder: Path, sparse: bool, modified_ns: int) -> SourceFacts:
         vocabulary_size=config.vocab_size,
         num_layers=config.num_hidden_layers,
         max_positions=getattr(config, "max_position_embeddings", None),
-        packs=attention_for(config) == "sdpa" and not slides(config) and not getattr(config, "alibi", False),
+        packs=keeps_documents_apart(config),
         **own,
     )
 
@@ -167,12 +166,12 @@ def _empty(config: PreTrainedConfig) -> PreTrainedModel:
         return AutoModelForCausalLM.from_config(config, attn_implementation=attention_for(config))
 
 
-def slides(config: PreTrainedConfig) -> bool:
-    """Whether some layers attend to a window of the tokens before alone."""
+def keeps_documents_apart(config: PreTrainedConfig) -> bool:
+    """Whether the backbone's attention obeys a mask of packed documents: the fused kernel, without windows or ALiBi."""
     kinds = getattr(config, "layer_types", None)
-    if kinds:
-        return any(kind != "full_attention" for kind in kinds)
-    return bool(getattr(config, "sliding_window", None)) and getattr(config, "use_sliding_window", True)
+    window = bool(getattr(config, "sliding_window", None)) and getattr(config, "use_sliding_window", True)
+    slides = any(kind != "full_attention" for kind in kinds) if kinds else window
+    return attention_for(config) == "sdpa" and not slides and not getattr(config, "alibi", False)
 
 
 def attention_for(config: PreTrainedConfig) -> str:

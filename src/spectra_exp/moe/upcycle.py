@@ -53,7 +53,7 @@ def upcycle(source: PreTrainedModel, settings: MoeSettings, seed: int, noise: fl
     settings = upcycled_settings(source, settings)
     config = SpectraMoeConfig(backbone=copy.deepcopy(source.config), moe=settings.to_dict(), routing_seed=seed)
     model = SpectraMoeForCausalLM(config)
-    initialise(model, seed)
+    initialise(model, seed, within=".router")
     copy_backbone(source, model)
     sites = dense_sites(source)[settings.first_dense :] if model.routed_layers else []
     with torch.no_grad():
