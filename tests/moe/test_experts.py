@@ -6,15 +6,19 @@ import pytest
 import torch
 from torch import nn
 
+from spectra_exp.moe.dispatch import sorted_on_device
 from spectra_exp.moe.experts import DenseMlp, Experts
+from spectra_exp.routing.selection import select_topk
 
-EXPERTS, HIDDEN, WIDTH, TOKENS = 4, 6, 10, 15
+EXPERTS, HIDDEN, WIDTH, TOKENS = 4, 8, 12, 15
 
 
-def _case(gated: bool, activation: str):
+def _case(gated: bool, activation: str, biases: tuple[str, ...] = ()):
     torch.manual_seed(0)
-    experts = Experts(EXPERTS, HIDDEN, WIDTH, gated, activation, 0.5)
+    experts = Experts(EXPERTS, HIDDEN, WIDTH, gated, activation, 0.5, biases)
     experts.reset_parameters()
+    for name in biases:
+        nn.init.normal_(getattr(experts, name))
     tokens_Nd = torch.randn(TOKENS, HIDDEN, requires_grad=True)
     chosen_NE = torch.rand(TOKENS, EXPERTS) < 0.4
     chosen_NE[0], chosen_NE[:, 3] = False, False  # a token without an expert, an expert without a token
@@ -39,13 +43,18 @@ def _loop(experts: Experts, tokens_Nd, chosen_NE, weights_NE):
     return torch.stack(rows), torch.stack(sums)
 
 
+def _with_sums(experts: Experts, tokens_Nd, chosen_NE, weights_NE):
+    output_Nd, rows = experts(tokens_Nd, chosen_NE, weights_NE)
+    return output_Nd, rows.sums_Ed()
+
+
 @pytest.mark.parametrize(("gated", "activation"), [(True, "silu"), (False, "gelu"), (False, "relu")])
 def test_equal_a_plain_loop_with_its_gradients(gated, activation):
     experts, tokens_Nd, chosen_NE, weights_NE = _case(gated, activation)
     probe_Nd = torch.randn(TOKENS, HIDDEN)
     inputs = [tokens_Nd, weights_NE, *experts.parameters()]
     results = []
-    for run in (experts, lambda *a: _loop(experts, *a)):
+    for run in (lambda *a: _with_sums(experts, *a), lambda *a: _loop(experts, *a)):
         output_Nd, sums_Ed = run(tokens_Nd, chosen_NE, weights_NE)
         gradients = torch.autograd.grad((output_Nd * probe_Nd).sum(), inputs)
         results.append((output_Nd.detach(), sums_Ed, *gradients))
@@ -68,7 +77,7 @@ def test_weights_scale_outputs_not_inputs():
 
 def test_no_assignment_at_all():
     experts, tokens_Nd, chosen_NE, weights_NE = _case(True, "silu")
-    output_Nd, sums_Ed = experts(tokens_Nd, torch.zeros_like(chosen_NE), weights_NE)
+    output_Nd, sums_Ed = _with_sums(experts, tokens_Nd, torch.zeros_like(chosen_NE), weights_NE)
     assert output_Nd.shape == (TOKENS, HIDDEN) and not output_Nd.any() and sums_Ed.shape == (EXPERTS, HIDDEN)
 
 
@@ -91,3 +100,53 @@ def test_dense_dropout_acts_in_training_alone():
         nn.init.ones_(parameter)
     assert (dense(torch.ones(50, HIDDEN)) == 0).float().mean() > 0.3
     assert dense.eval()(torch.ones(50, HIDDEN)).min() > 0
+
+
+@pytest.mark.parametrize("spare", [None, 0, 1, 20])
+@pytest.mark.parametrize("biases", [(), ("up_bias", "gate_bias", "down_bias")])
+@pytest.mark.parametrize("gated", [True, False])
+def test_grouped_products_equal_one_product_each(gated, biases, spare, monkeypatch):
+    biases = tuple(b for b in biases if gated or b != "gate_bias")
+    experts, tokens_Nd, chosen_NE, weights_NE = _case(gated, "silu", biases)
+    most = None if spare is None else int(chosen_NE.sum()) + spare
+    at = sorted_on_device(chosen_NE, most)
+    assert len(at.token_A) == int(chosen_NE.sum()) + (spare or 0)
+    inputs, probe_Nd, results = [tokens_Nd, weights_NE, *experts.parameters()], torch.randn(TOKENS, HIDDEN), []
+    for way in ("_looped", "_grouped"):
+        if way == "_grouped":
+            monkeypatch.setattr(experts, "_looped", lambda tokens, _: experts._grouped(tokens, at))
+        output_Nd, rows = experts(tokens_Nd, chosen_NE, weights_NE)
+        gradients = torch.autograd.grad((output_Nd * probe_Nd).sum(), inputs)
+        results.append((output_Nd.detach(), rows.sums_Ed(), *gradients))
+    for found, expected in zip(*results, strict=True):
+        torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
+
+
+def test_what_fills_the_list_up_is_no_assignment():
+    chosen_NE = torch.tensor([[True, False], [False, False], [True, True]])
+    at = sorted_on_device(chosen_NE, 5)
+    assert at.real_A.tolist() == [True, True, True, False, False]
+    assert at.token_A[:3].tolist() == [0, 2, 2] and at.expert_A[:3].tolist() == [0, 0, 1]
+    assert at.counts_E.tolist() == [2, 1]
+    assert len(sorted_on_device(chosen_NE, 100).token_A) == chosen_NE.numel()
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_gpu_agrees_and_never_waits_for_the_host(dtype):
+    torch.manual_seed(0)
+    experts = Experts(EXPERTS, 32, 64, True, "silu", 0.2)
+    experts.reset_parameters()
+    tokens_Nd, scores_NE = torch.randn(50, 32), torch.randn(50, EXPERTS)
+    chosen_NE = select_topk(scores_NE, 2)
+    expected, _ = experts(tokens_Nd, chosen_NE, chosen_NE * 0.5)
+    experts, inputs = experts.cuda(), [t.cuda() for t in (tokens_Nd, chosen_NE, chosen_NE * 0.5)]
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        with torch.autocast("cuda", torch.bfloat16, enabled=dtype == torch.bfloat16):
+            found, _ = experts(*inputs, most=100)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    tolerance = 1e-4 if dtype == torch.float32 else 3e-2
+    torch.testing.assert_close(found.float().cpu(), expected, atol=tolerance, rtol=tolerance)

@@ -54,6 +54,7 @@ def _places(model: SpectraMoeForCausalLM) -> Iterator[tuple[Any, str, str]]:
         yield routed, "select", SELECTION
         yield routed.experts, "forward", DISPATCH
         yield routed.experts, "_expert", EXPERTS
+        yield routed.experts, "_grouped", EXPERTS
         yield router, "forward", ROUTER
         if isinstance(router, spectra_module.SpectraRouter):
             yield router.sequence, "forward", "sequence"

@@ -9,9 +9,14 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import grouped_mm
 from transformers.activations import ACT2FN
 
+from spectra_exp.moe.dispatch import Assignments, ExpertRows, sorted_assignments, sorted_on_device
+
 BIASES = ("up_bias", "gate_bias", "down_bias")
+# Bytes of which the rows of a grouped product's matrices must be multiples.
+GROUPED_ALIGNMENT = 16
 
 
 class Experts(nn.Module):
@@ -48,25 +53,64 @@ class Experts(nn.Module):
             else:
                 nn.init.normal_(weight, std=self.std)
 
-    def forward(self, tokens_Nd: Tensor, chosen_NE: Tensor, weights_NE: Tensor) -> tuple[Tensor, Tensor]:
-        """Weighted sum of the chosen experts' outputs [N, d], and each expert's summed output [E, d] (detached)."""
-        # Row-major nonzero of the transpose lists assignments sorted by expert, then by token.
-        expert_A, token_A = chosen_NE.T.nonzero(as_tuple=True)
-        counts = torch.bincount(expert_A, minlength=self.num_experts).tolist()
+    def forward(
+        self, tokens_Nd: Tensor, chosen_NE: Tensor, weights_NE: Tensor, most: int | None = None
+    ) -> tuple[Tensor, ExpertRows]:
+        """Weighted sum of the chosen experts' outputs [N, d], and the outputs themselves.
+
+        `most`: at least as many assignments as there are, where that is known without asking the device. On a GPU one
+        grouped product then serves all experts and nothing waits for the host; elsewhere each expert has its own.
+        """
+        if tokens_Nd.is_cuda and self._aligned(tokens_Nd):
+            rows = self._grouped(tokens_Nd, sorted_on_device(chosen_NE, most))
+        else:
+            rows = self._looped(tokens_Nd, sorted_assignments(chosen_NE))
+        at = rows.assignments
+        weight_A1 = weights_NE[at.token_A, at.expert_A][:, None].to(rows.outputs_Ad.dtype)
+        combined_Nd = torch.zeros_like(tokens_Nd, dtype=rows.outputs_Ad.dtype)
+        return combined_Nd.index_add(0, at.token_A, rows.outputs_Ad * weight_A1), rows
+
+    def _looped(self, tokens_Nd: Tensor, at: Assignments) -> ExpertRows:
+        """The experts one after the other; a synchronisation to know where each one's rows end."""
+        counts = at.counts_E.tolist()
         # unbind once: indexing a stacked parameter would zero-fill its whole gradient per expert.
-        stacked = {name: getattr(self, name) for name in ("up", "down", "gate", *BIASES)}
-        weights = {name: w.unbind(0) for name, w in stacked.items() if w is not None}
-        outputs = []
-        for expert, rows_cd in enumerate(tokens_Nd[token_A].split(counts)):
-            if counts[expert]:
-                outputs.append(self._expert(rows_cd, **{name: w[expert] for name, w in weights.items()}))
-        if not outputs:
-            return torch.zeros_like(tokens_Nd), tokens_Nd.new_zeros(self.num_experts, self.hidden_size)
-        output_Ad = torch.cat(outputs)
-        weight_A1 = weights_NE[token_A, expert_A][:, None].to(output_Ad.dtype)
-        combined_Nd = torch.zeros_like(tokens_Nd, dtype=output_Ad.dtype).index_add(0, token_A, output_Ad * weight_A1)
-        sums = [rows.detach().float().sum(0) for rows in output_Ad.split(counts)]
-        return combined_Nd, torch.stack(sums)
+        weights = {name: w.unbind(0) for name, w in self._stacked().items()}
+        outputs = [
+            self._expert(rows_cd, **{name: w[expert] for name, w in weights.items()})
+            for expert, rows_cd in enumerate(tokens_Nd[at.token_A].split(counts))
+            if counts[expert]
+        ]
+        return ExpertRows(torch.cat(outputs) if outputs else tokens_Nd[:0], at)
+
+    def _grouped(self, tokens_Nd: Tensor, at: Assignments) -> ExpertRows:
+        """All experts in one product per matrix; rows that are no assignments are zero, and so are their gradients."""
+        w = self._stacked()
+        ends_E = at.counts_E.cumsum(0, dtype=torch.int32)
+        unused_A1 = None if at.real_A is None else ~at.real_A[:, None]
+
+        def product(rows_Ax: Tensor, matrix: str) -> Tensor:
+            # What lies behind the last group is left as it was in memory, on the way back too.
+            cleared_Ax = rows_Ax if unused_A1 is None else rows_Ax.masked_fill(unused_A1, 0)
+            result_Ay = grouped_mm(cleared_Ax, w[matrix].to(rows_Ax.dtype).mT, offs=ends_E)
+            if (bias_Ey := w.get(f"{matrix}_bias")) is not None:
+                result_Ay = result_Ay + bias_Ey.to(result_Ay.dtype)[at.expert_A]
+            return result_Ay if unused_A1 is None else result_Ay.masked_fill(unused_A1, 0)
+
+        dtype = autocast_dtype(tokens_Nd)
+        rows_Ad = tokens_Nd.to(dtype)[at.token_A]
+        inner_Af = product(rows_Ad, "up")
+        inner_Af = self.activation(product(rows_Ad, "gate")) * inner_Af if "gate" in w else self.activation(inner_Af)
+        return ExpertRows(product(inner_Af, "down"), at)
+
+    def _stacked(self) -> dict[str, Tensor]:
+        """The stacked weights and biases that there are."""
+        named = {name: getattr(self, name) for name in ("up", "down", "gate", *BIASES)}
+        return {name: w for name, w in named.items() if w is not None}
+
+    def _aligned(self, tokens_Nd: Tensor) -> bool:
+        """Whether the rows of every matrix have the alignment that grouped products need."""
+        itemsize = autocast_dtype(tokens_Nd).itemsize
+        return all(size * itemsize % GROUPED_ALIGNMENT == 0 for size in self.up.shape[1:])
 
     def _expert(
         self,
@@ -99,3 +143,9 @@ class DenseMlp(nn.Module):
         inner = self.up(hidden_BSd)
         inner = self.activation(inner) if self.gate is None else self.activation(self.gate(hidden_BSd)) * inner
         return self.dropout(self.down(inner))
+
+
+def autocast_dtype(values: Tensor) -> torch.dtype:
+    """What a matrix product of these values is computed in: autocast's type where it is on."""
+    device = values.device.type
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else values.dtype

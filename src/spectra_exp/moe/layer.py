@@ -17,7 +17,7 @@ from spectra_exp.routing.base import Router, RouterOutput, RoutingInput
 from spectra_exp.routing.collective import total_over_ranks
 from spectra_exp.routing.expression import RunningAverage
 from spectra_exp.routing.losses import load_balance_of_counts, router_entropy, router_z_loss
-from spectra_exp.routing.selection import SELECTIONS, assignment_weights, select_topk
+from spectra_exp.routing.selection import SELECTIONS, assignment_weights, capacity, select_topk
 
 
 class RoutedLayer(nn.Module):
@@ -104,7 +104,7 @@ class RoutedLayer(nn.Module):
             weights_NE=weights_NE.detach(),
             probs_NE=None if output.probs_NE is None else output.probs_NE.detach(),
             representation_ED=None if output.representation_ED is None else output.representation_ED.detach(),
-            output_sum_ED=sums_Ed if context.keep_outputs else None,
+            output_sum_ED=sums_Ed,
             losses=losses,
             figures=output.figures,
             # A copy, so that the whole activation is not held by its part.
@@ -179,17 +179,28 @@ class MoeLayer(RoutedLayer):
         hidden_BSd = context.batch(hidden)
         inputs, output, chosen_NE, weights_NE = self.route(hidden_BSd, context)
         tokens_Nd = inputs.real(hidden_BSd)
-        combined_Nd, sums_Ed = self.experts(tokens_Nd, chosen_NE, weights_NE)
+        combined_Nd, rows = self.experts(tokens_Nd, chosen_NE, weights_NE, self._most(len(tokens_Nd), context))
         if self.shared is not None:
             combined_Nd = (combined_Nd + self._shared_output(tokens_Nd)) / (1 + self.settings.num_shared)
+        sums_Ed = rows.sums_Ed() if context.keep_outputs else None
         self._leave_record(context, output, chosen_NE, weights_NE, sums_Ed, tokens_Nd)
         output_BSd = self._unflatten(combined_Nd.to(hidden_BSd.dtype), hidden_BSd, inputs.mask_BS)
         return self.dropout(output_BSd).view_as(hidden)
 
+    def _most(self, num_tokens: int, context: RoutingContext) -> int | None:
+        """At least as many assignments as a pass can make of `num_tokens`; None where only the pass knows."""
+        selection, settings = self.settings.selection, self.settings
+        if self.intervention is not None:
+            return None
+        if selection.rule == "expert_choice" and (context.training_rule or selection.at_inference):
+            shape = num_tokens, settings.num_experts
+            return settings.num_experts * capacity(*shape, settings.top_k, selection.capacity_factor)
+        return num_tokens * settings.top_k
+
     def _shared_output(self, tokens_Nd: Tensor) -> Tensor:
         """The sum of the shared experts' outputs, [N, d]."""
         every_NE = torch.ones(len(tokens_Nd), self.settings.num_shared, dtype=torch.bool, device=tokens_Nd.device)
-        return self.shared(tokens_Nd, every_NE, every_NE.to(tokens_Nd.dtype))[0]
+        return self.shared(tokens_Nd, every_NE, every_NE.to(tokens_Nd.dtype), every_NE.numel())[0]
 
     @staticmethod
     def _unflatten(values_Nd: Tensor, like_BSd: Tensor, mask_BS: Tensor | None) -> Tensor:

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
+from spectra_exp.moe.experts import autocast_dtype
+
 # Label of a position that is not scored.
 IGNORED = -100
 # Logits held at once, in float32 numbers: 64 MB, within a factor of two of what the last cache level holds.
@@ -76,14 +78,14 @@ def plain_head(backbone: nn.Module) -> nn.Linear | None:
 def chunked_lm_loss(hidden_BSd: Tensor, head: nn.Linear, labels_BS: Tensor) -> Tensor:
     """`causal_lm_loss` of the head's logits, of which only a chunk is held at a time, its gradient included."""
     hidden_Nd = hidden_BSd[:, :-1].flatten(0, 1)
-    total = _ChunkedLoss.apply(hidden_Nd, head.weight, next_labels(labels_BS), _product_dtype(hidden_BSd))
+    total = _ChunkedLoss.apply(hidden_Nd, head.weight, next_labels(labels_BS), autocast_dtype(hidden_BSd))
     return mean_over_labels(total, labels_BS)
 
 
 @torch.no_grad()
 def chunked_scores(hidden_BSd: Tensor, head: nn.Linear, labels_BS: Tensor) -> TokenScores:
     """Losses and hits of the head's logits, of which only a chunk is held at a time."""
-    dtype = _product_dtype(hidden_BSd)
+    dtype = autocast_dtype(hidden_BSd)
     weight_Vd, labels_N = head.weight.to(dtype), next_labels(labels_BS)
     parts = [
         _scores(_log_probs(hidden_Cd, weight_Vd), labels_C)
@@ -158,9 +160,3 @@ def _log_probs(hidden_Cd: Tensor, weight_Vd: Tensor) -> Tensor:
 def _chunks(hidden_Nd: Tensor, labels_N: Tensor, vocabulary: int) -> Any:
     size = max(1, CHUNK_NUMBERS // vocabulary)
     return zip(hidden_Nd.split(size), labels_N.split(size), strict=True)
-
-
-def _product_dtype(hidden: Tensor) -> torch.dtype:
-    """What the head's product is computed in: autocast's type where it is on."""
-    device = hidden.device.type
-    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden.dtype
