@@ -1,0 +1,95 @@
+"""The experts of a routed layer beside the floor of their matrix products and beside other implementations."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from spectra_exp.bench.floor import SHAPES, Case, ExpertsFloor, make_case
+from spectra_exp.bench.peers import TransformersExperts, masked_loop
+from spectra_exp.bench.registry import Figure, benchmark
+from spectra_exp.bench.timing import as_others_run, interleaved, processor_seconds, ratio, threads, wall_seconds
+from spectra_exp.runs.allocator import keep_freed_memory
+
+TARGETS = {"a": 1.08, "b": 1.12, "c": 1.25}
+FORWARD_TARGETS = {"a": 1.10, "b": 1.10, "c": None}
+ROUNDS = 4
+# Six times the floor and more where experts are many: known, and too long to be measured each time.
+NOT_TIMED = {("b", "eager")}
+UNIT = "x the products, 1 thread"
+
+
+@benchmark
+def layer(outputs: Path) -> list[Figure]:
+    """Experts' forward and backward pass in multiples of their bare products; peers beside them, 1 and all threads."""
+    keep_freed_memory()
+    figures = []
+    for name, shape in SHAPES.items():
+        case = make_case(shape)
+        subjects = layer_subjects(case, name)
+        with threads(1):
+            times = interleaved(subjects, ROUNDS, processor_seconds)
+        figures.append(Figure(f"layer_{name}", ratio(times, "ours", "floor"), UNIT, TARGETS[name]))
+        figures.append(
+            Figure(f"layer_{name}_forward", ratio(times, "ours, forward", "floor, forward"), UNIT,
+                   FORWARD_TARGETS[name])
+        )  # fmt: skip
+        figures += [
+            Figure(f"layer_{name}_{peer}", ratio(times, peer, "floor"), UNIT)
+            for peer in subjects if peer.startswith(("masked", "transformers"))
+        ]  # fmt: skip
+        figures.append(Figure(f"layer_{name}_largest_error", largest_error(case), "against the masked loop", 1e-5))
+        with threads(os.cpu_count() or 1):
+            few = {name: subjects[name] for name in ("floor", "ours")}
+            times = interleaved(few, ROUNDS, wall_seconds)
+        figures.append(Figure(f"layer_{name}_all_threads", ratio(times, "ours", "floor"), "x the products"))
+    return figures
+
+
+def layer_subjects(case: Case, name: str) -> dict[str, Callable[[], object]]:
+    """What is timed, by name: forward and backward unless it says otherwise."""
+    floor = ExpertsFloor(case)
+
+    def ours(tokens_Nd: Tensor, weights_NE: Tensor) -> Tensor:
+        return case.experts(tokens_Nd, case.chosen_NE, weights_NE)[0]
+
+    @torch.no_grad()
+    def ours_forward() -> None:
+        ours(case.tokens_Nd, case.weights_NE)
+
+    subjects: dict[str, Callable[[], object]] = {
+        "floor": floor.both,
+        "ours": both_ways(case, ours, case.experts),
+        "floor, forward": floor.forward,
+        "ours, forward": ours_forward,
+        "masked_loop": as_others_run(both_ways(case, lambda x, w: masked_loop(case, x, w), case.experts)),
+    }
+    for implementation in ("eager", "grouped_mm"):
+        if (name, implementation) not in NOT_TIMED:
+            peer = TransformersExperts(case, implementation).to(case.tokens_Nd.device)
+            subjects[f"transformers_{implementation}"] = as_others_run(both_ways(case, peer, peer))
+    return subjects
+
+
+def both_ways(
+    case: Case, forward: Callable[[Tensor, Tensor], Tensor], module: torch.nn.Module
+) -> Callable[[], None]:
+    """A forward and a backward pass with fresh gradients of tokens, weights and parameters."""
+
+    def run() -> None:
+        tokens_Nd, weights_NE = case.tokens_Nd.detach().requires_grad_(), case.weights_NE.detach().requires_grad_()
+        forward(tokens_Nd, weights_NE).backward(case.incoming_Nd)
+        module.zero_grad(set_to_none=True)
+
+    return run
+
+
+@torch.no_grad()
+def largest_error(case: Case) -> float:
+    """Largest difference of our output from the masked loop's."""
+    ours = case.experts(case.tokens_Nd, case.chosen_NE, case.weights_NE)[0]
+    return float((ours - masked_loop(case, case.tokens_Nd, case.weights_NE)).abs().max())

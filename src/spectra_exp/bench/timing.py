@@ -1,0 +1,74 @@
+"""Times of several things measured in turns, so that a busy machine slows all of them alike."""
+
+from __future__ import annotations
+
+import gc
+import statistics
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+
+import torch
+
+from spectra_exp.runs.allocator import hand_memory_back, keep_freed_memory
+
+
+def processor_seconds(work: Callable[[], object]) -> float:
+    """Time of all of this process's threads on a core: what other processes do counts little."""
+    started = time.process_time()
+    work()
+    return time.process_time() - started
+
+
+def wall_seconds(work: Callable[[], object]) -> float:
+    """Time on the clock, the device's work included: what counts with several threads or a GPU."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    started = time.perf_counter()
+    work()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter() - started
+
+
+def interleaved(
+    subjects: Mapping[str, Callable[[], object]], rounds: int, clock: Callable[[Callable[[], object]], float]
+) -> dict[str, list[float]]:
+    """Seconds of each subject, one entry a round after a first that does not count."""
+    times: dict[str, list[float]] = {name: [] for name in subjects}
+    for turn in range(rounds + 1):
+        for name, work in subjects.items():
+            seconds = clock(work)
+            if turn:
+                times[name].append(seconds)
+    return times
+
+
+def ratio(times: Mapping[str, list[float]], name: str, to: str) -> float:
+    """Median over rounds of one subject's time in multiples of another's in the same round."""
+    return statistics.median(a / b for a, b in zip(times[name], times[to], strict=True))
+
+
+def as_others_run(work: Callable[[], object]) -> Callable[[], object]:
+    """`work` under the system's usual memory allocation: other people's code does not come with our setting."""
+
+    def run() -> object:
+        hand_memory_back()
+        try:
+            return work()
+        finally:
+            gc.collect()
+            keep_freed_memory()
+
+    return run
+
+
+@contextmanager
+def threads(number: int) -> Iterator[None]:
+    """A block in which torch uses this many threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
