@@ -102,7 +102,7 @@ class TrainerConfig:
     """Length, batches, cadences, precision."""
 
     max_steps: int = option(300, "optimizer steps", unit="steps", minimum=1)
-    batch_size: int = option(16, "sequences in one micro-batch", unit="sequences", minimum=1)
+    batch_size: int = option(16, "sequences in one micro-batch, over all processes", unit="sequences", minimum=1)
     accumulation: int = option(1, "micro-batches in one optimizer step", minimum=1)
     eval_every: int = option(
         0, "evaluate every so many steps besides 0, 10, 25, 50, 75, 100 %; 0: only then", unit="steps", minimum=0
@@ -146,6 +146,9 @@ class TrainerConfig:
     )
     device: str = option("auto", "where to train; auto takes a GPU when there is one", choices=["auto", "cpu", "cuda"])
     cpu_threads: int = option(1, "threads of one run on the CPU (other counts change the last digits)", minimum=1)
+    processes: int = option(
+        1, "processes (a GPU each) that share every batch; under torchrun as many as it starts", minimum=1, later=True
+    )
 
 
 @dataclass

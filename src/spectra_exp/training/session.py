@@ -21,6 +21,7 @@ from spectra_exp.metrics.compute import compute_floors, compute_stability, compu
 from spectra_exp.moe.accounting import Size, model_size
 from spectra_exp.moe.model import SpectraMoeForCausalLM
 from spectra_exp.records.snapshot import RoutingSnapshot
+from spectra_exp.routing.collective import own_rank
 from spectra_exp.routing.osr import INFERENCE_RULES, NoOsr
 from spectra_exp.runs.fingerprints import weights_hash
 from spectra_exp.runs.folder import RunFolder
@@ -108,7 +109,7 @@ class Session:
             steps,
             Cadence(self.experiment.trainer, self.evaluate),
             *([self.bar] if self.bar else []),
-            ProgressFile(self.recorder),
+            *([ProgressFile(self.recorder)] if own_rank() == 0 else []),
             *([TimeBudget(budget)] if (budget := self.experiment.trainer.time_budget_s) else []),
             StopOnSignal(),
         ]
@@ -135,7 +136,7 @@ class Session:
             if self.bar is not None:
                 self.bar.stop()
             self.wall_s = time.perf_counter() - started
-            self.recorder.history.save(self.folder.history)
+            self.recorder.save_history()
 
     def _train(self, checkpoint: Path | None) -> None:
         try:
@@ -155,7 +156,7 @@ class Session:
             self.recorder.first_loss = loss
         evaluation = self.evaluator.run(self.model)
         self._write_rows(step, VALIDATION, evaluation)
-        if evaluation.statistics:
+        if evaluation.statistics and own_rank() == 0:
             fraction = self.recorder.fraction(step)
             snapshot = RoutingSnapshot.from_statistics(evaluation.statistics, step, fraction)
             save_snapshot(self.folder.routing, snapshot)

@@ -1,0 +1,133 @@
+"""Two processes make the run that one process makes of the same global batches."""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pandas as pd
+import psutil
+import pytest
+import torch.multiprocessing
+from conftest import SMALL
+from ranks_cases import FAILS_AT, RANKS, SPECTRA, SWITCH, on_rank
+
+from spectra_exp.config.compose import load_experiment, prepare_environment
+from spectra_exp.errors import ConfigError
+from spectra_exp.runs.execute import execute, plan
+from spectra_exp.runs.launcher import execute_in_processes
+from spectra_exp.runs.ranks import LOST, with_processes
+
+CHANGED = ("trainer.", "router.")
+STEPS = ["trainer.max_steps=6", "trainer.checkpoint_every=3", "trainer.log_every=3", "trainer.batch_size=4"]
+SHORT = [*(o for o in SMALL if not o.startswith(CHANGED)), *STEPS]
+KEY = ["step", "split", "layer", "metric"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory, cache) -> Path:
+    """Outputs of every case, made by two processes."""
+    folder = tmp_path_factory.mktemp("ranks")
+    for name in ("alone", "switch", "own", "whole", "resumed", "failed"):
+        (folder / name).mkdir()
+        (folder / name / "cache").symlink_to(cache)
+    prepare_environment()
+    assert execute(plan(load_experiment([*SHORT, f"outputs={folder}/alone", *SWITCH])), "") == "completed"
+    torch.multiprocessing.spawn(on_rank, args=(str(folder), SHORT), nprocs=RANKS)
+    return folder
+
+
+def run_of(outputs: Path) -> Path:
+    (run,) = (outputs / "runs").iterdir()
+    return run
+
+
+def summary_of(outputs: Path) -> dict:
+    return json.loads((run_of(outputs) / "summary.json").read_text())
+
+
+def differences(one: Path, other: Path) -> pd.Series:
+    """Largest difference of each metric between two runs' histories, which have the same rows."""
+    histories = [pd.read_parquet(run_of(outputs) / "history.parquet") for outputs in (one, other)]
+    both = histories[0].merge(histories[1], on=KEY, how="outer", suffixes=("", "_other"), indicator=True)
+    assert (both["_merge"] == "both").all()
+    return (both["value"] - both["value_other"]).abs().groupby(both["metric"]).max()
+
+
+@pytest.mark.slow
+def test_losses_and_metrics_are_those_of_one_process(folder):
+    apart = differences(folder / "alone", folder / "switch")
+    assert {"train_loss", "val_loss", "load_balance_loss", "load_cv_batch", "grad_norm_router", "load_cv"} <= set(
+        apart.index
+    )
+    assert apart[["train_loss", "val_loss", "load_balance_loss"]].max() < 1e-5
+    assert apart.drop("val_perplexity").max() < 2e-3
+    one, two = summary_of(folder / "alone"), summary_of(folder / "switch")
+    assert one["fingerprints"] == two["fingerprints"] and one["run_id"] != two["run_id"]
+
+
+@pytest.mark.slow
+def test_figures_of_one_rank_would_be_others(folder):
+    assert differences(folder / "alone", folder / "own")["train_loss"] > 1e-3
+    prints = [summary_of(folder / name)["fingerprints"]["batches"] for name in ("alone", "own")]
+    assert prints[0] != prints[1]
+
+
+@pytest.mark.slow
+def test_a_resumed_run_is_the_run_that_never_stopped(folder):
+    assert differences(folder / "whole", folder / "resumed").max() == 0
+    assert "going on from step-00000005" in (run_of(folder / "resumed") / "train.log").read_text()
+    assert summary_of(folder / "whole")["metrics"] == summary_of(folder / "resumed")["metrics"]
+
+
+@pytest.mark.slow
+def test_a_rank_that_fails_ends_the_run_of_all(folder):
+    summary = summary_of(folder / "failed")
+    assert summary["status"] == "failed" and summary["error"] == LOST and summary["steps"] == FAILS_AT
+    own = json.loads((run_of(folder / "failed") / "summary.rank1.json").read_text())
+    assert own["error"] == "RuntimeError: planted"
+    assert "planted" in (run_of(folder / "failed") / "train.rank1.log").read_text()
+
+
+@pytest.mark.slow
+def test_a_killed_process_ends_the_run_with_one_line(planned, capfd):
+    run = planned("trainer.max_steps=4000", "trainer.checkpoint_every=2", "trainer.processes=2")
+
+    def kill_second() -> None:
+        while not run.folder.checkpoints():
+            time.sleep(0.1)
+        ours = [p for p in psutil.Process().children() if p.environ().get("RANK") == "1"]
+        ours[0].send_signal(signal.SIGKILL)
+
+    with ThreadPoolExecutor() as pool:
+        killer = pool.submit(kill_second)
+        assert execute_in_processes(run) == "failed"
+        killer.result(timeout=0)
+    (line,) = capfd.readouterr().err.strip().splitlines()
+    told = "process 1 of 2 was ended by SIGKILL; the same command goes on from the last checkpoint"
+    assert line == f"error: {run.folder.run_id}: failed: {told}"
+    assert run.folder.read_summary()["error"] == told
+
+
+@pytest.mark.parametrize(
+    "line, started, told",
+    [
+        ("trainer.processes=3", 1, "trainer.batch_size: 4 sequences cannot be shared equally by 3 processes"),
+        ("trainer.processes=4", 2, "trainer.processes: 4, but 2 were started"),
+    ],
+)
+def test_processes_that_do_not_fit_are_refused(line, started, told, monkeypatch):
+    prepare_environment()
+    experiment = load_experiment([*SHORT, *SPECTRA, *line.split()])
+    monkeypatch.setenv("WORLD_SIZE", str(started))
+    with pytest.raises(ConfigError, match=told):
+        with_processes(experiment)
+
+
+def test_torchrun_says_how_many(monkeypatch):
+    prepare_environment()
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert with_processes(load_experiment(SHORT)).trainer.processes == 2
