@@ -9,7 +9,7 @@ import json
 import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -20,6 +20,9 @@ from spectra_exp.data.schema import DataConfig
 from spectra_exp.data.sources import check_data, read_documents, source_digest
 from spectra_exp.data.tokenizer import TRAINER_VERSION, TokenizerFile, named_tokenizer, trained_tokenizer
 from spectra_exp.errors import ConfigError
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
 
 # Raise when the same documents and tokenizer give other blocks: it is part of every fingerprint.
 PACKING_VERSION = 1
@@ -62,6 +65,10 @@ class Corpus:
     def sequence_length(self) -> int:
         """S, in tokens."""
         return self.train_blocks_MS.shape[1]
+
+    def load_tokenizer(self) -> Tokenizer:
+        """The tokenizer that the corpus was made with."""
+        return TokenizerFile(self.tokenizer_file, self.eos_token).load()
 
     def document_names(self) -> list[str]:
         """The source's name of each document, by document id."""

@@ -189,13 +189,15 @@ class _LossSums:
         self.correct += int((logits_BSV[:, :-1].argmax(-1) == ids_BS[:, 1:]).sum())
 
     def losses(self, names: list[str]) -> dict[str, float]:
-        """val_loss (nats per token), val_perplexity, val_accuracy, and val_loss_<domain> of each domain met."""
+        """val_loss (nats per token), val_perplexity, val_accuracy; loss and perplexity of each domain met."""
         mean = float(self.loss.sum() / self.tokens.sum())
-        # exp overflows for a diverged model; its perplexity is then not a number worth a row.
-        known = {"val_perplexity": math.exp(mean)} if mean < 700 else {}
-        by_domain = {
+        losses = {"val_loss": mean} | {
             f"val_loss_{name}": float(total / count)
             for name, total, count in zip(names, self.loss, self.tokens, strict=True)
             if count
         }
-        return {"val_loss": mean, **known, "val_accuracy": float(self.correct / self.tokens.sum()), **by_domain}
+        # exp overflows for a diverged model; its perplexity is then not a number worth a row.
+        perplexities = {
+            name.replace("val_loss", "val_perplexity", 1): math.exp(loss) for name, loss in losses.items() if loss < 700
+        }
+        return losses | perplexities | {"val_accuracy": float(self.correct / self.tokens.sum())}
