@@ -10,7 +10,7 @@ from spectra_exp import stopping
 from spectra_exp.config.compose import load_experiment, prepare_environment
 from spectra_exp.runs.execute import execute, plan
 from spectra_exp.runs.ranks import RENDEZVOUS
-from spectra_exp.training import recorder
+from spectra_exp.training import recorder, trainer
 from spectra_exp.training.callbacks.clock import Clock
 
 RANKS = 2
@@ -23,7 +23,15 @@ FAILS_AT = 4
 
 def made(small: list[str], outputs: str, *overrides: str) -> str:
     """The status of a run by all ranks."""
-    return execute(plan(load_experiment([*small, f"outputs={outputs}", *overrides])), "")
+    return execute(plan(experiment_of(small, outputs, *overrides)), "")
+
+
+def experiment_of(small: list[str], outputs: str, *overrides: str):
+    """The experiment of the small run's overrides where others do not take their place."""
+    given = {o.partition("=")[0] for o in overrides}
+    other_data = ("data.train_words", "data.validation_words") if "data" in given else ()
+    kept = [o for o in small if o.partition("=")[0] not in given and not o.startswith(other_data or " ")]
+    return load_experiment([*kept, f"outputs={outputs}", *overrides])
 
 
 @contextmanager
@@ -49,14 +57,17 @@ def fail() -> None:
     raise RuntimeError("planted")
 
 
-def on_rank(rank: int, folder: str, small: list[str]) -> None:
-    """Entry of one spawned process; each run has outputs of its own below `folder`."""
+def on_rank(rank: int, folder: str, small: list[str], talk: list[str]) -> None:
+    """Entry of one spawned process; each run has outputs of its own below `folder`. `talk`: the data of some runs."""
     os.environ |= {
         "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(RANKS), "LOCAL_WORLD_SIZE": str(RANKS),
         RENDEZVOUS: f"{folder}/store",
     }  # fmt: skip
     prepare_environment()
     assert made(small, f"{folder}/switch", *SWITCH) == "completed"
+    assert made(small, f"{folder}/talk", *SWITCH, *talk) == "completed"
+    with patch.object(trainer, "share_of_labels", lambda counted: 1.0):
+        made(small, f"{folder}/unweighted_talk", *SWITCH, *talk)
     with patch.multiple(recorder, mean_over_ranks=itself, rows_of_all_ranks=itself):
         made(small, f"{folder}/own", *SWITCH)
     assert made(small, f"{folder}/whole", *SPECTRA) == "completed"

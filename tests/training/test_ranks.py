@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pandas as pd
 import psutil
+import pyarrow.parquet
 import pytest
 import torch.multiprocessing
 from conftest import SMALL
-from ranks_cases import FAILS_AT, RANKS, SPECTRA, SWITCH, on_rank
+from ranks_cases import FAILS_AT, RANKS, SPECTRA, SWITCH, made, on_rank
 
 from spectra_exp.config.compose import load_experiment, prepare_environment
 from spectra_exp.errors import ConfigError
-from spectra_exp.runs.execute import execute, plan
 from spectra_exp.runs.launcher import execute_in_processes
 from spectra_exp.runs.ranks import LOST, with_processes
 
@@ -31,13 +31,31 @@ KEY = ["step", "split", "layer", "metric"]
 def folder(tmp_path_factory, cache) -> Path:
     """Outputs of every case, made by two processes."""
     folder = tmp_path_factory.mktemp("ranks")
-    for name in ("alone", "switch", "own", "whole", "resumed", "failed"):
+    names = ("alone", "switch", "own", "whole", "resumed", "failed", "talk_alone", "talk", "unweighted_talk")
+    for name in names:
         (folder / name).mkdir()
         (folder / name / "cache").symlink_to(cache)
     prepare_environment()
-    assert execute(plan(load_experiment([*SHORT, f"outputs={folder}/alone", *SWITCH])), "") == "completed"
-    torch.multiprocessing.spawn(on_rank, args=(str(folder), SHORT), nprocs=RANKS)
+    assert made(SHORT, f"{folder}/alone", *SWITCH) == "completed"
+    talk = conversations(folder / "conversations")
+    assert made(SHORT, f"{folder}/talk_alone", *SWITCH, *talk) == "completed"
+    torch.multiprocessing.spawn(on_rank, args=(str(folder), SHORT, talk), nprocs=RANKS)
     return folder
+
+
+def conversations(folder: Path) -> list[str]:
+    """Overrides for conversations of which the assistant says very unequal parts; their files are written here."""
+    rows = []
+    for number in range(120):
+        words = " ".join(f"number {i}" for i in range(1 + number * number % 23))
+        messages = [{"role": "user", "content": words}, {"role": "assistant", "content": words[: 3 * number % 50 + 1]}]
+        rows.append({"messages": messages, "source": "counting"})
+    (folder / "data").mkdir(parents=True)
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), folder / "data" / "train.parquet")
+    front = "configs:\n- config_name: all\n  data_files:\n  - split: train\n    path: data/train.parquet"
+    (folder / "README.md").write_text(f"---\n{front}\n---\n")
+    words = f"data=smoltalk data.path={folder} data.validation_split=null data.loss_on=assistant"
+    return [*words.split(), "data.vocabulary_size=300", "data.evaluation_tokens=256", "data.probe_tokens=64"]
 
 
 def run_of(outputs: Path) -> Path:
@@ -67,6 +85,13 @@ def test_losses_and_metrics_are_those_of_one_process(folder):
     assert apart.drop("val_perplexity").max() < 2e-3
     one, two = summary_of(folder / "alone"), summary_of(folder / "switch")
     assert one["fingerprints"] == two["fingerprints"] and one["run_id"] != two["run_id"]
+
+
+@pytest.mark.slow
+def test_labels_that_ranks_have_unequal_numbers_of_count_alike(folder):
+    apart = differences(folder / "talk_alone", folder / "talk")
+    assert apart[["train_loss", "val_loss"]].max() < 1e-5
+    assert differences(folder / "talk_alone", folder / "unweighted_talk")["train_loss"] > 1e-3
 
 
 @pytest.mark.slow

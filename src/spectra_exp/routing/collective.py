@@ -122,6 +122,12 @@ def mean_over_ranks(values: Tensor) -> Tensor:
     return _summed(values) / dist.get_world_size() if many_ranks() else values
 
 
+def share_of_labels(counted_BS: Tensor) -> float:
+    """What a rank's mean over its labels weighs in the ranks' mean for that to be the mean over all labels."""
+    own = counted_BS.sum().float()
+    return float(own / mean_over_ranks(own).clamp(min=1)) if many_ranks() else 1.0
+
+
 @torch.no_grad()
 def max_over_ranks(values: Tensor) -> Tensor:
     """The largest over ranks of each element; the tensor itself in a process alone."""

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from spectra_exp.data.batches import Example, evaluation_batches, kept_apart
+from spectra_exp.data.batches import NOT_COUNTED, Example, evaluation_batches, kept_apart
 from spectra_exp.data.corpus import Corpus
 from spectra_exp.metrics.base import MetricTable
 from spectra_exp.metrics.causality import Causality, measure_causality
@@ -72,7 +72,7 @@ class Evaluator:
             ids = batch["input_ids"].to(self.device)
             context = RoutingContext(training_rule=training_rule, keep_outputs=True, keep_hidden=max(probes_left, 0))
             logits = self._logits(model, batch, context)
-            sums.add(logits, ids, batch["domain_ids"])
+            sums.add(logits, batch["labels"], batch["domain_ids"])
             records = [context.records[layer.layer] for layer in model.routed_layers]
             residuals += [r.figures["sinkhorn_residual"] for r in records if "sinkhorn_residual" in r.figures]
             if accumulator is not None:
@@ -111,13 +111,13 @@ class Evaluator:
 
     @torch.no_grad()
     def loss_of(self, model: SpectraMoeForCausalLM, batch: Example) -> float:
-        """The evaluation loss of one batch in evaluation mode: labels are the ids themselves."""
+        """The evaluation loss of one batch in evaluation mode."""
         was_training = model.training
         model.eval()
         logits = self._logits(model, batch, RoutingContext())
         model.train(was_training)
         sums = _LossSums(1)
-        sums.add(logits, batch["input_ids"].to(logits.device), torch.zeros_like(batch["input_ids"]))
+        sums.add(logits, batch["labels"], torch.zeros_like(batch["input_ids"]))
         return sums.losses(["all"])["val_loss"]
 
     def _logits(self, model: SpectraMoeForCausalLM, batch: Example, context: RoutingContext) -> Tensor:
@@ -181,12 +181,14 @@ class _LossSums:
         self.tokens = np.zeros(num_domains, dtype=np.int64)
         self.correct = 0
 
-    def add(self, logits_BSV: Tensor, ids_BS: Tensor, domain_ids_BS: Tensor) -> None:
-        losses = next_token_losses(logits_BSV, ids_BS).double().cpu().numpy()
+    def add(self, logits_BSV: Tensor, labels_BS: Tensor, domain_ids_BS: Tensor) -> None:
+        labels_BS = labels_BS.to(logits_BSV.device)
+        losses = next_token_losses(logits_BSV, labels_BS).double().cpu().numpy()
         domains = domain_ids_BS[:, 1:].flatten().cpu().numpy()
+        counted = (labels_BS[:, 1:] != NOT_COUNTED).flatten().cpu().numpy()
         self.loss += np.bincount(domains, weights=losses, minlength=len(self.loss))
-        self.tokens += np.bincount(domains, minlength=len(self.tokens))
-        self.correct += int((logits_BSV[:, :-1].argmax(-1) == ids_BS[:, 1:]).sum())
+        self.tokens += np.bincount(domains[counted], minlength=len(self.tokens))
+        self.correct += int((logits_BSV[:, :-1].argmax(-1) == labels_BS[:, 1:]).sum())
 
     def losses(self, names: list[str]) -> dict[str, float]:
         """val_loss (nats per token), val_perplexity, val_accuracy; loss and perplexity of each domain met."""

@@ -11,9 +11,9 @@ from transformers import Trainer, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
 from spectra_exp.config.schema import Experiment
-from spectra_exp.data.batches import TrainingBlocks, collate, kept_apart
+from spectra_exp.data.batches import NOT_COUNTED, TrainingBlocks, collate, kept_apart
 from spectra_exp.moe.model import SpectraMoeForCausalLM
-from spectra_exp.routing.collective import from_first_rank
+from spectra_exp.routing.collective import from_first_rank, share_of_labels
 from spectra_exp.runs.folder import RunFolder
 from spectra_exp.training.callbacks.cadence import fraction_steps
 from spectra_exp.training.optimizers import gradient_norms, make_optimizer, make_schedule
@@ -68,6 +68,8 @@ class RoutingTrainer(Trainer):
         callbacks: list[Any],
     ):
         self.experiment, self.folder, self.recorder = experiment, folder, recorder
+        # Whether the loss leaves tokens out, of which ranks then have unequal numbers.
+        self.counts_some = blocks.counts_some
         self.norms: dict[str, float] = {}
         self._staging: Path | None = None
         super().__init__(
@@ -103,6 +105,11 @@ class RoutingTrainer(Trainer):
             **kept_apart(inputs, self.experiment.data.cross_document),
         )
         if model.training:
+            if self.counts_some:
+                # A rank's mean over its own labels, as its part of the mean over all ranks' labels.
+                own_loss = output.lm_loss
+                output.lm_loss = own_loss * share_of_labels(inputs["labels"][:, 1:] != NOT_COUNTED)
+                output.loss = output.loss + output.lm_loss - own_loss
             self.recorder.take_batch(inputs["input_ids"], output)
         return (output.loss, output) if return_outputs else output.loss
 
