@@ -57,13 +57,18 @@ def fail() -> None:
     raise RuntimeError("planted")
 
 
-def on_rank(rank: int, folder: str, small: list[str], talk: list[str]) -> None:
-    """Entry of one spawned process; each run has outputs of its own below `folder`. `talk`: the data of some runs."""
+def as_rank(rank: int, folder: str) -> None:
+    """Make this process a rank, as the launcher does; the ranks meet in `folder`."""
     os.environ |= {
         "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(RANKS), "LOCAL_WORLD_SIZE": str(RANKS),
         RENDEZVOUS: f"{folder}/store",
     }  # fmt: skip
     prepare_environment()
+
+
+def on_rank(rank: int, folder: str, small: list[str], talk: list[str]) -> None:
+    """Entry of one spawned process; each run has outputs of its own below `folder`. `talk`: the data of some runs."""
+    as_rank(rank, folder)
     assert made(small, f"{folder}/switch", *SWITCH) == "completed"
     assert made(small, f"{folder}/talk", *SWITCH, *talk) == "completed"
     with patch.object(trainer, "share_of_labels", lambda counted: 1.0):

@@ -8,23 +8,17 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import pandas as pd
 import psutil
 import pyarrow.parquet
 import pytest
 import torch.multiprocessing
-from conftest import SMALL
+from rank_runs import SHORT, differences, run_of, summary_of
 from ranks_cases import FAILS_AT, RANKS, SPECTRA, SWITCH, made, on_rank
 
 from spectra_exp.config.compose import load_experiment, prepare_environment
 from spectra_exp.errors import ConfigError
 from spectra_exp.runs.launcher import execute_in_processes
 from spectra_exp.runs.ranks import LOST, with_processes
-
-CHANGED = ("trainer.", "router.")
-STEPS = ["trainer.max_steps=6", "trainer.checkpoint_every=3", "trainer.log_every=3", "trainer.batch_size=4"]
-SHORT = [*(o for o in SMALL if not o.startswith(CHANGED)), *STEPS]
-KEY = ["step", "split", "layer", "metric"]
 
 
 @pytest.fixture(scope="module")
@@ -56,23 +50,6 @@ def conversations(folder: Path) -> list[str]:
     (folder / "README.md").write_text(f"---\n{front}\n---\n")
     words = f"data=smoltalk data.path={folder} data.validation_split=null data.loss_on=assistant"
     return [*words.split(), "data.vocabulary_size=300", "data.evaluation_tokens=256", "data.probe_tokens=64"]
-
-
-def run_of(outputs: Path) -> Path:
-    (run,) = (outputs / "runs").iterdir()
-    return run
-
-
-def summary_of(outputs: Path) -> dict:
-    return json.loads((run_of(outputs) / "summary.json").read_text())
-
-
-def differences(one: Path, other: Path) -> pd.Series:
-    """Largest difference of each metric between two runs' histories, which have the same rows."""
-    histories = [pd.read_parquet(run_of(outputs) / "history.parquet") for outputs in (one, other)]
-    both = histories[0].merge(histories[1], on=KEY, how="outer", suffixes=("", "_other"), indicator=True)
-    assert (both["_merge"] == "both").all()
-    return (both["value"] - both["value_other"]).abs().groupby(both["metric"]).max()
 
 
 @pytest.mark.slow

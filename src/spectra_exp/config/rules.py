@@ -207,10 +207,14 @@ def device_exists(x: Experiment) -> None:
         raise ConfigError("trainer.device", "'cuda' was given, but torch sees no GPU", "give cpu or auto")
 
 
+def installed(name: str) -> bool:
+    """Whether the package can be imported; a folder of that name on the path has a spec too, but no origin."""
+    return getattr(find_spec(name), "origin", None) is not None
+
+
 def logger_installed(x: Experiment) -> None:
     name = x.logger.name
-    # A folder of that name on the path has a spec too, but no origin.
-    if name != "none" and getattr(find_spec(name), "origin", None) is None:
+    if name != "none" and not installed(name):
         raise ConfigError("logger.name", f"the package {name} is not installed", f"pip install {name}")
 
 
@@ -233,6 +237,24 @@ def wandb_accepts(x: Experiment) -> None:
             )
 
 
+def deepspeed_belongs(x: Experiment) -> None:
+    if x.trainer.deepspeed == "none":
+        return
+    key, given = "trainer.deepspeed", f"'{x.trainer.deepspeed}'"
+    if not installed("deepspeed"):
+        raise ConfigError(key, "the package deepspeed is not installed", "pip install 'spectra-exp[deepspeed]'")
+    if x.optim.name == "muon":
+        raise ConfigError(key, f"{given} flattens the matrices that optim=muon needs whole", "give optim=adamw")
+    if x.trainer.precision != "float32":
+        fix = "give trainer.precision=float32"
+        raise ConfigError(key, f"{given} would make the routers {x.trainer.precision} too", fix)
+    if getattr(x.router, "orthogonalization", None) == "periodic":
+        raise ConfigError(
+            key, f"{given} keeps weights of its own, past which router.orthogonalization=periodic would set them",
+            "give another router.orthogonalization",
+        )  # fmt: skip
+
+
 RULES: tuple[Callable[[Experiment], None], ...] = (
     experts_per_token,
     transport_belongs,
@@ -246,6 +268,7 @@ RULES: tuple[Callable[[Experiment], None], ...] = (
     device_exists,
     logger_installed,
     wandb_accepts,
+    deepspeed_belongs,
     *ROUTING_RULES,
 )
 

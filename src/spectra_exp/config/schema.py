@@ -149,6 +149,12 @@ class TrainerConfig:
     processes: int = option(
         1, "processes (a GPU each) that share every batch; under torchrun as many as it starts", minimum=1, later=True
     )
+    deepspeed: str = option(
+        "none",
+        "DeepSpeed's ZeRO: processes share out the optimizer's state, in zero2 gradients too, in zero3 parameters too",
+        choices=["none", "zero1", "zero2", "zero3"],
+        later=True,
+    )
 
 
 @dataclass

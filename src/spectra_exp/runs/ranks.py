@@ -59,6 +59,11 @@ def with_processes(experiment: Experiment) -> Experiment:
             f"{trainer.batch_size} sequences cannot be shared equally by {processes} processes",
             f"give a multiple of {processes}",
         )
+    if processes == 1 and trainer.deepspeed != "none":
+        raise ConfigError(
+            "trainer.deepspeed", f"'{trainer.deepspeed}' shares out over processes, and there is one",
+            "give trainer.processes=2 or more",
+        )  # fmt: skip
     return replace(experiment, trainer=replace(trainer, processes=processes))
 
 

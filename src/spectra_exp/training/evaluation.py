@@ -23,6 +23,7 @@ from spectra_exp.moe.model import SpectraMoeForCausalLM, next_token_losses
 from spectra_exp.records.accumulate import EvaluationAccumulator
 from spectra_exp.records.statistics import LayerStatistics
 from spectra_exp.records.tokens import TokenBatch
+from spectra_exp.training.zero import whole
 
 CAUSALITY_SEQUENCES = 4
 CAUSALITY_TOKENS = 64
@@ -169,7 +170,7 @@ class Evaluator:
 
 def weight_cosines(experts: Experts) -> np.ndarray:
     """[E, E] cosines of the experts' flattened down-projections."""
-    flat_EW = torch.nn.functional.normalize(experts.down.detach().float().flatten(1), dim=1)
+    flat_EW = torch.nn.functional.normalize(whole(experts.down).float().flatten(1), dim=1)
     return (flat_EW @ flat_EW.T).double().cpu().numpy()
 
 

@@ -40,6 +40,7 @@ from spectra_exp.training.fit import check_fits
 from spectra_exp.training.guard import check_losses
 from spectra_exp.training.recorder import Recorder
 from spectra_exp.training.trainer import RoutingTrainer
+from spectra_exp.training.zero import forget_configuration
 
 log = logging.getLogger(__name__)
 
@@ -137,6 +138,7 @@ class Session:
                 self.bar.stop()
             self.wall_s = time.perf_counter() - started
             self.recorder.save_history()
+            forget_configuration()
 
     def _train(self, checkpoint: Path | None) -> None:
         try:

@@ -18,6 +18,7 @@ from spectra_exp.runs.folder import RunFolder
 from spectra_exp.training.callbacks.cadence import fraction_steps
 from spectra_exp.training.optimizers import gradient_norms, make_optimizer, make_schedule
 from spectra_exp.training.recorder import Recorder
+from spectra_exp.training.zero import keep_layers_whole, zero_config
 
 # What Trainer writes by pickling its arguments, and nothing reads.
 PICKLED_ARGUMENTS = "training_args.bin"
@@ -34,6 +35,7 @@ def training_arguments(experiment: Experiment, folder: RunFolder, device: str) -
         # Trainer reads 0 as "no norm wanted"; an infinite bound leaves gradients as they are and still has one.
         max_grad_norm=optim.clip_norm or float("inf"),
         bf16=trainer.precision == "bf16",
+        deepspeed=zero_config(experiment),
         # Every method uses all of its parameters in every pass.
         ddp_find_unused_parameters=False,
         activation_checkpointing=trainer.gradient_checkpointing,
@@ -72,6 +74,8 @@ class RoutingTrainer(Trainer):
         self.counts_some = blocks.counts_some
         self.norms: dict[str, float] = {}
         self._staging: Path | None = None
+        if experiment.trainer.deepspeed == "zero3":
+            keep_layers_whole(model)
         super().__init__(
             model=model,
             args=training_arguments(experiment, folder, device),
