@@ -225,6 +225,9 @@ def wandb_accepts(x: Experiment) -> None:
     if bad or not 0 < len(x.logger.project) <= 128:
         problem = f"'{x.logger.project}' holds {' '.join(bad)}" if bad else "is empty or longer than 128 characters"
         raise ConfigError("logger.project", problem, "give 1 to 128 characters without / \\ # ? % :")
+    long = [tag for tag in x.logger.tags if not 0 < len(tag) <= 64]
+    if long:
+        raise ConfigError("logger.tags", f"'{long[0]}' is empty or longer than 64 characters", "shorten it")
     if x.logger.mode == "online":
         from wandb.sdk import wandb_setup
         from wandb.sdk.lib import wbauth
@@ -335,7 +338,11 @@ UNUSED: tuple[tuple[tuple[str, ...], Callable[[Experiment], bool], str], ...] = 
     ),
     (("losses.balance_scope",), lambda x: not x.router.load_balance_coef, "router.load_balance_coef=0"),
     (("optim.muon_learning_rate", "optim.muon_momentum"), lambda x: x.optim.name == "adamw", "optim=adamw"),
-    (("logger.project", "logger.mode"), lambda x: x.logger.name != "wandb", "no logger=wandb"),
+    (
+        ("logger.project", "logger.mode", "logger.entity", "logger.group", "logger.tags"),
+        lambda x: x.logger.name != "wandb",
+        "no logger=wandb",
+    ),
     (
         ("search.name", "search.objectives", "search.seed"),
         lambda x: x.choices["search"] == "none",

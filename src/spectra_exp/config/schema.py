@@ -163,6 +163,11 @@ class LoggerConfig:
 
     name: str = option("none", "also write to this logger", choices=["none", "tensorboard", "wandb"])
     project: str = option("spectra-exp", "W&B project", affects_result=False)
+    entity: str | None = option(None, "W&B user or team; none: that of the key", affects_result=False)
+    group: str | None = option(
+        None, "W&B group; none: the study, or the run without its seed", affects_result=False
+    )
+    tags: list[str] = option([], "W&B tags besides those of the method", affects_result=False)
     mode: str = option(
         "offline",
         "W&B: files in the run's folder for `wandb sync`, or straight to the server",

@@ -58,11 +58,15 @@ def wandb_run(
     wandb.setup(wandb.Settings(show_info=False, quiet=True))
     run = wandb.init(
         project=experiment.logger.project,
+        entity=experiment.logger.entity,
         mode=experiment.logger.mode,
         id=folder.run_id,
         name=f"{summary['label']} s{experiment.seed}",
-        group=experiment.study or summary["cell_id"],
-        tags=[f"{group}={experiment.choices[group]}" for group in TAGGED if experiment.choices[group] != "none"],
+        group=experiment.logger.group or experiment.study or summary["cell_id"],
+        tags=[
+            *(f"{group}={experiment.choices[group]}" for group in TAGGED if experiment.choices[group] != "none"),
+            *experiment.logger.tags,
+        ],
         config=asdict(experiment) | {"cell_id": summary["cell_id"]},
         dir=folder.path,
         reinit="finish_previous",
