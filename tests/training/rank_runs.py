@@ -7,7 +7,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 import pandas as pd
-from conftest import SMALL
+from small_run import SMALL
 
 CHANGED = ("trainer.", "router.")
 STEPS = ["trainer.max_steps=6", "trainer.checkpoint_every=3", "trainer.log_every=3", "trainer.batch_size=4"]

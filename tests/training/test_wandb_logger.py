@@ -12,7 +12,7 @@ import wandb
 from test_runs import stable, stop_at
 from wandb_file import Piece, pieces
 
-from spectra_exp.config import rules
+from spectra_exp.config import rules_running
 from spectra_exp.config.compose import load_experiment
 from spectra_exp.errors import ConfigError
 from spectra_exp.runs.execute import execute
@@ -168,7 +168,7 @@ def test_a_run_made_again_leaves_no_piece_of_the_first(planned) -> None:
 
 @pytest.mark.parametrize("name", ["wandb", "tensorboard"])
 def test_a_logger_that_is_not_installed_is_refused(monkeypatch, name) -> None:
-    monkeypatch.setattr(rules, "find_spec", lambda name: None)
+    monkeypatch.setattr(rules_running, "find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=f"logger.name: the package {name} is not installed"):
         load_experiment([f"logger={name}"])
 

@@ -73,13 +73,13 @@ def test_a_resumed_run_is_the_run_that_never_stopped(folder):
 )
 def test_what_zero_cannot_do_is_refused(line, told, monkeypatch):
     prepare_environment()
-    monkeypatch.setattr("spectra_exp.config.rules.installed", lambda name: True)
+    monkeypatch.setattr("spectra_exp.config.rules_running.installed", lambda name: True)
     with pytest.raises(ConfigError, match=told):
         load_experiment([*SHORT, "trainer.deepspeed=zero2", "trainer.processes=2", line])
 
 
 def test_a_missing_deepspeed_is_told(monkeypatch):
     prepare_environment()
-    monkeypatch.setattr("spectra_exp.config.rules.installed", lambda name: False)
+    monkeypatch.setattr("spectra_exp.config.rules_running.installed", lambda name: False)
     with pytest.raises(ConfigError, match=r"deepspeed is not installed; pip install 'spectra-exp\[deepspeed\]'"):
         load_experiment([*SHORT, "trainer.deepspeed=zero1"])

@@ -73,7 +73,7 @@ class Evaluator:
             ids = batch["input_ids"].to(self.device)
             context = RoutingContext(training_rule=training_rule, keep_outputs=True, keep_hidden=max(probes_left, 0))
             logits = self._logits(model, batch, context)
-            sums.add(logits, batch["labels"], batch["domain_ids"])
+            sums.add(logits, counted_ids(batch), batch["domain_ids"])
             records = [context.records[layer.layer] for layer in model.routed_layers]
             residuals += [r.figures["sinkhorn_residual"] for r in records if "sinkhorn_residual" in r.figures]
             if accumulator is not None:
@@ -118,7 +118,7 @@ class Evaluator:
         logits = self._logits(model, batch, RoutingContext())
         model.train(was_training)
         sums = _LossSums(1)
-        sums.add(logits, batch["labels"], torch.zeros_like(batch["input_ids"]))
+        sums.add(logits, counted_ids(batch), torch.zeros_like(batch["input_ids"]))
         return sums.losses(["all"])["val_loss"]
 
     def _logits(self, model: SpectraMoeForCausalLM, batch: Example, context: RoutingContext) -> Tensor:
@@ -166,6 +166,11 @@ class Evaluator:
         # Documents stay where they are; only the tokens in them change.
         batch = {"input_ids": token_ids_BS, "document_ids": documents}
         return self._logits(model, batch, RoutingContext(training_rule=training_rule))
+
+
+def counted_ids(batch: Example) -> Tensor:
+    """The labels of a batch made anew of its ids, so that wrong ones show: only which of them count is the batch's."""
+    return batch["input_ids"].where(batch["labels"] != NOT_COUNTED, NOT_COUNTED)
 
 
 def weight_cosines(experts: Experts) -> np.ndarray:
