@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import MISSING, fields
 from typing import Any
 
 import yaml
@@ -291,6 +292,14 @@ UNUSED: tuple[tuple[tuple[str, ...], Callable[[Experiment], bool], str], ...] = 
 )
 
 
+def default_of(node: Any, name: str) -> Any:
+    """A key's default; None where the schema has no such key. A list's is a new one each time."""
+    declared = {f.name: f for f in fields(node)}.get(name)
+    if declared is None:
+        return None
+    return declared.default if declared.default is not MISSING else declared.default_factory()
+
+
 def check_used(experiment: Experiment, typed: dict[str, str]) -> None:
     """Refuse a typed value, other than the default, of a key that does nothing in this configuration.
 
@@ -301,6 +310,6 @@ def check_used(experiment: Experiment, typed: dict[str, str]) -> None:
     for keys, unused, reason in UNUSED:
         for key in keys:
             group, _, name = key.partition(".")
-            default = getattr(type(getattr(experiment, group)), name, None)
+            default = default_of(getattr(experiment, group), name)
             if key in typed and get(experiment, key) != default and unused(experiment):
                 raise ConfigError(key, f"{typed[key]} would have no effect with {reason}", "drop it")
