@@ -8,8 +8,9 @@ export TOKENIZERS_PARALLELISM := false
 SEEDS ?= 0..4
 JOBS ?= 2
 TRIALS ?= 20
+PROCESSES ?= 2
 # What else is given on make's own command line (trainer.max_steps=5 model=exp10) goes on to train.py.
-TYPED = $(filter-out PYTHON=% SEEDS=% JOBS=% OSR=% STUDY=% TRIALS=% BENCH=% SPECTRA_OUTPUTS=%,$(MAKEOVERRIDES))
+TYPED = $(filter-out PYTHON=% SEEDS=% JOBS=% OSR=% STUDY=% TRIALS=% PROCESSES=% BENCH=% SPECTRA_OUTPUTS=%,$(MAKEOVERRIDES))
 LAUNCH = $(if $(filter launch=% hydra/launcher=%,$(TYPED)),,$(if $(filter 1,$(JOBS)),,launch=parallel launch.jobs=$(JOBS)))
 STUDY_RUN = $(PY) train.py $(1) seed=$(SEEDS) $(LAUNCH) $(TYPED)
 SPECTRA_STUDY_RUN = $(call STUDY_RUN,$(1) $(if $(OSR),osr=$(OSR)))
@@ -21,11 +22,11 @@ NO_OSR = $(if $(OSR),@echo "error: OSR: this study has no osr; drop it" >&2; exi
 , := ,
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test tables analysis overhead figures report lint clean-cache status ablations baselines scaling design-choices \
+.PHONY: help setup demo train-distributed test tables analysis overhead figures report lint clean-cache status ablations baselines scaling design-choices \
 	sweep-a sweep-b sweep-c sweep-d sweep-e temperature temperature-demo search bench
 
 help:  ## this list
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | awk -F'\t' '{printf "  make %-14s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | awk -F'\t' '{printf "  make %-18s %s\n", $$1, $$2}'
 
 setup: $(STAMP)  ## .venv with the locked dependencies
 
@@ -44,6 +45,9 @@ demo: setup  ## a small study: SPECTRA, one ablation, Switch top-2; 3 seeds; its
 	$(PY) -m spectra_exp.analysis.tables --study demo
 
 # Studies: SEEDS=0..4 OSR=paper|causal JOBS=2, and any override: make sweep-a OSR=causal trainer.max_steps=50
+train-distributed: setup  ## one small run by PROCESSES=2 processes that share every batch (deepspeed: trainer.deepspeed=zero2)
+	$(PY) train.py $(if $(filter debug=%,$(TYPED)),,debug=smoke) trainer.processes=$(PROCESSES) $(TYPED)
+
 sweep-a: setup  ## sweep A: top-k against quota
 	$(call SPECTRA_STUDY_RUN,sweeps=a_quota)
 

@@ -6,6 +6,7 @@ import argparse
 import os
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -14,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from spectra_exp import stopping
 from spectra_exp.config.tree import KINDS
 from spectra_exp.errors import ConfigError, SpectraError
+from spectra_exp.runs.ranks import rank, supervised, world_size
 
 # Exit status of a process ended by SIGINT, as shells report it.
 INTERRUPTED = 130
@@ -28,7 +30,9 @@ def main(argv: list[str] | None = None) -> int:
     try:
         return _main(argv)
     except SpectraError as error:
-        print(f"error: {error}", file=sys.stderr)
+        # All ranks of a run meet the same one.
+        if rank() == 0:
+            print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("stopped; the same command goes on from the last checkpoint", file=sys.stderr)
@@ -78,7 +82,8 @@ def _one(args: argparse.Namespace, argv: list[str]) -> int:
     from spectra_exp.runs.execute import plan
 
     planned = plan(experiment)
-    with stopping.launching():
+    # A process that a run's launcher started follows that one.
+    with nullcontext() if supervised() else stopping.launching():
         _hydra_main(args.overrides, task)
     if stopping.asked():
         raise KeyboardInterrupt
@@ -90,6 +95,10 @@ def _many(args: argparse.Namespace, chosen: list[str]) -> int:
     from spectra_exp.studies.command import launch_multirun, launch_study
     from spectra_exp.studies.search_space import asks_for_search
 
+    if world_size() > 1:
+        raise ConfigError(
+            "command line", "torchrun makes one run", "start python without it: trainer.processes=N holds for every run"
+        )
     if args.cfg or args.info:
         raise ConfigError("command line", "--cfg and --info show one run", "see python -m spectra_exp.studies show")
     if asks_for_search(args.overrides):
@@ -177,6 +186,7 @@ def _attempts(overrides: list[str], hydra_config: str) -> str:
     """The job's status after as many attempts as launch.retries allows."""
     from spectra_exp.config.compose import load_experiment
     from spectra_exp.runs.execute import execute, plan
+    from spectra_exp.runs.launcher import execute_in_processes
     from spectra_exp.studies.launch import tell_to_stop
 
     status, left = "failed", 1
@@ -186,12 +196,16 @@ def _attempts(overrides: list[str], hydra_config: str) -> str:
         left += launch.retries
         while left and status == "failed":
             left -= 1
-            status = execute(planned, hydra_config)
+            if planned.experiment.trainer.processes > world_size():
+                status = execute_in_processes(planned)
+            else:
+                status = execute(planned, hydra_config)
     except SpectraError as error:
         # Such as a disk too full for the summary: the line says it, and the other jobs go on.
         print(f"error: {error}", file=sys.stderr)
         return "failed"
     if status == "failed" and launch.on_failure == "stop":
         tell_to_stop()
-    print(planned.folder.path, flush=True)
+    if rank() == 0:
+        print(planned.folder.path, flush=True)
     return status

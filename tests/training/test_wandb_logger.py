@@ -12,7 +12,7 @@ import wandb
 from test_runs import stable, stop_at
 from wandb_file import Piece, pieces
 
-from spectra_exp.config import rules
+from spectra_exp.config import rules_running
 from spectra_exp.config.compose import load_experiment
 from spectra_exp.errors import ConfigError
 from spectra_exp.runs.execute import execute
@@ -42,6 +42,21 @@ def test_each_run_of_a_process_is_a_wandb_run_of_its_own(planned, capfd) -> None
         assert piece.exit_code == 0 and not run.resume and not piece.preempting
     assert wandb.run is None
     assert "wandb" not in capfd.readouterr().err
+
+
+def test_entity_group_and_tags_are_the_users(planned) -> None:
+    words = ["logger.entity=team", "logger.group=first", "logger.tags=[night,'two words']"]
+    p = planned("logger=wandb", "trainer.max_steps=1", *SWITCH[:1], *words)
+    assert p.identity == planned("trainer.max_steps=1", *SWITCH[:1]).identity
+    execute(p, "")
+    run = only_piece(p).run
+    assert (run.entity, run.run_group) == ("team", "first")
+    assert list(run.tags) == ["router=switch", "baseline=switch_top2", "night", "two words"]
+
+
+def test_a_tag_that_wandb_would_refuse_is_refused_first() -> None:
+    with pytest.raises(ConfigError, match="logger.tags: .* is empty or longer than 64 characters"):
+        load_experiment(["logger=wandb", f"logger.tags=[{'a' * 65}]"])
 
 
 def test_without_a_study_the_seeds_of_a_cell_are_a_group(planned) -> None:
@@ -153,7 +168,7 @@ def test_a_run_made_again_leaves_no_piece_of_the_first(planned) -> None:
 
 @pytest.mark.parametrize("name", ["wandb", "tensorboard"])
 def test_a_logger_that_is_not_installed_is_refused(monkeypatch, name) -> None:
-    monkeypatch.setattr(rules, "find_spec", lambda name: None)
+    monkeypatch.setattr(rules_running, "find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=f"logger.name: the package {name} is not installed"):
         load_experiment([f"logger={name}"])
 
@@ -166,7 +181,7 @@ def test_a_folder_called_wandb_is_not_the_package(monkeypatch, tmp_path) -> None
         load_experiment(["logger=wandb"])
 
 
-@pytest.mark.parametrize("key", ["logger.project=mine", "logger.mode=online"])
+@pytest.mark.parametrize("key", ["logger.project=mine", "logger.mode=online", "logger.entity=team", "logger.tags=[a]"])
 @pytest.mark.parametrize("logger", ["none", "tensorboard"])
 def test_keys_of_wandb_are_refused_under_another_logger(key, logger) -> None:
     with pytest.raises(ConfigError, match="would have no effect with no logger=wandb"):

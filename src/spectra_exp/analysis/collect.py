@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from spectra_exp.errors import SpectraError
+from spectra_exp.evaluate.tasks import SCORE
 from spectra_exp.metrics import METRICS
 from spectra_exp.runs.provenance import code_version
 from spectra_exp.runs.summary import read_summary
@@ -29,6 +31,8 @@ UNIFORM = "uniform"
 # Of the summary's timings, the figures that are metrics.
 TIMINGS = ("step_time_ms", "tokens_per_second", "peak_memory_mb")
 
+# What the names of a run's scores on downstream tasks begin with, their mean's too.
+DOWNSTREAM = "downstream_"
 TRAINING_RULE = "_training_rule"
 """Suffix of a metric measured under the training rule, where that differs from the inference rule."""
 INFERENCE = "_inference_"
@@ -82,7 +86,7 @@ def collect(runs_folder: Path) -> Collected:
     summaries, skipped = _read_all(runs_folder)
     summaries, twice = _first_of_each_seed(summaries)
     skipped |= twice
-    odd = {s["run_id"]: problem for s in summaries if (problem := _not_finite(s))}
+    odd = {s["run_id"]: problem for s in summaries if (problem := _not_finite(s))} | _leave_other_tasks_out(summaries)
     # Objects: whole numbers stay whole beside missing ones.
     runs = pd.DataFrame([_run_row(s) for s in summaries], columns=RUN_COLUMNS, dtype=object)
     values = pd.DataFrame([row for s in summaries for row in _value_rows(s)], columns=VALUE_COLUMNS)
@@ -113,6 +117,20 @@ def _first_of_each_seed(summaries: list[dict[str, Any]]) -> tuple[list[dict[str,
             first[key] = summary["run_id"]
             kept.append(summary)
     return kept, twice
+
+
+def _leave_other_tasks_out(summaries: list[dict[str, Any]]) -> dict[str, str]:
+    """Take out the downstream scores that are not over the tasks and settings of most runs; which runs, and why."""
+    prints = {s["run_id"]: s["fingerprints"].get("downstream") for s in summaries if SCORE in s["metrics"]}
+    if not prints:
+        return {}
+    counts = Counter(prints.values())
+    usual = min(counts, key=lambda found: (-counts[found], str(found)))
+    others = {run_id for run_id, found in prints.items() if found != usual}
+    for summary in summaries:
+        if summary["run_id"] in others:
+            summary["metrics"] = {name: v for name, v in summary["metrics"].items() if not name.startswith(DOWNSTREAM)}
+    return dict.fromkeys(others, "its downstream scores are over other tasks or settings than most, left empty")
 
 
 def _read_one(folder: Path) -> dict[str, Any] | str:

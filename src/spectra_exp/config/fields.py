@@ -20,12 +20,14 @@ def option(
     minimum: float | None = None,
     maximum: float | None = None,
     affects_result: bool = True,
+    later: bool = False,
 ) -> Any:
     """A dataclass field for one configuration key.
 
     `meaning` is one line for `--help GROUP`; `unit` such as "tokens" or "steps"; `choices` lists the accepted
     values; `above` is an exclusive lower bound, `minimum` and `maximum` are inclusive. None passes every check.
-    `affects_result=False` keeps a key out of the run's signature.
+    `affects_result=False` keeps a key out of the run's signature; `later` does so at its default, so that runs from
+    before there was the key keep their ids.
     """
     metadata = dict(
         meaning=meaning,
@@ -35,6 +37,7 @@ def option(
         minimum=minimum,
         maximum=maximum,
         affects_result=affects_result,
+        later=later,
     )
     if isinstance(default, (list, dict)):
         return field(default_factory=lambda: type(default)(default), metadata=metadata)

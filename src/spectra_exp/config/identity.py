@@ -48,6 +48,8 @@ def _fields_of_result(node: Any, skip: tuple[str, ...] = ()) -> dict[str, Any]:
         if f.name in skip or f.metadata.get("affects_result") is False:
             continue
         value = getattr(node, f.name)
+        if f.metadata.get("later") and value == f.default:
+            continue
         values[f.name] = _fields_of_result(value) if is_dataclass(value) else value
     return values
 

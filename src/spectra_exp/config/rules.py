@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from importlib.util import find_spec
+from dataclasses import MISSING, fields
 from typing import Any
 
 import yaml
 
 from spectra_exp.config.rules_models import MODEL_RULES
 from spectra_exp.config.rules_routing import ROUTING_RULES
+from spectra_exp.config.rules_running import RUNNING_RULES
 from spectra_exp.config.schema import Experiment, ModelConfig
 from spectra_exp.config.tree import option_files
 from spectra_exp.errors import ConfigError
@@ -202,39 +203,6 @@ def final_evaluation_is_larger(x: Experiment) -> None:
         )
 
 
-def device_exists(x: Experiment) -> None:
-    import torch
-
-    if x.trainer.device == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("trainer.device", "'cuda' was given, but torch sees no GPU", "give cpu or auto")
-
-
-def logger_installed(x: Experiment) -> None:
-    name = x.logger.name
-    # A folder of that name on the path has a spec too, but no origin.
-    if name != "none" and getattr(find_spec(name), "origin", None) is None:
-        raise ConfigError("logger.name", f"the package {name} is not installed", f"pip install {name}")
-
-
-def wandb_accepts(x: Experiment) -> None:
-    if x.logger.name != "wandb":
-        return
-    bad = sorted(set(x.logger.project) & set("/\\#?%:"))
-    if bad or not 0 < len(x.logger.project) <= 128:
-        problem = f"'{x.logger.project}' holds {' '.join(bad)}" if bad else "is empty or longer than 128 characters"
-        raise ConfigError("logger.project", problem, "give 1 to 128 characters without / \\ # ? % :")
-    if x.logger.mode == "online":
-        from wandb.sdk import wandb_setup
-        from wandb.sdk.lib import wbauth
-
-        # wandb.login() would ask the server.
-        host = wandb_setup.singleton().settings.base_url
-        if not wbauth.authenticate_session(host=host, source="logger=wandb", prompt=False, update_session=False):
-            raise ConfigError(
-                "logger.mode", "'online' was given, but no W&B key is set", "run `wandb login` or set WANDB_API_KEY"
-            )
-
-
 RULES: tuple[Callable[[Experiment], None], ...] = (
     experts_per_token,
     transport_belongs,
@@ -245,9 +213,7 @@ RULES: tuple[Callable[[Experiment], None], ...] = (
     heads_divide,
     sequence_fits,
     final_evaluation_is_larger,
-    device_exists,
-    logger_installed,
-    wandb_accepts,
+    *RUNNING_RULES,
     *MODEL_RULES,
     *ROUTING_RULES,
 )
@@ -325,7 +291,11 @@ UNUSED: tuple[tuple[tuple[str, ...], Callable[[Experiment], bool], str], ...] = 
         "a router that is not one linear map",
     ),
     (("optim.muon_learning_rate", "optim.muon_momentum"), lambda x: x.optim.name == "adamw", "optim=adamw"),
-    (("logger.project", "logger.mode"), lambda x: x.logger.name != "wandb", "no logger=wandb"),
+    (
+        ("logger.project", "logger.mode", "logger.entity", "logger.group", "logger.tags"),
+        lambda x: x.logger.name != "wandb",
+        "no logger=wandb",
+    ),
     (
         ("search.name", "search.objectives", "search.seed"),
         lambda x: x.choices["search"] == "none",
@@ -333,6 +303,14 @@ UNUSED: tuple[tuple[tuple[str, ...], Callable[[Experiment], bool], str], ...] = 
     ),
     (("launch.jobs",), lambda x: x.choices["launch"] == "local", "launch=local"),
 )
+
+
+def default_of(node: Any, name: str) -> Any:
+    """A key's default; None where the schema has no such key. A list's is a new one each time."""
+    declared = {f.name: f for f in fields(node)}.get(name)
+    if declared is None:
+        return None
+    return declared.default if declared.default is not MISSING else declared.default_factory()
 
 
 def check_used(experiment: Experiment, typed: dict[str, str]) -> None:
@@ -345,6 +323,6 @@ def check_used(experiment: Experiment, typed: dict[str, str]) -> None:
     for keys, unused, reason in UNUSED:
         for key in keys:
             group, _, name = key.partition(".")
-            default = getattr(type(getattr(experiment, group)), name, None)
+            default = default_of(getattr(experiment, group), name)
             if key in typed and get(experiment, key) != default and unused(experiment):
                 raise ConfigError(key, f"{typed[key]} would have no effect with {reason}", "drop it")

@@ -102,7 +102,7 @@ class TrainerConfig:
     """Length, batches, cadences, precision."""
 
     max_steps: int = option(300, "optimizer steps", unit="steps", minimum=1)
-    batch_size: int = option(16, "sequences in one micro-batch", unit="sequences", minimum=1)
+    batch_size: int = option(16, "sequences in one micro-batch, over all processes", unit="sequences", minimum=1)
     accumulation: int = option(1, "micro-batches in one optimizer step", minimum=1)
     eval_every: int = option(
         0, "evaluate every so many steps besides 0, 10, 25, 50, 75, 100 %; 0: only then", unit="steps", minimum=0
@@ -146,6 +146,15 @@ class TrainerConfig:
     )
     device: str = option("auto", "where to train; auto takes a GPU when there is one", choices=["auto", "cpu", "cuda"])
     cpu_threads: int = option(1, "threads of one run on the CPU (other counts change the last digits)", minimum=1)
+    processes: int = option(
+        1, "processes (a GPU each) that share every batch; under torchrun as many as it starts", minimum=1, later=True
+    )
+    deepspeed: str = option(
+        "none",
+        "DeepSpeed's ZeRO: processes share out the optimizer's state, in zero2 gradients too, in zero3 parameters too",
+        choices=["none", "zero1", "zero2", "zero3"],
+        later=True,
+    )
 
 
 @dataclass
@@ -154,6 +163,11 @@ class LoggerConfig:
 
     name: str = option("none", "also write to this logger", choices=["none", "tensorboard", "wandb"])
     project: str = option("spectra-exp", "W&B project", affects_result=False)
+    entity: str | None = option(None, "W&B user or team; none: that of the key", affects_result=False)
+    group: str | None = option(
+        None, "W&B group; none: the study, or the run without its seed", affects_result=False
+    )
+    tags: list[str] = option([], "W&B tags besides those of the method", affects_result=False)
     mode: str = option(
         "offline",
         "W&B: files in the run's folder for `wandb sync`, or straight to the server",

@@ -15,6 +15,8 @@ from spectra_exp.data.corpus import Corpus
 from spectra_exp.data.documents import digest
 
 Example = dict[str, torch.Tensor]
+# The label of a token that no loss counts.
+NOT_COUNTED = -100
 
 
 class TrainingBlocks(Dataset[Example]):
@@ -34,16 +36,19 @@ class TrainingBlocks(Dataset[Example]):
         permutations = [np.random.default_rng([seed, epoch]).permutation(blocks) for epoch in range(epochs)]
         self.order = np.concatenate(permutations)[:examples_needed]
 
+    @property
+    def counts_some(self) -> bool:
+        """Whether some labels are NOT_COUNTED."""
+        return self._corpus.train_said_MS is not None
+
     def __len__(self) -> int:
         return len(self.order)
 
     def __getitem__(self, index: int) -> Example:
-        """`input_ids`, `document_ids` and `domain_ids` of the block, int64 `[S]` each."""
-        row = self.order[index]
-        corpus = self._corpus
-        return _example(
-            corpus.train_blocks_MS[row], corpus.train_document_ids[row], corpus.train_domain_ids[row]
-        )
+        """`input_ids`, `document_ids`, `domain_ids` and `labels` of the block, int64 `[S]` each."""
+        row, corpus = self.order[index], self._corpus
+        arrays = (corpus.train_blocks_MS, corpus.train_document_ids, corpus.train_domain_ids, corpus.train_said_MS)
+        return _example(*(None if array is None else array[row] for array in arrays))
 
     def order_hash(self) -> str:
         """32 hex digits that are equal for two runs just when they see the same blocks in the same order."""
@@ -51,15 +56,9 @@ class TrainingBlocks(Dataset[Example]):
 
 
 def collate(examples: Sequence[Example]) -> Example:
-    """The examples as one batch of `[B, S]` tensors, with `labels` and an `attention_mask` of ones.
-
-    `labels` are the input ids themselves: the loss shifts them.
-    """
+    """The examples as one batch of `[B, S]` tensors, with an `attention_mask` of ones."""
     batch = {name: torch.stack([example[name] for example in examples]) for name in examples[0]}
-    return batch | {
-        "labels": batch["input_ids"].clone(),
-        "attention_mask": torch.ones_like(batch["input_ids"]),
-    }
+    return batch | {"attention_mask": torch.ones_like(batch["input_ids"])}
 
 
 def kept_apart(batch: Example, cross_document: bool) -> Example:
@@ -71,12 +70,16 @@ def evaluation_batches(corpus: Corpus, batch_size: int) -> Iterator[Example]:
     """All evaluation blocks in order, as `collate` gives them; the last batch may be smaller."""
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, not {batch_size}")
-    arrays = (corpus.eval_blocks, corpus.eval_document_ids, corpus.eval_domain_ids)
+    arrays = (corpus.eval_blocks, corpus.eval_document_ids, corpus.eval_domain_ids, corpus.eval_said)
     for start in range(0, len(corpus.eval_blocks), batch_size):
         rows = range(start, min(start + batch_size, len(corpus.eval_blocks)))
-        yield collate([_example(*(array[row] for array in arrays)) for row in rows])
+        yield collate([_example(*(None if array is None else array[row] for array in arrays)) for row in rows])
 
 
-def _example(tokens: np.ndarray, document_ids: np.ndarray, domain_ids: np.ndarray) -> Example:
-    arrays = dict(input_ids=tokens, document_ids=document_ids, domain_ids=domain_ids)
+def _example(
+    tokens: np.ndarray, document_ids: np.ndarray, domain_ids: np.ndarray, said: np.ndarray | None
+) -> Example:
+    """`labels` are the tokens themselves, which the loss shifts, and NOT_COUNTED where only `said` ones count."""
+    labels = tokens if said is None else np.where(said, tokens, NOT_COUNTED)
+    arrays = dict(input_ids=tokens, document_ids=document_ids, domain_ids=domain_ids, labels=labels)
     return {name: torch.from_numpy(array.astype(np.int64)) for name, array in arrays.items()}

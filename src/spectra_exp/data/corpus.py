@@ -7,19 +7,24 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from spectra_exp.data.cache import CacheEntry, Progress, cached_folder, silent
+from spectra_exp.data.chat import MARKERS
 from spectra_exp.data.documents import Document, Splits, digest, mixed_order
 from spectra_exp.data.packing import Stream, tokenise, unigram_cross_entropy, unigram_entropy
 from spectra_exp.data.schema import DataConfig
 from spectra_exp.data.sources import check_data, read_documents, source_digest
 from spectra_exp.data.tokenizer import TRAINER_VERSION, TokenizerFile, named_tokenizer, trained_tokenizer
 from spectra_exp.errors import ConfigError
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
 
 # Raise when the same documents and tokenizer give other blocks: it is part of every fingerprint.
 PACKING_VERSION = 1
@@ -28,7 +33,9 @@ _ARRAYS = (
     "train_blocks_MS", "train_document_ids", "train_domain_ids", "eval_blocks", "eval_document_ids",
     "eval_domain_ids", "train_token_counts_V",
 )  # fmt: skip
-_EVAL_ARRAYS = ("eval_blocks", "eval_document_ids", "eval_domain_ids")
+# Each with the tokens that the loss counts last, which not every corpus has.
+_TRAIN_ARRAYS = ("train_blocks_MS", "train_document_ids", "train_domain_ids", "train_said_MS")
+_EVAL_ARRAYS = ("eval_blocks", "eval_document_ids", "eval_domain_ids", "eval_said")
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,6 +45,7 @@ class Corpus:
     The six block arrays are int32 `[M, S]`, read-only and memory-mapped. Document ids are unique over both
     splits; `document_names()` says which document each is. Entropies are in nats. `final`, where the end of a run
     is scored on more, is the same corpus with that larger set as its evaluation set, which begins with this one.
+    `said`: bool `[M, S]`, the tokens that the loss counts; None where it counts all.
     """
 
     train_blocks_MS: np.ndarray
@@ -57,11 +65,17 @@ class Corpus:
     fingerprint: str
     evaluation_fingerprint: str
     final: Corpus | None = None
+    train_said_MS: np.ndarray | None = None
+    eval_said: np.ndarray | None = None
 
     @property
     def sequence_length(self) -> int:
         """S, in tokens."""
         return self.train_blocks_MS.shape[1]
+
+    def load_tokenizer(self) -> Tokenizer:
+        """The tokenizer that the corpus was made with."""
+        return TokenizerFile(self.tokenizer_file, self.eos_token).load()
 
     def document_names(self) -> list[str]:
         """The source's name of each document, by document id."""
@@ -100,25 +114,42 @@ def load_corpus(config: DataConfig, cache_dir: str | Path, progress: Progress | 
 
 
 def _open(entry: CacheEntry, fingerprint: str) -> Corpus:
-    arrays = {name: np.load(entry.folder / f"{name}.npy", mmap_mode="r") for name in _ARRAYS}
+    names = dict.fromkeys((*_ARRAYS, *_TRAIN_ARRAYS, *_EVAL_ARRAYS))
+    arrays = _load(entry.folder, "", [name for name in names if name in _ARRAYS or _has(entry.folder, name)])
     facts = dict(entry.facts)
     final = facts.pop("final", None)
     corpus = Corpus(**arrays, **facts, tokenizer_file=entry.folder / "tokenizer.json", fingerprint=fingerprint)
     if final is None:
         return corpus
-    larger = {name: np.load(entry.folder / f"final_{name}.npy", mmap_mode="r") for name in _EVAL_ARRAYS}
+    larger = _load(entry.folder, "final_", [name for name in _EVAL_ARRAYS if _has(entry.folder, f"final_{name}")])
     return replace(corpus, final=replace(corpus, **larger, **final))
+
+
+def _has(folder: Path, name: str) -> bool:
+    return (folder / f"{name}.npy").exists()
+
+
+def _load(folder: Path, prefix: str, names: Iterable[str]) -> dict[str, np.ndarray]:
+    return {name: np.load(folder / f"{prefix}{name}.npy", mmap_mode="r") for name in names}
+
+
+def _save(folder: Path, prefix: str, names: Iterable[str], arrays: Iterable[np.ndarray]) -> None:
+    # Without the last one where the loss counts every token.
+    for name, array in zip(names, arrays, strict=False):
+        np.save(folder / f"{prefix}{name}.npy", array)
 
 
 def _build(config: DataConfig, folder: Path, cache_dir: Path, progress: Progress) -> dict[str, Any]:
     splits = read_documents(config)
     train, validation = mixed_order(splits.train), mixed_order(splits.validation)
     file = _tokenizer(config, train, cache_dir, progress)
-    tokenizer = file.load()
+    tokenizer = file.load(markers=_is_chat(train))
     vocabulary = tokenizer.get_vocab(with_added_tokens=True)
     # Some vocabularies have gaps: the size is what an embedding needs.
     vocabulary_size, end_token_id = max(vocabulary.values()) + 1, vocabulary[file.end_token]
     domains = sorted({document.domain for document in (*train, *validation)})
+    if getattr(config, "loss_on", "all") == "all":
+        train, validation = ([replace(d, spans=None) for d in documents] for documents in (train, validation))
     progress(f"tokenising {len(train)} training and {len(validation)} validation documents")
     shared = dict(tokenizer=tokenizer, end_token_id=end_token_id, domains=domains)
     train_stream = tokenise(documents=train, **shared)
@@ -128,8 +159,9 @@ def _build(config: DataConfig, folder: Path, cache_dir: Path, progress: Progress
     train_arrays = train_stream.blocks(config.sequence_length)
     eval_arrays = eval_stream.blocks(config.sequence_length, config.evaluation_tokens)
     counts_V = np.bincount(train_arrays[0].ravel(), minlength=vocabulary_size)
-    for name, array in zip(_ARRAYS, (*train_arrays, *eval_arrays, counts_V), strict=True):
-        np.save(folder / f"{name}.npy", array)
+    _save(folder, "", _TRAIN_ARRAYS, train_arrays)
+    _save(folder, "", _EVAL_ARRAYS, eval_arrays)
+    _save(folder, "", ["train_token_counts_V"], [counts_V])
     shutil.copyfile(file.path, folder / "tokenizer.json")
     names = [document.id for document in (*train, *validation)]
     (folder / "documents.json").write_text(json.dumps(names), encoding="utf-8")
@@ -138,8 +170,7 @@ def _build(config: DataConfig, folder: Path, cache_dir: Path, progress: Progress
     final = {}
     if config.final_evaluation_tokens is not None:
         final_arrays = eval_stream.blocks(config.sequence_length, config.final_evaluation_tokens)
-        for name, array in zip(_EVAL_ARRAYS, final_arrays, strict=True):
-            np.save(folder / f"final_{name}.npy", array)
+        _save(folder, "final_", _EVAL_ARRAYS, final_arrays)
         facts = _evaluation_facts(final_arrays, domains, counts_V)
         # Of both sets: the metrics over the course of training are still those of the smaller one.
         prints = (scored["evaluation_fingerprint"], facts["evaluation_fingerprint"])
@@ -158,8 +189,9 @@ def _build(config: DataConfig, folder: Path, cache_dir: Path, progress: Progress
 def _evaluation_facts(
     arrays: tuple[np.ndarray, ...], domains: list[str], counts_V: np.ndarray
 ) -> dict[str, Any]:
+    counted = arrays[0] if len(arrays) == 3 else arrays[0][arrays[3]]
     return dict(
-        eval_unigram_cross_entropy=unigram_cross_entropy(arrays[0], counts_V),
+        eval_unigram_cross_entropy=unigram_cross_entropy(counted, counts_V),
         evaluation_fingerprint=digest(arrays[0].shape, *domains, *(a.tobytes() for a in arrays))[:32],
     )
 
@@ -170,7 +202,13 @@ def _tokenizer(
     if config.tokenizer:
         return named_tokenizer(config.tokenizer)
     texts = [document.text for document in train]
-    return trained_tokenizer(texts, config.vocabulary_size, cache_dir, progress)
+    markers = MARKERS if _is_chat(train) else ()
+    return trained_tokenizer(texts, config.vocabulary_size, cache_dir, progress, markers)
+
+
+def _is_chat(documents: Iterable[Document]) -> bool:
+    """Whether there are conversations among the documents, whose markers are tokens."""
+    return any(document.spans is not None for document in documents)
 
 
 def _require_a_block(stream: Stream, split: str, config: DataConfig) -> None:

@@ -14,11 +14,15 @@ UNLABELLED = "unlabelled"
 
 @dataclass(frozen=True)
 class Document:
-    """One text with its domain and a name that is unique in its source."""
+    """One text with its domain and a name that is unique in its source.
+
+    `spans`: of a conversation, the character ranges that the assistant says; None for a plain text.
+    """
 
     text: str
     domain: str
     id: str
+    spans: tuple[tuple[int, int], ...] | None = None
 
 
 @dataclass(frozen=True)

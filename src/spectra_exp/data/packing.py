@@ -21,21 +21,25 @@ _DOCUMENTS_AT_ONCE = 1024
 
 @dataclass(frozen=True)
 class Stream:
-    """The tokens of a list of documents end to end, int32 `[tokens]` each, with their documents and domains."""
+    """The tokens of a list of documents end to end, int32 `[tokens]` each, with their documents and domains.
+
+    `said`: bool, the tokens that an assistant says; None where the documents are no conversations.
+    """
 
     tokens: np.ndarray
     document_ids: np.ndarray
     domain_ids: np.ndarray
+    said: np.ndarray | None = None
 
     def blocks(self, sequence_length: int, most_tokens: int | None = None) -> tuple[np.ndarray, ...]:
-        """The three arrays as `[M, S]`: whole blocks from the start, the rest of the stream dropped.
+        """The three arrays, and `said` where there is that, as `[M, S]`: whole blocks, the rest dropped.
 
         With `most_tokens`, no more blocks than those tokens fill, but at least one where the stream has it.
         """
         count = len(self.tokens) // sequence_length
         if most_tokens is not None:
             count = min(count, max(1, most_tokens // sequence_length))
-        arrays = (self.tokens, self.document_ids, self.domain_ids)
+        arrays = [a for a in (self.tokens, self.document_ids, self.domain_ids, self.said) if a is not None]
         return tuple(array[: count * sequence_length].reshape(count, sequence_length) for array in arrays)
 
 
@@ -52,10 +56,18 @@ def tokenise(
     Document ids count up from `first_document_id` in the order given; domain ids are places in `domains`.
     """
     pieces: list[np.ndarray] = []
+    said: list[np.ndarray] = []
+    spoken = any(document.spans is not None for document in documents)
+    # Only the slower one knows where in the text a token lies.
+    encode = tokenizer.encode_batch if spoken else tokenizer.encode_batch_fast
     for start in range(0, len(documents), _DOCUMENTS_AT_ONCE):
-        texts = [document.text for document in documents[start : start + _DOCUMENTS_AT_ONCE]]
-        for encoding in tokenizer.encode_batch_fast(texts, add_special_tokens=False):
+        some = documents[start : start + _DOCUMENTS_AT_ONCE]
+        for document, encoding in zip(
+            some, encode([document.text for document in some], add_special_tokens=False), strict=True
+        ):
             pieces.append(np.array([*encoding.ids, end_token_id], dtype=np.int32))
+            if spoken:
+                said.append(_said(encoding.offsets, document.spans or ()))
     lengths = [len(piece) for piece in pieces]
     place = {domain: index for index, domain in enumerate(domains)}
     document_ids = np.arange(first_document_id, first_document_id + len(documents), dtype=np.int32)
@@ -64,7 +76,17 @@ def tokenise(
         tokens=np.concatenate(pieces),
         document_ids=np.repeat(document_ids, lengths),
         domain_ids=np.repeat(domain_ids, lengths),
+        said=np.concatenate(said) if spoken else None,
     )
+
+
+def _said(offsets: Sequence[tuple[int, int]], spans: Sequence[tuple[int, int]]) -> np.ndarray:
+    """Whether each token begins in one of the spans, and False for the end token."""
+    starts = np.array([start for start, _ in offsets])
+    inside = np.zeros(len(starts) + 1, dtype=bool)
+    for begin, end in spans:
+        inside[:-1] |= (starts >= begin) & (starts < end)
+    return inside
 
 
 def unigram_entropy(counts_V: np.ndarray) -> float:

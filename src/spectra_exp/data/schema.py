@@ -16,7 +16,9 @@ _WORDS = "words, punctuation marks and line breaks"
 class DataConfig:
     """What every source has: how its documents become tokens and blocks."""
 
-    name: str = option("", "where the documents come from", choices=("embedded", "files", "stdlib"))
+    name: str = option(
+        "", "where the documents come from", choices=("embedded", "files", "stdlib", "smoltalk", "cosmopedia")
+    )
     sequence_length: int = option(128, "length of a block", unit="tokens", minimum=2)
     tokenizer: str | None = option(
         None, "a local tokenizer.json or its folder, or source, that of model.source; null trains a byte-level BPE"
@@ -100,8 +102,57 @@ class StdlibData(SplitDataConfig):
     )
 
 
+@dataclass
+class HubData(SplitDataConfig):
+    """A data set of the Hugging Face Hub, from a local copy in its layout or over the network."""
+
+    dataset: str = option("", "the data set's name on the hub")
+    path: str | None = option(None, "folder with a copy of the data set, as `hf download --local-dir` makes it")
+    online: bool = option(False, "stream it over the network where no copy is named")
+    revision: str | None = option(None, "commit to read over the network; null: the newest")
+    subsets: list[str] = option([], "subsets (configurations) to read, in equal shares")
+    train_split: str = option("train", "the split to train on")
+    validation_split: str | None = option(None, "the split to score; null holds documents of the training split out")
+    max_samples: int | None = option(
+        20_000, "rows to read; of a validation split data.validation_fraction as many; null: all",
+        unit="rows", minimum=2,
+    )  # fmt: skip
+    text_field: str = option("text", "column with the text")
+    messages_field: str | None = option(None, "column with the messages of a conversation; null: text_field is read")
+    domain_field: str | None = option(None, "column with the domain; null: the subset is the domain")
+    loss_on: str = option(
+        "all", "tokens that the loss counts: all, or those that the assistant says", choices=("all", "assistant")
+    )
+
+
+@dataclass
+class SmoltalkData(HubData):
+    """Conversations with an assistant."""
+
+    name: str = option("smoltalk", "where the documents come from", choices=("smoltalk",))
+    dataset: str = option("HuggingFaceTB/smoltalk", "the data set's name on the hub")
+    subsets: list[str] = option(["all"], "subsets (configurations) to read, in equal shares")
+    validation_split: str | None = option("test", "the split to score; null holds documents of the training split out")
+    messages_field: str | None = option("messages", "column with the messages of a conversation")
+    domain_field: str | None = option("source", "column with the domain; null: the subset is the domain")
+
+
+@dataclass
+class CosmopediaData(HubData):
+    """Textbooks, stories and articles written by a model."""
+
+    name: str = option("cosmopedia", "where the documents come from", choices=("cosmopedia",))
+    dataset: str = option("HuggingFaceTB/cosmopedia", "the data set's name on the hub")
+    subsets: list[str] = option(
+        ["auto_math_text", "khanacademy", "openstax", "stanford", "stories", "wikihow"],
+        "subsets (configurations) to read, in equal shares",
+    )
+
+
 DATA_SCHEMAS: dict[str, type[DataConfig]] = {
     "embedded": EmbeddedData,
     "files": FilesData,
     "stdlib": StdlibData,
+    "smoltalk": SmoltalkData,
+    "cosmopedia": CosmopediaData,
 }

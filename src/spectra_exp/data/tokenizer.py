@@ -36,14 +36,14 @@ class TokenizerFile:
         """The hash of the file's content and of the end token."""
         return digest(hashlib.sha256(self.path.read_bytes()).hexdigest(), self.end_token)
 
-    def load(self) -> Tokenizer:
-        """The tokenizer, set to read every text as plain text: no markers are parsed, nothing is cut or padded."""
+    def load(self, markers: bool = False) -> Tokenizer:
+        """The tokenizer, set to cut and pad nothing; `markers`: special tokens in a text are read as such."""
         from tokenizers import Tokenizer
 
         tokenizer = Tokenizer.from_file(str(self.path))
         tokenizer.no_truncation()
         tokenizer.no_padding()
-        tokenizer.encode_special_tokens = True
+        tokenizer.encode_special_tokens = not markers
         return tokenizer
 
 
@@ -76,23 +76,26 @@ def named_tokenizer(name: str) -> TokenizerFile:
 
 
 def trained_tokenizer(
-    texts: Sequence[str], vocabulary_size: int, cache_dir: Path, progress: Progress
+    texts: Sequence[str], vocabulary_size: int, cache_dir: Path, progress: Progress, markers: Sequence[str] = ()
 ) -> TokenizerFile:
-    """The byte-level BPE of these texts, from the cache where the same texts and size were trained before."""
-    content = digest("bpe", TRAINER_VERSION, vocabulary_size, *texts)
+    """The byte-level BPE of these texts, from the cache where the same texts and size were trained before.
+
+    `markers` are tokens of their own besides the one that ends a document.
+    """
+    content = digest("bpe", TRAINER_VERSION, vocabulary_size, *markers, *texts)
 
     def build(folder: Path) -> dict[str, str]:
         size = sum(map(len, texts)) / 1e6
         progress(f"training a byte-level BPE of {vocabulary_size} tokens on {size:.1f} M characters")
-        train_bpe(texts, vocabulary_size).save(str(folder / _FILE))
+        train_bpe(texts, vocabulary_size, markers).save(str(folder / _FILE))
         return {"end_token": END_OF_TEXT}
 
     entry = cached_folder(cache_dir, f"tokenizer-{content[:32]}", build, progress)
     return TokenizerFile(entry.folder / _FILE, entry.facts["end_token"])
 
 
-def train_bpe(texts: Sequence[str], vocabulary_size: int) -> Tokenizer:
-    """A byte-level BPE with at most `vocabulary_size` tokens; token 0 ends a document.
+def train_bpe(texts: Sequence[str], vocabulary_size: int, markers: Sequence[str] = ()) -> Tokenizer:
+    """A byte-level BPE with at most `vocabulary_size` tokens; token 0 ends a document, then come the markers.
 
     It can spell any text: all 256 bytes are tokens. Fewer merges are learnt where the texts have no more pairs
     that occur twice. *Source:* byte-level BPE as in GPT-2 (Radford et al., 2019), the `tokenizers` library's.
@@ -105,7 +108,7 @@ def train_bpe(texts: Sequence[str], vocabulary_size: int) -> Tokenizer:
     trainer = trainers.BpeTrainer(
         vocab_size=vocabulary_size,
         min_frequency=2,
-        special_tokens=[END_OF_TEXT],
+        special_tokens=[END_OF_TEXT, *markers],
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )

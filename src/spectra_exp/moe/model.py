@@ -26,7 +26,7 @@ from spectra_exp.moe.next_token import causal_lm_loss, chunked_lm_loss, plain_he
 from spectra_exp.moe.settings import MoeSettings
 from spectra_exp.moe.sharing import shared_parameters
 from spectra_exp.moe.source import attention_for, keeps_documents_apart
-from spectra_exp.routing.collective import ALONE, join
+from spectra_exp.routing.collective import ALONE, join, own_rank
 from spectra_exp.routing.temperature import temperature_at
 
 
@@ -230,7 +230,9 @@ class SpectraMoeForCausalLM(PreTrainedModel, GenerationMixin):
         context.states = getattr(cache, "routing_states", None) or {}
         context.temperature = temperature_at(self.settings.temperature, self.step, self.settings.total_steps)
         if context.training_rule and self.training:
-            context.noise_seed = seed_from(self.config.routing_seed, self.step, self._pass_index)
+            # The first rank draws what a process alone draws, and the others noise of their own.
+            own = [own_rank()] if own_rank() else []
+            context.noise_seed = seed_from(self.config.routing_seed, self.step, self._pass_index, *own)
             self._pass_index += 1
         # Evaluation may run on one rank alone, so it never waits for others.
         trains = context.training_rule and self.training and torch.is_grad_enabled()

@@ -6,6 +6,7 @@ backward pass too.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -113,3 +114,49 @@ def join(token_ids_BS: Tensor, mask_BS: Tensor | None) -> Ranks:
 def total_over_ranks(values: Tensor) -> Tensor:
     """The sum of a tensor over ranks, without gradient; the tensor itself in a process alone."""
     return _summed(values) if many_ranks() else values
+
+
+@torch.no_grad()
+def mean_over_ranks(values: Tensor) -> Tensor:
+    """The ranks' mean of a tensor, without gradient; the tensor itself in a process alone."""
+    return _summed(values) / dist.get_world_size() if many_ranks() else values
+
+
+def share_of_labels(counted_BS: Tensor) -> float:
+    """What a rank's mean over its labels weighs in the ranks' mean for that to be the mean over all labels."""
+    own = counted_BS.sum().float()
+    return float(own / mean_over_ranks(own).clamp(min=1)) if many_ranks() else 1.0
+
+
+@torch.no_grad()
+def max_over_ranks(values: Tensor) -> Tensor:
+    """The largest over ranks of each element; the tensor itself in a process alone."""
+    if not many_ranks():
+        return values
+    largest = values.detach().clone()
+    dist.all_reduce(largest, dist.ReduceOp.MAX)
+    return largest
+
+
+@torch.no_grad()
+def rows_of_all_ranks(rows_Bx: Tensor) -> Tensor:
+    """The ranks' rows end to end in the order of ranks, of which each has the same number."""
+    if not many_ranks():
+        return rows_Bx
+    found = [torch.empty_like(rows_Bx) for _ in range(dist.get_world_size())]
+    dist.all_gather(found, rows_Bx.contiguous())
+    return torch.cat(found)
+
+
+def own_rank() -> int:
+    """This process's place among the ranks; 0 in a process alone."""
+    return dist.get_rank() if many_ranks() else 0
+
+
+def from_first_rank(make: Callable[[], Any]) -> Any:
+    """What `make()` returns on the first rank, on every rank; it runs there alone. Plain values only."""
+    if not many_ranks():
+        return make()
+    value = [make() if own_rank() == 0 else None]
+    dist.broadcast_object_list(value)
+    return value[0]

@@ -7,7 +7,7 @@ import os
 import sys
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
@@ -24,12 +24,14 @@ from spectra_exp.config.schema import Experiment
 from spectra_exp.data.corpus import Corpus, data_fingerprint, load_corpus
 from spectra_exp.errors import ConfigError, Diverged, NotRun, RunInUse, SpectraError
 from spectra_exp.moe.source import source_facts
+from spectra_exp.routing.collective import from_first_rank, many_ranks, own_rank
 from spectra_exp.runs.atomic import write_json, write_text
 from spectra_exp.runs.best_long import resolve_best_long
 from spectra_exp.runs.devices import claim_gpu
 from spectra_exp.runs.folder import RunFolder
 from spectra_exp.runs.limits import limit_lifted, memory_allowed_mb, within_memory
 from spectra_exp.runs.provenance import code_version, environment
+from spectra_exp.runs.ranks import LOST, lost_connection, process_group, rank_summary, supervised, with_processes
 from spectra_exp.runs.terminal import closing_table
 
 log = logging.getLogger(__name__)
@@ -70,6 +72,7 @@ def plan(experiment: Experiment) -> Plan:
     device = experiment.trainer.device
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
+    experiment = with_processes(experiment)
     fingerprint = data_fingerprint(experiment.data)
     experiment = resolve_best_long(experiment, lambda x: identify(x, fingerprint, device).run_id)
     corpus = _corpus(experiment)
@@ -103,42 +106,68 @@ def _corpus(experiment: Experiment) -> Corpus:
 
 
 def execute(planned: Plan, hydra_config: str) -> str:
-    """Run, resume or skip; returns the status. A failure is logged in one line and kept in the summary."""
-    folder = planned.folder
+    """Run, resume or skip; returns the status. A failure is logged in one line and kept in the summary.
+
+    Where several ranks make the run, each of them calls this, and the first one writes.
+    """
+    with process_group(planned.device), ExitStack() as held:
+        begun = from_first_rank(lambda: _begin(planned, held))
+        if begun.status is not None:
+            return begun.status
+        status = _attempt(planned, hydra_config, begun.checkpoint)
+        if status in ("completed", "stopped"):
+            # The summary is there when the first rank to leave leaves.
+            from_first_rank(lambda: None)
+        return status
+
+
+@dataclass(frozen=True)
+class Begun:
+    """`status`: of a run that there is nothing to do for; else None, and `checkpoint` is what to go on from."""
+
+    status: str | None
+    checkpoint: Path | None = None
+
+
+def _begin(planned: Plan, held: ExitStack) -> Begun:
+    """Take the folder, for as long as `held`, and find out what is left to do."""
+    experiment, folder = planned.experiment, planned.folder
     try:
-        with folder.hold():
-            return _execute_held(planned, hydra_config)
+        held.enter_context(folder.hold())
     except RunInUse as error:
         print(f"error: {error}", file=sys.stderr)
-        return "in use"
-
-
-def _execute_held(planned: Plan, hydra_config: str) -> str:
-    experiment, folder = planned.experiment, planned.folder
+        return Begun("in use")
     status = folder.status()
     if planned.stands() and not experiment.force and not _stale(planned):
         join_study(planned)
         print(f"{folder.run_id}: already {status}; force=true runs it again", file=sys.stderr)
-        return status
+        return Begun(status)
     if experiment.force or status in FINAL:
         folder.clear()
     checkpoint = folder.latest_checkpoint()
     if checkpoint is None:
         folder.clear()
+    return Begun(None, checkpoint)
+
+
+def _attempt(planned: Plan, hydra_config: str, checkpoint: Path | None) -> str:
+    experiment, folder = planned.experiment, planned.folder
     torch.set_num_threads(experiment.trainer.cpu_threads)
-    if planned.device == "cuda":
+    # Ranks have the GPUs of their numbers.
+    if planned.device == "cuda" and not many_ranks():
         claim_gpu(give_up=stopping.asked)
         if stopping.asked():
             return "not started"
     from spectra_exp.training.callbacks.wandb_run import wandb_run
 
-    with _logging_to(folder.log):
-        first = _describe_run(planned, hydra_config, checkpoint)
+    with _logging_to(folder.log if own_rank() == 0 else folder.path / f"train.rank{own_rank()}.log"):
+        first = from_first_rank(lambda: _describe_run(planned, hydra_config, checkpoint))
         started = datetime.now().astimezone().isoformat(timespec="seconds")
         summary = _summary_head(planned, first, started)
         console = Console(stderr=True)
         # Under a launch's live table a run has no bar of its own.
-        shown = console if experiment.logger.progress and console.is_terminal and QUIET not in os.environ else None
+        bar = experiment.logger.progress and console.is_terminal and QUIET not in os.environ and own_rank() == 0
+        shown = console if bar else None
         try:
             with (
                 wandb_run(experiment, folder, summary, resumed=checkpoint is not None) as callbacks,
@@ -158,14 +187,24 @@ def _execute_held(planned: Plan, hydra_config: str) -> str:
             text = " ".join(str(error).split()) or type(error).__name__
             stopped = isinstance(error, KeyboardInterrupt)
             summary |= {"status": "stopped" if stopped else "failed", "error": f"{type(error).__name__}: {text}"}
+            if lost_connection(error):
+                summary["error"] = LOST
         summary["finished"] = datetime.now().astimezone().isoformat(timespec="seconds")
-        write_json(folder.summary, summary)
-        if summary["error"] and QUIET not in os.environ:
-            status = summary["status"].replace("_", " ")
-            print(f"error: {folder.run_id}: {status}: {summary['error']}", file=sys.stderr)
+        if own_rank() == 0:
+            write_json(folder.summary, summary)
+        elif supervised():
+            write_json(folder.path / rank_summary(own_rank()), summary)
+        told_by_launcher = QUIET in os.environ or supervised() or own_rank() != 0
+        if summary["error"] and not told_by_launcher:
+            print(failure_line(folder.run_id, summary), file=sys.stderr)
         elif shown is not None and summary["status"] == "completed":
             shown.print(closing_table(summary))
     return summary["status"]
+
+
+def failure_line(run_id: str, summary: dict[str, Any]) -> str:
+    """What the terminal shows of a run that did not complete."""
+    return f"error: {run_id}: {summary['status'].replace('_', ' ')}: {summary['error']}"
 
 
 def mark_failed(planned: Plan, error: str) -> None:

@@ -13,6 +13,7 @@ import torch
 
 from spectra_exp.config.schema import Experiment
 from spectra_exp.errors import NotRun
+from spectra_exp.runs.ranks import world_size
 
 MEMORY, TIME = "memory", "time"
 _MIB = 2**20
@@ -29,6 +30,7 @@ def memory_allowed_mb(experiment: Experiment) -> float:
         return float(experiment.trainer.memory_limit_mb)
     # A job of a cluster has its share to itself.
     sharing = 1 if experiment.choices["launch"] == "slurm" else experiment.launch.jobs
+    sharing *= world_size()
     free = (1 - RESERVE) * _free_bytes() / sharing
     return (psutil.Process().memory_info().rss + free) / _MIB
 

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from spectra_exp.data.batches import Example, evaluation_batches, kept_apart
+from spectra_exp.data.batches import NOT_COUNTED, Example, evaluation_batches, kept_apart
 from spectra_exp.data.corpus import Corpus
 from spectra_exp.metrics.base import MetricTable
 from spectra_exp.metrics.causality import Causality, measure_causality
@@ -24,6 +24,7 @@ from spectra_exp.moe.next_token import TokenScores, chunked_scores, plain_head, 
 from spectra_exp.records.accumulate import EvaluationAccumulator
 from spectra_exp.records.statistics import LayerStatistics
 from spectra_exp.records.tokens import TokenBatch
+from spectra_exp.training.zero import whole
 
 CAUSALITY_SEQUENCES = 4
 CAUSALITY_TOKENS = 64
@@ -71,7 +72,7 @@ class Evaluator:
         probes_left = self.probe_tokens
         for batch in evaluation_batches(self.corpus, self.batch_size):
             context = RoutingContext(training_rule=training_rule, keep_outputs=True, keep_hidden=max(probes_left, 0))
-            sums.add(self.scores(model, batch, context), batch["domain_ids"])
+            sums.add(self.scores(model, batch, context), counted_ids(batch), batch["domain_ids"])
             records = [context.records[layer.layer] for layer in model.routed_layers]
             residuals += [r.figures["sinkhorn_residual"] for r in records if "sinkhorn_residual" in r.figures]
             if accumulator is not None:
@@ -92,7 +93,7 @@ class Evaluator:
         """The losses of `run` under the rule of inference, without the metrics; `model` must be in evaluation mode."""
         sums = _LossSums(len(self.corpus.domains))
         for batch in evaluation_batches(self.corpus, self.batch_size):
-            sums.add(self.scores(model, batch, RoutingContext()), batch["domain_ids"])
+            sums.add(self.scores(model, batch, RoutingContext()), counted_ids(batch), batch["domain_ids"])
         return sums.losses(self.corpus.domains)
 
     def _accumulator(self, model: SpectraMoeForCausalLM) -> EvaluationAccumulator | None:
@@ -118,24 +119,24 @@ class Evaluator:
 
     @torch.no_grad()
     def loss_of(self, model: SpectraMoeForCausalLM, batch: Example) -> float:
-        """The evaluation loss of one batch in evaluation mode: labels are the ids themselves."""
+        """The evaluation loss of one batch in evaluation mode."""
         was_training = model.training
         model.eval()
         scores = self.scores(model, batch, RoutingContext())
         model.train(was_training)
         sums = _LossSums(1)
-        sums.add(scores, torch.zeros_like(batch["input_ids"]))
+        sums.add(scores, counted_ids(batch), torch.zeros_like(batch["input_ids"]))
         return sums.losses(["all"])["val_loss"]
 
     @torch.no_grad()
     def scores(self, model: SpectraMoeForCausalLM, batch: Example, context: RoutingContext) -> TokenScores:
         """Losses and hits of a batch's tokens, as every evaluation computes them; `context` is filled."""
-        ids = batch["input_ids"].to(self.device)
+        labels = counted_ids(batch).to(self.device)
         with self._precision():
             output = model(**self._inputs(batch), use_cache=False, routing=context, return_logits=False)
             if output.logits is None:
-                return chunked_scores(output.hidden, plain_head(model.backbone), ids)
-        return scores_of_logits(output.logits, ids)
+                return chunked_scores(output.hidden, plain_head(model.backbone), labels)
+        return scores_of_logits(output.logits, labels)
 
     def logits(self, model: SpectraMoeForCausalLM, batch: Example, context: RoutingContext) -> Tensor:
         """Whole logits [B, S, V] of a batch; `context` is filled."""
@@ -190,9 +191,14 @@ class Evaluator:
         return self.logits(model, batch, RoutingContext(training_rule=training_rule))
 
 
+def counted_ids(batch: Example) -> Tensor:
+    """The labels of a batch made anew of its ids, so that wrong ones show: only which of them count is the batch's."""
+    return batch["input_ids"].where(batch["labels"] != NOT_COUNTED, NOT_COUNTED)
+
+
 def weight_cosines(experts: nn.Module) -> np.ndarray:
     """[E, E] cosines of the experts' flattened down-projections."""
-    flat_EW = nn.functional.normalize(down_projections(experts).detach().float().flatten(1), dim=1)
+    flat_EW = nn.functional.normalize(whole(down_projections(experts)).float().flatten(1), dim=1)
     return (flat_EW @ flat_EW.T).double().cpu().numpy()
 
 
@@ -204,21 +210,23 @@ class _LossSums:
         self.tokens = np.zeros(num_domains, dtype=np.int64)
         self.correct = 0
 
-    def add(self, scores: TokenScores, domain_ids_BS: Tensor) -> None:
-        losses = scores.loss_N.double().cpu().numpy()
+    def add(self, scores: TokenScores, labels_BS: Tensor, domain_ids_BS: Tensor) -> None:
         domains = domain_ids_BS[:, 1:].flatten().cpu().numpy()
-        self.loss += np.bincount(domains, weights=losses, minlength=len(self.loss))
-        self.tokens += np.bincount(domains, minlength=len(self.tokens))
+        counted = (labels_BS[:, 1:] != NOT_COUNTED).flatten().cpu().numpy()
+        self.loss += np.bincount(domains, weights=scores.loss_N.double().cpu().numpy(), minlength=len(self.loss))
+        self.tokens += np.bincount(domains[counted], minlength=len(self.tokens))
         self.correct += int(scores.correct_N.sum())
 
     def losses(self, names: list[str]) -> dict[str, float]:
-        """val_loss (nats per token), val_perplexity, val_accuracy, and val_loss_<domain> of each domain met."""
+        """val_loss (nats per token), val_perplexity, val_accuracy; loss and perplexity of each domain met."""
         mean = float(self.loss.sum() / self.tokens.sum())
-        # exp overflows for a diverged model; its perplexity is then not a number worth a row.
-        known = {"val_perplexity": math.exp(mean)} if mean < 700 else {}
-        by_domain = {
+        losses = {"val_loss": mean} | {
             f"val_loss_{name}": float(total / count)
             for name, total, count in zip(names, self.loss, self.tokens, strict=True)
             if count
         }
-        return {"val_loss": mean, **known, "val_accuracy": float(self.correct / self.tokens.sum()), **by_domain}
+        # exp overflows for a diverged model; its perplexity is then not a number worth a row.
+        perplexities = {
+            name.replace("val_loss", "val_perplexity", 1): math.exp(loss) for name, loss in losses.items() if loss < 700
+        }
+        return losses | perplexities | {"val_accuracy": float(self.correct / self.tokens.sum())}

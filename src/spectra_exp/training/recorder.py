@@ -19,6 +19,14 @@ import torch
 from spectra_exp.metrics.balance import coefficient_of_variation, max_violation
 from spectra_exp.metrics.base import MetricTable
 from spectra_exp.moe.model import SpectraMoeOutput
+from spectra_exp.routing.collective import (
+    many_ranks,
+    max_over_ranks,
+    mean_over_ranks,
+    own_rank,
+    rows_of_all_ranks,
+    total_over_ranks,
+)
 from spectra_exp.runs.folder import RunFolder
 from spectra_exp.runs.history import History
 
@@ -29,13 +37,26 @@ WARMUP_STEPS = 5
 
 @dataclass
 class StepFigures:
-    """Sums over the micro-batches of the optimizer step in progress."""
+    """Sums over the micro-batches of the optimizer step in progress, of this rank's tokens."""
 
     losses: list[torch.Tensor] = field(default_factory=list)
     terms: dict[str, list[torch.Tensor]] = field(default_factory=dict)
     coefficients: dict[str, float] = field(default_factory=dict)
     counts_LE: np.ndarray | None = None
     residuals: list[torch.Tensor] = field(default_factory=list)
+
+    def of_all_ranks(self) -> StepFigures:
+        """The same of the global batch: means of losses and terms, sums of counts, the largest residual."""
+        if not many_ranks():
+            return self
+        counts_LE = None if self.counts_LE is None else torch.from_numpy(self.counts_LE)
+        return StepFigures(
+            losses=[mean_over_ranks(torch.stack(self.losses))],
+            terms={name: [mean_over_ranks(torch.stack(self.terms[name]))] for name in sorted(self.terms)},
+            coefficients=self.coefficients,
+            counts_LE=None if counts_LE is None else total_over_ranks(counts_LE).numpy(),
+            residuals=[max_over_ranks(torch.stack(self.residuals).max())] if self.residuals else [],
+        )
 
 
 class Recorder:
@@ -63,7 +84,7 @@ class Recorder:
 
     def take_batch(self, input_ids: torch.Tensor, output: SpectraMoeOutput) -> None:
         """Add one micro-batch of training."""
-        content = input_ids.cpu().numpy().astype("<i8").tobytes()
+        content = rows_of_all_ranks(input_ids.cpu()).numpy().astype("<i8").tobytes()
         self.batches_hash = hashlib.sha256(self.batches_hash.encode() + content).hexdigest()[:32]
         step = self._step
         step.losses.append(output.lm_loss.detach())
@@ -77,7 +98,8 @@ class Recorder:
             step.counts_LE = counts_LE if step.counts_LE is None else step.counts_LE + counts_LE
 
     def end_step(self) -> float:
-        """Close the step; returns its mean training loss (nats)."""
+        """Close the step; returns its mean training loss over the global batch (nats)."""
+        self._step = self._step.of_all_ranks()
         loss = float(torch.stack(self._step.losses).mean())
         self.window.append(loss)
         self.step_seconds.append(time.perf_counter() - self._started)
@@ -137,7 +159,12 @@ class Recorder:
             "latest": self.latest,
         }
         (folder / STATE_FILE).write_text(json.dumps(state))
-        self.history.save(self.folder.history)
+        self.save_history()
+
+    def save_history(self) -> None:
+        """Write the history, the same on every rank, from the first."""
+        if own_rank() == 0:
+            self.history.save(self.folder.history)
 
     def load_state(self, checkpoint: Path, step: int) -> None:
         """Go on from a checkpoint: its state, and the history up to its step."""

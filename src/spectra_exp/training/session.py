@@ -22,6 +22,7 @@ from spectra_exp.moe.accounting import Size, model_size
 from spectra_exp.moe.context import RoutingContext
 from spectra_exp.moe.model import SpectraMoeForCausalLM
 from spectra_exp.records.snapshot import RoutingSnapshot
+from spectra_exp.routing.collective import own_rank
 from spectra_exp.routing.osr import INFERENCE_RULES, NoOsr
 from spectra_exp.runs.allocator import keep_freed_memory
 from spectra_exp.runs.fingerprints import weights_hash
@@ -42,6 +43,7 @@ from spectra_exp.training.fit import check_fits
 from spectra_exp.training.guard import check_losses
 from spectra_exp.training.recorder import Recorder
 from spectra_exp.training.trainer import RoutingTrainer
+from spectra_exp.training.zero import forget_configuration
 
 log = logging.getLogger(__name__)
 
@@ -113,7 +115,7 @@ class Session:
             steps,
             Cadence(self.experiment.trainer, self.evaluate),
             *([self.bar] if self.bar else []),
-            ProgressFile(self.recorder),
+            *([ProgressFile(self.recorder)] if own_rank() == 0 else []),
             *([TimeBudget(budget)] if (budget := self.experiment.trainer.time_budget_s) else []),
             StopOnSignal(),
         ]
@@ -140,7 +142,8 @@ class Session:
             if self.bar is not None:
                 self.bar.stop()
             self.wall_s = time.perf_counter() - started
-            self.recorder.history.save(self.folder.history)
+            self.recorder.save_history()
+            forget_configuration()
 
     def _train(self, checkpoint: Path | None) -> None:
         try:
@@ -153,7 +156,8 @@ class Session:
             raise Diverged(f"the weights are not finite at step {step} ({str(error).splitlines()[0]})") from error
 
     def _route_training_batch(self, index: int, context: RoutingContext) -> None:
-        accelerator, size = self.trainer.accelerator, self.experiment.trainer.batch_size
+        accelerator = self.trainer.accelerator
+        size = self.experiment.trainer.batch_size // accelerator.num_processes
         first = (index * accelerator.num_processes + accelerator.process_index) * size
         self.evaluator.scores(self.model, collate([self.blocks[first + i] for i in range(size)]), context)
 
@@ -165,7 +169,7 @@ class Session:
             self.recorder.first_loss = loss
         evaluation = self.evaluator.run(self.model)
         self._write_rows(step, VALIDATION, evaluation)
-        if evaluation.statistics:
+        if evaluation.statistics and own_rank() == 0:
             fraction = self.recorder.fraction(step)
             snapshot = RoutingSnapshot.from_statistics(evaluation.statistics, step, fraction)
             save_snapshot(self.folder.routing, snapshot)

@@ -11,12 +11,14 @@ from transformers import Trainer, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
 from spectra_exp.config.schema import Experiment
-from spectra_exp.data.batches import TrainingBlocks, collate, kept_apart
+from spectra_exp.data.batches import NOT_COUNTED, TrainingBlocks, collate, kept_apart
 from spectra_exp.moe.model import SpectraMoeForCausalLM
+from spectra_exp.routing.collective import from_first_rank, share_of_labels
 from spectra_exp.runs.folder import RunFolder
 from spectra_exp.training.callbacks.cadence import fraction_steps
 from spectra_exp.training.optimizers import experts_without_gradient, gradient_norms, make_optimizer, make_schedule
 from spectra_exp.training.recorder import Recorder
+from spectra_exp.training.zero import keep_layers_whole, zero_config
 
 # What Trainer writes by pickling its arguments, and nothing reads.
 PICKLED_ARGUMENTS = "training_args.bin"
@@ -28,11 +30,14 @@ def training_arguments(experiment: Experiment, folder: RunFolder, device: str) -
     return TrainingArguments(
         output_dir=str(folder.path),
         max_steps=trainer.max_steps,
-        per_device_train_batch_size=trainer.batch_size,
+        per_device_train_batch_size=trainer.batch_size // trainer.processes,
         gradient_accumulation_steps=trainer.accumulation,
         # Trainer reads 0 as "no norm wanted"; an infinite bound leaves gradients as they are and still has one.
         max_grad_norm=optim.clip_norm or float("inf"),
         bf16=trainer.precision == "bf16",
+        deepspeed=zero_config(experiment),
+        # Every method uses all of its parameters in every pass.
+        ddp_find_unused_parameters=False,
         activation_checkpointing=trainer.gradient_checkpointing,
         activation_checkpointing_kwargs={"use_reentrant": False} if trainer.gradient_checkpointing else None,
         neftune_noise_alpha=trainer.neftune_alpha,
@@ -65,8 +70,12 @@ class RoutingTrainer(Trainer):
         callbacks: list[Any],
     ):
         self.experiment, self.folder, self.recorder = experiment, folder, recorder
+        # Whether the loss leaves tokens out, of which ranks then have unequal numbers.
+        self.counts_some = blocks.counts_some
         self.norms: dict[str, float] = {}
         self._staging: Path | None = None
+        if experiment.trainer.deepspeed == "zero3":
+            keep_layers_whole(model)
         super().__init__(
             model=model,
             args=training_arguments(experiment, folder, device),
@@ -100,6 +109,11 @@ class RoutingTrainer(Trainer):
             **kept_apart(inputs, self.experiment.data.cross_document),
         )
         if model.training:
+            if self.counts_some:
+                # A rank's mean over its own labels, as its part of the mean over all ranks' labels.
+                own_loss = output.lm_loss
+                output.lm_loss = own_loss * share_of_labels(inputs["labels"][:, 1:] != NOT_COUNTED)
+                output.loss = output.loss + output.lm_loss - own_loss
             self.recorder.take_batch(inputs["input_ids"], output)
         return (output.loss, output) if return_outputs else output.loss
 
@@ -112,20 +126,24 @@ class RoutingTrainer(Trainer):
         return str(self._staging or self.args.output_dir)
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        """A checkpoint that is whole or absent: written beside its place, then renamed."""
+        """A checkpoint that is whole or absent: written beside its place by all ranks, then renamed by the first."""
         step = self.state.global_step
-        self._staging = self.folder.stage_checkpoint(step)
+        self._staging = from_first_rank(lambda: self.folder.stage_checkpoint(step))
         try:
             super()._save_checkpoint(model, trial)
-            written = self._staging / f"checkpoint-{step}"
-            for path in written.iterdir():
-                path.rename(self._staging / path.name)
-            written.rmdir()
-            (self._staging / PICKLED_ARGUMENTS).unlink(missing_ok=True)
-            self.recorder.save_state(self._staging)
-            self.folder.commit_checkpoint(self._staging, step, self._kept_steps())
+            self.accelerator.wait_for_everyone()
+            from_first_rank(lambda: self._commit_checkpoint(self._staging, step))
         finally:
             self._staging = None
+
+    def _commit_checkpoint(self, staging: Path, step: int) -> None:
+        written = staging / f"checkpoint-{step}"
+        for path in written.iterdir():
+            path.rename(staging / path.name)
+        written.rmdir()
+        (staging / PICKLED_ARGUMENTS).unlink(missing_ok=True)
+        self.recorder.save_state(staging)
+        self.folder.commit_checkpoint(staging, step, self._kept_steps())
 
     def _kept_steps(self) -> set[int]:
         keep = self.experiment.trainer.keep_checkpoints == "fractions"

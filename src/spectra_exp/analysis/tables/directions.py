@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from spectra_exp.analysis.collect import INFERENCE, TRAINING_RULE
+from spectra_exp.analysis.collect import DOWNSTREAM, INFERENCE, TRAINING_RULE
 from spectra_exp.metrics import METRICS
 from spectra_exp.metrics.base import Direction
 
@@ -13,7 +13,6 @@ OTHER: dict[str, Direction] = {
     "val_accuracy": "higher",
     "train_loss": "lower",
     "gap_closure": "higher",
-    "downstream_score": "higher",
     "tokens_per_second": "higher",
     "step_time_ms": "lower",
     "peak_memory_mb": "lower",
@@ -25,4 +24,7 @@ def direction(name: str) -> Direction:
     base = name.removesuffix(TRAINING_RULE).partition(INFERENCE)[0]
     if base in METRICS:
         return METRICS[base].direction
-    return OTHER.get("val_loss" if base.startswith("val_loss_") else base, "none")
+    if base.startswith(DOWNSTREAM):
+        return "higher"
+    of_all_domains = next((name for name in ("val_loss", "val_perplexity") if base.startswith(f"{name}_")), base)
+    return OTHER.get(of_all_domains, "none")

@@ -12,6 +12,7 @@ from pathlib import Path
 from spectra_exp.analysis.collect import INFERENCE
 from spectra_exp.analysis.grid import Row, Section
 from spectra_exp.analysis.tables.spec import Gap, TableSpec
+from spectra_exp.evaluate.tasks import SCORE
 from spectra_exp.runs.atomic import write_text
 from spectra_exp.studies.definition import load_study
 from spectra_exp.studies.state import run_state
@@ -24,6 +25,11 @@ def row_gaps(spec: TableSpec, section: Section, rows: Iterable[Row]) -> list[Gap
         found += seed_gaps(spec.name, section, row)
         wanted = [m for m in spec.metrics if INFERENCE not in m]
         lacking = [m for m in wanted if row.runs and not section.values(row, m)]
+        if SCORE in lacking and spec.study:
+            lacking.remove(SCORE)
+            runs = ",".join(row.runs[seed] for seed in sorted(row.runs))
+            command = f"python -m spectra_exp.evaluate run={runs} data=FOLDER"
+            found.append(Gap(spec.name, section.title, row.label, SCORE, "not evaluated", command))
         if lacking and spec.study:
             found.append(Gap(spec.name, section.title, row.label, ", ".join(lacking), "not in its runs", ""))
     return found

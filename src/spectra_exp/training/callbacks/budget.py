@@ -5,9 +5,11 @@ from __future__ import annotations
 import time
 from typing import Any
 
+import torch
 from transformers import TrainerCallback
 
 from spectra_exp.errors import NotRun
+from spectra_exp.routing.collective import max_over_ranks
 from spectra_exp.runs.limits import TIME
 
 # Steps before the pace is believed, and the share of the run after which it is no longer given up.
@@ -33,7 +35,9 @@ class TimeBudget(TrainerCallback):
         made = state.global_step - self.first_step
         if made < FIRST_STEPS or state.global_step > max(FIRST_STEPS, JUDGED_UNTIL * state.max_steps):
             return
-        needed = (time.monotonic() - self.since) / made * state.max_steps
+        pace_s = torch.tensor((time.monotonic() - self.since) / made, dtype=torch.float64)
+        # All ranks give up, or none.
+        needed = float(max_over_ranks(pace_s)) * state.max_steps
         if needed > self.seconds:
             raise NotRun(
                 f"{state.max_steps} steps would take about {needed:,.0f} s, more than trainer.time_budget_s="

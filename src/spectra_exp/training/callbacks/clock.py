@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from transformers import TrainerCallback
 
 from spectra_exp.config.schema import OptimConfig
+from spectra_exp.moe.model import seed_from
+from spectra_exp.routing.collective import own_rank
 from spectra_exp.training.optimizers import rate_factor
 from spectra_exp.training.recorder import Recorder
 
@@ -16,6 +19,11 @@ class Clock(TrainerCallback):
 
     def __init__(self, optim: OptimConfig, max_steps: int, recorder: Recorder):
         self.optim, self.max_steps, self.recorder = optim, max_steps, recorder
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if own_rank():
+            # Dropout of its own: Trainer has given all ranks one seed. A resumed run gets its states back after this.
+            torch.manual_seed(seed_from(args.seed, own_rank()))
 
     def on_step_begin(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
         model.set_step(state.global_step)

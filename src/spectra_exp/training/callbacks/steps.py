@@ -11,6 +11,7 @@ from transformers import TrainerCallback
 
 from spectra_exp.config.schema import Experiment
 from spectra_exp.errors import Diverged
+from spectra_exp.routing.collective import mean_over_ranks
 from spectra_exp.training.trainer import RoutingTrainer
 
 log = logging.getLogger(__name__)
@@ -62,5 +63,5 @@ def _temperature(model: Any) -> dict[str, float]:
     learned = [layer.router.learned_temperature for layer in model.routed_layers]
     if None not in learned:
         # The mean over tokens, experts and layers of the last pass.
-        return {"temperature": float(torch.stack([module.latest for module in learned]).mean())}
+        return {"temperature": float(mean_over_ranks(torch.stack([module.latest for module in learned]).mean()))}
     return {"temperature": temperature_at(model.settings.temperature, model.step, model.settings.total_steps)}

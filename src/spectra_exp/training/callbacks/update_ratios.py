@@ -11,6 +11,7 @@ from transformers import TrainerCallback
 from spectra_exp.training.optimizers import named_families
 from spectra_exp.training.recorder import Recorder
 from spectra_exp.training.trainer import RoutingTrainer
+from spectra_exp.training.zero import whole
 
 
 class UpdateRatios(TrainerCallback):
@@ -24,8 +25,13 @@ class UpdateRatios(TrainerCallback):
         self.trainer: RoutingTrainer | None = None
         self._before: dict[str, list[Tensor]] = {}
 
+    def on_step_begin(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
+        # DeepSpeed steps in the backward pass, before Trainer speaks of it.
+        if args.deepspeed and self.recorder.due(state.global_step + 1):
+            self._before = copied_families(model)
+
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
-        if self.recorder.due(state.global_step + 1):
+        if not args.deepspeed and self.recorder.due(state.global_step + 1):
             self._before = copied_families(model)
 
     def on_optimizer_step(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
@@ -38,7 +44,7 @@ class UpdateRatios(TrainerCallback):
 def copied_families(model: nn.Module) -> dict[str, list[Tensor]]:
     """A copy of every trained parameter, by family."""
     return {
-        family: [parameter.detach().clone() for _, parameter in named]
+        family: [whole(parameter).clone() for _, parameter in named]
         for family, named in named_families(model).items()
     }
 
@@ -48,7 +54,7 @@ def update_ratios(before: dict[str, list[Tensor]], model: nn.Module) -> dict[str
     """‖Δw‖ / ‖w‖ by family as `update_ratio_router` and so on; a family of zeros, or without parameters, is absent."""
     found = {}
     for family, named in named_families(model).items():
-        moved = _norm([new - old for (_, new), old in zip(named, before[family], strict=True)])
+        moved = _norm([whole(new) - old for (_, new), old in zip(named, before[family], strict=True)])
         size = _norm(before[family])
         if size > 0:
             found[f"update_ratio_{family}"] = moved / size

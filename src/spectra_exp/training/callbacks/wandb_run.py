@@ -13,6 +13,7 @@ from transformers import TrainerCallback
 from transformers.integrations.integration_utils import rewrite_logs
 
 from spectra_exp.config.schema import Experiment
+from spectra_exp.routing.collective import own_rank
 from spectra_exp.runs.folder import RunFolder
 
 # Groups whose chosen options are the run's tags.
@@ -38,12 +39,13 @@ class WandbRows(TrainerCallback):
 def wandb_run(
     experiment: Experiment, folder: RunFolder, summary: dict[str, Any], resumed: bool
 ) -> Iterator[list[TrainerCallback]]:
-    """The callbacks that log the block's training to a W&B run; none under another logger.
+    """The callbacks that log the block's training to a W&B run; none under another logger or on another
+    rank than the first.
 
     `summary`: the run's summary as filled by the block; its metrics and floors go to the W&B run, which counts as
     failed unless the status is then `completed` or `stopped`. Raises wandb's own errors when `online` cannot start.
     """
-    if experiment.logger.name != "wandb":
+    if experiment.logger.name != "wandb" or own_rank():
         yield []
         return
     # Read when W&B's service starts, which otherwise reports errors and usage over the network.
@@ -56,11 +58,15 @@ def wandb_run(
     wandb.setup(wandb.Settings(show_info=False, quiet=True))
     run = wandb.init(
         project=experiment.logger.project,
+        entity=experiment.logger.entity,
         mode=experiment.logger.mode,
         id=folder.run_id,
         name=f"{summary['label']} s{experiment.seed}",
-        group=experiment.study or summary["cell_id"],
-        tags=[f"{group}={experiment.choices[group]}" for group in TAGGED if experiment.choices[group] != "none"],
+        group=experiment.logger.group or experiment.study or summary["cell_id"],
+        tags=[
+            *(f"{group}={experiment.choices[group]}" for group in TAGGED if experiment.choices[group] != "none"),
+            *experiment.logger.tags,
+        ],
         config=asdict(experiment) | {"cell_id": summary["cell_id"]},
         dir=folder.path,
         reinit="finish_previous",

@@ -1,0 +1,33 @@
+"""A run short enough for several processes, and what two runs' folders differ in."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection
+from pathlib import Path
+
+import pandas as pd
+from small_run import SMALL
+
+CHANGED = ("trainer.", "router.")
+STEPS = ["trainer.max_steps=6", "trainer.checkpoint_every=3", "trainer.log_every=3", "trainer.batch_size=4"]
+SHORT = [*(o for o in SMALL if not o.startswith(CHANGED)), *STEPS]
+KEY = ["step", "split", "layer", "metric"]
+
+
+def run_of(outputs: Path) -> Path:
+    (run,) = (outputs / "runs").iterdir()
+    return run
+
+
+def summary_of(outputs: Path) -> dict:
+    return json.loads((run_of(outputs) / "summary.json").read_text())
+
+
+def differences(one: Path, other: Path, lacking: Collection[str] = ()) -> pd.Series:
+    """Largest difference of each metric between two runs' histories, which have the same rows but for `lacking`."""
+    histories = [pd.read_parquet(run_of(outputs) / "history.parquet") for outputs in (one, other)]
+    histories[0] = histories[0][~histories[0]["metric"].isin(lacking)]
+    both = histories[0].merge(histories[1], on=KEY, how="outer", suffixes=("", "_other"), indicator=True)
+    assert (both["_merge"] == "both").all()
+    return (both["value"] - both["value_other"]).abs().groupby(both["metric"]).max()
