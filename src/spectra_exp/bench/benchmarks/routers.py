@@ -1,0 +1,119 @@
+"""What routing costs beside the experts that it routes to.
+
+Shapes: B sequences, S tokens each, N = B S tokens, E experts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from spectra_exp.bench.floor import SHAPES, ExpertsFloor, Shape, make_case
+from spectra_exp.bench.registry import Figure, benchmark
+from spectra_exp.bench.timing import interleaved, processor_seconds, ratio, threads
+from spectra_exp.routing.base import Router, RoutingInput, router_class
+from spectra_exp.routing.osr import OsrConfig
+from spectra_exp.routing.selection import assignment_weights, select_topk
+from spectra_exp.runs.allocator import keep_freed_memory
+
+DIM = 32
+LENGTH = 512
+ROUNDS = 3
+# The rule of `osr=causal`.
+CAUSAL = dict(training="potentials", potentials="hard", sinkhorn_inference="dual", sinkhorn_epsilon=0.5)
+ENCODERS = ("min_gru", "gru_block", "linear")
+# The dense recurrence costs more than the experts from some width on; it is timed where it is not hopeless.
+DENSE_GRU_SHAPES = ("a",)
+TARGETS = {("b", "spectra_min_gru"): 25.0, ("a", "linear_softmax_topk"): 1.0, ("b", "linear_softmax_topk"): 1.0}
+LONG_TARGET = 30.0
+LONG = 8192
+UNIT = "% of the experts' products"
+
+
+@dataclass
+class Subject:
+    """One router on one shape's tokens, with selection and the losses that it trains with."""
+
+    router: Router
+    hidden_BSd: Tensor
+    top_k: int
+    slope_NE: Tensor
+
+    def __call__(self) -> None:
+        """A forward and a backward pass."""
+        output = self.router(RoutingInput(self.hidden_BSd.detach().requires_grad_(), training=True))
+        chosen_NE = select_topk(output.scores_NE.detach(), self.top_k)
+        loss = (assignment_weights(output.weights_NE, chosen_NE, self.top_k) * self.slope_NE).sum()
+        for name, weight in self.router.loss_coefficients(step=100, total_steps=300).items():
+            if name in output.losses:
+                loss = loss + weight * output.losses[name]
+        loss.backward()
+        self.router.zero_grad(set_to_none=True)
+
+
+@benchmark
+def routers(outputs: Path) -> list[Figure]:
+    """Routers' forward and backward pass in % of the experts' products, by encoder and by length of sequence."""
+    keep_freed_memory()
+    figures = []
+    with threads(1):
+        for name, shape in SHAPES.items():
+            subjects: dict[str, Callable[[], object]] = {"floor": ExpertsFloor(make_case(shape)).both}
+            subjects["linear_softmax_topk"] = _linear(shape, jitter=0.0)
+            subjects["switch_with_jitter"] = _linear(shape, jitter=0.01)
+            encoders = (*ENCODERS, "gru") if name in DENSE_GRU_SHAPES else ENCODERS
+            subjects |= {f"spectra_{encoder}": spectra(shape, encoder, LENGTH) for encoder in encoders}
+            times = interleaved(subjects, ROUNDS, processor_seconds)
+            figures += [
+                Figure(f"router_{name}_{router}", 100 * ratio(times, router, "floor"), UNIT,
+                       TARGETS.get((name, router)))
+                for router in subjects if router != "floor"
+            ]  # fmt: skip
+        figures += _lengths()
+    return figures
+
+
+def _lengths() -> list[Figure]:
+    """SPECTRA at shape a and b for the same tokens in ever longer sequences."""
+    figures = []
+    for name in ("a", "b"):
+        shape = SHAPES[name]
+        long = Shape(LONG, shape.hidden_size, shape.expert_size, shape.num_experts, shape.top_k, shape.gated)
+        # The floor grows with the tokens alone, so that it can be timed on fewer.
+        subjects: dict[str, Callable[[], object]] = {"floor": ExpertsFloor(make_case(shape)).both}
+        lengths = (512, 2048, LONG) if name == "a" else (LONG,)
+        subjects |= {f"{length}": spectra(long, "min_gru", length) for length in lengths}
+        times = interleaved(subjects, 1, processor_seconds)
+        share = shape.tokens / LONG
+        figures += [
+            Figure(f"router_{name}_spectra_min_gru_length_{length}", 100 * share * ratio(times, f"{length}", "floor"),
+                   UNIT, LONG_TARGET if length == LONG else None)
+            for length in lengths
+        ]  # fmt: skip
+    return figures
+
+
+def spectra(shape: Shape, encoder: str, length: int) -> Subject:
+    """SPECTRA under `osr=causal` with one sequence encoder."""
+    cls = router_class("spectra")
+    config, osr = cls.Config(dim=DIM, sequence=encoder), OsrConfig(**CAUSAL)
+    return _subject(cls(shape.hidden_size, shape.num_experts, shape.top_k, config, osr), shape, length)
+
+
+def _linear(shape: Shape, jitter: float) -> Subject:
+    cls = router_class("switch")
+    config = cls.Config(jitter=jitter)
+    return _subject(cls(shape.hidden_size, shape.num_experts, shape.top_k, config), shape, LENGTH)
+
+
+def _subject(router: Router, shape: Shape, length: int) -> Subject:
+    torch.manual_seed(0)
+    for module in router.modules():
+        if type(module).__module__.startswith("spectra_exp") and hasattr(module, "reset_parameters"):
+            module.reset_parameters()
+    hidden_BSd = torch.randn(shape.tokens // length, length, shape.hidden_size)
+    return Subject(router.train(), hidden_BSd, shape.top_k, torch.randn(shape.tokens, shape.num_experts))

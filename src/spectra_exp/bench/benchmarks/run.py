@@ -1,0 +1,102 @@
+"""What a run of the tiny default costs besides its model: Trainer, recording, evaluation, logging."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+from transformers import TrainerCallback
+
+from spectra_exp.bench.registry import Figure, benchmark
+from spectra_exp.bench.timing import interleaved, processor_seconds, ratio, threads
+from spectra_exp.config.compose import load_experiment
+from spectra_exp.data.batches import collate
+from spectra_exp.runs.execute import plan
+from spectra_exp.training.recorder import Recorder
+from spectra_exp.training.session import Session
+from spectra_exp.training.trainer import RoutingTrainer
+
+# Steps that are made; the run's own number is what their cost is multiplied by.
+STEPS = 12
+FRACTION_EVALUATIONS = 6
+OVERRIDES = ["router=spectra", "router.sequence=min_gru", "logger.progress=false"]
+
+
+class _StepClock(TrainerCallback):
+    """Processor time from the begin of each step to the begin of the next, evaluations and checkpoints left out."""
+
+    def __init__(self) -> None:
+        self.begins: list[float] = []
+
+    def on_step_begin(self, *arguments: Any, **named: Any) -> None:
+        self.begins.append(time.process_time())
+
+
+@benchmark
+def run(outputs: Path) -> list[Figure]:
+    """A tiny run's overhead over its model's passes and updates; evaluation and recording as shares of the run."""
+    (outputs / "bench").mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=outputs / "bench") as scratch, threads(1):
+        session = _session(scratch, OVERRIDES)
+        steps = session.max_steps
+        times = interleaved(_subjects(session), 3, processor_seconds)
+        bare, evaluation = min(times["bare"]), min(times["evaluation"])
+        trainer_step = _trainer_step(scratch)
+    cadence = FRACTION_EVALUATIONS * evaluation
+    # The training rule, SPECTRA's two other rules of inference, and whether each rule sees the future.
+    final = 3 * evaluation + 2 * min(times["causality"])
+    whole = steps * trainer_step + cadence + final
+    return [
+        Figure("run_overhead", 100 * (whole / (steps * bare) - 1), "% over the model's passes and updates", 25.0),
+        Figure("run_trainer_overhead", 100 * (trainer_step / bare - 1), "% of a step: Trainer, recording, logging"),
+        Figure("run_evaluation", 100 * cadence / whole, "% of a run: evaluations at the cadence", 10.0),
+        Figure("run_final_measurements", 100 * final / whole, "% of a run: other rules, causality"),
+        Figure("run_recording", 100 * ratio(times, "recording", "bare"), "% of a step", 2.0),
+        Figure("run_bare_step", 1000 * bare, "CPU ms"),
+    ]
+
+
+def _session(folder: str, overrides: list[str]) -> Session:
+    planned = plan(load_experiment([*overrides, f"outputs={folder}"]))
+    return Session(planned.experiment, planned.corpus, planned.folder, planned.device)
+
+
+def _subjects(session: Session) -> dict[str, Callable[[], object]]:
+    model, size = session.model, session.experiment.trainer.batch_size
+    batch = collate([session.blocks[i] for i in range(size)])
+    optimizer = session.trainer.create_optimizer()
+    recorder = Recorder(session.folder, session.max_steps, session.experiment.trainer.log_every)
+    model.train()
+    output = model(input_ids=batch["input_ids"], labels=batch["labels"], return_logits=False)
+
+    def bare() -> None:
+        model(input_ids=batch["input_ids"], labels=batch["labels"], return_logits=False).loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    def recording() -> None:
+        recorder.begin_step()
+        recorder.take_batch(batch["input_ids"], output)
+        recorder.end_step()
+
+    return {
+        "bare": bare,
+        "recording": recording,
+        "evaluation": lambda: session.evaluator.run(model),
+        "causality": lambda: session.evaluator.causality(model, training_rule=False),
+    }
+
+
+def _trainer_step(folder: str) -> float:
+    """Processor seconds of a step of the real training loop, without evaluation: the median of some."""
+    clock = _StepClock()
+    with patch.object(Session, "evaluate"), patch.object(RoutingTrainer, "_save_checkpoint"):
+        session = _session(folder, [*OVERRIDES, f"trainer.max_steps={STEPS}", "seed=1"])
+        session.trainer.add_callback(clock)
+        session.trainer.train()
+    gaps = sorted(b - a for a, b in zip(clock.begins[1:], clock.begins[2:], strict=False))
+    return gaps[len(gaps) // 2]
