@@ -35,6 +35,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 PAIRS = 96
+TOO_FEW = (
+    "its documents are too short or too few to join: three of 8 tokens are needed in each of two domains (tokens=N "
+    "looks at more text)"
+)
 CURVES = {
     "before": "overlap with the experts of the domain before",
     "after": "overlap with the experts of the domain after",
@@ -53,14 +57,19 @@ def boundaries(request: Request) -> Result:
     """
     result, curves, rows, notes, measured = Result(), [], [], [], []
     for subject in request.subjects:
-        if problem := _unfit(subject):
+        pairs, problem = None, _unfit(subject)
+        if problem is None and (pairs := _pairs(subject, request.seed)) is None:
+            problem = TOO_FEW
+        if problem:
             notes.append(f"{subject.name}: {problem}.")
             continue
-        pairs, leans = _measure(subject, request.seed, curves)
+        leans = _measure(subject, pairs, request.seed, curves)
         measured.append((pairs, leans["all"]))
         rows += [{"run": subject.name, "layer": layer, "pairs": len(pairs.before_Q), "tokens_each": pairs.half}
                  | _row(latency(*lean, request.seed)) for layer, lean in leans.items()]  # fmt: skip
         notes.append(_in_words(subject, pairs, latency(*leans["all"], request.seed)))
+    if not curves:
+        raise Empty(" ".join(notes).removesuffix("."))
     result.tables = {"curves": pd.concat(curves, ignore_index=True), "latency": pd.DataFrame(rows)}
     result.data["meaning"] = CURVES | {"latency": Latency.__doc__}
     result.notes += notes + _differences(measured, request.seed)
@@ -87,6 +96,8 @@ def _differences(measured: list[tuple[Pairs, tuple]], seed: int) -> list[str]:
     (own, lean), (other, other_lean) = measured
     if not np.array_equal(own.switch_QT, other.switch_QT) or not np.array_equal(own.control_QT, other.control_QT):
         return ["The two runs read different texts, so their latencies are not compared pair by pair."]
+    if not all(latency(*one, seed).over for one in (lean, other_lean)):
+        return ["A switch is not over within the window, so the two runs' carry-overs are not compared."]
     found = carry_over_difference(lean, other_lean, seed)
     return [f"Difference of the two runs' carry-over over the same pairs: {_text(found)} tokens."]
 
@@ -102,14 +113,14 @@ def used_experts(subject: Subject, ids_QT: np.ndarray) -> np.ndarray:
     return np.concatenate(found, axis=1)
 
 
-def _measure(subject: Subject, seed: int, curves: list[pd.DataFrame]) -> tuple[Pairs, dict[str, tuple]]:
-    """The pairs, and by layer the lean of switch and control [Q, T]; the curves are added to `curves`."""
-    pairs = join_pairs(pieces(subject.held_out), subject.engine.longest, PAIRS, seed)
-    if pairs is None:
-        raise Empty(
-            f"{subject.name}: its documents are too short or too few to join: three of 8 tokens are needed in each of "
-            "two domains (tokens=N looks at more text)"
-        )
+def _pairs(subject: Subject, seed: int) -> Pairs | None:
+    """The joined texts, no longer than the blocks that the model is looked at on; None with too few documents."""
+    longest = min(subject.engine.longest, subject.held_out.token_ids_MS.shape[1])
+    return join_pairs(pieces(subject.held_out), longest, PAIRS, seed)
+
+
+def _measure(subject: Subject, pairs: Pairs, seed: int, curves: list[pd.DataFrame]) -> dict[str, tuple]:
+    """By layer the lean of switch and control [Q, T]; the curves are added to `curves`."""
     switch_LQTE, control_LQTE = (used_experts(subject, ids) for ids in (pairs.switch_QT, pairs.control_QT))
     kinds: dict[str, list[np.ndarray]] = {name: [] for name in CURVES}
     leans = {}
@@ -130,7 +141,7 @@ def _measure(subject: Subject, seed: int, curves: list[pd.DataFrame]) -> tuple[P
             kinds[name].append(values)
     means = {name: np.mean(values, axis=0) for name, values in kinds.items()}
     curves += [_curve(subject, "all", name, values, seed) for name, values in means.items()]
-    return pairs, {"all": (means["lean"], means["lean_control"])} | leans
+    return {"all": (means["lean"], means["lean_control"])} | leans
 
 
 def _profiles(subject: Subject, pairs: Pairs, layer: int) -> tuple[np.ndarray, np.ndarray]:
@@ -152,8 +163,8 @@ def _curve(subject: Subject, layer: str, name: str, values_QT: np.ndarray, seed:
 
 
 def _row(found: Latency) -> dict[str, Any]:
-    row: dict[str, Any] = {"half_way": found.half_way}
-    for name in ("carry_over", "delay", "gap"):
+    row: dict[str, Any] = {"half_way": found.half_way, "over": found.over if found.left is not None else None}
+    for name in ("left", "carry_over", "delay", "gap"):
         row |= columns(getattr(found, name), name)
     return row
 
@@ -162,7 +173,15 @@ def _in_words(subject: Subject, pairs: Pairs, found: Latency) -> str:
     head = f"{subject.name}: {len(pairs.before_Q)} pairs of {pairs.half} + {pairs.half} tokens"
     if found.carry_over is None:
         return f"{head}: routing does not tell the two domains apart (gap {_text(found.gap)}), so there is no latency."
-    return f"{head}: the domain before carries over for {_text(found.carry_over)} tokens; gap {_text(found.gap)}."
+    reached = f"after {found.half_way} tokens" if found.half_way is not None else f"not within {found.window} tokens"
+    start = f"{head}: half of the way is gone {reached}"
+    if found.over:
+        return f"{start}; the domain before carries over for {_text(found.carry_over)} tokens; gap {_text(found.gap)}."
+    return (
+        f"{start}. The switch is not over within the window of {found.window} tokens: {_text(found.left)} of the gap "
+        f"is left in the last {found.window - found.window // 2}. So the carry-over, {_text(found.carry_over)} tokens, "
+        f"is a lower bound that grows with the window; gap {_text(found.gap)}."
+    )
 
 
 def _text(found: Any) -> str:
