@@ -65,7 +65,10 @@ class Run:
 
 @dataclass(frozen=True, eq=False)
 class Subject:
-    """The opened model. `name`: run id or folder name; `step`: of its checkpoint, None for a stock model."""
+    """The opened model. `name`: run id or folder name; `step`: of its checkpoint, None for a stock model.
+
+    `typed`: what names it on the command line, the name itself where empty.
+    """
 
     name: str
     label: str
@@ -78,6 +81,12 @@ class Subject:
     run: Run | None
     seed: int = 0
     track: Callable[[Sequence[int]], Iterable[int]] = iter
+    typed: str = ""
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether it is of a run that has not completed."""
+        return self.run is not None and (self.run.summary or {}).get("status") != "completed"
 
     @property
     def num_layers(self) -> int:
@@ -135,7 +144,9 @@ class Subject:
         return {
             "name": self.name,
             "label": self.label,
+            "typed": self.typed or self.name,
             "step": self.step,
+            "unfinished": self.unfinished,
             "model": self.fingerprint,
             "tokens": self.held_out.num_tokens if self.held_out is not None else 0,
             "layers": self.num_layers,

@@ -48,7 +48,8 @@ CURVES = {
 }
 
 
-@part("Switch of routing at a domain boundary: latency in tokens", TRACE, ROUTED, SEVERAL_EXPERTS, DOMAINS, order=54)
+@part("Switch of routing at a domain boundary: latency in tokens", TRACE, ROUTED, SEVERAL_EXPERTS, DOMAINS, order=54,
+      both=True)  # fmt: skip
 def boundaries(request: Request) -> Result:
     """Curves over the distance from the boundary and the latency, all layers together and each alone.
 

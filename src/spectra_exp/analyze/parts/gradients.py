@@ -9,7 +9,7 @@ import pandas as pd
 
 from spectra_exp.analysis.figures.style import DASHES, PLAIN
 from spectra_exp.analyze.draw import panels, say_empty
-from spectra_exp.analyze.registry import HISTORY, Empty, Request, part
+from spectra_exp.analyze.registry import HISTORY, RUN, Empty, Request, part
 from spectra_exp.analyze.results import Result
 from spectra_exp.runs.history import History
 from spectra_exp.training.optimizers import FAMILIES
@@ -26,7 +26,7 @@ KINDS = (
 WITHOUT = "experts_without_gradient"
 
 
-@part("Gradients of router, experts and the rest over training", HISTORY, order=70)
+@part("Gradients of router, experts and the rest over training", RUN, HISTORY, order=70, both=True)
 def gradients(request: Request) -> Result:
     """What the run wrote of its gradients at its logging cadence, step by step and in short."""
     result, frames = Result(), []
@@ -37,9 +37,11 @@ def gradients(request: Request) -> Result:
         frames.append(gradient_rows(History.load(subject.run.folder.history).frame()).assign(run=subject.name))
         if subject.num_layers and WITHOUT not in set(frames[-1]["metric"]):
             result.notes.append(f"{subject.name} was made before the share of experts without gradient was written.")
-    rows = pd.concat(frames, ignore_index=True)
-    if rows.empty:
+    # A frame without rows has no types to keep.
+    frames = [frame for frame in frames if len(frame)]
+    if not frames:
         raise Empty("its history has no gradient norms")
+    rows = pd.concat(frames, ignore_index=True)
     result.tables = {"gradients": rows[["run", "step", "metric", "value"]], "summary": summary(rows)}
     result.add_picture("gradients", "Norms of the gradient, relative moves and rates by family, and the share of "
                        "experts that no gradient reached at a step.", lambda figure: _draw(figure, rows))  # fmt: skip

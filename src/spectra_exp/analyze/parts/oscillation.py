@@ -12,7 +12,7 @@ import pandas as pd
 
 from spectra_exp.analysis.figures.style import GREY, PLAIN
 from spectra_exp.analyze.draw import panels
-from spectra_exp.analyze.registry import HISTORY, ROUTED, Empty, Request, part
+from spectra_exp.analyze.registry import HISTORY, ROUTED, RUN, Empty, Request, part
 from spectra_exp.analyze.results import Result
 from spectra_exp.analyze.subject import Subject
 from spectra_exp.metrics.stability import agreement, expert_sets
@@ -28,7 +28,7 @@ MEASURES = ["per_step", "change", "by_chance", "returned", "returned_by_chance"]
 COLUMNS = ["step", "to_step", "fraction", "layer", *MEASURES]
 
 
-@part("Early oscillation: change of routing per step", HISTORY, ROUTED, order=64)
+@part("Early oscillation: change of routing per step", RUN, HISTORY, ROUTED, order=64, both=True)
 def oscillation(request: Request) -> Result:
     """Change of the probe tokens' experts between snapshots, and of the load's imbalance from log to log.
 
@@ -40,6 +40,9 @@ def oscillation(request: Request) -> Result:
     for subject in request.subjects:
         if subject.run is None or not subject.run.folder.history.is_file():
             result.notes.append(f"{subject.name} left no history.parquet.")
+            continue
+        if not subject.num_layers:
+            result.notes.append(f"{subject.name} has no routed layer.")
             continue
         changes.append(snapshot_changes(subject).assign(run=subject.name))
         swings.append(imbalance_swings(History.load(subject.run.folder.history).frame()).assign(run=subject.name))
@@ -127,9 +130,11 @@ def _cadence(subject: Subject, changes: pd.DataFrame) -> str:
 
 
 def _joined(frames: list[pd.DataFrame]) -> pd.DataFrame:
-    if not frames:
+    # A frame without rows (a dense run's) has no types, and joined it would take those of the others away.
+    kept = [frame for frame in frames if len(frame)]
+    if not kept:
         return pd.DataFrame(columns=["run", *COLUMNS, "load_cv", "swing"])
-    return pd.concat(frames, ignore_index=True)
+    return pd.concat(kept, ignore_index=True)
 
 
 def _draw(figure: Figure, changes: pd.DataFrame, swings: pd.DataFrame) -> None:

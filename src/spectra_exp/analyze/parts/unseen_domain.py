@@ -34,7 +34,7 @@ MEASURES = {
 
 
 @part("Out-of-domain text: a domain held out of training", RUN, HELD_OUT, TRACE, ROUTED, SEVERAL_EXPERTS, DOMAINS,
-      order=62)  # fmt: skip
+      order=62, both=True)  # fmt: skip
 def unseen_domain(request: Request) -> Result:
     """Loss, entropy and load by domain, the held-out one against the others; the second run's beside them.
 
@@ -42,9 +42,10 @@ def unseen_domain(request: Request) -> Result:
     `data.hold_out_domain`) tells what not having seen it does.
     """
     unseen = held_out_domain(request.subject)
-    domains, differences = [], []
+    domains, differences, notes = [], [], []
     for subject in request.subjects:
-        if unseen not in subject.domains:
+        if unseen not in subject.domains or not subject.num_layers:
+            notes.append(f"{subject.name} is not shown: it has no routed layer, or no text of '{unseen}'.")
             continue
         domains += [{"run": subject.name, "domain": name, "held_out": name == held_out_domain(subject)} | values
                     for name, values in by_domain(subject, unseen).items()]  # fmt: skip
@@ -54,6 +55,7 @@ def unseen_domain(request: Request) -> Result:
     result.data["meaning"] = MEASURES
     result.add_picture("domains", f"Each domain; '{unseen}' was held out of training ({request.subject.name}).",
                        lambda figure: _draw(figure, result.tables["domains"]))  # fmt: skip
+    result.notes += notes
     result.notes.append(
         "Domains differ in difficulty: give against= the same run without data.hold_out_domain to see what not having "
         "seen the domain does." if request.against is None else
