@@ -8,6 +8,7 @@ import warnings
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -16,13 +17,15 @@ from transformers import AutoModelForCausalLM
 
 from spectra_exp.analyze import open_run
 from spectra_exp.analyze.__main__ import main
+from spectra_exp.analyze.analysis import differing_ends
 from spectra_exp.analyze.opening import open_subject
 from spectra_exp.analyze.page import write_page
-from spectra_exp.analyze.parts import ambiguity, causal, experts_off, maps
+from spectra_exp.analyze.parts import ambiguity, boundaries, causal, experts_off, maps
 from spectra_exp.analyze.parts.landscape import path_points
 from spectra_exp.analyze.parts.oscillation import _joined
 from spectra_exp.analyze.registry import HISTORY, RUN, Part, Request, parts
 from spectra_exp.analyze.results import AnalysisFolder, Result, picture_bytes, read_index
+from spectra_exp.analyze.words import context
 from spectra_exp.config.compose import load_experiment, prepare_environment
 from spectra_exp.errors import SpectraError
 from spectra_exp.runs.execute import execute, plan
@@ -216,3 +219,36 @@ def test_texts_without_any_text_are_refused_without_keys_of_the_training(tmp_pat
         assert main(["run=any", f"texts={tmp_path / name}"]) == 2
         line = capsys.readouterr().err
         assert line.startswith("error: texts: ") and "data." not in line and line.count("\n") == 1
+
+
+def test_labels_are_told_apart_by_what_differs_in_the_names() -> None:
+    assert differing_ends(["switch-e4-s0-aa", "switch-e4-s1-bb"]) == ["s0-aa", "s1-bb"]
+    assert differing_ends(["a-final", "b-final"]) == ["a-final", "b-final"]
+    assert differing_ends(["run", "run-2"]) == ["run", "2"]
+
+
+def test_legends_name_models_by_their_labels() -> None:
+    subjects = [replace(made_subject(by_domain, name="a-long-name-of-a-run-" + end), label=end) for end in "xy"]
+    assert Request(*subjects).labels == {subject.name: subject.label for subject in subjects}
+    curves = pd.DataFrame({"run": [s.name for s in subjects], "layer": "all", "curve": "before", "distance": 0,
+                           "mean": 0.5, "low": 0.4, "high": 0.6})  # fmt: skip
+    seen = []
+    picture_bytes(lambda figure: (boundaries._draw(figure, curves, Request(*subjects).labels), seen.extend(
+        text.get_text() for text in figure.axes[0].get_legend().get_texts())))  # fmt: skip
+    assert seen == ["x: before", "x: after", "y: before", "y: after"]
+
+
+def test_samples_hold_no_marker_beside_the_token_marked() -> None:
+    subject = made_subject(by_domain)
+    assert subject.markers and any(subject.piece(i).startswith("<|") for i in subject.markers)
+    table = parts()["contexts"].run(Request(subject)).tables["contexts"]
+    assert not (table["before"] + table["after"]).str.contains("<|", regex=False).any()
+    # Planted: spelled as the token itself is, the ends of documents show.
+    ends = np.flatnonzero(np.isin(subject.trace.token_ids_N, list(subject.markers)))
+    assert "<|" in context(subject.trace, int(ends[0]) - 1, subject.piece, subject.piece)[2]
+
+
+def test_a_letter_without_a_glyph_is_no_warning() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        picture_bytes(lambda figure: figure.text(0.5, 0.5, "\U0001fae8"))

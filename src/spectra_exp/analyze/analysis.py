@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -75,7 +76,8 @@ def _subjects(name: str, options: Options, outputs: Path, track: Track) -> tuple
             for key, given in (("run", name), ("against", options.against))]  # fmt: skip
     both = [replace(one, name=own) for one, own in zip(both, distinct_names(both), strict=True)]
     if both[0].label == both[1].label:
-        both = [replace(one, label=f"{one.label}, {one.name}") for one in both]
+        marks = differing_ends([one.name for one in both])
+        both = [replace(one, label=f"{one.label}, {mark}") for one, mark in zip(both, marks, strict=True)]
     return both[0], both[1]
 
 
@@ -86,6 +88,13 @@ def distinct_names(subjects: Sequence[Subject]) -> list[str]:
         depth += 1
         names = ["-".join(subject.path.parts[-depth:]) for subject in subjects]
     return names
+
+
+def differing_ends(names: Sequence[str]) -> list[str]:
+    """The names without the parts (between hyphens) that they begin with in common; whole where nothing would stay."""
+    parts = [name.split("-") for name in names]
+    common = len(os.path.commonprefix(parts))
+    return ["-".join(own[common:]) or name for own, name in zip(parts, names, strict=True)]
 
 
 def _run(
@@ -106,7 +115,12 @@ def _run(
 
 def newest_of_study(outputs: Path, study: str) -> list[str]:
     """The ids of the newest finished run of each method (cell) of a study. SpectraError when it has none."""
-    collected = collect(outputs / "runs").of_study(study)
+    every = collect(outputs / "runs")
+    try:
+        collected = every.of_study(study)
+    except SpectraError as error:
+        said = str(error).removeprefix("--study: ")
+        raise SpectraError(f"study={study}: {said}; make analysis takes STUDY=NAME") from None
     newest: dict[str, tuple[str, str]] = {}
     for run_id, row in sorted(collected.by_run.items()):
         finished = str(read_summary(collected.runs_folder / run_id / "summary.json").get("finished"))

@@ -79,8 +79,7 @@ def open_run(path: Path, tokens: int | None, seed: int, device: torch.device) ->
     folder = RunFolder(path.parent, path.name)
     config = _read_config(folder.config)
     summary = folder.read_summary() if folder.summary.exists() else None
-    if folder.latest_checkpoint() is None:
-        raise SpectraError(f"{path}: the run has no whole checkpoint; run it again: {(summary or {}).get('command')}")
+    newest = newest_model(folder, (summary or {}).get("command"))
     data = _data_config(config["data"], folder.config)
     recorded = ((summary or {}).get("fingerprints") or {}).get("data")
     if recorded is not None and data_fingerprint(data) != recorded:
@@ -90,7 +89,6 @@ def open_run(path: Path, tokens: int | None, seed: int, device: torch.device) ->
     trainer = config["trainer"]
     if device.type == "cpu":
         torch.set_num_threads(trainer["cpu_threads"])
-    newest = newest_model(folder)
     model = newest.model.to(device).eval()
     evaluator = Evaluator(
         corpus.final or corpus, trainer["evaluation_batch_size"], data.probe_tokens, device,
@@ -110,16 +108,20 @@ def open_run(path: Path, tokens: int | None, seed: int, device: torch.device) ->
     )
 
 
-def newest_model(folder: RunFolder) -> Newest:
-    """The model of the newest whole checkpoint. SpectraError where each was removed while it was read.
+def newest_model(folder: RunFolder, command: str | None) -> Newest:
+    """The model of the newest whole checkpoint; `command`: what makes the run again.
 
-    A run that still trains removes a checkpoint when it has a newer one, so the newest is then looked up again.
+    Raises SpectraError without one, or where each was removed while it was read: a run
+    that still trains removes a checkpoint when it has a newer one, so the newest is then looked up again.
     """
     transformers_logging.disable_progress_bar()
     for _ in range(ATTEMPTS):
+        listed = folder.checkpoints()
         checkpoint = folder.latest_checkpoint()
         if checkpoint is None:
-            continue
+            if folder.checkpoints() != listed:
+                continue
+            raise SpectraError(f"{folder.path}: the run has no whole checkpoint; run it again: {command}")
         try:
             fingerprint = digest((checkpoint / MANIFEST).read_bytes())[:16]
             model = AutoModelForCausalLM.from_pretrained(checkpoint)

@@ -35,6 +35,11 @@ class Request:
         """The model and, where one is given, the other to compare it with."""
         return [self.subject] if self.against is None else [self.subject, self.against]
 
+    @property
+    def labels(self) -> dict[str, str]:
+        """What a legend calls each model, by its name: names of runs are too long."""
+        return {subject.name: subject.label for subject in self.subjects}
+
 
 @dataclass(frozen=True)
 class Need:

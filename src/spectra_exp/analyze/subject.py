@@ -139,6 +139,16 @@ class Subject:
         """How a token is shown: what it spells, or the vocabulary's name for it."""
         return self.spelling(token_id) or self.tokenizer.id_to_token(int(token_id)) or f"<{token_id}>"
 
+    def around(self, token_id: int) -> str:
+        """How a token is shown beside another one: as `piece`, but nothing for a marker such as the end of a text."""
+        return "" if int(token_id) in self.markers else self.piece(token_id)
+
+    @cached_property
+    def markers(self) -> frozenset[int]:
+        """The ids of the vocabulary that are no text."""
+        added = self.tokenizer.get_added_tokens_decoder()
+        return frozenset(token_id for token_id, token in added.items() if token.special)
+
     def head(self) -> dict[str, Any]:
         """What an analysis of this subject is of: equal heads give equal results."""
         return {

@@ -79,7 +79,8 @@ def boundaries(request: Request) -> Result:
         "data.cross_document the run was trained with."
     )
     result.add_picture("curves", "Routing around the boundary (0: first token of the second document); means over "
-                       "pairs with 95 % intervals.", lambda figure: _draw(figure, result.tables["curves"]))  # fmt: skip
+                       "pairs with 95 % intervals.",
+                       lambda figure: _draw(figure, result.tables["curves"], request.labels))  # fmt: skip
     return result
 
 
@@ -192,7 +193,7 @@ def _text(found: Any) -> str:
     return f"{values['mean']:.2f} ({values['low']:.2f} to {values['high']:.2f})"
 
 
-def _draw(figure: Figure, curves: pd.DataFrame) -> None:
+def _draw(figure: Figure, curves: pd.DataFrame, labels: dict[str, str]) -> None:
     runs = list(dict.fromkeys(curves["run"]))
     shown = (("before", "after"), ("lean", "lean_control"), ("same_experts",))
     axes_of = panels(figure, len(shown), (3.1, 2.7), 3)
@@ -201,7 +202,8 @@ def _draw(figure: Figure, curves: pd.DataFrame) -> None:
             for place, name in enumerate(names):
                 found = curves[(curves["run"] == run) & (curves["layer"] == "all") & (curves["curve"] == name)]
                 colour, dash = PLAIN[number], ("-", "--")[place]
-                axes.plot(found["distance"], found["mean"], color=colour, linestyle=dash, label=f"{run}: {name}")
+                label = f"{labels[run]}: {name.replace('_', ' ')}"
+                axes.plot(found["distance"], found["mean"], color=colour, linestyle=dash, label=label)
                 axes.fill_between(found["distance"], found["low"], found["high"], color=colour, alpha=BAND_ALPHA,
                                   linewidth=0)  # fmt: skip
         axes.axvline(-0.5, color=GREY, linewidth=0.7)

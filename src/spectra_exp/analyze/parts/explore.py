@@ -76,7 +76,7 @@ def _samples(subject: Subject, layer: int, expert: int) -> list[dict[str, Any]]:
     trace = subject.trace
     rows = []
     for token, place in top_tokens(trace, layer, expert):
-        before, marked, after = context(trace, token, subject.piece)
+        before, marked, after = context(trace, token, subject.piece, subject.around)
         domain = int(trace.domains_N[token])
         rows.append({
             "before": before, "marked": marked, "after": after,

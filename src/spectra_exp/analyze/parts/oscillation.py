@@ -55,7 +55,7 @@ def oscillation(request: Request) -> Result:
     result.tables = {"changes": changes, "imbalance": swings, "summary": summary(changes, swings)}
     result.add_picture("changes", "Experts exchanged per step between snapshots (mean over layers) and load CV of "
                        "each logged training step; the first tenth of the run is shaded.",
-                       lambda figure: _draw(figure, changes, swings))  # fmt: skip
+                       lambda figure: _draw(figure, changes, swings, request.labels))  # fmt: skip
     return result
 
 
@@ -137,14 +137,14 @@ def _joined(frames: list[pd.DataFrame]) -> pd.DataFrame:
     return pd.concat(kept, ignore_index=True)
 
 
-def _draw(figure: Figure, changes: pd.DataFrame, swings: pd.DataFrame) -> None:
+def _draw(figure: Figure, changes: pd.DataFrame, swings: pd.DataFrame, labels: dict[str, str]) -> None:
     left, right = panels(figure, 2, (3.3, 2.4))
     for number, run in enumerate(dict.fromkeys([*changes["run"], *swings["run"]])):
         own = changes[changes["run"] == run].groupby(["step", "to_step"], as_index=False)["per_step"].mean()
         edges = [*own["step"], *own["to_step"].tail(1)]
-        left.stairs(own["per_step"], edges, color=PLAIN[number], linewidth=1.1, label=run, baseline=None)
+        left.stairs(own["per_step"], edges, color=PLAIN[number], linewidth=1.1, label=labels[run], baseline=None)
         swung = swings[swings["run"] == run].groupby("step")["load_cv"].mean()
-        right.plot(swung.index, swung, color=PLAIN[number], label=run)
+        right.plot(swung.index, swung, color=PLAIN[number], label=labels[run])
     for axes, frame, label in ((left, changes, "experts exchanged per step"), (right, swings, "load CV of the step")):
         last = frame["to_step" if axes is left else "step"].max() if len(frame) else 1
         axes.axvspan(0, EARLY * last, color=GREY, alpha=0.15, linewidth=0)

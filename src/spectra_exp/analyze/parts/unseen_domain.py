@@ -54,7 +54,7 @@ def unseen_domain(request: Request) -> Result:
     result = Result(tables={"domains": pd.DataFrame(domains), "differences": pd.DataFrame(differences)})
     result.data["meaning"] = MEASURES
     result.add_picture("domains", f"Each domain; '{unseen}' was held out of training ({request.subject.name}).",
-                       lambda figure: _draw(figure, result.tables["domains"]))  # fmt: skip
+                       lambda figure: _draw(figure, result.tables["domains"], request.labels))  # fmt: skip
     result.notes += notes
     result.notes.append(
         "Domains differ in difficulty: give against= the same run without data.hold_out_domain to see what not having "
@@ -118,7 +118,7 @@ def _mean(values: np.ndarray) -> float | None:
     return float(np.nanmean(values)) if np.isfinite(values).any() else None
 
 
-def _draw(figure: Figure, domains: pd.DataFrame) -> None:
+def _draw(figure: Figure, domains: pd.DataFrame, labels: dict[str, str]) -> None:
     from matplotlib.patches import Patch
 
     runs, names = list(dict.fromkeys(domains["run"])), list(dict.fromkeys(domains["domain"]))
@@ -131,6 +131,6 @@ def _draw(figure: Figure, domains: pd.DataFrame) -> None:
             axes.barh(places, own[measure].astype(float), height=0.36 if len(runs) > 1 else 0.7, color=colours)
         axes.set_yticks(range(len(names)), names)
         axes.set_title(measure.replace("_", " "))
-    key = [Patch(facecolor=usual[number], label=run) for number, run in enumerate(runs)]
+    key = [Patch(facecolor=usual[number], label=labels[run]) for number, run in enumerate(runs)]
     figure.legend(handles=[*key, Patch(facecolor=PLAIN[1], label="held out of training")], loc="outside lower center",
                   ncols=len(key) + 1, fontsize=5.5)  # fmt: skip
