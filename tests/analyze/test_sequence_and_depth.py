@@ -163,3 +163,11 @@ def test_joined_texts_are_no_longer_than_the_blocks_that_are_looked_at() -> None
     assert engine.longest > 16
     table = run_part("boundaries", request_of(engine, narrow)).tables["latency"]
     assert set(table["tokens_each"]) == {8}
+
+
+def test_a_switch_that_comes_after_the_window_is_said_to_be_unfinished() -> None:
+    slow = run_part("boundaries", request_of(HandEngine(1, 2, of_token(1, lagging(60))), long_text()))
+    half = slow.tables["latency"]["tokens_each"].iloc[0]
+    assert half < 60 and not slow.tables["latency"]["over"].any()
+    note = next(note for note in slow.notes if "pairs of" in note)
+    assert f"not gone within {half} tokens" in note and "not over within the window" in note and "lower bound" in note

@@ -175,8 +175,9 @@ def _in_words(subject: Subject, pairs: Pairs, found: Latency) -> str:
     head = f"{subject.name}: {len(pairs.before_Q)} pairs of {pairs.half} + {pairs.half} tokens"
     if found.carry_over is None:
         return f"{head}: routing does not tell the two domains apart (gap {_text(found.gap)}), so there is no latency."
-    reached = f"after {found.half_way} tokens" if found.half_way is not None else f"not within {found.window} tokens"
-    start = f"{head}: half of the way is gone {reached}"
+    known = found.half_way is not None
+    way = f"gone after {found.half_way} tokens" if known else f"not gone within {found.window} tokens"
+    start = f"{head}: half of the way is {way}"
     if found.over:
         return f"{start}; the domain before carries over for {_text(found.carry_over)} tokens; gap {_text(found.gap)}."
     return (
