@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -164,12 +165,13 @@ def test_a_pickled_checkpoint_is_not_read(tmp_path: Path) -> None:
 
 
 def test_two_models_of_one_folder_name_are_told_apart(tmp_path: Path, capsys) -> None:
-    for parent in ("a", "b", "c/b"):
-        saved(FAMILIES["olmoe"], tmp_path / parent / "final")
+    saved(FAMILIES["olmoe"], tmp_path / "a/final")
+    for parent in ("b", "c/b"):
+        shutil.copytree(tmp_path / "a/final", tmp_path / parent / "final")
     folders = [tmp_path / parent / "final" for parent in ("a", "b", "c/b")]
     pages = []
     for other in folders[1:]:
-        assert main([f"run={folders[0]}", f"against={other}", "parts=load,cases", "text=zebra", "tokens=64"]) == 0
+        assert main([f"run={folders[0]}", f"against={other}", "parts=cases", f"texts={texts_file(tmp_path)}"]) == 0
         pages.append(Path(capsys.readouterr().out.strip()))
     assert pages[0].parent != pages[1].parent and all(page.is_file() for page in pages)
     index = read_index(pages[0].parent)
@@ -183,10 +185,11 @@ def test_two_models_of_one_folder_name_are_told_apart(tmp_path: Path, capsys) ->
 
 def test_other_weights_under_the_same_names_are_another_model(tmp_path: Path) -> None:
     path = saved(FAMILIES["olmoe"], tmp_path / "olmoe")
-    first = opened(path).fingerprint
-    assert opened(path).fingerprint == first
+    texts = texts_file(tmp_path)
+    first = opened(path, texts).fingerprint
+    assert opened(path, texts).fingerprint == first
     model = made_model(FAMILIES["olmoe"])
     with torch.no_grad():
         model.lm_head.weight.mul_(1.1)
     model.save_pretrained(path)
-    assert opened(path).fingerprint != first
+    assert opened(path, texts).fingerprint != first

@@ -86,7 +86,7 @@ def distinct_names(subjects: Sequence[Subject]) -> list[str]:
     depth, names = 1, [subject.name for subject in subjects]
     while len(set(names)) < len(names):
         depth += 1
-        names = ["-".join(subject.path.parts[-depth:]) for subject in subjects]
+        names = ["-".join(subject.path.parts[1:][-depth:]) for subject in subjects]
     return names
 
 
