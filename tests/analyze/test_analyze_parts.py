@@ -84,6 +84,7 @@ def test_two_parts_of_one_name_are_refused() -> None:
         (["parts=load"], "give either run=PATH or study=NAME"),
         (["run=x", "study=core"], "give either run=PATH or study=NAME"),
         (["study=core", "out=x"], "goes with neither out nor against"),
+        (["run=x", "parts=,"], "parts: ',' names none"),
         (["run=x", "tokens=0"], "tokens: '0' is not a whole number from 1"),
         (["run=x", "tokens=1e5"], "tokens: '1e5' is not a whole number"),
         (["run=x", "seed=-1"], "seed: '-1' is not a whole number from 0"),
@@ -105,7 +106,7 @@ def test_wrong_names_end_the_command_before_any_work(capsys, tmp_path, monkeypat
         (["run=switch-topk-e8-s0-0123abcd"], "holds neither a run (config.yaml) nor a model (config.json)"),
         (["run=x", "text= "], "text: is empty"),
         (["run=x", f"texts={tmp_path}/none.txt"], "there is no file"),
-        (["study=core"], "no completed run of study 'core'"),
+        (["study=core"], "error: study=core: no completed run of study 'core'"),
     ]
     for typed, words in cases:
         assert main(typed) == 2

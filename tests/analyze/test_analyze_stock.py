@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from made_subjects import DOMAINS, made_documents, made_tokenizer
@@ -19,9 +21,11 @@ from transformers import (
     Qwen3MoeConfig,
 )
 
+from spectra_exp.analyze.__main__ import main
 from spectra_exp.analyze.open_stock import StockEngine
 from spectra_exp.analyze.opening import open_subject
 from spectra_exp.analyze.registry import Request, parts
+from spectra_exp.analyze.results import read_index
 from spectra_exp.errors import ConfigError
 
 SHAPE = dict(
@@ -158,3 +162,34 @@ def test_a_pickled_checkpoint_is_not_read(tmp_path: Path) -> None:
     torch.save({}, path / "pytorch_model.bin")
     with pytest.raises(ConfigError, match="is not a causal language model"):
         opened(path)
+
+
+def test_two_models_of_one_folder_name_are_told_apart(tmp_path: Path, capsys) -> None:
+    saved(FAMILIES["olmoe"], tmp_path / "a/final")
+    for parent in ("b", "c/b"):
+        shutil.copytree(tmp_path / "a/final", tmp_path / parent / "final")
+    folders = [tmp_path / parent / "final" for parent in ("a", "b", "c/b")]
+    pages = []
+    for other in folders[1:]:
+        assert main([f"run={folders[0]}", f"against={other}", "parts=cases", "text=zebra", "tokens=64"]) == 0
+        pages.append(Path(capsys.readouterr().out.strip()))
+    assert pages[0].parent != pages[1].parent and all(page.is_file() for page in pages)
+    index = read_index(pages[0].parent)
+    sides = index["subject"], index["against"]
+    assert [side["name"] for side in sides] == ["a-final", "b-final"] and sides[0]["label"] != sides[1]["label"]
+    assert [side["typed"] for side in sides] == [str(folder) for folder in folders[:2]]
+    assert set(pd.read_csv(pages[0].parent / "cases/tokens.csv")["name"]) == {"a-final", "b-final"}
+    assert main([f"run={folders[0]}", f"against={folders[0]}/../final", "parts=load"]) == 2
+    assert "error: against: is the run itself" in capsys.readouterr().err
+
+
+def test_other_weights_under_the_same_names_are_another_model(tmp_path: Path) -> None:
+    path = saved(FAMILIES["olmoe"], tmp_path / "olmoe")
+    texts = texts_file(tmp_path)
+    first = opened(path, texts).fingerprint
+    assert opened(path, texts).fingerprint == first
+    model = made_model(FAMILIES["olmoe"])
+    with torch.no_grad():
+        model.lm_head.weight.mul_(1.1)
+    model.save_pretrained(path)
+    assert opened(path, texts).fingerprint != first

@@ -63,9 +63,32 @@ def test_routing_that_does_not_know_the_domains_has_no_latency() -> None:
     found = latency(NOISE[0], NOISE[1], seed=0)
     assert found.gap.low < 0 < found.gap.high
     assert found.carry_over is None and found.delay is None and found.half_way is None
-    # Leaning back to the domain before is no switch either.
-    backwards = latency(*leans(np.zeros(HALF)), seed=0)
-    assert backwards.carry_over is None
+
+
+@pytest.mark.parametrize("tokens", [0, 3, 5])
+def test_a_switch_late_by_a_few_tokens_is_over_and_exact(tokens: int) -> None:
+    switch_QT, control_QT = leans(late_by(tokens))
+    found = latency(switch_QT - NOISE[0], control_QT - NOISE[1], seed=0)
+    assert found.carry_over.mean == pytest.approx(tokens) and found.half_way == tokens
+    assert found.over and found.left.mean == 0 and found.window == HALF
+
+
+@pytest.mark.parametrize("tokens", [HALF - 8, HALF, HALF + 10])
+def test_a_switch_later_than_the_window_is_not_over(tokens: int) -> None:
+    found = latency(*leans(late_by(tokens)), seed=0)
+    assert not found.over and found.left.low > 0.4
+    assert (found.half_way is None) == (tokens >= HALF)
+    assert latency(*leans(1 - np.exp(-(np.arange(HALF) + 0.5) / 3.0)), seed=0).over
+
+
+def test_a_gap_that_never_closes_is_flagged_and_its_carry_over_a_bound() -> None:
+    """Three quarters of the way at once and no further: the area grows with the window, what is left does not."""
+    switch_QT, control_QT = leans(np.full(HALF, 0.75))
+    middle = slice(HALF // 2, HALF + HALF // 2)
+    whole, narrow = latency(switch_QT, control_QT, 0), latency(switch_QT[:, middle], control_QT[:, middle], 0)
+    assert whole.carry_over.mean == pytest.approx(2 * narrow.carry_over.mean, rel=0.05)
+    assert [found.left.mean for found in (whole, narrow)] == pytest.approx([0.25, 0.25], abs=0.02)
+    assert not whole.over and not narrow.over and whole.half_way == narrow.half_way == 0
 
 
 def test_the_difference_of_two_runs_is_over_the_same_pairs() -> None:

@@ -153,3 +153,21 @@ def test_experts_of_joined_texts_do_not_depend_on_how_many_are_read_at_once() ->
     used = used_experts(subject, long_text().token_ids_MS)
     assert used.shape == (2, ROWS, LENGTH, 4)
     assert (used[0].argmax(-1) == long_text().token_ids_MS // 4).all()
+
+
+def test_joined_texts_are_no_longer_than_the_blocks_that_are_looked_at() -> None:
+    text = long_text()
+    narrow = HeldOut(*(array.reshape(-1, 16) for array in (text.token_ids_MS, text.document_ids_MS,
+                                                           text.domain_ids_MS)), text.domains)  # fmt: skip
+    engine = HandEngine(1, 2, of_token(1, lambda ids: ids % 2))
+    assert engine.longest > 16
+    table = run_part("boundaries", request_of(engine, narrow)).tables["latency"]
+    assert set(table["tokens_each"]) == {8}
+
+
+def test_a_switch_that_comes_after_the_window_is_said_to_be_unfinished() -> None:
+    slow = run_part("boundaries", request_of(HandEngine(1, 2, of_token(1, lagging(60))), long_text()))
+    half = slow.tables["latency"]["tokens_each"].iloc[0]
+    assert half < 60 and not slow.tables["latency"]["over"].any()
+    note = next(note for note in slow.notes if "pairs of" in note)
+    assert f"not gone within {half} tokens" in note and "not over within the window" in note and "lower bound" in note

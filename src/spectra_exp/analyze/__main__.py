@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
@@ -13,6 +14,9 @@ from spectra_exp.analyze.options import Options, help_text, parse_options
 from spectra_exp.analyze.registry import chosen_parts, parts
 from spectra_exp.config.compose import prepare_environment
 from spectra_exp.errors import SpectraError
+
+if TYPE_CHECKING:
+    from spectra_exp.analyze.analysis import Analysis
 
 INTERRUPTED = 130
 
@@ -42,16 +46,23 @@ def _analyse(options: Options) -> int:
 
     outputs, console = Path(os.environ["SPECTRA_OUTPUTS"]), Console(stderr=True)
     if options.run is not None:
-        print(analyse(options.run, options, outputs, console))
-        return 0
+        return _told(analyse(options.run, options, outputs, console))
     status = 0
     for run_id in newest_of_study(outputs, options.study):
         try:
-            print(analyse(run_id, options, outputs, console), flush=True)
+            status = max(status, _told(analyse(run_id, options, outputs, console)))
         except SpectraError as error:
             print(f"error: {run_id}: {error}", file=sys.stderr)
             status = 2
     return status
+
+
+def _told(made: Analysis) -> int:
+    """The exit status of one analysis, after its page and what failed in it were printed."""
+    print(made.page, flush=True)
+    for name, reason in made.failed.items():
+        print(f"error: {name}: {reason}", file=sys.stderr)
+    return 2 if made.failed else 0
 
 
 if __name__ == "__main__":

@@ -126,35 +126,56 @@ def same_experts(used_QTE: np.ndarray, other_QTE: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Latency:
-    """Over Q pairs, with intervals: `gap`, how far the lean is from before to after; tokens of delay.
+    """Over Q pairs, with intervals: `gap`, how far the lean is to go; what of it is left at the end; tokens of delay.
 
-    `carry_over`: tokens' worth of the gap by which the second document's routing lags behind the same document's
-    after its own domain; `delay`: behind its own later routing, openings of documents included. None where `gap`
-    cannot be told from none. `half_way`: distance at which the mean lean has gone half the way.
+    `gap`: from the lean before the boundary to that of the second document after its own domain. `left`: share of the
+    gap that is still open in the last quarter of the text, 0 where the switch is over. `carry_over`: tokens' worth of
+    the gap by which the second document's routing lags behind the same document's after its own domain, over the
+    first half of the `window`; a lower bound where the switch is not over. `delay`: behind its own later routing,
+    openings of documents included. `half_way`: distance at which the mean lean has gone half the way, None where it
+    has not within the window. All None where `gap` cannot be told from none. `window`: tokens after the boundary.
     """
 
+    window: int
     gap: Interval | None
-    carry_over: Interval | None
-    delay: Interval | None
-    half_way: int | None
+    left: Interval | None = None
+    carry_over: Interval | None = None
+    delay: Interval | None = None
+    half_way: int | None = None
+
+    @property
+    def over(self) -> bool:
+        """Whether the switch is over within the window, as far as can be told."""
+        return self.left is None or self.left.low is None or self.left.low <= 0
+
+
+@dataclass(frozen=True)
+class _Levels:
+    """By pair: the leans before and at the end, both after the other domain and the own, and the areas between."""
+
+    before_Q: np.ndarray
+    gap_Q: np.ndarray
+    left_Q: np.ndarray
+    lag_Q: np.ndarray
+    own_lag_Q: np.ndarray
 
 
 def latency(switch_QT: np.ndarray, control_QT: np.ndarray, seed: int) -> Latency:
     """How long the switch takes, from the lean of the joined texts and of their controls.
 
-    The level before is that of the quarter of the text just before the boundary, the level after that of the last
-    quarter. An area over the gap is a delay in tokens: d for a switch that comes d tokens late, the time constant for
-    an exponential one.
+    The level before is that of the quarter of the text just before the boundary, the level to reach that of the
+    control in the last quarter. An area over the gap is a delay in tokens: d for a switch that comes d tokens late,
+    the time constant for an exponential one; for one that is not over it grows with the window, so `left` says so.
     """
-    before_Q, after_Q, lag_Q, own_lag_Q = _levels(switch_QT, control_QT)
-    gap_Q, count = after_Q - before_Q, len(switch_QT)
-    drawn_RQ = resamples(count, seed)
-    gap = interval(float(gap_Q.mean()), drawn_RQ @ gap_Q / count, count)
+    found, count = _levels(switch_QT, control_QT), len(switch_QT)
+    window, drawn_RQ = switch_QT.shape[1] // 2, resamples(count, seed)
+    gap = interval(float(found.gap_Q.mean()), drawn_RQ @ found.gap_Q / count, count)
     if gap is None or gap.low is None or gap.low <= 0:
-        return Latency(gap, None, None, None)
-    found = [interval(float(q.mean() / gap_Q.mean()), (drawn_RQ @ q) / (drawn_RQ @ gap_Q), count)
-             for q in (lag_Q, own_lag_Q)]  # fmt: skip
-    return Latency(gap, *found, half_way(switch_QT.mean(axis=0), before_Q.mean(), after_Q.mean()))
+        return Latency(window, gap)
+    over_gap = [interval(float(q.mean() / found.gap_Q.mean()), (drawn_RQ @ q) / (drawn_RQ @ found.gap_Q), count)
+                for q in (found.left_Q, found.lag_Q, found.own_lag_Q)]  # fmt: skip
+    before = found.before_Q.mean()
+    return Latency(window, gap, *over_gap, half_way(switch_QT.mean(axis=0), before, before + found.gap_Q.mean()))
 
 
 def carry_over_difference(
@@ -167,21 +188,23 @@ def carry_over_difference(
     drawn_RQ = resamples(len(own[0]), seed)
     points, drawn = [], []
     for leans in (own, other):
-        before_Q, after_Q, lag_Q, _ = _levels(*leans)
-        points.append(lag_Q.mean() / (after_Q - before_Q).mean())
-        drawn.append((drawn_RQ @ lag_Q) / (drawn_RQ @ (after_Q - before_Q)))
+        found = _levels(*leans)
+        points.append(found.lag_Q.mean() / found.gap_Q.mean())
+        drawn.append((drawn_RQ @ found.lag_Q) / (drawn_RQ @ found.gap_Q))
     return interval(float(points[0] - points[1]), drawn[0] - drawn[1], len(own[0]))
 
 
-def _levels(switch_QT: np.ndarray, control_QT: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """By pair: the level before and after, and the areas behind the control and behind the level after."""
+def _levels(switch_QT: np.ndarray, control_QT: np.ndarray) -> _Levels:
     half = switch_QT.shape[1] // 2
     quarter = half // 2
-    before_Q = switch_QT[:, half - quarter : half].mean(axis=1)
-    after_Q = switch_QT[:, half + quarter :].mean(axis=1)
-    early_QT = switch_QT[:, half : half + quarter]
-    lag_Q = (control_QT[:, half : half + quarter] - early_QT).sum(axis=1)
-    return before_Q, after_Q, lag_Q, (after_Q[:, None] - early_QT).sum(axis=1)
+    early, last = slice(half, half + quarter), slice(half + quarter, None)
+    before_Q, after_Q, reached_Q = (
+        lean.mean(axis=1) for lean in (switch_QT[:, half - quarter : half], control_QT[:, last], switch_QT[:, last])
+    )
+    return _Levels(
+        before_Q, after_Q - before_Q, after_Q - reached_Q, (control_QT[:, early] - switch_QT[:, early]).sum(axis=1),
+        (reached_Q[:, None] - switch_QT[:, early]).sum(axis=1),
+    )  # fmt: skip
 
 
 def half_way(lean_T: np.ndarray, before: float, after: float) -> int | None:

@@ -11,6 +11,7 @@ import numpy as np
 from spectra_exp.analysis.figures.style import GREY, MARKERS, PLAIN
 
 if TYPE_CHECKING:
+    import pandas as pd
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
@@ -57,6 +58,14 @@ def heat(
                 axes.text(x, y, f"{round(float(value), 2) + 0.0:.2f}", ha="center", va="center", fontsize=5.0,
                           color="white" if dark else "black")  # fmt: skip
     axes.figure.colorbar(image, ax=axes, shrink=0.8)
+
+
+def with_arms(rows: pd.DataFrame, name: str) -> tuple[pd.DataFrame, pd.Series, list[pd.Series]]:
+    """The rows that have the value `name`, the values, and their arms down and up; no arm where a bound is empty."""
+    known = rows.dropna(subset=[name])
+    value = known[name].astype(float)
+    low, high = (known[f"{name}_{side}"].astype(float).fillna(value) for side in ("low", "high"))
+    return known, value, [value - low, high - value]
 
 
 def expert_colours(count: int) -> list[str]:

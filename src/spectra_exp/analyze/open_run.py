@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import fields, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import yaml
+from safetensors import SafetensorError
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 from transformers.utils import logging as transformers_logging
@@ -31,6 +32,8 @@ log = logging.getLogger(__name__)
 
 # Tokens looked at unless more or fewer are asked for.
 USUAL_TOKENS = 32_768
+# How often the newest checkpoint is looked up where a running training removes it.
+ATTEMPTS = 3
 
 
 class OwnEngine(Engine):
@@ -59,6 +62,15 @@ class OwnEngine(Engine):
         return self.model.routed_layers[layer].experts.down.detach().float().flatten(1).cpu().numpy()
 
 
+@dataclass(frozen=True)
+class Newest:
+    """A loaded checkpoint: its model, its step, and the hash of its manifest."""
+
+    model: SpectraMoeForCausalLM
+    step: int
+    fingerprint: str
+
+
 def open_run(path: Path, tokens: int | None, seed: int, device: torch.device) -> Subject:
     """The run in the folder `path`, looked at on `tokens` held-out tokens (None: the usual ones).
 
@@ -67,9 +79,7 @@ def open_run(path: Path, tokens: int | None, seed: int, device: torch.device) ->
     folder = RunFolder(path.parent, path.name)
     config = _read_config(folder.config)
     summary = folder.read_summary() if folder.summary.exists() else None
-    checkpoint = folder.latest_checkpoint()
-    if checkpoint is None:
-        raise SpectraError(f"{path}: the run has no whole checkpoint; run it again: {(summary or {}).get('command')}")
+    newest = newest_model(folder, (summary or {}).get("command"))
     data = _data_config(config["data"], folder.config)
     recorded = ((summary or {}).get("fingerprints") or {}).get("data")
     if recorded is not None and data_fingerprint(data) != recorded:
@@ -79,8 +89,7 @@ def open_run(path: Path, tokens: int | None, seed: int, device: torch.device) ->
     trainer = config["trainer"]
     if device.type == "cpu":
         torch.set_num_threads(trainer["cpu_threads"])
-    transformers_logging.disable_progress_bar()
-    model = AutoModelForCausalLM.from_pretrained(checkpoint).to(device).eval()
+    model = newest.model.to(device).eval()
     evaluator = Evaluator(
         corpus.final or corpus, trainer["evaluation_batch_size"], data.probe_tokens, device,
         trainer["precision"] == "bf16", data.cross_document,
@@ -89,13 +98,41 @@ def open_run(path: Path, tokens: int | None, seed: int, device: torch.device) ->
         name=folder.run_id,
         label=(summary or {}).get("label") or config["router"]["name"],
         path=path,
-        step=int(checkpoint.name.removeprefix("step-")),
-        fingerprint=digest((checkpoint / MANIFEST).read_bytes())[:16],
+        step=newest.step,
+        fingerprint=newest.fingerprint,
         engine=OwnEngine(model, evaluator),
         tokenizer=TokenizerFile(corpus.tokenizer_file, corpus.eos_token).load(),
         held_out=_held_out(data, corpus, cache, tokens),
         run=Run(folder, config, summary, corpus, evaluator),
         seed=seed,
+    )
+
+
+def newest_model(folder: RunFolder, command: str | None) -> Newest:
+    """The model of the newest whole checkpoint; `command`: what makes the run again.
+
+    Raises SpectraError without one, or where each was removed while it was read: a run
+    that still trains removes a checkpoint when it has a newer one, so the newest is then looked up again.
+    """
+    transformers_logging.disable_progress_bar()
+    for _ in range(ATTEMPTS):
+        listed = folder.checkpoints()
+        checkpoint = folder.latest_checkpoint()
+        if checkpoint is None:
+            if folder.checkpoints() != listed:
+                continue
+            raise SpectraError(f"{folder.path}: the run has no whole checkpoint; run it again: {command}")
+        try:
+            fingerprint = digest((checkpoint / MANIFEST).read_bytes())[:16]
+            model = AutoModelForCausalLM.from_pretrained(checkpoint)
+        except (OSError, ValueError, SafetensorError):
+            if (checkpoint / MANIFEST).is_file():
+                raise
+            continue
+        return Newest(model, int(checkpoint.name.removeprefix("step-")), fingerprint)
+    raise SpectraError(
+        f"{folder.path}: its newest checkpoint was removed {ATTEMPTS} times while it was read; it still trains: try "
+        "again, or give it a larger trainer.checkpoint_every"
     )
 
 

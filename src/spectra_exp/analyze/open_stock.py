@@ -194,7 +194,9 @@ def open_stock(
     engine = StockEngine(model)
     documents = documents_of(texts, "texts") if texts is not None else read_documents(EmbeddedData()).validation
     held_out = _packed(documents, tokenizer, file.end_token, engine.longest, tokens)
-    print_of = digest((path / "config.json").read_bytes(), *sorted(p.name for p in path.glob("*.safetensors")))
+    # Reading tens of gigabytes again would take minutes; a file that was written anew has another time.
+    weights = sorted((p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in path.glob("*.safetensors"))
+    print_of = digest((path / "config.json").read_bytes(), *weights)
     return Subject(
         name=path.name,
         label=f"{model.config.model_type} ({path.name})",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -18,6 +19,14 @@ def open_subject(
     Raises SpectraError, one line, for what is neither.
     """
     path = locate(key, given, outputs)
+    found = _opened(key, path, tokens=tokens, texts=texts, seed=seed, device=device)
+    known = (outputs / "runs" / path.name).resolve() == path
+    return replace(found, typed=path.name if known else str(path))
+
+
+def _opened(
+    key: str, path: Path, *, tokens: int | None, texts: str | None, seed: int, device: torch.device
+) -> Subject:
     if (path / "config.yaml").is_file():
         from spectra_exp.analyze.open_run import open_run
 

@@ -84,7 +84,10 @@ def _as_typed(key: str, value: str) -> str:
 
 
 def _names(key: str, value: str) -> tuple[str, ...]:
-    return tuple(name.strip() for name in value.split(",") if name.strip())
+    names = tuple(name.strip() for name in value.split(",") if name.strip())
+    if not names:
+        raise ConfigError(key, f"'{value}' names none", f"it is: {KEYS[key]}")
+    return names
 
 
 def _whole_number(least: int, most: int) -> Callable[[str, str], int]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import base64
 import json
+import shlex
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from spectra_exp.analysis.report.grids import sortable
-from spectra_exp.analysis.report.layout import Block, command, facts, figure, notes, page
+from spectra_exp.analysis.report.layout import Block, badge, command, facts, figure, notes, page
 from spectra_exp.analysis.report.markup import Content, Html, element, file_link
 from spectra_exp.analyze.registry import parts
 from spectra_exp.analyze.results import PAGE, read_index
@@ -46,14 +47,19 @@ def _top(index: dict[str, Any]) -> Content:
     sides = [side for side in (index["subject"], index["against"]) if side]
     return [
         facts([
-            (side["label"], " · ".join(filter(None, [
+            (side["label"], [_unfinished(side), " · ".join(filter(None, [
                 f"step {side['step']}" if side["step"] is not None else "",
                 f"{side['layers']} routed layers", f"{side['experts']} experts, {side['top_k']} per token",
                 f"{side['tokens']} held-out tokens", f"{len(side['domains'])} domains" if side["domains"] else "",
-            ])))
+            ]))])
         ])
         for side in sides
     ]  # fmt: skip
+
+
+def _unfinished(side: dict[str, Any]) -> Content:
+    """A mark for a run that has not completed: its figures are of the checkpoint that it had by then."""
+    return [badge("unfinished", "warn"), " "] if side["unfinished"] else None
 
 
 def _part_block(folder: Path, name: str, made: dict[str, Any]) -> Block:
@@ -96,8 +102,10 @@ def _cases_block(folder: Path, index: dict[str, Any]) -> Block | None:
     if made is None:
         return None
     lead = "Each token in the colour of its first expert, stronger with its weight. Point at one for all its experts."
-    again = element("p", "Any text: ", command(f'python -m spectra_exp.analyze run={index["subject"]["name"]} '
-                                               'parts=cases text="..."'), class_="aside")  # fmt: skip
+    sides = [("run", index["subject"]), ("against", index["against"])]
+    named = " ".join(shlex.quote(f"{key}={side['typed']}") for key, side in sides if side)
+    line = f'python -m spectra_exp.analyze {named} parts=cases text="..."'
+    again = element("p", "Any text: ", command(line), class_="aside")
     return Block(CASES, "Case studies", lead, [
         _empty(made), _fed(folder, CASES, made), _segments(folder / CASES / "segments.csv"), again,
         notes(made["notes"]), _files(CASES, made),

@@ -35,6 +35,11 @@ class Request:
         """The model and, where one is given, the other to compare it with."""
         return [self.subject] if self.against is None else [self.subject, self.against]
 
+    @property
+    def labels(self) -> dict[str, str]:
+        """What a legend calls each model, by its name: names of runs are too long."""
+        return {subject.name: subject.label for subject in self.subjects}
+
 
 @dataclass(frozen=True)
 class Need:
@@ -53,7 +58,7 @@ DOMAINS = Need(
 DISTRIBUTION = Need(
     lambda r: r.subject.trace.probs_NLE is not None, "the router has no distribution over experts (hash, random)"
 )
-RUN = Need(lambda r: r.subject.run is not None, "it is no run of this project: there is only a model")
+RUN = Need(lambda r: r.subject.run is not None, "it is no run of this project: a stock model has no training to read")
 HISTORY = Need(
     lambda r: r.subject.run is not None and r.subject.run.folder.history.is_file(), "the run left no history.parquet"
 )
@@ -68,13 +73,17 @@ PartFunction = Callable[[Request], Result]
 
 @dataclass(frozen=True)
 class Part:
-    """A registered part. `title`: its one line of help, the heading of its place on the page."""
+    """A registered part. `title`: its one line of help, the heading of its place on the page.
+
+    `both`: it shows the second model beside the first; a part that does not says so on a page of two.
+    """
 
     name: str
     title: str
     needs: tuple[Need, ...]
     order: int
     function: PartFunction
+    both: bool = False
 
     def run(self, request: Request) -> Result:
         """The part's result; an empty one with the reason where a need is not met or there is nothing to show."""
@@ -82,26 +91,29 @@ class Part:
             if not need.met(request):
                 return Result(empty=need.missing)
         try:
-            return self.function(request)
+            result = self.function(request)
         except Empty as reason:
             return Result(empty=str(reason))
+        if request.against is not None and not self.both:
+            result.notes.insert(0, f"Of {request.subject.label} only.")
+        return result
 
 
 _REGISTRY: dict[str, Part] = {}
 
 
-def part(title: str, *needs: Need, order: int = 50) -> Callable[[PartFunction], PartFunction]:
+def part(title: str, *needs: Need, order: int = 50, both: bool = False) -> Callable[[PartFunction], PartFunction]:
     """A decorator that makes a function known as a part under its own name.
 
     `needs` are asked in their order, so that the first ones may be what the others read. `order`: its place among the
-    parts, lower first. Raises ValueError for a name already taken.
+    parts, lower first. `both`: see Part. Raises ValueError for a name already taken.
     """
 
     def register(function: PartFunction) -> PartFunction:
         name = function.__name__
         if name in _REGISTRY and _REGISTRY[name].function.__module__ != function.__module__:
             raise ValueError(f"part '{name}' is registered twice")
-        _REGISTRY[name] = Part(name, title, needs, order, function)
+        _REGISTRY[name] = Part(name, title, needs, order, function, both)
         return function
 
     return register

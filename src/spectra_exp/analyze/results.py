@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import json
 import shutil
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +26,8 @@ INDEX, PAGE = "index.json", "index.html"
 PICTURE_DPI = 130
 # Versions and dates would make two equal pictures differ.
 PNG_METADATA = {"Software": None}
+# What of a subject's head a line about a replaced analysis names.
+SAID = ("name", "step", "tokens", "typed")
 
 
 @dataclass
@@ -50,8 +53,8 @@ class Result:
 class AnalysisFolder:
     """The folder `path` of an analysis of what `head` names (run, step, text, seed); each part is written whole.
 
-    Parts of an earlier analysis stay as long as it was of the same head; otherwise they go, since a page must not mix
-    two models.
+    Parts of an earlier analysis stay as long as it was of the same head; otherwise they go when the first new part is
+    written, since a page must not mix two models. One process at a time: the caller holds the folder.
     """
 
     def __init__(self, path: Path, head: Mapping[str, Any]):
@@ -59,14 +62,15 @@ class AnalysisFolder:
         earlier = read_index(path)
         same = earlier is not None and {k: v for k, v in earlier.items() if k != "parts"} == self.head
         self.parts: dict[str, dict[str, Any]] = dict(earlier["parts"]) if same else {}
-        if earlier is not None and not same:
-            for name in earlier["parts"]:
-                shutil.rmtree(path / name, ignore_errors=True)
-            (path / PAGE).unlink(missing_ok=True)
+        self._outdated: dict[str, Any] | None = None if same else earlier
+        self.replaced = None if self._outdated is None else self._what_goes(self._outdated)
 
     def write(self, name: str, title: str, result: Result) -> None:
         """Write a part's files and take it into the index; files that an earlier one left are removed."""
         folder = self.path / name
+        # Drawn before anything goes: a picture that fails must not cost an earlier analysis.
+        pictures = {f"{stem}.png": picture_bytes(draw) for stem, draw in result.pictures.items()}
+        self._drop_outdated()
         files: list[str] = []
         for stem, table in result.tables.items():
             files.append(f"{stem}.csv")
@@ -75,9 +79,9 @@ class AnalysisFolder:
         for stem, value in result.data.items():
             files.append(f"{stem}.json")
             write_json(folder / files[-1], value)
-        for stem, draw in result.pictures.items():
-            files.append(f"{stem}.png")
-            write_bytes(folder / files[-1], picture_bytes(draw))
+        for file, content in pictures.items():
+            files.append(file)
+            write_bytes(folder / file, content)
         if folder.is_dir():
             for old in folder.iterdir():
                 if old.name not in files:
@@ -92,6 +96,31 @@ class AnalysisFolder:
             "empty": result.empty,
         }
         self._write_index()
+
+    def _what_goes(self, earlier: dict[str, Any]) -> str:
+        """One line: the earlier analysis, and in what it differs from this one."""
+        changes = []
+        for side in ("subject", "against"):
+            old, new = (head.get(side) or {} for head in (earlier, self.head))
+            changes += [f"{name} {old.get(name)} then, {value} now" for name, value in new.items()
+                        if name in SAID and old.get(name, value) != value]  # fmt: skip
+        if earlier.get("seed") != self.head.get("seed"):
+            changes.append(f"seed {earlier.get('seed')} then, {self.head.get('seed')} now")
+        return (
+            f"{self.path}: the analysis there ({len(earlier['parts'])} parts) is of something else "
+            f"({'; '.join(changes) or 'another model or text'}) and goes when the first new part is done; "
+            "out=FOLDER keeps both"
+        )
+
+    def _drop_outdated(self) -> None:
+        if self._outdated is None:
+            return
+        # The page and the index first: a kill in between must not leave a page of removed parts.
+        for file in (PAGE, INDEX):
+            (self.path / file).unlink(missing_ok=True)
+        for name in self._outdated["parts"]:
+            shutil.rmtree(self.path / name, ignore_errors=True)
+        self._outdated = None
 
     def _write_index(self) -> None:
         write_json(self.path / INDEX, self.head | {"parts": dict(sorted(self.parts.items()))})
@@ -112,7 +141,9 @@ def picture_bytes(draw: Callable[[Figure], None]) -> bytes:
     from matplotlib.figure import Figure
 
     content = io.BytesIO()
-    with our_style():
+    with our_style(), warnings.catch_warnings():
+        # Held-out text has letters of many scripts; the font's box stands for what it lacks, and the tables have all.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         figure = Figure(layout="constrained")
         FigureCanvasAgg(figure)
         draw(figure)

@@ -65,7 +65,10 @@ class Run:
 
 @dataclass(frozen=True, eq=False)
 class Subject:
-    """The opened model. `name`: run id or folder name; `step`: of its checkpoint, None for a stock model."""
+    """The opened model. `name`: run id or folder name; `step`: of its checkpoint, None for a stock model.
+
+    `typed`: what names it on the command line, the name itself where empty.
+    """
 
     name: str
     label: str
@@ -78,6 +81,12 @@ class Subject:
     run: Run | None
     seed: int = 0
     track: Callable[[Sequence[int]], Iterable[int]] = iter
+    typed: str = ""
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether it is of a run that has not completed."""
+        return self.run is not None and (self.run.summary or {}).get("status") != "completed"
 
     @property
     def num_layers(self) -> int:
@@ -130,12 +139,24 @@ class Subject:
         """How a token is shown: what it spells, or the vocabulary's name for it."""
         return self.spelling(token_id) or self.tokenizer.id_to_token(int(token_id)) or f"<{token_id}>"
 
+    def around(self, token_id: int) -> str:
+        """How a token is shown beside another one: as `piece`, but nothing for a marker such as the end of a text."""
+        return "" if int(token_id) in self.markers else self.piece(token_id)
+
+    @cached_property
+    def markers(self) -> frozenset[int]:
+        """The ids of the vocabulary that are no text."""
+        added = self.tokenizer.get_added_tokens_decoder()
+        return frozenset(token_id for token_id, token in added.items() if token.special)
+
     def head(self) -> dict[str, Any]:
         """What an analysis of this subject is of: equal heads give equal results."""
         return {
             "name": self.name,
             "label": self.label,
+            "typed": self.typed or self.name,
             "step": self.step,
+            "unfinished": self.unfinished,
             "model": self.fingerprint,
             "tokens": self.held_out.num_tokens if self.held_out is not None else 0,
             "layers": self.num_layers,

@@ -51,11 +51,16 @@ def words_of(trace: Trace, spelling: Callable[[int], str]) -> Words:
     return Words(occurrence_N, np.array(word_W, dtype=np.int64), list(place_of))
 
 
-def context(trace: Trace, token: int, piece: Callable[[int], str]) -> tuple[str, str, str]:
-    """The text before a token, the token, and the text after it, all within its document and its sequence."""
+def context(
+    trace: Trace, token: int, piece: Callable[[int], str], around: Callable[[int], str]
+) -> tuple[str, str, str]:
+    """The text before a token, the token, and the text after it, all within its document and its sequence.
+
+    `piece`: how the token is spelled; `around`: how its neighbours are.
+    """
     first, last = max(0, token - BEFORE), min(trace.num_tokens, token + AFTER + 1)
     home = trace.documents_N[token], trace.sequences_N[token]
     near = [i for i in range(first, last) if (trace.documents_N[i], trace.sequences_N[i]) == home]
-    before, after = ("".join(piece(int(trace.token_ids_N[i])) for i in near if keep(i)) for keep in (
+    before, after = ("".join(around(int(trace.token_ids_N[i])) for i in near if keep(i)) for keep in (
         lambda i: i < token, lambda i: i > token))  # fmt: skip
     return before, piece(int(trace.token_ids_N[token])), after

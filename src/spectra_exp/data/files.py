@@ -45,8 +45,18 @@ def read_splits(config: FilesData) -> Splits:
 
 
 def documents_of(name: str, key: str) -> list[Document]:
-    """The documents of one file, under the usual field names. Raises ConfigError, which names `key`."""
-    return _documents(_file(_existing(name, key), key, "documents"), key, FilesData())
+    """The documents of one file, under the usual field names. Raises ConfigError, which names `key` and no other."""
+    usual = FilesData()
+    try:
+        return _documents(_file(_existing(name, key), key, "documents"), key, usual)
+    except ConfigError as error:
+        if "data." not in error.fix:
+            raise
+        # Only the files source has keys for other field names.
+        if name.endswith(".txt"):
+            raise ConfigError(key, error.problem, "name a file that holds text") from None
+        fix = f"the text must lie under '{usual.text_field}', a domain under '{usual.domain_field}'"
+        raise ConfigError(key, error.problem, fix) from None
 
 
 def _locate(config: FilesData) -> tuple[Path, Path | None]:

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from spectra_exp.analysis.figures.style import GREY, PLAIN
-from spectra_exp.analyze.draw import panels
+from spectra_exp.analyze.draw import panels, with_arms
 from spectra_exp.analyze.intervals import columns, difference_over_documents, mean_over_documents
 from spectra_exp.analyze.registry import DISTRIBUTION, ROUTED, SEVERAL_EXPERTS, TRACE, Empty, Request, part
 from spectra_exp.analyze.results import Result
@@ -114,9 +114,8 @@ def _by_domain(trace: Trace, entropy_N: np.ndarray, domains: list[str]) -> pd.Da
 
 def _draw(figure: Figure, tenths: pd.DataFrame, shares: pd.DataFrame | None) -> None:
     axes_of = panels(figure, 2 if shares is not None else 1, (3.3, 2.5))
-    known = tenths.dropna(subset=["loss", "loss_low", "loss_high"]).astype(float)
-    arms = [known["loss"] - known["loss_low"], known["loss_high"] - known["loss"]]
-    axes_of[0].errorbar(known["entropy"], known["loss"], yerr=arms, fmt="o", color=PLAIN[0], elinewidth=0.9)
+    known, loss, arms = with_arms(tenths, "loss")
+    axes_of[0].errorbar(known["entropy"], loss, yerr=arms, fmt="o", color=PLAIN[0], elinewidth=0.9)
     axes_of[0].axvline(NEAR_EVEN, color=GREY, linestyle=":", linewidth=0.9)
     axes_of[0].set(xlabel="routing entropy / ln E, by tenths of the tokens", ylabel="loss of the next token (nats)")
     if shares is None:

@@ -35,6 +35,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 PAIRS = 96
+TOO_FEW = (
+    "its documents are too short or too few to join: three of 8 tokens are needed in each of two domains (tokens=N "
+    "looks at more text)"
+)
 CURVES = {
     "before": "overlap with the experts of the domain before",
     "after": "overlap with the experts of the domain after",
@@ -44,7 +48,8 @@ CURVES = {
 }
 
 
-@part("Switch of routing at a domain boundary: latency in tokens", TRACE, ROUTED, SEVERAL_EXPERTS, DOMAINS, order=54)
+@part("Switch of routing at a domain boundary: latency in tokens", TRACE, ROUTED, SEVERAL_EXPERTS, DOMAINS, order=54,
+      both=True)  # fmt: skip
 def boundaries(request: Request) -> Result:
     """Curves over the distance from the boundary and the latency, all layers together and each alone.
 
@@ -53,14 +58,19 @@ def boundaries(request: Request) -> Result:
     """
     result, curves, rows, notes, measured = Result(), [], [], [], []
     for subject in request.subjects:
-        if problem := _unfit(subject):
+        pairs, problem = None, _unfit(subject)
+        if problem is None and (pairs := _pairs(subject, request.seed)) is None:
+            problem = TOO_FEW
+        if problem:
             notes.append(f"{subject.name}: {problem}.")
             continue
-        pairs, leans = _measure(subject, request.seed, curves)
+        leans = _measure(subject, pairs, request.seed, curves)
         measured.append((pairs, leans["all"]))
         rows += [{"run": subject.name, "layer": layer, "pairs": len(pairs.before_Q), "tokens_each": pairs.half}
                  | _row(latency(*lean, request.seed)) for layer, lean in leans.items()]  # fmt: skip
         notes.append(_in_words(subject, pairs, latency(*leans["all"], request.seed)))
+    if not curves:
+        raise Empty(" ".join(notes).removesuffix("."))
     result.tables = {"curves": pd.concat(curves, ignore_index=True), "latency": pd.DataFrame(rows)}
     result.data["meaning"] = CURVES | {"latency": Latency.__doc__}
     result.notes += notes + _differences(measured, request.seed)
@@ -69,7 +79,8 @@ def boundaries(request: Request) -> Result:
         "data.cross_document the run was trained with."
     )
     result.add_picture("curves", "Routing around the boundary (0: first token of the second document); means over "
-                       "pairs with 95 % intervals.", lambda figure: _draw(figure, result.tables["curves"]))  # fmt: skip
+                       "pairs with 95 % intervals.",
+                       lambda figure: _draw(figure, result.tables["curves"], request.labels))  # fmt: skip
     return result
 
 
@@ -87,6 +98,8 @@ def _differences(measured: list[tuple[Pairs, tuple]], seed: int) -> list[str]:
     (own, lean), (other, other_lean) = measured
     if not np.array_equal(own.switch_QT, other.switch_QT) or not np.array_equal(own.control_QT, other.control_QT):
         return ["The two runs read different texts, so their latencies are not compared pair by pair."]
+    if not all(latency(*one, seed).over for one in (lean, other_lean)):
+        return ["A switch is not over within the window, so the two runs' carry-overs are not compared."]
     found = carry_over_difference(lean, other_lean, seed)
     return [f"Difference of the two runs' carry-over over the same pairs: {_text(found)} tokens."]
 
@@ -102,14 +115,14 @@ def used_experts(subject: Subject, ids_QT: np.ndarray) -> np.ndarray:
     return np.concatenate(found, axis=1)
 
 
-def _measure(subject: Subject, seed: int, curves: list[pd.DataFrame]) -> tuple[Pairs, dict[str, tuple]]:
-    """The pairs, and by layer the lean of switch and control [Q, T]; the curves are added to `curves`."""
-    pairs = join_pairs(pieces(subject.held_out), subject.engine.longest, PAIRS, seed)
-    if pairs is None:
-        raise Empty(
-            f"{subject.name}: its documents are too short or too few to join: three of 8 tokens are needed in each of "
-            "two domains (tokens=N looks at more text)"
-        )
+def _pairs(subject: Subject, seed: int) -> Pairs | None:
+    """The joined texts, no longer than the blocks that the model is looked at on; None with too few documents."""
+    longest = min(subject.engine.longest, subject.held_out.token_ids_MS.shape[1])
+    return join_pairs(pieces(subject.held_out), longest, PAIRS, seed)
+
+
+def _measure(subject: Subject, pairs: Pairs, seed: int, curves: list[pd.DataFrame]) -> dict[str, tuple]:
+    """By layer the lean of switch and control [Q, T]; the curves are added to `curves`."""
     switch_LQTE, control_LQTE = (used_experts(subject, ids) for ids in (pairs.switch_QT, pairs.control_QT))
     kinds: dict[str, list[np.ndarray]] = {name: [] for name in CURVES}
     leans = {}
@@ -130,7 +143,7 @@ def _measure(subject: Subject, seed: int, curves: list[pd.DataFrame]) -> tuple[P
             kinds[name].append(values)
     means = {name: np.mean(values, axis=0) for name, values in kinds.items()}
     curves += [_curve(subject, "all", name, values, seed) for name, values in means.items()]
-    return pairs, {"all": (means["lean"], means["lean_control"])} | leans
+    return {"all": (means["lean"], means["lean_control"])} | leans
 
 
 def _profiles(subject: Subject, pairs: Pairs, layer: int) -> tuple[np.ndarray, np.ndarray]:
@@ -152,8 +165,8 @@ def _curve(subject: Subject, layer: str, name: str, values_QT: np.ndarray, seed:
 
 
 def _row(found: Latency) -> dict[str, Any]:
-    row: dict[str, Any] = {"half_way": found.half_way}
-    for name in ("carry_over", "delay", "gap"):
+    row: dict[str, Any] = {"half_way": found.half_way, "over": found.over if found.left is not None else None}
+    for name in ("left", "carry_over", "delay", "gap"):
         row |= columns(getattr(found, name), name)
     return row
 
@@ -162,7 +175,16 @@ def _in_words(subject: Subject, pairs: Pairs, found: Latency) -> str:
     head = f"{subject.name}: {len(pairs.before_Q)} pairs of {pairs.half} + {pairs.half} tokens"
     if found.carry_over is None:
         return f"{head}: routing does not tell the two domains apart (gap {_text(found.gap)}), so there is no latency."
-    return f"{head}: the domain before carries over for {_text(found.carry_over)} tokens; gap {_text(found.gap)}."
+    known = found.half_way is not None
+    way = f"gone after {found.half_way} tokens" if known else f"not gone within {found.window} tokens"
+    start = f"{head}: half of the way is {way}"
+    if found.over:
+        return f"{start}; the domain before carries over for {_text(found.carry_over)} tokens; gap {_text(found.gap)}."
+    return (
+        f"{start}. The switch is not over within the window of {found.window} tokens: {_text(found.left)} of the gap "
+        f"is left in the last {found.window - found.window // 2}. So the carry-over, {_text(found.carry_over)} tokens, "
+        f"is a lower bound that grows with the window; gap {_text(found.gap)}."
+    )
 
 
 def _text(found: Any) -> str:
@@ -172,7 +194,7 @@ def _text(found: Any) -> str:
     return f"{values['mean']:.2f} ({values['low']:.2f} to {values['high']:.2f})"
 
 
-def _draw(figure: Figure, curves: pd.DataFrame) -> None:
+def _draw(figure: Figure, curves: pd.DataFrame, labels: dict[str, str]) -> None:
     runs = list(dict.fromkeys(curves["run"]))
     shown = (("before", "after"), ("lean", "lean_control"), ("same_experts",))
     axes_of = panels(figure, len(shown), (3.1, 2.7), 3)
@@ -181,7 +203,8 @@ def _draw(figure: Figure, curves: pd.DataFrame) -> None:
             for place, name in enumerate(names):
                 found = curves[(curves["run"] == run) & (curves["layer"] == "all") & (curves["curve"] == name)]
                 colour, dash = PLAIN[number], ("-", "--")[place]
-                axes.plot(found["distance"], found["mean"], color=colour, linestyle=dash, label=f"{run}: {name}")
+                label = f"{labels[run]}: {name.replace('_', ' ')}"
+                axes.plot(found["distance"], found["mean"], color=colour, linestyle=dash, label=label)
                 axes.fill_between(found["distance"], found["low"], found["high"], color=colour, alpha=BAND_ALPHA,
                                   linewidth=0)  # fmt: skip
         axes.axvline(-0.5, color=GREY, linewidth=0.7)

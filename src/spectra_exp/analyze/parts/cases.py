@@ -48,7 +48,7 @@ class Case:
                 first = place
 
 
-@part("Case studies: texts token by token, experts and weights side by side", ROUTED, order=60)
+@part("Case studies: texts token by token, experts and weights side by side", ROUTED, order=60, both=True)
 def cases(request: Request) -> Result:
     """A trace of each text given (text=, texts=), or of the first documents of the held-out text's domains."""
     titled = _titled(request)

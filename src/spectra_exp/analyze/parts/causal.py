@@ -13,7 +13,7 @@ import pandas as pd
 import torch
 
 from spectra_exp.analysis.figures.style import PLAIN
-from spectra_exp.analyze.draw import panels
+from spectra_exp.analyze.draw import panels, with_arms
 from spectra_exp.analyze.intervals import columns
 from spectra_exp.analyze.registry import ROUTED, RUN, SEVERAL_EXPERTS, TRACE, Request, part
 from spectra_exp.analyze.rerouted import Rerouted, correlation_within, rank_correlation
@@ -146,9 +146,9 @@ def _everywhere(subject: Subject, domains_N: np.ndarray, domain: int | None, kin
 
 def _draw_swaps(figure: Figure, swaps: pd.DataFrame) -> None:
     (axes,) = panels(figure, 1, (4.2, 2.8))
-    for layer, own in swaps.dropna(subset=["added", "added_low", "added_high"]).groupby("layer"):
-        added, low, high = (own[name].astype(float) for name in ("added", "added_low", "added_high"))
-        axes.errorbar(own["distance"], added, yerr=[added - low, high - added], fmt="o", elinewidth=0.6,
+    for layer, rows in swaps.dropna(subset=["added"]).groupby("layer"):
+        own, added, arms = with_arms(rows, "added")
+        axes.errorbar(own["distance"], added, yerr=arms, fmt="o", elinewidth=0.6,
                       markersize=3, color=PLAIN[layer % len(PLAIN)], label=f"layer {layer}")  # fmt: skip
     axes.axhline(0, color="black", linewidth=0.6)
     axes.legend(fontsize=5.5)
@@ -158,11 +158,9 @@ def _draw_swaps(figure: Figure, swaps: pd.DataFrame) -> None:
 def _draw_second(figure: Figure, second: pd.DataFrame) -> None:
     (axes,) = panels(figure, 1, (4.2, 0.3 * len(second) + 1.0))
     for shift, kind in enumerate(("second_best", "arbitrary")):
-        known = second.dropna(subset=[kind])
-        value = known[kind].astype(float)
-        low, high = (known[f"{kind}_{side}"].astype(float).fillna(value) for side in ("low", "high"))
+        known, value, arms = with_arms(second, kind)
         axes.barh(known.index + 0.38 * shift - 0.19, value, height=0.36, color=PLAIN[shift],
-                  xerr=[value - low, high - value], error_kw={"elinewidth": 0.6},
+                  xerr=arms, error_kw={"elinewidth": 0.6},
                   label=kind.replace("_", " "))  # fmt: skip
     axes.set_yticks(range(len(second)), second["domain"])
     axes.set_xlabel("loss added to the domain (nats)")

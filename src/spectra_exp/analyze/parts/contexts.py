@@ -25,7 +25,7 @@ def contexts(request: Request) -> Result:
     for layer in range(trace.num_layers):
         for expert in range(subject.num_experts):
             for rank, (token, place) in enumerate(top_tokens(trace, layer, expert), start=1):
-                before, marked, after = context(trace, token, subject.piece)
+                before, marked, after = context(trace, token, subject.piece, subject.around)
                 domain = int(trace.domains_N[token])
                 rows.append({
                     "layer": layer, "expert": expert, "rank": rank, "token": token,

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from spectra_exp.analysis.figures.style import GREY, PLAIN
-from spectra_exp.analyze.draw import heat, panels
+from spectra_exp.analyze.draw import heat, panels, with_arms
 from spectra_exp.analyze.intervals import columns, difference_over_documents
 from spectra_exp.analyze.parts.ambiguity import following_losses
 from spectra_exp.analyze.parts.causal import profile
@@ -147,10 +147,9 @@ def _notes(subject: Subject, sample: Rerouted, measured: int) -> list[str]:
 
 def _draw(figure: Figure, experts: pd.DataFrame, subject: Subject) -> None:
     (axes,) = panels(figure, 1, (4.2, 2.8))
-    known = experts.dropna(subset=["added", "added_low", "added_high"])
-    for layer, own in known.groupby("layer"):
-        added, low, high = (own[name].astype(float) for name in ("added", "added_low", "added_high"))
-        axes.errorbar(own["share"], added, yerr=[added - low, high - added], fmt="o", elinewidth=0.6, markersize=3,
+    for layer, rows in experts.dropna(subset=["added"]).groupby("layer"):
+        own, added, arms = with_arms(rows, "added")
+        axes.errorbar(own["share"], added, yerr=arms, fmt="o", elinewidth=0.6, markersize=3,
                       color=PLAIN[layer % len(PLAIN)], label=f"layer {layer}")  # fmt: skip
     axes.axvline(RARE / subject.num_experts, color=GREY, linestyle=":", linewidth=0.9)
     axes.axhline(0, color="black", linewidth=0.6)

@@ -24,7 +24,8 @@ EXCERPT_NUMBERS, SEARCHED_NUMBERS = 120_000, 48_000
 KEYWORDS, BEST = 10, 3
 
 
-@part("Explorer: samples of each expert, running text and search of a token, on the page", TRACE, ROUTED, order=70)
+@part("Explorer: samples of each expert, running text and search of a token, on the page", TRACE, ROUTED, order=70,
+      both=True)  # fmt: skip
 def explore(request: Request) -> Result:
     """One entry for each subject, all that the page shows of it."""
     sides = [_side(subject) for subject in request.subjects if subject.num_layers]
@@ -75,7 +76,7 @@ def _samples(subject: Subject, layer: int, expert: int) -> list[dict[str, Any]]:
     trace = subject.trace
     rows = []
     for token, place in top_tokens(trace, layer, expert):
-        before, marked, after = context(trace, token, subject.piece)
+        before, marked, after = context(trace, token, subject.piece, subject.around)
         domain = int(trace.domains_N[token])
         rows.append({
             "before": before, "marked": marked, "after": after,

@@ -9,7 +9,7 @@ import pandas as pd
 
 from spectra_exp.analysis.figures.style import DASHES, PLAIN
 from spectra_exp.analyze.draw import panels, say_empty
-from spectra_exp.analyze.registry import HISTORY, Empty, Request, part
+from spectra_exp.analyze.registry import HISTORY, RUN, Empty, Request, part
 from spectra_exp.analyze.results import Result
 from spectra_exp.runs.history import History
 from spectra_exp.training.optimizers import FAMILIES
@@ -26,7 +26,7 @@ KINDS = (
 WITHOUT = "experts_without_gradient"
 
 
-@part("Gradients of router, experts and the rest over training", HISTORY, order=70)
+@part("Gradients of router, experts and the rest over training", RUN, HISTORY, order=70, both=True)
 def gradients(request: Request) -> Result:
     """What the run wrote of its gradients at its logging cadence, step by step and in short."""
     result, frames = Result(), []
@@ -37,12 +37,15 @@ def gradients(request: Request) -> Result:
         frames.append(gradient_rows(History.load(subject.run.folder.history).frame()).assign(run=subject.name))
         if subject.num_layers and WITHOUT not in set(frames[-1]["metric"]):
             result.notes.append(f"{subject.name} was made before the share of experts without gradient was written.")
-    rows = pd.concat(frames, ignore_index=True)
-    if rows.empty:
+    # A frame without rows has no types to keep.
+    frames = [frame for frame in frames if len(frame)]
+    if not frames:
         raise Empty("its history has no gradient norms")
+    rows = pd.concat(frames, ignore_index=True)
     result.tables = {"gradients": rows[["run", "step", "metric", "value"]], "summary": summary(rows)}
     result.add_picture("gradients", "Norms of the gradient, relative moves and rates by family, and the share of "
-                       "experts that no gradient reached at a step.", lambda figure: _draw(figure, rows))  # fmt: skip
+                       "experts that no gradient reached at a step.",
+                       lambda figure: _draw(figure, rows, request.labels))  # fmt: skip
     return result
 
 
@@ -64,7 +67,7 @@ def summary(rows: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(found)
 
 
-def _draw(figure: Figure, rows: pd.DataFrame) -> None:
+def _draw(figure: Figure, rows: pd.DataFrame, labels: dict[str, str]) -> None:
     runs = list(dict.fromkeys(rows["run"]))
     *axes_of, last = panels(figure, len(KINDS) + 1, (3.2, 2.6), 2)
     for axes, (kind, label, scale) in zip(axes_of, KINDS, strict=True):
@@ -72,7 +75,7 @@ def _draw(figure: Figure, rows: pd.DataFrame) -> None:
             for number, run in enumerate(runs):
                 own = rows[(rows["run"] == run) & (rows["metric"] == f"{kind}_{family}")]
                 axes.plot(own["step"], own["value"], color=PLAIN[place], linestyle=DASHES[number],
-                          label=family if len(runs) == 1 else f"{family}, {run}")  # fmt: skip
+                          label=family if len(runs) == 1 else f"{family}, {labels[run]}")  # fmt: skip
         axes.set(xlabel="step", ylabel=label, yscale=scale)
     # Below the panels: with two runs it would cover the curves.
     figure.legend(*axes_of[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(runs), fontsize=5.5)
@@ -81,6 +84,6 @@ def _draw(figure: Figure, rows: pd.DataFrame) -> None:
         return
     for number, run in enumerate(runs):
         own = rows[(rows["run"] == run) & (rows["metric"] == WITHOUT)]
-        last.plot(own["step"], own["value"], color=PLAIN[number], linestyle=DASHES[number], label=run)
+        last.plot(own["step"], own["value"], color=PLAIN[number], linestyle=DASHES[number], label=labels[run])
     last.set(xlabel="step", ylabel="share of experts without gradient")
     last.set_ylim(bottom=-0.01)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 
 from spectra_exp.analysis.figures.style import PLAIN
 from spectra_exp.analyze.draw import panels
@@ -29,6 +29,7 @@ from spectra_exp.analyze.rerouted import Rerouted
 from spectra_exp.analyze.results import Result
 from spectra_exp.analyze.subject import Subject
 from spectra_exp.moe.model import new_model
+from spectra_exp.runs.checkpoints import MANIFEST
 from spectra_exp.runs.fingerprints import weights_hash
 from spectra_exp.runs.history import History
 from spectra_exp.training.fit import WEIGHTS
@@ -125,9 +126,15 @@ def path_points(subject: Subject, centre: Weights) -> tuple[dict[int, Weights], 
         stops[0] = first
     for checkpoint in reversed(subject.run.folder.checkpoints()):
         step = int(checkpoint.name.removeprefix("step-"))
-        if step < subject.step:
+        if step >= subject.step:
+            continue
+        try:
             with safe_open(checkpoint / WEIGHTS, framework="pt") as file:
                 stops[step] = {name: file.get_tensor(name).to(centre[name]) for name in centre}
+        except (OSError, SafetensorError):
+            # A run that still trains removes what it does not keep; damage is another matter.
+            if (checkpoint / MANIFEST).is_file():
+                raise
     return stops, note
 
 

@@ -30,7 +30,7 @@ LEAST_POINTS = 4
 Mapper = Callable[[np.ndarray, int], np.ndarray]
 
 
-@part("t-SNE (and UMAP) of hidden states by expert and domain", TRACE, ROUTED, order=40)
+@part("t-SNE (and UMAP) of hidden states by expert and domain", TRACE, ROUTED, order=40, both=True)
 def hidden_map(request: Request) -> Result:
     """Where the layers' inputs lie, coloured by first expert and marked by domain; a row for each subject."""
     result = Result(notes=[
@@ -50,7 +50,7 @@ def hidden_map(request: Request) -> Result:
     return result
 
 
-@part("t-SNE of expert representations (figure 2)", TRACE, ROUTED, SEVERAL_EXPERTS, order=41)
+@part("t-SNE of expert representations (figure 2)", TRACE, ROUTED, SEVERAL_EXPERTS, order=41, both=True)
 def expert_map(request: Request) -> Result:
     """Where the experts lie, by their mean outputs and by what the router holds of them; a row for each subject."""
     points = [(subject, kind, *_experts(subject, kind, request.seed))

@@ -12,7 +12,7 @@ import pandas as pd
 
 from spectra_exp.analysis.figures.style import GREY, PLAIN
 from spectra_exp.analyze.draw import panels
-from spectra_exp.analyze.registry import HISTORY, ROUTED, Empty, Request, part
+from spectra_exp.analyze.registry import HISTORY, ROUTED, RUN, Empty, Request, part
 from spectra_exp.analyze.results import Result
 from spectra_exp.analyze.subject import Subject
 from spectra_exp.metrics.stability import agreement, expert_sets
@@ -28,7 +28,7 @@ MEASURES = ["per_step", "change", "by_chance", "returned", "returned_by_chance"]
 COLUMNS = ["step", "to_step", "fraction", "layer", *MEASURES]
 
 
-@part("Early oscillation: change of routing per step", HISTORY, ROUTED, order=64)
+@part("Early oscillation: change of routing per step", RUN, HISTORY, ROUTED, order=64, both=True)
 def oscillation(request: Request) -> Result:
     """Change of the probe tokens' experts between snapshots, and of the load's imbalance from log to log.
 
@@ -41,6 +41,9 @@ def oscillation(request: Request) -> Result:
         if subject.run is None or not subject.run.folder.history.is_file():
             result.notes.append(f"{subject.name} left no history.parquet.")
             continue
+        if not subject.num_layers:
+            result.notes.append(f"{subject.name} has no routed layer.")
+            continue
         changes.append(snapshot_changes(subject).assign(run=subject.name))
         swings.append(imbalance_swings(History.load(subject.run.folder.history).frame()).assign(run=subject.name))
         result.notes.append(_cadence(subject, changes[-1]))
@@ -52,7 +55,7 @@ def oscillation(request: Request) -> Result:
     result.tables = {"changes": changes, "imbalance": swings, "summary": summary(changes, swings)}
     result.add_picture("changes", "Experts exchanged per step between snapshots (mean over layers) and load CV of "
                        "each logged training step; the first tenth of the run is shaded.",
-                       lambda figure: _draw(figure, changes, swings))  # fmt: skip
+                       lambda figure: _draw(figure, changes, swings, request.labels))  # fmt: skip
     return result
 
 
@@ -127,19 +130,21 @@ def _cadence(subject: Subject, changes: pd.DataFrame) -> str:
 
 
 def _joined(frames: list[pd.DataFrame]) -> pd.DataFrame:
-    if not frames:
+    # A frame without rows (a dense run's) has no types, and joined it would take those of the others away.
+    kept = [frame for frame in frames if len(frame)]
+    if not kept:
         return pd.DataFrame(columns=["run", *COLUMNS, "load_cv", "swing"])
-    return pd.concat(frames, ignore_index=True)
+    return pd.concat(kept, ignore_index=True)
 
 
-def _draw(figure: Figure, changes: pd.DataFrame, swings: pd.DataFrame) -> None:
+def _draw(figure: Figure, changes: pd.DataFrame, swings: pd.DataFrame, labels: dict[str, str]) -> None:
     left, right = panels(figure, 2, (3.3, 2.4))
     for number, run in enumerate(dict.fromkeys([*changes["run"], *swings["run"]])):
         own = changes[changes["run"] == run].groupby(["step", "to_step"], as_index=False)["per_step"].mean()
         edges = [*own["step"], *own["to_step"].tail(1)]
-        left.stairs(own["per_step"], edges, color=PLAIN[number], linewidth=1.1, label=run, baseline=None)
+        left.stairs(own["per_step"], edges, color=PLAIN[number], linewidth=1.1, label=labels[run], baseline=None)
         swung = swings[swings["run"] == run].groupby("step")["load_cv"].mean()
-        right.plot(swung.index, swung, color=PLAIN[number], label=run)
+        right.plot(swung.index, swung, color=PLAIN[number], label=labels[run])
     for axes, frame, label in ((left, changes, "experts exchanged per step"), (right, swings, "load CV of the step")):
         last = frame["to_step" if axes is left else "step"].max() if len(frame) else 1
         axes.axvspan(0, EARLY * last, color=GREY, alpha=0.15, linewidth=0)

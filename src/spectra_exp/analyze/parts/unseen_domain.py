@@ -34,7 +34,7 @@ MEASURES = {
 
 
 @part("Out-of-domain text: a domain held out of training", RUN, HELD_OUT, TRACE, ROUTED, SEVERAL_EXPERTS, DOMAINS,
-      order=62)  # fmt: skip
+      order=62, both=True)  # fmt: skip
 def unseen_domain(request: Request) -> Result:
     """Loss, entropy and load by domain, the held-out one against the others; the second run's beside them.
 
@@ -42,9 +42,10 @@ def unseen_domain(request: Request) -> Result:
     `data.hold_out_domain`) tells what not having seen it does.
     """
     unseen = held_out_domain(request.subject)
-    domains, differences = [], []
+    domains, differences, notes = [], [], []
     for subject in request.subjects:
-        if unseen not in subject.domains:
+        if unseen not in subject.domains or not subject.num_layers:
+            notes.append(f"{subject.name} is not shown: it has no routed layer, or no text of '{unseen}'.")
             continue
         domains += [{"run": subject.name, "domain": name, "held_out": name == held_out_domain(subject)} | values
                     for name, values in by_domain(subject, unseen).items()]  # fmt: skip
@@ -53,7 +54,8 @@ def unseen_domain(request: Request) -> Result:
     result = Result(tables={"domains": pd.DataFrame(domains), "differences": pd.DataFrame(differences)})
     result.data["meaning"] = MEASURES
     result.add_picture("domains", f"Each domain; '{unseen}' was held out of training ({request.subject.name}).",
-                       lambda figure: _draw(figure, result.tables["domains"]))  # fmt: skip
+                       lambda figure: _draw(figure, result.tables["domains"], request.labels))  # fmt: skip
+    result.notes += notes
     result.notes.append(
         "Domains differ in difficulty: give against= the same run without data.hold_out_domain to see what not having "
         "seen the domain does." if request.against is None else
@@ -116,7 +118,7 @@ def _mean(values: np.ndarray) -> float | None:
     return float(np.nanmean(values)) if np.isfinite(values).any() else None
 
 
-def _draw(figure: Figure, domains: pd.DataFrame) -> None:
+def _draw(figure: Figure, domains: pd.DataFrame, labels: dict[str, str]) -> None:
     from matplotlib.patches import Patch
 
     runs, names = list(dict.fromkeys(domains["run"])), list(dict.fromkeys(domains["domain"]))
@@ -129,6 +131,6 @@ def _draw(figure: Figure, domains: pd.DataFrame) -> None:
             axes.barh(places, own[measure].astype(float), height=0.36 if len(runs) > 1 else 0.7, color=colours)
         axes.set_yticks(range(len(names)), names)
         axes.set_title(measure.replace("_", " "))
-    key = [Patch(facecolor=usual[number], label=run) for number, run in enumerate(runs)]
+    key = [Patch(facecolor=usual[number], label=labels[run]) for number, run in enumerate(runs)]
     figure.legend(handles=[*key, Patch(facecolor=PLAIN[1], label="held out of training")], loc="outside lower center",
                   ncols=len(key) + 1, fontsize=5.5)  # fmt: skip
