@@ -23,7 +23,7 @@ NO_OSR = $(if $(OSR),@echo "error: OSR: this study has no osr; drop it" >&2; exi
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo train-distributed test tables analysis overhead figures report lint clean-cache status ablations baselines scaling design-choices \
-	sweep-a sweep-b sweep-c sweep-d sweep-e temperature temperature-demo search bench
+	sweep-a sweep-b sweep-c sweep-d sweep-e temperature temperature-demo search bench bench-gpu
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | awk -F'\t' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -95,6 +95,9 @@ status: setup  ## expected, done, running, failed, missing runs of every study
 
 bench: setup  ## benchmarks (BENCH=name for one) against their targets: outputs/bench/summary.json
 	@$(PY) -m spectra_exp.bench $(BENCH)
+
+bench-gpu: setup  ## the benchmarks that need a GPU
+	@$(PY) -m spectra_exp.bench layer_gpu step_gpu
 
 test: setup  ## everything that needs no GPU, in two processes
 	$(PY) -m pytest -n 2 --dist worksteal

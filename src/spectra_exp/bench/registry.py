@@ -38,6 +38,8 @@ class Figure:
         }  # fmt: skip
 
 
+# How the names of benchmarks end that need a GPU.
+ON_A_GPU = "_gpu"
 # What a benchmark is given: the folder of all outputs.
 Benchmark = Callable[[Path], list[Figure]]
 _REGISTRY: dict[str, Benchmark] = {}
@@ -58,12 +60,16 @@ def benchmarks() -> dict[str, Benchmark]:
 
 
 def chosen(names: list[str]) -> dict[str, Benchmark]:
-    """The benchmarks of these names, or all. Raises ConfigError with the nearest name for one that does not exist."""
+    """The benchmarks of these names, or all that need no GPU.
+
+    Raises ConfigError with the nearest name for one that does not exist.
+    """
     known = benchmarks()
     for name in names:
         if name not in known:
             raise ConfigError.unknown("benchmark", name, known)
-    return {name: function for name, function in known.items() if not names or name in names}
+    wanted = names or [name for name in known if not name.endswith(ON_A_GPU)]
+    return {name: function for name, function in known.items() if name in wanted}
 
 
 def write_figures(outputs: Path, figures: Iterable[Figure]) -> Path:

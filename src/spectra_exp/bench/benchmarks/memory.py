@@ -46,7 +46,8 @@ def memory(outputs: Path) -> list[Figure]:
 
 
 def _in_process_of_its_own(subject: str, folder: str) -> dict[str, float]:
-    done = subprocess.run([sys.executable, "-m", __name__, subject, folder], capture_output=True, text=True, check=False)
+    command = [sys.executable, "-m", __name__, subject, folder]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise SpectraError(f"benchmark memory: {subject}: {done.stderr.strip().splitlines()[-1]}")
     return json.loads(done.stdout.splitlines()[-1])

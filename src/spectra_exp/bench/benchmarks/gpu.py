@@ -1,0 +1,55 @@
+"""The layer and the step on a GPU, beside transformers' grouped products."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+
+from spectra_exp.bench.benchmarks.layer import layer_subjects, peer_subjects
+from spectra_exp.bench.benchmarks.step import step_subjects
+from spectra_exp.bench.floor import SHAPES, make_case
+from spectra_exp.bench.registry import Figure, benchmark
+from spectra_exp.bench.timing import interleaved, ratio, wall_seconds
+from spectra_exp.errors import SpectraError
+
+ROUNDS = 20
+AS_FAST = "x transformers' grouped_mm"
+
+
+@benchmark
+def layer_gpu(outputs: Path) -> list[Figure]:
+    """Experts' forward and backward pass on a GPU in bf16, beside transformers' grouped_mm."""
+    _need_gpu("layer_gpu")
+    figures = []
+    for name, shape in SHAPES.items():
+        case = make_case(shape, "cuda")
+        with _bf16():
+            peers = peer_subjects(case, name)
+            subjects = {"ours": layer_subjects(case)["ours"], "theirs": peers["transformers_grouped_mm"]}
+            times = interleaved(subjects, ROUNDS, wall_seconds)
+        figures.append(Figure(f"layer_{name}_gpu", ratio(times, "theirs", "ours"), AS_FAST, 1.0, "higher"))
+    return figures
+
+
+@benchmark
+def step_gpu(outputs: Path) -> list[Figure]:
+    """exp10's forward and backward pass on a GPU in bf16, beside transformers of the same size."""
+    _need_gpu("step_gpu")
+    subjects: dict[str, Callable[[], object]] = step_subjects("cuda")
+    with _bf16():
+        times = interleaved({name: subjects[name] for name in ("ours", "transformers")}, ROUNDS, wall_seconds)
+    return [Figure("step_gpu", ratio(times, "transformers", "ours"), AS_FAST, 1.1, "higher")]
+
+
+@contextmanager
+def _bf16() -> Iterator[None]:
+    with torch.autocast("cuda", torch.bfloat16):
+        yield
+
+
+def _need_gpu(name: str) -> None:
+    if not torch.cuda.is_available():
+        raise SpectraError(f"benchmark {name}: torch sees no GPU")
