@@ -116,6 +116,21 @@ def test_padding_anywhere_changes_nothing(name, seed):
             torch.testing.assert_close(state[:, row], alone_state[:, 0], atol=2e-6, rtol=1e-4)
 
 
+@pytest.mark.parametrize("name", ENCODERS)
+def test_what_padding_holds_reaches_no_gradient(name):
+    """Padding of NaN and padding of zeros give the same gradients of the weights."""
+    mask = random_mask(3)
+    mask[1] = False
+    gradients = []
+    for filling in (torch.nan, 0.0):
+        encoder = encoder_of(name)
+        vectors, _ = encoder(torch.where(mask[..., None], normal(B, S, HIDDEN), filling), mask, None)
+        vectors[mask].square().sum().backward()
+        gradients.append([p.grad for p in encoder.parameters()])
+    assert any(gradient.any() for gradient in gradients[0])
+    torch.testing.assert_close(*gradients)
+
+
 @pytest.mark.parametrize("name", STATEFUL)
 def test_planted_fault_padding_that_enters_is_seen(name):
     encoder, hidden = encoder_of(name), normal(B, S, HIDDEN)
