@@ -9,7 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from spectra_exp.bench.benchmarks import layer, optimizer, routers, step
 from spectra_exp.bench.floor import ExpertsFloor, Shape, make_case
 from spectra_exp.bench.peers import TransformersExperts, masked_loop
-from spectra_exp.bench.timing import interleaved, ratio
+from spectra_exp.bench.timing import AsOthersRun, interleaved, processor_seconds, ratio
 from spectra_exp.routing.selection import select_topk
 
 SMALL = {True: Shape(64, 8, 12, 4, 2, gated=True), False: Shape(64, 8, 12, 4, 2, gated=False)}
@@ -75,6 +75,14 @@ def test_muons_floor_has_its_products(monkeypatch):
     muon = optimizer.MuonAdamW([{"params": optimizer.layer_parameters(), "kind": "muon"}], lr=0.01)
     assert flops(muon.step) == flops(optimizer.NewtonSchulzFloor())
     assert optimizer._difference_from_torch() < 1e-4
+
+
+def test_what_is_arranged_for_others_is_not_timed():
+    work = AsOthersRun(lambda: None)
+    seconds = interleaved({"theirs": work}, 2, processor_seconds)["theirs"]
+    assert max(seconds) < 1e-3
+    with work.arranged():
+        pass
 
 
 def test_turns_are_taken_and_the_first_round_does_not_count():

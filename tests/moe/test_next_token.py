@@ -87,6 +87,29 @@ def test_what_is_frozen_gets_no_gradient() -> None:
     assert hidden.grad is not None and head.weight.grad is None
 
 
+def test_without_a_gradient_none_is_made(monkeypatch) -> None:
+    monkeypatch.setattr(next_token, "_slope_of_logits", None)
+    hidden, head, labels = inputs()
+    with torch.no_grad():
+        loss = chunked_lm_loss(hidden, head, labels)
+    torch.testing.assert_close(loss, causal_lm_loss(head(hidden), labels).detach())
+    with pytest.raises(TypeError):
+        chunked_lm_loss(hidden, head, labels)
+
+
+def test_bfloat16_weights_sum_their_gradient_over_chunks_in_float32(monkeypatch) -> None:
+    hidden, head, labels = inputs()
+    half_hidden = hidden.detach().bfloat16().requires_grad_()
+    half_head = nn.Linear(D, V, bias=False).bfloat16()
+    with torch.no_grad():
+        half_head.weight.copy_(head.weight)
+    found = []
+    for size in (1000 * V, V):
+        monkeypatch.setattr(next_token, "CHUNK_NUMBERS", size)
+        found.append(gradients(chunked_lm_loss(half_hidden, half_head, labels), half_head.weight)[0].float())
+    assert (found[1] - found[0]).norm() / found[0].norm() < 6e-3
+
+
 def test_bfloat16_products_are_those_of_autocast() -> None:
     hidden, head, labels = inputs()
     with torch.autocast("cpu", torch.bfloat16):

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import gc
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import torch
 
@@ -38,7 +37,8 @@ def interleaved(
     times: dict[str, list[float]] = {name: [] for name in subjects}
     for turn in range(rounds + 1):
         for name, work in subjects.items():
-            seconds = clock(work)
+            with work.arranged() if isinstance(work, AsOthersRun) else nullcontext():
+                seconds = clock(work)
             if turn:
                 times[name].append(seconds)
     return times
@@ -49,18 +49,24 @@ def ratio(times: Mapping[str, list[float]], name: str, to: str) -> float:
     return statistics.median(a / b for a, b in zip(times[name], times[to], strict=True))
 
 
-def as_others_run(work: Callable[[], object]) -> Callable[[], object]:
-    """`work` under the system's usual memory allocation: other people's code does not come with our setting."""
+class AsOthersRun:
+    """Work done under the system's usual memory allocation: other people's code does not come with our setting."""
 
-    def run() -> object:
+    def __init__(self, work: Callable[[], object]):
+        self.work = work
+
+    def __call__(self) -> object:
+        return self.work()
+
+    @contextmanager
+    def arranged(self) -> Iterator[None]:
+        """A block, itself not timed, in which the work finds things as elsewhere; it is done once before."""
         hand_memory_back()
         try:
-            return work()
+            self.work()
+            yield
         finally:
-            gc.collect()
             keep_freed_memory()
-
-    return run
 
 
 @contextmanager

@@ -77,6 +77,8 @@ def plain_head(backbone: nn.Module) -> nn.Linear | None:
 
 def chunked_lm_loss(hidden_BSd: Tensor, head: nn.Linear, labels_BS: Tensor) -> Tensor:
     """`causal_lm_loss` of the head's logits, of which only a chunk is held at a time, its gradient included."""
+    if not torch.is_grad_enabled():
+        return mean_over_labels(chunked_scores(hidden_BSd, head, labels_BS).loss_N.sum(), labels_BS)
     hidden_Nd = hidden_BSd[:, :-1].flatten(0, 1)
     total = _ChunkedLoss.apply(hidden_Nd, head.weight, next_labels(labels_BS), autocast_dtype(hidden_BSd))
     return mean_over_labels(total, labels_BS)
@@ -116,7 +118,8 @@ class _ChunkedLoss(torch.autograd.Function):
         total = hidden_Nd.new_zeros((), dtype=torch.float32)
         to_hidden, to_weight = ctx.needs_input_grad[:2]
         gradient_Nd = torch.empty_like(hidden_Nd) if to_hidden else None
-        gradient_Vd = torch.zeros_like(weight_Vd) if to_weight else None
+        # Sums over chunks are float32: in the weight's own half precision each one would be rounded.
+        gradient_Vd = torch.zeros_like(weight_Vd, dtype=torch.float32) if to_weight else None
         start = 0
         for hidden_Cd, labels_C in _chunks(cast_Nd, labels_N, len(weight_Vd)):
             log_probs_CV = _log_probs(hidden_Cd, cast_Vd)
@@ -128,7 +131,7 @@ class _ChunkedLoss(torch.autograd.Function):
                 if to_weight:
                     _add_product(gradient_Vd, slope_CV.T, hidden_Cd)
             start += len(labels_C)
-        ctx.save_for_backward(gradient_Nd, gradient_Vd)
+        ctx.save_for_backward(gradient_Nd, None if gradient_Vd is None else gradient_Vd.to(weight_Vd.dtype))
         return total
 
     @staticmethod

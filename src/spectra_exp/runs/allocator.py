@@ -16,7 +16,9 @@ def keep_freed_memory() -> bool:
 
     A large tensor is otherwise mapped anew each time it is made, and the system clears each of its pages on the first
     touch: on a CPU that is up to a quarter of a training step of a model with many experts (`make bench BENCH=layer`).
-    Only glibc has the setting; elsewhere nothing changes. The process keeps its largest size.
+    Only glibc has the setting; elsewhere nothing changes. It suits work whose tensors have the same sizes over and over,
+    as steps of training do: under sizes that vary the process can grow to several times what it uses. So a run begins
+    with this and ends with `hand_memory_back`.
     """
     return _set(_KEEPING)
 

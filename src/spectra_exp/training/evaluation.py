@@ -128,6 +128,11 @@ class Evaluator:
         sums.add(scores, counted_ids(batch), torch.zeros_like(batch["input_ids"]))
         return sums.losses(["all"])["val_loss"]
 
+    def route(self, model: SpectraMoeForCausalLM, batch: Example, context: RoutingContext) -> None:
+        """Fill `context` with the routing of a batch, without logits."""
+        with self._precision():
+            model(**self._inputs(batch), use_cache=False, routing=context, return_logits=False)
+
     @torch.no_grad()
     def scores(self, model: SpectraMoeForCausalLM, batch: Example, context: RoutingContext) -> TokenScores:
         """Losses and hits of a batch's tokens, as every evaluation computes them; `context` is filled."""

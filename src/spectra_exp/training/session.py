@@ -144,6 +144,7 @@ class Session:
             self.wall_s = time.perf_counter() - started
             self.recorder.save_history()
             forget_configuration()
+            hand_memory_back()
 
     def _train(self, checkpoint: Path | None) -> None:
         try:
@@ -159,7 +160,7 @@ class Session:
         accelerator = self.trainer.accelerator
         size = self.experiment.trainer.batch_size // accelerator.num_processes
         first = (index * accelerator.num_processes + accelerator.process_index) * size
-        self.evaluator.scores(self.model, collate([self.blocks[first + i] for i in range(size)]), context)
+        self.evaluator.route(self.model, collate([self.blocks[first + i] for i in range(size)]), context)
 
     def evaluate(self, step: int) -> Evaluation:
         """Evaluate under the rule of inference; rows to the history, routing to a snapshot, losses to the guard."""

@@ -12,7 +12,7 @@ from torch import Tensor
 from spectra_exp.bench.floor import SHAPES, Case, ExpertsFloor, make_case
 from spectra_exp.bench.peers import TransformersExperts, masked_loop
 from spectra_exp.bench.registry import Figure, benchmark
-from spectra_exp.bench.timing import as_others_run, interleaved, processor_seconds, ratio, threads, wall_seconds
+from spectra_exp.bench.timing import AsOthersRun, interleaved, processor_seconds, ratio, threads, wall_seconds
 from spectra_exp.runs.allocator import keep_freed_memory
 
 TARGETS = {"a": 1.08, "b": 1.12, "c": 1.25}
@@ -75,12 +75,12 @@ def layer_subjects(case: Case) -> dict[str, Callable[[], object]]:
 def peer_subjects(case: Case, name: str) -> dict[str, Callable[[], object]]:
     """Forward and backward passes of other implementations, by name."""
     subjects: dict[str, Callable[[], object]] = {
-        "masked_loop": as_others_run(both_ways(case, lambda x, w: masked_loop(case, x, w), case.experts)),
+        "masked_loop": AsOthersRun(both_ways(case, lambda x, w: masked_loop(case, x, w), case.experts)),
     }
     for implementation in ("eager", "grouped_mm"):
         if (name, implementation) not in NOT_TIMED:
             peer = TransformersExperts(case, implementation).to(case.tokens_Nd.device)
-            subjects[f"transformers_{implementation}"] = as_others_run(both_ways(case, peer, peer))
+            subjects[f"transformers_{implementation}"] = AsOthersRun(both_ways(case, peer, peer))
     return subjects
 
 

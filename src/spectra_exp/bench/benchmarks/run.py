@@ -16,6 +16,7 @@ from spectra_exp.bench.timing import interleaved, processor_seconds, ratio, thre
 from spectra_exp.config.compose import load_experiment
 from spectra_exp.data.batches import collate
 from spectra_exp.runs.execute import plan
+from spectra_exp.training.callbacks.settle import LARGEST_SHARE, settle
 from spectra_exp.training.recorder import Recorder
 from spectra_exp.training.session import Session
 from spectra_exp.training.trainer import RoutingTrainer
@@ -23,7 +24,7 @@ from spectra_exp.training.trainer import RoutingTrainer
 # Steps that are made; the run's own number is what their cost is multiplied by.
 STEPS = 12
 FRACTION_EVALUATIONS = 6
-OVERRIDES = ["router=spectra", "router.sequence=min_gru", "logger.progress=false"]
+OVERRIDES = ["logger.progress=false"]
 
 
 class _StepClock(TrainerCallback):
@@ -46,15 +47,17 @@ def run(outputs: Path) -> list[Figure]:
         times = interleaved(_subjects(session), 3, processor_seconds)
         bare, evaluation = min(times["bare"]), min(times["evaluation"])
         trainer_step = _trainer_step(scratch)
+        settling = min(session.experiment.osr.settle_steps, round(LARGEST_SHARE * steps)) * min(times["settling"])
     cadence = FRACTION_EVALUATIONS * evaluation
     # The training rule, SPECTRA's two other rules of inference, and whether each rule sees the future.
     final = 3 * evaluation + 2 * min(times["causality"])
-    whole = steps * trainer_step + cadence + final
+    whole = steps * trainer_step + settling + cadence + final
     return [
         Figure("run_overhead", 100 * (whole / (steps * bare) - 1), "% over the model's passes and updates", 25.0),
         Figure("run_trainer_overhead", 100 * (trainer_step / bare - 1), "% of a step: Trainer, recording, logging"),
         Figure("run_evaluation", 100 * cadence / whole, "% of a run: evaluations at the cadence", 10.0),
         Figure("run_final_measurements", 100 * final / whole, "% of a run: other rules, causality"),
+        Figure("run_settling", 100 * settling / whole, "% of a run: potentials after the last step"),
         Figure("run_recording", 100 * ratio(times, "recording", "bare"), "% of a step", 2.0),
         Figure("run_bare_step", 1000 * bare, "CPU ms"),
     ]
@@ -86,7 +89,8 @@ def _subjects(session: Session) -> dict[str, Callable[[], object]]:
     return {
         "bare": bare,
         "recording": recording,
-        "evaluation": lambda: session.evaluator.run(model),
+        "evaluation": lambda: session.evaluate(1),
+        "settling": lambda: settle(model, session._route_training_batch, 1),
         "causality": lambda: session.evaluator.causality(model, training_rule=False),
     }
 

@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig, MixtralConfig
 
 from spectra_exp.bench.floor import Products
 from spectra_exp.bench.registry import Figure, benchmark
-from spectra_exp.bench.timing import as_others_run, interleaved, processor_seconds, ratio, threads, wall_seconds
+from spectra_exp.bench.timing import AsOthersRun, interleaved, processor_seconds, ratio, threads, wall_seconds
 from spectra_exp.moe.model import SpectraMoeForCausalLM, new_model
 from spectra_exp.moe.settings import MoeSettings
 from spectra_exp.routing.base import router_class
@@ -55,7 +55,7 @@ def step_subjects(device: str = "cpu") -> dict[str, Callable[[], object]]:
     return {
         "floor": _floor(device),
         "ours": lambda: both_ways(ours, input_ids=ids, labels=ids, return_logits=False),
-        "transformers": as_others_run(lambda: both_ways(theirs, input_ids=ids, labels=ids)),
+        "transformers": AsOthersRun(lambda: both_ways(theirs, input_ids=ids, labels=ids)),
     }
 
 
