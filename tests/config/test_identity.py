@@ -72,7 +72,7 @@ def test_the_order_of_overrides_does_not_matter():
         (
             "osr=paper",
             "osr.training=plan osr.sinkhorn_inference=false osr.sinkhorn_epsilon=5e-2 osr.potentials=soft "
-            "osr.potential_rate=0.05 osr.potential_decay=1 "
+            "osr.potential_rate=0.05 osr.potential_decay=1 osr.settle_steps=0 "
             "selection=quota",
         ),
         ("osr.sinkhorn_epsilon=5e-1", ""),

@@ -24,7 +24,7 @@ from spectra_exp.moe.model import SpectraMoeForCausalLM
 from spectra_exp.records.snapshot import RoutingSnapshot
 from spectra_exp.routing.collective import own_rank
 from spectra_exp.routing.osr import INFERENCE_RULES, NoOsr
-from spectra_exp.runs.allocator import keep_freed_memory
+from spectra_exp.runs.allocator import hand_memory_back, keep_freed_memory
 from spectra_exp.runs.fingerprints import weights_hash
 from spectra_exp.runs.folder import RunFolder
 from spectra_exp.runs.snapshots import load_snapshot, save_snapshot, snapshot_paths
