@@ -79,7 +79,7 @@ def _one(args: argparse.Namespace, argv: list[str]) -> int:
         return _hydra_main(argv, _no_task)
     check_data(experiment.data)
     make_outputs(Path(experiment.outputs))
-    from spectra_exp.runs.execute import plan
+    from spectra_exp.runs.plan import plan
 
     planned = plan(experiment)
     # A process that a run's launcher started follows that one.
@@ -185,8 +185,9 @@ def task(config: DictConfig) -> str:
 def _attempts(overrides: list[str], hydra_config: str) -> str:
     """The job's status after as many attempts as launch.retries allows."""
     from spectra_exp.config.compose import load_experiment
-    from spectra_exp.runs.execute import execute, plan
+    from spectra_exp.runs.execute import execute
     from spectra_exp.runs.launcher import execute_in_processes
+    from spectra_exp.runs.plan import plan
     from spectra_exp.studies.launch import tell_to_stop
 
     status, left = "failed", 1

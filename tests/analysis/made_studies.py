@@ -16,12 +16,13 @@ import yaml
 from spectra_exp.config.compose import prepare_environment
 from spectra_exp.metrics import METRICS
 from spectra_exp.records.snapshot import RoutingSnapshot
-from spectra_exp.runs import execute
+from spectra_exp.runs import plan as plan_module
 from spectra_exp.runs.atomic import write_json, write_text
-from spectra_exp.runs.execute import _plain, _summary_head
+from spectra_exp.runs.execute import _plain
 from spectra_exp.runs.history import History
 from spectra_exp.runs.provenance import code_version
 from spectra_exp.runs.snapshots import save_snapshot
+from spectra_exp.runs.summary_head import summary_head
 from spectra_exp.studies.definition import load_study
 from spectra_exp.studies.expand import study_jobs
 from spectra_exp.studies.job import Job, make_jobs
@@ -42,8 +43,8 @@ Figures = Callable[[Job], dict[str, Any]]
 def no_data() -> Iterator[None]:
     """Plans without tokenising anything."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(execute, "load_corpus", lambda *arguments: CORPUS)
-        patch.setattr(execute, "_LOADED", {})
+        patch.setattr(plan_module, "load_corpus", lambda *arguments: CORPUS)
+        patch.setattr(plan_module, "_LOADED", {})
         prepare_environment()
         yield
 
@@ -76,7 +77,7 @@ def write_run(job: Job, changes: dict[str, Any], curves: bool) -> None:
     """The folder of a completed run with these figures."""
     folder, experiment = job.planned.folder, job.planned.experiment
     seed = experiment.seed
-    head = _summary_head(job.planned, {"code_version": code_version()}, "2026-01-01T00:00:00+00:00")
+    head = summary_head(job.planned, {"code_version": code_version()}, "2026-01-01T00:00:00+00:00")
     steps = experiment.trainer.max_steps
     head |= {
         "status": "completed", "steps": steps, "floors": {"load_cv": 0.01, "routing_consistency": 0.3},

@@ -19,8 +19,9 @@ from spectra_exp.analyze.parts import maps
 from spectra_exp.analyze.registry import Request, parts
 from spectra_exp.analyze.results import read_index
 from spectra_exp.config.compose import load_experiment, prepare_environment
-from spectra_exp.runs.execute import execute, plan
+from spectra_exp.runs.execute import execute
 from spectra_exp.runs.folder import RunFolder
+from spectra_exp.runs.plan import plan
 from spectra_exp.runs.snapshots import load_snapshot, snapshot_paths
 
 TINY = [

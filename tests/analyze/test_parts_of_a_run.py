@@ -20,8 +20,9 @@ from spectra_exp.analyze.subject import Subject
 from spectra_exp.analyze.trace import HeldOut
 from spectra_exp.config.compose import load_experiment, prepare_environment
 from spectra_exp.moe.interventions import swapped, switched_off
-from spectra_exp.runs.execute import execute, plan
+from spectra_exp.runs.execute import execute
 from spectra_exp.runs.folder import RunFolder
+from spectra_exp.runs.plan import plan
 
 MINE = ("positions", "depth", "boundaries", "ambiguity", "unseen_domain", "oscillation", "experts_off", "causal",
         "gradients", "landscape")  # fmt: skip

@@ -15,7 +15,7 @@ from spectra_exp.bench.overhead import METHODS, main
 from spectra_exp.bench.parts import EXPERTS, PARTS, Cost, named_parts, read_profile
 from spectra_exp.config.compose import load_experiment, prepare_environment
 from spectra_exp.routing.routers import spectra as spectra_module
-from spectra_exp.runs.execute import plan
+from spectra_exp.runs.plan import plan
 from spectra_exp.training.build import build_model
 
 SMALL = [

@@ -200,14 +200,14 @@ def test_a_router_without_logits_is_refused_at_once():
 
 
 def test_planning_resolves_it_before_anything_else(monkeypatch):
-    from spectra_exp.runs import execute
+    from spectra_exp.runs import plan as module
 
     def no_corpus(experiment):
         raise AssertionError("the corpus was read")
 
-    monkeypatch.setattr(execute, "_corpus", no_corpus)
+    monkeypatch.setattr(module, "_corpus", no_corpus)
     with pytest.raises(ConfigError, match="these have not: t0_5"):
-        execute.plan(load(f"{BASE} trainer.device=cpu temperature=best_long"))
+        module.plan(load(f"{BASE} trainer.device=cpu temperature=best_long"))
 
 
 def test_a_planted_choice_by_training_loss_is_seen(monkeypatch):

@@ -14,9 +14,11 @@ import pytest
 
 from spectra_exp import cli, stopping
 from spectra_exp.config.compose import load_experiment, prepare_environment
-from spectra_exp.runs import execute
 from spectra_exp.runs.atomic import write_json
+from spectra_exp.runs.folder import RunFolder
 from spectra_exp.runs.lock import RunLock
+from spectra_exp.runs.plan import Plan, plan
+from spectra_exp.runs.summary_head import summary_head
 from spectra_exp.studies import search
 
 SMALL = [
@@ -46,9 +48,9 @@ class StandIn:
         self.launched = 0
 
     def launch(self, jobs: list[list[str]]) -> list[str]:
-        return [self._run(execute.plan(load_experiment(job))) for job in jobs]
+        return [self._run(plan(load_experiment(job))) for job in jobs]
 
-    def _run(self, planned: execute.Plan) -> str:
+    def _run(self, planned: Plan) -> str:
         """The run's status; `lost` is a failure that could not even be written down."""
         self.launched += 1
         osr = planned.experiment.osr
@@ -56,7 +58,7 @@ class StandIn:
         if outcome == "lost":
             return "failed"
         end = {"metrics": outcome, "status": "completed"} if isinstance(outcome, dict) else outcome_of(outcome)
-        head = execute._summary_head(planned, {"code_version": "none"}, "now")
+        head = summary_head(planned, {"code_version": "none"}, "now")
         with planned.folder.hold():
             write_json(planned.folder.summary, head | end)
         return end["status"]
@@ -351,7 +353,7 @@ def test_two_real_runs_side_by_side_to_the_table(tmp_path):
     rows = table(tmp_path, "pareto")
     assert [row["state"] for row in rows] == ["complete"] * 2
     for row in rows:
-        summary = execute.RunFolder(tmp_path / "runs", row["run_id"]).read_summary()
+        summary = RunFolder(tmp_path / "runs", row["run_id"]).read_summary()
         assert {name: float(row[name]) for name in ("load_cv", "expert_overlap", "val_loss")}.items() <= (
             summary["metrics"].items()
         )

@@ -10,7 +10,8 @@ import pytest
 from spectra_exp.analysis.tables.__main__ import main as make_tables
 from spectra_exp.config.compose import load_experiment, prepare_environment
 from spectra_exp.config.typed import expand_jobs
-from spectra_exp.runs.execute import execute, plan
+from spectra_exp.runs.execute import execute
+from spectra_exp.runs.plan import plan
 
 SMALL = [
     "model.num_layers=2", "model.hidden_size=32", "model.num_heads=2", "model.expert_size=32", "model.num_experts=4",

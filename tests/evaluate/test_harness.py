@@ -14,7 +14,8 @@ from spectra_exp.config.compose import load_experiment, prepare_environment
 from spectra_exp.errors import ConfigError
 from spectra_exp.evaluate.__main__ import _offline_told, main
 from spectra_exp.moe.model import SpectraMoeForCausalLM
-from spectra_exp.runs.execute import execute, plan
+from spectra_exp.runs.execute import execute
+from spectra_exp.runs.plan import plan
 
 pytest.importorskip("lm_eval", reason="lm_eval is not installed (pip install 'spectra-exp[downstream]')")
 

@@ -29,6 +29,7 @@ from spectra_exp.moe import layer as layer_module
 from spectra_exp.routing.base import router_class
 from spectra_exp.routing.losses import router_entropy
 from spectra_exp.routing.selection import capacity
+from spectra_exp.routing.sequence import ENCODERS
 
 NOISY = [name for name in ROUTERS if {"jitter", "noise"} & set(vars(router_class(name).Config()))]
 each_pair = pytest.mark.parametrize(("name", "rule"), PAIRS)
@@ -125,6 +126,23 @@ def test_padding_takes_part_in_nothing(name, rule, training, side):
     assert not padded_output[~mask_BS].any()
     for term, value in record.losses.items():
         torch.testing.assert_close(padded_record.losses[term], value, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"), [(name, {}) for name in LEARNED] + [("spectra", {"sequence": encoder}) for encoder in ENCODERS]
+)
+def test_what_padding_holds_reaches_no_gradient(name, options):
+    """NaN and zeros at padding give the same gradients of the weights; a sequence may be padding alone."""
+    mask_BS = torch.tensor([[1, 1, 0, 1, 0], [0, 0, 0, 0, 0], [0, 1, 1, 1, 1]], dtype=torch.bool)
+    gradients = []
+    for filling in (torch.nan, 0.0):
+        router = router_of(settings_of(name, **options))
+        hidden_BSd = torch.where(mask_BS[..., None], normal(3, 5, HIDDEN), filling)
+        output = router(inputs_of(3, 5, hidden_BSd=hidden_BSd, mask_BS=mask_BS, training=True))
+        (output.weights_NE * normal(*output.weights_NE.shape, seed=1)).sum().backward()
+        gradients.append({n: p.grad for n, p in router.named_parameters() if p.grad is not None})
+    assert any(gradient.any() for gradient in gradients[1].values())
+    torch.testing.assert_close(*gradients)
 
 
 @each_router

@@ -12,7 +12,7 @@ from typing import Any
 
 from spectra_exp.errors import RunInUse
 from spectra_exp.runs.atomic import write_json
-from spectra_exp.runs.execute import _summary_head
+from spectra_exp.runs.summary_head import summary_head
 from spectra_exp.studies.job import Job, make_jobs
 
 # Data of which the tokeniser is trained in a moment.
@@ -30,7 +30,7 @@ def jobs_of(*lines: str) -> list[Job]:
 def finish(job: Job, status: str = "completed", **metrics: float) -> str:
     """Leave the summary of a run that ended so."""
     job.make_plan()
-    head = _summary_head(job.planned, {"code_version": "x"}, "now")
+    head = summary_head(job.planned, {"code_version": "x"}, "now")
     head |= {"status": status, "metrics": metrics, "error": None if status == "completed" else f"made to be {status}"}
     write_json(job.planned.folder.summary, head)
     return status

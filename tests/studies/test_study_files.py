@@ -12,7 +12,7 @@ import pytest
 from spectra_exp.config.register import GROUPS
 from spectra_exp.config.tree import option_files, project_root
 from spectra_exp.errors import ConfigError
-from spectra_exp.runs import execute
+from spectra_exp.runs import plan as plan_module
 from spectra_exp.studies.definition import KINDS, load_study, read_study, study_files
 from spectra_exp.studies.expand import study_jobs
 from spectra_exp.studies.job import make_jobs
@@ -37,8 +37,8 @@ def texts(*values: object) -> tuple[str, ...]:
 @pytest.fixture
 def no_corpus(outputs, monkeypatch):
     """Plans without tokenising anything: the data are not what these tests are about."""
-    monkeypatch.setattr(execute, "load_corpus", lambda *args: SimpleNamespace(vocabulary_size=2048))
-    monkeypatch.setattr(execute, "_LOADED", {})
+    monkeypatch.setattr(plan_module, "load_corpus", lambda *args: SimpleNamespace(vocabulary_size=2048))
+    monkeypatch.setattr(plan_module, "_LOADED", {})
 
 
 @pytest.mark.parametrize("name, osr", LAUNCHES)

@@ -6,7 +6,7 @@ import pytest
 from small_run import SMALL
 
 from spectra_exp.config.compose import load_experiment, prepare_environment
-from spectra_exp.runs.execute import Plan, plan
+from spectra_exp.runs.plan import Plan, plan
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,8 @@ from unittest.mock import patch
 
 from spectra_exp import stopping
 from spectra_exp.config.compose import load_experiment, prepare_environment
-from spectra_exp.runs.execute import execute, plan
+from spectra_exp.runs.execute import execute
+from spectra_exp.runs.plan import plan
 from spectra_exp.runs.ranks import RENDEZVOUS
 from spectra_exp.training import recorder, trainer
 from spectra_exp.training.callbacks.clock import Clock

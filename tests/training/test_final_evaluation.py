@@ -15,7 +15,8 @@ from spectra_exp.config.identity import identify
 from spectra_exp.data.corpus import Corpus
 from spectra_exp.errors import ConfigError
 from spectra_exp.metrics.base import METRICS
-from spectra_exp.runs.execute import Plan, execute, plan
+from spectra_exp.runs.execute import execute
+from spectra_exp.runs.plan import Plan, plan
 from spectra_exp.runs.snapshots import load_snapshot, snapshot_paths
 
 # The full method trains by another rule than it infers by, and has other rules of inference.

@@ -24,7 +24,7 @@ from spectra_exp.config.compose import load_experiment, prepare_environment
 from spectra_exp.data.batches import TrainingBlocks, collate
 from spectra_exp.errors import SpectraError
 from spectra_exp.runs.atomic import write_json
-from spectra_exp.runs.execute import plan
+from spectra_exp.runs.plan import plan
 
 METHODS = {
     "SPECTRA (paper)": ["router=spectra", "osr=paper"],

@@ -18,7 +18,6 @@ from spectra_exp.routing.collective import total_over_ranks
 from spectra_exp.routing.expression import RunningAverage
 from spectra_exp.routing.losses import load_balance_of_counts, router_entropy, router_z_loss
 from spectra_exp.routing.selection import SELECTIONS, assignment_weights, capacity, select_topk
-from spectra_exp.routing.sequence.base import without_padding
 
 
 class RoutedLayer(nn.Module):
@@ -73,8 +72,7 @@ class RoutedLayer(nn.Module):
 
     def _routing_input(self, hidden_BSd: Tensor, context: RoutingContext) -> RoutingInput:
         return RoutingInput(
-            # What padding holds would reach gradients of weights if it were NaN.
-            without_padding(hidden_BSd.float(), context.mask_BS),
+            hidden_BSd.float(),
             context.mask_BS,
             context.token_ids_BS,
             context.previous_ids_BS,

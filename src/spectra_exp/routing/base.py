@@ -40,12 +40,12 @@ class RouterConfig:
 class RoutingInput:
     """What a router sees of one batch.
 
-    hidden_BSd: any float dtype. mask_BS: bool, True for real tokens; None when all are. token_ids_BS: int64 or
-    None. carry_BSED: routing vectors of the previous routed layer, or None. temperature: > 0, one number or learned,
-    [N or 1, E or 1]. noise_seed: fixes all noise of this layer in this pass, so that recomputing the pass repeats it.
-    state: this layer's, after the tokens already decoded. previous_state: the previous layer's, after this pass.
-    stretches: each document on its own, where packed blocks keep documents apart; None lets recurrence cross.
-    ranks: whose tokens make up the batch.
+    hidden_BSd: any float dtype; zero at padding, whatever was given there. mask_BS: bool, True for real tokens;
+    None when all are. token_ids_BS: int64 or None. carry_BSED: routing vectors of the previous routed layer, or
+    None. temperature: > 0, one number or learned, [N or 1, E or 1]. noise_seed: fixes all noise of this layer in
+    this pass, so that recomputing the pass repeats it. state: this layer's, after the tokens already decoded.
+    previous_state: the previous layer's, after this pass. stretches: each document on its own, where packed blocks
+    keep documents apart; None lets recurrence cross. ranks: whose tokens make up the batch.
     """
 
     hidden_BSd: Tensor
@@ -60,6 +60,11 @@ class RoutingInput:
     previous_state: Tensor | None = None
     stretches: Stretches | None = None
     ranks: Ranks = ALONE
+
+    def __post_init__(self) -> None:
+        # Padding may hold anything: a NaN there, times a gradient of 0, would be NaN in the gradients of weights.
+        if self.mask_BS is not None:
+            self.hidden_BSd = self.hidden_BSd.masked_fill(~self.mask_BS[..., None], 0)
 
     def real(self, values_BSx: Tensor) -> Tensor:
         """The real tokens of `values_BSx`, flattened to [N, ...] in reading order."""

@@ -18,91 +18,23 @@ import yaml
 from rich.console import Console
 
 from spectra_exp import stopping
-from spectra_exp.config.identity import Identity, digest, identify
-from spectra_exp.config.models import SourceModelConfig
+from spectra_exp.config.identity import digest
 from spectra_exp.config.schema import Experiment
-from spectra_exp.data.corpus import Corpus, data_fingerprint, load_corpus
-from spectra_exp.errors import ConfigError, Diverged, NotRun, RunInUse, SpectraError
-from spectra_exp.moe.source import source_facts
+from spectra_exp.errors import Diverged, NotRun, RunInUse, SpectraError
 from spectra_exp.routing.collective import from_first_rank, many_ranks, own_rank
 from spectra_exp.runs.atomic import write_json, write_text
-from spectra_exp.runs.best_long import resolve_best_long
 from spectra_exp.runs.devices import claim_gpu
-from spectra_exp.runs.folder import RunFolder
-from spectra_exp.runs.limits import limit_lifted, memory_allowed_mb, within_memory
+from spectra_exp.runs.limits import memory_allowed_mb, within_memory
+from spectra_exp.runs.plan import FINAL, Plan
 from spectra_exp.runs.provenance import code_version, environment
-from spectra_exp.runs.ranks import LOST, lost_connection, process_group, rank_summary, supervised, with_processes
+from spectra_exp.runs.ranks import LOST, lost_connection, process_group, rank_summary, supervised
+from spectra_exp.runs.summary_head import summary_head
 from spectra_exp.runs.terminal import closing_table
 
 log = logging.getLogger(__name__)
 
-SCHEMA = 1
-# Groups whose typed keys make another method of it.
-METHOD_GROUPS = ("router", "osr", "selection", "temperature", "losses")
 # Set while a launch's live table has the terminal: it shows progress and errors, and runs keep quiet.
 QUIET = "SPECTRA_QUIET"
-# Ends that stand: such a run is not run again unless told to.
-FINAL = ("completed", "diverged", "not_run")
-
-
-@dataclass(frozen=True, eq=False)
-class Plan:
-    """A checked experiment with its data at hand, its identity and its folder."""
-
-    experiment: Experiment
-    corpus: Corpus
-    identity: Identity
-    folder: RunFolder
-    device: str
-
-    def finished(self) -> bool:
-        """Whether the run completed."""
-        return self.folder.status() == "completed"
-
-    def stands(self) -> bool:
-        """Whether the run has an end that another attempt would only repeat, unless one is asked for."""
-        status = self.folder.status()
-        if status == "not_run":
-            return not limit_lifted(self.folder.read_summary(), self.experiment)
-        return status in FINAL
-
-
-def plan(experiment: Experiment) -> Plan:
-    """Everything that can be wrong before training, found now. Raises ConfigError."""
-    device = experiment.trainer.device
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    experiment = with_processes(experiment)
-    fingerprint = data_fingerprint(experiment.data)
-    experiment = resolve_best_long(experiment, lambda x: identify(x, fingerprint, device).run_id)
-    corpus = _corpus(experiment)
-    check_vocabulary(experiment, corpus.vocabulary_size)
-    identity = identify(experiment, fingerprint, device)
-    folder = RunFolder(Path(experiment.outputs) / "runs", identity.run_id)
-    return Plan(experiment, corpus, identity, folder, device)
-
-
-def check_vocabulary(experiment: Experiment, needed: int) -> None:
-    """Raise ConfigError when the model's embedding has fewer rows than the tokenizer's vocabulary of `needed`."""
-    if isinstance(experiment.model, SourceModelConfig):
-        rows = source_facts(experiment.model).vocabulary_size
-        key, fix = "data.tokenizer", "give data.tokenizer=source, or one whose ids the source knows"
-    else:
-        rows, key = experiment.model.vocabulary_size, "model.vocabulary_size"
-        fix = f"give at least {needed} or none"
-    if rows is not None and rows < needed:
-        raise ConfigError(key, f"the model's {rows} ids are fewer than the tokenizer's {needed}", fix)
-
-
-_LOADED: dict[str, Corpus] = {}
-
-
-def _corpus(experiment: Experiment) -> Corpus:
-    """The corpus, loaded once per process and configuration."""
-    fingerprint = data_fingerprint(experiment.data)
-    if fingerprint not in _LOADED:
-        _LOADED[fingerprint] = load_corpus(experiment.data, Path(experiment.outputs) / "cache", log.info)
-    return _LOADED[fingerprint]
 
 
 def execute(planned: Plan, hydra_config: str) -> str:
@@ -163,7 +95,7 @@ def _attempt(planned: Plan, hydra_config: str, checkpoint: Path | None) -> str:
     with _logging_to(folder.log if own_rank() == 0 else folder.path / f"train.rank{own_rank()}.log"):
         first = from_first_rank(lambda: _describe_run(planned, hydra_config, checkpoint))
         started = datetime.now().astimezone().isoformat(timespec="seconds")
-        summary = _summary_head(planned, first, started)
+        summary = summary_head(planned, first, started)
         console = Console(stderr=True)
         # Under a launch's live table a run has no bar of its own.
         bar = experiment.logger.progress and console.is_terminal and QUIET not in os.environ and own_rank() == 0
@@ -211,7 +143,7 @@ def mark_failed(planned: Plan, error: str) -> None:
     """Note in the summary that the run failed without having been able to say so itself; its checkpoints stay."""
     now = datetime.now().astimezone().isoformat(timespec="seconds")
     with planned.folder.hold():
-        head = _summary_head(planned, {"code_version": code_version()}, now)
+        head = summary_head(planned, {"code_version": code_version()}, now)
         write_json(planned.folder.summary, head | {"status": "failed", "error": error, "finished": now})
 
 
@@ -298,59 +230,6 @@ def _describe_run(planned: Plan, hydra_config: str, checkpoint: Path | None) -> 
 
 def _plain(experiment: Experiment) -> dict[str, Any]:
     return {k: v for k, v in asdict(experiment).items() if k != "overrides"}
-
-
-def _summary_head(planned: Plan, first: dict[str, Any], started: str) -> dict[str, Any]:
-    experiment, corpus = planned.experiment, planned.corpus
-    # The set behind the summary's figures.
-    scored = corpus.final or corpus
-    groups = ("router", "osr", "selection", "temperature", "baseline", "ablation", "model", "data")
-    return {
-        "schema": SCHEMA,
-        "run_id": planned.identity.run_id,
-        "cell_id": planned.identity.cell_id,
-        "name": planned.identity.run_id.rsplit("-s", 1)[0],
-        "label": label(experiment),
-        "studies": [experiment.study] if experiment.study else [],
-        "status": "failed",
-        "error": None,
-        "seed": experiment.seed,
-        **{group: experiment.choices[group] for group in groups},
-        "command": " ".join(["python train.py", *experiment.overrides]),
-        "steps": 0,
-        "max_steps": experiment.trainer.max_steps,
-        "metrics": {},
-        "metrics_by_layer": {},
-        "metrics_training_rule": {},
-        "floors": {},
-        "parameters": {},
-        "flops_per_token": None,
-        "causal": None,
-        "causal_training": None,
-        "timings": {},
-        "fingerprints": {
-            "data": corpus.fingerprint,
-            "evaluation": scored.evaluation_fingerprint,
-            "code": first["code_version"],
-        },
-        "unigram_loss": scored.eval_unigram_cross_entropy,
-        "started": started,
-    }
-
-
-def label(experiment: Experiment) -> str:
-    """Readable name of the method, from the options chosen."""
-    choices = experiment.choices
-    parts = [choices["router"]]
-    if choices["baseline"] != "none":
-        parts = [choices["baseline"].replace("_", " ")]
-    elif choices["osr"] != "none":
-        parts.append(f"({choices['osr']})")
-    parts += [choices["ablation"]] if choices["ablation"] != "none" else []
-    parts += [f"T={choices['temperature']}"] if choices["temperature"] != "t1_0" else []
-    typed = [o for o in experiment.overrides if o.partition(".")[0] in METHOD_GROUPS and "." in o.partition("=")[0]]
-    typed += [o for o in experiment.overrides if o.partition("=")[0] == "selection"]
-    return " ".join([*parts, *typed])
 
 
 def peak_memory_mb(device: str) -> float:

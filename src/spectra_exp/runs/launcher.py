@@ -18,8 +18,9 @@ from spectra_exp import stopping
 from spectra_exp.config.tree import project_root
 from spectra_exp.config.typed import parse_overrides
 from spectra_exp.runs.atomic import write_json
-from spectra_exp.runs.execute import QUIET, Plan, failure_line, mark_failed
+from spectra_exp.runs.execute import QUIET, failure_line, mark_failed
 from spectra_exp.runs.limits import memory_allowed_mb
+from spectra_exp.runs.plan import Plan
 from spectra_exp.runs.ranks import LOST, RENDEZVOUS, rank_summary
 
 POLL_S = 0.1

@@ -18,8 +18,9 @@ from omegaconf import OmegaConf
 from spectra_exp import stopping
 from spectra_exp.config.compose import load_experiment
 from spectra_exp.errors import ConfigError
-from spectra_exp.runs.execute import QUIET, plan
+from spectra_exp.runs.execute import QUIET
 from spectra_exp.runs.folder import RunFolder
+from spectra_exp.runs.plan import plan
 from spectra_exp.studies.engine import Broken, Engine
 
 POLL_S = 0.2

@@ -36,8 +36,8 @@ from spectra_exp.config.typed import parse_overrides, typed_values
 from spectra_exp.data.sources import check_data
 from spectra_exp.errors import ConfigError
 from spectra_exp.metrics import METRICS, get_metric
-from spectra_exp.runs.execute import plan
 from spectra_exp.runs.lock import RunLock
+from spectra_exp.runs.plan import plan
 from spectra_exp.studies.engine import make_engine
 from spectra_exp.studies.search_space import Space, check_space, is_search_key, read_space
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -26,7 +25,7 @@ def layer_gpu(outputs: Path) -> list[Figure]:
     figures = []
     for name, shape in SHAPES.items():
         case = make_case(shape, "cuda")
-        with _bf16():
+        with torch.autocast("cuda", torch.bfloat16):
             peers = peer_subjects(case, name)
             subjects = {"ours": layer_subjects(case)["ours"], "theirs": peers["transformers_grouped_mm"]}
             times = interleaved(subjects, ROUNDS, wall_seconds)
@@ -39,15 +38,9 @@ def step_gpu(outputs: Path) -> list[Figure]:
     """exp10's forward and backward pass on a GPU in bf16, beside transformers of the same size."""
     _need_gpu("step_gpu")
     subjects: dict[str, Callable[[], object]] = step_subjects("cuda")
-    with _bf16():
+    with torch.autocast("cuda", torch.bfloat16):
         times = interleaved({name: subjects[name] for name in ("ours", "transformers")}, ROUNDS, wall_seconds)
     return [Figure("step_gpu", ratio(times, "transformers", "ours"), AS_FAST, 1.1, "higher")]
-
-
-@contextmanager
-def _bf16() -> Iterator[None]:
-    with torch.autocast("cuda", torch.bfloat16):
-        yield
 
 
 def _need_gpu(name: str) -> None:

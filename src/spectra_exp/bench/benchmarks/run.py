@@ -15,7 +15,7 @@ from spectra_exp.bench.registry import Figure, benchmark
 from spectra_exp.bench.timing import interleaved, processor_seconds, ratio, threads
 from spectra_exp.config.compose import load_experiment
 from spectra_exp.data.batches import collate
-from spectra_exp.runs.execute import plan
+from spectra_exp.runs.plan import plan
 from spectra_exp.training.callbacks.settle import LARGEST_SHARE, settle
 from spectra_exp.training.recorder import Recorder
 from spectra_exp.training.session import Session

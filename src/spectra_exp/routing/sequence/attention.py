@@ -14,7 +14,6 @@ from spectra_exp.routing.sequence.base import (
     real_tokens_first,
     reordered,
     restored,
-    without_padding,
 )
 
 # Head widths are filled up with zeros to a multiple of this: fused kernels on GPUs want aligned rows.
@@ -41,7 +40,7 @@ class AttentionEncoder(SequenceEncoder):
             nn.init.xavier_uniform_(weight)
 
     def forward(self, hidden_BSd, mask_BS, state):
-        query_BSW, key_BSW, value_BSW = self.linear(without_padding(hidden_BSd, mask_BS)).chunk(3, dim=-1)
+        query_BSW, key_BSW, value_BSW = self.linear(hidden_BSd).chunk(3, dim=-1)
         real_BS1 = torch.ones_like(key_BSW[..., :1]) if mask_BS is None else mask_BS[..., None].to(key_BSW.dtype)
         memory_BTx = torch.cat([key_BSW, value_BSW, real_BS1], dim=-1)
         if state is not None:

@@ -58,8 +58,3 @@ def reordered(values_BSx: Tensor, order_BS: Tensor) -> Tensor:
 def restored(values_BSx: Tensor, order_BS: Tensor) -> Tensor:
     """The tokens of each sequence back where `reordered` took them from."""
     return torch.empty_like(values_BSx).scatter(1, order_BS[..., None].expand_as(values_BSx), values_BSx)
-
-
-def without_padding(hidden_BSd: Tensor, mask_BS: Tensor | None) -> Tensor:
-    """Hidden states with zeros at padding, which may hold anything, NaN included."""
-    return hidden_BSd if mask_BS is None else hidden_BSd.masked_fill(~mask_BS[..., None], 0)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from spectra_exp.routing.sequence.base import SequenceEncoder, real_tokens_first, reordered, restored, without_padding
+from spectra_exp.routing.sequence.base import SequenceEncoder, real_tokens_first, reordered, restored
 from spectra_exp.routing.sequence.rnn import state_after
 
 # Channels of one kernel call. Wider calls are fewer, but multiply more zeros: the work grows with the width, and this
@@ -46,8 +46,7 @@ class BlockGruEncoder(SequenceEncoder):
             vectors_BSED = self._recurrence(hidden_BSd, state)
             return vectors_BSED, vectors_BSED[:, -1].transpose(0, 1)
         order_BS, length_B = real_tokens_first(mask_BS)
-        ordered_BSd = reordered(without_padding(hidden_BSd, mask_BS), order_BS)
-        vectors_BSW = self._recurrence(ordered_BSd, state).flatten(2)
+        vectors_BSW = self._recurrence(reordered(hidden_BSd, order_BS), state).flatten(2)
         before = None if state is None else state.transpose(0, 1).flatten(1)
         last_BW = state_after(vectors_BSW, length_B, before)
         shape = (self.num_experts, self.dim)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from spectra_exp.routing.sequence.base import SequenceEncoder, without_padding
+from spectra_exp.routing.sequence.base import SequenceEncoder
 
 
 class LinearEncoder(SequenceEncoder):
@@ -18,7 +18,7 @@ class LinearEncoder(SequenceEncoder):
         nn.init.xavier_uniform_(self.linear.weight)
 
     def forward(self, hidden_BSd, mask_BS, state):
-        return self.linear(without_padding(hidden_BSd, mask_BS)).unflatten(-1, (self.num_experts, self.dim)), None
+        return self.linear(hidden_BSd).unflatten(-1, (self.num_experts, self.dim)), None
 
 
 class SharedLinearEncoder(SequenceEncoder):
@@ -32,5 +32,5 @@ class SharedLinearEncoder(SequenceEncoder):
         nn.init.xavier_uniform_(self.linear.weight)
 
     def forward(self, hidden_BSd, mask_BS, state):
-        shared_BSD = self.linear(without_padding(hidden_BSd, mask_BS))
+        shared_BSD = self.linear(hidden_BSd)
         return shared_BSD[..., None, :].expand(-1, -1, self.num_experts, -1), None

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from spectra_exp.routing.sequence.base import SequenceEncoder, without_padding
+from spectra_exp.routing.sequence.base import SequenceEncoder
 
 
 def scan(keep_BSW: Tensor, add_BSW: Tensor) -> Tensor:
@@ -75,7 +75,6 @@ class MinGruEncoder(SequenceEncoder):
             nn.init.zeros_(linear.bias)
 
     def forward(self, hidden_BSd, mask_BS, state):
-        hidden_BSd = without_padding(hidden_BSd, mask_BS)
         logits_BSW = self.gate(hidden_BSd)
         # sigmoid(-x) is 1 - sigmoid(x) without cancellation.
         keep_BSW, add_BSW = torch.sigmoid(-logits_BSW), torch.sigmoid(logits_BSW) * self.candidate(hidden_BSd)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from spectra_exp.routing.sequence.base import SequenceEncoder, real_tokens_first, reordered, restored, without_padding
+from spectra_exp.routing.sequence.base import SequenceEncoder, real_tokens_first, reordered, restored
 
 
 def reset_gates(rnn: nn.RNNBase, num_gates: int) -> None:
@@ -50,7 +50,7 @@ class GruEncoder(SequenceEncoder):
             vectors, last = self.gru(hidden_BSd, state)
             return vectors.unflatten(-1, (self.num_experts, self.dim)), last
         order_BS, length_B = real_tokens_first(mask_BS)
-        vectors, _ = self.gru(reordered(without_padding(hidden_BSd, mask_BS), order_BS), state)
+        vectors, _ = self.gru(reordered(hidden_BSd, order_BS), state)
         last = state_after(vectors, length_B, None if state is None else state[0])[None]
         return restored(vectors, order_BS).unflatten(-1, (self.num_experts, self.dim)), last
 
@@ -77,9 +77,8 @@ class LstmEncoder(SequenceEncoder):
             return vectors.unflatten(-1, (self.num_experts, self.dim)), torch.cat(last)
         order_BS, length_B = real_tokens_first(mask_BS)
         # Packing stops each sequence at its last real token, which gives the cell there; no length may be 0.
-        ordered_BSd = reordered(without_padding(hidden_BSd, mask_BS), order_BS)
         packed = pack_padded_sequence(
-            ordered_BSd, length_B.clamp(min=1).cpu(), batch_first=True, enforce_sorted=False
+            reordered(hidden_BSd, order_BS), length_B.clamp(min=1).cpu(), batch_first=True, enforce_sorted=False
         )
         packed, last = self.lstm(packed, pair)
         vectors, _ = pad_packed_sequence(packed, batch_first=True, total_length=mask_BS.shape[1])

@@ -1,0 +1,85 @@
+"""One run before it begins: checked, with its data at hand, its identity and its folder."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from spectra_exp.config.identity import Identity, identify
+from spectra_exp.config.models import SourceModelConfig
+from spectra_exp.config.schema import Experiment
+from spectra_exp.data.corpus import Corpus, data_fingerprint, load_corpus
+from spectra_exp.errors import ConfigError
+from spectra_exp.moe.source import source_facts
+from spectra_exp.runs.best_long import resolve_best_long
+from spectra_exp.runs.folder import RunFolder
+from spectra_exp.runs.limits import limit_lifted
+from spectra_exp.runs.ranks import with_processes
+
+log = logging.getLogger(__name__)
+
+# Ends that stand: such a run is not run again unless told to.
+FINAL = ("completed", "diverged", "not_run")
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """A checked experiment with its data at hand, its identity and its folder."""
+
+    experiment: Experiment
+    corpus: Corpus
+    identity: Identity
+    folder: RunFolder
+    device: str
+
+    def finished(self) -> bool:
+        """Whether the run completed."""
+        return self.folder.status() == "completed"
+
+    def stands(self) -> bool:
+        """Whether the run has an end that another attempt would only repeat, unless one is asked for."""
+        status = self.folder.status()
+        if status == "not_run":
+            return not limit_lifted(self.folder.read_summary(), self.experiment)
+        return status in FINAL
+
+
+def plan(experiment: Experiment) -> Plan:
+    """Everything that can be wrong before training, found now. Raises ConfigError."""
+    device = experiment.trainer.device
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    experiment = with_processes(experiment)
+    fingerprint = data_fingerprint(experiment.data)
+    experiment = resolve_best_long(experiment, lambda x: identify(x, fingerprint, device).run_id)
+    corpus = _corpus(experiment)
+    check_vocabulary(experiment, corpus.vocabulary_size)
+    identity = identify(experiment, fingerprint, device)
+    folder = RunFolder(Path(experiment.outputs) / "runs", identity.run_id)
+    return Plan(experiment, corpus, identity, folder, device)
+
+
+def check_vocabulary(experiment: Experiment, needed: int) -> None:
+    """Raise ConfigError when the model's embedding has fewer rows than the tokenizer's vocabulary of `needed`."""
+    if isinstance(experiment.model, SourceModelConfig):
+        rows = source_facts(experiment.model).vocabulary_size
+        key, fix = "data.tokenizer", "give data.tokenizer=source, or one whose ids the source knows"
+    else:
+        rows, key = experiment.model.vocabulary_size, "model.vocabulary_size"
+        fix = f"give at least {needed} or none"
+    if rows is not None and rows < needed:
+        raise ConfigError(key, f"the model's {rows} ids are fewer than the tokenizer's {needed}", fix)
+
+
+_LOADED: dict[str, Corpus] = {}
+
+
+def _corpus(experiment: Experiment) -> Corpus:
+    """The corpus, loaded once per process and configuration."""
+    fingerprint = data_fingerprint(experiment.data)
+    if fingerprint not in _LOADED:
+        _LOADED[fingerprint] = load_corpus(experiment.data, Path(experiment.outputs) / "cache", log.info)
+    return _LOADED[fingerprint]
