@@ -16,7 +16,7 @@ from spectra_exp.moe.experts import autocast_dtype
 
 # Label of a position that is not scored.
 IGNORED = -100
-# Logits held at once, in float32 numbers: 64 MB, within a factor of two of what the last cache level holds.
+# Logits held at once, in float32 numbers: 64 MB.
 CHUNK_NUMBERS = 2**24
 # Backbones whose logits are their head's linear map of the last hidden state and nothing more (no scale, no soft cap).
 PLAIN_HEADS = ("llama", "mistral", "qwen2", "qwen3")

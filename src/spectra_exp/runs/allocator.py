@@ -15,7 +15,7 @@ def keep_freed_memory() -> bool:
     """Keep freed memory for the next tensor instead of handing it back to the system; whether that could be set.
 
     A large tensor is otherwise mapped anew each time it is made, and the system clears each page of it on the first
-    touch: on a CPU that is up to a quarter of a training step of a model with many experts (`make bench BENCH=layer`).
+    touch: a fifth of the time of 32 experts' forward and backward pass on a CPU (docs/results/speed.md).
     Only glibc has the setting; elsewhere nothing changes. It suits work whose tensors have the same sizes each time, as
     steps of training do: under sizes that vary the process can grow to several times what it uses. So a run begins
     with this and ends with `hand_memory_back`.
