@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import grouped_mm
 from transformers.activations import ACT2FN
 
-from spectra_exp.moe.dispatch import Assignments, ExpertRows, sorted_assignments, sorted_on_device
+from spectra_exp.moe.dispatch import Assignments, ExpertRows, WeightedSum, sorted_assignments, sorted_on_device
 
 BIASES = ("up_bias", "gate_bias", "down_bias")
 # Bytes of which the rows of a grouped product's matrices must be multiples.
@@ -66,9 +66,8 @@ class Experts(nn.Module):
         else:
             rows = self._looped(tokens_Nd, sorted_assignments(chosen_NE))
         at = rows.assignments
-        weight_A1 = weights_NE[at.token_A, at.expert_A][:, None].to(rows.outputs_Ad.dtype)
-        combined_Nd = torch.zeros_like(tokens_Nd, dtype=rows.outputs_Ad.dtype)
-        return combined_Nd.index_add(0, at.token_A, rows.outputs_Ad * weight_A1), rows
+        weight_A = weights_NE[at.token_A, at.expert_A].to(rows.outputs_Ad.dtype)
+        return WeightedSum.apply(rows.outputs_Ad, weight_A, at.token_A, len(tokens_Nd)), rows
 
     def _looped(self, tokens_Nd: Tensor, at: Assignments) -> ExpertRows:
         """The experts one after the other; a synchronisation to know where each one's rows end."""
@@ -77,7 +76,7 @@ class Experts(nn.Module):
         weights = {name: w.unbind(0) for name, w in self._stacked().items()}
         outputs = [
             self._expert(rows_cd, **{name: w[expert] for name, w in weights.items()})
-            for expert, rows_cd in enumerate(tokens_Nd[at.token_A].split(counts))
+            for expert, rows_cd in enumerate(tokens_Nd.index_select(0, at.token_A).split(counts))
             if counts[expert]
         ]
         return ExpertRows(torch.cat(outputs) if outputs else tokens_Nd[:0], at)
@@ -97,7 +96,7 @@ class Experts(nn.Module):
             return result_Ay if unused_A1 is None else result_Ay.masked_fill(unused_A1, 0)
 
         dtype = autocast_dtype(tokens_Nd)
-        rows_Ad = tokens_Nd.to(dtype)[at.token_A]
+        rows_Ad = tokens_Nd.to(dtype).index_select(0, at.token_A)
         inner_Af = product(rows_Ad, "up")
         inner_Af = self.activation(product(rows_Ad, "gate")) * inner_Af if "gate" in w else self.activation(inner_Af)
         return ExpertRows(product(inner_Af, "down"), at)
