@@ -19,6 +19,8 @@ from spectra_exp.training.trainer import RoutingTrainer
 TOLERANCE = {False: 1e-4, True: 2e-2}
 # A model from scratch knows nothing: its first loss is ln(vocabulary) to within this share.
 FIRST_LOSS_SHARE = 0.05
+# Sequences of the first batch that are scored in both ways: a wrong loss shows in any of them.
+CHECKED_SEQUENCES = 4
 
 
 class LossDisagreement(SpectraError):
@@ -27,7 +29,7 @@ class LossDisagreement(SpectraError):
 
 @torch.no_grad()
 def check_losses(trainer: RoutingTrainer, evaluator: Evaluator, batch: dict[str, Tensor], step: int) -> float:
-    """Loss of one training batch with dropout off, as training computes it; raises LossDisagreement.
+    """Loss of some sequences of training with dropout off, as training computes it; raises LossDisagreement.
 
     It must agree with the evaluation function on the same tokens and, at step 0 of a model from scratch, be near
     ln(vocabulary).

@@ -40,7 +40,7 @@ from spectra_exp.training.callbacks.steps import Steps
 from spectra_exp.training.callbacks.update_ratios import UpdateRatios
 from spectra_exp.training.evaluation import Evaluation, Evaluator
 from spectra_exp.training.fit import check_fits
-from spectra_exp.training.guard import check_losses
+from spectra_exp.training.guard import CHECKED_SEQUENCES, check_losses
 from spectra_exp.training.recorder import Recorder
 from spectra_exp.training.trainer import RoutingTrainer
 from spectra_exp.training.zero import forget_configuration
@@ -120,7 +120,14 @@ class Session:
             StopOnSignal(),
         ]
         trainer = RoutingTrainer(
-            self.model, self.experiment, self.folder, self.blocks, self.recorder, self.device, callbacks
+            self.model,
+            self.experiment,
+            self.folder,
+            self.blocks,
+            self.recorder,
+            self.device,
+            self.size.flops_per_token,
+            callbacks,
         )
         steps.trainer = ratios.trainer = trainer
         return trainer
@@ -164,7 +171,8 @@ class Session:
 
     def evaluate(self, step: int) -> Evaluation:
         """Evaluate under the rule of inference; rows to the history, routing to a snapshot, losses to the guard."""
-        batch = collate([self.blocks[i] for i in range(self.experiment.trainer.batch_size)])
+        checked = min(CHECKED_SEQUENCES, self.experiment.trainer.batch_size)
+        batch = collate([self.blocks[i] for i in range(checked)])
         loss = check_losses(self.trainer, self.evaluator, batch, step)
         if step == 0:
             self.recorder.first_loss = loss

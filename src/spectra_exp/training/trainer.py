@@ -67,9 +67,11 @@ class RoutingTrainer(Trainer):
         blocks: TrainingBlocks,
         recorder: Recorder,
         device: str,
+        flops_per_token: float,
         callbacks: list[Any],
     ):
         self.experiment, self.folder, self.recorder = experiment, folder, recorder
+        self.flops_per_token = flops_per_token
         # Whether the loss leaves tokens out, of which ranks then have unequal numbers.
         self.counts_some = blocks.counts_some
         self.norms: dict[str, float] = {}
@@ -116,6 +118,10 @@ class RoutingTrainer(Trainer):
                 output.loss = output.loss + output.lm_loss - own_loss
             self.recorder.take_batch(inputs["input_ids"], output)
         return (output.loss, output) if return_outputs else output.loss
+
+    def floating_point_ops(self, inputs: dict[str, Any]) -> int:
+        """Forward and backward, of the experts that are used; Trainer's estimate counts them all, in each step anew."""
+        return round(3 * self.flops_per_token * inputs["input_ids"].numel())
 
     def _clip_grad_norm(self, model: Any) -> Any:
         if self.recorder.due(self.state.global_step + 1):

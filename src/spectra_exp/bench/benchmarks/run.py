@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 import tempfile
 import time
 from collections.abc import Callable
@@ -21,20 +22,26 @@ from spectra_exp.training.recorder import Recorder
 from spectra_exp.training.session import Session
 from spectra_exp.training.trainer import RoutingTrainer
 
-# Steps that are made; the run's own number is what their cost is multiplied by.
-STEPS = 12
+# Steps that are made and those of them that warm up; the run's own number is what their cost is multiplied by.
+STEPS, WARMING = 16, 3
+ROUNDS = 5
 FRACTION_EVALUATIONS = 6
 OVERRIDES = ["logger.progress=false"]
 
 
 class _StepClock(TrainerCallback):
-    """Processor time from the begin of each step to the begin of the next, evaluations and checkpoints left out."""
+    """Processor time from the begin of each step to the begin of the next, and of `bare` between any two."""
 
-    def __init__(self) -> None:
-        self.begins: list[float] = []
+    def __init__(self, bare: Callable[[], object]) -> None:
+        self.bare = bare
+        self.times: dict[str, list[float]] = {"step": [], "bare": []}
+        self._began: float | None = None
 
     def on_step_begin(self, *arguments: Any, **named: Any) -> None:
-        self.begins.append(time.process_time())
+        if self._began is not None:
+            self.times["step"].append(time.process_time() - self._began)
+            self.times["bare"].append(processor_seconds(self.bare))
+        self._began = time.process_time()
 
 
 @benchmark
@@ -43,23 +50,25 @@ def run(outputs: Path) -> list[Figure]:
     (outputs / "bench").mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=outputs / "bench") as scratch, threads(1):
         session = _session(scratch, OVERRIDES)
-        steps = session.max_steps
-        times = interleaved(_subjects(session), 3, processor_seconds)
-        bare, evaluation = min(times["bare"]), min(times["evaluation"])
-        trainer_step = _trainer_step(scratch)
-        settling = min(session.experiment.osr.settle_steps, round(LARGEST_SHARE * steps)) * min(times["settling"])
-    cadence = FRACTION_EVALUATIONS * evaluation
+        subjects = _subjects(session)
+        times = interleaved(subjects, ROUNDS, processor_seconds)
+        trainer_step = _trainer_step(scratch, subjects["bare"])
+    # All in multiples of the model's passes and update.
+    cost = {name: ratio(times, name, "bare") for name in subjects}
+    steps, settle_steps = session.max_steps, session.experiment.osr.settle_steps
+    settling = min(settle_steps, round(LARGEST_SHARE * steps)) * cost["settling"]
+    cadence = FRACTION_EVALUATIONS * cost["evaluation"]
     # The training rule, SPECTRA's two other rules of inference, and whether each rule sees the future.
-    final = 3 * evaluation + 2 * min(times["causality"])
+    final = 3 * cost["another rule"] + 2 * cost["causality"]
     whole = steps * trainer_step + settling + cadence + final
     return [
-        Figure("run_overhead", 100 * (whole / (steps * bare) - 1), "% over the model's passes and updates", 25.0),
-        Figure("run_trainer_overhead", 100 * (trainer_step / bare - 1), "% of a step: Trainer, recording, logging"),
+        Figure("run_overhead", 100 * (whole / steps - 1), "% over the model's passes and updates", 25.0),
+        Figure("run_trainer_overhead", 100 * (trainer_step - 1), "% of a step: Trainer, recording, logging"),
         Figure("run_evaluation", 100 * cadence / whole, "% of a run: evaluations at the cadence", 10.0),
         Figure("run_final_measurements", 100 * final / whole, "% of a run: other rules, causality"),
         Figure("run_settling", 100 * settling / whole, "% of a run: potentials after the last step"),
-        Figure("run_recording", 100 * ratio(times, "recording", "bare"), "% of a step", 2.0),
-        Figure("run_bare_step", 1000 * bare, "CPU ms"),
+        Figure("run_recording", 100 * cost["recording"], "% of a step", 2.0),
+        Figure("run_bare_step", 1000 * statistics.median(times["bare"]), "CPU ms"),
     ]
 
 
@@ -90,17 +99,17 @@ def _subjects(session: Session) -> dict[str, Callable[[], object]]:
         "bare": bare,
         "recording": recording,
         "evaluation": lambda: session.evaluate(1),
+        "another rule": lambda: session.evaluator.run(model, training_rule=True),
         "settling": lambda: settle(model, session._route_training_batch, 1),
         "causality": lambda: session.evaluator.causality(model, training_rule=False),
     }
 
 
-def _trainer_step(folder: str) -> float:
-    """Processor seconds of a step of the real training loop, without evaluation: the median of some."""
-    clock = _StepClock()
+def _trainer_step(folder: str, bare: Callable[[], object]) -> float:
+    """A step of the real training loop, without evaluation and checkpoints, in multiples of `bare`."""
+    clock = _StepClock(bare)
     with patch.object(Session, "evaluate"), patch.object(RoutingTrainer, "_save_checkpoint"):
-        session = _session(folder, [*OVERRIDES, f"trainer.max_steps={STEPS}", "seed=1"])
+        session = _session(folder, [*OVERRIDES, f"trainer.max_steps={STEPS}", "seed=1", "osr.settle_steps=0"])
         session.trainer.add_callback(clock)
         session.trainer.train()
-    gaps = sorted(b - a for a, b in zip(clock.begins[1:], clock.begins[2:], strict=False))
-    return gaps[len(gaps) // 2]
+    return ratio({name: seconds[WARMING:] for name, seconds in clock.times.items()}, "step", "bare")
