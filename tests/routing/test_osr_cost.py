@@ -7,7 +7,14 @@ import pytest
 import torch
 from router_cases import normal
 
-from spectra_exp.routing.osr import OsrConfig, gram, linear_warmup, osr_cost, representation_orthogonality
+from spectra_exp.routing.osr import (
+    OsrConfig,
+    gram,
+    linear_warmup,
+    osr_cost,
+    representation_orthogonality,
+    squared_spectral_norm,
+)
 
 SIMILARITY_NE = torch.tensor([[0.9, -0.5, 0.2], [-0.8, 0.1, 0.0]])
 GRAM_EE = torch.tensor([[1.0, 0.5, -0.2], [0.5, 1.0, 0.0], [-0.2, 0.0, 1.0]])
@@ -62,6 +69,30 @@ def test_representation_orthogonality(spectral):
     loss = representation_orthogonality(gram(orthogonal), spectral)
     loss.backward()
     assert float(loss.detach()) == pytest.approx(0) and orthogonal.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("experts", [1, 2, 3, 8, 33, 64])
+@pytest.mark.parametrize("scale", [1e-12, 1e-3, 1.0, 1e3])
+def test_the_spectral_norm_is_that_of_a_decomposition(experts, scale):
+    vectors_ED = normal(experts, 7, seed=experts)
+    matrix_EE = scale * (gram(vectors_ED) - torch.eye(experts))
+    expected = torch.linalg.matrix_norm(matrix_EE, ord=2).square()
+    torch.testing.assert_close(squared_spectral_norm(matrix_EE), expected, rtol=1e-5, atol=1e-30)
+
+
+def test_the_spectral_norms_gradient_is_that_of_a_decomposition():
+    found, expected = (gram(normal(8, 5)).requires_grad_() for _ in range(2))
+    squared_spectral_norm(found).backward()
+    torch.linalg.matrix_norm(expected, ord=2).square().backward()
+    torch.testing.assert_close(found.grad, expected.grad, rtol=1e-4, atol=1e-5)
+
+
+def test_the_spectral_norm_of_values_that_tie_and_of_nothing():
+    # Eigenvalues 1 and -1: a power iteration on the matrix itself would not settle.
+    assert float(squared_spectral_norm(torch.tensor([[0.0, 1.0], [1.0, 0.0]]))) == pytest.approx(1.0)
+    nothing_EE = torch.zeros(4, 4, requires_grad=True)
+    squared_spectral_norm(nothing_EE).backward()
+    assert nothing_EE.grad.eq(0).all()
 
 
 def test_warm_up():

@@ -11,6 +11,8 @@ from spectra_exp.config.fields import option
 
 # Rules of inference: a softmax per token, Sinkhorn over the batch, or the potentials (docs/method.md 1.8).
 INFERENCE_RULES = ("false", "true", "dual")
+# Doublings of the power in `squared_spectral_norm`.
+SQUARINGS = 10
 
 
 @dataclass
@@ -105,8 +107,25 @@ def representation_orthogonality(gram_EE: Tensor, spectral: bool) -> Tensor:
     difference = gram_EE - torch.eye(gram_EE.shape[0], dtype=gram_EE.dtype, device=gram_EE.device)
     loss = 0.7 * difference.square().sum()
     if spectral:
-        loss = loss + 0.3 * torch.linalg.matrix_norm(difference, ord=2).square()
+        loss = loss + 0.3 * squared_spectral_norm(difference)
     return loss
+
+
+def squared_spectral_norm(symmetric_EE: Tensor) -> Tensor:
+    """sigma_max^2 of a symmetric matrix, with its gradient, by products alone: a decomposition waits for the device.
+
+    Power iteration with 2 * 2^SQUARINGS steps: at two values that it cannot tell apart either one will do.
+    """
+    with torch.no_grad():
+        power_EE = symmetric_EE
+        for _ in range(SQUARINGS + 1):
+            power_EE = power_EE @ power_EE.mT
+            power_EE = power_EE / torch.linalg.matrix_norm(power_EE).clamp(min=torch.finfo(power_EE.dtype).tiny)
+        # The longest column, for a start that cannot be orthogonal to the vector sought.
+        lengths_E = torch.linalg.vector_norm(power_EE, dim=0)
+        column_E1 = power_EE.index_select(1, lengths_E.argmax()[None])
+        vector_E1 = torch.nn.functional.normalize(column_E1, dim=0)
+    return (symmetric_EE @ vector_E1).square().sum()
 
 
 def linear_warmup(step: int, warmup_steps: int, total_steps: int) -> float:
