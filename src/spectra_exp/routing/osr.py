@@ -119,8 +119,8 @@ def squared_spectral_norm(symmetric_EE: Tensor) -> Tensor:
     with torch.no_grad():
         power_EE = symmetric_EE
         for _ in range(SQUARINGS + 1):
-            power_EE = power_EE @ power_EE.mT
             power_EE = power_EE / torch.linalg.matrix_norm(power_EE).clamp(min=torch.finfo(power_EE.dtype).tiny)
+            power_EE = power_EE @ power_EE.mT
         # The longest column, for a start that cannot be orthogonal to the vector sought.
         lengths_E = torch.linalg.vector_norm(power_EE, dim=0)
         column_E1 = power_EE.index_select(1, lengths_E.argmax()[None])
