@@ -63,8 +63,9 @@ def routers(outputs: Path) -> list[Figure]:
     with threads(1):
         for name, shape in SHAPES.items():
             subjects: dict[str, Callable[[], object]] = {"floor": ExpertsFloor(make_case(shape)).both}
-            subjects["linear_softmax_topk"] = _linear(shape, jitter=0.0)
-            subjects["switch_with_jitter"] = _linear(shape, jitter=0.01)
+            subjects["linear_softmax_topk"] = _linear(shape, "switch", jitter=0.0)
+            subjects["switch_with_jitter"] = _linear(shape, "switch", jitter=0.01)
+            subjects["sinkhorn"] = _linear(shape, "sinkhorn")
             encoders = (*ENCODERS, "gru") if name in DENSE_GRU_SHAPES else ENCODERS
             subjects |= {f"spectra_{encoder}": spectra(shape, encoder, LENGTH) for encoder in encoders}
             times = interleaved(subjects, ROUNDS, processor_seconds)
@@ -102,10 +103,9 @@ def spectra(shape: Shape, encoder: str, length: int) -> Subject:
     return _subject(cls(shape.hidden_size, shape.num_experts, shape.top_k, config, osr), shape, length)
 
 
-def _linear(shape: Shape, jitter: float) -> Subject:
-    cls = router_class("switch")
-    config = cls.Config(jitter=jitter)
-    return _subject(cls(shape.hidden_size, shape.num_experts, shape.top_k, config), shape, LENGTH)
+def _linear(shape: Shape, name: str, **options: float) -> Subject:
+    cls = router_class(name)
+    return _subject(cls(shape.hidden_size, shape.num_experts, shape.top_k, cls.Config(**options)), shape, LENGTH)
 
 
 def _subject(router: Router, shape: Shape, length: int) -> Subject:

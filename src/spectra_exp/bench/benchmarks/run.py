@@ -11,14 +11,15 @@ from typing import Any
 from unittest.mock import patch
 
 from transformers import TrainerCallback
+from transformers.utils import logging as transformers_logging
 
 from spectra_exp.bench.registry import Figure, benchmark
 from spectra_exp.bench.timing import interleaved, processor_seconds, ratio, threads
 from spectra_exp.config.compose import load_experiment
-from spectra_exp.data.batches import collate
+from spectra_exp.data.batches import Example, collate
 from spectra_exp.runs.plan import plan
+from spectra_exp.training.callbacks.cadence import fraction_steps
 from spectra_exp.training.callbacks.settle import LARGEST_SHARE, settle
-from spectra_exp.training.recorder import Recorder
 from spectra_exp.training.session import Session
 from spectra_exp.training.trainer import RoutingTrainer
 
@@ -27,6 +28,8 @@ STEPS, WARMING = 16, 3
 ROUNDS = 5
 FRACTION_EVALUATIONS = 6
 OVERRIDES = ["logger.progress=false"]
+# Eight times as many experts as the default; what one of them computes plays no part.
+MANY_EXPERTS = ["model.num_experts=64", "model.expert_size=16", "router.sequence=linear"]
 
 
 class _StepClock(TrainerCallback):
@@ -51,8 +54,9 @@ def run(outputs: Path) -> list[Figure]:
     with tempfile.TemporaryDirectory(dir=outputs / "bench") as scratch, threads(1):
         session = _session(scratch, OVERRIDES)
         subjects = _subjects(session)
+        subjects["recording, many experts"] = _recording(_session(scratch, [*OVERRIDES, *MANY_EXPERTS]))
         times = interleaved(subjects, ROUNDS, processor_seconds)
-        trainer_step = _trainer_step(scratch, subjects["bare"])
+        loop = _training_loop(scratch, subjects["bare"])
     # All in multiples of the model's passes and update.
     cost = {name: ratio(times, name, "bare") for name in subjects}
     steps, settle_steps = session.max_steps, session.experiment.osr.settle_steps
@@ -60,44 +64,40 @@ def run(outputs: Path) -> list[Figure]:
     cadence = FRACTION_EVALUATIONS * cost["evaluation"]
     # The training rule, SPECTRA's two other rules of inference, and whether each rule sees the future.
     final = 3 * cost["another rule"] + 2 * cost["causality"]
-    whole = steps * trainer_step + settling + cadence + final
+    checkpoints = _number_of_checkpoints(session) * loop["checkpoint"]
+    whole = steps * loop["step"] + settling + cadence + final + checkpoints
     return [
         Figure("run_overhead", 100 * (whole / steps - 1), "% over the model's passes and updates", 25.0),
-        Figure("run_trainer_overhead", 100 * (trainer_step - 1), "% of a step: Trainer, recording, logging"),
+        Figure("run_trainer_overhead", 100 * (loop["step"] - 1), "% of a step: Trainer, recording, logging"),
+        Figure("run_checkpoints", 100 * checkpoints / whole, "% of a run"),
         Figure("run_evaluation", 100 * cadence / whole, "% of a run: evaluations at the cadence", 10.0),
         Figure("run_final_measurements", 100 * final / whole, "% of a run: other rules, causality"),
         Figure("run_settling", 100 * settling / whole, "% of a run: potentials after the last step"),
         Figure("run_recording", 100 * cost["recording"], "% of a step", 2.0),
+        Figure("run_recording_64_experts", 100 * cost["recording, many experts"], "% of the same step", 2.0),
         Figure("run_bare_step", 1000 * statistics.median(times["bare"]), "CPU ms"),
     ]
 
 
 def _session(folder: str, overrides: list[str]) -> Session:
+    transformers_logging.disable_progress_bar()
     planned = plan(load_experiment([*overrides, f"outputs={folder}"]))
     return Session(planned.experiment, planned.corpus, planned.folder, planned.device)
 
 
 def _subjects(session: Session) -> dict[str, Callable[[], object]]:
-    model, size = session.model, session.experiment.trainer.batch_size
-    batch = collate([session.blocks[i] for i in range(size)])
+    model = session.model.train()
+    batch = _batch(session)
     optimizer = session.trainer.create_optimizer()
-    recorder = Recorder(session.folder, session.max_steps, session.experiment.trainer.log_every)
-    model.train()
-    output = model(input_ids=batch["input_ids"], labels=batch["labels"], return_logits=False)
 
     def bare() -> None:
         model(input_ids=batch["input_ids"], labels=batch["labels"], return_logits=False).loss.backward()
         optimizer.step()
         optimizer.zero_grad()
 
-    def recording() -> None:
-        recorder.begin_step()
-        recorder.take_batch(batch["input_ids"], output)
-        recorder.end_step()
-
     return {
         "bare": bare,
-        "recording": recording,
+        "recording": _recording(session),
         "evaluation": lambda: session.evaluate(1),
         "another rule": lambda: session.evaluator.run(model, training_rule=True),
         "settling": lambda: settle(model, session._route_training_batch, 1),
@@ -105,11 +105,39 @@ def _subjects(session: Session) -> dict[str, Callable[[], object]]:
     }
 
 
-def _trainer_step(folder: str, bare: Callable[[], object]) -> float:
-    """A step of the real training loop, without evaluation and checkpoints, in multiples of `bare`."""
+def _batch(session: Session) -> Example:
+    return collate([session.blocks[i] for i in range(session.experiment.trainer.batch_size)])
+
+
+def _recording(session: Session) -> Callable[[], object]:
+    """What is kept of one step's batch, the step itself made beforehand."""
+    batch, recorder = _batch(session), session.recorder
+    output = session.model(input_ids=batch["input_ids"], labels=batch["labels"], return_logits=False)
+
+    def recording() -> None:
+        recorder.begin_step()
+        recorder.take_batch(batch["input_ids"], output)
+        recorder.end_step()
+
+    return recording
+
+
+def _training_loop(folder: str, bare: Callable[[], object]) -> dict[str, float]:
+    """A step of the real loop without evaluation, and one checkpoint, in multiples of `bare`."""
     clock = _StepClock(bare)
     with patch.object(Session, "evaluate"), patch.object(RoutingTrainer, "_save_checkpoint"):
         session = _session(folder, [*OVERRIDES, f"trainer.max_steps={STEPS}", "seed=1", "osr.settle_steps=0"])
         session.trainer.add_callback(clock)
         session.trainer.train()
-    return ratio({name: seconds[WARMING:] for name, seconds in clock.times.items()}, "step", "bare")
+    saving = interleaved(
+        {"bare": bare, "checkpoint": lambda: session.trainer._save_checkpoint(session.model, None)},
+        ROUNDS,
+        processor_seconds,
+    )
+    step = ratio({name: seconds[WARMING:] for name, seconds in clock.times.items()}, "step", "bare")
+    return {"step": step, "checkpoint": ratio(saving, "checkpoint", "bare")}
+
+
+def _number_of_checkpoints(session: Session) -> int:
+    every, steps = session.experiment.trainer.checkpoint_every, session.max_steps
+    return len({*fraction_steps(steps), *range(every, steps + 1, every)})
