@@ -11,9 +11,10 @@ from abc import ABC, abstractmethod
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import linear, normalize
+from torch.nn.functional import linear
 
 from spectra_exp.routing.collective import ALONE, Ranks
+from spectra_exp.routing.unit_vectors import unit_vectors
 
 # Scale of the projector's orthogonal initialisation (docs/method.md 1.3).
 PROJECTOR_SCALE = 0.1
@@ -38,7 +39,7 @@ class ExpressionSource(nn.Module, ABC):
 
     def finish(self, raw: Tensor) -> Tensor:
         """The expression vectors out of `raw`: their directions."""
-        return normalize(raw, dim=-1)
+        return unit_vectors(raw)
 
     def forward(self, hidden_BSd: Tensor, vectors_BSED: Tensor, mask_BS: Tensor | None) -> Tensor:
         """Expression vectors that broadcast to [B, S, E, D]."""
@@ -110,7 +111,7 @@ class Embedding(ExpressionSource):
         nn.init.constant_(self.scale, COSINE_SCALE)
 
     def raw(self, hidden_BSd, vectors_BSED, mask_BS, ranks=ALONE):
-        return (self.scale * normalize(self.weight.float(), dim=-1))[None, None]
+        return (self.scale * unit_vectors(self.weight.float()))[None, None]
 
     def finish(self, raw):
         return raw

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn.functional import normalize
 
 from spectra_exp.config.fields import option
 from spectra_exp.routing.base import Router, RouterConfig, RouterOutput, RoutingInput, register_router
@@ -22,6 +21,7 @@ from spectra_exp.routing.projectors import ORTHOGONALIZATIONS, make_expression
 from spectra_exp.routing.sequence import ENCODERS
 from spectra_exp.routing.similarity import SIMILARITIES
 from spectra_exp.routing.sinkhorn import Plan, plan_of, sinkhorn
+from spectra_exp.routing.unit_vectors import unit_vectors
 
 
 @dataclass
@@ -88,7 +88,7 @@ class SpectraRouter(Router):
         raw_BSED, new_state = self._vectors(inputs)
         if self.config.carry == "token" and inputs.carry_BSED is not None:
             raw_BSED = raw_BSED + inputs.carry_BSED
-        vectors_BSED = normalize(raw_BSED, dim=-1)
+        vectors_BSED = unit_vectors(raw_BSED)
         raw_expressions = self.expression.raw(inputs.hidden_BSd, vectors_BSED, inputs.mask_BS, inputs.ranks)
         expressions = self.expression.finish(raw_expressions)
         units = self.similarity.of_unit_vectors
