@@ -23,7 +23,7 @@ def test_as_torch_does(scale):
 def test_the_gradient_by_differences_and_no_second_one():
     raw = normal(4, 3).double().requires_grad_()
     assert torch.autograd.gradcheck(unit_vectors, raw)
-    slope, = torch.autograd.grad(unit_vectors(raw).square().sum(), raw, create_graph=True)
+    (slope,) = torch.autograd.grad(unit_vectors(raw).square().sum(), raw, create_graph=True)
     with pytest.raises(RuntimeError, match="once_differentiable"):
         slope.sum().backward()
 

@@ -31,7 +31,7 @@ class SpectraConfig(RouterConfig):
     name: str = option("spectra", "which router this is")
     entropy_coef: float = option(1e-3, "weight of the router entropy loss", minimum=0)
     dim: int = option(16, "D: size of each routing and expression vector", minimum=1)
-    sequence: str = option("gru", "what turns hidden states into routing vectors", choices=list(ENCODERS))
+    sequence: str = option("min_gru", "what turns hidden states into routing vectors", choices=list(ENCODERS))
     carry: str = option(
         "token",
         "what a layer hands to the next: its vectors at the same token, its final state (not causal), or nothing",
