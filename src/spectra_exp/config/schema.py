@@ -155,6 +155,13 @@ class TrainerConfig:
         choices=["none", "zero1", "zero2", "zero3"],
         later=True,
     )
+    fsdp: str = option(
+        "none",
+        "PyTorch's FSDP, on GPUs alone: processes share out parameters, gradients and the optimizer's state; "
+        "shard_grad_op keeps a layer's parameters whole between its forward and its backward pass",
+        choices=["none", "full_shard", "shard_grad_op"],
+        later=True,
+    )
 
 
 @dataclass

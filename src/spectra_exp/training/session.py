@@ -42,6 +42,7 @@ from spectra_exp.training.evaluation import Evaluation, Evaluator
 from spectra_exp.training.fit import check_fits
 from spectra_exp.training.guard import check_losses
 from spectra_exp.training.recorder import Recorder
+from spectra_exp.training.sharding import forget_sharding
 from spectra_exp.training.trainer import RoutingTrainer
 from spectra_exp.training.zero import forget_configuration
 
@@ -144,6 +145,7 @@ class Session:
             self.wall_s = time.perf_counter() - started
             self.recorder.save_history()
             forget_configuration()
+            forget_sharding()
             hand_memory_back()
 
     def _train(self, checkpoint: Path | None) -> None:
