@@ -21,6 +21,12 @@ class SourceModelConfig:
         "what stays as it is: none, or all_but_router",
         choices=["none", "all_but_router"],
     )
+    attention: str = option(
+        "auto",
+        "implementation of attention; auto takes flash_attention_2 where it is installed and can work, else sdpa",
+        choices=["auto", "flash_attention_2", "sdpa", "eager"],
+        later=True,
+    )
 
 
 @dataclass

@@ -60,6 +60,12 @@ class ModelConfig:
     )
     tie_embeddings: bool = option(True, "output head shares the embedding's weights")
     initializer_range: float = option(0.02, "standard deviation of initial weights", above=0)
+    attention: str = option(
+        "auto",
+        "implementation of attention; auto takes flash_attention_2 where it is installed and can work, else sdpa",
+        choices=["auto", "flash_attention_2", "sdpa", "eager"],
+        later=True,
+    )
 
 
 @dataclass
