@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch.multiprocessing
+from accelerate.utils import DistributedType
 from fsdp_cases import PARTS, on_gpu, on_rank
 from rank_runs import SHORT, differences, run_of, summary_of
 from ranks_cases import RANKS, SWITCH, made
 from zero_cases import SPECTRA
 
 from spectra_exp.config.compose import load_experiment, prepare_environment
+from spectra_exp.config.schema import TrainerConfig
 from spectra_exp.errors import ConfigError
 from spectra_exp.moe.model import SpectraMoeForCausalLM
 from spectra_exp.runs.ranks import with_processes
+from spectra_exp.training.sharding import NotSharded, check_distributed
 
 LOSSES = ["train_loss", "val_loss"]
 NORMS = ["grad_norm_router", "grad_norm_experts", "grad_norm_other", "update_ratio_router", "experts_without_gradient"]
@@ -67,6 +71,14 @@ def test_what_posed_as_fsdp_is_found_out(folder):
     held, whole = (int(word) for word in told["unsharded"].split() if word.isdecimal())
     assert held == RANKS * whole and "numbers" in told["unsharded"]
     assert all(summary_of(folder / name)["steps"] == 0 for name in told)
+
+
+@pytest.mark.parametrize("asked, found", [("deepspeed=zero2", "MULTI_CPU"), ("fsdp=none", "FSDP")])
+def test_a_run_distributed_otherwise_than_asked_is_ended(asked, found):
+    trainer = SimpleNamespace(accelerator=SimpleNamespace(distributed_type=DistributedType(found)))
+    key, value = asked.split("=")
+    with pytest.raises(NotSharded, match=f"trainer.{asked} was asked for, but Trainer made {found} of it"):
+        check_distributed(trainer, TrainerConfig(**{key: value}))
 
 
 @pytest.mark.slow

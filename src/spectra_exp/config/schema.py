@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from spectra_exp.config.fields import option
+from spectra_exp.config.models import AttentionConfig
 
 # Shares of training at which every run is evaluated (docs/method.md 3).
 FRACTIONS = (0.1, 0.25, 0.5, 0.75, 1.0)
@@ -42,7 +43,7 @@ class RootConfig:
 
 
 @dataclass
-class ModelConfig:
+class ModelConfig(AttentionConfig):
     """A decoder from scratch: Llama-style attention and norms, experts in place of the MLPs."""
 
     hidden_size: int = option(128, "d: width of the residual stream", minimum=1)
@@ -60,12 +61,6 @@ class ModelConfig:
     )
     tie_embeddings: bool = option(True, "output head shares the embedding's weights")
     initializer_range: float = option(0.02, "standard deviation of initial weights", above=0)
-    attention: str = option(
-        "auto",
-        "implementation of attention; auto takes flash_attention_2 where it is installed and can work, else sdpa",
-        choices=["auto", "flash_attention_2", "sdpa", "eager"],
-        later=True,
-    )
 
 
 @dataclass
