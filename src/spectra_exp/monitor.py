@@ -16,10 +16,12 @@ from spectra_exp.metrics.base import MetricTable
 from spectra_exp.metrics.compute import compute_floors, compute_metrics
 from spectra_exp.moe.gate import output_sums
 from spectra_exp.records.accumulate import EvaluationAccumulator
+from spectra_exp.records.merge import merged
 from spectra_exp.records.record import RoutingRecord
 from spectra_exp.records.statistics import LayerStatistics
 from spectra_exp.records.tokens import TokenBatch
 from spectra_exp.records.watch import BlockWatch, Seen, extra_pass, record_of, watch_blocks
+from spectra_exp.routing.collective import of_every_rank
 from spectra_exp.training.evaluation import weight_cosines
 
 EVALUATION, TRAINING = "evaluation", "training"
@@ -38,8 +40,9 @@ class RoutingMonitor(TrainerCallback):
     It reads what was executed by hooks, so the model need not return its router logits, and counts real tokens only
     (`attention_mask`). domains: names to label passes with (`with monitor.domain("code"): ...`). training: watch passes
     in training mode too; Trainer then logs `routing_...`. outputs: mean expert outputs, at the cost of a second pass
-    through the experts in evaluation. top_k: experts per token, for models that do not say. Under data parallelism each
-    process reports its own tokens. Raises SpectraError for a model without sparse blocks.
+    through the experts in evaluation. top_k: experts per token, for models that do not say. all_ranks: under
+    torch.distributed the figures are of the tokens of all processes, of which each must then ask for them; False: of
+    this process's alone, and it waits for nobody. Raises SpectraError for a model without sparse blocks.
     """
 
     def __init__(
@@ -49,8 +52,10 @@ class RoutingMonitor(TrainerCallback):
         training: bool = False,
         outputs: bool = True,
         top_k: int | None = None,
+        all_ranks: bool = True,
     ):
         self.model, self.domains, self.training, self.outputs = model, list(domains), training, outputs
+        self.all_ranks = all_ranks
         config = model.config.get_text_config()
         self.vocabulary_size = config.vocab_size
         # Our own models leave records: nothing needs to be read by hooks on their blocks.
@@ -95,9 +100,12 @@ class RoutingMonitor(TrainerCallback):
 
     def statistics(self, mode: str = EVALUATION) -> list[LayerStatistics]:
         """Counts and sums of each sparse layer. Raises SpectraError when no pass was seen."""
-        if mode not in self._sums:
+        own = self._sums[mode].statistics() if mode in self._sums else None
+        ranks = [found for found in (of_every_rank(own) if self.all_ranks else [own]) if found is not None]
+        if not ranks:
             raise SpectraError(f"RoutingMonitor has seen no pass in {mode} mode")
-        layers = zip(self._sums[mode].statistics(), self.blocks or self.routed_layers, strict=True)
+        merged_layers = [merged(layer) for layer in zip(*ranks, strict=True)] if len(ranks) > 1 else ranks[0]
+        layers = zip(merged_layers, self.blocks or self.routed_layers, strict=True)
         return [replace(stats, weight_cosines_EE=weight_cosines(layer.experts)) for stats, layer in layers]
 
     def table(self, mode: str = EVALUATION) -> MetricTable:

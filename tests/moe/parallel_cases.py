@@ -6,23 +6,28 @@ Letters: N tokens, E experts, B sequences, S tokens each.
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from unittest.mock import patch
 
+import numpy as np
 import torch
 import torch.distributed as dist
+from family_cases import family_model
 from moe_cases import ids_of, model_of
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
+from spectra_exp import RoutingMonitor
 from spectra_exp.config.schema import LossesConfig
+from spectra_exp.errors import SpectraError
 from spectra_exp.moe import layer as layer_module
 from spectra_exp.routing.collective import ALONE, Group, RankWithoutTokens, many_ranks, total_over_ranks
 from spectra_exp.routing.sinkhorn import sinkhorn
 from spectra_exp.routing.temperature import TemperatureConfig
 
 RANKS = 2
+DOMAINS = ("low", "high")
 # Tokens of each rank: the halves of a batch need not be equal.
 PARTS = (8, 5)
 EXPERTS = 5
@@ -147,6 +152,30 @@ def refused() -> str:
     return ""
 
 
+def monitored(all_ranks: bool = True, domains: tuple[str, ...] = DOMAINS) -> dict[str, Tensor | dict[str, float]]:
+    """What a monitor says of three batches, of which this rank sees its part, the last one unequal."""
+    with RoutingMonitor(family_model("mixtral"), domains=domains, all_ranks=all_ranks) as monitor, torch.no_grad():
+        for number, parts in enumerate([(2, 2), (2, 2), (3, 1)]):
+            ids = my_part(ids_of(4, 16, seed=number), parts)
+            with monitor.domain(domains[number % 2]) if domains else nullcontext():
+                monitor.model(input_ids=ids, use_cache=False)
+    last = monitor.statistics()[-1]
+    batches = torch.from_numpy(np.column_stack([last.tokens_T, last.counts_TE]))
+    return {"metrics": monitor.metrics(), "batches": batches, "words": torch.from_numpy(last.counts_EV.copy())}
+
+
+def monitored_by_one() -> str:
+    """What a rank says of a pass that rank 0 made alone, and what when nobody made one."""
+    monitor = RoutingMonitor(family_model("mixtral"))
+    try:
+        monitor.metrics()
+    except SpectraError as error:
+        told = str(error)
+    if dist.get_rank() == 0:
+        monitor.model(input_ids=ids_of(), use_cache=False)
+    return f"{told}: {monitor.statistics()[0].num_tokens}"
+
+
 @contextmanager
 def counts_of_one_rank():
     """The wrong version: each rank answers its own load."""
@@ -161,7 +190,9 @@ def results() -> dict[str, dict]:
     found["checkpointing"] = trained(MODELS["learned temperature"], checkpointing=True)
     # Ranks of unequal size weigh the language-model loss otherwise, so here no weight moves.
     found["padded"] = trained(MODELS["soft potentials"], rate=0.0, mask=unequal_mask())
+    found["monitor"], found["monitor without domains"] = monitored(), monitored(domains=())
     if many_ranks():
+        found["own monitor"], found["one monitor"] = monitored(all_ranks=False), monitored_by_one()
         found["evaluation"] = evaluated_on_rank_0()
         found["refused"] = refused()
         found["planted count"] = plan_case(True, "through", "number", OwnCount)

@@ -114,6 +114,28 @@ def test_loads_of_one_rank_would_tell_the_ranks_apart(fault, case, name, ranks, 
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("case", ["monitor", "monitor without domains"])
+def test_a_monitor_sees_the_tokens_of_all_ranks(case, ranks, alone):
+    expected = alone[case]
+    assert {"load_cv", "expert_overlap", "routing_entropy", "output_gram_orthogonality"} <= set(expected["metrics"])
+    for rank in ranks:
+        assert rank[case]["metrics"] == pytest.approx(expected["metrics"], rel=1e-6, abs=1e-9)
+        assert torch.equal(rank[case]["batches"], expected["batches"])
+        assert torch.equal(rank[case]["words"], expected["words"])
+    # The wrong version: each rank's own tokens.
+    own = [rank["own monitor"] for rank in ranks]
+    assert own[0]["metrics"]["load_cv"] != pytest.approx(own[1]["metrics"]["load_cv"], rel=1e-3)
+    assert torch.equal(own[0]["words"] + own[1]["words"], alone["monitor"]["words"])
+
+
+@pytest.mark.slow
+def test_a_monitor_of_ranks_that_saw_nothing(ranks):
+    assert {rank["one monitor"] for rank in ranks} == {
+        f"RoutingMonitor has seen no pass in evaluation mode: {ids_of().numel()}"
+    }
+
+
+@pytest.mark.slow
 def test_a_rank_without_tokens_is_refused_on_every_rank(ranks):
     for rank in ranks:
         assert rank["refused"].startswith("1 of 2 ranks have only padding") and "\n" not in rank["refused"]

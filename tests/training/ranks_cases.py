@@ -6,6 +6,8 @@ import os
 from contextlib import contextmanager
 from unittest.mock import patch
 
+from torch.nn.parallel import DistributedDataParallel
+
 from spectra_exp import stopping
 from spectra_exp.config.compose import load_experiment, prepare_environment
 from spectra_exp.runs.execute import execute
@@ -19,6 +21,10 @@ RANKS = 2
 SWITCH = ["baseline=switch_top2", "router.jitter=0", "losses.balance_scope=global_batch", "trainer.accumulation=2"]
 # Dropout: its random state must come back with a checkpoint, on each rank its own.
 SPECTRA = ["router=spectra", "router.dim=4", "model.dropout=0.1"]
+# No dropout, which differs by rank.
+SETTLED = ["router=spectra", "router.dim=4"]
+# Accumulation, so that a step's gradient comes in parts.
+MUON = [*SWITCH, "optim=muon"]
 FAILS_AT = 4
 
 
@@ -49,6 +55,23 @@ def at_step(step: int, do):
         yield
 
 
+@contextmanager
+def own_gradients():
+    """A block in which no rank's gradient is averaged with the others'."""
+    with patch.object(DistributedDataParallel, "_pre_forward", unsynchronised(DistributedDataParallel._pre_forward)):
+        yield
+
+
+def unsynchronised(pre_forward):
+    """`pre_forward` of a model that keeps its gradients to itself."""
+
+    def alone(model, *inputs, **kwargs):
+        model.require_backward_grad_sync = False
+        return pre_forward(model, *inputs, **kwargs)
+
+    return alone
+
+
 def itself(values):
     """The wrong version of what ranks share: each keeps its own."""
     return values
@@ -76,6 +99,14 @@ def on_rank(rank: int, folder: str, small: list[str], talk: list[str]) -> None:
         made(small, f"{folder}/unweighted_talk", *SWITCH, *talk)
     with patch.multiple(recorder, mean_over_ranks=itself, rows_of_all_ranks=itself):
         made(small, f"{folder}/own", *SWITCH)
+    assert made(small, f"{folder}/muon", *MUON) == "completed"
+    with own_gradients():
+        made(small, f"{folder}/muon_own", *MUON)
+    with at_step(FAILS_AT, lambda: stopping.ask("SIGTERM") if rank else None):
+        assert made(small, f"{folder}/muon_resumed", *MUON) == "stopped"
+    stopping.ask(None)
+    assert made(small, f"{folder}/muon_resumed", *MUON) == "completed"
+    assert made(small, f"{folder}/settled", *SETTLED) == "completed"
     assert made(small, f"{folder}/whole", *SPECTRA) == "completed"
     # One rank is asked to stop, and all do.
     with at_step(FAILS_AT, lambda: stopping.ask("SIGTERM") if rank else None):

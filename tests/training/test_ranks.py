@@ -13,7 +13,7 @@ import pyarrow.parquet
 import pytest
 import torch.multiprocessing
 from rank_runs import SHORT, differences, run_of, summary_of
-from ranks_cases import FAILS_AT, RANKS, SPECTRA, SWITCH, made, on_rank
+from ranks_cases import FAILS_AT, MUON, RANKS, SETTLED, SPECTRA, SWITCH, made, on_rank
 
 from spectra_exp.config.compose import load_experiment, prepare_environment
 from spectra_exp.errors import ConfigError
@@ -26,11 +26,13 @@ def folder(tmp_path_factory, cache) -> Path:
     """Outputs of every case, made by two processes."""
     folder = tmp_path_factory.mktemp("ranks")
     names = ("alone", "switch", "own", "whole", "resumed", "failed", "talk_alone", "talk", "unweighted_talk")
+    names += ("muon_alone", "muon", "muon_own", "muon_resumed", "settled_alone", "settled")
     for name in names:
         (folder / name).mkdir()
         (folder / name / "cache").symlink_to(cache)
     prepare_environment()
     assert made(SHORT, f"{folder}/alone", *SWITCH) == "completed"
+    assert made(SHORT, f"{folder}/muon_alone", *MUON) == made(SHORT, f"{folder}/settled_alone", *SETTLED) == "completed"
     talk = conversations(folder / "conversations")
     assert made(SHORT, f"{folder}/talk_alone", *SWITCH, *talk) == "completed"
     torch.multiprocessing.spawn(on_rank, args=(str(folder), SHORT, talk), nprocs=RANKS)
@@ -69,6 +71,23 @@ def test_labels_that_ranks_have_unequal_numbers_of_count_alike(folder):
     apart = differences(folder / "talk_alone", folder / "talk")
     assert apart[["train_loss", "val_loss"]].max() < 1e-5
     assert differences(folder / "talk_alone", folder / "unweighted_talk")["train_loss"] > 1e-3
+
+
+@pytest.mark.slow
+def test_muon_is_given_the_gradient_of_all_ranks(folder):
+    """Its step forgets how large a gradient is, so a rank's own would look as good."""
+    losses = ["train_loss", "val_loss"]
+    apart = differences(folder / "muon_alone", folder / "muon")
+    assert apart[losses].max() < 1e-5 and apart["grad_norm_experts"] < 1e-5
+    assert differences(folder / "muon_alone", folder / "muon_own")[losses].max() > 1e-3
+    assert differences(folder / "muon", folder / "muon_resumed").max() == 0
+
+
+@pytest.mark.slow
+def test_state_settles_over_the_batches_of_all_ranks(folder):
+    """A plan over a rank's part of a batch would have other loads, and end in other potentials."""
+    apart = differences(folder / "settled_alone", folder / "settled")
+    assert apart[["train_loss", "val_loss", "load_cv"]].max() < 1e-5
 
 
 @pytest.mark.slow

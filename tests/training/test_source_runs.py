@@ -95,6 +95,15 @@ def test_native_router_is_measured_as_any_other(planned):
     assert summary["parameters"]["active"] < summary["parameters"]["total"]
 
 
+@pytest.mark.parametrize(
+    "overrides, told", [([], "sdpa (no flash_attention_2: "), (["model.attention=eager"], "eager (asked for)")]
+)
+def test_the_log_says_which_attention_and_why(overrides, told, planned):
+    run = planned("llama", *overrides)
+    finished(run)
+    assert (run.folder.path / "train.log").read_text().count(f"attention: {told}") == 1
+
+
 def test_a_stopped_run_ends_with_the_numbers_of_one_that_was_not(planned, monkeypatch):
     # Mixtral's weights had other names in its first release; saving must not bring them back.
     whole = finished(planned("mixtral"))["metrics"]["val_loss"]

@@ -1,4 +1,4 @@
-"""Schemas of models that start from somebody else's weights (`model=upcycle`, `model=reroute`)."""
+"""Schemas of models that start from somebody else's weights (`model=upcycle`, `model=reroute`), and of every model."""
 
 from __future__ import annotations
 
@@ -8,7 +8,19 @@ from spectra_exp.config.fields import option
 
 
 @dataclass
-class SourceModelConfig:
+class AttentionConfig:
+    """What every model has an option for, whoever trained it first."""
+
+    attention: str = option(
+        "auto",
+        "implementation of attention; auto takes flash_attention_2 where it is installed and can work, else sdpa",
+        choices=["auto", "flash_attention_2", "sdpa", "eager"],
+        later=True,
+    )
+
+
+@dataclass
+class SourceModelConfig(AttentionConfig):
     """A Hugging Face model to start from."""
 
     source: str | None = option(None, "folder of a saved model, or its name on the Hugging Face hub")

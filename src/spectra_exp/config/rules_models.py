@@ -81,6 +81,13 @@ def source_keeps_documents_apart(x: Experiment) -> None:
         )
 
 
+def attention_can_work(x: Experiment) -> None:
+    if x.model.attention != "auto":
+        from spectra_exp.moe.attention import check_attention
+
+        check_attention(x)
+
+
 MODEL_RULES: tuple[Callable[[Experiment], None], ...] = (
     native_needs_reroute,
     reroute_has_routers,
@@ -88,4 +95,5 @@ MODEL_RULES: tuple[Callable[[Experiment], None], ...] = (
     some_layer_is_replaced,
     source_takes_the_sequence,
     source_keeps_documents_apart,
+    attention_can_work,
 )

@@ -67,9 +67,40 @@ def deepspeed_belongs(x: Experiment) -> None:
         )  # fmt: skip
 
 
+def fsdp_belongs(x: Experiment) -> None:
+    if x.trainer.fsdp == "none":
+        return
+    key, given = "trainer.fsdp", f"'{x.trainer.fsdp}'"
+    if x.trainer.deepspeed != "none":
+        raise ConfigError(key, f"{given} and trainer.deepspeed={x.trainer.deepspeed} exclude each other", "drop one")
+    if not trains_on_gpu(x):
+        problem = f"{given} needs a GPU for each process: on the CPU Trainer would not shard, and not say so"
+        raise ConfigError(key, problem, "give trainer.deepspeed=zero2 or zero3 there, or trainer.processes alone")
+    if x.optim.name == "muon":
+        raise ConfigError(key, f"{given} takes the matrices apart that optim=muon needs whole", "give optim=adamw")
+    if x.trainer.precision != "float32":
+        fix = "give trainer.precision=float32"
+        raise ConfigError(key, f"{given} would make the routers {x.trainer.precision} too", fix)
+    if x.router.shared:
+        raise ConfigError(key, f"{given} cannot share one router among layers", "give router.shared=false")
+    if getattr(x.router, "orthogonalization", None) == "periodic":
+        raise ConfigError(
+            key, f"{given} keeps weights in parts, which router.orthogonalization=periodic would set whole",
+            "give another router.orthogonalization",
+        )  # fmt: skip
+
+
+def trains_on_gpu(x: Experiment) -> bool:
+    """Whether the run goes to a GPU."""
+    import torch
+
+    return x.trainer.device != "cpu" and torch.cuda.is_available()
+
+
 RUNNING_RULES: tuple[Callable[[Experiment], None], ...] = (
     device_exists,
     logger_installed,
     wandb_accepts,
     deepspeed_belongs,
+    fsdp_belongs,
 )

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from spectra_exp.config.fields import option
+from spectra_exp.config.models import AttentionConfig
 
 # Shares of training at which every run is evaluated (docs/method.md 3).
 FRACTIONS = (0.1, 0.25, 0.5, 0.75, 1.0)
@@ -42,7 +43,7 @@ class RootConfig:
 
 
 @dataclass
-class ModelConfig:
+class ModelConfig(AttentionConfig):
     """A decoder from scratch: Llama-style attention and norms, experts in place of the MLPs."""
 
     hidden_size: int = option(128, "d: width of the residual stream", minimum=1)
@@ -153,6 +154,13 @@ class TrainerConfig:
         "none",
         "DeepSpeed's ZeRO: processes share out the optimizer's state, in zero2 gradients too, in zero3 parameters too",
         choices=["none", "zero1", "zero2", "zero3"],
+        later=True,
+    )
+    fsdp: str = option(
+        "none",
+        "PyTorch's FSDP, on GPUs alone: processes share out parameters, gradients and the optimizer's state; "
+        "shard_grad_op keeps a layer's parameters whole between its forward and its backward pass",
+        choices=["none", "full_shard", "shard_grad_op"],
         later=True,
     )
 

@@ -37,6 +37,8 @@ class RoutingContext:
     keep_tensors: bool = False
     # Tokens, from the first on, whose hidden states are kept.
     keep_hidden: int = 0
+    # Whether all ranks make the pass together, as they do those of training.
+    shared: bool = False
     ranks: Ranks = ALONE
     records: dict[int, RoutingRecord] = field(default_factory=dict)
     carries_BSED: dict[int, Tensor | None] = field(default_factory=dict)

@@ -103,7 +103,8 @@ class RoutedLayer(nn.Module):
             chosen_NE=chosen_NE,
             weights_NE=weights_NE.detach(),
             probs_NE=None if output.probs_NE is None else output.probs_NE.detach(),
-            representation_ED=None if output.representation_ED is None else output.representation_ED.detach(),
+            # A copy: it may be a weight itself, which FSDP takes apart again after the pass.
+            representation_ED=None if output.representation_ED is None else output.representation_ED.detach().clone(),
             output_sum_ED=sums_Ed,
             losses=losses,
             figures=output.figures,

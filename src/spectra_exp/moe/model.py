@@ -236,7 +236,7 @@ class SpectraMoeForCausalLM(PreTrainedModel, GenerationMixin):
             self._pass_index += 1
         # Evaluation may run on one rank alone, so it never waits for others.
         trains = context.training_rule and self.training and torch.is_grad_enabled()
-        context.ranks = join(input_ids, mask) if trains else ALONE
+        context.ranks = join(input_ids, mask) if trains or context.shared else ALONE
         return context
 
     def _add_terms(self, result: SpectraMoeOutput) -> None:

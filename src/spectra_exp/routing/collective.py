@@ -148,6 +148,15 @@ def rows_of_all_ranks(rows_Bx: Tensor) -> Tensor:
     return torch.cat(found)
 
 
+def of_every_rank(value: Any) -> list[Any]:
+    """Each rank's value in the order of ranks, on every rank; in a process alone its own. Plain values and arrays."""
+    if not many_ranks():
+        return [value]
+    found = [None] * dist.get_world_size()
+    dist.all_gather_object(found, value)
+    return found
+
+
 def own_rank() -> int:
     """This process's place among the ranks; 0 in a process alone."""
     return dist.get_rank() if many_ranks() else 0

@@ -59,11 +59,13 @@ def with_processes(experiment: Experiment) -> Experiment:
             f"{trainer.batch_size} sequences cannot be shared equally by {processes} processes",
             f"give a multiple of {processes}",
         )
-    if processes == 1 and trainer.deepspeed != "none":
-        raise ConfigError(
-            "trainer.deepspeed", f"'{trainer.deepspeed}' shares out over processes, and there is one",
-            "give trainer.processes=2 or more",
-        )  # fmt: skip
+    for key in ("deepspeed", "fsdp"):
+        asked = getattr(trainer, key)
+        if processes == 1 and asked != "none":
+            raise ConfigError(
+                f"trainer.{key}", f"'{asked}' shares out over processes, and there is one",
+                "give trainer.processes=2 or more",
+            )  # fmt: skip
     return replace(experiment, trainer=replace(trainer, processes=processes))
 
 

@@ -10,6 +10,7 @@ from torch import nn
 
 from spectra_exp.config.schema import OptimConfig
 from spectra_exp.moe.model import SpectraMoeForCausalLM
+from spectra_exp.training.sharding import gathered
 
 FAMILIES = ("router", "experts", "other")
 
@@ -107,7 +108,7 @@ def gradient_norms(model: nn.Module) -> dict[str, float]:
     """Norm of the gradient by family, `grad_norm_router` and so on; a family without parameters is absent."""
     norms = {}
     for fam, named in named_families(model).items():
-        grads = [p.grad for _, p in named if p.grad is not None]
+        grads = [gathered(p.grad) for _, p in named if p.grad is not None]
         if grads:
             norms[f"grad_norm_{fam}"] = float(torch.linalg.vector_norm(torch.stack([g.float().norm() for g in grads])))
     return norms
@@ -120,7 +121,7 @@ def experts_without_gradient(model: SpectraMoeForCausalLM) -> dict[str, float]:
     """
     reached = []
     for layer in model.routed_layers:
-        grads = [p.grad for p in layer.experts.parameters() if p.grad is not None]
+        grads = [gathered(p.grad) for p in layer.experts.parameters() if p.grad is not None]
         if grads:
             reached.append(torch.stack([g.flatten(1).ne(0).any(dim=1) for g in grads]).any(dim=0))
     if not reached:

@@ -19,6 +19,7 @@ from spectra_exp.errors import Diverged
 from spectra_exp.metrics.base import METRICS
 from spectra_exp.metrics.compute import compute_floors, compute_stability, compute_stability_floors
 from spectra_exp.moe.accounting import Size, model_size
+from spectra_exp.moe.attention import use_attention
 from spectra_exp.moe.context import RoutingContext
 from spectra_exp.moe.model import SpectraMoeForCausalLM
 from spectra_exp.records.snapshot import RoutingSnapshot
@@ -42,6 +43,7 @@ from spectra_exp.training.evaluation import Evaluation, Evaluator
 from spectra_exp.training.fit import check_fits
 from spectra_exp.training.guard import CHECKED_SEQUENCES, check_losses
 from spectra_exp.training.recorder import Recorder
+from spectra_exp.training.sharding import forget_sharding
 from spectra_exp.training.trainer import RoutingTrainer
 from spectra_exp.training.zero import forget_configuration
 
@@ -78,6 +80,8 @@ class Session:
         self.max_steps = trainer.max_steps
         self.tokens_per_step = trainer.batch_size * trainer.accumulation * experiment.data.sequence_length
         self.model = build_model(experiment, corpus)
+        attention = use_attention(self.model, experiment, device)
+        log.info("attention: %s (%s)", attention.name, attention.reason)
         self.initial_weights = weights_hash(self.model)
         self.size: Size = model_size(self.model, experiment.data.sequence_length)
         self.blocks = TrainingBlocks(
@@ -151,6 +155,7 @@ class Session:
             self.wall_s = time.perf_counter() - started
             self.recorder.save_history()
             forget_configuration()
+            forget_sharding()
             hand_memory_back()
 
     def _train(self, checkpoint: Path | None) -> None:

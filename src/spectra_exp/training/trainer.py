@@ -18,7 +18,8 @@ from spectra_exp.runs.folder import RunFolder
 from spectra_exp.training.callbacks.cadence import fraction_steps
 from spectra_exp.training.optimizers import experts_without_gradient, gradient_norms, make_optimizer, make_schedule
 from spectra_exp.training.recorder import Recorder
-from spectra_exp.training.zero import keep_layers_whole, zero_config
+from spectra_exp.training.sharding import check_distributed, fsdp_arguments
+from spectra_exp.training.zero import compile_nothing, keep_layers_whole, say_nothing, zero_config
 
 # What Trainer writes by pickling its arguments, and nothing reads.
 PICKLED_ARGUMENTS = "training_args.bin"
@@ -36,6 +37,7 @@ def training_arguments(experiment: Experiment, folder: RunFolder, device: str) -
         max_grad_norm=optim.clip_norm or float("inf"),
         bf16=trainer.precision == "bf16",
         deepspeed=zero_config(experiment),
+        **fsdp_arguments(experiment),
         # Every method uses all of its parameters in every pass.
         ddp_find_unused_parameters=False,
         activation_checkpointing=trainer.gradient_checkpointing,
@@ -76,6 +78,9 @@ class RoutingTrainer(Trainer):
         self.counts_some = blocks.counts_some
         self.norms: dict[str, float] = {}
         self._staging: Path | None = None
+        say_nothing()
+        if experiment.trainer.deepspeed != "none" and device == "cpu":
+            compile_nothing()
         if experiment.trainer.deepspeed == "zero3":
             keep_layers_whole(model)
         super().__init__(
@@ -90,6 +95,11 @@ class RoutingTrainer(Trainer):
     def _get_train_sampler(self, train_dataset: Any = None) -> SequentialSampler:
         # The blocks come in the run's own order already.
         return SequentialSampler(self.train_dataset)
+
+    def _prepare_for_training(self, *args: Any) -> Any:
+        prepared = super()._prepare_for_training(*args)
+        check_distributed(self, self.experiment.trainer)
+        return prepared
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         if self.optimizer is None:

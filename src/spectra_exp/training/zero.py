@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from spectra_exp.config.schema import Experiment
 from spectra_exp.moe.layer import MoeLayer
+from spectra_exp.training.sharding import gathered
 
 # What is sharded over ranks: optimizer state; gradients too; parameters too.
 STAGES = {"zero1": 1, "zero2": 2, "zero3": 3}
@@ -43,6 +46,23 @@ def keep_layers_whole(model: nn.Module) -> None:
     set_z3_leaf_modules(model, [MoeLayer], raise_if_not_found=False)
 
 
+def say_nothing() -> None:
+    """Let DeepSpeed, which accelerate imports in every run where it is installed, find no GPU without a warning."""
+    if not torch.cuda.is_available():
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
+
+
+def compile_nothing() -> None:
+    """Let ranks on the CPU share through gloo alone.
+
+    DeepSpeed's own operation for it takes a minute to compile, and a compilation that was killed leaves a lock for
+    which later runs wait without end.
+    """
+    from deepspeed import ops
+
+    ops.__compatible_ops__["deepspeed_shm_comm"] = False
+
+
 def forget_configuration() -> None:
     """Let models be made as ever after a run: transformers would shard the next one while it is being made."""
     from transformers.integrations.deepspeed import unset_hf_deepspeed_config
@@ -53,7 +73,7 @@ def forget_configuration() -> None:
 def whole(parameter: nn.Parameter) -> Tensor:
     """All values of a parameter, detached; of one that ranks hold in parts a copy, for which all ranks call this."""
     if not hasattr(parameter, "ds_id"):
-        return parameter.detach()
+        return gathered(parameter.detach())
     from deepspeed.utils import safe_get_full_fp32_param
 
     # Gathering in place would leave small parameters, which DeepSpeed keeps whole, in parts.

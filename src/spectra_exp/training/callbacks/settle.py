@@ -42,7 +42,7 @@ def settle(model: SpectraMoeForCausalLM, route: Callable[[int, RoutingContext], 
     was_training = model.training
     model.eval()
     for index in range(wanted):
-        context = RoutingContext(training_rule=True)
+        context = RoutingContext(training_rule=True, shared=True)
         route(index, context)
         for layer in model.routed_layers:
             counts_E = total_over_ranks(context.updates[layer.layer]["load_counts"])
