@@ -214,7 +214,7 @@ def planted(tmp_path, monkeypatch):
 
 
 def test_a_planted_ablation_that_sets_what_is_already_set_is_refused(planted):
-    planted("router:\n  sequence: gru\n")
+    planted("router:\n  sequence: min_gru\n")
     with pytest.raises(ConfigError, match="changes nothing"):
         load("ablation=planted")
 

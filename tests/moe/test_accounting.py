@@ -33,7 +33,7 @@ def test_switch_by_hand(gated, top_k):
 
 def test_spectra_by_hand():
     """GRU 3(d ED + (ED)^2 + 2 ED), projector d ED, with ED = 4 x 5."""
-    size, ed = model_size(model_of("spectra", router={"dim": 5}), 32), 20
+    size, ed = model_size(model_of("spectra", router={"dim": 5, "sequence": "gru"}), 32), 20
     router = 3 * (HIDDEN * ed + ed * ed + 2 * ed) + HIDDEN * ed
     assert size.total == _by_hand(router, experts=4) and size.active == _by_hand(router, experts=2)
     matrices = 2 * (3 * (HIDDEN * ed + ed * ed) + HIDDEN * ed)

@@ -70,6 +70,11 @@ def test_chunks_give_the_scores_of_whole_logits(chunk) -> None:
     assert torch.equal(parts.correct_N, head(hidden)[:, :-1].argmax(-1).flatten() == labels[:, 1:].flatten())
 
 
+def test_of_tokens_that_tie_the_first_is_the_guess():
+    logits_BSV = torch.zeros(1, 4, 5)
+    assert scores_of_logits(logits_BSV, torch.tensor([[3, 0, 1, IGNORED]])).correct_N.tolist() == [True, False, False]
+
+
 def test_no_more_than_a_chunk_of_logits_is_held(chunk, monkeypatch) -> None:
     rows, own = [], next_token._log_probs
     monkeypatch.setattr(
