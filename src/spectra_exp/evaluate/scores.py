@@ -74,7 +74,7 @@ def wanted_tasks(options: EvaluateOptions, harness_names: Callable[[], list[str]
     for name in names:
         if name in task_files():
             spec = local_task(name, options.data)
-            found.append(Wanted(name, spec, shared | {"content": task_digest(spec)}, chance_of(spec)))
+            found.append(Wanted(name, spec, shared | {"content": task_digest(spec)}, chance_of(spec, options.limit)))
         else:
             content = f"lm_eval {metadata.version('lm_eval')}"
             found.append(Wanted(name, name, shared | {"content": content}, None))
@@ -160,8 +160,12 @@ def keep_scores(folder: RunFolder, scores: dict[str, dict[str, Any]]) -> dict[st
         tasks = (summary.get("downstream") or {}) | scores
         metrics = summary["metrics"] | {f"downstream_{name}": entry["score"] for name, entry in tasks.items()}
         metrics[SCORE] = sum(entry["score"] for entry in tasks.values()) / len(tasks)
+        # None where the harness's own task does not say how many choices it has.
+        floors = summary["floors"] | {f"downstream_{name}": entry["chance"] for name, entry in tasks.items()}
+        chances = [entry["chance"] for entry in tasks.values()]
+        floors[SCORE] = None if None in chances else sum(chances) / len(chances)
         prints = summary["fingerprints"] | {"downstream": tasks_fingerprint(tasks)}
-        summary |= {"downstream": tasks, "metrics": metrics, "fingerprints": prints}
+        summary |= {"downstream": tasks, "metrics": metrics, "floors": floors, "fingerprints": prints}
         write_json(folder.summary, summary)
     return summary
 

@@ -63,10 +63,10 @@ def _check_items(path: Path, texts: list[str]) -> None:
             raise ConfigError("data", f"line {number} of {path} is no item", f"write {{{wanted}}}")
 
 
-def chance_of(task: dict[str, Any]) -> float:
-    """The accuracy of guessing at a local task."""
+def chance_of(task: dict[str, Any], limit: int | None = None) -> float:
+    """The accuracy of guessing at the first `limit` items of a local task."""
     (path,) = task["dataset_kwargs"]["data_files"].values()
-    items = [json.loads(line) for line in Path(path).read_text(encoding="utf-8").splitlines()]
+    items = [json.loads(line) for line in Path(path).read_text(encoding="utf-8").splitlines()[:limit]]
     return sum(1 / len(item["choices"]) for item in items) / len(items)
 
 
