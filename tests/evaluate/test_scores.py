@@ -15,7 +15,7 @@ from spectra_exp.errors import ConfigError
 from spectra_exp.evaluate.__main__ import main
 from spectra_exp.evaluate.options import parse_options
 from spectra_exp.evaluate.scores import find_runs, keep_scores, left_to_score, tasks_fingerprint, wanted_tasks
-from spectra_exp.evaluate.tasks import chance_of, local_task, task_digest, task_files
+from spectra_exp.evaluate.tasks import chance_of, local_task, task_digest, task_files, task_names
 from spectra_exp.runs.folder import RunFolder
 
 ITEMS = [
@@ -132,6 +132,14 @@ def test_tasks_are_named_before_anything_runs(tmp_path):
     (tmp_path / "data" / "qasc.jsonl").unlink()
     with pytest.raises(ConfigError, match=r"data: there is no .*qasc.jsonl"):
         wanted_tasks(options(f"data={folder}"), harness)
+
+
+def test_without_the_task_files_it_says_where_they_were_looked_for(tmp_path, monkeypatch):
+    monkeypatch.setenv("SPECTRA_ROOT", str(tmp_path))
+    for given in ("local", "local_qasc"):
+        with pytest.raises(ConfigError, match=f"^tasks: there are no local tasks: {tmp_path}/downstream has no .yaml"):
+            wanted_tasks(options(f"tasks={given}"), lambda: ["piqa"])
+    assert task_names("piqa") == ["piqa"]
 
 
 def test_runs_are_found_by_id_folder_and_pattern(runs):

@@ -19,7 +19,7 @@ from transformers.utils import logging as transformers_logging
 from spectra_exp.config.compose import load_experiment
 from spectra_exp.data.corpus import Corpus, load_corpus
 from spectra_exp.data.documents import digest
-from spectra_exp.errors import ConfigError, SpectraError
+from spectra_exp.errors import ConfigError, SpectraError, nearest
 from spectra_exp.evaluate.options import EvaluateOptions
 from spectra_exp.evaluate.tasks import SCORE, chance_of, check_known, local_task, task_digest, task_files, task_names
 from spectra_exp.moe.model import SpectraMoeForCausalLM
@@ -45,7 +45,9 @@ def find_runs(given: str, runs: Path) -> list[RunFolder]:
             path = Path(name).expanduser().resolve() if "/" in name else runs / name
             if not path.is_dir():
                 known = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
-                raise ConfigError.unknown("run", path.name, known)
+                close = nearest(path.name, known)
+                hint = f"did you mean '{close}'? " if close else ""
+                raise ConfigError("run", f"there is no run {path}", f"{hint}`ls {path.parent}` lists {len(known)} runs")
             folders = [RunFolder(path.parent, path.name)]
         found |= {folder.path.as_posix(): folder for folder in folders}
     for folder in found.values():

@@ -31,8 +31,12 @@ def task_names(given: str) -> list[str]:
     if not names:
         raise ConfigError("tasks", "no task was given", "give tasks=local or names separated by commas")
     found = []
+    local = task_files()
+    if not local and any(name == LOCAL or name.startswith(PREFIX) for name in names):
+        problem = f"there are no local tasks: {project_root() / 'downstream'} has no .yaml"
+        raise ConfigError("tasks", problem, "set SPECTRA_ROOT to a checkout, or give those of lm-evaluation-harness")
     for name in names:
-        found += list(task_files()) if name == LOCAL else [name]
+        found += list(local) if name == LOCAL else [name]
     return list(dict.fromkeys(found))
 
 
