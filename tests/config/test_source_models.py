@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from dataclasses import fields
 
@@ -11,6 +12,7 @@ from config_cases import identity
 from spectra_exp.config.compose import load_experiment
 from spectra_exp.config.schema import ModelConfig
 from spectra_exp.errors import ConfigError
+from spectra_exp.moe import families
 from spectra_exp.moe import source as source_module
 
 
@@ -89,6 +91,28 @@ def test_runs_from_scratch_keep_their_ids():
 def test_what_makes_no_sense_is_refused_in_one_line(typed, message, sources):
     with pytest.raises(ConfigError, match=message) as error:
         load(*typed.format(sources=sources).split())
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("family", "message"),
+    [
+        (dict(model_type="bloom", n_head=2), "'bloom' names no activation .*add a row to DENSE_FAMILIES"),
+        (
+            dict(model_type="gpt_neo", num_heads=2, num_layers=2, attention_types=[[["global"], 2]]),
+            "'gpt_neo' has no resid_pdrop.*add a row to DENSE_FAMILIES",
+        ),
+        (dict(model_type="mamba"), "no MLPs were found in the layers of model_type 'mamba'"),
+    ],
+)  # fmt: skip
+def test_a_family_that_cannot_be_built_is_refused_before_any_run(family, message, tmp_path, monkeypatch):
+    # As without its row: found by structure, and its dropout has another name.
+    monkeypatch.delitem(families.DENSE_FAMILIES, "gpt_neo")
+    shape = dict(vocab_size=61, hidden_size=16, num_hidden_layers=2, num_attention_heads=2)
+    (tmp_path / "config.json").write_text(json.dumps(shape | family))
+    (tmp_path / "model.safetensors").touch()
+    with pytest.raises(ConfigError, match=message) as error:
+        load("model=upcycle", f"model.source={tmp_path}")
     assert "\n" not in str(error.value)
 
 

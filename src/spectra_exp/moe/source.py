@@ -137,7 +137,7 @@ def source_facts(config: SourceModelConfig) -> SourceFacts:
 
 @lru_cache(maxsize=64)
 def _facts(folder: Path, sparse: bool, modified_ns: int) -> SourceFacts:
-    from spectra_exp.moe.families import TOP_K, dense_sites, num_experts_of, sparse_family
+    from spectra_exp.moe.families import TOP_K, activation_name, dense_sites, dropout_of, num_experts_of, sparse_family
 
     config = source_config(folder)
     own: dict[str, Any] = {}
@@ -145,7 +145,10 @@ def _facts(folder: Path, sparse: bool, modified_ns: int) -> SourceFacts:
         sparse_family(config)
         own = dict(num_experts=num_experts_of(config), top_k=getattr(config, TOP_K))
     else:
-        dense_sites(_empty(config))
+        layout = dense_sites(_empty(config))[0].layout
+        # What building it will ask for.
+        activation_name(config, layout)
+        dropout_of(config, layout)
     return SourceFacts(
         folder=folder,
         model_type=config.model_type,
