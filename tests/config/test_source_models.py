@@ -8,6 +8,7 @@ from dataclasses import fields
 
 import pytest
 from config_cases import identity
+from safetensors.torch import save_file
 
 from spectra_exp.config.compose import load_experiment
 from spectra_exp.config.schema import ModelConfig
@@ -72,6 +73,9 @@ def test_runs_from_scratch_keep_their_ids():
         ("model=upcycle", "no model was given; give model.source="),
         ("model=upcycle model.source={sources}/lama", "there is no folder .*did you mean 'llama'"),
         ("model=upcycle model.source=some/where/else", "there is no folder some/where/else"),
+        ("model=upcycle model.source={sources}/llama/config.json", "config.json is a file; give the folder .*/llama?"),
+        ("model=upcycle model.source={sources}/llama/model.safetensors", "model.safetensors is a file"),
+        ("model=upcycle model.source=gpt2", "there is no folder gpt2; give a folder .* or OWNER/NAME"),
         ("model=upcycle model.source={sources}/mixtral", "sparse model already; give model=reroute"),
         ("model=reroute model.source={sources}/llama", "'llama' is a dense model; give model=upcycle"),
         ("router=native", "'native' is the router of a sparse source"),
@@ -94,6 +98,14 @@ def test_what_makes_no_sense_is_refused_in_one_line(typed, message, sources):
     assert "\n" not in str(error.value)
 
 
+def test_a_download_that_was_cut_off_is_refused_before_any_run(sources, tmp_path):
+    shutil.copytree(sources / "llama", tmp_path / "cut")
+    weights = tmp_path / "cut" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-8])
+    with pytest.raises(ConfigError, match="model.safetensors is damaged or cut off"):
+        of(tmp_path, "cut")
+
+
 @pytest.mark.parametrize(
     ("family", "message"),
     [
@@ -110,7 +122,7 @@ def test_a_family_that_cannot_be_built_is_refused_before_any_run(family, message
     monkeypatch.delitem(families.DENSE_FAMILIES, "gpt_neo")
     shape = dict(vocab_size=61, hidden_size=16, num_hidden_layers=2, num_attention_heads=2)
     (tmp_path / "config.json").write_text(json.dumps(shape | family))
-    (tmp_path / "model.safetensors").touch()
+    save_file({}, tmp_path / "model.safetensors")
     with pytest.raises(ConfigError, match=message) as error:
         load("model=upcycle", f"model.source={tmp_path}")
     assert "\n" not in str(error.value)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from spectra_exp.config.models import RerouteConfig, SourceModelConfig
 from spectra_exp.errors import ConfigError, nearest
+from spectra_exp.moe.whole_weights import check_weight_files, load_whole
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel
@@ -45,10 +46,14 @@ def source_folder(config: SourceModelConfig) -> Path:
     path = Path(name).expanduser()
     if path.is_dir():
         return _checked(path.resolve())
+    if path.is_file():
+        raise ConfigError(KEY, f"{path} is a file", f"give the folder of a saved model: {path.resolve().parent}?")
     if name.count("/") != 1 or name.startswith((".", "~", "/")):
-        close = nearest(path.name, [p.name for p in path.parent.iterdir()]) if path.parent.is_dir() else None
+        beside = [p.name for p in path.parent.glob("[!.]*") if p.is_dir()]
+        close = nearest(path.name, beside)
         hint = f"did you mean '{close}'? " if close else ""
-        raise ConfigError(KEY, f"there is no folder {path}", f"{hint}give a folder with config.json and *.safetensors")
+        fix = f"{hint}give a folder with config.json and *.safetensors, or OWNER/NAME of a model on the hub"
+        raise ConfigError(KEY, f"there is no folder {path}", fix)
     return _checked(_from_hub(name, config.revision, config.download))
 
 
@@ -79,12 +84,7 @@ def _checked(folder: Path) -> Path:
     """The folder, once it is known to hold a configuration and safe weights."""
     if not (folder / "config.json").is_file():
         raise ConfigError(KEY, f"{folder} holds no config.json", "give the folder of a saved Hugging Face model")
-    if not any(folder.glob("*.safetensors")):
-        raise ConfigError(
-            KEY,
-            f"{folder} holds no *.safetensors",
-            "pickled weights are not loaded; save the model again with save_pretrained",
-        )
+    check_weight_files(KEY, folder)
     return folder
 
 
@@ -189,13 +189,13 @@ def load_source(folder: Path) -> PreTrainedModel:
     import torch
     from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
 
-    safe = dict(dtype=torch.float32, trust_remote_code=False, local_files_only=True, use_safetensors=True)
+    safe = dict(dtype=torch.float32, trust_remote_code=False, local_files_only=True)
     config = source_config(folder)
     attention = attention_for(config)
     if _whole_config(folder).model_type == config.model_type:
-        return AutoModelForCausalLM.from_pretrained(folder, attn_implementation=attention, **safe)
+        return load_whole(KEY, AutoModelForCausalLM, folder, attn_implementation=attention, **safe)
     # A model that also sees: its decoder and head become a language model of their own.
-    seeing = AutoModelForImageTextToText.from_pretrained(folder, **safe)
+    seeing = load_whole(KEY, AutoModelForImageTextToText, folder, **safe)
     model = AutoModelForCausalLM.from_config(config, attn_implementation=attention, dtype=torch.float32)
     model.base_model.load_state_dict(seeing.get_decoder().state_dict())
     model.get_output_embeddings().load_state_dict(seeing.get_output_embeddings().state_dict())
