@@ -84,13 +84,12 @@ def _harness_names() -> list[str]:
 def _missing_data_told(online: bool, score: Callable[[], T]) -> T:
     """What `score()` returns; data sets that are not on this machine, or not to be had, are told in one line."""
     from datasets.exceptions import DatasetNotFoundError
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
+
+    from spectra_exp.hub_errors import hub_errors
 
     try:
         return score()
-    except (
-        DatasetNotFoundError, HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, ConnectionError
-    ) as error:  # fmt: skip
+    except (DatasetNotFoundError, *hub_errors()) as error:
         elsewhere = "`hf download --repo-type dataset NAME` where there is a network, and copy HF_HOME here"
         raise ConfigError(
             "tasks",

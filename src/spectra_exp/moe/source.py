@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from spectra_exp.config.models import RerouteConfig, SourceModelConfig
 from spectra_exp.errors import ConfigError, nearest
+from spectra_exp.hub_errors import hub_errors
 from spectra_exp.moe.whole_weights import check_weight_files, load_whole
 
 if TYPE_CHECKING:
@@ -58,9 +59,8 @@ def source_folder(config: SourceModelConfig) -> Path:
 
 
 def _from_hub(name: str, revision: str | None, download: bool) -> Path:
-    from httpx import HTTPError
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+    from huggingface_hub.errors import HFValidationError
 
     at = f" --revision {revision}" if revision else ""
     get = (
@@ -71,7 +71,7 @@ def _from_hub(name: str, revision: str | None, download: bool) -> Path:
         found = snapshot_download(name, revision=revision, local_files_only=not download, allow_patterns=WANTED)
     except HFValidationError as error:
         raise ConfigError(KEY, f"'{name}' is neither a folder nor a name on the hub", "check it") from error
-    except (LocalEntryNotFoundError, HfHubHTTPError, HTTPError, OSError) as error:
+    except (OSError, *hub_errors()) as error:
         if not download:
             problem = f"'{name}' is no folder and not in the local Hugging Face cache"
             raise ConfigError(KEY, problem, f"give model.download=true to fetch it, or {get}") from error
