@@ -46,6 +46,8 @@ def source_folder(config: SourceModelConfig) -> Path:
         raise ConfigError(KEY, "no model was given", fix)
     path = Path(name).expanduser()
     if path.is_dir():
+        if config.revision:
+            raise ConfigError("model.revision", f"{config.revision} of a folder would have no effect", "drop it")
         return _checked(path.resolve())
     if path.is_file():
         raise ConfigError(KEY, f"{path} is a file", f"give the folder of a saved model: {path.resolve().parent}?")
