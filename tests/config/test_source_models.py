@@ -75,7 +75,7 @@ def test_runs_from_scratch_keep_their_ids():
         ("model=upcycle model.source=some/where/else", "there is no folder some/where/else"),
         ("model=upcycle model.source={sources}/llama/config.json", "config.json is a file; give the folder .*/llama?"),
         ("model=upcycle model.source={sources}/llama/model.safetensors", "model.safetensors is a file"),
-        ("model=upcycle model.source={sources}/llama model.revision=main", "model.revision: main of a folder would have no"),
+        ("model=upcycle model.source={sources}/llama model.revision=main", "model.revision: main of a folder would"),
         ("model=upcycle model.source=gpt2", "there is no folder gpt2; give a folder .* or OWNER/NAME"),
         ("model=upcycle model.source={sources}/mixtral", "sparse model already; give model=reroute"),
         ("model=reroute model.source={sources}/llama", "'llama' is a dense model; give model=upcycle"),
