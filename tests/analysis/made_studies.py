@@ -106,6 +106,7 @@ def made_up_metrics(seed: int) -> dict[str, float]:
     return found | {
         "val_loss": loss, "train_loss": loss - 0.1, "val_perplexity": math.exp(loss), "val_accuracy": 0.2,
         **{f"val_loss_{domain}": loss + 0.01 * i for i, domain in enumerate(DOMAINS)},
+        **{f"val_perplexity_{domain}": math.exp(loss + 0.01 * i) for i, domain in enumerate(DOMAINS)},
     }  # fmt: skip
 
 

@@ -13,6 +13,7 @@ from urllib.parse import unquote
 
 import numpy as np
 import pytest
+from made_studies import DOMAINS
 from report_world import EVIL, Page, shared_world
 
 from spectra_exp.analysis.material import gather
@@ -195,6 +196,7 @@ def test_a_run_page_holds_configuration_curves_routing_and_log(world: Path) -> N
     page = page_of(world, "switch-*")
     for ident in ("facts", "curves", "routing", "figures", "configuration", "log"):
         assert ident in page.ids
+    assert all(f"val_perplexity_{domain}" in page.text.replace("_ ", "_") for domain in DOMAINS)
     assert "num_experts: 8" in page.text and "training begins" in page.text
     for words in ("Loss over training: train_loss, val_loss", "Domains of layer 1", "Load of layer 0 over training"):
         assert f'aria-label="{words}' in page.source

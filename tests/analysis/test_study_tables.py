@@ -7,6 +7,7 @@ import json
 import re
 import shutil
 import subprocess
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from spectra_exp.analysis.tables.__main__ import all_tables, main
 from spectra_exp.analysis.tables.catalogue import CONTRASTS, PAIRS, ROW_TABLES
 from spectra_exp.analysis.tables.spec import Table
 from spectra_exp.analysis.tables.write import escape, latex, markdown
+from spectra_exp.evaluate.scores import keep_scores
 from spectra_exp.metrics import METRICS
 from spectra_exp.studies.definition import study_files
 
@@ -164,6 +166,35 @@ def test_pairs_stand_side_by_side_by_size_with_their_paired_difference(outputs: 
         assert row["SPECTRA: val_loss_mean"] < row["Switch top-2: val_loss_mean"]
     assert found["32"]["Δ val_loss"].startswith("−0.3") and found["32"]["Δ val_loss"].endswith("***")
     assert found["4"]["SPECTRA: downstream_score"] == ""
+
+
+def test_downstream_scores_are_paired_by_size_and_one_over_other_items_is_left_out_and_named(outputs: Path) -> None:
+    jobs = make_study(outputs, "scaling_experts", scaling, ("seed=0..3", "model.num_experts=4,8"))
+    scores = {}
+    for job in jobs:
+        experts, seed = int(given(job)["model.num_experts"]), job.experiment.seed
+        ours = given(job).get("router") == "spectra"
+        tasks = {}
+        for place, task in enumerate(("local_qasc", "local_pubmedqa")):
+            score = 0.4 + 0.01 * seed + (0.02 * experts + 0.003 * seed**2 if ours else 0.0) + 0.1 * place
+            tasks[task] = {"score": score, "error": 0.02, "chance": 0.2 + 0.1 * place, "settings": {"limit": None}}
+        if (ours, experts, seed) == (True, 8, 3):
+            other, tasks["local_qasc"] = job.run_id, tasks["local_qasc"] | {"score": 0.9, "settings": {"limit": 10}}
+        summary = keep_scores(job.planned.folder, tasks)
+        scores[ours, experts, seed] = summary["metrics"]["downstream_score"]
+    found = rows(tables(outputs)["table11_scaling_experts"], "model.num_experts")
+    for experts, seeds, test in ((4, 4, stats.ttest_rel), (8, 3, partial(stats.ttest_ind, equal_var=False))):
+        ours, theirs = ([scores[method, experts, s] for s in range(n)] for method, n in ((True, seeds), (False, 4)))
+        row = found[str(experts)]
+        # Without the seed of the score that was left out they are no pairs any more.
+        assert row["downstream_score_test"] == ("paired t" if seeds == 4 else "Welch's t")
+        assert row["downstream_score_p"] == pytest.approx(test(ours, theirs).pvalue)
+        assert row["downstream_score_difference"] == pytest.approx(np.mean(ours) - np.mean(theirs))
+        assert row["SPECTRA: downstream_score_mean"] == pytest.approx(np.mean(ours))
+        assert row["SPECTRA: downstream_score_floor"] == pytest.approx(0.25)
+    assert found["8"]["SPECTRA: downstream_score_n"] == 3
+    (part,) = tables(outputs)["table11_scaling_experts"].parts
+    assert [note for note in part.notes if note.startswith(f"{other}: its downstream scores are over other tasks")]
 
 
 def baselines(job) -> dict:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from dataclasses import fields
 
 import pytest
 from config_cases import identity
+from safetensors.torch import save_file
 
 from spectra_exp.config.compose import load_experiment
 from spectra_exp.config.schema import ModelConfig
 from spectra_exp.errors import ConfigError
+from spectra_exp.moe import families
 from spectra_exp.moe import source as source_module
 
 
@@ -71,6 +74,10 @@ def test_runs_from_scratch_keep_their_ids():
         ("model=upcycle", "no model was given; give model.source="),
         ("model=upcycle model.source={sources}/lama", "there is no folder .*did you mean 'llama'"),
         ("model=upcycle model.source=some/where/else", "there is no folder some/where/else"),
+        ("model=upcycle model.source={sources}/llama/config.json", "config.json is a file; give the folder .*/llama?"),
+        ("model=upcycle model.source={sources}/llama/model.safetensors", "model.safetensors is a file"),
+        ("model=upcycle model.source={sources}/llama model.revision=main", "model.revision: main of a folder would"),
+        ("model=upcycle model.source=gpt2", "there is no folder gpt2; give a folder .* or OWNER/NAME"),
         ("model=upcycle model.source={sources}/mixtral", "sparse model already; give model=reroute"),
         ("model=reroute model.source={sources}/llama", "'llama' is a dense model; give model=upcycle"),
         ("router=native", "'native' is the router of a sparse source"),
@@ -93,22 +100,46 @@ def test_what_makes_no_sense_is_refused_in_one_line(typed, message, sources):
     assert "\n" not in str(error.value)
 
 
+def test_a_download_that_was_cut_off_is_refused_before_any_run(sources, tmp_path):
+    shutil.copytree(sources / "llama", tmp_path / "cut")
+    weights = tmp_path / "cut" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-8])
+    with pytest.raises(ConfigError, match="model.safetensors is damaged or cut off"):
+        of(tmp_path, "cut")
+
+
+@pytest.mark.parametrize(
+    ("family", "message"),
+    [
+        (dict(model_type="bloom", n_head=2), "'bloom' names no activation .*add a row to DENSE_FAMILIES"),
+        (
+            dict(model_type="gpt_neo", num_heads=2, num_layers=2, attention_types=[[["global"], 2]]),
+            "'gpt_neo' has no resid_pdrop.*add a row to DENSE_FAMILIES",
+        ),
+        (dict(model_type="mamba"), "no MLPs were found in the layers of model_type 'mamba'"),
+    ],
+)  # fmt: skip
+def test_a_family_that_cannot_be_built_is_refused_before_any_run(family, message, tmp_path, monkeypatch):
+    # As without its row: found by structure, and its dropout has another name.
+    monkeypatch.delitem(families.DENSE_FAMILIES, "gpt_neo")
+    shape = dict(vocab_size=61, hidden_size=16, num_hidden_layers=2, num_attention_heads=2)
+    (tmp_path / "config.json").write_text(json.dumps(shape | family))
+    save_file({}, tmp_path / "model.safetensors")
+    with pytest.raises(ConfigError, match=message) as error:
+        load("model=upcycle", f"model.source={tmp_path}")
+    assert "\n" not in str(error.value)
+
+
 def test_without_a_network_it_says_what_to_get_and_where_to_put_it(monkeypatch, tmp_path):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     with pytest.raises(ConfigError, match="not in the local Hugging Face cache; give model.download=true") as error:
         load("model=upcycle", "model.source=someone/model", "model.revision=v1")
     assert "hf download someone/model --revision v1 --local-dir FOLDER" in str(error.value)
-    # What a machine without a name server gets.
-    import httpx
-    import huggingface_hub
-
-    def offline(*args, local_files_only, **kwargs):
-        assert not local_files_only
-        raise httpx.ConnectError("[Errno -2] Name or service not known")
-
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", offline)
-    with pytest.raises(ConfigError, match="could not be fetched .*not known.*hf download someone/model"):
+    # The client itself, at a port where nobody answers.
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
+    with pytest.raises(ConfigError, match="could not be fetched .*hf download someone/model") as error:
         load("model=upcycle", "model.source=someone/model", "model.download=true")
+    assert "\n" not in str(error.value)
 
 
 def test_a_model_in_the_hub_s_cache_is_found_by_its_name(sources, monkeypatch, tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import random
 from types import SimpleNamespace
 
 import pytest
@@ -12,7 +13,7 @@ from test_scores import ITEMS, write_items
 
 from spectra_exp.config.compose import load_experiment, prepare_environment
 from spectra_exp.errors import ConfigError
-from spectra_exp.evaluate.__main__ import _offline_told, main
+from spectra_exp.evaluate.__main__ import _missing_data_told, main
 from spectra_exp.moe.model import SpectraMoeForCausalLM
 from spectra_exp.runs.execute import execute
 from spectra_exp.runs.plan import plan
@@ -100,8 +101,32 @@ def test_scores_land_in_the_run_and_are_not_made_twice(run, tmp_path, capsys):
         norms = [v / len(c) for (v, _), c in zip(model.loglikelihood(pairs), item["choices"], strict=True)]
         right += norms.index(max(norms)) == item["answer"]
     assert score["score"] == right / len(ITEMS)
+    assert summary["floors"]["downstream_score"] == pytest.approx(0.375)
     before = run.folder.summary.stat().st_mtime_ns
     assert main(words) == 0 and run.folder.summary.stat().st_mtime_ns == before
+
+
+def test_shuffled_answers_score_as_guessing_does(run, tmp_path):
+    chosen, tokens = random.Random(0), run.corpus.load_tokenizer()
+    items = []
+    for place in range(80):
+        # Held-out text among noise of its letters: what any training at all tells apart.
+        text = tokens.decode(run.corpus.eval_blocks[place % 8, :12].tolist())
+        noise = ["".join(chosen.choices("qxzjvkw&%$#", k=len(text))) for _ in range(3)]
+        answer = chosen.randrange(4)
+        noise.insert(answer, text)
+        items.append({"question": f"Item {place}:", "choices": noise, "answer": answer})
+    answers = [item["answer"] for item in items]
+    chosen.shuffle(answers)
+    shuffled = [item | {"answer": answer} for item, answer in zip(items, answers, strict=True)]
+    scores = []
+    for name, made in (("true", items), ("shuffled", shuffled)):
+        data = write_items(tmp_path / name, made, ["local_openbookqa"])
+        assert main([f"run={run.folder.run_id}", f"data={data}", "tasks=local_openbookqa", "max_length=64"]) == 0
+        scores.append(run.folder.read_summary()["downstream"]["local_openbookqa"]["score"])
+    assert scores[0] > 0.9
+    # Of 80 items with 4 choices chance is 0.25, and three standard errors of it are 0.145.
+    assert abs(scores[1] - 0.25) < 0.145
 
 
 def test_a_data_set_that_is_not_here_is_told_in_one_line():
@@ -111,10 +136,13 @@ def test_a_data_set_that_is_not_here_is_told_in_one_line():
         raise DatasetNotFoundError("no 'baber/piqa'\nanywhere")
 
     with pytest.raises(ConfigError, match=r"^tasks: .*no 'baber/piqa' anywhere.*online=true downloads it") as told:
-        _offline_told(missing)
+        _missing_data_told(False, missing)
     assert "\n" not in str(told.value)
     with pytest.raises(ZeroDivisionError):
-        _offline_told(lambda: 1 / 0)
+        _missing_data_told(False, lambda: 1 / 0)
+    # Who asked for the network is not told to ask for it.
+    with pytest.raises(ConfigError, match="the hub was not reached; `hf download"):
+        _missing_data_told(True, missing)
 
 
 def test_perplexity_of_each_domain_is_in_the_summary(run):

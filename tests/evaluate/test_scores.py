@@ -15,7 +15,7 @@ from spectra_exp.errors import ConfigError
 from spectra_exp.evaluate.__main__ import main
 from spectra_exp.evaluate.options import parse_options
 from spectra_exp.evaluate.scores import find_runs, keep_scores, left_to_score, tasks_fingerprint, wanted_tasks
-from spectra_exp.evaluate.tasks import chance_of, local_task, task_digest, task_files
+from spectra_exp.evaluate.tasks import chance_of, local_task, task_digest, task_files, task_names
 from spectra_exp.runs.folder import RunFolder
 
 ITEMS = [
@@ -65,6 +65,7 @@ def test_every_task_file_is_one_of_the_harness_and_reads_the_folder_given(name, 
     (path,) = task["dataset_kwargs"]["data_files"].values()
     assert Path(path).is_file() and Path(path).is_absolute()
     assert chance_of(task) == pytest.approx((1 / 2 + 1 / 4) / 2)
+    assert chance_of(task, limit=1) == 1 / 2
 
 
 def test_a_task_is_its_declaration_and_its_items_wherever_they_lie(tmp_path):
@@ -133,6 +134,14 @@ def test_tasks_are_named_before_anything_runs(tmp_path):
         wanted_tasks(options(f"data={folder}"), harness)
 
 
+def test_without_the_task_files_it_says_where_they_were_looked_for(tmp_path, monkeypatch):
+    monkeypatch.setenv("SPECTRA_ROOT", str(tmp_path))
+    for given in ("local", "local_qasc"):
+        with pytest.raises(ConfigError, match=f"^tasks: there are no local tasks: {tmp_path}/downstream has no .yaml"):
+            wanted_tasks(options(f"tasks={given}"), lambda: ["piqa"])
+    assert task_names("piqa") == ["piqa"]
+
+
 def test_runs_are_found_by_id_folder_and_pattern(runs):
     assert [f.run_id for f in find_runs("two-s0,one-s0", runs)] == ["two-s0", "one-s0"]
     assert [f.run_id for f in find_runs(f"{runs}/one-s0, one-s0", runs)] == ["one-s0"]
@@ -149,6 +158,10 @@ def test_scores_are_kept_beside_earlier_ones_and_their_mean_counts(runs, tmp_pat
     summary = keep_scores(folder, {"b": entry(0.6, limit=None)})
     assert summary["metrics"]["downstream_score"] == pytest.approx(0.4)
     assert summary["metrics"]["downstream_a"] == 0.2 and summary["metrics"]["val_loss"] == 1.0
+    assert summary["floors"]["downstream_score"] == summary["floors"]["downstream_b"] == 0.5
+    # A task of the harness that does not say what chance gives: the mean's is not known either.
+    other = keep_scores(RunFolder(runs, "two-s0"), {"a": entry(0.2), "c": entry(0.6) | {"chance": None}})
+    assert other["floors"]["downstream_score"] is None and other["floors"]["downstream_a"] == 0.5
     assert folder.read_summary() == summary
     wanted = wanted_tasks(options(f"data={write_items(tmp_path / 'data', ITEMS)}", "tasks=local_qasc"), list)
     assert left_to_score(folder, wanted, force=False) == wanted

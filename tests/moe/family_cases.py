@@ -39,6 +39,7 @@ DENSE: dict[str, dict[str, Any]] = {
 UNNAMED: dict[str, dict[str, Any]] = {
     "phi": {},
     "starcoder2": dict(num_key_value_heads=1),
+    "gpt_neo": dict(num_layers=2, num_heads=2, attention_types=[[["global"], 2]]),
     "gptj": dict(n_inner=24, rotary_dim=8),
     "olmo2": {},
     "granite": dict(num_key_value_heads=1, residual_multiplier=0.5, embedding_multiplier=2.0),

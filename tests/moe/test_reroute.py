@@ -9,6 +9,7 @@ import pytest
 import torch
 from family_cases import SPARSE, family_model, ids_of, logits_of, reloaded, same_model, settle
 from moe_cases import settings_of
+from transformers import JambaConfig
 
 from spectra_exp.errors import ConfigError
 from spectra_exp.moe.context import RoutingContext
@@ -133,5 +134,7 @@ def test_a_gate_that_loses_its_order_is_found_out(monkeypatch):
 def test_what_is_no_known_sparse_model_is_refused():
     with pytest.raises(ConfigError, match="'llama' is a dense model; give model=upcycle"):
         sparse_blocks(family_model("llama"))
-    with pytest.raises(ConfigError, match="no row for the sparse model_type 'olmo2'.*add one to SPARSE_FAMILIES"):
+    with pytest.raises(ConfigError, match="'olmo2' looks dense: .* none of num_local_experts.*give model=upcycle"):
         sparse_family(family_model("olmo2").config)
+    with pytest.raises(ConfigError, match="no row for the sparse model_type 'jamba'.*add one to SPARSE_FAMILIES"):
+        sparse_family(JambaConfig(num_experts=4))

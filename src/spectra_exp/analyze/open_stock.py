@@ -27,6 +27,7 @@ from spectra_exp.data.schema import EmbeddedData
 from spectra_exp.data.sources import read_documents
 from spectra_exp.data.tokenizer import named_tokenizer
 from spectra_exp.errors import ConfigError, SpectraError
+from spectra_exp.moe.whole_weights import check_weight_files, load_whole
 from spectra_exp.records.record import RoutingRecord
 
 USUAL_TOKENS, SEQUENCE_LENGTH = 32_768, 512
@@ -189,7 +190,8 @@ def open_stock(
     file = named_tokenizer(str(path))
     tokenizer = file.load()
     with _one_line(key, path):
-        model = AutoModelForCausalLM.from_pretrained(path, config=config, use_safetensors=True, **ONLY_HERE)
+        check_weight_files(key, path)
+        model = load_whole(key, AutoModelForCausalLM, path, config=config, **ONLY_HERE)
     model = model.to(device).eval()
     engine = StockEngine(model)
     documents = documents_of(texts, "texts") if texts is not None else read_documents(EmbeddedData()).validation
@@ -225,6 +227,8 @@ def _one_line(key: str, path: Path) -> Iterator[None]:
     """A block in which what transformers raises for a folder that it cannot load becomes one line."""
     try:
         yield
+    except SpectraError:
+        raise
     except (OSError, ValueError, KeyError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ConfigError(key, f"{path} is not a causal language model that transformers loads ({reason})") from error

@@ -161,6 +161,7 @@ def _plain_words(text: str) -> str:
         (r"Value '(.*)' is not a valid bool.*", r"'\1' is neither true nor false"),
         (r"field '.*' is not Optional", "null was given; it needs a value"),
         (r"Missing mandatory value: .*", "??? was given; it needs a value"),
+        (r"Invalid value assigned: .* is not a ListConfig, list or tuple\.", "it is a list: [a,b]"),
         (r"\w+ raised while resolving interpolation: (.*)", r"\1"),
     ):
         if re.fullmatch(pattern, text):

@@ -15,6 +15,7 @@ from spectra_exp.data.chat import renderer
 from spectra_exp.data.documents import UNLABELLED, Document, Splits, digest, split_by_document
 from spectra_exp.data.schema import HubData
 from spectra_exp.errors import ConfigError
+from spectra_exp.hub_errors import hub_errors
 
 # Raise when the documents made of the same rows change: it is part of the fingerprint.
 READER_VERSION = 1
@@ -95,7 +96,6 @@ def _documents(config: HubData, split: str, most: int | None) -> list[Document]:
 def _rows(config: HubData, subset: str, split: str) -> Iterator[dict[str, Any]]:
     from datasets import load_dataset
     from datasets.exceptions import DatasetNotFoundError
-    from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 
     local = config.path is not None
     place = str(Path(config.path).expanduser()) if local else config.dataset
@@ -104,7 +104,7 @@ def _rows(config: HubData, subset: str, split: str) -> Iterator[dict[str, Any]]:
         stream = load_dataset(
             place, subset, split=split, streaming=True, revision=None if local else _commit(config)
         )
-    except (DatasetNotFoundError, HfHubHTTPError, OfflineModeIsEnabled, ConnectionError, FileNotFoundError) as error:
+    except (DatasetNotFoundError, FileNotFoundError, *hub_errors()) as error:
         raise ConfigError("data.path" if local else "data.online", _line(error), _how_to_get(config)) from error
     except ValueError as error:
         # Its text lists the subsets or splits that there are.
@@ -138,19 +138,11 @@ def _commit(config: HubData) -> str:
     if config.revision:
         return config.revision
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 
     try:
         return str(HfApi().dataset_info(config.dataset).sha)
-    # The client is httpx's, whose errors are no OSError.
-    except (HfHubHTTPError, OfflineModeIsEnabled, *_network_errors()) as error:
+    except (OSError, *hub_errors()) as error:
         raise ConfigError("data.online", f"the hub is not reached ({_line(error)})", _how_to_get(config)) from error
-
-
-def _network_errors() -> tuple[type[Exception], ...]:
-    import httpx
-
-    return (httpx.TransportError, OSError)
 
 
 def _text(row: dict[str, Any], config: HubData, where: str) -> str:

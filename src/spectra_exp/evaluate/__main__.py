@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 from rich import box
 from rich.console import Console
@@ -23,6 +23,8 @@ from spectra_exp.errors import ConfigError, SpectraError
 from spectra_exp.evaluate.options import EvaluateOptions, parse_options
 from spectra_exp.evaluate.tasks import SCORE, task_files
 from spectra_exp.runs.folder import RunFolder
+
+T = TypeVar("T")
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -62,10 +64,11 @@ def _evaluate(options: EvaluateOptions) -> int:
             # Its own file: the harness's bars on standard error are taken away.
             with Progress(console=Console(file=sys.stderr), transient=True, disable=not sys.stderr.isatty()) as bar:
                 line = bar.add_task(folder.run_id)
-                scores = _offline_told(
+                scores = _missing_data_told(
+                    options.online,
                     lambda folder=folder, tasks=tasks, bar=bar, line=line: score_tasks(
                         folder, tasks, options, outputs, lambda done, all_: bar.update(line, completed=done, total=all_)
-                    )
+                    ),
                 )
             keep_scores(folder, scores)
         Console(highlight=False).print(table_of(folder))
@@ -78,20 +81,20 @@ def _harness_names() -> list[str]:
     return TaskManager().all_tasks
 
 
-def _offline_told(score: Any) -> Any:
-    """What `score()` returns; data sets that are not on this machine are told in one line."""
+def _missing_data_told(online: bool, score: Callable[[], T]) -> T:
+    """What `score()` returns; data sets that are not on this machine, or not to be had, are told in one line."""
     from datasets.exceptions import DatasetNotFoundError
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
+
+    from spectra_exp.hub_errors import hub_errors
 
     try:
         return score()
-    except (
-        DatasetNotFoundError, HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, ConnectionError
-    ) as error:  # fmt: skip
+    except (DatasetNotFoundError, *hub_errors()) as error:
+        elsewhere = "`hf download --repo-type dataset NAME` where there is a network, and copy HF_HOME here"
         raise ConfigError(
             "tasks",
             f"a data set is not on this machine ({' '.join(str(error).split())})",
-            "online=true downloads it; or `hf download --repo-type dataset NAME` elsewhere and copy HF_HOME here",
+            f"the hub was not reached; {elsewhere}" if online else f"online=true downloads it; or {elsewhere}",
         ) from error
 
 

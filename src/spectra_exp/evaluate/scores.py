@@ -19,7 +19,7 @@ from transformers.utils import logging as transformers_logging
 from spectra_exp.config.compose import load_experiment
 from spectra_exp.data.corpus import Corpus, load_corpus
 from spectra_exp.data.documents import digest
-from spectra_exp.errors import ConfigError, SpectraError
+from spectra_exp.errors import ConfigError, SpectraError, nearest
 from spectra_exp.evaluate.options import EvaluateOptions
 from spectra_exp.evaluate.tasks import SCORE, chance_of, check_known, local_task, task_digest, task_files, task_names
 from spectra_exp.moe.model import SpectraMoeForCausalLM
@@ -45,7 +45,9 @@ def find_runs(given: str, runs: Path) -> list[RunFolder]:
             path = Path(name).expanduser().resolve() if "/" in name else runs / name
             if not path.is_dir():
                 known = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
-                raise ConfigError.unknown("run", path.name, known)
+                close = nearest(path.name, known)
+                hint = f"did you mean '{close}'? " if close else ""
+                raise ConfigError("run", f"there is no run {path}", f"{hint}`ls {path.parent}` lists {len(known)} runs")
             folders = [RunFolder(path.parent, path.name)]
         found |= {folder.path.as_posix(): folder for folder in folders}
     for folder in found.values():
@@ -74,7 +76,7 @@ def wanted_tasks(options: EvaluateOptions, harness_names: Callable[[], list[str]
     for name in names:
         if name in task_files():
             spec = local_task(name, options.data)
-            found.append(Wanted(name, spec, shared | {"content": task_digest(spec)}, chance_of(spec)))
+            found.append(Wanted(name, spec, shared | {"content": task_digest(spec)}, chance_of(spec, options.limit)))
         else:
             content = f"lm_eval {metadata.version('lm_eval')}"
             found.append(Wanted(name, name, shared | {"content": content}, None))
@@ -160,8 +162,12 @@ def keep_scores(folder: RunFolder, scores: dict[str, dict[str, Any]]) -> dict[st
         tasks = (summary.get("downstream") or {}) | scores
         metrics = summary["metrics"] | {f"downstream_{name}": entry["score"] for name, entry in tasks.items()}
         metrics[SCORE] = sum(entry["score"] for entry in tasks.values()) / len(tasks)
+        # None where the harness's own task does not say how many choices it has.
+        floors = summary["floors"] | {f"downstream_{name}": entry["chance"] for name, entry in tasks.items()}
+        chances = [entry["chance"] for entry in tasks.values()]
+        floors[SCORE] = None if None in chances else sum(chances) / len(chances)
         prints = summary["fingerprints"] | {"downstream": tasks_fingerprint(tasks)}
-        summary |= {"downstream": tasks, "metrics": metrics, "fingerprints": prints}
+        summary |= {"downstream": tasks, "metrics": metrics, "floors": floors, "fingerprints": prints}
         write_json(folder.summary, summary)
     return summary
 

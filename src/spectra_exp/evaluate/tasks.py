@@ -31,8 +31,12 @@ def task_names(given: str) -> list[str]:
     if not names:
         raise ConfigError("tasks", "no task was given", "give tasks=local or names separated by commas")
     found = []
+    local = task_files()
+    if not local and any(name == LOCAL or name.startswith(PREFIX) for name in names):
+        problem = f"there are no local tasks: {project_root() / 'downstream'} has no .yaml"
+        raise ConfigError("tasks", problem, "set SPECTRA_ROOT to a checkout, or give those of lm-evaluation-harness")
     for name in names:
-        found += list(task_files()) if name == LOCAL else [name]
+        found += list(local) if name == LOCAL else [name]
     return list(dict.fromkeys(found))
 
 
@@ -63,10 +67,10 @@ def _check_items(path: Path, texts: list[str]) -> None:
             raise ConfigError("data", f"line {number} of {path} is no item", f"write {{{wanted}}}")
 
 
-def chance_of(task: dict[str, Any]) -> float:
-    """The accuracy of guessing at a local task."""
+def chance_of(task: dict[str, Any], limit: int | None = None) -> float:
+    """The accuracy of guessing at the first `limit` items of a local task."""
     (path,) = task["dataset_kwargs"]["data_files"].values()
-    items = [json.loads(line) for line in Path(path).read_text(encoding="utf-8").splitlines()]
+    items = [json.loads(line) for line in Path(path).read_text(encoding="utf-8").splitlines()[:limit]]
     return sum(1 / len(item["choices"]) for item in items) / len(items)
 
 

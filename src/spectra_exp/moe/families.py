@@ -48,6 +48,7 @@ GATED = Layout(gate="gate_proj", up="up_proj", down="down_proj")
 GEMMA = Layout(gate="gate_proj", up="up_proj", down="down_proj", activations=("hidden_activation",))
 FUSED = Layout(up="gate_up_proj", down="down_proj", fused=True)
 GPT2 = Layout(up="c_fc", down="c_proj", dropout="resid_pdrop")
+GPT_NEO = Layout(up="c_fc", down="c_proj", dropout="resid_dropout")
 STARCODER2 = Layout(up="c_fc", down="c_proj", dropout="residual_dropout")
 FOUR_H = Layout(up="dense_h_to_4h", down="dense_4h_to_h")
 OPT = Layout(up="fc1", down="fc2", mlp="", activation="activation_fn")
@@ -70,6 +71,7 @@ DENSE_FAMILIES: dict[str, Layout] = {
     "stablelm": GATED,
     "smollm3": GATED,
     "phi": PHI,
+    "gpt_neo": GPT_NEO,
     "gptj": GPTJ,
     "starcoder2": STARCODER2,
 }
@@ -167,7 +169,7 @@ def dense_sites(backbone: nn.Module) -> list[Site]:
             return sites
     if any(hasattr(module, "experts") for module in backbone.modules()):
         raise ConfigError("model.source", f"'{model_type}' is a sparse model already", "give model=reroute")
-    looked = str(known) if known else ", ".join(map(str, dict.fromkeys(DENSE_FAMILIES.values())))
+    looked = str(known) if known else ", ".join(dict.fromkeys(map(str, DENSE_FAMILIES.values())))
     raise ConfigError(
         "model.source",
         f"no MLPs were found in the layers of model_type '{model_type}' (looked for {looked})",
@@ -197,12 +199,29 @@ def activation_name(config: Any, layout: Layout) -> str:
     )
 
 
+def dropout_of(config: Any, layout: Layout) -> float:
+    """The probability of the dropout after an MLP; ConfigError when the configuration lacks the layout's key."""
+    if not layout.dropout:
+        return 0.0
+    if not hasattr(config, layout.dropout):
+        raise ConfigError(
+            "model.source",
+            f"the configuration of model_type '{config.model_type}' has no {layout.dropout}, as {layout} would need",
+            "add a row to DENSE_FAMILIES in moe/families.py that says which key its dropout has",
+        )
+    return getattr(config, layout.dropout)
+
+
 def sparse_family(config: Any) -> SparseFamily:
     """The row of a sparse model's family; ConfigError when there is none."""
     if config.model_type in SPARSE_FAMILIES:
         return SPARSE_FAMILIES[config.model_type]
     if config.model_type in DENSE_FAMILIES:
         raise ConfigError("model.source", f"'{config.model_type}' is a dense model", "give model=upcycle")
+    if not any(getattr(config, key, None) for key in NUM_EXPERTS):
+        problem = f"'{config.model_type}' looks dense: its configuration has none of {', '.join(NUM_EXPERTS)}"
+        fix = "give model=upcycle, or add its rows to NUM_EXPERTS and SPARSE_FAMILIES in moe/families.py"
+        raise ConfigError("model.source", problem, fix)
     raise ConfigError(
         "model.source",
         f"no row for the sparse model_type '{config.model_type}' (there are {', '.join(sorted(SPARSE_FAMILIES))})",

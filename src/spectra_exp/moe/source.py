@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from spectra_exp.config.models import RerouteConfig, SourceModelConfig
 from spectra_exp.errors import ConfigError, nearest
+from spectra_exp.hub_errors import hub_errors
+from spectra_exp.moe.whole_weights import check_weight_files, load_whole
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel
@@ -44,18 +46,23 @@ def source_folder(config: SourceModelConfig) -> Path:
         raise ConfigError(KEY, "no model was given", fix)
     path = Path(name).expanduser()
     if path.is_dir():
+        if config.revision:
+            raise ConfigError("model.revision", f"{config.revision} of a folder would have no effect", "drop it")
         return _checked(path.resolve())
+    if path.is_file():
+        raise ConfigError(KEY, f"{path} is a file", f"give the folder of a saved model: {path.resolve().parent}?")
     if name.count("/") != 1 or name.startswith((".", "~", "/")):
-        close = nearest(path.name, [p.name for p in path.parent.iterdir()]) if path.parent.is_dir() else None
+        beside = [p.name for p in path.parent.glob("[!.]*") if p.is_dir()]
+        close = nearest(path.name, beside)
         hint = f"did you mean '{close}'? " if close else ""
-        raise ConfigError(KEY, f"there is no folder {path}", f"{hint}give a folder with config.json and *.safetensors")
+        fix = f"{hint}give a folder with config.json and *.safetensors, or OWNER/NAME of a model on the hub"
+        raise ConfigError(KEY, f"there is no folder {path}", fix)
     return _checked(_from_hub(name, config.revision, config.download))
 
 
 def _from_hub(name: str, revision: str | None, download: bool) -> Path:
-    from httpx import HTTPError
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+    from huggingface_hub.errors import HFValidationError
 
     at = f" --revision {revision}" if revision else ""
     get = (
@@ -66,7 +73,7 @@ def _from_hub(name: str, revision: str | None, download: bool) -> Path:
         found = snapshot_download(name, revision=revision, local_files_only=not download, allow_patterns=WANTED)
     except HFValidationError as error:
         raise ConfigError(KEY, f"'{name}' is neither a folder nor a name on the hub", "check it") from error
-    except (LocalEntryNotFoundError, HfHubHTTPError, HTTPError, OSError) as error:
+    except (OSError, *hub_errors()) as error:
         if not download:
             problem = f"'{name}' is no folder and not in the local Hugging Face cache"
             raise ConfigError(KEY, problem, f"give model.download=true to fetch it, or {get}") from error
@@ -79,12 +86,7 @@ def _checked(folder: Path) -> Path:
     """The folder, once it is known to hold a configuration and safe weights."""
     if not (folder / "config.json").is_file():
         raise ConfigError(KEY, f"{folder} holds no config.json", "give the folder of a saved Hugging Face model")
-    if not any(folder.glob("*.safetensors")):
-        raise ConfigError(
-            KEY,
-            f"{folder} holds no *.safetensors",
-            "pickled weights are not loaded; save the model again with save_pretrained",
-        )
+    check_weight_files(KEY, folder)
     return folder
 
 
@@ -137,7 +139,7 @@ def source_facts(config: SourceModelConfig) -> SourceFacts:
 
 @lru_cache(maxsize=64)
 def _facts(folder: Path, sparse: bool, modified_ns: int) -> SourceFacts:
-    from spectra_exp.moe.families import TOP_K, dense_sites, num_experts_of, sparse_family
+    from spectra_exp.moe.families import TOP_K, activation_name, dense_sites, dropout_of, num_experts_of, sparse_family
 
     config = source_config(folder)
     own: dict[str, Any] = {}
@@ -145,7 +147,10 @@ def _facts(folder: Path, sparse: bool, modified_ns: int) -> SourceFacts:
         sparse_family(config)
         own = dict(num_experts=num_experts_of(config), top_k=getattr(config, TOP_K))
     else:
-        dense_sites(_empty(config))
+        layout = dense_sites(_empty(config))[0].layout
+        # What building it will ask for.
+        activation_name(config, layout)
+        dropout_of(config, layout)
     return SourceFacts(
         folder=folder,
         model_type=config.model_type,
@@ -186,13 +191,13 @@ def load_source(folder: Path) -> PreTrainedModel:
     import torch
     from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
 
-    safe = dict(dtype=torch.float32, trust_remote_code=False, local_files_only=True, use_safetensors=True)
+    safe = dict(dtype=torch.float32, trust_remote_code=False, local_files_only=True)
     config = source_config(folder)
     attention = attention_for(config)
     if _whole_config(folder).model_type == config.model_type:
-        return AutoModelForCausalLM.from_pretrained(folder, attn_implementation=attention, **safe)
+        return load_whole(KEY, AutoModelForCausalLM, folder, attn_implementation=attention, **safe)
     # A model that also sees: its decoder and head become a language model of their own.
-    seeing = AutoModelForImageTextToText.from_pretrained(folder, **safe)
+    seeing = load_whole(KEY, AutoModelForImageTextToText, folder, **safe)
     model = AutoModelForCausalLM.from_config(config, attn_implementation=attention, dtype=torch.float32)
     model.base_model.load_state_dict(seeing.get_decoder().state_dict())
     model.get_output_embeddings().load_state_dict(seeing.get_output_embeddings().state_dict())

@@ -18,7 +18,7 @@ from transformers import PreTrainedModel
 from spectra_exp.errors import ConfigError
 from spectra_exp.moe.config import SpectraMoeConfig
 from spectra_exp.moe.experts import BIASES, Experts
-from spectra_exp.moe.families import Site, activation_name, dense_sites
+from spectra_exp.moe.families import Site, activation_name, dense_sites, dropout_of
 from spectra_exp.moe.layer import MoeLayer
 from spectra_exp.moe.model import SpectraMoeForCausalLM, initialise, seed_from
 from spectra_exp.moe.settings import MoeSettings
@@ -32,7 +32,6 @@ def upcycled_settings(source: PreTrainedModel, settings: MoeSettings) -> MoeSett
     """The settings with what the source's MLPs decide: width, gate, biases, activation, dropout."""
     first = dense_sites(source)[0]
     weights = first.weights()
-    dropout = getattr(source.config, first.layout.dropout) if first.layout.dropout else 0.0
     return replace(
         settings,
         origin="upcycle",
@@ -40,7 +39,7 @@ def upcycled_settings(source: PreTrainedModel, settings: MoeSettings) -> MoeSett
         gated="gate" in weights,
         biases=[name for name in BIASES if name in weights],
         activation=activation_name(source.config, first.layout),
-        dropout=dropout,
+        dropout=dropout_of(source.config, first.layout),
     )
 
 

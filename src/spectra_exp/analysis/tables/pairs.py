@@ -11,7 +11,7 @@ from spectra_exp.analysis.families import holm, stars
 from spectra_exp.analysis.grid import Row, Section
 from spectra_exp.analysis.methods import METHOD_FACTORS, setting_text
 from spectra_exp.analysis.render import count_text, number_text
-from spectra_exp.analysis.tables.build import beside, metric_columns, untested_notes
+from spectra_exp.analysis.tables.build import beside, metric_columns, odd_notes, untested_notes
 from spectra_exp.analysis.tables.gaps import row_gaps
 from spectra_exp.analysis.tables.spec import Choice, Gap, Grid, Panel, Part, Table, TableSpec
 
@@ -105,7 +105,8 @@ def _records(
             record |= _difference(metric, tests.get((index, metric)), corrected.get((index, metric)))
         records.append(record)
     head = f"Δ: {METHOD_AGAINST}, paired over seeds, Holm over {sum(p is not None for p in corrected.values())} tests."
-    return records, [head, *untested_notes((_text(sizes[i]), metric, test) for (i, metric), test in tests.items())]
+    untested = untested_notes((_text(sizes[i]), metric, test) for (i, metric), test in tests.items())
+    return records, [head, *untested, *odd_notes(section, (row for size in sizes for row in size.cells))]
 
 
 def _difference(metric: str, test: Comparison | None, p: float | None) -> dict[str, Any]:
