@@ -9,6 +9,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+from spectra_exp.metrics.balance import coefficient_of_variation
+from spectra_exp.moe.context import RoutingContext
 from spectra_exp.routing.routers.spectra import SpectraRouter
 from spectra_exp.runs.execute import execute
 from spectra_exp.training.callbacks.settle import settle
@@ -23,9 +25,17 @@ def session(planned) -> Session:
     return Session(p.experiment, p.corpus, p.folder, p.device)
 
 
+@torch.no_grad()
 def imbalance(session: Session) -> float:
-    """Mean load CV under the rule of inference."""
-    return session.evaluator.run(session.model).table.all()["load_cv"]
+    """Mean load CV over the run's training batches together, by the rule that selected there."""
+    counts_LE = torch.zeros(len(session.model.routed_layers), session.model.settings.num_experts)
+    session.model.eval()
+    for index in range(len(session.blocks) // session.experiment.trainer.batch_size):
+        context = RoutingContext(training_rule=True)
+        session._route_training_batch(index, context)
+        counts_LE += torch.stack([context.updates[layer.layer]["load_counts"] for layer in session.model.routed_layers])
+    session.model.train()
+    return float(coefficient_of_variation(counts_LE.numpy()).mean())
 
 
 def state_of(model) -> dict[str, torch.Tensor]:

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from spectra_exp.routing.sequence.base import SequenceEncoder
 
-
 # A token's own part at the start is sigmoid(2) = 0.88; from 0.5 runs left their first plateau later and worse
 # (docs/results/speed.md).
 GATE_BIAS = 2.0
@@ -63,8 +62,9 @@ class LinearRecurrence(torch.autograd.Function):
 class MinGruEncoder(SequenceEncoder):
     """z = sigmoid(W_z x + b_z), n = W_h x + b_h, h_t = (1 - z_t) h_{t-1} + z_t n_t; the state is [1, B, E*D].
 
-    Xavier-uniform weights, zero state, b_h = 0; b_z starts at GATE_BIAS. *Source:* Feng et al. 2024 (Were RNNs all we needed?), 3.1.
-    *Departs:* from the appendix's log-space scan, which needs positive n; this scan takes n of either sign.
+    Xavier-uniform weights, zero state, b_h = 0; b_z starts at GATE_BIAS. *Source:* Feng et al. 2024
+    (Were RNNs all we needed?), 3.1. *Departs:* from the appendix's log-space scan, which needs positive n; this scan
+    takes n of either sign.
     """
 
     recurrent = fixed_state = True
