@@ -18,7 +18,7 @@ from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from spectra_exp.config import rules
+from spectra_exp.config import rules, rules_unused
 from spectra_exp.config.fields import check_fields
 from spectra_exp.config.keys import root_keys, unknown_key
 from spectra_exp.config.register import GROUPS, register
@@ -72,7 +72,7 @@ def load_experiment(overrides: list[str]) -> Experiment:
         check_fields(getattr(experiment, group), group)
     resolve_source(experiment, typed)
     rules.check_all(experiment)
-    rules.check_used(experiment, typed)
+    rules_unused.check_used(experiment, typed)
     return experiment
 
 

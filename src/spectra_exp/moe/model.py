@@ -8,7 +8,6 @@ Shapes: B sequences, S tokens each, V vocabulary.
 
 from __future__ import annotations
 
-import hashlib
 import re
 from dataclasses import dataclass, replace
 from typing import Any
@@ -21,6 +20,7 @@ from transformers.utils import ModelOutput
 from spectra_exp.moe.build import install_layers
 from spectra_exp.moe.config import SpectraMoeConfig
 from spectra_exp.moe.context import ContextHolder, RoutingContext
+from spectra_exp.moe.initial_weights import initialise, seed_from
 from spectra_exp.moe.layer import RoutedLayer
 from spectra_exp.moe.next_token import causal_lm_loss, chunked_lm_loss, plain_head
 from spectra_exp.moe.settings import MoeSettings
@@ -267,40 +267,9 @@ def _attention(config: SpectraMoeConfig) -> str:
     return attention_for(config.backbone) if wanted == "sdpa" else wanted
 
 
-def seed_from(*parts: Any) -> int:
-    """A 62-bit seed that depends on every part, the same on every machine."""
-    text = ":".join(map(str, parts)).encode()
-    return int.from_bytes(hashlib.sha256(text).digest()[:8], "big") >> 2
-
-
 def exactly(name: str) -> str:
     """A pattern that matches `name` alone."""
     return f"^{re.escape(name)}$"
-
-
-def initialise(model: SpectraMoeForCausalLM, seed: int, within: str = "") -> None:
-    """Draw all weights, or those of modules with `within` in their name, each module's from a seed of its own name.
-
-    A parameter that exists in two variants then starts equal in both. Linear and embedding weights are normal with
-    the backbone's `initializer_range`, biases 0, norms 1; routers and experts follow their own rules.
-    """
-    std = getattr(model.config.backbone, "initializer_range", 0.02)
-    # Models are made on the CPU: torch.manual_seed would seed the GPUs' generators too, which takes far longer.
-    with torch.random.fork_rng(devices=[]), torch.no_grad():
-        named = [(name, module) for name, module in model.named_modules() if within in name]
-        for name, module in named:
-            torch.default_generator.manual_seed(seed_from(seed, name))
-            if isinstance(module, (nn.Linear, nn.Embedding)):
-                nn.init.normal_(module.weight, std=std)
-                if getattr(module, "bias", None) is not None:
-                    nn.init.zeros_(module.bias)
-            elif "norm" in type(module).__name__.lower():
-                nn.init.ones_(module.weight)
-        # Backwards, so that of layers that share a router the first has the last word, as it has alone.
-        for name, module in reversed(named):
-            if hasattr(module, "reset_parameters") and type(module).__module__.startswith("spectra_exp"):
-                torch.default_generator.manual_seed(seed_from(seed, name))
-                module.reset_parameters()
 
 
 def new_model(backbone: PreTrainedConfig, settings: MoeSettings, seed: int) -> SpectraMoeForCausalLM:

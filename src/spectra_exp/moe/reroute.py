@@ -10,7 +10,8 @@ from transformers import PreTrainedModel
 
 from spectra_exp.moe.config import SpectraMoeConfig
 from spectra_exp.moe.families import num_experts_of, renormalizes, sparse_blocks, sparse_family, weight_scale
-from spectra_exp.moe.model import SpectraMoeForCausalLM, initialise
+from spectra_exp.moe.initial_weights import initialise
+from spectra_exp.moe.model import SpectraMoeForCausalLM
 from spectra_exp.moe.settings import MoeSettings
 from spectra_exp.moe.upcycle import copy_backbone
 from spectra_exp.routing.linear import LinearRouter

@@ -19,8 +19,9 @@ from spectra_exp.errors import ConfigError
 from spectra_exp.moe.config import SpectraMoeConfig
 from spectra_exp.moe.experts import BIASES, Experts
 from spectra_exp.moe.families import Site, activation_name, dense_sites, dropout_of
+from spectra_exp.moe.initial_weights import initialise, seed_from
 from spectra_exp.moe.layer import MoeLayer
-from spectra_exp.moe.model import SpectraMoeForCausalLM, initialise, seed_from
+from spectra_exp.moe.model import SpectraMoeForCausalLM
 from spectra_exp.moe.settings import MoeSettings
 
 # An expert and the MLP that it was copied from differ by the order of float32 sums alone.

@@ -1,0 +1,115 @@
+"""Keys that do nothing in a configuration are not to be typed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import MISSING, fields
+from typing import Any
+
+from spectra_exp.config.rules import get
+from spectra_exp.config.schema import Experiment
+from spectra_exp.errors import ConfigError
+from spectra_exp.routing.base import router_class
+from spectra_exp.routing.linear import LinearRouter
+
+# Keys, when they do nothing, and the setting that makes it so.
+UNUSED: tuple[tuple[tuple[str, ...], Callable[[Experiment], bool], str], ...] = (
+    (
+        ("selection.capacity_factor", "selection.at_inference"),
+        lambda x: x.selection.rule == "topk",
+        "selection=topk",
+    ),
+    (
+        ("temperature.value",),
+        lambda x: x.temperature.schedule != "constant",
+        "a temperature schedule",
+    ),
+    (
+        ("temperature.start", "temperature.end"),
+        lambda x: x.temperature.schedule in ("constant", "step"),
+        "this temperature schedule",
+    ),
+    (
+        ("osr.sinkhorn_iterations", "osr.log_sinkhorn_enabled", "osr.sinkhorn_grad", "osr.sinkhorn_tolerance"),
+        lambda x: get(x, "osr.solver") == "softmax",
+        "osr.solver=softmax",
+    ),
+    (("osr.potentials",), lambda x: get(x, "osr.sinkhorn_inference") != "dual", "no osr.sinkhorn_inference=dual"),
+    (
+        ("osr.potential_rate", "osr.potential_decay", "osr.settle_steps"),
+        lambda x: get(x, "osr.potentials") != "hard",
+        "osr.potentials=soft",
+    ),
+    (("osr.saturation_threshold",), lambda x: not get(x, "osr.saturation_weight"), "osr.saturation_weight=0"),
+    (
+        ("osr.srip_enabled", "osr.so_warmup_steps", "router.orthogonality_measure"),
+        lambda x: get(x, "osr.so_lambda_max") == 0,
+        "osr.so_lambda_max=0",
+    ),
+    (
+        ("osr.srip_enabled",),
+        lambda x: get(x, "router.orthogonality_measure") != "gram",
+        "no router.orthogonality_measure=gram",
+    ),
+    (
+        ("router.orthogonalization",),
+        lambda x: get(x, "router.expression") != "projector",
+        "no router.expression=projector",
+    ),
+    (
+        ("router.orthogonalize_every",),
+        lambda x: get(x, "router.orthogonalization") != "periodic",
+        "no router.orthogonalization=periodic",
+    ),
+    (
+        ("router.ortho_coef",),
+        lambda x: get(x, "router.orthogonalization") == "newton_schulz",
+        "router.orthogonalization=newton_schulz",
+    ),
+    (("losses.balance_scope",), lambda x: not x.router.load_balance_coef, "router.load_balance_coef=0"),
+    (
+        ("model.num_shared", "model.first_k_dense_replace", "model.upcycle_noise"),
+        lambda x: x.router.name == "dense",
+        "router=dense",
+    ),
+    (
+        ("model.keep_router_weights",),
+        lambda x: not issubclass(router_class(x.router.name), LinearRouter),
+        "a router that is not one linear map",
+    ),
+    (("optim.muon_learning_rate", "optim.muon_momentum"), lambda x: x.optim.name == "adamw", "optim=adamw"),
+    (
+        ("logger.project", "logger.mode", "logger.entity", "logger.group", "logger.tags"),
+        lambda x: x.logger.name != "wandb",
+        "no logger=wandb",
+    ),
+    (
+        ("search.name", "search.objectives", "search.seed"),
+        lambda x: x.choices["search"] == "none",
+        "search=none",
+    ),
+    (("launch.jobs",), lambda x: x.choices["launch"] == "local", "launch=local"),
+)
+
+
+def default_of(node: Any, name: str) -> Any:
+    """A key's default; None where the schema has no such key. A list's is a new one each time."""
+    declared = {f.name: f for f in fields(node)}.get(name)
+    if declared is None:
+        return None
+    return declared.default if declared.default is not MISSING else declared.default_factory()
+
+
+def check_used(experiment: Experiment, typed: dict[str, str]) -> None:
+    """Refuse a typed value, other than the default, of a key that does nothing in this configuration.
+
+    Beside an ablation such a key stays: it belongs to the full method that the ablation is compared with.
+    """
+    if experiment.choices["ablation"] != "none":
+        return
+    for keys, unused, reason in UNUSED:
+        for key in keys:
+            group, _, name = key.partition(".")
+            default = default_of(getattr(experiment, group), name)
+            if key in typed and get(experiment, key) != default and unused(experiment):
+                raise ConfigError(key, f"{typed[key]} would have no effect with {reason}", "drop it")
