@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from spectra_exp.config.compose import prepare_environment
 from spectra_exp.errors import SpectraError
 
 WORDS = {True: "yes", False: "no", None: ""}
+PIPED_WIDTH = 120
 SIGNS = {"lower": "<=", "higher": ">="}
 
 
@@ -35,12 +37,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         for name, function in chosen(options.names).items():
             print(f"{name} ...", file=sys.stderr)
+            started = time.perf_counter()
             figures += function(outputs)
             path = write_figures(outputs, figures)
+            print(f"{name}: {time.perf_counter() - started:.0f} s", file=sys.stderr)
     except SpectraError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    Console(highlight=False).print(table_of(figures))
+    # In a file or a pipe as wide as the units need.
+    Console(highlight=False, width=None if sys.stdout.isatty() else PIPED_WIDTH).print(table_of(figures))
     print(path)
     return 0
 

@@ -126,7 +126,9 @@ class _ChunkedLoss(torch.autograd.Function):
         # Sums over chunks are float32: in the weight's own half precision each one would be rounded.
         gradient_Vd = torch.zeros_like(weight_Vd, dtype=torch.float32) if to_weight else None
         start = 0
-        for hidden_Cd, labels_C in _chunks(cast_Nd, labels_N, len(weight_Vd)):
+        # What is not scored is zero before and after: a mask over [C, V] would be one more pass over the largest tensor.
+        ignored_N1 = (labels_N == IGNORED)[:, None]
+        for hidden_Cd, labels_C in _chunks(cast_Nd.masked_fill(ignored_N1, 0), labels_N, len(weight_Vd)):
             log_probs_CV = _log_probs(hidden_Cd, cast_Vd)
             total = total + loss_of_log_probs(log_probs_CV, labels_C).sum()
             if to_hidden or to_weight:
@@ -136,6 +138,8 @@ class _ChunkedLoss(torch.autograd.Function):
                 if to_weight:
                     _add_product(gradient_Vd, slope_CV.T, hidden_Cd)
             start += len(labels_C)
+        if to_hidden:
+            gradient_Nd.masked_fill_(ignored_N1, 0)
         ctx.save_for_backward(gradient_Nd, None if gradient_Vd is None else gradient_Vd.to(weight_Vd.dtype))
         return total
 
@@ -147,11 +151,13 @@ class _ChunkedLoss(torch.autograd.Function):
 
 
 def _slope_of_logits(log_probs_CV: Tensor, labels_C: Tensor) -> Tensor:
-    """Gradient of the summed loss with respect to the logits, in the place of the log-probabilities."""
-    ignored_C1 = (labels_C == IGNORED)[:, None]
+    """Gradient of the summed loss with respect to the logits, in the place of the log-probabilities.
+
+    Of a position that is not scored it is anything.
+    """
     slope_CV = log_probs_CV.exp_()
-    slope_CV.scatter_add_(1, labels_C[:, None].masked_fill(ignored_C1, 0), slope_CV.new_full((len(labels_C), 1), -1.0))
-    return slope_CV.masked_fill_(ignored_C1, 0.0)
+    label_C1 = labels_C.clamp(min=0)[:, None]
+    return slope_CV.scatter_add_(1, label_C1, slope_CV.new_full(label_C1.shape, -1.0))
 
 
 def _add_product(into: Tensor, left: Tensor, right: Tensor) -> None:

@@ -24,7 +24,7 @@ from spectra_exp.errors import Diverged, NotRun, RunInUse, SpectraError
 from spectra_exp.routing.collective import from_first_rank, many_ranks, own_rank
 from spectra_exp.runs.atomic import write_json, write_text
 from spectra_exp.runs.devices import claim_gpu
-from spectra_exp.runs.limits import memory_allowed_mb, within_memory
+from spectra_exp.runs.limits import memory_allowed_mb, peak_resident_mb, within_memory
 from spectra_exp.runs.plan import FINAL, Plan
 from spectra_exp.runs.provenance import code_version, environment
 from spectra_exp.runs.ranks import LOST, lost_connection, process_group, rank_summary, supervised
@@ -236,9 +236,7 @@ def peak_memory_mb(device: str) -> float:
     """Peak memory in MiB: allocated on the GPU, or resident in this process."""
     if device == "cuda":
         return torch.cuda.max_memory_allocated() / 2**20
-    import resource
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return peak_resident_mb()
 
 
 @contextmanager

@@ -35,6 +35,18 @@ def memory_allowed_mb(experiment: Experiment) -> float:
     return (psutil.Process().memory_info().rss + free) / _MIB
 
 
+def peak_resident_mb() -> float:
+    """Largest resident memory of this process so far, MiB.
+
+    getrusage's figure begins, on Linux, with that of the process that started this one.
+    """
+    status = Path("/proc/self/status")
+    if status.exists():
+        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
+        return int(line.split()[1]) / 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
 def _free_bytes() -> float:
     """Free memory of the machine, or of the container where that has less."""
     free = float(psutil.virtual_memory().available)

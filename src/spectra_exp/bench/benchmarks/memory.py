@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import resource
 import subprocess
 import sys
 import tempfile
@@ -25,6 +24,7 @@ from spectra_exp.bench.registry import Figure, benchmark
 from spectra_exp.config.compose import load_experiment, prepare_environment
 from spectra_exp.errors import SpectraError
 from spectra_exp.runs.allocator import keep_freed_memory
+from spectra_exp.runs.limits import peak_resident_mb
 from spectra_exp.runs.plan import plan
 from spectra_exp.training.build import build_model
 
@@ -77,7 +77,7 @@ def main(subject: str, folder: str) -> None:
     before = psutil.Process().memory_info().rss
     for _ in range(1 if subject == "long" else 2):
         work()
-    peak = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    peak = peak_resident_mb() * 2**20
     print(json.dumps({"peak": peak, "step": peak - before}))
 
 

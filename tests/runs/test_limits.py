@@ -1,0 +1,31 @@
+"""A process's own peak of memory, whoever started it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import torch
+
+from spectra_exp.runs.limits import peak_resident_mb
+
+SMALL = "import resource; from spectra_exp.runs.limits import peak_resident_mb; print(peak_resident_mb())"
+
+
+def test_the_peak_is_not_that_of_the_process_that_started_it():
+    before = peak_resident_mb()
+    block = torch.ones(400 * 2**18)
+    assert peak_resident_mb() >= before and block.sum() == block.numel()
+    child = subprocess.run([sys.executable, "-c", SMALL], capture_output=True, text=True, check=True)
+    fresh = subprocess.run(
+        [sys.executable, "-c", f"import subprocess, sys; subprocess.run([sys.executable, '-c', {SMALL!r}], check=True)"],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    # The same program from a small parent.
+    assert float(child.stdout) < 1.2 * float(fresh.stdout) < peak_resident_mb()
+
+
+def test_it_rises_with_what_is_taken():
+    before = peak_resident_mb()
+    taken = torch.ones((int(before) + 100) * 2**18)
+    assert peak_resident_mb() > before + 50 and taken.sum() == taken.numel()
