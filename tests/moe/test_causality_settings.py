@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -134,6 +135,12 @@ def test_the_last_token_of_another_document_is_caught():
 
     found = measure_causality(logits, ids_of(2, 6), VOCABULARY)
     assert not found.causal and found.largest_change_other_sequences == 0
+
+
+@pytest.mark.parametrize("broken", [math.nan, math.inf])
+def test_logits_that_are_no_numbers_are_no_proof(broken):
+    found = measure_causality(lambda ids: torch.full((*ids.shape, VOCABULARY), broken), ids_of(2, 6), VOCABULARY)
+    assert not found.causal and found.largest_change == math.inf
 
 
 def test_too_little_to_judge_is_refused():

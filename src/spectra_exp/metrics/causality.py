@@ -5,6 +5,7 @@ Shapes: B sequences, S tokens each, V vocabulary.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -60,7 +61,9 @@ def measure_causality(
         moved = 0.0
         for row, t, noise_BS in places:
             after = logits_of(change(noise_BS, row, t))
-            moved = max(moved, float((after[row, : t + 1].float() - before[row, : t + 1].float()).abs().max()))
+            change_by = float((after[row, : t + 1].float() - before[row, : t + 1].float()).abs().max())
+            # Of a logit that is not a number nothing is known, and max() would pass over it.
+            moved = max(moved, math.inf if math.isnan(change_by) else change_by)
         return moved
 
     def later(noise_BS: Tensor, row: int, t: int) -> Tensor:
