@@ -17,10 +17,8 @@ def test_the_peak_is_not_that_of_the_process_that_started_it():
     block = torch.ones(400 * 2**18)
     assert peak_resident_mb() >= before and block.sum() == block.numel()
     child = subprocess.run([sys.executable, "-c", SMALL], capture_output=True, text=True, check=True)
-    fresh = subprocess.run(
-        [sys.executable, "-c", f"import subprocess, sys; subprocess.run([sys.executable, '-c', {SMALL!r}], check=True)"],
-        capture_output=True, text=True, check=True,
-    )  # fmt: skip
+    through = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {SMALL!r}], check=True)"
+    fresh = subprocess.run([sys.executable, "-c", through], capture_output=True, text=True, check=True)
     # The same program from a small parent.
     assert float(child.stdout) < 1.2 * float(fresh.stdout) < peak_resident_mb()
 

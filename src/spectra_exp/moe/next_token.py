@@ -126,7 +126,7 @@ class _ChunkedLoss(torch.autograd.Function):
         # Sums over chunks are float32: in the weight's own half precision each one would be rounded.
         gradient_Vd = torch.zeros_like(weight_Vd, dtype=torch.float32) if to_weight else None
         start = 0
-        # What is not scored is zero before and after: a mask over [C, V] would be one more pass over the largest tensor.
+        # What is not scored is zero before and after: a mask over [C, V] would be a pass more over the largest tensor.
         ignored_N1 = (labels_N == IGNORED)[:, None]
         for hidden_Cd, labels_C in _chunks(cast_Nd.masked_fill(ignored_N1, 0), labels_N, len(weight_Vd)):
             log_probs_CV = _log_probs(hidden_Cd, cast_Vd)

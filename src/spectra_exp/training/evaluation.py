@@ -26,7 +26,8 @@ from spectra_exp.records.statistics import LayerStatistics
 from spectra_exp.records.tokens import TokenBatch
 from spectra_exp.training.zero import whole
 
-CAUSALITY_SEQUENCES = 4
+# One that is looked at and one other, by turns.
+CAUSALITY_SEQUENCES = 2
 CAUSALITY_TOKENS = 64
 
 

@@ -20,7 +20,7 @@ TOLERANCE = {False: 1e-4, True: 2e-2}
 # A model from scratch knows nothing: its first loss is ln(vocabulary) to within this share.
 FIRST_LOSS_SHARE = 0.05
 # Sequences of the first batch that are scored in both ways: a wrong loss shows in any of them.
-CHECKED_SEQUENCES = 4
+CHECKED_SEQUENCES = 2
 
 
 class LossDisagreement(SpectraError):

@@ -38,7 +38,7 @@ for line in sys.stdin:
 
 @benchmark
 def study(outputs: Path) -> list[Figure]:
-    """Half of sweep B's 32 runs at 5 steps: overhead per run, throughput against a shell loop, and with launch=parallel."""
+    """Half of sweep B's runs at 5 steps: overhead per run, speed against a shell loop, and with launch=parallel."""
     (outputs / "bench").mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=outputs / "bench") as scratch:
         folder = Path(scratch)
