@@ -19,7 +19,7 @@ from spectra_exp.training.callbacks.cadence import fraction_steps
 from spectra_exp.training.optimizers import experts_without_gradient, gradient_norms, make_optimizer, make_schedule
 from spectra_exp.training.recorder import Recorder
 from spectra_exp.training.sharding import check_distributed, fsdp_arguments
-from spectra_exp.training.zero import compile_nothing, keep_layers_whole, say_nothing, zero_config
+from spectra_exp.training.zero import compile_nothing, hush_deprecations, keep_layers_whole, say_nothing, zero_config
 
 # What Trainer writes by pickling its arguments, and nothing reads.
 PICKLED_ARGUMENTS = "training_args.bin"
@@ -55,6 +55,7 @@ def training_arguments(experiment: Experiment, folder: RunFolder, device: str) -
         disable_tqdm=True,
         remove_unused_columns=False,
         log_level="error",
+        log_level_replica="error",
     )
 
 
@@ -79,8 +80,10 @@ class RoutingTrainer(Trainer):
         self.norms: dict[str, float] = {}
         self._staging: Path | None = None
         say_nothing()
-        if experiment.trainer.deepspeed != "none" and device == "cpu":
-            compile_nothing()
+        if experiment.trainer.deepspeed != "none":
+            hush_deprecations()
+            if device == "cpu":
+                compile_nothing()
         if experiment.trainer.deepspeed == "zero3":
             keep_layers_whole(model)
         super().__init__(

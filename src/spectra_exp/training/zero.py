@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from typing import Any
 
 import torch
@@ -50,6 +51,12 @@ def say_nothing() -> None:
     """Let DeepSpeed, which accelerate imports in every run where it is installed, find no GPU without a warning."""
     if not torch.cuda.is_available():
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
+
+
+def hush_deprecations() -> None:
+    """Keep quiet what torch says, in each step, of the collectives that DeepSpeed calls by their old names."""
+    old_names = ".*(all_gather_into_tensor|reduce_scatter_tensor)"
+    warnings.filterwarnings("ignore", message=old_names, category=FutureWarning)
 
 
 def compile_nothing() -> None:
