@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from spectra_exp import stopping
 from spectra_exp.config.tree import KINDS
 from spectra_exp.errors import ConfigError, SpectraError
-from spectra_exp.runs.ranks import rank, supervised, world_size
+from spectra_exp.runs.ranks import rank, supervised, supervised, world_size
 
 # Exit status of a process ended by SIGINT, as shells report it.
 INTERRUPTED = 130
@@ -35,7 +35,9 @@ def main(argv: list[str] | None = None) -> int:
             print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("stopped; the same command goes on from the last checkpoint", file=sys.stderr)
+        # Once for all processes of a run: by the one that started them, or the first.
+        if rank() == 0 and not supervised():
+            print("stopped; the same command goes on from the last checkpoint", file=sys.stderr)
         return INTERRUPTED
 
 

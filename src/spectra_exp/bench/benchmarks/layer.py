@@ -17,7 +17,7 @@ from spectra_exp.runs.allocator import keep_freed_memory
 
 TARGETS = {"a": 1.08, "b": 1.12, "c": 1.25}
 FORWARD_TARGETS = {"a": 1.10, "b": 1.10, "c": None}
-ROUNDS = 8
+ROUNDS = 5
 # Six times the floor and more where experts are many: known, and too long to be measured each time.
 NOT_TIMED = {("b", "eager")}
 UNIT = "x the products, 1 thread"
