@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from spectra_exp import stopping
 from spectra_exp.config.tree import KINDS
 from spectra_exp.errors import ConfigError, SpectraError
-from spectra_exp.runs.ranks import rank, supervised, supervised, world_size
+from spectra_exp.runs.ranks import rank, supervised, world_size
 
 # Exit status of a process ended by SIGINT, as shells report it.
 INTERRUPTED = 130
