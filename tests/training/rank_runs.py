@@ -9,6 +9,8 @@ from pathlib import Path
 import pandas as pd
 from small_run import SMALL
 
+from spectra_exp.config.compose import prepare_environment
+
 CHANGED = ("trainer.", "router.")
 STEPS = ["trainer.max_steps=6", "trainer.checkpoint_every=3", "trainer.log_every=3", "trainer.batch_size=4"]
 SHORT = [*(o for o in SMALL if not o.startswith(CHANGED)), *STEPS]
@@ -31,3 +33,12 @@ def differences(one: Path, other: Path, lacking: Collection[str] = ()) -> pd.Ser
     both = histories[0].merge(histories[1], on=KEY, how="outer", suffixes=("", "_other"), indicator=True)
     assert (both["_merge"] == "both").all()
     return (both["value"] - both["value_other"]).abs().groupby(both["metric"]).max()
+
+
+def places(folder: Path, cache: Path, names: Collection[str]) -> Path:
+    """`folder` with outputs for each of several runs, which share a cache."""
+    for name in names:
+        (folder / name).mkdir()
+        (folder / name / "cache").symlink_to(cache)
+    prepare_environment()
+    return folder

@@ -9,7 +9,7 @@ import pytest
 import torch.multiprocessing
 from accelerate.utils import DistributedType
 from fsdp_cases import PARTS, on_gpu, on_rank
-from rank_runs import SHORT, differences, run_of, summary_of
+from rank_runs import SHORT, differences, places, run_of, summary_of
 from ranks_cases import RANKS, SWITCH, made
 from zero_cases import SPECTRA
 
@@ -33,10 +33,8 @@ def folder(tmp_path_factory, cache) -> Path:
 
 
 def made_by(entry, folder: Path, cache: Path) -> Path:
-    for name in ("switch", "spectra", "full_shard", "shard_grad_op", "resumed", "ddp", "unsharded", "after"):
-        (folder / name).mkdir()
-        (folder / name / "cache").symlink_to(cache)
-    prepare_environment()
+    names = ("switch", "spectra", "full_shard", "shard_grad_op", "resumed", "ddp", "unsharded", "after")
+    places(folder, cache, names)
     assert made(SHORT, f"{folder}/switch", *SWITCH) == made(SHORT, f"{folder}/spectra", *SPECTRA) == "completed"
     torch.multiprocessing.spawn(entry, args=(str(folder), SHORT), nprocs=RANKS)
     return folder

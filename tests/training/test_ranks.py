@@ -12,7 +12,7 @@ import psutil
 import pyarrow.parquet
 import pytest
 import torch.multiprocessing
-from rank_runs import SHORT, differences, run_of, summary_of
+from rank_runs import SHORT, differences, places, run_of, summary_of
 from ranks_cases import FAILS_AT, MUON, RANKS, SETTLED, SPECTRA, SWITCH, made, on_rank
 
 from spectra_exp.config.compose import load_experiment, prepare_environment
@@ -24,13 +24,9 @@ from spectra_exp.runs.ranks import LOST, with_processes
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory, cache) -> Path:
     """Outputs of every case, made by two processes."""
-    folder = tmp_path_factory.mktemp("ranks")
     names = ("alone", "switch", "own", "whole", "resumed", "failed", "talk_alone", "talk", "unweighted_talk")
     names += ("muon_alone", "muon", "muon_own", "muon_resumed", "settled_alone", "settled")
-    for name in names:
-        (folder / name).mkdir()
-        (folder / name / "cache").symlink_to(cache)
-    prepare_environment()
+    folder = places(tmp_path_factory.mktemp("ranks"), cache, names)
     assert made(SHORT, f"{folder}/alone", *SWITCH) == "completed"
     assert made(SHORT, f"{folder}/muon_alone", *MUON) == made(SHORT, f"{folder}/settled_alone", *SETTLED) == "completed"
     talk = conversations(folder / "conversations")

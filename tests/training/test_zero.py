@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch.multiprocessing
-from rank_runs import SHORT, differences, run_of, summary_of
+from rank_runs import SHORT, differences, places, run_of, summary_of
 from ranks_cases import RANKS, SWITCH, made
 from zero_cases import SPECTRA, on_rank
 
@@ -24,11 +24,8 @@ UNKNOWN = {"grad_norm_router", "grad_norm_experts", "grad_norm_other", "experts_
 def folder(tmp_path_factory, cache) -> Path:
     """Outputs of every case."""
     pytest.importorskip("deepspeed", reason="deepspeed is not installed (pip install 'spectra-exp[deepspeed]')")
-    folder = tmp_path_factory.mktemp("zero")
-    for name in ("switch", "spectra", "zero1", "zero2", "zero3", "resumed"):
-        (folder / name).mkdir()
-        (folder / name / "cache").symlink_to(cache)
-    prepare_environment()
+    names = ("switch", "spectra", "zero1", "zero2", "zero3", "resumed")
+    folder = places(tmp_path_factory.mktemp("zero"), cache, names)
     assert made(SHORT, f"{folder}/switch", *SWITCH) == made(SHORT, f"{folder}/spectra", *SPECTRA) == "completed"
     torch.multiprocessing.spawn(on_rank, args=(str(folder), SHORT), nprocs=RANKS)
     return folder

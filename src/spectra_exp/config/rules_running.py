@@ -57,14 +57,19 @@ def deepspeed_belongs(x: Experiment) -> None:
         raise ConfigError(key, "the package deepspeed is not installed", "pip install 'spectra-exp[deepspeed]'")
     if x.optim.name == "muon":
         raise ConfigError(key, f"{given} flattens the matrices that optim=muon needs whole", "give optim=adamw")
-    if x.trainer.precision != "float32":
-        fix = "give trainer.precision=float32"
-        raise ConfigError(key, f"{given} would make the routers {x.trainer.precision} too", fix)
+    routers_stay_float32(x, key, given)
     if getattr(x.router, "orthogonalization", None) == "periodic":
         raise ConfigError(
             key, f"{given} keeps weights of its own, past which router.orthogonalization=periodic would set them",
             "give another router.orthogonalization",
         )  # fmt: skip
+
+
+def routers_stay_float32(x: Experiment, key: str, given: str) -> None:
+    """Refuse other precisions beside an engine, `given` under `key`, that casts every parameter."""
+    if x.trainer.precision != "float32":
+        fix = "give trainer.precision=float32"
+        raise ConfigError(key, f"{given} would make the routers {x.trainer.precision} too", fix)
 
 
 def fsdp_belongs(x: Experiment) -> None:
@@ -78,9 +83,7 @@ def fsdp_belongs(x: Experiment) -> None:
         raise ConfigError(key, problem, "give trainer.deepspeed=zero2 or zero3 there, or trainer.processes alone")
     if x.optim.name == "muon":
         raise ConfigError(key, f"{given} takes the matrices apart that optim=muon needs whole", "give optim=adamw")
-    if x.trainer.precision != "float32":
-        fix = "give trainer.precision=float32"
-        raise ConfigError(key, f"{given} would make the routers {x.trainer.precision} too", fix)
+    routers_stay_float32(x, key, given)
     if x.router.shared:
         raise ConfigError(key, f"{given} cannot share one router among layers", "give router.shared=false")
     if getattr(x.router, "orthogonalization", None) == "periodic":
@@ -92,9 +95,9 @@ def fsdp_belongs(x: Experiment) -> None:
 
 def trains_on_gpu(x: Experiment) -> bool:
     """Whether the run goes to a GPU."""
-    import torch
+    from spectra_exp.runs.devices import training_device
 
-    return x.trainer.device != "cpu" and torch.cuda.is_available()
+    return training_device(x.trainer.device) == "cuda"
 
 
 RUNNING_RULES: tuple[Callable[[Experiment], None], ...] = (

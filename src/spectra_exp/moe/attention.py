@@ -11,8 +11,10 @@ from transformers.utils import is_flash_attn_2_available
 from spectra_exp.config.models import SourceModelConfig
 from spectra_exp.config.schema import Experiment
 from spectra_exp.errors import ConfigError
+from spectra_exp.moe.accounting import head_size
 from spectra_exp.moe.model import SpectraMoeForCausalLM
 from spectra_exp.moe.source import attention_for, source_config, source_folder
+from spectra_exp.runs.devices import training_device
 
 KEY = "model.attention"
 FLASH = "flash_attention_2"
@@ -63,25 +65,18 @@ def what_flash_lacks(experiment: Experiment, backbone: PreTrainedConfig, device:
     if not MODEL_FOR_CAUSAL_LM_MAPPING[type(backbone)]._supports_flash_attn:
         return f"the family {backbone.model_type} does not have it"
     if head > LARGEST_HEAD or head % 8:
-        return f"heads of width {head} are no multiple of 8 up to {LARGEST_HEAD}"
+        return f"heads of width {head:g} are no multiple of 8 up to {LARGEST_HEAD}"
     return None
-
-
-def head_size(backbone: PreTrainedConfig) -> int:
-    """Width of an attention head."""
-    return getattr(backbone, "head_dim", None) or backbone.hidden_size // backbone.num_attention_heads
 
 
 def check_attention(experiment: Experiment) -> None:
     """Raise ConfigError when the attention that was asked for cannot work, before anything is built."""
-    model, device = experiment.model, experiment.trainer.device
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+    model = experiment.model
     if isinstance(model, SourceModelConfig):
         backbone = source_config(source_folder(model))
     else:
         backbone = LlamaConfig(hidden_size=model.hidden_size, num_attention_heads=model.num_heads)
-    choose_attention(experiment, backbone, device)
+    choose_attention(experiment, backbone, training_device(experiment.trainer.device))
 
 
 def use_attention(model: SpectraMoeForCausalLM, experiment: Experiment, device: str) -> Attention:

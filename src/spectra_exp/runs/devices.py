@@ -20,6 +20,13 @@ GPUS = "SPECTRA_GPUS"
 POLL_S = 1.0
 
 
+def training_device(wanted: str) -> str:
+    """cpu or cuda, for `trainer.device`: auto takes a GPU where there is one."""
+    import torch
+
+    return wanted if wanted != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
+
+
 @dataclass(frozen=True)
 class Gpu:
     """`name`: what CUDA_VISIBLE_DEVICES calls it; `key`: the same in every process of the machine."""

@@ -6,8 +6,6 @@ import logging
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
 from spectra_exp.config.identity import Identity, identify
 from spectra_exp.config.models import SourceModelConfig
 from spectra_exp.config.schema import Experiment
@@ -15,6 +13,7 @@ from spectra_exp.data.corpus import Corpus, data_fingerprint, load_corpus
 from spectra_exp.errors import ConfigError
 from spectra_exp.moe.source import source_facts
 from spectra_exp.runs.best_long import resolve_best_long
+from spectra_exp.runs.devices import training_device
 from spectra_exp.runs.folder import RunFolder
 from spectra_exp.runs.limits import limit_lifted
 from spectra_exp.runs.ranks import with_processes
@@ -49,9 +48,7 @@ class Plan:
 
 def plan(experiment: Experiment) -> Plan:
     """Everything that can be wrong before training, found now. Raises ConfigError."""
-    device = experiment.trainer.device
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = training_device(experiment.trainer.device)
     experiment = with_processes(experiment)
     fingerprint = data_fingerprint(experiment.data)
     experiment = resolve_best_long(experiment, lambda x: identify(x, fingerprint, device).run_id)
