@@ -12,9 +12,9 @@ from typing import Any, NoReturn
 
 from omegaconf import DictConfig, OmegaConf
 
-from spectra_exp import stopping
 from spectra_exp.config.tree import KINDS
-from spectra_exp.errors import ConfigError, SpectraError
+from spectra_exp.foundations import stopping
+from spectra_exp.foundations.errors import ConfigError, SpectraError
 from spectra_exp.runs.ranks import rank, supervised, world_size
 
 # Exit status of a process ended by SIGINT, as shells report it.
@@ -172,7 +172,7 @@ def task(config: DictConfig) -> str:
     from hydra.core.hydra_config import HydraConfig
 
     from spectra_exp.config.compose import prepare_environment
-    from spectra_exp.runs.devices import see_what_was_handed_on
+    from spectra_exp.foundations.devices import see_what_was_handed_on
     from spectra_exp.studies.launch import told_to_stop
 
     stopping.prepare_worker()
@@ -187,10 +187,10 @@ def task(config: DictConfig) -> str:
 def _attempts(overrides: list[str], hydra_config: str) -> str:
     """The job's status after as many attempts as launch.retries allows."""
     from spectra_exp.config.compose import load_experiment
-    from spectra_exp.runs.execute import execute
-    from spectra_exp.runs.launcher import execute_in_processes
     from spectra_exp.runs.plan import plan
     from spectra_exp.studies.launch import tell_to_stop
+    from spectra_exp.training.execute import execute
+    from spectra_exp.training.launcher import execute_in_processes
 
     status, left = "failed", 1
     try:

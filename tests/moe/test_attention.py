@@ -8,7 +8,7 @@ from moe_cases import ids_of, model_of
 from transformers import LlamaConfig
 
 from spectra_exp.config.compose import load_experiment, prepare_environment
-from spectra_exp.errors import ConfigError
+from spectra_exp.foundations.errors import ConfigError
 from spectra_exp.moe import attention as module
 from spectra_exp.moe.attention import FLASH, choose_attention, use_attention
 from spectra_exp.moe.source import source_config

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from study_cases import StandIn, age, finish, hold_elsewhere, jobs_of, leave_held, name
 
-from spectra_exp import stopping
-from spectra_exp.errors import ConfigError
+from spectra_exp.foundations import stopping
+from spectra_exp.foundations.errors import ConfigError
 from spectra_exp.runs.best_long import CONSTANTS
 from spectra_exp.studies.engine import Broken
 from spectra_exp.studies.job import check_twice

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from hydra.core.config_store import ConfigStore
 
-from spectra_exp.config import models, schema
+from spectra_exp.config import schema
 from spectra_exp.data.schema import DATA_SCHEMAS
+from spectra_exp.moe import schema as models
 from spectra_exp.routing.base import routers
 from spectra_exp.routing.osr import NoOsr, OsrConfig
 from spectra_exp.routing.selection import SelectionConfig

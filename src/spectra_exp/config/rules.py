@@ -12,7 +12,7 @@ from spectra_exp.config.rules_routing import ROUTING_RULES
 from spectra_exp.config.rules_running import RUNNING_RULES
 from spectra_exp.config.schema import Experiment, ModelConfig
 from spectra_exp.config.tree import option_files
-from spectra_exp.errors import ConfigError
+from spectra_exp.foundations.errors import ConfigError
 from spectra_exp.routing.base import router_class
 from spectra_exp.routing.temperature import BEST_LONG
 
@@ -99,7 +99,7 @@ def check_preset_kept(group: str, experiment: Experiment) -> None:
 
 def check_ablation_changes(experiment: Experiment, base: Experiment) -> None:
     """Refuse an ablation that leaves the full method as it is."""
-    from spectra_exp.config.identity import result_values
+    from spectra_exp.runs.identity import result_values
 
     name = experiment.choices["ablation"]
     if name != "none" and result_values(experiment) == result_values(base):

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from spectra_exp.config.models import RerouteConfig, SourceModelConfig, UpcycleConfig
 from spectra_exp.config.schema import Experiment
-from spectra_exp.errors import ConfigError
+from spectra_exp.foundations.errors import ConfigError
+from spectra_exp.moe.schema import RerouteConfig, SourceModelConfig, UpcycleConfig
 from spectra_exp.routing.base import router_class
 
 

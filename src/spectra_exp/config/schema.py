@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from spectra_exp.config.fields import option
-from spectra_exp.config.models import AttentionConfig
+from spectra_exp.foundations.options import option
+from spectra_exp.moe.schema import AttentionConfig
 
 # Shares of training at which every run is evaluated (docs/method.md 3).
 FRACTIONS = (0.1, 0.25, 0.5, 0.75, 1.0)

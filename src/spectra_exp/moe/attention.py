@@ -8,13 +8,13 @@ import torch
 from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, LlamaConfig, PreTrainedConfig
 from transformers.utils import is_flash_attn_2_available
 
-from spectra_exp.config.models import SourceModelConfig
 from spectra_exp.config.schema import Experiment
-from spectra_exp.errors import ConfigError
+from spectra_exp.foundations.devices import training_device
+from spectra_exp.foundations.errors import ConfigError
 from spectra_exp.moe.accounting import head_size
 from spectra_exp.moe.model import SpectraMoeForCausalLM
+from spectra_exp.moe.schema import SourceModelConfig
 from spectra_exp.moe.source import attention_for, source_config, source_folder
-from spectra_exp.runs.devices import training_device
 
 KEY = "model.attention"
 FLASH = "flash_attention_2"

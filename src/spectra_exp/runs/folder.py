@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from spectra_exp.errors import SpectraError
-from spectra_exp.runs.atomic import TEMPORARY_GLOB
+from spectra_exp.foundations.errors import SpectraError
+from spectra_exp.foundations.files import TEMPORARY_GLOB
 from spectra_exp.runs.checkpoints import CheckpointStore
 from spectra_exp.runs.lock import HOLDER_NAME, LOCK_NAME, RunLock, holder_alive
 from spectra_exp.runs.progress import NAME as PROGRESS_NAME

@@ -15,13 +15,13 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from spectra_exp import stopping
 from spectra_exp.config.compose import load_experiment
-from spectra_exp.errors import ConfigError
-from spectra_exp.runs.execute import QUIET
+from spectra_exp.foundations import stopping
+from spectra_exp.foundations.errors import ConfigError
 from spectra_exp.runs.folder import RunFolder
 from spectra_exp.runs.plan import plan
 from spectra_exp.studies.engine import Broken, Engine
+from spectra_exp.training.execute import QUIET
 
 POLL_S = 0.2
 # Between two jobs of one worker no worker shows for a moment.

@@ -8,10 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from spectra_exp import stopping
 from spectra_exp.config.compose import load_experiment
 from spectra_exp.config.typed import expand_jobs
 from spectra_exp.data.sources import check_data
+from spectra_exp.foundations import stopping
 from spectra_exp.studies.definition import Study, load_study
 from spectra_exp.studies.engine import make_engine
 from spectra_exp.studies.expand import study_jobs

@@ -19,7 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 from spectra_exp.config.compose import explain
 from spectra_exp.config.tree import project_root
 from spectra_exp.config.typed import typed_lists
-from spectra_exp.errors import ConfigError
+from spectra_exp.foundations.errors import ConfigError
 from spectra_exp.studies.loader import SharedLoader
 
 # Keys that decide where and how jobs run, the same for all jobs of one launch.

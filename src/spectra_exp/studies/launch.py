@@ -10,12 +10,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from spectra_exp import stopping
-from spectra_exp.errors import ConfigError, NotYet, RunInUse
-from spectra_exp.runs.execute import in_study, join_study, mark_failed
+from spectra_exp.foundations import stopping
+from spectra_exp.foundations.errors import ConfigError, NotYet, RunInUse
 from spectra_exp.studies.engine import Broken
 from spectra_exp.studies.job import Job
 from spectra_exp.studies.room import make_room
+from spectra_exp.training.execute import in_study, join_study, mark_failed
 
 # How often a run that another process holds is looked at.
 POLL_S = 1.0

@@ -27,15 +27,15 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from spectra_exp import stopping
-from spectra_exp.analysis.search_table import TrialRow, print_front, write_search_table
-from spectra_exp.analysis.tables.directions import OTHER
 from spectra_exp.config.compose import check_values, explain, load_experiment, own_hydra
 from spectra_exp.config.schema import Experiment
 from spectra_exp.config.typed import parse_overrides, typed_values
 from spectra_exp.data.sources import check_data
-from spectra_exp.errors import ConfigError
-from spectra_exp.metrics import METRICS, get_metric
+from spectra_exp.foundations import stopping
+from spectra_exp.foundations.errors import ConfigError
+from spectra_exp.measure import METRICS, get_metric
+from spectra_exp.reporting.search_table import TrialRow, print_front, write_search_table
+from spectra_exp.reporting.tables.directions import OTHER
 from spectra_exp.runs.lock import RunLock
 from spectra_exp.runs.plan import plan
 from spectra_exp.studies.engine import make_engine

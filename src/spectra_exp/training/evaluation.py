@@ -14,16 +14,16 @@ from torch import Tensor, nn
 
 from spectra_exp.data.batches import NOT_COUNTED, Example, evaluation_batches, kept_apart
 from spectra_exp.data.corpus import Corpus
-from spectra_exp.metrics.base import MetricTable
-from spectra_exp.metrics.causality import Causality, measure_causality
-from spectra_exp.metrics.compute import compute_metrics
+from spectra_exp.measure.accumulate import EvaluationAccumulator
+from spectra_exp.measure.base import MetricTable
+from spectra_exp.measure.causality import Causality, measure_causality
+from spectra_exp.measure.compute import compute_metrics
+from spectra_exp.measure.counts import LayerStatistics
+from spectra_exp.measure.tokens import TokenBatch
 from spectra_exp.moe.context import RoutingContext
 from spectra_exp.moe.families import down_projections
 from spectra_exp.moe.model import SpectraMoeForCausalLM
 from spectra_exp.moe.next_token import TokenScores, chunked_scores, plain_head, scores_of_logits
-from spectra_exp.records.accumulate import EvaluationAccumulator
-from spectra_exp.records.statistics import LayerStatistics
-from spectra_exp.records.tokens import TokenBatch
 from spectra_exp.training.zero import whole
 
 # One that is looked at and one other, by turns.

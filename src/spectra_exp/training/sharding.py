@@ -12,8 +12,8 @@ from torch.distributed.tensor import DTensor
 from transformers import Trainer
 
 from spectra_exp.config.schema import Experiment, TrainerConfig
-from spectra_exp.errors import SpectraError
-from spectra_exp.routing.collective import total_over_ranks
+from spectra_exp.foundations.collective import total_over_ranks
+from spectra_exp.foundations.errors import SpectraError
 
 
 class NotSharded(SpectraError):
