@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,7 +9,6 @@ import pytest
 from made_subjects import by_domain, held_out, made_documents, made_subject, two_of_four
 
 pytest.importorskip("selenium")
-sys.path.insert(0, str(Path(__file__).parents[1] / "analysis"))
 
 from browser import available, browser, complaints, requested, set_screen  # noqa: E402
 from selenium.webdriver.common.by import By  # noqa: E402

@@ -19,10 +19,10 @@ from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from spectra_exp import RoutingMonitor
-from spectra_exp.config.schema import LossesConfig
 from spectra_exp.foundations.collective import ALONE, Group, RankWithoutTokens, many_ranks, total_over_ranks
 from spectra_exp.foundations.errors import SpectraError
 from spectra_exp.moe import layer as layer_module
+from spectra_exp.routing.losses import LossesConfig
 from spectra_exp.routing.sinkhorn import sinkhorn
 from spectra_exp.routing.temperature import TemperatureConfig
 

@@ -12,10 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spectra_exp.config.register import GROUPS
-from spectra_exp.config.schema import RootConfig
+from spectra_exp.config.schema import LABELS, RootConfig, result_values
 from spectra_exp.config.typed import expand_jobs
 from spectra_exp.data.corpus import data_fingerprint
-from spectra_exp.runs.identity import LABELS, digest, identify, result_values
+from spectra_exp.runs.identity import digest, identify
 
 # Between them these have every schema of every group.
 WHOLE = {

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 
 from spectra_exp.foundations.errors import SpectraError
 
@@ -169,3 +169,20 @@ def from_first_rank(make: Callable[[], Any]) -> Any:
     value = [make() if own_rank() == 0 else None]
     dist.broadcast_object_list(value)
     return value[0]
+
+
+def gathered(tensor: Tensor) -> Tensor:
+    """The tensor whole; of one that FSDP holds in parts a copy, for which all ranks call this."""
+    from torch.distributed.tensor import DTensor
+
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def whole(parameter: nn.Parameter) -> Tensor:
+    """All values of a parameter, detached; of one that ranks hold in parts a copy, for which all ranks call this."""
+    if not hasattr(parameter, "ds_id"):
+        return gathered(parameter.detach())
+    from deepspeed.utils import safe_get_full_fp32_param
+
+    # Gathering in place would leave small parameters, which DeepSpeed keeps whole, in parts.
+    return safe_get_full_fp32_param(parameter)

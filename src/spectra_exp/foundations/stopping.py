@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -19,6 +20,8 @@ import psutil
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 # Names the process that launched the jobs, for its workers: "pid:start time".
 LAUNCHER = "SPECTRA_LAUNCHER"
+# Names the file whose existence tells workers that no further job is to start.
+STOP_FILE = "SPECTRA_STOP_FILE"
 ORPHAN_CHECK_S = 1.0
 # Two processes of one pid start at least so far apart; one process's start time, read twice, differs by less.
 SAME_START_S = 5.0
@@ -136,3 +139,16 @@ def _lives(pid: int, started: float) -> bool:
 # Held while a job runs in this process.
 busy = threading.Lock()
 
+
+def told_to_stop() -> bool:
+    """Whether this launch starts no further job, since one failed under launch.on_failure=stop."""
+    path = os.environ.get(STOP_FILE)
+    return path is not None and Path(path).exists()
+
+
+def tell_to_stop() -> None:
+    """Let no further job of this launch start."""
+    path = os.environ.get(STOP_FILE)
+    if path is not None:
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        Path(path).touch()

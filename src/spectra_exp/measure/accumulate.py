@@ -9,10 +9,12 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from spectra_exp.foundations.collective import whole
 from spectra_exp.measure.counts import LayerStatistics
 from spectra_exp.measure.tokens import TokenBatch
+from spectra_exp.moe.families import down_projections
 from spectra_exp.moe.record import RoutingRecord
 
 
@@ -255,3 +257,9 @@ def _plus(total: Tensor | None, term: Tensor) -> Tensor:
 def _numpy(tensor: Tensor) -> np.ndarray:
     # A copy: statistics taken halfway must not move with the next batch.
     return tensor.detach().cpu().numpy().copy()
+
+
+def weight_cosines(experts: nn.Module) -> np.ndarray:
+    """[E, E] cosines of the experts' flattened down-projections."""
+    flat_EW = nn.functional.normalize(whole(down_projections(experts)).float().flatten(1), dim=1)
+    return (flat_EW @ flat_EW.T).double().cpu().numpy()

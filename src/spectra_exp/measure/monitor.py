@@ -13,7 +13,7 @@ from transformers import TrainerCallback
 
 from spectra_exp.foundations.collective import of_every_rank
 from spectra_exp.foundations.errors import ConfigError, SpectraError
-from spectra_exp.measure.accumulate import EvaluationAccumulator
+from spectra_exp.measure.accumulate import EvaluationAccumulator, weight_cosines
 from spectra_exp.measure.base import MetricTable
 from spectra_exp.measure.compute import compute_floors, compute_metrics
 from spectra_exp.measure.counts import LayerStatistics
@@ -22,7 +22,6 @@ from spectra_exp.measure.tokens import TokenBatch
 from spectra_exp.moe.gate import output_sums
 from spectra_exp.moe.record import RoutingRecord
 from spectra_exp.moe.watch import BlockWatch, Seen, extra_pass, record_of, watch_blocks
-from spectra_exp.training.evaluation import weight_cosines
 
 EVALUATION, TRAINING = "evaluation", "training"
 

@@ -19,6 +19,16 @@ class AttentionConfig:
     )
 
 
+@dataclass(frozen=True)
+class AttentionRequest:
+    """asked: model.attention. device: cpu or cuda. precision and cross_document: the run's options of those names."""
+
+    asked: str
+    device: str
+    precision: str
+    cross_document: bool
+
+
 @dataclass
 class SourceModelConfig(AttentionConfig):
     """A Hugging Face model to start from."""

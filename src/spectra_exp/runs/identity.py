@@ -4,28 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass
 from typing import Any
 
-from spectra_exp.config.schema import Experiment
+from spectra_exp.config.schema import Experiment, result_values
 from spectra_exp.moe.schema import SourceModelConfig, kind_of
 from spectra_exp.moe.source import source_fingerprint, source_folder
-
-# Groups that cannot change a result, and presets, whose effect is in the groups they set.
-LABELS = (
-    "baseline",
-    "ablation",
-    "logger",
-    "launch",
-    "search",
-    "debug",
-    "choices",
-    "overrides",
-    "force",
-    "refresh",
-    "study",
-    "outputs",
-)
 
 
 @dataclass(frozen=True)
@@ -35,23 +19,6 @@ class Identity:
     run_id: str
     cell_id: str
     signature: dict[str, Any]
-
-
-def result_values(experiment: Experiment) -> dict[str, Any]:
-    """Everything of the configuration that can change the result, as plain values (data paths included)."""
-    return _fields_of_result(experiment, skip=LABELS)
-
-
-def _fields_of_result(node: Any, skip: tuple[str, ...] = ()) -> dict[str, Any]:
-    values = {}
-    for f in fields(node):
-        if f.name in skip or f.metadata.get("affects_result") is False:
-            continue
-        value = getattr(node, f.name)
-        if f.metadata.get("later") and value == f.default:
-            continue
-        values[f.name] = _fields_of_result(value) if is_dataclass(value) else value
-    return values
 
 
 def identify(experiment: Experiment, data_fingerprint: str, device: str) -> Identity:

@@ -36,9 +36,10 @@ from spectra_exp.foundations.errors import ConfigError
 from spectra_exp.measure import METRICS, get_metric
 from spectra_exp.reporting.search_table import TrialRow, print_front, write_search_table
 from spectra_exp.reporting.tables.directions import OTHER
+from spectra_exp.runs.folder import make_outputs
 from spectra_exp.runs.lock import RunLock
 from spectra_exp.runs.plan import plan
-from spectra_exp.studies.engine import make_engine
+from spectra_exp.studies.launchers import make_engine
 from spectra_exp.studies.search_space import Space, check_space, is_search_key, read_space
 
 if TYPE_CHECKING:
@@ -91,8 +92,6 @@ def launch_search(typed: list[str], task: Callable[..., Any]) -> int:
 
     Raises ConfigError for anything that is wrong before the first trial.
     """
-    from spectra_exp.cli import make_outputs
-
     if find_spec("hydra_plugins.hydra_optuna_sweeper") is None:
         raise ConfigError(
             "hydra/sweeper", "hydra-optuna-sweeper is not installed", "pip install -c constraints.txt -e '.[search]'"

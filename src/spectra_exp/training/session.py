@@ -80,7 +80,7 @@ class Session:
         self.max_steps = trainer.max_steps
         self.tokens_per_step = trainer.batch_size * trainer.accumulation * experiment.data.sequence_length
         self.model = build_model(experiment, corpus)
-        attention = use_attention(self.model, experiment, device)
+        attention = use_attention(self.model, experiment.attention_request(device))
         log.info("attention: %s (%s)", attention.name, attention.reason)
         self.initial_weights = weights_hash(self.model)
         self.size: Size = model_size(self.model, experiment.data.sequence_length)

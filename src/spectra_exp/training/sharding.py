@@ -59,11 +59,6 @@ def sizes(model: nn.Module) -> tuple[int, int]:
     return int(total_over_ranks(torch.tensor(own))), sum(p.numel() for p in parameters)
 
 
-def gathered(tensor: torch.Tensor) -> torch.Tensor:
-    """The tensor whole; of one that FSDP holds in parts a copy, for which all ranks call this."""
-    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
-
-
 def forget_sharding() -> None:
     """Let the next run of this process be made as ever: accelerate would shard it too."""
     os.environ.pop("ACCELERATE_USE_FSDP", None)

@@ -1,4 +1,4 @@
-"""Launchers whose jobs have no part in the terminal (submitit, SLURM, Ray): what they miss is done here."""
+"""How the jobs of a launch are run: in this process, in worker processes, or by submitit, SLURM or Ray."""
 
 from __future__ import annotations
 
@@ -7,35 +7,87 @@ import os
 import shutil
 import signal
 import sys
+import textwrap
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
+from hydra import initialize_config_dir
+from hydra._internal.callbacks import Callbacks
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.plugins import Plugins
+from hydra.errors import HydraException
+from hydra.plugins.launcher import Launcher
+from hydra.types import HydraContext, RunMode
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
-from spectra_exp.config.compose import load_experiment
+from spectra_exp.config.compose import explain, load_experiment
+from spectra_exp.config.tree import project_root
+from spectra_exp.config.typed import typed_lists
 from spectra_exp.foundations import stopping
 from spectra_exp.foundations.errors import ConfigError
 from spectra_exp.runs.folder import RunFolder
 from spectra_exp.runs.plan import plan
-from spectra_exp.studies.engine import Broken, Engine
+from spectra_exp.studies.loader import SharedLoader
 from spectra_exp.training.execute import QUIET
 
+# Keys that decide where and how jobs run, the same for all jobs of one launch.
+LAUNCH_KEYS = ("launch", "launch.", "hydra", "outputs")
+# What launchers raise when a worker process dies. Those not installed cannot have raised: classes by name.
+CRASHES = {
+    "joblib.BrokenProcessPool",
+    "joblib.TerminatedWorkerError",
+    "submitit.UncompletedJobError",
+    "ray.WorkerCrashedError",
+    "ray.OutOfMemoryError",
+    "ray.NodeDiedError",
+}
+LONGEST_REASON = 300
 POLL_S = 0.2
 # Between two jobs of one worker no worker shows for a moment.
 PAUSE_S = 2.0
 NOT_STARTED = "not started"
 
 
-class Apart(Engine):
+class Broken(Exception):
+    """A worker process died under the launcher, which gave up on all of its jobs."""
+
+
+@dataclass
+class Engine:
+    """`launch` runs jobs and returns what each returned, in order. `jobs_at_once`: launch.jobs."""
+
+    launcher: Launcher
+    jobs_at_once: int = 1
+    launched: int = 0
+
+    def launch(self, jobs: list[list[str]]) -> list[Any]:
+        """The status that the task of each job returned. Raises Broken when a worker process died."""
+        first, self.launched = self.launched, self.launched + len(jobs)
+        return self.call(jobs, first)
+
+    def call(self, jobs: list[list[str]], first: int) -> list[Any]:
+        """As `launch`; the jobs are numbered from `first`."""
+        try:
+            returns = self.launcher.launch([tuple(job) for job in jobs], initial_job_idx=first)
+        except Exception as error:
+            if is_crash(error):
+                reason = textwrap.shorten(" ".join(str(error).split()), LONGEST_REASON)
+                raise Broken(f"{type(error).__name__}: {reason}") from error
+            raise
+        # A job that raised raises here: the task turns every foreseen failure into a status.
+        return [job.return_value for job in returns]
+
+
+class RemoteEngine(Engine):
     """Calls the launcher from threads, so that this one can tell of each run's end and of being asked to stop."""
 
     def launch(self, jobs: list[list[str]]) -> list[Any]:
         """As Engine.launch; says of each run where it is and what it failed of, as soon as it ends."""
-        from spectra_exp.studies.launch import tell_to_stop
-
         first, self.launched = self.launched, self.launched + len(jobs)
         calls = self.split(jobs)
         starts = itertools.accumulate([first, *map(len, calls)])
@@ -45,19 +97,19 @@ class Apart(Engine):
             threading.Thread(target=self._work, args=(waiting, ends), daemon=True)
             for _ in range(min(self.jobs_at_once, len(calls)))
         ]
-        herald, told = Herald(jobs), False
+        ended, told = EndedRuns(jobs), False
         for thread in threads:
             thread.start()
         while any(thread.is_alive() for thread in threads):
             time.sleep(POLL_S)
-            herald.tell()
+            ended.tell()
             if stopping.asked() and not told:
                 # Also for workers that could not take the signal yet.
-                tell_to_stop()
+                stopping.tell_to_stop()
                 told = True
                 if self.leaves():
                     break
-        herald.tell()
+        ended.tell()
         errors = [end for end in ends if isinstance(end, BaseException)]
         for error in sorted(errors, key=lambda e: isinstance(e, Broken)):
             raise error
@@ -90,7 +142,7 @@ class Apart(Engine):
         """What a thread does before its first call."""
 
 
-class Submitit(Apart):
+class Submitit(RemoteEngine):
     """A process of its own for each job, launch.jobs at once; one that dies takes no other down."""
 
     def split(self, jobs: list[list[str]]) -> list[list[list[str]]]:
@@ -101,7 +153,7 @@ class Submitit(Apart):
         signal.pthread_sigmask(signal.SIG_BLOCK, stopping.SIGNALS)
 
 
-class Slurm(Apart):
+class Slurm(RemoteEngine):
     """One array of jobs in the queue, which goes on without this process."""
 
     def __post_init__(self) -> None:
@@ -114,11 +166,11 @@ class Slurm(Apart):
         return True
 
 
-class Ray(Apart):
+class Ray(RemoteEngine):
     """Tasks of a Ray that lives as long as this process."""
 
     def launch(self, jobs: list[list[str]]) -> list[Any]:
-        """As Apart.launch; when a worker died, the others finish first."""
+        """As RemoteEngine.launch; when a worker died, the others finish first."""
         import ray
 
         if not ray.is_initialized():
@@ -144,10 +196,10 @@ def own_signals() -> Iterator[None]:
         signal.signal(s, handler)
 
 
-APART = {"submitit_local": Submitit, "submitit_slurm": Slurm, "ray": Ray}
+REMOTE = {"submitit_local": Submitit, "submitit_slurm": Slurm, "ray": Ray}
 
 
-class Herald:
+class EndedRuns:
     """Prints the folder of each run that ended since the launch, and the error of each that failed."""
 
     def __init__(self, jobs: list[list[str]]):
@@ -175,3 +227,43 @@ def _written(folder: RunFolder) -> int | None:
         return folder.summary.stat().st_mtime_ns
     except FileNotFoundError:
         return None
+
+
+def make_engine(typed: list[str], task: Callable[..., Any]) -> Engine:
+    """The engine that the typed launch keys choose. Raises ConfigError for one that cannot be used."""
+    overrides = []
+    for key, lines in typed_lists(typed).items():
+        if key == LAUNCH_KEYS[0] or key.startswith(LAUNCH_KEYS[1:]):
+            if len(lines) > 1:
+                raise ConfigError(key, "several values were given", "a launch has one launcher and one folder")
+            overrides += lines
+    before = GlobalHydra.instance().hydra
+    GlobalHydra.instance().clear()
+    try:
+        with initialize_config_dir(str(project_root() / "conf"), version_base="1.3"):
+            hydra = GlobalHydra.instance().hydra
+            loader = SharedLoader(hydra.config_loader.config_search_path)
+            config = hydra.compose_config("config", overrides, RunMode.MULTIRUN, with_log_configuration=False)
+            context = HydraContext(config_loader=loader, callbacks=Callbacks(config))
+            launcher = Plugins.instance().instantiate_launcher(
+                hydra_context=context, task_function=task, config=config
+            )
+            kind = REMOTE.get(config.hydra.runtime.choices["hydra/launcher"], Engine)
+            return kind(launcher, config.launch.jobs)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise explain(error, typed) from error
+    except ImportError as error:
+        raise ConfigError("hydra/launcher", str(error), "install the launcher's package") from error
+    finally:
+        GlobalHydra.instance().clear()
+        if before is not None:
+            GlobalHydra.instance().initialize(before)
+
+
+def is_crash(error: BaseException) -> bool:
+    """Whether a launcher's exception says that a worker process died, rather than that the code is wrong."""
+    from concurrent.futures.process import BrokenProcessPool
+
+    if isinstance(error, BrokenProcessPool):
+        return True
+    return bool(CRASHES & {f"{kind.__module__.partition('.')[0]}.{kind.__name__}" for kind in type(error).__mro__})
