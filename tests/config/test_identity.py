@@ -247,7 +247,7 @@ def test_different_signatures_have_different_digests(one, other):
 
 def test_a_planted_label_that_leaks_into_the_signature_is_seen(monkeypatch):
     # The test above must fail for an identity that counts the study's name.
-    import spectra_exp.runs.identity as module
+    import spectra_exp.config.schema as module
 
     monkeypatch.setattr(module, "LABELS", tuple(name for name in LABELS if name != "logger"))
     experiment = load()
@@ -257,7 +257,7 @@ def test_a_planted_label_that_leaks_into_the_signature_is_seen(monkeypatch):
 
 
 def test_a_planted_key_left_out_of_the_signature_is_seen(monkeypatch):
-    import spectra_exp.runs.identity as module
+    import spectra_exp.config.schema as module
 
     monkeypatch.setattr(module, "LABELS", (*LABELS, "temperature"))
     with pytest.raises(AssertionError):
