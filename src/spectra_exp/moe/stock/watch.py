@@ -18,11 +18,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from spectra_exp.errors import SpectraError
+from spectra_exp.foundations.errors import SpectraError
 from spectra_exp.moe.gate import output_sums
-from spectra_exp.moe.stock.blocks import SparseBlock, find_blocks
+from spectra_exp.moe.record import RoutingRecord
+from spectra_exp.moe.stock.blocks import SparseBlock, find_blocks, looks_sparse
 from spectra_exp.moe.stock.scores import Observed, chosen_scores, distribution
-from spectra_exp.records.record import RoutingRecord
 
 # Inside `extra_pass`: experts run for a measurement, of which no watch must take notice.
 _EXTRA_PASSES: ContextVar[bool] = ContextVar("extra_passes", default=False)
@@ -255,10 +255,10 @@ class BlockWatch:
     @torch.no_grad()
     def output_sums(self, hidden_Nd: Tensor, chosen_NE: Tensor) -> Tensor | None:
         """Each expert's summed output over its tokens, unweighted, [E, d]: a second pass through the experts, which no
-        watch counts. None where each is a module, of which the caller may count the calls, or where they cannot run
-        by themselves."""
+        watch counts. None where each is a module, whose calls others may count, where some do nothing (LongCat), and
+        where they cannot run by themselves (JetMoe)."""
         experts = self.block.experts
-        if self.block.listed:
+        if self.block.listed or hasattr(experts, "total_experts"):
             return None
         with extra_pass():
             parameters = list(inspect.signature(type(experts).forward).parameters)[1:]
@@ -272,8 +272,16 @@ class BlockWatch:
 
 
 def watch_blocks(model: nn.Module, top_k: int | None) -> list[BlockWatch]:
-    """A watch for every sparse block of a model, in order; empty for a dense one. SpectraError for differing E."""
+    """A watch for every sparse block of a model, in order; empty for a dense one.
+
+    Raises SpectraError for a sparse model whose blocks were not found, or do not have the same number of experts.
+    """
     blocks = find_blocks(model)
+    if not blocks and looks_sparse(model):
+        raise SpectraError(
+            f"{type(model).__name__} is a sparse model whose blocks cannot be read: none has its experts in a child "
+            "named 'experts' and says how many they are"
+        )
     if len(numbers := sorted({block.num_experts for block in blocks})) > 1:
         raise SpectraError(
             f"the layers of {type(model).__name__} have different numbers of experts ({', '.join(map(str, numbers))}); "
