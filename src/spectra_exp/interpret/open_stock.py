@@ -28,7 +28,7 @@ from spectra_exp.interpret.subject import Engine, Subject
 from spectra_exp.interpret.trace import HeldOut, Pass
 from spectra_exp.moe.families import down_projections
 from spectra_exp.moe.record import RoutingRecord
-from spectra_exp.moe.stock.watch import Seen, watch_blocks
+from spectra_exp.moe.stock.watch import Seen, finished, watch_blocks
 from spectra_exp.moe.whole_weights import check_weight_files, load_whole
 
 USUAL_TOKENS, SEQUENCE_LENGTH = 32_768, 512
@@ -81,7 +81,7 @@ class StockEngine(Engine):
         for watch in self._watches:
             watch.begin()
         logits_BSV = self.model(input_ids=ids_BS.to(self.model.device), use_cache=False).logits
-        return logits_BSV, [watch.finish() for watch in self._watches]
+        return logits_BSV, finished(self._watches)
 
     def _record(self, place: int, seen: Seen) -> RoutingRecord:
         watch = self._watches[place]

@@ -26,7 +26,7 @@ from spectra_exp.measure.tokens import TokenBatch
 from spectra_exp.moe.layer import RoutedLayer
 from spectra_exp.moe.record import RoutingRecord
 from spectra_exp.moe.stock.streams import TokenStream, token_streams
-from spectra_exp.moe.stock.watch import BlockWatch, watch_blocks
+from spectra_exp.moe.stock.watch import BlockWatch, finished, watch_blocks
 
 EVALUATION, TRAINING = "evaluation", "training"
 Layer = BlockWatch | RoutedLayer
@@ -191,7 +191,7 @@ class RoutingMonitor(TrainerCallback):
     def _read(self, mode: str, stream: TokenStream[BlockWatch], real_BS: Tensor) -> tuple[list[RoutingRecord], int]:
         """The records of what the blocks of a stream did in the pass that ends, and the experts per token."""
         try:
-            seen = [block.finish() for block in stream.layers]
+            seen = finished(stream.layers)
         except SpectraError as error:
             raise SpectraError(f"{error}{_if_compiled(self.model)}") from None
         records, real_M = [], real_BS.flatten()

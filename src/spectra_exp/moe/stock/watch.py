@@ -7,6 +7,7 @@ it may choose none), K experts per token, A assignments, d hidden size.
 from __future__ import annotations
 
 import inspect
+import itertools
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -24,6 +25,7 @@ from spectra_exp.moe.record import RoutingRecord
 from spectra_exp.moe.stock.blocks import SparseBlock, find_blocks, looks_sparse
 from spectra_exp.moe.stock.scores import Observed, chosen_scores, distribution
 
+_CLOCK = itertools.count()
 # Inside `extra_pass`: experts run for a measurement, of which no watch must take notice.
 _EXTRA_PASSES: ContextVar[bool] = ContextVar("extra_passes", default=False)
 
@@ -64,6 +66,8 @@ class BlockWatch:
         # Which function makes scores of the logits: known from the first pass on.
         self.scores: str | None = None
         self._known = False
+        # Modules may be defined in another order than they run in.
+        self.ran_at = 0
         self._observed: Observed | None = None
         self._forget()
 
@@ -123,7 +127,7 @@ class BlockWatch:
             self._stop_observing()
         if self._answer is not None:
             raise SpectraError(f"{self.name} ran twice in one pass of the model; its routing is read once a pass")
-        self._answer = output
+        self._answer, self.ran_at = output, next(_CLOCK)
         self._hidden_Md = [*inputs, *named.values()][0].detach().flatten(0, -2)
         logits = _logits(output, self.num_experts)
         # The router's own linear map knows better: some return what they made of its logits.
@@ -144,6 +148,7 @@ class BlockWatch:
         experts, weights = given[1].detach(), given[2].detach()
         if experts.is_floating_point():
             experts, weights = weights, experts
+        self.ran_at = next(_CLOCK)
         self._call = given[0].detach().flatten(0, -2), experts, weights
 
     @torch.compiler.disable
@@ -269,6 +274,13 @@ class BlockWatch:
                 own_ENd = chosen_NE.T[..., None] * hidden_Nd
                 return experts(own_ENd.flatten(0, 1)).float().view(own_ENd.shape).sum(1)
         return None
+
+
+def finished(watches: list[BlockWatch]) -> list[Seen]:
+    """What each watch saw in the pass that ends; sorts the watches by the order in which their blocks ran."""
+    seen = {watch: watch.finish() for watch in watches}
+    watches.sort(key=lambda watch: watch.ran_at)
+    return [seen[watch] for watch in watches]
 
 
 def watch_blocks(model: nn.Module, top_k: int | None) -> list[BlockWatch]:
