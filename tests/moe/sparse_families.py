@@ -37,7 +37,8 @@ DECODERS: dict[str, tuple[str, dict[str, Any]]] = {
     "dbrx": (
         "softmax",
         dict(
-            d_model=16, n_heads=2, n_layers=2, max_seq_len=64, attn_config=dict(kv_n_heads=1, rope_theta=10000.0, clip_qkv=8.0),
+            d_model=16, n_heads=2, n_layers=2, max_seq_len=64,
+            attn_config=dict(kv_n_heads=1, rope_theta=10000.0, clip_qkv=8.0),
             ffn_config=dict(hidden_size=16, ffn_hidden_size=12, moe_num_experts=E, moe_top_k=2),
         ),
     ),

@@ -112,8 +112,7 @@ def open_stock(
         model = load_whole(key, AutoModelForCausalLM, path, config=config, **ONLY_HERE)
     model = model.to(device).eval()
     engine = StockEngine(model)
-    if not engine.top_k and engine.num_layers:
-        raise ConfigError(key, f"the routed layers of {path} sent no token to an expert", "is it a trained model?")
+    _try_a_pass(key, path, engine)
     documents = documents_of(texts, "texts") if texts is not None else read_documents(EmbeddedData()).validation
     held_out = _packed(documents, tokenizer, file.end_token, engine.longest, tokens)
     # Reading tens of gigabytes again would take minutes; a file that was written anew has another time.
@@ -131,6 +130,20 @@ def open_stock(
         run=None,
         seed=seed,
     )
+
+
+def _try_a_pass(key: str, path: Path, engine: StockEngine) -> None:
+    """Find out on a few tokens that the model runs and its routing can be read. ConfigError, one line, if not."""
+    try:
+        experts = engine.top_k
+    except SpectraError as error:
+        raise ConfigError(key, f"{path}: {error}") from error
+    # Whatever a model's code may raise: it is somebody else's.
+    except Exception as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ConfigError(key, f"{path} was loaded, but transformers cannot run it ({reason})") from error
+    if engine.num_layers and not experts:
+        raise ConfigError(key, f"the routed layers of {path} sent no token to an expert", "is it a trained model?")
 
 
 def _read_config(key: str, path: Path) -> PreTrainedConfig:
