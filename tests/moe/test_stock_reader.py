@@ -9,6 +9,7 @@ import copy
 import re
 from pathlib import Path
 
+import family_page
 import numpy as np
 import pytest
 import torch
@@ -152,3 +153,7 @@ def test_blocks_are_read_in_the_order_in_which_it_runs():
         model(input_ids=ids_of(), use_cache=False)
     names = [block.name for block in monitor.streams[0].layers]
     assert [name.split(".")[-1] for name in names] == ["experts", "mlp"] * 2
+
+
+def test_the_page_of_families_is_what_the_reader_finds():
+    assert family_page.PAGE.read_text() == family_page.page(), "python tests/moe/family_page.py writes it anew"
