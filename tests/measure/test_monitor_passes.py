@@ -148,6 +148,14 @@ def test_whoever_calls_the_model():
     assert watched(Wrapped(model), ids, call=model) == expected
 
 
+def test_copies_of_a_model_on_several_devices_are_refused():
+    model = copy.deepcopy(family_model("mixtral"))
+    # As DataParallel marks them.
+    model._is_replica = True
+    with RoutingMonitor(nn.DataParallel(model)), pytest.raises(SpectraError, match="use DistributedDataParallel"):
+        model(ids_of())
+
+
 def test_data_parallel_over_processes(tmp_path):
     model, ids = family_model("mixtral"), ids_of()
     expected = watched(model, ids)
@@ -237,4 +245,6 @@ def test_a_compiled_model():
     with RoutingMonitor(compiled) as monitor, pytest.raises(SpectraError, match=r"compiled by torch\.compile"):
         compiled(input_ids=ids_of())
         monitor.metrics()
+    with pytest.raises(SpectraError, match=r"no pass of this evaluation; it was compiled by torch\.compile"):
+        monitor.on_evaluate(None, None, None, {})
     torch.compiler.reset()

@@ -253,6 +253,8 @@ class RoutingMonitor(TrainerCallback):
 
     def on_evaluate(self, args: Any, state: Any, control: Any, metrics: dict | None = None, **kwargs: Any) -> None:
         """Trainer's hook: adds the metrics to what `evaluate()` returns, and begins anew."""
+        if not self._pending and (why := _if_compiled(self.model)):
+            raise SpectraError(f"RoutingMonitor has seen no pass of this evaluation{why}")
         metrics.update(self._pending)
         self._pending = {}
         self._end_of_loop()
