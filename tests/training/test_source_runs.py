@@ -75,6 +75,21 @@ assert model.generate(ids[:, :5], max_new_tokens=3, do_sample=False, pad_token_i
     assert done.returncode == 0, done.stderr[-2000:]
 
 
+def test_a_shared_run_ends_and_samples_a_text_as_its_source_does(planned, sources, tmp_path):
+    # A temperature without sampling is what transformers refuses to write once anything in it was changed.
+    said = {"eos_token_id": [0, 7], "temperature": 0.6, "repetition_penalty": 1.25}
+    file = sources / "llama" / "generation_config.json"
+    before = file.read_text()
+    file.write_text(json.dumps(said))
+    try:
+        run = planned("llama")
+        finished(run)
+    finally:
+        file.write_text(before)
+    shared = share(run.folder, tmp_path / "shared", tmp_path)
+    assert said.items() <= json.loads((shared / "generation_config.json").read_text()).items()
+
+
 def test_rerouted_run_trains_the_router_alone_where_asked(planned, sources):
     run = planned("mixtral", "router=switch", "model.freeze=all_but_router")
     summary = finished(run)

@@ -195,10 +195,19 @@ def load_source(folder: Path) -> PreTrainedModel:
     config = source_config(folder)
     attention = attention_for(config)
     if _whole_config(folder).model_type == config.model_type:
-        return load_whole(KEY, AutoModelForCausalLM, folder, attn_implementation=attention, **safe)
+        model = load_whole(KEY, AutoModelForCausalLM, folder, attn_implementation=attention, **safe)
+        model.config.tie_word_embeddings = _is_tied(model)
+        return model
     # A model that also sees: its decoder and head become a language model of their own.
     seeing = load_whole(KEY, AutoModelForImageTextToText, folder, **safe)
+    config.tie_word_embeddings = _is_tied(seeing)
     model = AutoModelForCausalLM.from_config(config, attn_implementation=attention, dtype=torch.float32)
     model.base_model.load_state_dict(seeing.get_decoder().state_dict())
     model.get_output_embeddings().load_state_dict(seeing.get_output_embeddings().state_dict())
+    model.generation_config = seeing.generation_config
     return model.eval()
+
+
+def _is_tied(model: PreTrainedModel) -> bool:
+    """Whether the head is the embedding: config.json may say so of a model whose files hold another head."""
+    return model.get_output_embeddings().weight is model.get_input_embeddings().weight

@@ -75,6 +75,13 @@ def copy_backbone(source: PreTrainedModel, model: SpectraMoeForCausalLM) -> None
     if lacking:
         raise ConfigError("model.source", f"its weights lack {lacking[0]}", "save the model again with save_pretrained")
     model.backbone.load_state_dict(state, strict=False)
+    # Two tensors of the source may be one here, which then holds the one that was copied last.
+    copied = model.backbone.state_dict()
+    other = next((name for name, tensor in state.items() if not torch.equal(copied[name], tensor)), None)
+    if other is not None:
+        raise ConfigError("model.source", f"{other} cannot be kept apart from another weight", "tie them in the source")
+    # What ends a text, and how it is sampled, goes on with the weights.
+    model.generation_config = copy.deepcopy(source.generation_config)
 
 
 def _fill(layer: MoeLayer, site: Site) -> None:
