@@ -134,7 +134,5 @@ def test_a_gate_that_loses_its_order_is_found_out(monkeypatch):
 def test_what_is_no_known_sparse_model_is_refused():
     with pytest.raises(ConfigError, match="'llama' is a dense model; give model=upcycle"):
         sparse_blocks(family_model("llama"))
-    with pytest.raises(ConfigError, match="'olmo2' looks dense: .* none of num_local_experts.*give model=upcycle"):
-        sparse_family(family_model("olmo2").config)
-    with pytest.raises(ConfigError, match="no row for the sparse model_type 'jamba'.*add one to SPARSE_FAMILIES"):
+    with pytest.raises(ConfigError, match="no row for model_type 'jamba'.*add a row to SPARSE_FAMILIES"):
         sparse_family(JambaConfig(num_experts=4))
