@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from spectra_exp.errors import ConfigError
+from spectra_exp.foundations.errors import ConfigError
 from spectra_exp.moe.config import SpectraMoeConfig
 from spectra_exp.moe.experts import BIASES, Experts
 from spectra_exp.moe.families import Layout, Site, activation_name, dense_sites, dropout_of

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from spectra_exp.errors import SpectraError
+from spectra_exp.foundations.errors import SpectraError
 
 SCHEMA = 1
 LARGEST = 10**300
