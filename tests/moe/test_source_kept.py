@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from test_upcycle import idefics3
 from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
 
-from spectra_exp.errors import ConfigError
+from spectra_exp.foundations.errors import ConfigError
 from spectra_exp.moe.reroute import reroute
 from spectra_exp.moe.source import load_source
 from spectra_exp.moe.upcycle import upcycle

@@ -12,8 +12,8 @@ from family_cases import DENSE, SPARSE, UNNAMED, family_model, logits_of
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig
 
-from spectra_exp.config.models import RerouteConfig, UpcycleConfig
-from spectra_exp.errors import ConfigError
+from spectra_exp.foundations.errors import ConfigError
+from spectra_exp.moe.schema import RerouteConfig, UpcycleConfig
 from spectra_exp.moe.source import load_source, source_facts
 
 SMALL = dict(

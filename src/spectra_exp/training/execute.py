@@ -246,6 +246,10 @@ def _logging_to(path: Path) -> Iterator[None]:
     handler = logging.FileHandler(path)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     package.addHandler(handler)
+    # With a handler of its own the package would no longer have the one that shows warnings.
+    shown = own_rank() == 0 and QUIET not in os.environ
+    if shown:
+        package.addHandler(logging.lastResort)
     level = package.level
     package.setLevel(logging.INFO)
     try:
@@ -253,4 +257,6 @@ def _logging_to(path: Path) -> Iterator[None]:
     finally:
         package.setLevel(level)
         package.removeHandler(handler)
+        if shown:
+            package.removeHandler(logging.lastResort)
         handler.close()
