@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from spectra_exp.foundations.errors import ConfigError, nearest
 from spectra_exp.foundations.hub_errors import hub_errors
 from spectra_exp.moe.schema import RerouteConfig, SourceModelConfig
-from spectra_exp.moe.whole_weights import check_weight_files, load_whole
+from spectra_exp.moe.whole_weights import ONLY_HERE, check_weight_files, load_whole
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel
@@ -114,7 +114,7 @@ def _whole_config(folder: Path) -> PreTrainedConfig:
     from transformers import AutoConfig
 
     try:
-        whole = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+        whole = AutoConfig.from_pretrained(folder, **ONLY_HERE)
     except UNREADABLE as error:
         problem = f"{folder}: its config.json cannot be read ({' '.join(str(error).split())[:200]})"
         fix = "give a model of a family that transformers knows without code of its own"
@@ -198,7 +198,9 @@ def _empty(config: PreTrainedConfig) -> PreTrainedModel:
     try:
         with torch.device("meta"):
             attention = attention_for(config)
-            return AutoModelForCausalLM.from_config(config, attn_implementation=attention, dtype=torch.float32)
+            return AutoModelForCausalLM.from_config(
+                config, attn_implementation=attention, dtype=torch.float32, trust_remote_code=False
+            )
     except UNREADABLE as error:
         problem = f"no model can be built from its config.json ({' '.join(str(error).split())[:200]})"
         raise ConfigError(KEY, problem, "give a model that transformers loads") from error
@@ -224,18 +226,20 @@ def load_source(folder: Path) -> PreTrainedModel:
     import torch
     from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
 
-    safe = dict(dtype=torch.float32, trust_remote_code=False, local_files_only=True)
     config = source_config(folder)
     attention = attention_for(config)
     whole = _whole_config(folder)
     if whole.model_type == config.model_type:
-        model = load_whole(KEY, AutoModelForCausalLM, folder, config=whole, attn_implementation=attention, **safe)
+        own = dict(config=whole, attn_implementation=attention, dtype=torch.float32)
+        model = load_whole(KEY, AutoModelForCausalLM, folder, **own)
         model.config.tie_word_embeddings = _is_tied(model)
         return model
     # A model that also sees: its decoder and head become a language model of their own.
-    seeing = load_whole(KEY, AutoModelForImageTextToText, folder, config=whole, **safe)
+    seeing = load_whole(KEY, AutoModelForImageTextToText, folder, config=whole, dtype=torch.float32)
     config.tie_word_embeddings = _is_tied(seeing)
-    model = AutoModelForCausalLM.from_config(config, attn_implementation=attention, dtype=torch.float32)
+    model = AutoModelForCausalLM.from_config(
+        config, attn_implementation=attention, dtype=torch.float32, trust_remote_code=False
+    )
     model.base_model.load_state_dict(seeing.get_decoder().state_dict())
     model.get_output_embeddings().load_state_dict(seeing.get_output_embeddings().state_dict())
     model.generation_config = seeing.generation_config
