@@ -167,7 +167,7 @@ def test_a_checkpoint_removed_while_it_is_read_is_looked_up_again(run: Path, mon
         opened(run)
 
 
-def test_a_run_whose_checkpoint_names_code_is_refused_without_a_question(run: Path, tmp_path: Path, monkeypatch) -> None:
+def test_a_checkpoint_that_names_code_is_refused_without_a_question(run: Path, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr("builtins.input", lambda *words: pytest.fail("it asks"))
     shutil.copytree(run, tmp_path / run.name)
     copied = RunFolder(tmp_path, run.name)
