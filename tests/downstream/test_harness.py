@@ -73,6 +73,20 @@ def test_log_likelihoods_are_those_of_the_harness_own_model(run):
     assert shifted[0][0] != pytest.approx(shifted[1][0], abs=1e-3)
 
 
+def test_generated_text_is_greedy_whatever_a_source_samples_with(run, monkeypatch):
+    asked = requests(("The", {"max_gen_toks": 12, "until": []}))
+    greedy = language_model(run, batch_size=2).generate_until(asked)
+    load = SpectraMoeForCausalLM.from_pretrained
+
+    def as_its_source_says(*args, **kwargs):
+        model = load(*args, **kwargs)
+        model.generation_config.repetition_penalty, model.generation_config.min_new_tokens = 50.0, 12
+        return model
+
+    monkeypatch.setattr(SpectraMoeForCausalLM, "from_pretrained", as_its_source_says)
+    assert language_model(run, batch_size=2).generate_until(asked) == greedy
+
+
 def test_batches_and_generated_text(run):
     one, many = (language_model(run, batch_size=size).loglikelihood(requests(*TEXTS)) for size in (1, 4))
     assert [value for value, _ in one] == pytest.approx([value for value, _ in many], abs=1e-4)

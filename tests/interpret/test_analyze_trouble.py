@@ -16,7 +16,6 @@ import torch
 from made_subjects import by_domain, held_out, made_documents, made_subject
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from transformers import AutoModelForCausalLM
 
 from spectra_exp.config.compose import load_experiment, prepare_environment
 from spectra_exp.foundations.errors import SpectraError
@@ -152,20 +151,33 @@ def test_an_earlier_analysis_of_other_text_goes_with_a_word_and_not_before_there
 
 
 def test_a_checkpoint_removed_while_it_is_read_is_looked_up_again(run: Path, monkeypatch) -> None:
-    usual, removed = AutoModelForCausalLM.from_pretrained, []
+    usual, removed = open_run.load_checkpoint, []
 
-    def pruned(path: Path, *given, **named):
+    def pruned(path: Path):
         if len(removed) < most:
             removed.append(path)
             shutil.rmtree(path)
-        return usual(path, *given, **named)
+        return usual(path)
 
-    monkeypatch.setattr(open_run.AutoModelForCausalLM, "from_pretrained", pruned)
+    monkeypatch.setattr(open_run, "load_checkpoint", pruned)
     most = 1
     assert opened(run).step == 3 and [path.name for path in removed] == ["step-00000004"]
     most = 10
     with pytest.raises(SpectraError, match="was removed 3 times while it was read; it still trains"):
         opened(run)
+
+
+def test_a_checkpoint_that_names_code_is_refused_without_a_question(run: Path, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr("builtins.input", lambda *words: pytest.fail("it asks"))
+    shutil.copytree(run, tmp_path / run.name)
+    copied = RunFolder(tmp_path, run.name)
+    shutil.rmtree(copied.checkpoints_folder)
+    staged = copied.stage_checkpoint(4)
+    (staged / "config.json").write_text('{"model_type": "evil", "auto_map": {"AutoConfig": "evil.Config"}}')
+    (staged / "evil.py").write_text("raise SystemExit('this was run')")
+    copied.commit_checkpoint(staged, 4)
+    with pytest.raises(SpectraError, match="of model_type 'evil', which is no model of a run"):
+        open_run.newest_model(copied, None)
 
 
 def test_a_stop_of_the_path_that_was_removed_is_left_out(run: Path, monkeypatch) -> None:
@@ -193,7 +205,7 @@ def test_the_command_on_the_page_names_both_models_as_they_were_typed(tmp_path: 
     folder = AnalysisFolder(tmp_path, {"subject": one.head(), "against": other.head(), "seed": 0})
     folder.write("cases", "Cases", Result(empty="nothing"))
     page = write_page(tmp_path).read_text()
-    assert "analyze &#x27;run=/models/a b/final&#x27; against=second parts=cases" in page
+    assert "interpret &#x27;run=/models/a b/final&#x27; against=second parts=cases" in page
 
 
 def test_figures_without_bounds_are_drawn_all_the_same() -> None:

@@ -5,6 +5,8 @@ Letters: B sequences, S tokens each, E experts, K experts per token.
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from family_cases import SPARSE, family_model, ids_of, logits_of, reloaded, same_model, settle
@@ -134,7 +136,46 @@ def test_a_gate_that_loses_its_order_is_found_out(monkeypatch):
 def test_what_is_no_known_sparse_model_is_refused():
     with pytest.raises(ConfigError, match="'llama' is a dense model; give model=upcycle"):
         sparse_blocks(family_model("llama"))
-    with pytest.raises(ConfigError, match="'olmo2' looks dense: .* none of num_local_experts.*give model=upcycle"):
-        sparse_family(family_model("olmo2").config)
-    with pytest.raises(ConfigError, match="no row for the sparse model_type 'jamba'.*add one to SPARSE_FAMILIES"):
+    with pytest.raises(ConfigError, match="no row for model_type 'jamba'.*add a row to SPARSE_FAMILIES"):
         sparse_family(JambaConfig(num_experts=4))
+
+
+def of_one_expert(model_type: str, **config):
+    source = copy.deepcopy(family_model(model_type))
+    for module in source.modules():
+        if hasattr(module, "top_k"):
+            module.top_k = 1
+    source.config.num_experts_per_tok = 1
+    vars(source.config).update(config)
+    return source
+
+
+# Whether the source divides the one weight by itself: always, or as its configuration says.
+@pytest.mark.parametrize(
+    ("model_type", "divides"),
+    [("mixtral", True), ("granitemoe", True), ("qwen3_moe", True), ("olmoe", False), ("qwen2_moe", False)],
+)
+def test_with_one_expert_the_source_s_rule_gives_its_logits_and_a_router_without_gradient_is_told(
+    model_type, divides, caplog
+):
+    source = of_one_expert(model_type)
+    expected = logits_of(source)
+    for router in ("switch", "native"):
+        caplog.clear()
+        model = reroute(source, settings_of(router, top_k=1), 0, None, True).eval()
+        assert (logits_of(model) - expected).abs().max() < 1e-5
+        assert ("gives the router no gradient" in caplog.text) == divides
+        model(input_ids=ids_of(), labels=ids_of()).lm_loss.backward()
+        moved = max(float(p.grad.abs().max()) for n, p in model.named_parameters() if ".router." in n)
+        assert moved < 1e-6 if divides else moved > 1e-5
+    caplog.clear()
+    undivided = reroute(source, settings_of("switch", top_k=1), 0, False, True).eval()
+    assert "no gradient" not in caplog.text
+    undivided(input_ids=ids_of(), labels=ids_of()).lm_loss.backward()
+    assert all(p.grad.abs().max() > 1e-5 for n, p in undivided.named_parameters() if ".router." in n)
+    assert ((logits_of(undivided) - expected).abs().max() > 1e-2) == divides
+
+
+def test_a_saved_model_of_one_expert_keeps_the_source_s_rule(tmp_path):
+    model = reroute(of_one_expert("mixtral"), settings_of("switch", top_k=1), 0, None, True).eval()
+    assert same_model(reloaded(model, tmp_path), model)

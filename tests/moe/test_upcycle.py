@@ -118,16 +118,20 @@ def test_flops_are_those_that_torch_counts(model_type, num_shared):
     assert model_size(model, 32).flops_per_token == pytest.approx(counted, rel=0.02)
 
 
-def test_text_part_of_a_model_that_sees(tmp_path):
+def idefics3(tied: bool = False) -> Idefics3ForConditionalGeneration:
+    """A tiny model that also sees, whose text part is a Llama."""
     text = dict(
         model_type="llama", vocab_size=61, hidden_size=16, num_hidden_layers=2, num_attention_heads=2,
-        intermediate_size=24, max_position_embeddings=64, pad_token_id=0, tie_word_embeddings=False,
+        intermediate_size=24, max_position_embeddings=64, pad_token_id=0, tie_word_embeddings=tied,
     )  # fmt: skip
     vision = dict(hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2, image_size=8)
     torch.manual_seed(0)
-    whole = Idefics3ForConditionalGeneration(
-        Idefics3Config(text_config=text, vision_config=vision, image_token_id=60, pad_token_id=0)
-    ).eval()
+    own = dict(image_token_id=60, pad_token_id=0, tie_word_embeddings=tied)
+    return Idefics3ForConditionalGeneration(Idefics3Config(text_config=text, vision_config=vision, **own)).eval()
+
+
+def test_text_part_of_a_model_that_sees(tmp_path):
+    whole = idefics3()
     whole.save_pretrained(tmp_path)
     assert source_config(tmp_path).model_type == "llama"
     source = load_source(tmp_path)

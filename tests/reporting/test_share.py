@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 import yaml
 from huggingface_hub import ModelCard
 
+from spectra_exp.data.cache import cached_folder
+from spectra_exp.data.tokenizer import train_bpe
 from spectra_exp.foundations.errors import SpectraError
 from spectra_exp.reporting.model_card import model_card
 from spectra_exp.reporting.share import find_run, main, share
@@ -82,3 +85,80 @@ def test_what_cannot_be_shared_is_said_in_one_line_and_leaves_nothing(run, tmp_p
     with pytest.raises(SpectraError, match="failed; only a completed run"):
         share(run, tmp_path / "new", tmp_path)
     assert not list(tmp_path.glob("*new*")) + list(tmp_path.glob(".*new*"))
+
+
+def test_the_card_shows_texts_of_the_run_and_runs_none_of_them():
+    forged = "<script>alert(1)</script>\n\n# [x](javascript:y)"
+    card = model_card(SUMMARY | {"label": forged, "model": forged, "command": f"train.py\n```\n{forged}"}, CONFIG)
+    before, _, command = card.partition("Made by")
+    assert "<script" not in before and before.count("\n# ") == 1
+    # Escaped brackets make no link.
+    assert before.count("](") == before.count(r"\](") == 2
+    assert command.count("```") == 2 and command.count("\n") == 5
+
+
+@pytest.fixture
+def whole(run, tmp_path):
+    """The run with a checkpoint and its data in the cache, ready to be shared."""
+    checkpoint = run.stage_checkpoint(1200)
+    (checkpoint / "config.json").write_text('{"model_type": "spectra_moe"}')
+    run.commit_checkpoint(checkpoint, 1200)
+
+    def build(folder: Path) -> dict:
+        train_bpe(["some text"], 300).save(str(folder / "tokenizer.json"))
+        return {"eos_token": "<|endoftext|>"}
+
+    cached_folder(tmp_path / "cache", "0" * 32, build)
+    return run
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", "it has no router.name"),
+        ("trainer: 5", "it has no router.name"),
+        ("[1, 2]", "it has no router.name"),
+        ("{router: switch}", "it has no router.name"),
+        ("{router: {name: a}, model: {num_experts: 1, top_k: 1}, data: {name: x}}", "it has no data.tokenizer"),
+        ("{", "not readable as a run's configuration"),
+        ("!!python/object/apply:os.system [echo]", "not readable as a run's configuration"),
+    ],
+)
+def test_an_odd_configuration_is_one_line_and_leaves_nothing(content, message, whole, tmp_path, capsys):
+    assert main([whole.run_id, str(tmp_path / "good"), "--outputs", str(tmp_path)]) == 0
+    capsys.readouterr()
+    whole.config.write_text(content)
+    assert main([whole.run_id, str(tmp_path / "new"), "--outputs", str(tmp_path)]) == 1
+    told = capsys.readouterr().err
+    assert message in told and told.count("\n") == 1 and not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("fingerprint", ["../../elsewhere", "/etc", "", "0" * 31 + "/", None])
+def test_a_tokenizer_comes_from_the_cache_alone(fingerprint, whole, tmp_path):
+    shutil.copytree(tmp_path / "cache" / ("0" * 32), tmp_path.parent / "elsewhere", dirs_exist_ok=True)
+    whole.summary.write_text(json.dumps(SUMMARY | {"fingerprints": {"data": fingerprint}}))
+    with pytest.raises(SpectraError, match="fingerprint of the data, .* is not one"):
+        share(whole, tmp_path / "new", tmp_path)
+    assert not (tmp_path / "new").exists()
+
+
+def test_no_code_is_shared(run, tmp_path):
+    named = tmp_path / "named"
+    checkpoint = run.stage_checkpoint(1200)
+    auto_map = {"auto_map": {"AutoModelForCausalLM": "evil.Model"}}
+    config = {"model_type": "spectra_moe", "backbone": {"model_type": "llama"} | auto_map} | auto_map
+    (checkpoint / "config.json").write_text(json.dumps(config))
+    (checkpoint / "evil.py").write_text("")
+    run.commit_checkpoint(checkpoint, 1200)
+    named.mkdir()
+    train_bpe(["some text"], 300).save(str(named / "tokenizer.json"))
+    (named / "tokenizer_config.json").write_text(json.dumps({"eos_token": "é"} | auto_map))
+    (named / "evil.py").write_text("")
+    run.config.write_text(yaml.safe_dump(CONFIG | {"data": {"name": "embedded", "tokenizer": str(named)}}))
+    shared = share(run, tmp_path / "new", tmp_path)
+    assert json.loads((shared / "config.json").read_text()) == {
+        "model_type": "spectra_moe", "backbone": {"model_type": "llama"}
+    }  # fmt: skip
+    assert json.loads((shared / "tokenizer_config.json").read_text()) == {"eos_token": "é"}
+    assert (shared / "tokenizer.json").read_bytes() == (named / "tokenizer.json").read_bytes()
+    assert not list(shared.glob("*.py"))

@@ -54,8 +54,8 @@ def test_the_loss_free_bias_stays_out_of_the_weights():
     plain_NE = torch.sigmoid(layer.router.linear(normal(3, 7, HIDDEN))).flatten(0, 1).detach()
     biased_NE = plain_NE + layer.router.bias_E
     assert torch.equal(record.chosen_NE, select_topk(biased_NE, 2))
-    torch.testing.assert_close(record.weights_NE, assignment_weights(plain_NE, record.chosen_NE, 2))
-    wrong_NE = assignment_weights(biased_NE, record.chosen_NE, 2)
+    torch.testing.assert_close(record.weights_NE, assignment_weights(plain_NE, record.chosen_NE, True))
+    wrong_NE = assignment_weights(biased_NE, record.chosen_NE, True)
     assert (record.weights_NE - wrong_NE).abs().max() > 0.1
 
 

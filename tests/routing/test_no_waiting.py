@@ -46,7 +46,7 @@ def passes(name: str, rule: str, training: bool, **options) -> list[str]:
         output = router(inputs)
         selection = SELECTIONS[rule] if training or settings.selection.at_inference else select_topk
         chosen_NE = selection(output.scores_NE.detach(), settings.top_k, settings.selection.capacity_factor)
-        loss = assignment_weights(output.weights_NE, chosen_NE, settings.top_k).square().sum()
+        loss = assignment_weights(output.weights_NE, chosen_NE, settings.normalizes).square().sum()
         loss = loss + sum(output.losses.values())
         if training and loss.requires_grad:
             loss.backward()

@@ -95,7 +95,7 @@ def test_the_output_alone_trains_every_parameter(name, top_k, monkeypatch):
     if top_k == 1:
         # Planted fault: normalised weights at K = 1 teach a router nothing (experts that took two tokens apart).
         normalised = layer_module.assignment_weights
-        monkeypatch.setattr(layer_module, "assignment_weights", lambda w, c, *_: normalised(w, c, 2))
+        monkeypatch.setattr(layer_module, "assignment_weights", lambda w, c, _: normalised(w, c, True))
         layer = layer_of(settings_of(name, 1, router_class(name).selections[0]))
         output, record = run_layer(layer, hidden_BSd, False)
         output.sum().backward()

@@ -178,27 +178,27 @@ def test_weights_of_two_experts_sum_to_one():
     weights_NE = torch.tensor([[0.5, 0.3, 0.2], [0.6, 0.4, 0.0]])
     chosen_NE = torch.tensor([[True, True, False], [False, True, True]])
     torch.testing.assert_close(
-        assignment_weights(weights_NE, chosen_NE, 2), torch.tensor([[0.625, 0.375, 0.0], [0.0, 1.0, 0.0]])
+        assignment_weights(weights_NE, chosen_NE, True), torch.tensor([[0.625, 0.375, 0.0], [0.0, 1.0, 0.0]])
     )
 
 
 def test_one_expert_keeps_its_probability_and_its_gradient():
     weights_NE = torch.tensor([[0.5, 0.3, 0.2]], requires_grad=True)
     chosen_NE = torch.tensor([[True, False, False]])
-    result = assignment_weights(weights_NE, chosen_NE, 1)
+    result = assignment_weights(weights_NE, chosen_NE, False)
     assert result.tolist() == [[0.5, 0.0, 0.0]]
     result.sum().backward()
     assert weights_NE.grad.tolist() == [[1.0, 0.0, 0.0]]
     # Planted fault: normalised to 1 there would be none.
     fault = torch.tensor([[0.5, 0.3, 0.2]], requires_grad=True)
-    assignment_weights(fault, chosen_NE, 2).sum().backward()
+    assignment_weights(fault, chosen_NE, True).sum().backward()
     assert float(fault.grad.abs().max()) < 1e-6
 
 
 def test_underflowed_weights_are_shared_and_a_token_without_expert_gets_none():
     weights_NE = torch.tensor([[0.0, 0.0, 1.0], [0.0, 0.0, 1.0]], requires_grad=True)
     chosen_NE = torch.tensor([[True, True, False], [False, False, False]])
-    result = assignment_weights(weights_NE, chosen_NE, 2)
+    result = assignment_weights(weights_NE, chosen_NE, True)
     assert result.tolist() == [[0.5, 0.5, 0.0], [0.0, 0.0, 0.0]]
     result.sum().backward()
     assert weights_NE.grad.isfinite().all()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,9 +11,11 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM
+from tokenizers import Tokenizer
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from spectra_exp.config.compose import load_experiment, prepare_environment
+from spectra_exp.foundations.errors import ConfigError
 from spectra_exp.reporting.share import share
 from spectra_exp.runs.plan import plan
 from spectra_exp.training.build import build_model
@@ -35,7 +38,7 @@ def planned(tmp_path: Path, cache: Path, sources: Path):
     def make(name: str, *overrides: str):
         kind = "reroute" if name == "mixtral" else "upcycle"
         own = [f"model={kind}"] if not any(o.startswith("model=") for o in overrides) else []
-        where = [f"model.source={sources}/{name}", f"outputs={tmp_path}"]
+        where = [f"model.source={sources / name}", f"outputs={tmp_path}"]
         return plan(load_experiment([*own, *where, *SMALL, *overrides]))
 
     return make
@@ -75,6 +78,21 @@ assert model.generate(ids[:, :5], max_new_tokens=3, do_sample=False, pad_token_i
     assert done.returncode == 0, done.stderr[-2000:]
 
 
+def test_a_shared_run_ends_and_samples_a_text_as_its_source_does(planned, sources, tmp_path):
+    # A temperature without sampling is what transformers refuses to write once anything in it was changed.
+    said = {"eos_token_id": [0, 7], "temperature": 0.6, "repetition_penalty": 1.25}
+    file = sources / "llama" / "generation_config.json"
+    before = file.read_text()
+    file.write_text(json.dumps(said))
+    try:
+        run = planned("llama")
+        finished(run)
+    finally:
+        file.write_text(before)
+    shared = share(run.folder, tmp_path / "shared", tmp_path)
+    assert said.items() <= json.loads((shared / "generation_config.json").read_text()).items()
+
+
 def test_rerouted_run_trains_the_router_alone_where_asked(planned, sources):
     run = planned("mixtral", "router=switch", "model.freeze=all_but_router")
     summary = finished(run)
@@ -102,6 +120,45 @@ def test_the_log_says_which_attention_and_why(overrides, told, planned):
     run = planned("llama", *overrides)
     finished(run)
     assert (run.folder.path / "train.log").read_text().count(f"attention: {told}") == 1
+
+
+def with_a_token_beyond(folder: Path, source: Path, token: str) -> str:
+    """A Llama with a row for each token of the source's tokenizer but the last, `token`."""
+    tokenizer = Tokenizer.from_file(str(source / "tokenizer.json"))
+    config = AutoConfig.from_pretrained(source, vocab_size=tokenizer.get_vocab_size(with_added_tokens=True))
+    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+    tokenizer.add_tokens([token])
+    assert tokenizer.token_to_id(token) == config.vocab_size
+    tokenizer.save(str(folder / "tokenizer.json"))
+    return str(folder)
+
+
+@pytest.mark.parametrize("router", ["switch", "hash"])
+def test_a_token_beyond_the_embedding_that_no_text_has_is_of_no_interest(router, planned, sources, tmp_path):
+    source = with_a_token_beyond(tmp_path / "padded", sources / "llama", "[PAD]")
+    summary = finished(planned(source, f"router={router}"))
+    # Causality is measured with tokens drawn from the vocabulary: one beyond the embedding would end the run.
+    assert summary["causal"] is True and summary["metrics"]["val_loss"] > 0
+
+
+def test_a_token_beyond_the_embedding_that_a_text_has_is_named(planned, sources, tmp_path):
+    source = with_a_token_beyond(tmp_path / "odd", sources / "llama", "ee")
+    with pytest.raises(ConfigError, match="has the token 'ee' of id 293, and the source only 293 ids; take it out"):
+        planned(source)
+    other = with_a_token_beyond(tmp_path / "other", sources / "llama", "th")
+    with pytest.raises(ConfigError, match="the token 'th' of id 293, .* only 293 ids; give data.tokenizer=source"):
+        planned(source, f"data.tokenizer={other}")
+
+
+def test_a_router_that_the_text_does_not_teach_is_told_on_the_terminal(planned, sources, tmp_path, capsys):
+    config = AutoConfig.from_pretrained(sources / "mixtral", num_experts_per_tok=1)
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / "mixtral")
+    for file in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copyfile(sources / "mixtral" / file, tmp_path / "mixtral" / file)
+    run = planned(tmp_path / "mixtral", "model=reroute", "router=native")
+    finished(run)
+    for said in (capsys.readouterr().err, (run.folder.path / "train.log").read_text()):
+        assert said.count("the language model's loss gives the router no gradient") == 1
 
 
 def test_a_stopped_run_ends_with_the_numbers_of_one_that_was_not(planned, monkeypatch):

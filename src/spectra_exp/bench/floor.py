@@ -54,7 +54,7 @@ def make_case(shape: Shape, device: str = "cpu") -> Case:
     tokens_Nd = torch.randn(shape.tokens, shape.hidden_size)
     probs_NE = torch.softmax(torch.randn(shape.tokens, shape.num_experts), dim=-1)
     chosen_NE = select_topk(probs_NE, shape.top_k)
-    weights_NE = assignment_weights(probs_NE, chosen_NE, shape.top_k)
+    weights_NE = assignment_weights(probs_NE, chosen_NE, shape.top_k > 1)
     tensors = (tokens_Nd, chosen_NE, weights_NE, torch.randn_like(tokens_Nd))
     return Case(shape, experts.to(device), *(t.to(device) for t in tensors))
 

@@ -85,6 +85,11 @@ class Corpus:
         """The tokenizer that the corpus was made with."""
         return TokenizerFile(self.tokenizer_file, self.eos_token).load()
 
+    def largest_id(self) -> int:
+        """The largest id of a token in the text; the tokenizer may have larger ones."""
+        parts = [self.eval_blocks, *([self.final.eval_blocks] if self.final else [])]
+        return max(int(np.flatnonzero(self.train_token_counts_V)[-1]), *(int(part.max()) for part in parts))
+
     def document_names(self) -> list[str]:
         """The source's name of each document, by document id."""
         return json.loads((self.tokenizer_file.parent / "documents.json").read_text(encoding="utf-8"))

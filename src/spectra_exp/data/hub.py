@@ -163,10 +163,11 @@ def _rows(config: HubData, subset: str, split: str) -> Iterator[dict[str, Any]]:
     local = config.path is not None
     place = str(Path(config.path).expanduser()) if local else config.dataset
     try:
-        # Data alone: a data set that would run code of its own is not supported by the library any more.
+        # Data alone: no code of a data set is run.
         stream = load_dataset(
-            place, subset, split=split, streaming=True, revision=None if local else _commit(config)
-        )
+            place, subset, split=split, streaming=True, revision=None if local else _commit(config),
+            trust_remote_code=False,
+        )  # fmt: skip
     except (DatasetNotFoundError, FileNotFoundError, *hub_errors()) as error:
         raise ConfigError("data.path" if local else "data.online", _line(error), _how_to_get(config)) from error
     except ValueError as error:

@@ -12,7 +12,7 @@ import torch
 from lm_eval.api.model import TemplateLM
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 from tokenizers import Tokenizer
-from transformers import PreTrainedTokenizerFast
+from transformers import GenerationConfig, PreTrainedTokenizerFast
 
 from spectra_exp.moe.model import SpectraMoeForCausalLM
 
@@ -32,6 +32,8 @@ class SpectraLM(TemplateLM):
         self.batch_size, self.max_length = batch_size, max_length
         self._device, self.progress = device, progress
         self.end_token_id = tokenizer.token_to_id(end_token)
+        # Scores are of greedy text, however a source's own generation_config.json samples or penalises.
+        self.model.generation_config = GenerationConfig()
 
     @property
     def eot_token_id(self) -> int:

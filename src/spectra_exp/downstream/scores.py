@@ -23,7 +23,7 @@ from spectra_exp.downstream.options import EvaluateOptions
 from spectra_exp.downstream.tasks import SCORE, chance_of, check_known, local_task, task_digest, task_files, task_names
 from spectra_exp.foundations.errors import ConfigError, SpectraError, nearest
 from spectra_exp.foundations.files import write_json
-from spectra_exp.moe.model import SpectraMoeForCausalLM
+from spectra_exp.moe.model import SpectraMoeForCausalLM, load_checkpoint
 from spectra_exp.runs.folder import RunFolder
 
 # The figure of a task that counts, the first that it has: normalised by the length of the choices where there is that.
@@ -99,7 +99,7 @@ def load_run(folder: RunFolder, outputs: Path) -> tuple[SpectraMoeForCausalLM, C
     corpus = load_corpus(experiment.data, outputs / "cache")
     if corpus.fingerprint != folder.read_summary()["fingerprints"]["data"]:
         raise SpectraError(f"{folder.path}: its data are no longer what it was trained on, so its tokenizer is lost")
-    return SpectraMoeForCausalLM.from_pretrained(checkpoint), corpus
+    return load_checkpoint(checkpoint), corpus
 
 
 def score_tasks(

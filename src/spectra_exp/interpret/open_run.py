@@ -12,7 +12,6 @@ import torch
 import yaml
 from safetensors import SafetensorError
 from torch import Tensor
-from transformers import AutoModelForCausalLM
 from transformers.utils import logging as transformers_logging
 
 from spectra_exp.data.corpus import Corpus, data_fingerprint, load_corpus
@@ -23,7 +22,7 @@ from spectra_exp.foundations.errors import SpectraError
 from spectra_exp.interpret.subject import Engine, Run, Subject
 from spectra_exp.interpret.trace import UNKNOWN, HeldOut, Pass
 from spectra_exp.moe.context import RoutingContext
-from spectra_exp.moe.model import SpectraMoeForCausalLM
+from spectra_exp.moe.model import SpectraMoeForCausalLM, load_checkpoint
 from spectra_exp.runs.checkpoints import MANIFEST
 from spectra_exp.runs.folder import RunFolder
 from spectra_exp.training.evaluation import Evaluator
@@ -124,7 +123,7 @@ def newest_model(folder: RunFolder, command: str | None) -> Newest:
             raise SpectraError(f"{folder.path}: the run has no whole checkpoint; run it again: {command}")
         try:
             fingerprint = digest((checkpoint / MANIFEST).read_bytes())[:16]
-            model = AutoModelForCausalLM.from_pretrained(checkpoint)
+            model = load_checkpoint(checkpoint)
         except (OSError, ValueError, SafetensorError):
             if (checkpoint / MANIFEST).is_file():
                 raise

@@ -163,13 +163,15 @@ def dense_sites(backbone: nn.Module) -> list[Site]:
     ConfigError for a sparse model and for one in which nothing was found.
     """
     model_type = backbone.config.model_type
+    # Before any MLP is looked for: a block may have one beside its experts.
+    if any(hasattr(module, "experts") for module in backbone.modules()):
+        fix = "give model=reroute" if model_type in SPARSE_FAMILIES else "give another: model=reroute has no row for it"
+        raise ConfigError("model.source", f"'{model_type}' is a sparse model already", fix)
     known = DENSE_FAMILIES.get(model_type)
     for layout in [known] if known else dict.fromkeys(DENSE_FAMILIES.values()):
         sites = [Site(block, layout) for block in backbone.modules() if _has(block, layout)]
         if sites and len(sites) == backbone.config.num_hidden_layers:
             return sites
-    if any(hasattr(module, "experts") for module in backbone.modules()):
-        raise ConfigError("model.source", f"'{model_type}' is a sparse model already", "give model=reroute")
     looked = str(known) if known else ", ".join(dict.fromkeys(map(str, DENSE_FAMILIES.values())))
     raise ConfigError(
         "model.source",
@@ -219,14 +221,11 @@ def sparse_family(config: Any) -> SparseFamily:
         return SPARSE_FAMILIES[config.model_type]
     if config.model_type in DENSE_FAMILIES:
         raise ConfigError("model.source", f"'{config.model_type}' is a dense model", "give model=upcycle")
-    if not any(getattr(config, key, None) for key in NUM_EXPERTS):
-        problem = f"'{config.model_type}' looks dense: its configuration has none of {', '.join(NUM_EXPERTS)}"
-        fix = "give model=upcycle, or add its rows to NUM_EXPERTS and SPARSE_FAMILIES in moe/families.py"
-        raise ConfigError("model.source", problem, fix)
     raise ConfigError(
         "model.source",
-        f"no row for the sparse model_type '{config.model_type}' (there are {', '.join(sorted(SPARSE_FAMILIES))})",
-        "add one to SPARSE_FAMILIES in moe/families.py that names its gate and says how its weights are made",
+        f"no row for model_type '{config.model_type}' among the sparse ones ({', '.join(sorted(SPARSE_FAMILIES))})",
+        "give one of those, or add a row to SPARSE_FAMILIES in moe/families.py that names its gate and says how its "
+        "weights are made",
     )
 
 

@@ -136,6 +136,6 @@ def _rerouted(routing: Routing, tokens_N: Tensor, scores_NE: Tensor, raw_NE: Ten
     mark_N1 = tokens_N[:, None] & taken_NE.any(dim=1, keepdim=True)
     chosen_NE = torch.where(mark_N1, taken_NE, routing.chosen_NE)
     # Summing to what the token's weights summed to: at K = 1 a lower probability would also shrink the output.
-    shares_NE = assignment_weights(raw_NE, taken_NE, max(routing.top_k, 2))
+    shares_NE = assignment_weights(raw_NE, taken_NE, normalize=True)
     weights_NE = shares_NE * routing.weights_NE.sum(dim=1, keepdim=True)
     return chosen_NE, torch.where(mark_N1, weights_NE, routing.weights_NE)

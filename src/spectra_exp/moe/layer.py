@@ -48,7 +48,7 @@ class RoutedLayer(nn.Module):
             output = self.router(inputs)
             chosen_NE = self.select(output.scores_NE.detach(), context.training_rule)
             settings = self.settings
-            weights_NE = assignment_weights(output.weights_NE, chosen_NE, settings.top_k, settings.renormalize)
+            weights_NE = assignment_weights(output.weights_NE, chosen_NE, settings.normalizes)
             if settings.weight_scale != 1.0:
                 weights_NE = weights_NE * settings.weight_scale
             if self.intervention is not None:

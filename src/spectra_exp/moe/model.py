@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from transformers import AutoModelForCausalLM, GenerationMixin, PreTrainedConfig
 from transformers.utils import ModelOutput
 
 from spectra_exp.foundations.collective import ALONE, join, own_rank
+from spectra_exp.foundations.errors import SpectraError
 from spectra_exp.moe.build import install_layers
 from spectra_exp.moe.config import SpectraMoeConfig
 from spectra_exp.moe.context import ContextHolder, RoutingContext
@@ -27,6 +29,7 @@ from spectra_exp.moe.next_token import causal_lm_loss, chunked_lm_loss, plain_he
 from spectra_exp.moe.settings import MoeSettings
 from spectra_exp.moe.sharing import shared_parameters
 from spectra_exp.moe.source import attention_for, keeps_documents_apart
+from spectra_exp.moe.whole_weights import ONLY_HERE
 from spectra_exp.routing.temperature import temperature_at
 
 
@@ -63,7 +66,9 @@ class SpectraMoeForCausalLM(PreTrainedModel, GenerationMixin):
     def __init__(self, config: SpectraMoeConfig):
         super().__init__(config)
         self.settings = MoeSettings.from_dict(config.moe)
-        self.backbone = AutoModelForCausalLM.from_config(config.backbone, attn_implementation=_attention(config))
+        self.backbone = AutoModelForCausalLM.from_config(
+            config.backbone, attn_implementation=_attention(config), trust_remote_code=False
+        )
         self.holder = ContextHolder()
         self.routed_layers: list[RoutedLayer] = install_layers(self.backbone, self.settings, self.holder)
         self._tied_weights_keys = {
@@ -83,7 +88,8 @@ class SpectraMoeForCausalLM(PreTrainedModel, GenerationMixin):
     @classmethod
     def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
         """As the parent's. Loading makes every weight trainable; shared experts stay as they are nevertheless."""
-        loaded = super().from_pretrained(*args, **kwargs)
+        kwargs.pop("trust_remote_code", None)
+        loaded = super().from_pretrained(*args, trust_remote_code=False, **kwargs)
         (loaded[0] if isinstance(loaded, tuple) else loaded).freeze_shared()
         return loaded
 
@@ -279,6 +285,17 @@ def new_model(backbone: PreTrainedConfig, settings: MoeSettings, seed: int) -> S
     initialise(model, seed)
     model.tie_weights()
     return model
+
+
+def load_checkpoint(folder: Path) -> SpectraMoeForCausalLM:
+    """The model that a run saved in `folder`; no code of the folder is run, and nothing pickled is read.
+
+    Raises SpectraError for a folder of another model.
+    """
+    said = SpectraMoeConfig.get_config_dict(folder, **ONLY_HERE)[0].get("model_type")
+    if said != SpectraMoeConfig.model_type:
+        raise SpectraError(f"{folder}: its config.json is of model_type '{said}', which is no model of a run")
+    return SpectraMoeForCausalLM.from_pretrained(folder, use_safetensors=True, **ONLY_HERE)
 
 
 AutoModelForCausalLM.register(SpectraMoeConfig, SpectraMoeForCausalLM)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 from dataclasses import replace
 
 import torch
@@ -16,6 +17,8 @@ from spectra_exp.moe.settings import MoeSettings
 from spectra_exp.moe.upcycle import copy_backbone
 from spectra_exp.routing.linear import LinearRouter
 from spectra_exp.routing.routers.native import NativeRouter
+
+log = logging.getLogger(__name__)
 
 
 def rerouted_settings(source: PreTrainedModel, settings: MoeSettings, renormalize: bool | None) -> MoeSettings:
@@ -38,6 +41,15 @@ def reroute(
     source's where the source's rule is softmax and top-k, and the model then computes the source's logits.
     """
     settings = rerouted_settings(source, settings, renormalize)
+    native = settings.router.name == NativeRouter.Config().name
+    if settings.top_k == 1 and (renormalizes(source.config) if native else settings.normalizes):
+        log.warning(
+            "k = 1, and a token's weight is divided by itself%s: it is 1 whatever the router says, so the language "
+            "model's loss gives the router no gradient. %s",
+            "" if renormalize else ", as in the source",
+            "router=switch model.renormalize=false gives it one" if native
+            else "model.renormalize=false gives it one, from logits that are not the source's",
+        )  # fmt: skip
     # Its own balancing loss reads gates that are no longer there.
     own = copy.deepcopy(source.config)
     if hasattr(own, "output_router_logits"):

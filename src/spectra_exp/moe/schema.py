@@ -70,7 +70,9 @@ class RerouteConfig(SourceModelConfig):
     num_experts: int | None = option(None, "E: read from the source; not to be set")
     top_k: int | None = option(None, "k: experts per token; none takes the source's", minimum=1)
     renormalize: bool | None = option(
-        None, "a token's chosen weights are divided by their sum; none does as the source does"
+        None,
+        "a token's chosen weights are divided by their sum, which at k = 1 leaves the router no gradient but its own "
+        "losses'; none does as the source does",
     )
     keep_router_weights: bool = option(
         True, "a router of one linear map starts from the source's own weights where that is the source's rule too"

@@ -21,7 +21,8 @@ class MoeSettings:
     matrix; dropout: on the layer's output; total_steps: length of training, for schedules.
     origin: scratch; upcycle, experts copied from a dense model's MLPs; or reroute, a sparse model's own experts behind
     our router. biases: which maps of an expert have one; num_shared: experts that every token passes, copied and
-    frozen; first_dense: layers that keep their MLP. renormalize: the chosen weights of a token sum to weight_scale.
+    frozen; first_dense: layers that keep their MLP. renormalize: the chosen weights of a token sum to weight_scale,
+    where `normalizes` allows it.
     """
 
     num_experts: int
@@ -42,6 +43,15 @@ class MoeSettings:
     first_dense: int = 0
     renormalize: bool = True
     weight_scale: float = 1.0
+
+    @property
+    def normalizes(self) -> bool:
+        """Whether a token's weights are divided by their sum.
+
+        At K = 1 that makes each of them 1 and leaves the router no gradient, so the unnormalised value is the weight
+        there, but for a rerouted model, which has the rule that its experts were trained with.
+        """
+        return self.renormalize and (self.top_k > 1 or self.origin == "reroute")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for config.json."""

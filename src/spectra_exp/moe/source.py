@@ -11,12 +11,16 @@ from typing import TYPE_CHECKING, Any
 from spectra_exp.foundations.errors import ConfigError, nearest
 from spectra_exp.foundations.hub_errors import hub_errors
 from spectra_exp.moe.schema import RerouteConfig, SourceModelConfig
-from spectra_exp.moe.whole_weights import check_weight_files, load_whole
+from spectra_exp.moe.whole_weights import ONLY_HERE, check_weight_files, load_whole
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel
 
 KEY = "model.source"
+# Quantised weights that transformers gives as plain ones: GPT-OSS and DeepSeek-V3 as they were released.
+READ_WHOLE = ("mxfp4", "fp8")
+# What transformers raises for a configuration that it cannot use.
+UNREADABLE = (ValueError, KeyError, TypeError, AttributeError, IndexError, ArithmeticError, RuntimeError, OSError)
 # What is fetched from the hub: no pickled weights, no code.
 WANTED = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
 
@@ -110,13 +114,23 @@ def _whole_config(folder: Path) -> PreTrainedConfig:
     from transformers import AutoConfig
 
     try:
-        whole = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
-    except (ValueError, KeyError, OSError) as error:
+        whole = AutoConfig.from_pretrained(folder, **ONLY_HERE)
+    except UNREADABLE as error:
         problem = f"{folder}: its config.json cannot be read ({' '.join(str(error).split())[:200]})"
         fix = "give a model of a family that transformers knows without code of its own"
         raise ConfigError(KEY, problem, fix) from error
     if whole.model_type == "spectra_moe":
         raise ConfigError(KEY, f"{folder} is a model of ours", "give a plain Hugging Face model")
+    for config in (whole, whole.get_text_config(decoder=True)):
+        quantised = getattr(config, "quantization_config", None)
+        if quantised is None:
+            continue
+        method = quantised.get("quant_method", "bitsandbytes") if isinstance(quantised, dict) else quantised
+        if method not in READ_WHOLE:
+            fix = "give the model as it was before, in float32, bfloat16 or float16"
+            raise ConfigError(KEY, f"{folder}: its weights are quantised ({method})", fix)
+        # Whatever this machine has kernels for, the weights are numbers that can be trained.
+        quantised["dequantize"] = True
     return whole
 
 
@@ -134,23 +148,26 @@ def source_facts(config: SourceModelConfig) -> SourceFacts:
     """The facts of a configured source. Raises ConfigError when it cannot be used."""
     folder = source_folder(config)
     status = (folder / "config.json").stat()
-    return _facts(folder, isinstance(config, RerouteConfig), status.st_mtime_ns)
+    sparse = isinstance(config, RerouteConfig)
+    first_dense = 0 if sparse else config.first_k_dense_replace
+    return _facts(folder, sparse, first_dense, status.st_mtime_ns)
 
 
 @lru_cache(maxsize=64)
-def _facts(folder: Path, sparse: bool, modified_ns: int) -> SourceFacts:
-    from spectra_exp.moe.families import TOP_K, activation_name, dense_sites, dropout_of, num_experts_of, sparse_family
+def _facts(folder: Path, sparse: bool, first_dense: int, modified_ns: int) -> SourceFacts:
+    from spectra_exp.moe.families import TOP_K, num_experts_of, sparse_family
+    from spectra_exp.moe.upcycle import check_upcycles
 
     config = source_config(folder)
     own: dict[str, Any] = {}
-    if sparse:
-        sparse_family(config)
-        own = dict(num_experts=num_experts_of(config), top_k=getattr(config, TOP_K))
+    if not sparse:
+        check_upcycles(_empty(config), first_dense)
     else:
-        layout = dense_sites(_empty(config))[0].layout
-        # What building it will ask for.
-        activation_name(config, layout)
-        dropout_of(config, layout)
+        try:
+            sparse_family(config)
+        except ConfigError as error:
+            raise _advised(config, error) from None
+        own = dict(num_experts=num_experts_of(config), top_k=getattr(config, TOP_K))
     return SourceFacts(
         folder=folder,
         model_type=config.model_type,
@@ -162,13 +179,31 @@ def _facts(folder: Path, sparse: bool, modified_ns: int) -> SourceFacts:
     )
 
 
+def _advised(config: PreTrainedConfig, refusal: ConfigError) -> ConfigError:
+    """What to say of a model that has no row among the sparse ones: `refusal`, or that it can be upcycled."""
+    from spectra_exp.moe.upcycle import check_upcycles
+
+    try:
+        check_upcycles(_empty(config), 0)
+    except ConfigError:
+        return refusal
+    return ConfigError(KEY, f"'{config.model_type}' is a dense model", "give model=upcycle")
+
+
 def _empty(config: PreTrainedConfig) -> PreTrainedModel:
     """The model without weights or memory for them: what its layers are made of."""
     import torch
     from transformers import AutoModelForCausalLM
 
-    with torch.device("meta"):
-        return AutoModelForCausalLM.from_config(config, attn_implementation=attention_for(config))
+    try:
+        with torch.device("meta"):
+            attention = attention_for(config)
+            return AutoModelForCausalLM.from_config(
+                config, attn_implementation=attention, dtype=torch.float32, trust_remote_code=False
+            )
+    except UNREADABLE as error:
+        problem = f"no model can be built from its config.json ({' '.join(str(error).split())[:200]})"
+        raise ConfigError(KEY, problem, "give a model that transformers loads") from error
 
 
 def keeps_documents_apart(config: PreTrainedConfig) -> bool:
@@ -191,14 +226,26 @@ def load_source(folder: Path) -> PreTrainedModel:
     import torch
     from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
 
-    safe = dict(dtype=torch.float32, trust_remote_code=False, local_files_only=True)
     config = source_config(folder)
     attention = attention_for(config)
-    if _whole_config(folder).model_type == config.model_type:
-        return load_whole(KEY, AutoModelForCausalLM, folder, attn_implementation=attention, **safe)
+    whole = _whole_config(folder)
+    if whole.model_type == config.model_type:
+        own = dict(config=whole, attn_implementation=attention, dtype=torch.float32)
+        model = load_whole(KEY, AutoModelForCausalLM, folder, **own)
+        model.config.tie_word_embeddings = _is_tied(model)
+        return model
     # A model that also sees: its decoder and head become a language model of their own.
-    seeing = load_whole(KEY, AutoModelForImageTextToText, folder, **safe)
-    model = AutoModelForCausalLM.from_config(config, attn_implementation=attention, dtype=torch.float32)
+    seeing = load_whole(KEY, AutoModelForImageTextToText, folder, config=whole, dtype=torch.float32)
+    config.tie_word_embeddings = _is_tied(seeing)
+    model = AutoModelForCausalLM.from_config(
+        config, attn_implementation=attention, dtype=torch.float32, trust_remote_code=False
+    )
     model.base_model.load_state_dict(seeing.get_decoder().state_dict())
     model.get_output_embeddings().load_state_dict(seeing.get_output_embeddings().state_dict())
+    model.generation_config = seeing.generation_config
     return model.eval()
+
+
+def _is_tied(model: PreTrainedModel) -> bool:
+    """Whether the head is the embedding: config.json may say so of a model whose files hold another head."""
+    return model.get_output_embeddings().weight is model.get_input_embeddings().weight

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 log = logging.getLogger(__name__)
+# How transformers is asked for whatever somebody else saved: it never asks a network, nor runs code of the folder.
+ONLY_HERE = {"local_files_only": True, "trust_remote_code": False}
 AGAIN = "fetch the model again, or save it again with save_pretrained"
 
 
@@ -63,8 +65,9 @@ def load_whole(key: str, auto: Any, folder: Path, **options: Any) -> PreTrainedM
 
     with _said_by_us():
         model, found = auto.from_pretrained(
-            folder, use_safetensors=True, output_loading_info=True, ignore_mismatched_sizes=True, **options
-        )
+            folder, use_safetensors=True, output_loading_info=True, ignore_mismatched_sizes=True,
+            **(options | ONLY_HERE),
+        )  # fmt: skip
     for name, saved, wanted in sorted(found["mismatched_keys"]):
         shapes = f"{name} is {list(saved)} and should be {list(wanted)}"
         raise ConfigError(key, f"{folder}: its weights are not those of its config.json ({shapes})", AGAIN)

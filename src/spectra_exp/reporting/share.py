@@ -6,6 +6,8 @@ python -m spectra_exp.reporting.share RUN FOLDER
 from __future__ import annotations
 
 import argparse
+import json
+import re
 import shutil
 import sys
 from collections.abc import Sequence
@@ -22,6 +24,10 @@ from spectra_exp.reporting.model_card import model_card
 from spectra_exp.runs.folder import RunFolder
 
 MODEL_FILES = ("config.json", "generation_config.json", "model.safetensors")
+# What in a configuration names code to run, for whoever loads it and allows that.
+CODE_KEYS = ("auto_map", "custom_pipelines")
+# What the model card and the tokenizer are made from.
+CONFIG_PARTS = {"router": ("name",), "model": ("num_experts", "top_k"), "data": ("name", "tokenizer")}
 # What a source's tokenizer is made of besides tokenizer.json.
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja")
 
@@ -47,20 +53,64 @@ def share(run: RunFolder, target: Path, outputs: Path) -> Path:
     checkpoint = run.latest_checkpoint()
     if checkpoint is None:
         raise SpectraError(f"{run.run_id}: no whole checkpoint is left; force=true trains it again")
-    config = yaml.safe_load(run.config.read_text())
+    config = _read_config(run)
     partial = target.with_name(f".{target.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     try:
         for name in MODEL_FILES:
             if (checkpoint / name).is_file():
-                shutil.copyfile(checkpoint / name, partial / name)
+                _copy_file(checkpoint / name, partial / name)
         _copy_tokenizer(config["data"], summary, outputs, partial)
-        (partial / "README.md").write_text(model_card(summary, config), encoding="utf-8")
+        (partial / "README.md").write_text(_card(run, summary, config), encoding="utf-8")
         partial.rename(target)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return target
+
+
+def _read_config(run: RunFolder) -> dict[str, Any]:
+    """The run's configuration. Raises SpectraError for one that lacks what a shared folder is made from."""
+    try:
+        config = yaml.safe_load(run.config.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
+        reason = " ".join(str(error).split())[:160]
+        raise SpectraError(f"{run.config}: not readable as a run's configuration ({reason})") from error
+    for part, keys in CONFIG_PARTS.items():
+        values = config.get(part) if isinstance(config, dict) else None
+        missing = [key for key in keys if not isinstance(values, dict) or key not in values]
+        if missing:
+            raise SpectraError(f"{run.config}: not a run's configuration (it has no {part}.{missing[0]})")
+    return config
+
+
+def _card(run: RunFolder, summary: dict[str, Any], config: dict[str, Any]) -> str:
+    try:
+        return model_card(summary, config)
+    except (KeyError, TypeError, ValueError) as error:
+        raise SpectraError(f"{run.summary}: it lacks what the model card says ({error})") from error
+
+
+def _copy_file(source: Path, target: Path) -> None:
+    """Copy a file; of a configuration, what is not the name of code."""
+    if source.suffix != ".json":
+        shutil.copyfile(source, target)
+        return
+    try:
+        values = json.loads(source.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise SpectraError(f"{source}: not readable as JSON ({' '.join(str(error).split())[:160]})") from error
+    bare = _without_code(values)
+    if bare == values:
+        shutil.copyfile(source, target)
+    else:
+        target.write_text(json.dumps(bare, indent=2, ensure_ascii=False), encoding="utf-8")
+
+
+def _without_code(values: Any) -> Any:
+    if isinstance(values, dict):
+        return {key: _without_code(value) for key, value in values.items() if key not in CODE_KEYS}
+    return [_without_code(value) for value in values] if isinstance(values, list) else values
 
 
 def _copy_tokenizer(data: dict[str, Any], summary: dict[str, Any], outputs: Path, target: Path) -> None:
@@ -69,9 +119,12 @@ def _copy_tokenizer(data: dict[str, Any], summary: dict[str, Any], outputs: Path
     if named is not None and named.is_dir():
         for name in TOKENIZER_FILES:
             if (named / name).is_file():
-                shutil.copyfile(named / name, target / name)
+                _copy_file(named / name, target / name)
         return
-    entry = read_entry(outputs / "cache" / summary["fingerprints"]["data"])
+    fingerprint = summary["fingerprints"].get("data")
+    if not re.fullmatch("[0-9a-f]{32}", fingerprint or ""):
+        raise SpectraError(f"{summary['run_id']}: its summary's fingerprint of the data, {fingerprint!r}, is not one")
+    entry = read_entry(outputs / "cache" / fingerprint)
     if entry is None:
         problem = "its tokenised data is no longer in the cache, and the tokenizer with it"
         raise SpectraError(f"{summary['run_id']}: {problem}; the run's command (in its summary) makes it again")

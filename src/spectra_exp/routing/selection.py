@@ -84,14 +84,10 @@ SELECTIONS: dict[str, Callable[[Tensor, int, float], Tensor]] = {
 }
 
 
-def assignment_weights(weights_NE: Tensor, chosen_NE: Tensor, top_k: int, renormalize: bool = True) -> Tensor:
-    """Combine weights [N, E], zero where not chosen.
-
-    For K >= 2 they sum to 1 over each token's experts, unless `renormalize` is false, as some models are trained; for
-    K = 1 the unnormalised value is the weight, or the router would have no gradient.
-    """
+def assignment_weights(weights_NE: Tensor, chosen_NE: Tensor, normalize: bool) -> Tensor:
+    """Combine weights [N, E], zero where not chosen; with `normalize` they sum to 1 over each token's experts."""
     kept_NE = weights_NE * chosen_NE
-    if top_k == 1 or not renormalize:
+    if not normalize:
         return kept_NE
     total_N1 = kept_NE.sum(dim=-1, keepdim=True)
     # A token whose chosen values all underflowed to 0 shares equally among its experts.

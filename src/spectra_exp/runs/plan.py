@@ -53,22 +53,33 @@ def plan(experiment: Experiment) -> Plan:
     fingerprint = data_fingerprint(experiment.data)
     experiment = resolve_best_long(experiment, lambda x: identify(x, fingerprint, device).run_id)
     corpus = _corpus(experiment)
-    check_vocabulary(experiment, corpus.vocabulary_size)
+    check_vocabulary(experiment, corpus)
     identity = identify(experiment, fingerprint, device)
     folder = RunFolder(Path(experiment.outputs) / "runs", identity.run_id)
     return Plan(experiment, corpus, identity, folder, device)
 
 
-def check_vocabulary(experiment: Experiment, needed: int) -> None:
-    """Raise ConfigError when the model's embedding has fewer rows than the tokenizer's vocabulary of `needed`."""
-    if isinstance(experiment.model, SourceModelConfig):
-        rows = source_facts(experiment.model).vocabulary_size
-        key, fix = "data.tokenizer", "give data.tokenizer=source, or one whose ids the source knows"
-    else:
-        rows, key = experiment.model.vocabulary_size, "model.vocabulary_size"
-        fix = f"give at least {needed} or none"
-    if rows is not None and rows < needed:
-        raise ConfigError(key, f"the model's {rows} ids are fewer than the tokenizer's {needed}", fix)
+def check_vocabulary(experiment: Experiment, corpus: Corpus) -> None:
+    """Raise ConfigError when the model's embedding has no row for a token.
+
+    A source need know the tokens of the text alone: many have a padding token beyond their embedding.
+    """
+    needed = corpus.vocabulary_size
+    if not isinstance(experiment.model, SourceModelConfig):
+        rows = experiment.model.vocabulary_size
+        if rows is not None and rows < needed:
+            problem = f"the model's {rows} ids are fewer than the tokenizer's {needed}"
+            raise ConfigError("model.vocabulary_size", problem, f"give at least {needed} or none")
+        return
+    facts = source_facts(experiment.model)
+    if facts.vocabulary_size >= needed or (largest := corpus.largest_id()) < facts.vocabulary_size:
+        return
+    token = corpus.load_tokenizer().id_to_token(largest)
+    problem = f"the text has the token {token!r} of id {largest}, and the source only {facts.vocabulary_size} ids"
+    fix = "give data.tokenizer=source, or one whose ids the source knows"
+    if experiment.data.tokenizer == str(facts.folder):
+        fix = f"take it out of the text, or save the source anew after resize_token_embeddings({needed})"
+    raise ConfigError("data.tokenizer", problem, fix)
 
 
 _LOADED: dict[str, Corpus] = {}

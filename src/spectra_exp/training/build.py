@@ -23,7 +23,8 @@ def build_model(experiment: Experiment, corpus: Corpus) -> SpectraMoeForCausalLM
     for layer in model.routed_layers:
         if isinstance(layer.router, HashRouter):
             counts = torch.zeros(model.config.backbone.vocab_size, dtype=torch.long)
-            counts[: len(corpus.train_token_counts_V)] = torch.from_numpy(corpus.train_token_counts_V.copy())
+            counted = torch.from_numpy(corpus.train_token_counts_V[: len(counts)].copy())
+            counts[: len(counted)] = counted
             layer.router.set_token_counts(counts.numpy())
     if isinstance(experiment.model, SourceModelConfig) and experiment.model.freeze == "all_but_router":
         for name, parameter in model.named_parameters():

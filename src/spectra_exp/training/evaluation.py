@@ -164,7 +164,7 @@ class Evaluator:
         result = measure_causality(
             lambda token_ids_BS: self._causality_logits(model, token_ids_BS, documents, training_rule),
             ids,
-            self.corpus.vocabulary_size,
+            min(self.corpus.vocabulary_size, model.config.backbone.vocab_size),
         )
         model.train(was_training)
         return result

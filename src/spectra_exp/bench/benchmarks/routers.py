@@ -47,7 +47,7 @@ class Subject:
         """A forward and a backward pass."""
         output = self.router(RoutingInput(self.hidden_BSd.detach().requires_grad_(), training=True))
         chosen_NE = select_topk(output.scores_NE.detach(), self.top_k)
-        loss = (assignment_weights(output.weights_NE, chosen_NE, self.top_k) * self.slope_NE).sum()
+        loss = (assignment_weights(output.weights_NE, chosen_NE, self.top_k > 1) * self.slope_NE).sum()
         for name, weight in self.router.loss_coefficients(step=100, total_steps=300).items():
             if name in output.losses:
                 loss = loss + weight * output.losses[name]

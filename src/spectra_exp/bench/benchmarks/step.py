@@ -85,7 +85,7 @@ def transformers_of_the_same_size() -> Any:
         num_attention_heads=HEADS, num_key_value_heads=HEADS, num_local_experts=EXPERTS, num_experts_per_tok=TOP_K,
         max_position_embeddings=LENGTH, tie_word_embeddings=True, sliding_window=None,
     )  # fmt: skip
-    model = AutoModelForCausalLM.from_config(config, attn_implementation="sdpa")
+    model = AutoModelForCausalLM.from_config(config, attn_implementation="sdpa", trust_remote_code=False)
     model.set_experts_implementation("grouped_mm")
     return model
 
