@@ -169,7 +169,7 @@ def test_pickled_weights_and_code_are_not_loaded(sources, tmp_path):
 
 def test_documents_are_kept_apart_only_where_attention_allows(sources, monkeypatch):
     assert of(sources, "llama", "data.cross_document=false").data.cross_document is False
-    monkeypatch.setattr(source_module, "keeps_documents_apart", lambda config: False)
+    monkeypatch.setattr("spectra_exp.moe.attention.keeps_documents_apart", lambda config: False)
     source_module._facts.cache_clear()
     with pytest.raises(ConfigError, match="data.cross_document: model_type 'llama' has attention"):
         of(sources, "llama", "data.cross_document=false")

@@ -7,8 +7,8 @@ import torch
 from family_cases import DENSE, SPARSE, UNNAMED, family_model, ids_of
 from moe_cases import settings_of
 
+from spectra_exp.moe.attention import keeps_documents_apart
 from spectra_exp.moe.reroute import reroute
-from spectra_exp.moe.source import keeps_documents_apart
 from spectra_exp.moe.upcycle import upcycle
 
 APART = [name for name in [*DENSE, *UNNAMED, *SPARSE] if keeps_documents_apart(family_model(name).config)]

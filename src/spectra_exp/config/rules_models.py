@@ -84,9 +84,16 @@ def source_keeps_documents_apart(x: Experiment) -> None:
 
 def attention_can_work(x: Experiment) -> None:
     if x.model.attention != "auto":
-        from spectra_exp.moe.attention import check_attention
+        from transformers import LlamaConfig
 
-        check_attention(x.model, x.attention_request(training_device(x.trainer.device)))
+        from spectra_exp.moe.attention import choose_attention
+        from spectra_exp.moe.source import source_config, source_folder
+
+        if isinstance(x.model, SourceModelConfig):
+            backbone = source_config(source_folder(x.model))
+        else:
+            backbone = LlamaConfig(hidden_size=x.model.hidden_size, num_attention_heads=x.model.num_heads)
+        choose_attention(x.attention_request(training_device(x.trainer.device)), backbone)
 
 
 MODEL_RULES: tuple[Callable[[Experiment], None], ...] = (

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
+from spectra_exp.moe.attention import head_size
 from spectra_exp.moe.model import SpectraMoeForCausalLM
 
 
@@ -47,13 +48,6 @@ def executed_experts(model: SpectraMoeForCausalLM) -> float:
     selection = model.settings.selection
     widened = selection.rule == "expert_choice" and selection.at_inference
     return model.settings.top_k * (selection.capacity_factor if widened else 1.0)
-
-
-def head_size(config) -> float:
-    """Width of one attention head; the mean of those of its keys and its values where they differ."""
-    if hasattr(config, "v_head_dim"):
-        return (config.qk_nope_head_dim + config.qk_rope_head_dim + config.v_head_dim) / 2
-    return getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
 
 
 def _weights(experts: nn.Module) -> int:

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
-from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, LlamaConfig, PreTrainedConfig
+from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, PreTrainedConfig, PreTrainedModel
 from transformers.utils import is_flash_attn_2_available
 
 from spectra_exp.foundations.errors import ConfigError
-from spectra_exp.moe.accounting import head_size
-from spectra_exp.moe.model import SpectraMoeForCausalLM
-from spectra_exp.moe.schema import AttentionRequest, SourceModelConfig
-from spectra_exp.moe.source import attention_for, source_config, source_folder
+from spectra_exp.moe.schema import AttentionRequest
 
 KEY = "model.attention"
 FLASH = "flash_attention_2"
@@ -68,18 +64,29 @@ def what_flash_lacks(request: AttentionRequest, backbone: PreTrainedConfig) -> s
     return None
 
 
-def check_attention(model: Any, request: AttentionRequest) -> None:
-    """Raise ConfigError when the attention asked for cannot work in the backbone of `model`, a model's schema."""
-    if isinstance(model, SourceModelConfig):
-        backbone = source_config(source_folder(model))
-    else:
-        backbone = LlamaConfig(hidden_size=model.hidden_size, num_attention_heads=model.num_heads)
-    choose_attention(request, backbone)
-
-
-def use_attention(model: SpectraMoeForCausalLM, request: AttentionRequest) -> Attention:
+def use_attention(model: PreTrainedModel, request: AttentionRequest) -> Attention:
     """The attention that the model's backbone computes with from now on."""
     chosen = choose_attention(request, model.config.backbone)
     if chosen.name != model.backbone.config._attn_implementation:
         model.backbone.set_attn_implementation(chosen.name)
     return chosen
+
+
+def keeps_documents_apart(config: PreTrainedConfig) -> bool:
+    """Whether the backbone's attention obeys a mask of packed documents: the fused kernel, without windows or ALiBi."""
+    kinds = getattr(config, "layer_types", None)
+    window = bool(getattr(config, "sliding_window", None)) and getattr(config, "use_sliding_window", True)
+    slides = any(kind != "full_attention" for kind in kinds) if kinds else window
+    return attention_for(config) == "sdpa" and not slides and not getattr(config, "alibi", False)
+
+
+def attention_for(config: PreTrainedConfig) -> str:
+    """PyTorch's fused attention where the backbone has it, else the plain one."""
+    return "sdpa" if MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]._supports_sdpa else "eager"
+
+
+def head_size(config) -> float:
+    """Width of one attention head; the mean of those of its keys and its values where they differ."""
+    if hasattr(config, "v_head_dim"):
+        return (config.qk_nope_head_dim + config.qk_rope_head_dim + config.v_head_dim) / 2
+    return getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads

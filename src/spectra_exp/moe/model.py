@@ -20,6 +20,7 @@ from transformers.utils import ModelOutput
 
 from spectra_exp.foundations.collective import ALONE, join, own_rank
 from spectra_exp.foundations.errors import SpectraError
+from spectra_exp.moe.attention import attention_for, keeps_documents_apart
 from spectra_exp.moe.build import install_layers
 from spectra_exp.moe.config import SpectraMoeConfig
 from spectra_exp.moe.context import ContextHolder, RoutingContext
@@ -28,7 +29,6 @@ from spectra_exp.moe.layer import RoutedLayer
 from spectra_exp.moe.next_token import causal_lm_loss, chunked_lm_loss, plain_head
 from spectra_exp.moe.settings import MoeSettings
 from spectra_exp.moe.sharing import shared_parameters
-from spectra_exp.moe.source import attention_for, keeps_documents_apart
 from spectra_exp.moe.whole_weights import ONLY_HERE
 from spectra_exp.routing.temperature import temperature_at
 

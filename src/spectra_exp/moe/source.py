@@ -155,6 +155,7 @@ def source_facts(config: SourceModelConfig) -> SourceFacts:
 
 @lru_cache(maxsize=64)
 def _facts(folder: Path, sparse: bool, first_dense: int, modified_ns: int) -> SourceFacts:
+    from spectra_exp.moe.attention import keeps_documents_apart
     from spectra_exp.moe.families import TOP_K, num_experts_of, sparse_family
     from spectra_exp.moe.upcycle import check_upcycles
 
@@ -195,6 +196,8 @@ def _empty(config: PreTrainedConfig) -> PreTrainedModel:
     import torch
     from transformers import AutoModelForCausalLM
 
+    from spectra_exp.moe.attention import attention_for
+
     try:
         with torch.device("meta"):
             attention = attention_for(config)
@@ -206,25 +209,12 @@ def _empty(config: PreTrainedConfig) -> PreTrainedModel:
         raise ConfigError(KEY, problem, "give a model that transformers loads") from error
 
 
-def keeps_documents_apart(config: PreTrainedConfig) -> bool:
-    """Whether the backbone's attention obeys a mask of packed documents: the fused kernel, without windows or ALiBi."""
-    kinds = getattr(config, "layer_types", None)
-    window = bool(getattr(config, "sliding_window", None)) and getattr(config, "use_sliding_window", True)
-    slides = any(kind != "full_attention" for kind in kinds) if kinds else window
-    return attention_for(config) == "sdpa" and not slides and not getattr(config, "alibi", False)
-
-
-def attention_for(config: PreTrainedConfig) -> str:
-    """PyTorch's fused attention where the backbone has it, else the plain one."""
-    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
-
-    return "sdpa" if MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]._supports_sdpa else "eager"
-
-
 def load_source(folder: Path) -> PreTrainedModel:
     """The source's causal language model, float32, with its weights; no code of its folder is run."""
     import torch
     from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
+
+    from spectra_exp.moe.attention import attention_for
 
     config = source_config(folder)
     attention = attention_for(config)
