@@ -12,14 +12,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from spectra_exp.analysis.material import default_outputs
 from spectra_exp.config.compose import prepare_environment
 from spectra_exp.data.cache import read_entry
 from spectra_exp.errors import SpectraError, nearest
 from spectra_exp.runs.folder import RunFolder
 from spectra_exp.runs.model_card import model_card
+from spectra_exp.runs.stored import StoredRun
 
 MODEL_FILES = ("config.json", "generation_config.json", "model.safetensors")
 # What a source's tokenizer is made of besides tokenizer.json.
@@ -39,15 +38,18 @@ def find_run(name: str, outputs: Path) -> RunFolder:
 
 def share(run: RunFolder, target: Path, outputs: Path) -> Path:
     """The new folder `target`, whole or absent. Raises SpectraError for a run without a result, or a taken place."""
-    summary = run.read_summary()
-    if summary["status"] != "completed":
-        raise SpectraError(f"{run.run_id}: {summary['status']}; only a completed run has figures to share")
+    stored = StoredRun(run.path)
+    if stored.refusal is not None:
+        raise SpectraError(f"{run.run_id}: {stored.refusal}; only a completed run has figures to share")
+    if stored.config is None:
+        problem = stored.problems.get(run.config, "there is none")
+        raise SpectraError(f"{run.config}: {problem}; a model card is made of it")
+    summary, config = stored.summary, stored.config
     if target.exists():
         raise SpectraError(f"{target} is there already; give a new folder")
     checkpoint = run.latest_checkpoint()
     if checkpoint is None:
         raise SpectraError(f"{run.run_id}: no whole checkpoint is left; force=true trains it again")
-    config = yaml.safe_load(run.config.read_text())
     partial = target.with_name(f".{target.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)

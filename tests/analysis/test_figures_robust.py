@@ -148,7 +148,7 @@ def test_values_that_are_not_finite_are_left_out_and_said(outputs: Path) -> None
     assert dict(zip(line.x, line.points, strict=True))[150] == mean_interval([other[150]])
     assert [point.n for point in line.points] == [2, 2, 2, 1, 2, 1]
     assert line.label == "Switch top-2 (n = 1–2)"
-    assert "Switch top-2, seed 0: 2 values of routing_entropy not finite, left out" in page.remarks
+    assert "Switch top-2, seed 0: 2 values of routing_entropy not finite or out of range, left out" in page.remarks
 
 
 def test_a_curve_without_a_finite_value_is_absent_and_named(outputs: Path) -> None:

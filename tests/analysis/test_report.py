@@ -20,7 +20,7 @@ from spectra_exp.analysis.material import gather
 from spectra_exp.analysis.render import interval_text, number_text
 from spectra_exp.analysis.report import grids, markup, routing
 from spectra_exp.analysis.report.__main__ import main, write_report
-from spectra_exp.analysis.report.files import read_run
+from spectra_exp.analysis.report.files import run_files
 from spectra_exp.analysis.report.index import index_page
 from spectra_exp.analysis.report.ink import luminance, text_on
 from spectra_exp.analysis.report.markup import Html, element, file_link, join
@@ -30,6 +30,7 @@ from spectra_exp.analysis.statistics import mean_interval
 from spectra_exp.analysis.tables.__main__ import all_tables
 from spectra_exp.analysis.tables.spec import Grid
 from spectra_exp.runs.snapshots import load_snapshot
+from spectra_exp.runs.stored import StoredRun
 
 
 @pytest.fixture(scope="module")
@@ -222,7 +223,7 @@ def test_labels_logs_and_names_stay_text(world: Path, index: Page) -> None:
 def test_a_missing_escape_is_found(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(markup.html, "escape", lambda text, quote: text)
     name = sorted((world / "runs").glob("dense-*"))[0]
-    page = Page(run_page(read_run(name), gather(world).collected))
+    page = Page(run_page(run_files(StoredRun(name)), gather(world).collected))
     assert page.tags.count("script") > 1
 
 

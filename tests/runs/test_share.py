@@ -14,9 +14,12 @@ from spectra_exp.runs.model_card import model_card
 from spectra_exp.share import find_run, main, share
 
 CONFIG = {
+    "seed": 3,
+    "outputs": "outputs",
     "router": {"name": "switch"},
     "model": {"num_experts": 8, "top_k": 2, "source": "someone/model"},
     "data": {"name": "embedded", "tokenizer": None},
+    "trainer": {"max_steps": 1200, "cpu_threads": 1, "evaluation_batch_size": 32, "precision": "float32"},
 }
 SUMMARY = {
     "schema": 1, "run_id": "switch-s0-01234567", "cell_id": "c", "name": "n", "label": "switch top2",

@@ -35,7 +35,7 @@ def compute_stability_floors(snapshots: Sequence[RoutingSnapshot], *, seed: int 
 
 
 def describe_metrics() -> list[dict[str, str]]:
-    """One row per metric (name, direction, unit, reduction, floor, meaning) for help and tables."""
+    """One row per metric (name, direction, unit, reduction, floor, meaning, range) for help and tables."""
     return [
         {
             "name": m.name,
@@ -44,6 +44,7 @@ def describe_metrics() -> list[dict[str, str]]:
             "reduction": m.reduction,
             "floor": m.floor_name or "",
             "meaning": m.meaning,
+            "range": m.range.text,
         }
         for m in sorted(METRICS.values(), key=lambda m: m.name)
     ]

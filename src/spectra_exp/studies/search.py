@@ -29,13 +29,13 @@ from omegaconf.errors import OmegaConfBaseException
 
 from spectra_exp import stopping
 from spectra_exp.analysis.search_table import TrialRow, print_front, write_search_table
-from spectra_exp.analysis.tables.directions import OTHER
 from spectra_exp.config.compose import check_values, explain, load_experiment, own_hydra
 from spectra_exp.config.schema import Experiment
 from spectra_exp.config.typed import parse_overrides, typed_values
 from spectra_exp.data.sources import check_data
 from spectra_exp.errors import ConfigError
 from spectra_exp.metrics import METRICS, get_metric
+from spectra_exp.metrics.others import OTHER
 from spectra_exp.runs.lock import RunLock
 from spectra_exp.runs.plan import plan
 from spectra_exp.studies.engine import make_engine
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     import optuna
 
 # Figures of the loss, which are not routing metrics.
-LOSS_DIRECTIONS = {name: OTHER[name] for name in ("val_loss", "val_perplexity", "val_accuracy")}
+LOSS_DIRECTIONS = {name: OTHER[name].direction for name in ("val_loss", "val_perplexity", "val_accuracy")}
 DIRECTIONS = {"lower": "minimize", "higher": "maximize"}
 # The plugin's keys that have no use here, and what to do instead.
 UNUSED_KEYS = {

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from spectra_exp.analysis.material import Material, default_outputs, gather, name_the_odd
-from spectra_exp.analysis.report.files import read_run
+from spectra_exp.analysis.report.files import run_files
 from spectra_exp.analysis.report.index import index_page
 from spectra_exp.analysis.report.run_page import run_page
 from spectra_exp.analysis.tables.__main__ import all_tables
@@ -25,7 +25,7 @@ def write_report(material: Material) -> Path:
     folder = material.outputs / "report"
     runs = _run_names(material)
     for name in _with_progress(runs):
-        page = run_page(read_run(material.collected.runs_folder / name), material.collected)
+        page = run_page(run_files(material.collected.run(name)), material.collected)
         write_text(folder / "runs" / f"{name}.html", page)
     for old in sorted((folder / "runs").glob("*.html")):
         if old.stem not in runs:

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import astuple, fields
 from pathlib import Path
 
-from spectra_exp.analysis.collect import INFERENCE
+from spectra_exp.analysis.collect import INFERENCE, Collected
 from spectra_exp.analysis.grid import Row, Section
 from spectra_exp.analysis.tables.spec import Gap, TableSpec
 from spectra_exp.evaluate.tasks import SCORE
@@ -45,11 +45,21 @@ def seed_gaps(table: str, section: Section, row: Row) -> list[Gap]:
     seeds = sorted(row.expected.keys() - row.runs.keys())
     if not seeds:
         return []
-    runs_folder = section.collected.runs_folder
-    states = sorted({run_state(runs_folder, row.expected[seed].run_id).state for seed in seeds})
+    states = [_state(section.collected, row.expected[seed].run_id) for seed in seeds]
     words = ["python", "train.py", "-m", *row.overrides, f"study={section.study}", f"seed={','.join(map(str, seeds))}"]
+    # A run that calls itself completed and does not count would otherwise be passed over as done.
+    words += ["force=true"] if any(refused for _, refused in states) else []
+    reasons = ", ".join(sorted({state for state, _ in states}))
     what = f"seeds {', '.join(map(str, seeds))}"
-    return [Gap(table, section.title, row.label, what, ", ".join(states), shlex.join(words))]
+    return [Gap(table, section.title, row.label, what, reasons, shlex.join(words))]
+
+
+def _state(collected: Collected, run_id: str | None) -> tuple[str, bool]:
+    """The state of a run that no table counts, or why it counts nowhere, and whether it calls itself completed."""
+    stored = collected.stored.get(run_id or "")
+    if stored is None or (stored.summary is not None and stored.summary["status"] != "completed"):
+        return run_state(collected.runs_folder, run_id).state, False
+    return collected.skipped.get(run_id, "done"), stored.summary is not None
 
 
 def write_gaps(gaps: Iterable[Gap], folder: Path) -> Path:
