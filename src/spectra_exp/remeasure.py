@@ -51,7 +51,7 @@ class Remeasured:
 class Found:
     """Metrics and floors by layer at the end of a run, from one source.
 
-    `split`: that of the history which they belong to; `earlier`: the same metrics at earlier steps, by (step, fraction).
+    `split`: that of the history which they belong to; `earlier`: the same at earlier steps, by (step, fraction).
     """
 
     source: str
