@@ -248,6 +248,9 @@ def _logging_to(path: Path) -> Iterator[None]:
     handler = logging.FileHandler(path)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     package.addHandler(handler)
+    if own_rank() == 0 and QUIET not in os.environ:
+        # Python's own way to standard error, which it leaves where there is another handler.
+        package.addHandler(logging.lastResort)
     level = package.level
     package.setLevel(logging.INFO)
     try:
@@ -255,4 +258,5 @@ def _logging_to(path: Path) -> Iterator[None]:
     finally:
         package.setLevel(level)
         package.removeHandler(handler)
+        package.removeHandler(logging.lastResort)
         handler.close()
