@@ -47,6 +47,8 @@ def name_the_odd(material: Material) -> None:
     _ = material.sections
     for name, reason in material.collected.skipped.items():
         print(f"left out {material.collected.runs_folder / name}: {reason}", file=sys.stderr)
+    for path, reason in material.collected.damaged.items():
+        print(f"left out {path}: {reason}", file=sys.stderr)
     for run_id, reason in material.collected.odd.items():
         print(f"{run_id}: {reason}", file=sys.stderr)
     for line in material.collected.skipped_launches:

@@ -28,6 +28,7 @@ from spectra_exp.runs.limits import memory_allowed_mb, peak_resident_mb, within_
 from spectra_exp.runs.plan import FINAL, Plan
 from spectra_exp.runs.provenance import code_version, environment
 from spectra_exp.runs.ranks import LOST, lost_connection, process_group, rank_summary, supervised
+from spectra_exp.runs.summary import change_summary, sealed
 from spectra_exp.runs.summary_head import summary_head
 from spectra_exp.training.terminal import closing_table
 
@@ -123,7 +124,7 @@ def _attempt(planned: Plan, hydra_config: str, checkpoint: Path | None) -> str:
                 summary["error"] = LOST
         summary["finished"] = datetime.now().astimezone().isoformat(timespec="seconds")
         if own_rank() == 0:
-            write_json(folder.summary, summary)
+            write_json(folder.summary, sealed(folder.path, summary))
         elif supervised():
             write_json(folder.path / rank_summary(own_rank()), summary)
         told_by_launcher = QUIET in os.environ or supervised() or own_rank() != 0
@@ -144,7 +145,8 @@ def mark_failed(planned: Plan, error: str) -> None:
     now = datetime.now().astimezone().isoformat(timespec="seconds")
     with planned.folder.hold():
         head = summary_head(planned, {"code_version": code_version()}, now)
-        write_json(planned.folder.summary, head | {"status": "failed", "error": error, "finished": now})
+        content = head | {"status": "failed", "error": error, "finished": now}
+        write_json(planned.folder.summary, sealed(planned.folder.path, content))
 
 
 def _train(
@@ -199,7 +201,7 @@ def join_study(planned: Plan) -> None:
     """Note in a finished run's summary that another study asked for it too; the folder must be held."""
     study, summary = planned.experiment.study, planned.folder.read_summary()
     if study and study not in summary["studies"]:
-        write_json(planned.folder.summary, summary | {"studies": [*summary["studies"], study]})
+        change_summary(planned.folder.summary, {"studies": [*summary["studies"], study]})
 
 
 def _stale(planned: Plan) -> bool:
