@@ -51,8 +51,23 @@ def one_line_errors(path: str | os.PathLike[str]) -> Iterator[None]:
         if error.errno in _DISK_FULL:
             problem = "the disk is full; free space and run again (an earlier file is unchanged)"
         else:
-            problem = f"cannot be written ({error.strerror or error}); check the folder and its permissions"
+            reason = f"{error.strerror or error}{_owner_in_words(path) if isinstance(error, PermissionError) else ''}"
+            problem = f"cannot be written ({reason}); check the folder and its permissions"
         raise SpectraError(" ".join(f"{path}: {problem}".split())) from error
+
+
+def _owner_in_words(path: str | os.PathLike[str]) -> str:
+    """Whose `path`, or the nearest folder above it that is there, is, in words; empty where it is this user's."""
+    place = Path(path)
+    while not os.path.lexists(place) and place != place.parent:
+        place = place.parent
+    try:
+        owner = place.lstat().st_uid
+        return "" if owner == os.geteuid() else f", {place} belongs to user {place.owner()}"
+    except KeyError:
+        return f", {place} belongs to user {owner}"
+    except OSError:
+        return ""
 
 
 def write_bytes(path: str | os.PathLike[str], content: bytes) -> None:
