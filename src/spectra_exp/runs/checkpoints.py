@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from spectra_exp.errors import SpectraError
-from spectra_exp.runs.atomic import fsync, json_text, one_line_errors, write_text
+from spectra_exp.runs.atomic import fsync, json_text, one_line_errors, told_unreadable, write_text
 from spectra_exp.runs.file_hashes import sha256_of
 
 MANIFEST = "manifest.json"
@@ -76,7 +76,8 @@ class CheckpointStore:
     def complete(self) -> list[Path]:
         """The committed checkpoints, newest first; their content is not verified here."""
         newest_first = [path for _, path in sorted(self._named().items(), reverse=True)]
-        return [path for path in newest_first if (path / MANIFEST).is_file()]
+        with told_unreadable():
+            return [path for path in newest_first if (path / MANIFEST).is_file()]
 
     def latest(self, problem_of: Callable[[Path], str | None] | None = None) -> Path | None:
         """The newest checkpoint without a problem, or None; a warning names each one passed over, and why.
@@ -109,7 +110,8 @@ class CheckpointStore:
     def _named(self) -> dict[int, Path]:
         if not self.folder.is_dir():
             return {}
-        return {int(m[1]): path for path in self.folder.iterdir() if (m := _NAME.fullmatch(path.name))}
+        with told_unreadable():
+            return {int(m[1]): path for path in self.folder.iterdir() if (m := _NAME.fullmatch(path.name))}
 
     def _discard(self, path: Path) -> None:
         """Remove a folder such that no half-removed one is ever seen under a checkpoint's name."""
@@ -130,9 +132,8 @@ def verify_checkpoint(path: str | os.PathLike[str]) -> bool:
     if match is None:
         return False
     try:
-        return (folder / MANIFEST).read_bytes() == _manifest_text(folder, int(match[1])).encode("utf-8")
-    except PermissionError as error:
-        raise SpectraError(f"{error.filename}: may not be read by this user; change its permissions") from error
+        with told_unreadable():
+            return (folder / MANIFEST).read_bytes() == _manifest_text(folder, int(match[1])).encode("utf-8")
     except OSError:
         return False
 

@@ -71,12 +71,12 @@ def _begin(planned: Plan, held: ExitStack) -> Begun:
     except RunInUse as error:
         print(f"error: {error}", file=sys.stderr)
         return Begun("in use")
+    folder.check()
     status = folder.status()
     if planned.stands() and not experiment.force and not (experiment.refresh == "stale" and _by_other_code(folder)):
         join_study(planned)
         print(f"{folder.run_id}: already {status}{_how_it_differs(folder)}; force=true runs it again", file=sys.stderr)
         return Begun(status)
-    folder.check()
     with _logging_to(folder.log), one_line_errors(folder.path):
         if experiment.force or status in FINAL:
             folder.clear()

@@ -66,7 +66,7 @@ class RunFolder:
         """
         if not self.path.is_dir() or not self._content():
             return "missing"
-        if not self.summary.exists():
+        if not os.path.isfile(self.summary):
             return "unfinished"
         try:
             status: str = self.read_summary()["status"]
@@ -115,12 +115,14 @@ class RunFolder:
         own = (self.config, self.environment, self.history, self.summary, self.log, self.path / PROGRESS_NAME)
         files = (*own, *(self.hydra / f"{name}.yaml" for name in ("config", "overrides", "hydra")))
         for path in (*folders, *files):
-            wanted, fits = ("folder", path.is_dir()) if path in folders else ("file", path.is_file())
-            if os.path.lexists(path) and not fits:
+            wanted, fits = ("folder", os.path.isdir) if path in folders else ("file", os.path.isfile)
+            if os.path.lexists(path) and not fits(path):
                 raise SpectraError(f"{path}: a {wanted} belongs here, and this is none; move it away")
-        for path in (*folders, self.log):
-            if path.exists() and not os.access(path, os.R_OK | os.W_OK | (os.X_OK if path.is_dir() else 0)):
-                raise SpectraError(f"{path}: may not be written by this user; change its permissions or the outputs")
+        needed = dict.fromkeys(files, os.R_OK) | dict.fromkeys(folders, os.R_OK | os.W_OK | os.X_OK)
+        for path, access in (needed | {self.log: os.R_OK | os.W_OK}).items():
+            if os.path.exists(path) and not os.access(path, access, effective_ids=True):
+                wanted = "written" if access & os.W_OK else "read"
+                raise SpectraError(f"{path}: may not be {wanted} by this user; change its permissions or outputs")
 
     def stage_checkpoint(self, step: int) -> Path:
         """A new, empty folder to write the checkpoint of `step` into."""
@@ -167,7 +169,11 @@ class RunFolder:
         return f"{others[0]}{more} is missing or not the one that it was made with"
 
     def _content(self) -> list[Path]:
-        return [path for path in self.path.iterdir() if path.name not in (LOCK_NAME, HOLDER_NAME)]
+        """What lies in the folder beside the lock; the folder itself where that may not be looked at."""
+        try:
+            return [path for path in self.path.iterdir() if path.name not in (LOCK_NAME, HOLDER_NAME)]
+        except PermissionError:
+            return [self.path]
 
     def _clean(self) -> None:
         self._store.clean()
