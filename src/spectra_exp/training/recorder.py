@@ -20,6 +20,7 @@ import torch
 from spectra_exp.metrics.balance import coefficient_of_variation, max_violation
 from spectra_exp.metrics.base import MetricTable
 from spectra_exp.moe.model import SpectraMoeOutput
+from spectra_exp.records.record import check_executed
 from spectra_exp.routing.collective import (
     many_ranks,
     max_over_ranks,
@@ -100,6 +101,7 @@ class Recorder:
         records = [output.routing.records[layer] for layer in sorted(output.routing.records)]
         step.residuals += [r.figures["sinkhorn_residual"] for r in records if "sinkhorn_residual" in r.figures]
         if records:
+            check_executed(records)
             counts_LE = torch.stack([r.chosen_NE.sum(0) for r in records]).cpu().numpy()
             step.counts_LE = counts_LE if step.counts_LE is None else step.counts_LE + counts_LE
 
