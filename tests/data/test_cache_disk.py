@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from spectra_exp.data.cache import cached_folder
-from spectra_exp.errors import SpectraError
+from spectra_exp.foundations.errors import SpectraError
 
 
 def build(folder: Path) -> dict[str, Any]:

@@ -10,12 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from moe_cases import ids_of, model_of, settings_of
 
-from spectra_exp.errors import SpectraError
+from spectra_exp.foundations.errors import SpectraError
 from spectra_exp.moe.context import RoutingContext
 from spectra_exp.moe.dispatch import sorted_on_device
 from spectra_exp.moe.experts import Experts
+from spectra_exp.moe.record import check_executed
 from spectra_exp.moe.reroute import reroute
-from spectra_exp.records.record import check_executed
 from spectra_exp.routing import selection
 from spectra_exp.routing.selection import AT_MOST_K, OTHER_BOUNDS, SELECTIONS
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from spectra_exp.errors import SpectraError
+from spectra_exp.foundations.errors import SpectraError
 from spectra_exp.runs.folder import RunFolder
 
 NOBODY = 65534

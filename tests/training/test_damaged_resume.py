@@ -9,9 +9,9 @@ from pathlib import Path
 import pandas as pd
 from test_runs import stable, stop_at
 
-from spectra_exp.runs.execute import execute
 from spectra_exp.runs.folder import RunFolder
 from spectra_exp.training import recorder as recorder_module
+from spectra_exp.training.execute import execute
 
 
 def cut(path: Path) -> None:

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 from small_run import SMALL
 
-from spectra_exp import cli, stopping
+from spectra_exp import cli
 from spectra_exp.config.compose import prepare_environment
+from spectra_exp.foundations import stopping
 from spectra_exp.runs.summary import read_summary
 from spectra_exp.training.session import Session
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from spectra_exp.routing.selection import SELECTIONS
-from spectra_exp.runs.execute import execute
+from spectra_exp.training.execute import execute
 
 
 @pytest.mark.parametrize("rule", ["topk", "quota"])

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from spectra_exp.runs.atomic import one_line_errors
+from spectra_exp.foundations.files import one_line_errors
 
 Progress = Callable[[str], None]
 _MANIFEST = "manifest.json"

@@ -10,8 +10,8 @@ from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from spectra_exp.errors import SpectraError
-from spectra_exp.runs.atomic import fsync, json_text, one_line_errors, told_unreadable, write_text
+from spectra_exp.foundations.errors import SpectraError
+from spectra_exp.foundations.files import fsync, json_text, one_line_errors, told_unreadable, write_text
 from spectra_exp.runs.file_hashes import sha256_of
 
 MANIFEST = "manifest.json"

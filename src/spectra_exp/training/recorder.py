@@ -17,11 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from spectra_exp.metrics.balance import coefficient_of_variation, max_violation
-from spectra_exp.metrics.base import MetricTable
-from spectra_exp.moe.model import SpectraMoeOutput
-from spectra_exp.records.record import check_executed
-from spectra_exp.routing.collective import (
+from spectra_exp.foundations.collective import (
     many_ranks,
     max_over_ranks,
     mean_over_ranks,
@@ -29,6 +25,10 @@ from spectra_exp.routing.collective import (
     rows_of_all_ranks,
     total_over_ranks,
 )
+from spectra_exp.measure.balance import coefficient_of_variation, max_violation
+from spectra_exp.measure.base import MetricTable
+from spectra_exp.moe.model import SpectraMoeOutput
+from spectra_exp.moe.record import check_executed
 from spectra_exp.runs.folder import HISTORY, RunFolder
 from spectra_exp.runs.history import History
 from spectra_exp.runs.provenance import code_version
