@@ -34,8 +34,9 @@ def nobody(tmp_path: Path) -> Iterator[None]:
         pytest.skip("only root can become another user")
     place = tmp_path
     while place != place.parent:
-        if place.stat().st_mode & 0o005 != 0o005:
-            place.chmod(place.stat().st_mode | 0o005)
+        # The group stays root's.
+        if place.stat().st_mode & 0o055 != 0o055:
+            place.chmod(place.stat().st_mode | 0o055)
         place = place.parent
     os.seteuid(NOBODY)
     yield

@@ -108,9 +108,9 @@ class CheckpointStore:
                 shutil.rmtree(path)
 
     def _named(self) -> dict[int, Path]:
-        if not self.folder.is_dir():
-            return {}
         with told_unreadable():
+            if not self.folder.is_dir():
+                return {}
             return {int(m[1]): path for path in self.folder.iterdir() if (m := _NAME.fullmatch(path.name))}
 
     def _discard(self, path: Path) -> None:
