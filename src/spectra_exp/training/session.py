@@ -255,6 +255,9 @@ class Session:
         return found
 
     def _fraction_snapshots(self) -> list[RoutingSnapshot]:
+        if own_rank():
+            # The first rank writes them, maybe later than this one would look, and its figures are the run's.
+            return []
         steps = sorted(set(fraction_steps(self.max_steps)))
         return [load_snapshot(snapshot_path(self.folder.routing, step)) for step in steps]
 
