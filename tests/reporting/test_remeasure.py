@@ -13,8 +13,8 @@ from made_studies import make_study
 from spectra_exp.config.compose import load_experiment, prepare_environment
 from spectra_exp.foundations.errors import SpectraError
 from spectra_exp.foundations.files import write_json
+from spectra_exp.interpret.remeasure import main, remeasure
 from spectra_exp.measure.balance import coefficient_of_variation, gini
-from spectra_exp.remeasure import main, remeasure
 from spectra_exp.reporting.collect import collect
 from spectra_exp.runs.history import History
 from spectra_exp.runs.plan import plan

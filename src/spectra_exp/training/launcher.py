@@ -38,6 +38,8 @@ def execute_in_processes(planned: Plan) -> str:
     When one of them fails or is killed the others end too, and what happened is in the summary.
     """
     folder, count = planned.folder, planned.experiment.trainer.processes
+    # Told once, before the processes start.
+    folder.check()
     with tempfile.TemporaryDirectory(prefix="spectra-ranks-") as meeting:
         processes = [_start(planned, number, Path(meeting) / "store") for number in range(count)]
         try:

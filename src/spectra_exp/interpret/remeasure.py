@@ -1,6 +1,6 @@
 """Metrics that finished runs lack, such as one that is newer than they are, computed from what they kept.
 
-python -m spectra_exp.remeasure run=ID|all [checkpoint=false] [device=cpu]
+python -m spectra_exp.interpret.remeasure run=ID|all [checkpoint=false] [device=cpu]
 """
 
 from __future__ import annotations
