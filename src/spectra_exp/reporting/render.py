@@ -6,7 +6,7 @@ import math
 import sys
 from collections.abc import Sequence
 
-from spectra_exp.statistics.mean import Interval
+from spectra_exp.statistics.intervals import Interval
 
 WIDE = 200
 
