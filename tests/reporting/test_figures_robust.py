@@ -28,7 +28,7 @@ from spectra_exp.reporting.grid import Section
 from spectra_exp.reporting.material import gather
 from spectra_exp.runs.history import History
 from spectra_exp.runs.routing_files import snapshot_path
-from spectra_exp.statistics.mean import mean_interval
+from spectra_exp.statistics.intervals import mean_interval
 
 FEW = "baseline=switch_top2,dense"
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from spectra_exp.reporting.render import count_text, interval_text, markdown_table
-from spectra_exp.statistics.mean import Interval
+from spectra_exp.statistics.intervals import Interval
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,7 @@ from spectra_exp.reporting.tables.__main__ import all_tables
 from spectra_exp.reporting.tables.spec import Grid
 from spectra_exp.runs.routing_files import load_snapshot
 from spectra_exp.runs.stored import StoredRun
-from spectra_exp.statistics.mean import mean_interval
+from spectra_exp.statistics.intervals import mean_interval
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from spectra_exp.reporting.figures.panels import Points
 from spectra_exp.reporting.figures.sources import Sources
 from spectra_exp.reporting.grid import Row, Section
-from spectra_exp.statistics.mean import Interval, mean_interval
+from spectra_exp.statistics.intervals import Interval, mean_interval
 
 
 def training_curves(row: Row, sources: Sources, split: str, metric: str) -> dict[int, dict[int, float]]:

@@ -15,10 +15,9 @@ from spectra_exp.reporting.tables.directions import direction
 from spectra_exp.reporting.tables.gaps import row_gaps
 from spectra_exp.reporting.tables.spec import Grid, Panel, Part, Table, TableSpec
 from spectra_exp.reporting.tables.verdicts import verdict
-from spectra_exp.statistics.comparison import Comparison
+from spectra_exp.statistics.comparison import TOO_FEW, Comparison
 from spectra_exp.statistics.corrections import stars
-from spectra_exp.statistics.estimate import TOO_FEW
-from spectra_exp.statistics.mean import mean_interval
+from spectra_exp.statistics.intervals import mean_interval
 from spectra_exp.statistics.pareto import pareto_front
 
 # Evidence only between causal models.

@@ -13,10 +13,9 @@ from spectra_exp.reporting.tables.directions import direction
 from spectra_exp.reporting.tables.gaps import seed_gaps
 from spectra_exp.reporting.tables.spec import Choice, Gap, Grid, Part, Table
 from spectra_exp.reporting.tables.verdicts import verdict
-from spectra_exp.statistics.comparison import Comparison
+from spectra_exp.statistics.comparison import TOO_FEW, Comparison
 from spectra_exp.statistics.corrections import holm
-from spectra_exp.statistics.estimate import TOO_FEW
-from spectra_exp.statistics.margins import non_inferior, tost
+from spectra_exp.statistics.equivalence import non_inferior, tost
 
 # Differences as small as these do not matter (nats of validation loss): docs/metrics.md, Tests.
 MARGINS = {"val_loss": 0.02}
