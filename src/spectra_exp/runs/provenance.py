@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import spectra_exp
+from spectra_exp.runs import variables
 
 PACKAGES = (
     "torch", "transformers", "datasets", "accelerate", "hydra-core", "omegaconf", "numpy", "pandas",
@@ -41,6 +42,7 @@ def environment(seed: int, extra: Mapping[str, Any] | None = None) -> dict[str, 
         "devices": devices(),
         "threads": _threads(),
         "determinism": determinism(),
+        "variables": variables.seen(),
         "git": _own_git_state(),
         "code_version": code_version(),
         **(extra or {}),
