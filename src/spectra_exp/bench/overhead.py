@@ -172,10 +172,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("overrides", nargs="*", help="as for train.py: model=exp10 trainer.batch_size=4")
     parser.add_argument("--repeats", type=int, default=REPEATS, help="steps of each method (default: %(default)s)")
     options = parser.parse_args(arguments)
-    prepare_environment()
     # Kineto tells of every profile otherwise.
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")
     try:
+        prepare_environment()
         if options.repeats < 1:
             raise SpectraError(f"--repeats: {options.repeats} was given; give at least 1")
         outputs = Path(load_experiment(options.overrides).outputs)

@@ -24,6 +24,7 @@ from spectra_exp.moe.context import RoutingContext
 from spectra_exp.moe.model import SpectraMoeForCausalLM, load_checkpoint
 from spectra_exp.runs.checkpoints import MANIFEST
 from spectra_exp.runs.folder import RunFolder
+from spectra_exp.runs.plan import FINAL
 from spectra_exp.runs.stored import StoredRun
 from spectra_exp.training.evaluation import Evaluator
 
@@ -79,7 +80,7 @@ def open_run(path: Path, tokens: int | None, seed: int, device: torch.device) ->
     folder, config, summary = stored.folder, stored.config, stored.summary
     stored.require(folder.config.name)
     stored.require(folder.summary.name)
-    newest = newest_model(folder, (summary or {}).get("command"))
+    newest = newest_model(folder, _made_anew(summary or {}))
     data = _data_config(config["data"], folder.config)
     recorded = ((summary or {}).get("fingerprints") or {}).get("data")
     if recorded is not None and data_fingerprint(data) != recorded:
@@ -108,8 +109,17 @@ def open_run(path: Path, tokens: int | None, seed: int, device: torch.device) ->
     )
 
 
-def newest_model(folder: RunFolder, command: str | None) -> Newest:
-    """The model of the newest whole checkpoint; `command`: what makes the run again.
+def _made_anew(summary: dict[str, Any]) -> str:
+    """How to make the run once more: a finished one is made again only when forced to."""
+    command = summary.get("command")
+    if command is None:
+        return "give its command again"
+    forced = "" if summary["status"] not in FINAL or "force=true" in command.split() else " force=true"
+    return f"run it again: {command}{forced}"
+
+
+def newest_model(folder: RunFolder, again: str) -> Newest:
+    """The model of the newest whole checkpoint; `again`: how to make the run once more.
 
     Raises SpectraError without one, or where each was removed while it was read: a run
     that still trains removes a checkpoint when it has a newer one, so the newest is then looked up again.
@@ -121,7 +131,7 @@ def newest_model(folder: RunFolder, command: str | None) -> Newest:
         if checkpoint is None:
             if folder.checkpoints() != listed:
                 continue
-            raise SpectraError(f"{folder.path}: the run has no whole checkpoint; run it again: {command}")
+            raise SpectraError(f"{folder.path}: the run has no whole checkpoint; {again}")
         try:
             fingerprint = digest((checkpoint / MANIFEST).read_bytes())[:16]
             model = load_checkpoint(checkpoint)

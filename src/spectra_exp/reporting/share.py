@@ -130,8 +130,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("folder", metavar="FOLDER", type=Path, help="the folder to make")
     parser.add_argument("--outputs", type=Path, default=default_outputs(), help="folder of runs/ and cache/")
     options = parser.parse_args(arguments)
-    prepare_environment()
     try:
+        prepare_environment()
         print(share(find_run(options.run, options.outputs), options.folder, options.outputs))
     except (SpectraError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)

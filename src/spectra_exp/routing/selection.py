@@ -13,6 +13,7 @@ from fractions import Fraction
 import torch
 from torch import Tensor
 
+from spectra_exp.foundations.bounds import MOST_EXPERTS
 from spectra_exp.foundations.options import option
 
 
@@ -25,7 +26,9 @@ class SelectionConfig:
         "topk: each token its best K; quota: the same under a capacity; expert_choice: each expert its best tokens",
         choices=["topk", "quota", "expert_choice"],
     )
-    capacity_factor: float = option(1.25, "alpha: an expert's capacity is ceil(alpha N K / E) tokens", minimum=1)
+    capacity_factor: float = option(
+        1.25, "alpha: an expert's capacity is ceil(alpha N K / E) tokens", minimum=1, maximum=MOST_EXPERTS
+    )
     at_inference: bool = option(
         False, "use the rule in evaluation too (the model is then not causal); false: plain top-k there"
     )

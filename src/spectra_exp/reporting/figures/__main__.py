@@ -61,8 +61,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--study", help="only the figures of this study")
     parser.add_argument("--only", nargs="+", default=[], metavar="NAME", help="only these figures")
     options = parser.parse_args(arguments)
-    prepare_environment()
     try:
+        prepare_environment()
         figures, reports = chosen(options.study, options.only)
         material = gather(options.outputs)
         name_the_odd(material)

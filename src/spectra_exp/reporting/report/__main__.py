@@ -42,8 +42,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--outputs", type=Path, default=default_outputs(), help="folder of runs/ and report/")
     parser.add_argument("--study", help="only the runs of this study")
     options = parser.parse_args(arguments)
-    prepare_environment()
     try:
+        prepare_environment()
         material = gather(options.outputs, options.study)
         name_the_odd(material)
         index = write_report(material, options.study)

@@ -70,8 +70,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--study", help="only the runs of this study")
     parser.add_argument("--show", default="routing_metrics", help="the table to print besides writing all")
     options = parser.parse_args(arguments)
-    prepare_environment()
     try:
+        prepare_environment()
         material = gather(options.outputs, options.study)
         name_the_odd(material)
         if material.collected.runs.empty:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from spectra_exp.foundations.bounds import LARGEST_COUNT, LARGEST_WEIGHT, LARGEST_WIDTH
 from spectra_exp.foundations.collective import ALONE, Ranks
 from spectra_exp.foundations.options import option
 from spectra_exp.foundations.parts import part
@@ -30,8 +31,8 @@ class SpectraConfig(RouterConfig):
     """Options of the SPECTRA router."""
 
     name: str = option("spectra", "which router this is")
-    entropy_coef: float = option(1e-3, "weight of the router entropy loss", minimum=0)
-    dim: int = option(16, "D: size of each routing and expression vector", minimum=1)
+    entropy_coef: float = option(1e-3, "weight of the router entropy loss", minimum=0, maximum=LARGEST_WEIGHT)
+    dim: int = option(16, "D: size of each routing and expression vector", minimum=1, maximum=LARGEST_WIDTH)
     sequence: str = option("min_gru", "what turns hidden states into routing vectors", choices=list(ENCODERS))
     carry: str = option(
         "token",
@@ -45,14 +46,14 @@ class SpectraConfig(RouterConfig):
         choices=list(ORTHOGONALIZATIONS),
     )
     orthogonalize_every: int = option(
-        100, "optimizer steps between two periodic orthogonalisations", unit="steps", minimum=1
+        100, "optimizer steps between two periodic orthogonalisations", unit="steps", minimum=1, maximum=LARGEST_COUNT
     )
     similarity: str = option("cosine", "how routing and expression vectors are compared", choices=list(SIMILARITIES))
     orthogonality_measure: str = option(
         "gram", "what the representation orthogonality loss measures", choices=list(MEASURES)
     )
-    ortho_coef: float = option(0.01, "weight of the projector orthogonality loss", minimum=0)
-    speciality_coef: float = option(5e-3, "weight of the speciality penalty", minimum=0)
+    ortho_coef: float = option(0.01, "weight of the projector orthogonality loss", minimum=0, maximum=LARGEST_WEIGHT)
+    speciality_coef: float = option(5e-3, "weight of the speciality penalty", minimum=0, maximum=LARGEST_WEIGHT)
 
 
 @register_router
