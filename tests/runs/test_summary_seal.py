@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from spectra_exp.runs.atomic import write_json
+from spectra_exp.foundations.files import write_json
 from spectra_exp.runs.summary import change_summary, check_files, read_summary, sealed, summary_edited
 
 CONTENT: dict[str, Any] = {

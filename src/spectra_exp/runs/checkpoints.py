@@ -9,8 +9,8 @@ import shutil
 from collections.abc import Collection
 from pathlib import Path
 
-from spectra_exp.errors import SpectraError
-from spectra_exp.runs.atomic import fsync, json_text, one_line_errors, write_text
+from spectra_exp.foundations.errors import SpectraError
+from spectra_exp.foundations.files import fsync, json_text, one_line_errors, write_text
 from spectra_exp.runs.file_hashes import sha256_of
 
 MANIFEST = "manifest.json"

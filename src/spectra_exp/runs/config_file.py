@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from spectra_exp.errors import SpectraError
+from spectra_exp.foundations.errors import SpectraError
 
 # What readers take from it, by dotted key.
 WANTED: dict[str, tuple[type, ...]] = {

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from spectra_exp.errors import SpectraError
-from spectra_exp.runs.atomic import atomic_path
+from spectra_exp.foundations.errors import SpectraError
+from spectra_exp.foundations.files import atomic_path
 
 if TYPE_CHECKING:
     import pandas as pd

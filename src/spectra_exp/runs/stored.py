@@ -11,14 +11,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from spectra_exp.errors import SpectraError
-from spectra_exp.metrics.ranges import Sizes
-from spectra_exp.records.snapshot import RoutingSnapshot
+from spectra_exp.foundations.errors import SpectraError
+from spectra_exp.measure.ranges import Sizes
+from spectra_exp.measure.snapshot import RoutingSnapshot
 from spectra_exp.runs.config_file import read_config, setting
 from spectra_exp.runs.contradictions import history_contradiction, summary_contradiction
 from spectra_exp.runs.folder import RunFolder
 from spectra_exp.runs.history import read_history
-from spectra_exp.runs.snapshots import load_snapshot, snapshot_paths
+from spectra_exp.runs.routing_files import load_snapshot, snapshot_paths
 from spectra_exp.runs.summary import Summary, check_files, summary_edited
 
 if TYPE_CHECKING:

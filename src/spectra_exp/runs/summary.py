@@ -13,8 +13,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from spectra_exp.errors import SpectraError
-from spectra_exp.runs.atomic import json_text, write_json
+from spectra_exp.foundations.errors import SpectraError
+from spectra_exp.foundations.files import json_text, write_json
 from spectra_exp.runs.file_hashes import differing, hashes_of
 
 SCHEMA = 1
