@@ -42,7 +42,7 @@ demo: DEMO_SEEDS = $(if $(filter SEEDS=%,$(MAKEOVERRIDES)),$(SEEDS),0,1,2)
 demo: setup  ## a small study: SPECTRA, one ablation, Switch top-2; 3 seeds; its table
 	$(PY) train.py -m study=demo debug=demo ablation=none,no_gru seed=$(DEMO_SEEDS) launch=parallel launch.jobs=$(JOBS)
 	$(PY) train.py -m study=demo debug=demo baseline=switch_top2 seed=$(DEMO_SEEDS) launch=parallel launch.jobs=$(JOBS)
-	$(PY) -m spectra_exp.analysis.tables --study demo
+	$(PY) -m spectra_exp.reporting.tables --study demo
 
 # Studies: SEEDS=0..4 OSR=paper|causal JOBS=2, and any override: make sweep-a OSR=causal trainer.max_steps=50
 train-distributed: setup  ## one small run by PROCESSES=2 processes that share every batch (deepspeed: trainer.deepspeed=zero2)
@@ -114,19 +114,19 @@ lint: setup  ## ruff
 	$(PY) -m ruff check .
 
 tables: setup  ## outputs/tables/ from the finished runs (STUDY=name for one study)
-	$(PY) -m spectra_exp.analysis.tables $(if $(STUDY),--study $(STUDY))
+	$(PY) -m spectra_exp.reporting.tables $(if $(STUDY),--study $(STUDY))
 
 overhead: setup  ## table 9: time and FLOPs of each part of routing, SPECTRA beside Switch
 	$(PY) -m spectra_exp.bench.overhead $(TYPED)
 
 report: setup  ## outputs/report/index.html and a page per run (STUDY=name for one study)
-	$(PY) -m spectra_exp.analysis.report $(if $(STUDY),--study $(STUDY))
+	$(PY) -m spectra_exp.reporting.report $(if $(STUDY),--study $(STUDY))
 
 analysis: setup  ## what the experts do: the newest finished run of each method of the core study (STUDY=name)
-	$(PY) -m spectra_exp.analyze study=$(or $(STUDY),core) $(TYPED)
+	$(PY) -m spectra_exp.interpret study=$(or $(STUDY),core) $(TYPED)
 
 figures: setup  ## outputs/figures/ from the finished runs (STUDY=name for one study)
-	$(PY) -m spectra_exp.analysis.figures $(if $(STUDY),--study $(STUDY))
+	$(PY) -m spectra_exp.reporting.figures $(if $(STUDY),--study $(STUDY))
 
 clean-cache:  ## delete the tokenised data; runs rebuild what they need
 	rm -rf "$${SPECTRA_OUTPUTS:-outputs}/cache"

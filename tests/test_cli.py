@@ -164,7 +164,7 @@ BAD = [
 @pytest.fixture
 def launched(tmp_path, monkeypatch):
     """Experiments handed to training, which does not happen; outputs lie in a folder of the test."""
-    import spectra_exp.runs.execute as module
+    import spectra_exp.training.execute as module
 
     monkeypatch.setenv("SPECTRA_OUTPUTS", str(tmp_path / "outputs"))
     monkeypatch.setattr("sys.argv", ["train.py"])

@@ -12,7 +12,7 @@ register_with_transformers()
 def __getattr__(name: str) -> Any:
     """`RoutingMonitor`, imported when it is first asked for: it needs transformers, which takes seconds to import."""
     if name == "RoutingMonitor":
-        from spectra_exp.monitor import RoutingMonitor
+        from spectra_exp.measure.monitor import RoutingMonitor
 
         return RoutingMonitor
     raise AttributeError(f"module 'spectra_exp' has no attribute '{name}'")

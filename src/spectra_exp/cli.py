@@ -12,9 +12,10 @@ from typing import Any, NoReturn
 
 from omegaconf import DictConfig, OmegaConf
 
-from spectra_exp import stopping
 from spectra_exp.config.tree import KINDS
-from spectra_exp.errors import ConfigError, SpectraError
+from spectra_exp.foundations import stopping
+from spectra_exp.foundations.errors import ConfigError, SpectraError
+from spectra_exp.runs.folder import make_outputs
 from spectra_exp.runs.ranks import rank, supervised, world_size
 
 # Exit status of a process ended by SIGINT, as shells report it.
@@ -64,7 +65,7 @@ def _one(args: argparse.Namespace, argv: list[str]) -> int:
     from spectra_exp.config.compose import load_experiment
     from spectra_exp.config.typed import expand_jobs
     from spectra_exp.data.sources import check_data
-    from spectra_exp.studies.engine import make_engine
+    from spectra_exp.studies.launchers import make_engine
     from spectra_exp.studies.search_space import asks_for_search
 
     if key := asks_for_search(args.overrides):
@@ -139,16 +140,6 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
     return args
 
 
-def make_outputs(folder: Path) -> None:
-    """Make the folder of all outputs. ConfigError when that cannot be done or nothing can be written there."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError("outputs", f"{folder}: {error.strerror}", "give another folder") from error
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise ConfigError("outputs", f"{folder} cannot be written to", "give another folder")
-
-
 def _hydra_main(argv: list[str], function: Callable[[DictConfig], Any]) -> int:
     import hydra
 
@@ -172,11 +163,10 @@ def task(config: DictConfig) -> str:
     from hydra.core.hydra_config import HydraConfig
 
     from spectra_exp.config.compose import prepare_environment
-    from spectra_exp.runs.devices import see_what_was_handed_on
-    from spectra_exp.studies.launch import told_to_stop
+    from spectra_exp.foundations.devices import see_what_was_handed_on
 
     stopping.prepare_worker()
-    if stopping.asked() or told_to_stop():
+    if stopping.asked() or stopping.told_to_stop():
         return "not started"
     prepare_environment()
     see_what_was_handed_on()
@@ -187,10 +177,9 @@ def task(config: DictConfig) -> str:
 def _attempts(overrides: list[str], hydra_config: str) -> str:
     """The job's status after as many attempts as launch.retries allows."""
     from spectra_exp.config.compose import load_experiment
-    from spectra_exp.runs.execute import execute
-    from spectra_exp.runs.launcher import execute_in_processes
     from spectra_exp.runs.plan import plan
-    from spectra_exp.studies.launch import tell_to_stop
+    from spectra_exp.training.execute import execute
+    from spectra_exp.training.launcher import execute_in_processes
 
     status, left = "failed", 1
     try:
@@ -208,7 +197,7 @@ def _attempts(overrides: list[str], hydra_config: str) -> str:
         print(f"error: {error}", file=sys.stderr)
         return "failed"
     if status == "failed" and launch.on_failure == "stop":
-        tell_to_stop()
+        stopping.tell_to_stop()
     if rank() == 0:
         print(planned.folder.path, flush=True)
     return status

@@ -9,7 +9,7 @@ import pytest
 from spectra_exp.bench import __main__ as command
 from spectra_exp.bench import registry
 from spectra_exp.bench.registry import Figure, benchmarks, chosen, write_figures
-from spectra_exp.errors import ConfigError
+from spectra_exp.foundations.errors import ConfigError
 
 
 @pytest.mark.parametrize(

@@ -10,10 +10,10 @@ import pytest
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from spectra_exp.analysis.tables.overhead import overhead_table
 from spectra_exp.bench.overhead import METHODS, main
 from spectra_exp.bench.parts import EXPERTS, PARTS, Cost, named_parts, read_profile
 from spectra_exp.config.compose import load_experiment, prepare_environment
+from spectra_exp.reporting.tables.overhead import overhead_table
 from spectra_exp.routing.routers import spectra as spectra_module
 from spectra_exp.runs.plan import plan
 from spectra_exp.training.build import build_model

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from spectra_exp.config.compose import load_experiment
-from spectra_exp.config.identity import Identity, identify
 from spectra_exp.config.schema import Experiment
 from spectra_exp.config.tree import project_root
+from spectra_exp.runs.identity import Identity, identify
 
 
 def load(line: str = "") -> Experiment:

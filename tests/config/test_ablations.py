@@ -15,8 +15,8 @@ from transformers import LlamaConfig
 from spectra_exp.config.rules import preset_values
 from spectra_exp.config.schema import Experiment
 from spectra_exp.config.tree import option_files, project_root
-from spectra_exp.errors import ConfigError
-from spectra_exp.metrics import METRICS
+from spectra_exp.foundations.errors import ConfigError
+from spectra_exp.measure import METRICS
 from spectra_exp.moe.context import RoutingContext
 from spectra_exp.moe.model import SpectraMoeForCausalLM, new_model
 from spectra_exp.moe.settings import MoeSettings

@@ -16,7 +16,7 @@ from spectra_exp.config.compose import load_experiment
 from spectra_exp.config.schema import Experiment
 from spectra_exp.config.tree import option_files
 from spectra_exp.config.typed import expand_jobs
-from spectra_exp.errors import ConfigError
+from spectra_exp.foundations.errors import ConfigError
 from spectra_exp.runs import best_long
 from spectra_exp.runs.best_long import CONSTANTS, resolve_best_long
 

@@ -16,7 +16,7 @@ from spectra_exp.config.keys import known_keys
 from spectra_exp.config.register import GROUPS, group_schemas
 from spectra_exp.config.schema import RootConfig
 from spectra_exp.config.tree import option_files, project_root
-from spectra_exp.errors import ConfigError
+from spectra_exp.foundations.errors import ConfigError
 
 OPTIONS = [(group, name) for group in GROUPS for name in option_files(group)]
 SOURCES = project_root() / "src" / "spectra_exp"
@@ -106,7 +106,7 @@ def test_every_schema_field_has_a_meaning_of_one_line():
 
 
 def test_every_default_passes_its_own_limits():
-    from spectra_exp.config.fields import check_fields
+    from spectra_exp.foundations.options import check_fields
 
     for group in GROUPS:
         for schema in group_schemas(group).values():

@@ -14,7 +14,7 @@ from spectra_exp.config.register import GROUPS, group_schemas
 from spectra_exp.config.schema import RootConfig
 from spectra_exp.config.tree import option_files
 from spectra_exp.config.typed import expand_jobs
-from spectra_exp.errors import ConfigError
+from spectra_exp.foundations.errors import ConfigError
 
 
 @pytest.fixture

@@ -11,11 +11,11 @@ from config_cases import another_value, flat, identity, load, run_id, with_value
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spectra_exp.config.identity import LABELS, digest, identify, result_values
 from spectra_exp.config.register import GROUPS
-from spectra_exp.config.schema import RootConfig
+from spectra_exp.config.schema import LABELS, RootConfig, result_values
 from spectra_exp.config.typed import expand_jobs
 from spectra_exp.data.corpus import data_fingerprint
+from spectra_exp.runs.identity import digest, identify
 
 # Between them these have every schema of every group.
 WHOLE = {
@@ -247,7 +247,7 @@ def test_different_signatures_have_different_digests(one, other):
 
 def test_a_planted_label_that_leaks_into_the_signature_is_seen(monkeypatch):
     # The test above must fail for an identity that counts the study's name.
-    import spectra_exp.config.identity as module
+    import spectra_exp.config.schema as module
 
     monkeypatch.setattr(module, "LABELS", tuple(name for name in LABELS if name != "logger"))
     experiment = load()
@@ -257,7 +257,7 @@ def test_a_planted_label_that_leaks_into_the_signature_is_seen(monkeypatch):
 
 
 def test_a_planted_key_left_out_of_the_signature_is_seen(monkeypatch):
-    import spectra_exp.config.identity as module
+    import spectra_exp.config.schema as module
 
     monkeypatch.setattr(module, "LABELS", (*LABELS, "temperature"))
     with pytest.raises(AssertionError):

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from spectra_exp.config.compose import load_experiment
 from spectra_exp.config.typed import expand_jobs, parse_overrides
-from spectra_exp.errors import ConfigError
+from spectra_exp.foundations.errors import ConfigError
 
 
 def test_one_job_without_multirun():

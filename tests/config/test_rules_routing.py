@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from config_cases import load
 
-from spectra_exp.errors import ConfigError
+from spectra_exp.foundations.errors import ConfigError
 
 REFUSED = {
     "router=random router.shared=true": "router.shared: router=random has no parameters",

@@ -13,7 +13,7 @@ from spectra_exp.data.cache import damaged_files
 from spectra_exp.data.corpus import data_fingerprint, load_corpus
 from spectra_exp.data.embedded import EMBEDDED_DOMAINS, read_splits
 from spectra_exp.data.schema import EmbeddedData, FilesData
-from spectra_exp.errors import ConfigError
+from spectra_exp.foundations.errors import ConfigError
 
 SMALL = EmbeddedData(
     train_words=14_000,

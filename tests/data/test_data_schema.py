@@ -10,7 +10,7 @@ from omegaconf.errors import ConfigAttributeError, ValidationError
 
 from spectra_exp.data.schema import DATA_SCHEMAS, EmbeddedData, FilesData
 from spectra_exp.data.sources import SOURCES, check_data
-from spectra_exp.errors import ConfigError
+from spectra_exp.foundations.errors import ConfigError
 
 
 @pytest.mark.parametrize("name", DATA_SCHEMAS)

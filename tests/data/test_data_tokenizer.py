@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from spectra_exp.data.cache import silent
 from spectra_exp.data.tokenizer import END_OF_TEXT, named_tokenizer, train_bpe, trained_tokenizer
-from spectra_exp.errors import ConfigError
+from spectra_exp.foundations.errors import ConfigError
 
 TEXTS = [f"the cat number {i} sat on the mat of house {i % 7}\n" for i in range(200)]
 

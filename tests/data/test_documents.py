@@ -14,7 +14,7 @@ from spectra_exp.data.documents import (
     split_by_document,
     without_leaks,
 )
-from spectra_exp.errors import ConfigError
+from spectra_exp.foundations.errors import ConfigError
 
 
 def documents(count: int, domain: str = "a") -> list[Document]:

@@ -13,7 +13,7 @@ from spectra_exp.data.corpus import data_fingerprint, load_corpus
 from spectra_exp.data.documents import Document, Splits, without_domain
 from spectra_exp.data.schema import EmbeddedData, FilesData
 from spectra_exp.data.sources import check_data, read_documents
-from spectra_exp.errors import ConfigError
+from spectra_exp.foundations.errors import ConfigError
 
 SMALL = EmbeddedData(train_words=14_000, validation_words=7000, vocabulary_size=512, sequence_length=32,
                      evaluation_tokens=4096, probe_tokens=128, hold_out_domain="code")  # fmt: skip
@@ -79,7 +79,7 @@ def test_files_are_held_out_by_their_own_domains(tmp_path: Path) -> None:
 
 def test_it_is_part_of_a_runs_identity_and_null_changes_none() -> None:
     from spectra_exp.config.compose import load_experiment, prepare_environment
-    from spectra_exp.config.identity import identify
+    from spectra_exp.runs.identity import identify
 
     prepare_environment()
     plain, held = (

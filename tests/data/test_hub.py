@@ -19,7 +19,7 @@ from spectra_exp.data.corpus import data_fingerprint, load_corpus
 from spectra_exp.data.schema import CosmopediaData, SmoltalkData
 from spectra_exp.data.sources import check_data
 from spectra_exp.data.tokenizer import train_bpe
-from spectra_exp.errors import ConfigError
+from spectra_exp.foundations.errors import ConfigError
 
 SMALL = dict(sequence_length=32, vocabulary_size=400, evaluation_tokens=256, probe_tokens=64)
 TALK = [

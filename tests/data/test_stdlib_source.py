@@ -6,7 +6,7 @@ from spectra_exp.data import stdlib
 from spectra_exp.data.corpus import data_fingerprint
 from spectra_exp.data.schema import StdlibData
 from spectra_exp.data.sources import check_data, read_documents
-from spectra_exp.errors import ConfigError
+from spectra_exp.foundations.errors import ConfigError
 
 LIMIT = 1_500_000
 

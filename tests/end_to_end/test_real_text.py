@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from spectra_exp.config.compose import load_experiment, prepare_environment
-from spectra_exp.runs.execute import execute
 from spectra_exp.runs.plan import plan
+from spectra_exp.training.execute import execute
 
 REAL_MIX = Path(__file__).resolve().parents[3] / "shared" / "data" / "real_mix"
 

@@ -12,9 +12,10 @@ from pathlib import Path
 import optuna
 import pytest
 
-from spectra_exp import cli, stopping
+from spectra_exp import cli
 from spectra_exp.config.compose import load_experiment, prepare_environment
-from spectra_exp.runs.atomic import write_json
+from spectra_exp.foundations import stopping
+from spectra_exp.foundations.files import write_json
 from spectra_exp.runs.folder import RunFolder
 from spectra_exp.runs.lock import RunLock
 from spectra_exp.runs.plan import Plan, plan

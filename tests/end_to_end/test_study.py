@@ -7,11 +7,11 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from spectra_exp.analysis.tables.__main__ import main as make_tables
 from spectra_exp.config.compose import load_experiment, prepare_environment
 from spectra_exp.config.typed import expand_jobs
-from spectra_exp.runs.execute import execute
+from spectra_exp.reporting.tables.__main__ import main as make_tables
 from spectra_exp.runs.plan import plan
+from spectra_exp.training.execute import execute
 
 SMALL = [
     "model.num_layers=2", "model.hidden_size=32", "model.num_heads=2", "model.expert_size=32", "model.num_experts=4",

@@ -15,10 +15,10 @@ from test_launchers import start as start_sweep
 
 from spectra_exp import cli
 from spectra_exp.config.compose import prepare_environment
-from spectra_exp.runs import execute
-from spectra_exp.runs.atomic import one_line_errors
+from spectra_exp.foundations.files import one_line_errors
 from spectra_exp.runs.summary import read_summary
 from spectra_exp.studies.launch import CRASHED
+from spectra_exp.training import execute
 
 SEEDS = ("seed=0,1,2", "trainer.max_steps=2", *(o for o in SWEEP if not o.startswith("seed=")))
 plain_train, plain_write = execute._train, execute.write_json

@@ -19,10 +19,10 @@ from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from spectra_exp import RoutingMonitor
-from spectra_exp.config.schema import LossesConfig
-from spectra_exp.errors import SpectraError
+from spectra_exp.foundations.collective import ALONE, Group, RankWithoutTokens, many_ranks, total_over_ranks
+from spectra_exp.foundations.errors import SpectraError
 from spectra_exp.moe import layer as layer_module
-from spectra_exp.routing.collective import ALONE, Group, RankWithoutTokens, many_ranks, total_over_ranks
+from spectra_exp.routing.losses import LossesConfig
 from spectra_exp.routing.sinkhorn import sinkhorn
 from spectra_exp.routing.temperature import TemperatureConfig
 
@@ -197,7 +197,7 @@ def results() -> dict[str, dict]:
         found["refused"] = refused()
         found["planted count"] = plan_case(True, "through", "number", OwnCount)
         found["planted gradient"] = plan_case(True, "through", "number", SumWithoutGradient)
-        with patch("spectra_exp.routing.collective.Group", UnweightedMean):
+        with patch("spectra_exp.foundations.collective.Group", UnweightedMean):
             found["planted mean"] = trained(MODELS["soft potentials"], rate=0.0, mask=unequal_mask())
         with counts_of_one_rank():
             found["planted counts"] = trained(MODELS["loss_free"])

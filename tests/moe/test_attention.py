@@ -8,7 +8,7 @@ from moe_cases import ids_of, model_of
 from transformers import LlamaConfig
 
 from spectra_exp.config.compose import load_experiment, prepare_environment
-from spectra_exp.errors import ConfigError
+from spectra_exp.foundations.errors import ConfigError
 from spectra_exp.moe import attention as module
 from spectra_exp.moe.attention import FLASH, choose_attention, use_attention
 from spectra_exp.moe.source import source_config
@@ -32,7 +32,7 @@ def gpu(monkeypatch):
 
 def chosen(*overrides: str, backbone=None, device: str = "cuda"):
     backbone = backbone or LlamaConfig(hidden_size=128, num_attention_heads=4)
-    return choose_attention(load_experiment(list(overrides)), backbone, device)
+    return choose_attention(load_experiment(list(overrides)).attention_request(device), backbone)
 
 
 def test_flash_where_it_can_work(gpu):
@@ -61,7 +61,9 @@ def test_sdpa_where_it_cannot_and_refused_when_asked_for(planted, overrides, bac
     experiment = load_experiment(overrides)
     experiment.model.attention = FLASH
     with pytest.raises(ConfigError, match=rf"model.attention: '{FLASH}' cannot work here: .*{reason}"):
-        choose_attention(experiment, backbone or LlamaConfig(hidden_size=128, num_attention_heads=4), device)
+        choose_attention(
+            experiment.attention_request(device), backbone or LlamaConfig(hidden_size=128, num_attention_heads=4)
+        )
 
 
 def test_a_family_without_it(gpu, sources, monkeypatch):
@@ -100,7 +102,7 @@ def test_the_backbone_computes_with_it():
     logits = []
     for name in ("sdpa", "eager"):
         model = model_of("switch").eval()
-        assert use_attention(model, load_experiment([f"model.attention={name}"]), "cpu").name == name
+        assert use_attention(model, load_experiment([f"model.attention={name}"]).attention_request("cpu")).name == name
         assert model.backbone.model.layers[0].self_attn.config._attn_implementation == name
         logits.append(model(input_ids=ids).logits)
     torch.testing.assert_close(*logits)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from moe_cases import VOCABULARY, ids_of, logits_of, model_of, settled
 
-from spectra_exp.metrics.causality import TOLERANCE, measure_causality
+from spectra_exp.measure.causality import TOLERANCE, measure_causality
 from spectra_exp.moe.context import RoutingContext
 
 QUOTA = {"rule": "quota", "capacity_factor": 1.0}

@@ -12,8 +12,8 @@ import torch.multiprocessing
 from moe_cases import ids_of, model_of
 from parallel_cases import GLOBAL, MODELS, PLANS, RANKS, SWITCH, on_rank, results
 
+from spectra_exp.foundations.collective import ALONE, join, total_over_ranks
 from spectra_exp.moe.settings import MoeSettings
-from spectra_exp.routing.collective import ALONE, join, total_over_ranks
 from spectra_exp.routing.losses import load_balance_loss, load_balance_of_counts
 
 SAME = dict(atol=2e-5, rtol=1e-4)

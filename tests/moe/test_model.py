@@ -24,7 +24,7 @@ from moe_cases import (
 from torch import nn
 from transformers import AutoModelForCausalLM
 
-from spectra_exp.errors import ConfigError
+from spectra_exp.foundations.errors import ConfigError
 from spectra_exp.moe.context import RoutingContext
 from spectra_exp.moe.model import SpectraMoeForCausalLM
 from spectra_exp.moe.next_token import causal_lm_loss, next_token_losses

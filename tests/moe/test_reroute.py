@@ -11,7 +11,7 @@ from family_cases import SPARSE, family_model, ids_of, logits_of, reloaded, same
 from moe_cases import settings_of
 from transformers import JambaConfig
 
-from spectra_exp.errors import ConfigError
+from spectra_exp.foundations.errors import ConfigError
 from spectra_exp.moe.context import RoutingContext
 from spectra_exp.moe.families import SPARSE_FAMILIES, sparse_blocks, sparse_family
 from spectra_exp.moe.reroute import reroute

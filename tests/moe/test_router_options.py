@@ -9,7 +9,7 @@ import pytest
 import torch
 from moe_cases import VOCABULARY, backbone_of, ids_of, logits_of, model_of, settled, train_pass
 
-from spectra_exp.metrics.causality import measure_causality
+from spectra_exp.measure.causality import measure_causality
 from spectra_exp.moe.model import SpectraMoeForCausalLM
 from spectra_exp.routing.temperature import TemperatureConfig
 

@@ -16,7 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import Idefics3Config, Idefics3ForConditionalGeneration, MambaConfig, MambaForCausalLM
 
 from spectra_exp.config.schema import OptimConfig
-from spectra_exp.errors import ConfigError
+from spectra_exp.foundations.errors import ConfigError
 from spectra_exp.moe import families
 from spectra_exp.moe.accounting import model_size
 from spectra_exp.moe.families import GATED, Layout, Site, dense_sites

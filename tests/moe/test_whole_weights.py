@@ -12,8 +12,8 @@ from family_cases import family_model
 from safetensors.torch import load_file, save_file
 from transformers.utils import logging as transformers_logging
 
-from spectra_exp.analyze.open_stock import open_stock
-from spectra_exp.errors import ConfigError
+from spectra_exp.foundations.errors import ConfigError
+from spectra_exp.interpret.open_stock import open_stock
 from spectra_exp.moe.source import load_source
 from spectra_exp.moe.whole_weights import check_weight_files
 

@@ -10,7 +10,7 @@ import torch
 from moe_cases import VOCABULARY, ids_of, logits_of, model_of, settled
 from router_cases import inputs_of, normal, router_of, settings_of
 
-from spectra_exp.metrics.causality import measure_causality
+from spectra_exp.measure.causality import measure_causality
 from spectra_exp.moe.context import RoutingContext
 from spectra_exp.routing.sequence import ENCODERS
 

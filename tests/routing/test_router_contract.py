@@ -24,7 +24,7 @@ from router_cases import (
     settings_of,
 )
 
-from spectra_exp.errors import ConfigError
+from spectra_exp.foundations.errors import ConfigError
 from spectra_exp.moe import layer as layer_module
 from spectra_exp.routing.base import router_class
 from spectra_exp.routing.losses import router_entropy

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from spectra_exp.errors import RunInUse, SpectraError
-from spectra_exp.runs import atomic
-from spectra_exp.runs.atomic import write_json
+from spectra_exp.foundations import files as atomic
+from spectra_exp.foundations.errors import RunInUse, SpectraError
+from spectra_exp.foundations.files import write_json
 from spectra_exp.runs.checkpoints import MANIFEST, verify_checkpoint
 from spectra_exp.runs.folder import RunFolder
 from spectra_exp.runs.lock import RunLock

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spectra_exp.errors import SpectraError
-from spectra_exp.runs.atomic import write_bytes
+from spectra_exp.foundations.errors import SpectraError
+from spectra_exp.foundations.files import write_bytes
 from spectra_exp.runs.history import COLUMNS, History
 
 

@@ -14,16 +14,16 @@ import pytest
 from spectra_exp.runs.checkpoints import verify_checkpoint
 from spectra_exp.runs.folder import RunFolder
 from spectra_exp.runs.history import History
-from spectra_exp.runs.snapshots import load_snapshot, snapshot_paths
+from spectra_exp.runs.routing_files import load_snapshot, snapshot_paths
 
 _WRITER = """
 import sys
 import numpy as np
-from spectra_exp.records.snapshot import RoutingSnapshot
-from spectra_exp.runs.atomic import write_json
+from spectra_exp.measure.snapshot import RoutingSnapshot
+from spectra_exp.foundations.files import write_json
 from spectra_exp.runs.folder import RunFolder
 from spectra_exp.runs.history import History
-from spectra_exp.runs.snapshots import save_snapshot
+from spectra_exp.runs.routing_files import save_snapshot
 
 run = RunFolder(sys.argv[1], "r-00000000")
 with run.hold():

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from joblib import Parallel, delayed
 
-from spectra_exp.errors import RunInUse
-from spectra_exp.runs.atomic import write_text
+from spectra_exp.foundations.errors import RunInUse
+from spectra_exp.foundations.files import write_text
 from spectra_exp.runs.lock import HOLDER_NAME, RunLock, holder_alive
 
 _HOLD = """

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from spectra_exp.runs.atomic import json_text
+from spectra_exp.foundations.files import json_text
 from spectra_exp.runs.provenance import code_version, digest_sources, environment, git_state
 
 

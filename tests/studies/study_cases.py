@@ -10,8 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from spectra_exp.errors import RunInUse
-from spectra_exp.runs.atomic import write_json
+from spectra_exp.foundations.errors import RunInUse
+from spectra_exp.foundations.files import write_json
 from spectra_exp.runs.summary_head import summary_head
 from spectra_exp.studies.job import Job, make_jobs
 

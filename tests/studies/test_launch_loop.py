@@ -5,12 +5,13 @@ from __future__ import annotations
 import pytest
 from study_cases import StandIn, age, finish, hold_elsewhere, jobs_of, leave_held, name
 
-from spectra_exp import stopping
-from spectra_exp.errors import ConfigError
+from spectra_exp.foundations import stopping
+from spectra_exp.foundations.errors import ConfigError
+from spectra_exp.foundations.stopping import tell_to_stop, told_to_stop
 from spectra_exp.runs.best_long import CONSTANTS
-from spectra_exp.studies.engine import Broken
 from spectra_exp.studies.job import check_twice
-from spectra_exp.studies.launch import CRASHED, explain_waiting, run_jobs, tell_to_stop, told_to_stop
+from spectra_exp.studies.launch import CRASHED, explain_waiting, run_jobs
+from spectra_exp.studies.launchers import Broken
 
 
 def test_finished_runs_are_not_launched_again(outputs):

@@ -8,7 +8,7 @@ import shlex
 import pytest
 from study_cases import TINY, jobs_of
 
-from spectra_exp.errors import SpectraError
+from spectra_exp.foundations.errors import SpectraError
 from spectra_exp.studies.definition import load_study
 from spectra_exp.studies.ledger import read_launch, read_launches, write_launch
 

@@ -7,7 +7,7 @@ from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from omegaconf import OmegaConf
 
 from spectra_exp.studies import loader
-from spectra_exp.studies.engine import make_engine
+from spectra_exp.studies.launchers import make_engine
 
 # The same options with other values come twice: nothing of one job may be left in the next.
 LINES = (

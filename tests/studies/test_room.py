@@ -8,8 +8,8 @@ from dataclasses import replace
 import pytest
 from study_cases import jobs_of
 
-from spectra_exp.errors import ConfigError
-from spectra_exp.runs.devices import GPUS, Gpu
+from spectra_exp.foundations.devices import GPUS, Gpu
+from spectra_exp.foundations.errors import ConfigError
 from spectra_exp.studies import room
 from spectra_exp.studies.room import THREAD_VARIABLES, make_room
 

@@ -7,7 +7,7 @@ import json
 import pytest
 from study_cases import TINY, finish, hold_elsewhere
 
-from spectra_exp.runs.atomic import write_json
+from spectra_exp.foundations.files import write_json
 from spectra_exp.runs.progress import ProgressWriter
 from spectra_exp.studies import __main__ as command
 from spectra_exp.studies.definition import load_study

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from spectra_exp.errors import ConfigError
+from spectra_exp.foundations.errors import ConfigError
 from spectra_exp.studies.definition import Block, Study
 from spectra_exp.studies.expand import study_jobs
 

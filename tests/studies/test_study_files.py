@@ -11,7 +11,7 @@ import pytest
 
 from spectra_exp.config.register import GROUPS
 from spectra_exp.config.tree import option_files, project_root
-from spectra_exp.errors import ConfigError
+from spectra_exp.foundations.errors import ConfigError
 from spectra_exp.runs import plan as plan_module
 from spectra_exp.studies.definition import KINDS, load_study, read_study, study_files
 from spectra_exp.studies.expand import study_jobs

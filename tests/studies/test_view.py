@@ -10,11 +10,11 @@ import pytest
 from rich.console import Console
 from study_cases import finish, hold_elsewhere, jobs_of
 
-from spectra_exp.runs.execute import QUIET
 from spectra_exp.runs.progress import Progress, ProgressWriter
 from spectra_exp.studies import view as view_module
 from spectra_exp.studies.state import RunState
 from spectra_exp.studies.view import SHOWN, LiveView, duration
+from spectra_exp.training.execute import QUIET
 
 
 def terminal() -> Console:

@@ -17,8 +17,8 @@ from ranks_cases import FAILS_AT, SWITCH, as_rank, at_step, made
 from torch.distributed.tensor import DTensor
 from zero_cases import SPECTRA
 
-from spectra_exp import stopping
 from spectra_exp.config import rules_running
+from spectra_exp.foundations import stopping
 from spectra_exp.training.session import Session
 
 FULL = [*SWITCH, "trainer.fsdp=full_shard"]

@@ -8,13 +8,13 @@ from unittest.mock import patch
 
 from torch.nn.parallel import DistributedDataParallel
 
-from spectra_exp import stopping
 from spectra_exp.config.compose import load_experiment, prepare_environment
-from spectra_exp.runs.execute import execute
+from spectra_exp.foundations import stopping
 from spectra_exp.runs.plan import plan
 from spectra_exp.runs.ranks import RENDEZVOUS
 from spectra_exp.training import recorder, trainer
 from spectra_exp.training.callbacks.clock import Clock
+from spectra_exp.training.execute import execute
 
 RANKS = 2
 # No jitter: ranks draw noise of their own, one process draws other.

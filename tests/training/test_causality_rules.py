@@ -6,8 +6,8 @@ import pytest
 
 from spectra_exp.moe.layer import MoeLayer
 from spectra_exp.routing.selection import select_expert_choice
-from spectra_exp.runs.execute import execute
 from spectra_exp.training.evaluation import Evaluator
+from spectra_exp.training.execute import execute
 
 # Without the noise of training, Switch routes by one rule.
 SHORT = ("trainer.max_steps=2", "baseline=switch_top2", "router.jitter=0")

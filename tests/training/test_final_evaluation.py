@@ -11,13 +11,13 @@ import pandas as pd
 import pytest
 
 from spectra_exp.config.compose import load_experiment, prepare_environment
-from spectra_exp.config.identity import identify
 from spectra_exp.data.corpus import Corpus
-from spectra_exp.errors import ConfigError
-from spectra_exp.metrics.base import METRICS
-from spectra_exp.runs.execute import execute
+from spectra_exp.foundations.errors import ConfigError
+from spectra_exp.measure.base import METRICS
+from spectra_exp.runs.identity import identify
 from spectra_exp.runs.plan import Plan, plan
-from spectra_exp.runs.snapshots import load_snapshot, snapshot_paths
+from spectra_exp.runs.routing_files import load_snapshot, snapshot_paths
+from spectra_exp.training.execute import execute
 
 # The full method trains by another rule than it infers by, and has other rules of inference.
 SMALL = [

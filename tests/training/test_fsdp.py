@@ -15,7 +15,7 @@ from zero_cases import SPECTRA
 
 from spectra_exp.config.compose import load_experiment, prepare_environment
 from spectra_exp.config.schema import TrainerConfig
-from spectra_exp.errors import ConfigError
+from spectra_exp.foundations.errors import ConfigError
 from spectra_exp.moe.model import SpectraMoeForCausalLM
 from spectra_exp.runs.ranks import with_processes
 from spectra_exp.training.sharding import NotSharded, check_distributed

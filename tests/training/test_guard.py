@@ -5,8 +5,8 @@ import torch
 
 from spectra_exp.data import batches
 from spectra_exp.moe import model as model_module
-from spectra_exp.runs.execute import execute
 from spectra_exp.training import trainer as trainer_module
+from spectra_exp.training.execute import execute
 from spectra_exp.training.guard import LossDisagreement, check_losses
 from spectra_exp.training.session import Session
 

@@ -16,9 +16,9 @@ from rank_runs import SHORT, differences, places, run_of, summary_of
 from ranks_cases import FAILS_AT, MUON, RANKS, SETTLED, SPECTRA, SWITCH, made, on_rank
 
 from spectra_exp.config.compose import load_experiment, prepare_environment
-from spectra_exp.errors import ConfigError
-from spectra_exp.runs.launcher import execute_in_processes
+from spectra_exp.foundations.errors import ConfigError
 from spectra_exp.runs.ranks import LOST, with_processes
+from spectra_exp.training.launcher import execute_in_processes
 
 
 @pytest.fixture(scope="module")

@@ -10,10 +10,10 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from spectra_exp import stopping
-from spectra_exp.runs import execute as execute_module
-from spectra_exp.runs.execute import execute
-from spectra_exp.runs.snapshots import load_snapshot, snapshot_paths
+from spectra_exp.foundations import stopping
+from spectra_exp.runs.routing_files import load_snapshot, snapshot_paths
+from spectra_exp.training import execute as execute_module
+from spectra_exp.training.execute import execute
 from spectra_exp.training.session import Session
 
 CONTRACT = (

@@ -9,11 +9,11 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from spectra_exp.metrics.balance import coefficient_of_variation
+from spectra_exp.measure.balance import coefficient_of_variation
 from spectra_exp.moe.context import RoutingContext
 from spectra_exp.routing.routers.spectra import SpectraRouter
-from spectra_exp.runs.execute import execute
 from spectra_exp.training.callbacks.settle import settle
+from spectra_exp.training.execute import execute
 from spectra_exp.training.session import Session
 
 BATCHES = 40

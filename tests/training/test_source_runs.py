@@ -13,11 +13,11 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from spectra_exp.config.compose import load_experiment, prepare_environment
-from spectra_exp.runs.execute import execute
+from spectra_exp.reporting.share import share
 from spectra_exp.runs.plan import plan
-from spectra_exp.share import share
 from spectra_exp.training.build import build_model
 from spectra_exp.training.callbacks.cadence import Cadence
+from spectra_exp.training.execute import execute
 
 SMALL = [
     "data.sequence_length=32", "data.train_words=4000", "data.validation_words=1500", "data.evaluation_tokens=512",

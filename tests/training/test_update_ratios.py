@@ -4,8 +4,8 @@ import pandas as pd
 import pytest
 import torch
 
-from spectra_exp.runs.execute import execute
 from spectra_exp.training.callbacks.update_ratios import copied_families, update_ratios
+from spectra_exp.training.execute import execute
 from spectra_exp.training.optimizers import named_families
 
 

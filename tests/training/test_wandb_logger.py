@@ -14,8 +14,8 @@ from wandb_file import Piece, pieces
 
 from spectra_exp.config import rules_running
 from spectra_exp.config.compose import load_experiment
-from spectra_exp.errors import ConfigError
-from spectra_exp.runs.execute import execute
+from spectra_exp.foundations.errors import ConfigError
+from spectra_exp.training.execute import execute
 from spectra_exp.training.recorder import Recorder
 
 SWITCH = ("baseline=switch_top2", "trainer.max_steps=6")

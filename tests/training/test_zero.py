@@ -12,7 +12,7 @@ from ranks_cases import RANKS, SWITCH, made
 from zero_cases import SPECTRA, on_rank
 
 from spectra_exp.config.compose import load_experiment, prepare_environment
-from spectra_exp.errors import ConfigError
+from spectra_exp.foundations.errors import ConfigError
 from spectra_exp.moe.model import SpectraMoeForCausalLM
 
 LOSSES = ["train_loss", "val_loss"]

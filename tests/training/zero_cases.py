@@ -8,7 +8,7 @@ from unittest.mock import patch
 
 from ranks_cases import FAILS_AT, SWITCH, as_rank, at_step, made
 
-from spectra_exp import stopping
+from spectra_exp.foundations import stopping
 from spectra_exp.training import trainer
 from spectra_exp.training.session import Session
 from spectra_exp.training.zero import zero_config

@@ -15,7 +15,7 @@ from rich.table import Table
 
 from spectra_exp.bench.registry import Figure, benchmarks, chosen, write_figures
 from spectra_exp.config.compose import prepare_environment
-from spectra_exp.errors import SpectraError
+from spectra_exp.foundations.errors import SpectraError
 
 WORDS = {True: "yes", False: "no", None: ""}
 PIPED_WIDTH = 120

@@ -22,8 +22,8 @@ from torch.profiler import ProfilerActivity, profile
 from spectra_exp.bench.parts import PARTS, ROUTING, named_parts, read_profile
 from spectra_exp.config.compose import load_experiment, prepare_environment
 from spectra_exp.data.batches import TrainingBlocks, collate
-from spectra_exp.errors import SpectraError
-from spectra_exp.runs.atomic import write_json
+from spectra_exp.foundations.errors import SpectraError
+from spectra_exp.foundations.files import write_json
 from spectra_exp.runs.plan import plan
 
 METHODS = {

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from spectra_exp.errors import ConfigError
-from spectra_exp.runs.atomic import write_json
+from spectra_exp.foundations.errors import ConfigError
+from spectra_exp.foundations.files import write_json
 
 
 @dataclass(frozen=True)

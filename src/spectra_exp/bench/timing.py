@@ -9,7 +9,7 @@ from contextlib import contextmanager, nullcontext
 
 import torch
 
-from spectra_exp.runs.allocator import hand_memory_back, keep_freed_memory
+from spectra_exp.foundations.allocator import hand_memory_back, keep_freed_memory
 
 
 def processor_seconds(work: Callable[[], object]) -> float:

@@ -19,14 +19,14 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from spectra_exp.config import rules, rules_unused
-from spectra_exp.config.fields import check_fields
 from spectra_exp.config.keys import root_keys, unknown_key
 from spectra_exp.config.register import GROUPS, register
 from spectra_exp.config.schema import Experiment, RootConfig
 from spectra_exp.config.source_model import resolve_source
 from spectra_exp.config.tree import project_root
 from spectra_exp.config.typed import parse_overrides, typed_values, without
-from spectra_exp.errors import ConfigError
+from spectra_exp.foundations.errors import ConfigError
+from spectra_exp.foundations.options import check_fields
 
 # The extra of pyproject.toml that brings each launcher which the plain install leaves out.
 LAUNCHER_EXTRAS = {"submitit_local": "submitit", "submitit_slurm": "submitit", "ray": "ray"}

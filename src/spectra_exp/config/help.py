@@ -10,12 +10,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from spectra_exp.config.fields import describe_fields
 from spectra_exp.config.register import GROUPS, group_schemas
 from spectra_exp.config.rules import preset_values
 from spectra_exp.config.schema import RootConfig
 from spectra_exp.config.tree import option_files, project_root
-from spectra_exp.errors import ConfigError
+from spectra_exp.foundations.errors import ConfigError
+from spectra_exp.foundations.options import describe_fields
 
 MEANINGS = {
     "router": "how tokens are scored against experts",

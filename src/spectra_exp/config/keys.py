@@ -6,7 +6,7 @@ from dataclasses import fields
 
 from spectra_exp.config.register import GROUPS, group_schemas
 from spectra_exp.config.schema import RootConfig
-from spectra_exp.errors import ConfigError, nearest
+from spectra_exp.foundations.errors import ConfigError, nearest
 
 
 def root_keys() -> list[str]:

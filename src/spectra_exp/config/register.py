@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from hydra.core.config_store import ConfigStore
 
-from spectra_exp.config import models, schema
+from spectra_exp.config import schema
 from spectra_exp.data.schema import DATA_SCHEMAS
+from spectra_exp.moe import schema as models
 from spectra_exp.routing.base import routers
+from spectra_exp.routing.losses import LossesConfig
 from spectra_exp.routing.osr import NoOsr, OsrConfig
 from spectra_exp.routing.selection import SelectionConfig
 from spectra_exp.routing.temperature import TemperatureConfig
@@ -15,7 +17,7 @@ from spectra_exp.routing.temperature import TemperatureConfig
 PLAIN_GROUPS = {
     "selection": SelectionConfig,
     "temperature": TemperatureConfig,
-    "losses": schema.LossesConfig,
+    "losses": LossesConfig,
     "optim": schema.OptimConfig,
     "trainer": schema.TrainerConfig,
     "logger": schema.LoggerConfig,

@@ -10,9 +10,9 @@ import yaml
 from spectra_exp.config.rules_models import MODEL_RULES
 from spectra_exp.config.rules_routing import ROUTING_RULES
 from spectra_exp.config.rules_running import RUNNING_RULES
-from spectra_exp.config.schema import Experiment, ModelConfig
+from spectra_exp.config.schema import Experiment, ModelConfig, result_values
 from spectra_exp.config.tree import option_files
-from spectra_exp.errors import ConfigError
+from spectra_exp.foundations.errors import ConfigError
 from spectra_exp.routing.base import router_class
 from spectra_exp.routing.temperature import BEST_LONG
 
@@ -99,8 +99,6 @@ def check_preset_kept(group: str, experiment: Experiment) -> None:
 
 def check_ablation_changes(experiment: Experiment, base: Experiment) -> None:
     """Refuse an ablation that leaves the full method as it is."""
-    from spectra_exp.config.identity import result_values
-
     name = experiment.choices["ablation"]
     if name != "none" and result_values(experiment) == result_values(base):
         values, options = preset_values("ablation", name)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from spectra_exp.config.models import RerouteConfig, SourceModelConfig, UpcycleConfig
 from spectra_exp.config.schema import Experiment
-from spectra_exp.errors import ConfigError
+from spectra_exp.foundations.devices import training_device
+from spectra_exp.foundations.errors import ConfigError
+from spectra_exp.moe.schema import RerouteConfig, SourceModelConfig, UpcycleConfig
 from spectra_exp.routing.base import router_class
 
 
@@ -85,7 +86,7 @@ def attention_can_work(x: Experiment) -> None:
     if x.model.attention != "auto":
         from spectra_exp.moe.attention import check_attention
 
-        check_attention(x)
+        check_attention(x.model, x.attention_request(training_device(x.trainer.device)))
 
 
 MODEL_RULES: tuple[Callable[[Experiment], None], ...] = (

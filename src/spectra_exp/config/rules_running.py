@@ -6,7 +6,7 @@ from collections.abc import Callable
 from importlib.util import find_spec
 
 from spectra_exp.config.schema import Experiment
-from spectra_exp.errors import ConfigError
+from spectra_exp.foundations.errors import ConfigError
 
 
 def device_exists(x: Experiment) -> None:
@@ -95,7 +95,7 @@ def fsdp_belongs(x: Experiment) -> None:
 
 def trains_on_gpu(x: Experiment) -> bool:
     """Whether the run goes to a GPU."""
-    from spectra_exp.runs.devices import training_device
+    from spectra_exp.foundations.devices import training_device
 
     return training_device(x.trainer.device) == "cuda"
 

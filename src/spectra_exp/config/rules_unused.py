@@ -8,7 +8,7 @@ from typing import Any
 
 from spectra_exp.config.rules import get
 from spectra_exp.config.schema import Experiment
-from spectra_exp.errors import ConfigError
+from spectra_exp.foundations.errors import ConfigError
 from spectra_exp.routing.base import router_class
 from spectra_exp.routing.linear import LinearRouter
 

@@ -2,16 +2,34 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any
 
-from spectra_exp.config.fields import option
-from spectra_exp.config.models import AttentionConfig
+from spectra_exp.foundations.options import option
+from spectra_exp.moe.schema import AttentionConfig, AttentionRequest
+from spectra_exp.routing.losses import LossesConfig
 
 # Shares of training at which every run is evaluated (docs/method.md 3).
 FRACTIONS = (0.1, 0.25, 0.5, 0.75, 1.0)
 # NumPy takes no larger one.
 LARGEST_SEED = 2**32 - 1
+
+
+# Groups that cannot change a result, and presets, whose effect is in the groups they set.
+LABELS = (
+    "baseline",
+    "ablation",
+    "logger",
+    "launch",
+    "search",
+    "debug",
+    "choices",
+    "overrides",
+    "force",
+    "refresh",
+    "study",
+    "outputs",
+)
 
 
 @dataclass
@@ -61,18 +79,6 @@ class ModelConfig(AttentionConfig):
     )
     tie_embeddings: bool = option(True, "output head shares the embedding's weights")
     initializer_range: float = option(0.02, "standard deviation of initial weights", above=0)
-
-
-@dataclass
-class LossesConfig:
-    """Options of the router losses that belong to no router."""
-
-    balance_scope: str = option(
-        "micro_batch",
-        "what the load-balance loss counts its loads over: each micro-batch of each rank, or all ranks and what the "
-        "step has counted so far (approximate under accumulation)",
-        choices=["micro_batch", "global_batch"],
-    )
 
 
 @dataclass
@@ -274,3 +280,24 @@ class Experiment:
     debug: DebugConfig
     choices: dict[str, str] = field(default_factory=dict)
     overrides: list[str] = field(default_factory=list)
+
+    def attention_request(self, device: str) -> AttentionRequest:
+        """What decides which attention the run computes with on `device`."""
+        return AttentionRequest(self.model.attention, device, self.trainer.precision, self.data.cross_document)
+
+
+def result_values(experiment: Experiment) -> dict[str, Any]:
+    """Everything of the configuration that can change the result, as plain values (data paths included)."""
+    return _fields_of_result(experiment, skip=LABELS)
+
+
+def _fields_of_result(node: Any, skip: tuple[str, ...] = ()) -> dict[str, Any]:
+    values = {}
+    for f in fields(node):
+        if f.name in skip or f.metadata.get("affects_result") is False:
+            continue
+        value = getattr(node, f.name)
+        if f.metadata.get("later") and value == f.default:
+            continue
+        values[f.name] = _fields_of_result(value) if is_dataclass(value) else value
+    return values

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from spectra_exp.config.models import RerouteConfig, SourceModelConfig
 from spectra_exp.config.schema import Experiment
-from spectra_exp.errors import ConfigError
+from spectra_exp.foundations.errors import ConfigError
+from spectra_exp.moe.schema import RerouteConfig, SourceModelConfig
 
 # The value of data.tokenizer that stands for the source's own.
 SOURCE = "source"

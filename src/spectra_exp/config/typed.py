@@ -12,7 +12,7 @@ from hydra.errors import HydraException
 from spectra_exp.config.keys import known_keys, root_keys, unknown_key
 from spectra_exp.config.register import GROUPS
 from spectra_exp.config.tree import option_files
-from spectra_exp.errors import ConfigError
+from spectra_exp.foundations.errors import ConfigError
 
 # Keys of Hydra's own that are the user's to set; the others decide where files go or what is swept.
 HYDRA_KEYS = ("hydra/launcher", "hydra.launcher.", "hydra/sweeper", "hydra.sweeper.")

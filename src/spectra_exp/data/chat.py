@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from spectra_exp.errors import ConfigError
+from spectra_exp.foundations.errors import ConfigError
 
 Messages = Sequence[dict[str, str]]
 # Character ranges of a text.

@@ -21,7 +21,7 @@ from spectra_exp.data.packing import Stream, tokenise, unigram_cross_entropy, un
 from spectra_exp.data.schema import DataConfig
 from spectra_exp.data.sources import check_data, read_documents, source_digest
 from spectra_exp.data.tokenizer import TRAINER_VERSION, TokenizerFile, named_tokenizer, trained_tokenizer
-from spectra_exp.errors import ConfigError
+from spectra_exp.foundations.errors import ConfigError
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer

@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from spectra_exp.errors import ConfigError
+from spectra_exp.foundations.errors import ConfigError
 
 UNLABELLED = "unlabelled"
 

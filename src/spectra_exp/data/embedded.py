@@ -17,7 +17,7 @@ from spectra_exp.data.embedded_prose import ConversationTopic, PlaceTopic
 from spectra_exp.data.embedded_rounds import ROUNDS_PAIR, rounds_calls, rounds_text
 from spectra_exp.data.embedded_structured import AccountTopic, ClassTopic, ProblemTopic
 from spectra_exp.data.schema import EmbeddedData
-from spectra_exp.errors import ConfigError
+from spectra_exp.foundations.errors import ConfigError
 
 # Raise when any generated text changes: it is part of every fingerprint. A test pins a digest of the texts.
 GENERATOR_VERSION = 1

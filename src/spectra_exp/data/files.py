@@ -9,7 +9,7 @@ from pathlib import Path
 from spectra_exp.data.documents import UNLABELLED, Document, Splits, digest, split_by_document
 from spectra_exp.data.readers import READERS
 from spectra_exp.data.schema import FilesData
-from spectra_exp.errors import ConfigError, nearest
+from spectra_exp.foundations.errors import ConfigError, nearest
 
 
 def check(config: FilesData) -> None:

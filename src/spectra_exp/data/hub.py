@@ -14,8 +14,8 @@ import numpy as np
 from spectra_exp.data.chat import renderer
 from spectra_exp.data.documents import UNLABELLED, Document, Splits, digest, split_by_document
 from spectra_exp.data.schema import HubData
-from spectra_exp.errors import ConfigError
-from spectra_exp.hub_errors import hub_errors
+from spectra_exp.foundations.errors import ConfigError
+from spectra_exp.foundations.hub_errors import hub_errors
 
 # Raise when the documents made of the same rows change: it is part of the fingerprint.
 READER_VERSION = 1

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from spectra_exp.data.schema import FilesData
-from spectra_exp.errors import ConfigError, nearest
+from spectra_exp.foundations.errors import ConfigError, nearest
 
 Row = tuple[str, str | None]
 Reader = Callable[[Path, str, FilesData], Iterator[Row]]

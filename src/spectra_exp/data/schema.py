@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from spectra_exp.config.fields import option
+from spectra_exp.foundations.options import option
 
 # 256 bytes and the end-of-text token: the smallest vocabulary that can spell any text.
 SMALLEST_VOCABULARY = 257

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from spectra_exp.config.fields import check_fields
 from spectra_exp.data import embedded, files, hub, stdlib
 from spectra_exp.data.documents import Splits, require_documents, without_domain, without_leaks
 from spectra_exp.data.schema import DataConfig
-from spectra_exp.errors import ConfigError
+from spectra_exp.foundations.errors import ConfigError
+from spectra_exp.foundations.options import check_fields
 
 # Each module has check(config), content_digest(config) and read_splits(config).
 SOURCES = {"embedded": embedded, "files": files, "stdlib": stdlib, "smoltalk": hub, "cosmopedia": hub}

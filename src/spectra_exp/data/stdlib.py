@@ -11,7 +11,7 @@ from pathlib import Path
 
 from spectra_exp.data.documents import Document, Splits, digest, split_by_document
 from spectra_exp.data.schema import StdlibData
-from spectra_exp.errors import ConfigError
+from spectra_exp.foundations.errors import ConfigError
 
 # Raise when the documents made of the same files change: it is part of the fingerprint.
 READER_VERSION = 1

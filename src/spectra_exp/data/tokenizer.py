@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from spectra_exp.data.cache import Progress, cached_folder
 from spectra_exp.data.documents import digest
-from spectra_exp.errors import ConfigError, nearest
+from spectra_exp.foundations.errors import ConfigError, nearest
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, LlamaConfig, PreTrainedConfig
 from transformers.utils import is_flash_attn_2_available
 
-from spectra_exp.config.models import SourceModelConfig
-from spectra_exp.config.schema import Experiment
-from spectra_exp.errors import ConfigError
+from spectra_exp.foundations.errors import ConfigError
 from spectra_exp.moe.accounting import head_size
 from spectra_exp.moe.model import SpectraMoeForCausalLM
+from spectra_exp.moe.schema import AttentionRequest, SourceModelConfig
 from spectra_exp.moe.source import attention_for, source_config, source_folder
-from spectra_exp.runs.devices import training_device
 
 KEY = "model.attention"
 FLASH = "flash_attention_2"
@@ -31,10 +30,10 @@ class Attention:
     reason: str
 
 
-def choose_attention(experiment: Experiment, backbone: PreTrainedConfig, device: str) -> Attention:
-    """The attention of a run on `device` (cpu, cuda). Raises ConfigError for one that was asked for and cannot work."""
-    asked, plain = experiment.model.attention, attention_for(backbone)
-    missing = what_flash_lacks(experiment, backbone, device)
+def choose_attention(request: AttentionRequest, backbone: PreTrainedConfig) -> Attention:
+    """The attention of a run. Raises ConfigError for one that was asked for and cannot work."""
+    asked, plain = request.asked, attention_for(backbone)
+    missing = what_flash_lacks(request, backbone)
     if asked == "auto":
         if missing is None:
             return Attention(FLASH, "it is installed, and the GPU and the model allow it")
@@ -42,25 +41,25 @@ def choose_attention(experiment: Experiment, backbone: PreTrainedConfig, device:
     problem = missing if asked == FLASH else None
     if asked == "sdpa" and plain != "sdpa":
         problem = f"the family {backbone.model_type} does not have it"
-    if asked == "eager" and not experiment.data.cross_document:
+    if asked == "eager" and not request.cross_document:
         problem = "it does not keep packed documents apart (data.cross_document=false)"
     if problem is not None:
         raise ConfigError(KEY, f"'{asked}' cannot work here: {problem}", "give auto, which takes what can")
     return Attention(asked, "asked for")
 
 
-def what_flash_lacks(experiment: Experiment, backbone: PreTrainedConfig, device: str) -> str | None:
+def what_flash_lacks(request: AttentionRequest, backbone: PreTrainedConfig) -> str | None:
     """Why flash-attention 2 cannot compute a run's attention; None where it can."""
     head = head_size(backbone)
-    if device != "cuda":
+    if request.device != "cuda":
         return "it needs a GPU"
     if not is_flash_attn_2_available():
         return "the package flash-attn (2.3.3 or later) is not installed: pip install 'spectra-exp[flash-attn]'"
     if torch.cuda.get_device_capability() < LEAST_CAPABILITY:
         return f"{torch.cuda.get_device_name()} is older than its kernels"
-    if experiment.trainer.precision == "float32":
+    if request.precision == "float32":
         return "it computes in 16 bits (trainer.precision=bf16)"
-    if not experiment.data.cross_document:
+    if not request.cross_document:
         return "it takes no mask that keeps packed documents apart (data.cross_document=false)"
     if not MODEL_FOR_CAUSAL_LM_MAPPING[type(backbone)]._supports_flash_attn:
         return f"the family {backbone.model_type} does not have it"
@@ -69,19 +68,18 @@ def what_flash_lacks(experiment: Experiment, backbone: PreTrainedConfig, device:
     return None
 
 
-def check_attention(experiment: Experiment) -> None:
-    """Raise ConfigError when the attention that was asked for cannot work, before anything is built."""
-    model = experiment.model
+def check_attention(model: Any, request: AttentionRequest) -> None:
+    """Raise ConfigError when the attention asked for cannot work in the backbone of `model`, a model's schema."""
     if isinstance(model, SourceModelConfig):
         backbone = source_config(source_folder(model))
     else:
         backbone = LlamaConfig(hidden_size=model.hidden_size, num_attention_heads=model.num_heads)
-    choose_attention(experiment, backbone, training_device(experiment.trainer.device))
+    choose_attention(request, backbone)
 
 
-def use_attention(model: SpectraMoeForCausalLM, experiment: Experiment, device: str) -> Attention:
+def use_attention(model: SpectraMoeForCausalLM, request: AttentionRequest) -> Attention:
     """The attention that the model's backbone computes with from now on."""
-    chosen = choose_attention(experiment, model.config.backbone, device)
+    chosen = choose_attention(request, model.config.backbone)
     if chosen.name != model.backbone.config._attn_implementation:
         model.backbone.set_attn_implementation(chosen.name)
     return chosen

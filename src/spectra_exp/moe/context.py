@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from spectra_exp.records.record import RoutingRecord
-from spectra_exp.routing.collective import ALONE, Ranks
+from spectra_exp.foundations.collective import ALONE, Ranks
+from spectra_exp.moe.record import RoutingRecord
 from spectra_exp.routing.documents import Stretches
 
 # Keeps the noise of neighbouring layers apart; any odd constant does.

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from spectra_exp.errors import ConfigError
+from spectra_exp.foundations.errors import ConfigError
 
 
 @dataclass(frozen=True)

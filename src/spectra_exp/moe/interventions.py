@@ -8,15 +8,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from spectra_exp.routing.selection import assignment_weights, position_hash
-
-if TYPE_CHECKING:
-    from spectra_exp.moe.model import SpectraMoeForCausalLM
 
 
 @dataclass(frozen=True)
@@ -38,8 +35,20 @@ class Routing:
 Intervention = Callable[[Routing], tuple[Tensor, Tensor]]
 
 
+class _Layer(Protocol):
+    layer: int
+    intervention: Intervention | None
+
+
+class _Model(Protocol):
+    """A model with routed layers, such as SpectraMoeForCausalLM."""
+
+    routed_layers: list[_Layer]
+    training: bool
+
+
 @contextmanager
-def intervening(model: SpectraMoeForCausalLM, by_layer: Mapping[int, Intervention]) -> Iterator[None]:
+def intervening(model: _Model, by_layer: Mapping[int, Intervention]) -> Iterator[None]:
     """A block in which the routed layers named execute what their intervention gives; records show that routing.
 
     Raises ValueError for a layer that the model lacks, in training mode, or inside another such block.

@@ -8,13 +8,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from spectra_exp.foundations.collective import total_over_ranks
 from spectra_exp.moe.context import ContextHolder, RoutingContext
 from spectra_exp.moe.experts import Experts
 from spectra_exp.moe.interventions import Intervention, Routing
+from spectra_exp.moe.record import RoutingRecord
 from spectra_exp.moe.settings import MoeSettings
-from spectra_exp.records.record import RoutingRecord
 from spectra_exp.routing.base import Router, RouterOutput, RoutingInput
-from spectra_exp.routing.collective import total_over_ranks
 from spectra_exp.routing.expression import RunningAverage
 from spectra_exp.routing.losses import load_balance_of_counts, router_entropy, router_z_loss
 from spectra_exp.routing.selection import SELECTIONS, assignment_weights, capacity, select_topk

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, GenerationMixin, PreTrainedConfig, PreTrainedModel
 from transformers.utils import ModelOutput
 
+from spectra_exp.foundations.collective import ALONE, join, own_rank
 from spectra_exp.moe.build import install_layers
 from spectra_exp.moe.config import SpectraMoeConfig
 from spectra_exp.moe.context import ContextHolder, RoutingContext
@@ -26,7 +27,6 @@ from spectra_exp.moe.next_token import causal_lm_loss, chunked_lm_loss, plain_he
 from spectra_exp.moe.settings import MoeSettings
 from spectra_exp.moe.sharing import shared_parameters
 from spectra_exp.moe.source import attention_for, keeps_documents_apart
-from spectra_exp.routing.collective import ALONE, join, own_rank
 from spectra_exp.routing.temperature import temperature_at
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
-from spectra_exp.config.schema import LossesConfig
-from spectra_exp.errors import ConfigError
+from spectra_exp.foundations.errors import ConfigError
 from spectra_exp.routing.base import RouterConfig, router_class
+from spectra_exp.routing.losses import LossesConfig
 from spectra_exp.routing.osr import NoOsr, OsrConfig
 from spectra_exp.routing.selection import SelectionConfig
 from spectra_exp.routing.temperature import TemperatureConfig

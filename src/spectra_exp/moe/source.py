@@ -8,9 +8,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from spectra_exp.config.models import RerouteConfig, SourceModelConfig
-from spectra_exp.errors import ConfigError, nearest
-from spectra_exp.hub_errors import hub_errors
+from spectra_exp.foundations.errors import ConfigError, nearest
+from spectra_exp.foundations.hub_errors import hub_errors
+from spectra_exp.moe.schema import RerouteConfig, SourceModelConfig
 from spectra_exp.moe.whole_weights import check_weight_files, load_whole
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from dataclasses import replace
 import torch
 from transformers import PreTrainedModel
 
-from spectra_exp.errors import ConfigError
+from spectra_exp.foundations.errors import ConfigError
 from spectra_exp.moe.config import SpectraMoeConfig
 from spectra_exp.moe.experts import BIASES, Experts
 from spectra_exp.moe.families import Site, activation_name, dense_sites, dropout_of

@@ -14,9 +14,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from spectra_exp.config.fields import option
-from spectra_exp.errors import ConfigError
-from spectra_exp.routing.collective import ALONE, Ranks
+from spectra_exp.foundations.collective import ALONE, Ranks
+from spectra_exp.foundations.errors import ConfigError
+from spectra_exp.foundations.options import option
 from spectra_exp.routing.documents import Stretches
 
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from spectra_exp.routing.collective import ALONE, Ranks
+from spectra_exp.foundations.collective import ALONE, Ranks
 from spectra_exp.routing.unit_vectors import unit_vectors
 
 # Scale of the projector's orthogonal initialisation (docs/method.md 1.3).

@@ -2,8 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
+
+from spectra_exp.foundations.options import option
+
+
+@dataclass
+class LossesConfig:
+    """Options of the router losses that belong to no router."""
+
+    balance_scope: str = option(
+        "micro_batch",
+        "what the load-balance loss counts its loads over: each micro-batch of each rank, or all ranks and what the "
+        "step has counted so far (approximate under accumulation)",
+        choices=["micro_batch", "global_batch"],
+    )
 
 
 def load_balance_loss(probs_NE: Tensor, chosen_NE: Tensor) -> Tensor:

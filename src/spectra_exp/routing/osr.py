@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from spectra_exp.config.fields import option
+from spectra_exp.foundations.options import option
 
 # Rules of inference: a softmax per token, Sinkhorn over the batch, or the potentials (docs/method.md 1.8).
 INFERENCE_RULES = ("false", "true", "dual")

@@ -13,7 +13,7 @@ from fractions import Fraction
 import torch
 from torch import Tensor
 
-from spectra_exp.config.fields import option
+from spectra_exp.foundations.options import option
 
 
 @dataclass

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from spectra_exp.routing.collective import ALONE, Ranks
+from spectra_exp.foundations.collective import ALONE, Ranks
 
 # Exponents beyond this, counted from each row's largest, are cut in the exp domain: float32 then stays finite.
 EXP_CLAMP = 50.0

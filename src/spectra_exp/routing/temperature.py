@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from spectra_exp.config.fields import option
+from spectra_exp.foundations.options import option
 
 # The step schedule: 5, then 2 from 20 % of the steps, then 1 from 60 % (docs/method.md 4), as shares of start and end.
 STEP_POINTS = ((0.6, 1.0), (0.2, 2.0), (0.0, 5.0))

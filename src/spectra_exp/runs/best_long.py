@@ -11,7 +11,7 @@ from pathlib import Path
 from spectra_exp.config.compose import load_experiment
 from spectra_exp.config.schema import Experiment
 from spectra_exp.config.typed import parse_overrides
-from spectra_exp.errors import ConfigError, NotYet
+from spectra_exp.foundations.errors import ConfigError, NotYet
 from spectra_exp.routing.temperature import BEST_LONG
 from spectra_exp.runs.folder import RunFolder
 

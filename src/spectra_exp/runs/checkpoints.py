@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 import re
@@ -10,8 +9,9 @@ import shutil
 from collections.abc import Collection
 from pathlib import Path
 
-from spectra_exp.errors import SpectraError
-from spectra_exp.runs.atomic import fsync, json_text, one_line_errors, write_text
+from spectra_exp.foundations.errors import SpectraError
+from spectra_exp.foundations.files import fsync, json_text, one_line_errors, write_text
+from spectra_exp.runs.file_hashes import sha256_of
 
 MANIFEST = "manifest.json"
 
@@ -130,13 +130,8 @@ def _manifest_text(folder: Path, step: int) -> str:
     """The manifest that belongs to the files in `folder` as they are now: same content, same text."""
     paths = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
     files = [
-        {"name": name, "size": path.stat().st_size, "sha256": _sha256(path)}
+        {"name": name, "size": path.stat().st_size, "sha256": sha256_of(path)}
         for name, path in sorted(paths.items())
         if name != MANIFEST
     ]
     return json_text({"step": step, "files": files})
-
-
-def _sha256(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

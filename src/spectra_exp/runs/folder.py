@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from spectra_exp.errors import SpectraError
-from spectra_exp.runs.atomic import TEMPORARY_GLOB
+from spectra_exp.foundations.errors import ConfigError, SpectraError
+from spectra_exp.foundations.files import TEMPORARY_GLOB
 from spectra_exp.runs.checkpoints import CheckpointStore
 from spectra_exp.runs.lock import HOLDER_NAME, LOCK_NAME, RunLock, holder_alive
 from spectra_exp.runs.progress import NAME as PROGRESS_NAME
@@ -115,3 +115,13 @@ class RunFolder:
         self._store.clean()
         for path in self.path.rglob(TEMPORARY_GLOB):
             path.unlink(missing_ok=True)
+
+
+def make_outputs(folder: Path) -> None:
+    """Make the folder of all outputs. ConfigError when that cannot be done or nothing can be written there."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError("outputs", f"{folder}: {error.strerror}", "give another folder") from error
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise ConfigError("outputs", f"{folder} cannot be written to", "give another folder")

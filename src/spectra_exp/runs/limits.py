@@ -12,7 +12,7 @@ import psutil
 import torch
 
 from spectra_exp.config.schema import Experiment
-from spectra_exp.errors import NotRun
+from spectra_exp.foundations.errors import NotRun
 from spectra_exp.runs.ranks import world_size
 
 MEMORY, TIME = "memory", "time"

@@ -13,8 +13,8 @@ from types import TracebackType
 import psutil
 from filelock import FileLock, Timeout
 
-from spectra_exp.errors import RunInUse
-from spectra_exp.runs.atomic import write_json
+from spectra_exp.foundations.errors import RunInUse
+from spectra_exp.foundations.files import write_json
 
 LOCK_NAME = ".lock"
 HOLDER_NAME = ".lock-holder.json"

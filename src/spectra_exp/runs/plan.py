@@ -6,15 +6,15 @@ import logging
 from dataclasses import dataclass
 from pathlib import Path
 
-from spectra_exp.config.identity import Identity, identify
-from spectra_exp.config.models import SourceModelConfig
 from spectra_exp.config.schema import Experiment
 from spectra_exp.data.corpus import Corpus, data_fingerprint, load_corpus
-from spectra_exp.errors import ConfigError
+from spectra_exp.foundations.devices import training_device
+from spectra_exp.foundations.errors import ConfigError
+from spectra_exp.moe.schema import SourceModelConfig
 from spectra_exp.moe.source import source_facts
 from spectra_exp.runs.best_long import resolve_best_long
-from spectra_exp.runs.devices import training_device
 from spectra_exp.runs.folder import RunFolder
+from spectra_exp.runs.identity import Identity, identify
 from spectra_exp.runs.limits import limit_lifted
 from spectra_exp.runs.ranks import with_processes
 

@@ -7,7 +7,7 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from spectra_exp.runs.atomic import write_json
+from spectra_exp.foundations.files import write_json
 
 NAME = "progress.json"
 # At most one write in so many seconds: a write waits for the disk.

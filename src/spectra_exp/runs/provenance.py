@@ -12,14 +12,12 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import spectra_exp
-
 PACKAGES = (
-    "torch", "transformers", "datasets", "accelerate", "hydra-core", "omegaconf", "numpy", "pandas",
+    "spectra-exp", "torch", "transformers", "datasets", "accelerate", "hydra-core", "omegaconf", "numpy", "pandas",
     "pyarrow", "scipy",
 )  # fmt: skip
 
-_PACKAGE_ROOT = Path(spectra_exp.__file__).resolve().parent
+_PACKAGE_ROOT = Path(__file__).resolve().parents[1]
 _GIT_TIMEOUT_S = 20
 
 
@@ -126,10 +124,7 @@ def _own_git_state() -> dict[str, Any]:
 
 @functools.cache
 def _versions() -> dict[str, str | None]:
-    found: dict[str, str | None] = {
-        "python": platform.python_version(),
-        "spectra-exp": spectra_exp.__version__,
-    }
+    found: dict[str, str | None] = {"python": platform.python_version()}
     for name in PACKAGES:
         try:
             found[name] = metadata.version(name)

@@ -14,7 +14,7 @@ from datetime import timedelta
 from pathlib import Path
 
 from spectra_exp.config.schema import Experiment
-from spectra_exp.errors import ConfigError
+from spectra_exp.foundations.errors import ConfigError
 
 # Set by our own launcher: the file through which its ranks find each other.
 RENDEZVOUS = "SPECTRA_RENDEZVOUS"

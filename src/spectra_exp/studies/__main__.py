@@ -12,7 +12,7 @@ from pathlib import Path
 from rich.console import Console
 
 from spectra_exp.config.compose import prepare_environment
-from spectra_exp.errors import SpectraError
+from spectra_exp.foundations.errors import SpectraError
 from spectra_exp.studies.definition import load_study, study_files
 from spectra_exp.studies.show import print_runs, show_json, shown_runs
 from spectra_exp.studies.status import all_statuses, print_status

@@ -8,15 +8,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from spectra_exp import stopping
 from spectra_exp.config.compose import load_experiment
 from spectra_exp.config.typed import expand_jobs
 from spectra_exp.data.sources import check_data
+from spectra_exp.foundations import stopping
+from spectra_exp.runs.folder import make_outputs
 from spectra_exp.studies.definition import Study, load_study
-from spectra_exp.studies.engine import make_engine
 from spectra_exp.studies.expand import study_jobs
 from spectra_exp.studies.job import check_twice, planned_jobs
 from spectra_exp.studies.launch import explain_waiting, run_jobs
+from spectra_exp.studies.launchers import make_engine
 from spectra_exp.studies.ledger import write_launch
 from spectra_exp.studies.view import LiveView
 
@@ -39,8 +40,6 @@ def launch_study(choice: str, typed: list[str], task: Callable[..., Any]) -> int
 
 
 def _launch(lines: list[list[str]], typed: list[str], task: Callable[..., Any], study: Study | None) -> int:
-    from spectra_exp.cli import make_outputs
-
     engine = make_engine(typed, task)
     experiments = [load_experiment(line) for line in lines]
     for experiment in experiments:

@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from spectra_exp.config.tree import KINDS, project_root
-from spectra_exp.errors import ConfigError
+from spectra_exp.foundations.errors import ConfigError
 
 
 @dataclass(frozen=True)

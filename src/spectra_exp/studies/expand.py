@@ -8,7 +8,7 @@ from itertools import product
 import yaml
 
 from spectra_exp.config.typed import typed_lists
-from spectra_exp.errors import ConfigError
+from spectra_exp.foundations.errors import ConfigError
 from spectra_exp.studies.definition import Block, Study
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from spectra_exp.config.compose import load_experiment
 from spectra_exp.config.schema import Experiment
-from spectra_exp.errors import ConfigError, NotYet
+from spectra_exp.foundations.errors import ConfigError, NotYet
 from spectra_exp.runs.lock import holder_alive
 from spectra_exp.runs.plan import Plan, plan
 

@@ -10,17 +10,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from spectra_exp import stopping
-from spectra_exp.errors import ConfigError, NotYet, RunInUse
-from spectra_exp.runs.execute import in_study, join_study, mark_failed
-from spectra_exp.studies.engine import Broken
+from spectra_exp.foundations import stopping
+from spectra_exp.foundations.errors import ConfigError, NotYet, RunInUse
 from spectra_exp.studies.job import Job
+from spectra_exp.studies.launchers import Broken
 from spectra_exp.studies.room import make_room
+from spectra_exp.training.execute import in_study, join_study, mark_failed
 
 # How often a run that another process holds is looked at.
 POLL_S = 1.0
-# Names the file whose existence tells workers that no further job is to start.
-STOP_FILE = "SPECTRA_STOP_FILE"
 CRASHED = "the worker process died (killed by the system, perhaps for want of memory)"
 
 
@@ -39,7 +37,7 @@ def run_jobs(jobs: Sequence[Job], engine: Launches) -> Counter[str]:
     make_room(jobs)
     options = jobs[0].experiment.launch
     stop_file = Path(jobs[0].experiment.outputs) / "launch" / f"{os.getpid()}-{time.time_ns()}.stop"
-    os.environ[STOP_FILE] = str(stop_file)
+    os.environ[stopping.STOP_FILE] = str(stop_file)
     told = False
     try:
         while not stopping.asked() and not stop_file.exists():
@@ -57,7 +55,7 @@ def run_jobs(jobs: Sequence[Job], engine: Launches) -> Counter[str]:
             else:
                 break
     finally:
-        os.environ.pop(STOP_FILE, None)
+        os.environ.pop(stopping.STOP_FILE, None)
         stop_file.unlink(missing_ok=True)
     return _ends(jobs)
 
@@ -129,17 +127,3 @@ def _ends(jobs: Sequence[Job]) -> Counter[str]:
 def explain_waiting(jobs: Sequence[Job]) -> list[NotYet | ConfigError]:
     """Why each job that never became a run did not."""
     return [job.waits for job in jobs if job.planned is None and job.waits is not None]
-
-
-def told_to_stop() -> bool:
-    """Whether this launch starts no further job, since one failed under launch.on_failure=stop."""
-    path = os.environ.get(STOP_FILE)
-    return path is not None and Path(path).exists()
-
-
-def tell_to_stop() -> None:
-    """Let no further job of this launch start."""
-    path = os.environ.get(STOP_FILE)
-    if path is not None:
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-        Path(path).touch()

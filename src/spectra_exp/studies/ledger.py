@@ -10,9 +10,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from spectra_exp.config.identity import digest
-from spectra_exp.errors import SpectraError
-from spectra_exp.runs.atomic import write_json
+from spectra_exp.foundations.errors import SpectraError
+from spectra_exp.foundations.files import write_json
+from spectra_exp.runs.identity import digest
 from spectra_exp.studies.definition import Study
 from spectra_exp.studies.job import Job
 

@@ -6,8 +6,8 @@ import os
 import sys
 from collections.abc import Sequence
 
-from spectra_exp.errors import ConfigError
-from spectra_exp.runs.devices import Gpu, hand_on, visible_gpus
+from spectra_exp.foundations.devices import Gpu, hand_on, visible_gpus
+from spectra_exp.foundations.errors import ConfigError
 from spectra_exp.studies.job import Job
 
 # What the libraries of linear algebra read when they load.

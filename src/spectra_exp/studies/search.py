@@ -27,25 +27,26 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from spectra_exp import stopping
-from spectra_exp.analysis.search_table import TrialRow, print_front, write_search_table
-from spectra_exp.analysis.tables.directions import OTHER
 from spectra_exp.config.compose import check_values, explain, load_experiment, own_hydra
 from spectra_exp.config.schema import Experiment
 from spectra_exp.config.typed import parse_overrides, typed_values
 from spectra_exp.data.sources import check_data
-from spectra_exp.errors import ConfigError
-from spectra_exp.metrics import METRICS, get_metric
+from spectra_exp.foundations import stopping
+from spectra_exp.foundations.errors import ConfigError
+from spectra_exp.measure import METRICS, get_metric
+from spectra_exp.measure.others import OTHER
+from spectra_exp.reporting.search_table import TrialRow, print_front, write_search_table
+from spectra_exp.runs.folder import make_outputs
 from spectra_exp.runs.lock import RunLock
 from spectra_exp.runs.plan import plan
-from spectra_exp.studies.engine import make_engine
+from spectra_exp.studies.launchers import make_engine
 from spectra_exp.studies.search_space import Space, check_space, is_search_key, read_space
 
 if TYPE_CHECKING:
     import optuna
 
 # Figures of the loss, which are not routing metrics.
-LOSS_DIRECTIONS = {name: OTHER[name] for name in ("val_loss", "val_perplexity", "val_accuracy")}
+LOSS_DIRECTIONS = {name: OTHER[name].direction for name in ("val_loss", "val_perplexity", "val_accuracy")}
 DIRECTIONS = {"lower": "minimize", "higher": "maximize"}
 # The plugin's keys that have no use here, and what to do instead.
 UNUSED_KEYS = {
@@ -91,8 +92,6 @@ def launch_search(typed: list[str], task: Callable[..., Any]) -> int:
 
     Raises ConfigError for anything that is wrong before the first trial.
     """
-    from spectra_exp.cli import make_outputs
-
     if find_spec("hydra_plugins.hydra_optuna_sweeper") is None:
         raise ConfigError(
             "hydra/sweeper", "hydra-optuna-sweeper is not installed", "pip install -c constraints.txt -e '.[search]'"

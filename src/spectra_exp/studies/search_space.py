@@ -9,9 +9,10 @@ from typing import Any
 from hydra.core.override_parser.types import Glob, Override
 
 from spectra_exp.config.compose import check_values, load_experiment
-from spectra_exp.config.identity import digest, result_values
+from spectra_exp.config.schema import result_values
 from spectra_exp.config.typed import parse_overrides, typed_lists
-from spectra_exp.errors import ConfigError
+from spectra_exp.foundations.errors import ConfigError
+from spectra_exp.runs.identity import digest
 
 EXAMPLE = "give one, such as 'osr.sinkhorn_epsilon=tag(log, interval(0.05, 2))'"
 # Keys that tell how to search, and not what a trial is.

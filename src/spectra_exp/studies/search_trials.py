@@ -13,9 +13,9 @@ from optuna.samplers import BaseSampler
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
-from spectra_exp import stopping
-from spectra_exp.analysis.render import number_text
-from spectra_exp.errors import ConfigError, SpectraError
+from spectra_exp.foundations import stopping
+from spectra_exp.foundations.errors import ConfigError, SpectraError
+from spectra_exp.reporting.render import number_text
 from spectra_exp.studies.job import Job, make_jobs
 from spectra_exp.studies.launch import Launches, run_jobs
 from spectra_exp.studies.view import LiveView

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from spectra_exp.errors import SpectraError
+from spectra_exp.foundations.errors import SpectraError
 from spectra_exp.runs.folder import RunFolder
 from spectra_exp.runs.lock import holder_alive
 from spectra_exp.runs.progress import Progress, read_progress

@@ -15,9 +15,9 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from spectra_exp.runs.execute import QUIET
 from spectra_exp.studies.job import Job
 from spectra_exp.studies.state import RunState, run_state
+from spectra_exp.training.execute import QUIET
 
 REFRESH_S = 1.0
 # Rows of running and of failed runs that are shown; the rest is counted.

@@ -10,21 +10,19 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from spectra_exp.data.batches import NOT_COUNTED, Example, evaluation_batches, kept_apart
 from spectra_exp.data.corpus import Corpus
-from spectra_exp.metrics.base import MetricTable
-from spectra_exp.metrics.causality import Causality, measure_causality
-from spectra_exp.metrics.compute import compute_metrics
+from spectra_exp.measure.accumulate import EvaluationAccumulator, weight_cosines
+from spectra_exp.measure.base import MetricTable
+from spectra_exp.measure.causality import Causality, measure_causality
+from spectra_exp.measure.compute import compute_metrics
+from spectra_exp.measure.counts import LayerStatistics
+from spectra_exp.measure.tokens import TokenBatch
 from spectra_exp.moe.context import RoutingContext
-from spectra_exp.moe.families import down_projections
 from spectra_exp.moe.model import SpectraMoeForCausalLM
 from spectra_exp.moe.next_token import TokenScores, chunked_scores, plain_head, scores_of_logits
-from spectra_exp.records.accumulate import EvaluationAccumulator
-from spectra_exp.records.statistics import LayerStatistics
-from spectra_exp.records.tokens import TokenBatch
-from spectra_exp.training.zero import whole
 
 # One that is looked at and one other, by turns.
 CAUSALITY_SEQUENCES = 2
@@ -200,12 +198,6 @@ class Evaluator:
 def counted_ids(batch: Example) -> Tensor:
     """The labels of a batch made anew of its ids, so that wrong ones show: only which of them count is the batch's."""
     return batch["input_ids"].where(batch["labels"] != NOT_COUNTED, NOT_COUNTED)
-
-
-def weight_cosines(experts: nn.Module) -> np.ndarray:
-    """[E, E] cosines of the experts' flattened down-projections."""
-    flat_EW = nn.functional.normalize(whole(down_projections(experts)).float().flatten(1), dim=1)
-    return (flat_EW @ flat_EW.T).double().cpu().numpy()
 
 
 class _LossSums:

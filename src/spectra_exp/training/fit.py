@@ -6,7 +6,7 @@ from pathlib import Path
 
 from safetensors import safe_open
 
-from spectra_exp.errors import SpectraError
+from spectra_exp.foundations.errors import SpectraError
 from spectra_exp.moe.model import SpectraMoeForCausalLM
 
 WEIGHTS = "model.safetensors"

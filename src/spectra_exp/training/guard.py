@@ -11,7 +11,7 @@ import math
 import torch
 from torch import Tensor
 
-from spectra_exp.errors import SpectraError
+from spectra_exp.foundations.errors import SpectraError
 from spectra_exp.training.evaluation import Evaluator
 from spectra_exp.training.trainer import RoutingTrainer
 

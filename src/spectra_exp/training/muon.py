@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.optim.adamw import adamw
 
-from spectra_exp.errors import ConfigError
+from spectra_exp.foundations.errors import ConfigError
 
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 """Coefficients a, b, c of the quintic step. *Source:* Keller Jordan, https://kellerjordan.github.io/posts/muon/"""

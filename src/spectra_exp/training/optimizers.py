@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from spectra_exp.config.schema import OptimConfig
+from spectra_exp.foundations.collective import gathered
 from spectra_exp.moe.model import SpectraMoeForCausalLM
-from spectra_exp.training.sharding import gathered
 
 FAMILIES = ("router", "experts", "other")
 

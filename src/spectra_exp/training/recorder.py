@@ -16,10 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from spectra_exp.metrics.balance import coefficient_of_variation, max_violation
-from spectra_exp.metrics.base import MetricTable
-from spectra_exp.moe.model import SpectraMoeOutput
-from spectra_exp.routing.collective import (
+from spectra_exp.foundations.collective import (
     many_ranks,
     max_over_ranks,
     mean_over_ranks,
@@ -27,6 +24,9 @@ from spectra_exp.routing.collective import (
     rows_of_all_ranks,
     total_over_ranks,
 )
+from spectra_exp.measure.balance import coefficient_of_variation, max_violation
+from spectra_exp.measure.base import MetricTable
+from spectra_exp.moe.model import SpectraMoeOutput
 from spectra_exp.runs.folder import RunFolder
 from spectra_exp.runs.history import History
 

@@ -11,24 +11,25 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from spectra_exp import stopping
 from spectra_exp.config.schema import Experiment
 from spectra_exp.data.batches import TrainingBlocks, collate
 from spectra_exp.data.corpus import Corpus
-from spectra_exp.errors import Diverged
-from spectra_exp.metrics.base import METRICS
-from spectra_exp.metrics.compute import compute_floors, compute_stability, compute_stability_floors
+from spectra_exp.foundations import stopping
+from spectra_exp.foundations.allocator import hand_memory_back, keep_freed_memory
+from spectra_exp.foundations.collective import own_rank
+from spectra_exp.foundations.errors import Diverged
+from spectra_exp.measure.base import METRICS
+from spectra_exp.measure.compute import compute_floors, compute_stability, compute_stability_floors
+from spectra_exp.measure.snapshot import RoutingSnapshot
 from spectra_exp.moe.accounting import Size, model_size
 from spectra_exp.moe.attention import use_attention
 from spectra_exp.moe.context import RoutingContext
 from spectra_exp.moe.model import SpectraMoeForCausalLM
-from spectra_exp.records.snapshot import RoutingSnapshot
-from spectra_exp.routing.collective import own_rank
 from spectra_exp.routing.osr import INFERENCE_RULES, NoOsr
-from spectra_exp.runs.allocator import hand_memory_back, keep_freed_memory
 from spectra_exp.runs.fingerprints import weights_hash
 from spectra_exp.runs.folder import RunFolder
-from spectra_exp.runs.snapshots import load_snapshot, save_snapshot, snapshot_paths
+from spectra_exp.runs.history import CHANCE, FINAL, TRAINING_RULE, VALIDATION
+from spectra_exp.runs.routing_files import load_snapshot, save_snapshot, snapshot_paths
 from spectra_exp.training.build import build_model
 from spectra_exp.training.callbacks.budget import TimeBudget
 from spectra_exp.training.callbacks.cadence import Cadence, fraction_steps
@@ -48,10 +49,6 @@ from spectra_exp.training.trainer import RoutingTrainer
 from spectra_exp.training.zero import forget_configuration
 
 log = logging.getLogger(__name__)
-
-# Splits of the history: what the evaluations during training score, and the larger set at the end where there is one.
-VALIDATION, FINAL, CHANCE = "validation", "final", "chance"
-TRAINING_RULE = "_training_rule"
 
 
 @dataclass
@@ -80,7 +77,7 @@ class Session:
         self.max_steps = trainer.max_steps
         self.tokens_per_step = trainer.batch_size * trainer.accumulation * experiment.data.sequence_length
         self.model = build_model(experiment, corpus)
-        attention = use_attention(self.model, experiment, device)
+        attention = use_attention(self.model, experiment.attention_request(device))
         log.info("attention: %s (%s)", attention.name, attention.reason)
         self.initial_weights = weights_hash(self.model)
         self.size: Size = model_size(self.model, experiment.data.sequence_length)

@@ -12,8 +12,8 @@ from torch.distributed.tensor import DTensor
 from transformers import Trainer
 
 from spectra_exp.config.schema import Experiment, TrainerConfig
-from spectra_exp.errors import SpectraError
-from spectra_exp.routing.collective import total_over_ranks
+from spectra_exp.foundations.collective import total_over_ranks
+from spectra_exp.foundations.errors import SpectraError
 
 
 class NotSharded(SpectraError):
@@ -57,11 +57,6 @@ def sizes(model: nn.Module) -> tuple[int, int]:
     parameters = list(model.parameters())
     own = sum((p.to_local() if isinstance(p, DTensor) else p).numel() for p in parameters)
     return int(total_over_ranks(torch.tensor(own))), sum(p.numel() for p in parameters)
-
-
-def gathered(tensor: torch.Tensor) -> torch.Tensor:
-    """The tensor whole; of one that FSDP holds in parts a copy, for which all ranks call this."""
-    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
 def forget_sharding() -> None:

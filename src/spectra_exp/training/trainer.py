@@ -12,8 +12,8 @@ from transformers.trainer_callback import PrinterCallback
 
 from spectra_exp.config.schema import Experiment
 from spectra_exp.data.batches import NOT_COUNTED, TrainingBlocks, collate, kept_apart
+from spectra_exp.foundations.collective import from_first_rank, share_of_labels
 from spectra_exp.moe.model import SpectraMoeForCausalLM
-from spectra_exp.routing.collective import from_first_rank, share_of_labels
 from spectra_exp.runs.folder import RunFolder
 from spectra_exp.training.callbacks.cadence import fraction_steps
 from spectra_exp.training.optimizers import experts_without_gradient, gradient_norms, make_optimizer, make_schedule

@@ -7,11 +7,10 @@ import warnings
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from spectra_exp.config.schema import Experiment
 from spectra_exp.moe.layer import MoeLayer
-from spectra_exp.training.sharding import gathered
 
 # What is sharded over ranks: optimizer state; gradients too; parameters too.
 STAGES = {"zero1": 1, "zero2": 2, "zero3": 3}
@@ -75,13 +74,3 @@ def forget_configuration() -> None:
     from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
     unset_hf_deepspeed_config()
-
-
-def whole(parameter: nn.Parameter) -> Tensor:
-    """All values of a parameter, detached; of one that ranks hold in parts a copy, for which all ranks call this."""
-    if not hasattr(parameter, "ds_id"):
-        return gathered(parameter.detach())
-    from deepspeed.utils import safe_get_full_fp32_param
-
-    # Gathering in place would leave small parameters, which DeepSpeed keeps whole, in parts.
-    return safe_get_full_fp32_param(parameter)

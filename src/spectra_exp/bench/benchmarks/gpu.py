@@ -12,7 +12,7 @@ from spectra_exp.bench.benchmarks.step import step_subjects
 from spectra_exp.bench.floor import SHAPES, make_case
 from spectra_exp.bench.registry import Figure, benchmark
 from spectra_exp.bench.timing import interleaved, ratio, wall_seconds
-from spectra_exp.errors import SpectraError
+from spectra_exp.foundations.errors import SpectraError
 
 ROUNDS = 20
 AS_FAST = "x transformers' grouped_mm"

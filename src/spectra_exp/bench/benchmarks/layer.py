@@ -13,7 +13,7 @@ from spectra_exp.bench.floor import SHAPES, Case, ExpertsFloor, make_case
 from spectra_exp.bench.peers import TransformersExperts, masked_loop
 from spectra_exp.bench.registry import Figure, benchmark
 from spectra_exp.bench.timing import AsOthersRun, interleaved, processor_seconds, ratio, threads, wall_seconds
-from spectra_exp.runs.allocator import keep_freed_memory
+from spectra_exp.foundations.allocator import keep_freed_memory
 
 TARGETS = {"a": 1.08, "b": 1.12, "c": 1.25}
 FORWARD_TARGETS = {"a": 1.10, "b": 1.10, "c": None}

@@ -22,8 +22,8 @@ from spectra_exp.bench.benchmarks.step import (
 )
 from spectra_exp.bench.registry import Figure, benchmark
 from spectra_exp.config.compose import load_experiment, prepare_environment
-from spectra_exp.errors import SpectraError
-from spectra_exp.runs.allocator import keep_freed_memory
+from spectra_exp.foundations.allocator import keep_freed_memory
+from spectra_exp.foundations.errors import SpectraError
 from spectra_exp.runs.limits import peak_resident_mb
 from spectra_exp.runs.plan import plan
 from spectra_exp.training.build import build_model

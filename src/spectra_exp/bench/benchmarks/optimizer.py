@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from spectra_exp.bench.registry import Figure, benchmark
 from spectra_exp.bench.timing import interleaved, processor_seconds, ratio, threads
-from spectra_exp.runs.allocator import keep_freed_memory
+from spectra_exp.foundations.allocator import keep_freed_memory
 from spectra_exp.training.muon import MuonAdamW
 
 # One layer of model=exp10: up and down of 8 experts, four attention matrices.

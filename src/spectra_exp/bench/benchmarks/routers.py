@@ -15,10 +15,10 @@ from torch import Tensor
 from spectra_exp.bench.floor import SHAPES, ExpertsFloor, Shape, make_case
 from spectra_exp.bench.registry import Figure, benchmark
 from spectra_exp.bench.timing import interleaved, processor_seconds, ratio, threads
+from spectra_exp.foundations.allocator import keep_freed_memory
 from spectra_exp.routing.base import Router, RoutingInput, router_class
 from spectra_exp.routing.osr import OsrConfig
 from spectra_exp.routing.selection import assignment_weights, select_topk
-from spectra_exp.runs.allocator import keep_freed_memory
 
 DIM = 32
 LENGTH = 512

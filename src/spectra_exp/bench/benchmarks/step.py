@@ -13,12 +13,12 @@ from transformers import AutoModelForCausalLM, LlamaConfig, MixtralConfig
 from spectra_exp.bench.floor import Products
 from spectra_exp.bench.registry import Figure, benchmark
 from spectra_exp.bench.timing import AsOthersRun, interleaved, processor_seconds, ratio, threads, wall_seconds
+from spectra_exp.foundations.allocator import keep_freed_memory
 from spectra_exp.moe.model import SpectraMoeForCausalLM, new_model
 from spectra_exp.moe.settings import MoeSettings
 from spectra_exp.routing.base import router_class
 from spectra_exp.routing.osr import NoOsr
 from spectra_exp.routing.selection import SelectionConfig
-from spectra_exp.runs.allocator import keep_freed_memory
 
 # model=exp10 (docs/method.md 4): 79 M parameters.
 LAYERS, HIDDEN, HEADS, EXPERTS, TOP_K, WIDTH, VOCABULARY = 6, 384, 8, 8, 2, 1536, 49152

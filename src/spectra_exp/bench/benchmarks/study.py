@@ -13,7 +13,7 @@ import psutil
 
 from spectra_exp.bench.registry import Figure, benchmark
 from spectra_exp.config.tree import project_root
-from spectra_exp.errors import SpectraError
+from spectra_exp.foundations.errors import SpectraError
 from spectra_exp.runs.summary import read_summary
 from spectra_exp.studies.definition import load_study
 from spectra_exp.studies.expand import study_jobs

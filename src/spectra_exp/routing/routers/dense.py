@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from spectra_exp.config.fields import option
+from spectra_exp.foundations.options import option
 from spectra_exp.routing.base import Router, RouterConfig, RouterOutput, RoutingInput, register_router
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from spectra_exp.config.fields import option
+from spectra_exp.foundations.options import option
 from spectra_exp.routing.base import Router, RouterConfig, RouterOutput, RoutingInput, register_router
 from spectra_exp.routing.selection import position_hash
 

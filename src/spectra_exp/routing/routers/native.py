@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from spectra_exp.config.fields import option
+from spectra_exp.foundations.options import option
 from spectra_exp.routing.base import Router, RouterConfig, RouterOutput, RoutingInput, register_router
 
 

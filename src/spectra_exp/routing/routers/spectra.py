@@ -10,9 +10,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from spectra_exp.config.fields import option
+from spectra_exp.foundations.collective import ALONE, Ranks
+from spectra_exp.foundations.options import option
 from spectra_exp.routing.base import Router, RouterConfig, RouterOutput, RoutingInput, register_router
-from spectra_exp.routing.collective import ALONE, Ranks
 from spectra_exp.routing.expression import EXPRESSIONS, RunningAverage, RunningMean, real_mean
 from spectra_exp.routing.losses import projector_orthogonality, speciality_penalty
 from spectra_exp.routing.orthogonality import MEASURES, representation_loss

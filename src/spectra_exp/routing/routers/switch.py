@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from spectra_exp.config.fields import option
+from spectra_exp.foundations.options import option
 from spectra_exp.routing.base import RouterConfig, RoutingInput, register_router
 from spectra_exp.routing.linear import LinearRouter
 

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from transformers import TrainerCallback
 
-from spectra_exp.errors import NotRun
-from spectra_exp.routing.collective import max_over_ranks
+from spectra_exp.foundations.collective import max_over_ranks
+from spectra_exp.foundations.errors import NotRun
 from spectra_exp.runs.limits import TIME
 
 # Steps before the pace is believed, and the share of the run after which it is no longer given up.

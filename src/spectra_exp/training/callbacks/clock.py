@@ -8,8 +8,8 @@ import torch
 from transformers import TrainerCallback
 
 from spectra_exp.config.schema import OptimConfig
+from spectra_exp.foundations.collective import own_rank
 from spectra_exp.moe.initial_weights import seed_from
-from spectra_exp.routing.collective import own_rank
 from spectra_exp.training.optimizers import rate_factor
 from spectra_exp.training.recorder import Recorder
 

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from transformers import TrainerCallback
 
+from spectra_exp.foundations.collective import total_over_ranks
 from spectra_exp.moe.context import RoutingContext
 from spectra_exp.moe.model import SpectraMoeForCausalLM
-from spectra_exp.routing.collective import total_over_ranks
 
 # So that a short run does not settle for longer than it trained.
 LARGEST_SHARE = 0.2

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from transformers import TrainerCallback
 
-from spectra_exp import stopping
-from spectra_exp.routing.collective import max_over_ranks
+from spectra_exp.foundations import stopping
+from spectra_exp.foundations.collective import max_over_ranks
 
 
 class StopOnSignal(TrainerCallback):

@@ -10,8 +10,8 @@ import torch
 from transformers import TrainerCallback
 
 from spectra_exp.config.schema import Experiment
-from spectra_exp.errors import Diverged
-from spectra_exp.routing.collective import mean_over_ranks
+from spectra_exp.foundations.collective import mean_over_ranks
+from spectra_exp.foundations.errors import Diverged
 from spectra_exp.training.trainer import RoutingTrainer
 
 log = logging.getLogger(__name__)

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 from transformers import TrainerCallback
 
+from spectra_exp.foundations.collective import whole
 from spectra_exp.training.optimizers import named_families
 from spectra_exp.training.recorder import Recorder
 from spectra_exp.training.trainer import RoutingTrainer
-from spectra_exp.training.zero import whole
 
 
 class UpdateRatios(TrainerCallback):

@@ -13,7 +13,7 @@ from transformers import TrainerCallback
 from transformers.integrations.integration_utils import rewrite_logs
 
 from spectra_exp.config.schema import Experiment
-from spectra_exp.routing.collective import own_rank
+from spectra_exp.foundations.collective import own_rank
 from spectra_exp.runs.folder import RunFolder
 
 # Groups whose chosen options are the run's tags.

@@ -1,1 +1,0 @@
-"""The report: one page to read and to share, and a page per run: `python -m spectra_exp.analysis.report`."""

@@ -1,1 +1,0 @@
-"""Every table of the paper, from whatever runs there are: `python -m spectra_exp.analysis.tables`."""

@@ -1,0 +1,129 @@
+"""`python -m spectra_exp.downstream run=... tasks=...`: finished runs on downstream tasks, by lm-evaluation-harness.
+
+Scores land in each run's summary and, as their mean, in tables 10 and 11.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TypeVar
+
+from rich import box
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+from spectra_exp.config.compose import prepare_environment
+from spectra_exp.downstream.options import EvaluateOptions, parse_options
+from spectra_exp.downstream.tasks import SCORE, task_files
+from spectra_exp.foundations.errors import ConfigError, SpectraError
+from spectra_exp.foundations.options import describe_fields
+from spectra_exp.runs.folder import RunFolder
+
+T = TypeVar("T")
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """0 when every run has its scores; 2, with one line on standard error, for what cannot be done."""
+    words = sys.argv[1:] if words is None else list(words)
+    if not words or {"-h", "--help"} & set(words):
+        _print_help()
+        return 0
+    prepare_environment()
+    try:
+        return _evaluate(parse_options(words))
+    except SpectraError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+def _evaluate(options: EvaluateOptions) -> int:
+    if find_spec("lm_eval") is None:
+        raise ConfigError("evaluate", "the package lm_eval is not installed", "pip install 'spectra-exp[downstream]'")
+    outputs = Path(os.environ["SPECTRA_OUTPUTS"]).resolve()
+    # Read when the libraries are imported.
+    os.environ.setdefault("HF_DATASETS_CACHE", str(outputs / "cache" / "datasets"))
+    if not options.online:
+        os.environ |= {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
+    if options.run_code:
+        os.environ["HF_ALLOW_CODE_EVAL"] = "1"
+    from datasets.utils import logging as datasets_logging
+
+    from spectra_exp.downstream.scores import find_runs, keep_scores, left_to_score, score_tasks, wanted_tasks
+
+    datasets_logging.disable_progress_bar()
+    folders = find_runs(options.run, outputs / "runs")
+    wanted = wanted_tasks(options, _harness_names)
+    for folder in folders:
+        tasks = left_to_score(folder, wanted, options.force)
+        if tasks:
+            # Its own file: the harness's bars on standard error are taken away.
+            with Progress(console=Console(file=sys.stderr), transient=True, disable=not sys.stderr.isatty()) as bar:
+                line = bar.add_task(folder.run_id)
+                scores = _missing_data_told(
+                    options.online,
+                    lambda folder=folder, tasks=tasks, bar=bar, line=line: score_tasks(
+                        folder, tasks, options, outputs, lambda done, all_: bar.update(line, completed=done, total=all_)
+                    ),
+                )
+            keep_scores(folder, scores)
+        Console(highlight=False).print(table_of(folder))
+    return 0
+
+
+def _harness_names() -> list[str]:
+    from lm_eval.tasks import TaskManager
+
+    return TaskManager().all_tasks
+
+
+def _missing_data_told(online: bool, score: Callable[[], T]) -> T:
+    """What `score()` returns; data sets that are not on this machine, or not to be had, are told in one line."""
+    from datasets.exceptions import DatasetNotFoundError
+
+    from spectra_exp.foundations.hub_errors import hub_errors
+
+    try:
+        return score()
+    except (DatasetNotFoundError, *hub_errors()) as error:
+        elsewhere = "`hf download --repo-type dataset NAME` where there is a network, and copy HF_HOME here"
+        raise ConfigError(
+            "tasks",
+            f"a data set is not on this machine ({' '.join(str(error).split())})",
+            f"the hub was not reached; {elsewhere}" if online else f"online=true downloads it; or {elsewhere}",
+        ) from error
+
+
+def table_of(folder: RunFolder) -> Table:
+    """The run's scores beside chance."""
+    summary = folder.read_summary()
+    table = Table(title=folder.run_id, title_justify="left", box=box.SIMPLE)
+    for column in ("task", "figure", "score", "± error", "by chance", "items"):
+        table.add_column(column, justify="left" if column in ("task", "figure") else "right")
+    for name, entry in sorted(summary["downstream"].items()):
+        chance = "" if entry["chance"] is None else f"{entry['chance']:.3f}"
+        error = "" if entry["error"] is None else f"{entry['error']:.3f}"
+        table.add_row(name, entry["figure"], f"{entry['score']:.3f}", error, chance, str(entry["items"] or ""))
+    table.add_row("mean", "", f"{summary['metrics'][SCORE]:.3f}")
+    return table
+
+
+def _print_help() -> None:
+    console = Console(highlight=False)
+    console.print("python -m spectra_exp.downstream run=RUN data=FOLDER [KEY=VALUE ...]", markup=False)
+    console.print("scores finished runs on downstream tasks; the mean score is in the tables of sizes\n")
+    table = Table(box=box.SIMPLE)
+    for column in ("key", "default", "meaning"):
+        table.add_column(column)
+    for row in describe_fields(EvaluateOptions):
+        table.add_row(row["name"], row["default"], row["meaning"] + (f" ({row['unit']})" if row["unit"] else ""))
+    console.print(table)
+    console.print(f"local tasks: {', '.join(task_files())}; those of lm-evaluation-harness by their own names")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,109 @@
+"""Files that are written whole or not at all: temporary name in the same folder, fsync, rename."""
+
+from __future__ import annotations
+
+import errno
+import json
+import math
+import os
+import secrets
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from spectra_exp.foundations.errors import SpectraError
+
+TEMPORARY_GLOB = ".*.tmp"
+"""What the temporary files of this module are called; such a file was left by a killed writer."""
+
+_DISK_FULL = {errno.ENOSPC, errno.EDQUOT}
+
+
+@contextmanager
+def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """A temporary path beside `path` to write to; when the block ends it is renamed to `path`.
+
+    The file is on the disk before the name points to it, so that a kill or a power cut leaves either the old
+    file or the new one. When the block raises, the old file stays as it is and the temporary one is removed.
+    Raises SpectraError when the file system refuses (disk full, quota, no permission).
+    """
+    target = Path(path)
+    temporary = target.parent / f".{target.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp"
+    with one_line_errors(target):
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            yield temporary
+            fsync(temporary)
+            os.replace(temporary, target)
+            fsync(target.parent)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+
+
+@contextmanager
+def one_line_errors(path: str | os.PathLike[str]) -> Iterator[None]:
+    """A block in which a refusal of the file system becomes a SpectraError of one line that names `path`."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _DISK_FULL:
+            problem = "the disk is full; free space and run again (an earlier file is unchanged)"
+        else:
+            problem = f"cannot be written ({error.strerror or error}); check the folder and its permissions"
+        raise SpectraError(" ".join(f"{path}: {problem}".split())) from error
+
+
+def write_bytes(path: str | os.PathLike[str], content: bytes) -> None:
+    """Write `content` to `path`, whole or not at all. Raises SpectraError when the file system refuses."""
+    with atomic_path(path) as temporary, open(temporary, "xb") as file:
+        file.write(content)
+
+
+def write_text(path: str | os.PathLike[str], text: str) -> None:
+    """Write `text` as UTF-8 to `path`, whole or not at all; line ends are written as they are."""
+    write_bytes(path, text.encode("utf-8"))
+
+
+def write_json(path: str | os.PathLike[str], value: Any, *, sort_keys: bool = False) -> None:
+    """Write `value` as strict JSON to `path`, whole or not at all; see `json_text` for what is accepted."""
+    write_text(path, json_text(value, sort_keys=sort_keys))
+
+
+def json_text(value: Any, *, sort_keys: bool = False) -> str:
+    """The strict JSON of `value`, indented, with a final line end.
+
+    NaN and infinities become null (JSON has none). numpy and torch scalars and arrays become numbers and
+    lists, paths become text. Raises TypeError for anything else that JSON has no form for.
+    """
+    plain = _plain(value)
+    return json.dumps(plain, indent=1, sort_keys=sort_keys, allow_nan=False, ensure_ascii=False) + "\n"
+
+
+def fsync(path: str | os.PathLike[str]) -> None:
+    """Force the file or folder at `path` to the disk; a folder's entries are forced by syncing the folder."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _plain(value: Any) -> Any:
+    if value is None or isinstance(value, (bool, str)):
+        return value
+    if isinstance(value, int):
+        return int(value)
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(key): _plain(entry) for key, entry in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, (bytes, bytearray)):
+        return [_plain(entry) for entry in value]
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    # numpy and torch, scalars and arrays alike, without importing either.
+    if callable(getattr(value, "tolist", None)):
+        return _plain(value.tolist())
+    raise TypeError(f"JSON has no form for a {type(value).__name__}")

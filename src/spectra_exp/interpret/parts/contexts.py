@@ -1,0 +1,60 @@
+"""Where each expert is most wanted: its tokens of largest weight, each in its context."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+import pandas as pd
+
+from spectra_exp.interpret.registry import ROUTED, TRACE, Request, part
+from spectra_exp.interpret.results import Result
+from spectra_exp.interpret.trace import Trace
+from spectra_exp.interpret.words import context
+
+KEPT = 10
+# Of one spelling, and from one document: ten times the same place would show nothing more.
+MOST_ALIKE = 2
+
+
+@part("Top contexts of each expert, with the token marked", TRACE, ROUTED, order=21)
+def contexts(request: Request) -> Result:
+    """The tokens that each expert serves with the largest weight, as first expert before others."""
+    subject, trace = request.subject, request.subject.trace
+    rows = []
+    for layer in range(trace.num_layers):
+        for expert in range(subject.num_experts):
+            for rank, (token, place) in enumerate(top_tokens(trace, layer, expert), start=1):
+                before, marked, after = context(trace, token, subject.piece, subject.around)
+                domain = int(trace.domains_N[token])
+                rows.append({
+                    "layer": layer, "expert": expert, "rank": rank, "token": token,
+                    "token_id": int(trace.token_ids_N[token]),
+                    "domain": subject.domains[domain] if domain >= 0 else "",
+                    "weight": trace.weights_NLK[token, layer, place], "before": before, "marked": marked,
+                    "after": after,
+                })  # fmt: skip
+    unused = [
+        f"layer {layer} expert {expert}" for layer, stats in enumerate(trace.statistics)
+        for expert in np.flatnonzero(stats.counts_E == 0)
+    ]  # fmt: skip
+    notes = [f"At most {MOST_ALIKE} of one token id and of one document."]
+    notes += [f"Without a token of this text: {', '.join(unused)}."] if unused else []
+    return Result(tables={"contexts": pd.DataFrame(rows)}, notes=notes)
+
+
+def top_tokens(trace: Trace, layer: int, expert: int) -> list[tuple[int, int]]:
+    """Up to KEPT (token, place among its experts): by place, then by falling weight, then in reading order."""
+    tokens, places = np.nonzero(trace.experts_NLK[:, layer] == expert)
+    weights = trace.weights_NLK[tokens, layer, places]
+    found: list[tuple[int, int]] = []
+    alike: Counter[tuple[str, int]] = Counter()
+    for index in np.lexsort((tokens, -weights, places)):
+        token = int(tokens[index])
+        keys = [("id", int(trace.token_ids_N[token])), ("document", int(trace.documents_N[token]))]
+        if all(alike[key] < MOST_ALIKE for key in keys):
+            alike.update(keys)
+            found.append((token, int(places[index])))
+            if len(found) == KEPT:
+                break
+    return found

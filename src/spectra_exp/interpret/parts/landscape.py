@@ -1,0 +1,225 @@
+"""The loss around the routers' trained weights, all else held: two random directions, and the path of training."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import torch
+from safetensors import SafetensorError, safe_open
+
+from spectra_exp.foundations.errors import SpectraError
+from spectra_exp.interpret.draw import panels
+from spectra_exp.interpret.landscape import (
+    Plane,
+    Weights,
+    at,
+    axis_through_zero,
+    coordinates,
+    filter_normalised,
+    flat,
+    less,
+    moved,
+    principal_directions,
+    router_weights,
+)
+from spectra_exp.interpret.registry import ROUTED, RUN, TRACE, Empty, Request, part
+from spectra_exp.interpret.rerouted import Rerouted
+from spectra_exp.interpret.results import Result
+from spectra_exp.interpret.subject import Subject
+from spectra_exp.moe.model import new_model
+from spectra_exp.reporting.figures.style import PLAIN
+from spectra_exp.runs.checkpoints import MANIFEST
+from spectra_exp.runs.fingerprints import weights_hash
+from spectra_exp.training.fit import WEIGHTS
+from spectra_exp.training.session import FINAL, VALIDATION
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+# Points of each axis, reach of the random directions (1: as long as the weights), and tokens scored at each point.
+POINTS, REACH, TOKENS = 7, 1.0, 3072
+LEVELS = 15
+# The centre must be the reported loss: sums in another order move float32 this little, bf16 that much.
+TOLERANCE = {"float32": 1e-4, "bf16": 1e-2}
+
+
+@part("Loss landscape around the routers, with the path of training", RUN, ROUTED, TRACE, order=72)
+def landscape(request: Request) -> Result:
+    """The rise of the loss over its value at the trained weights, on two planes through them.
+
+    random: two filter-normalised directions. path: the two principal directions of the routers' way from the first
+    weights over the kept checkpoints. The centre is the validation loss on the whole evaluation set and is checked
+    against the reported one; the rise is measured on a sample of the text, the same at every point.
+    """
+    subject, seed = request.subject, request.seed
+    centre = router_weights(subject.engine.model)
+    if not centre:
+        raise Empty("the router has no trained weights (hash, random)")
+    request.say("landscape: loss at the centre")
+    checked = checked_centre(subject)
+    sample, result = Rerouted(subject, TOKENS), Result()
+    stops, note = path_points(subject, centre)
+    result.notes += [note] if note else []
+    generator = torch.Generator().manual_seed(seed)
+    reach = np.linspace(-REACH, REACH, POINTS)
+    planes = [Plane("random", filter_normalised(centre, generator), filter_normalised(centre, generator), reach, reach)]
+    if stops:
+        planes.append(path_plane(stops, centre, seed))
+    grids = [pd.DataFrame(_grid(request, sample, centre, plane, checked["centre"])) for plane in planes]
+    result.tables["grid"] = pd.concat(grids, ignore_index=True)
+    path = pd.DataFrame(_path(sample, centre, stops, planes[-1])) if stops else None
+    if path is not None:
+        result.tables["path"] = path
+    result.data["landscape"] = checked | {
+        "sampled_tokens": sample.text.num_tokens, "router_weights": len(flat(centre)),
+        "path_variance": planes[-1].explained, "rise": {p.kind: _facts(g) for p, g in zip(planes, grids, strict=True)},
+    }  # fmt: skip
+    result.notes.append(
+        f"The centre, {checked['centre']:.4f} nats on the whole evaluation set, equals the reported "
+        f"{checked['reported']:.4f}; the rise is over {sample.text.num_tokens} of its tokens. Running averages and "
+        "potentials of the routers stay as they were trained to be."
+    )
+    result.add_picture("landscape", "Rise of the loss (nats) around the trained routers (cross); right: the plane of "
+                       "their path, with its stops.", lambda figure: _draw(figure, planes, grids, path))  # fmt: skip
+    return result
+
+
+def checked_centre(subject: Subject) -> dict[str, Any]:
+    """The loss of the unmoved model on the run's evaluation set, and the reported one, which it must equal.
+
+    Raises Empty where nothing is reported for this checkpoint or the two differ: the landscape would be of another
+    model or text than the run's.
+    """
+    reported = reported_loss(subject)
+    if reported is None:
+        raise Empty(f"the run reported no validation loss at step {subject.step}, that of its newest checkpoint")
+    found = subject.run.evaluator.losses(subject.engine.model)["val_loss"]
+    tolerance = TOLERANCE[subject.run.config["trainer"]["precision"]]
+    if abs(found - reported) > tolerance:
+        raise Empty(
+            f"the loss at the centre, {found:.5f}, is not the reported {reported:.5f} (tolerance {tolerance:g}); "
+            "the checkpoint or the data changed"
+        )
+    return {"centre": found, "reported": reported, "tolerance": tolerance, "step": subject.step}
+
+
+def reported_loss(subject: Subject) -> float | None:
+    """The validation loss that the run's history has for the checkpoint's step, on the larger set where it has one."""
+    run = subject.run
+    if not run.folder.history.is_file():
+        return None
+    rows = run.history
+    split = FINAL if run.corpus.final is not None else VALIDATION
+    rows = rows[(rows["split"] == split) & (rows["metric"] == "val_loss") & (rows["step"] == subject.step)]
+    return float(rows["value"].iloc[0]) if len(rows) else None
+
+
+def path_points(subject: Subject, centre: Weights) -> tuple[dict[int, Weights], str | None]:
+    """The routers' weights by step, before the newest checkpoint; a line where the first ones cannot be had."""
+    stops, note = {}, None
+    first = initial_weights(subject, centre)
+    if first is None:
+        note = "The first weights cannot be drawn again from the seed, so the path begins at the first checkpoint."
+    else:
+        stops[0] = first
+    for checkpoint in reversed(subject.run.folder.checkpoints()):
+        step = int(checkpoint.name.removeprefix("step-"))
+        if step >= subject.step:
+            continue
+        try:
+            with safe_open(checkpoint / WEIGHTS, framework="pt") as file:
+                stops[step] = {name: file.get_tensor(name).to(centre[name]) for name in centre}
+        except (OSError, SafetensorError) as error:
+            # A run that still trains removes what it does not keep; damage is another matter.
+            if (checkpoint / MANIFEST).is_file():
+                raise SpectraError(f"{checkpoint / WEIGHTS}: not readable ({str(error).splitlines()[0]})") from error
+    return stops, note
+
+
+def initial_weights(subject: Subject, centre: Weights) -> Weights | None:
+    """The routers' weights before the first step, drawn again from the seed; None unless the run's hashes agree."""
+    model = subject.engine.model
+    fresh = new_model(model.config.backbone, model.settings, subject.run.config["seed"])
+    recorded, drawn = (subject.run.summary or {}).get("initial_weights", {}), weights_hash(fresh)
+    if any(recorded.get(name) != drawn[name] for name in centre):
+        return None
+    return {name: weight.to(centre[name]) for name, weight in router_weights(fresh).items()}
+
+
+def path_plane(stops: dict[int, Weights], centre: Weights, seed: int) -> Plane:
+    """The plane of the path's two principal directions, wide enough for its stops."""
+    steps = [less(weights, centre) for weights in stops.values()]
+    first, second, explained = principal_directions(steps, seed)
+    narrow = Plane("path", first, second, np.zeros(1), np.zeros(1), explained)
+    places = np.array([coordinates(step, narrow) for step in steps])
+    # A path along one line has no extent of its own across it: as far across as half of it is long.
+    across = places[:, 1] if explained[1] > 0 else np.array([-0.25, 0.25]) * np.abs(places[:, 0]).max()
+    axes = axis_through_zero(places[:, 0], POINTS), axis_through_zero(across, POINTS)
+    return Plane("path", first, second, *axes, explained)
+
+
+def _rise(sample: Rerouted, weights: Weights) -> tuple[float, float]:
+    """Mean of what the weights add to the loss of the sample, and its standard error over blocks."""
+    with moved(sample.subject.engine.model, weights):
+        added_N = sample.added(lambda domains_N: {})
+    by_block = np.nanmean(added_N.reshape(sample.text.token_ids_MS.shape), axis=1)
+    error = by_block.std(ddof=1) / np.sqrt(len(by_block)) if len(by_block) > 1 else np.nan
+    return float(by_block.mean()), float(error)
+
+
+def _grid(request: Request, sample: Rerouted, centre: Weights, plane: Plane, loss: float) -> list[dict[str, Any]]:
+    rows = []
+    for first in plane.first_axis:
+        request.say(f"landscape: {plane.kind} plane, {len(rows)} of {len(plane.first_axis) * len(plane.second_axis)}")
+        for second in plane.second_axis:
+            rise, error = (0.0, 0.0) if first == second == 0 else _rise(sample, at(centre, plane, first, second))
+            rows.append({"plane": plane.kind, "first": first, "second": second, "loss": loss + rise, "rise": rise,
+                         "rise_error": error})  # fmt: skip
+    return rows
+
+
+def _path(sample: Rerouted, centre: Weights, stops: dict[int, Weights], plane: Plane) -> list[dict[str, Any]]:
+    """Each stop: its place in the plane, its distance from the end, and the rise with its routers in the last model."""
+    rows = []
+    for step, weights in (stops | {sample.subject.step: centre}).items():
+        offset = less(weights, centre)
+        first, second = coordinates(offset, plane)
+        rise, error = _rise(sample, weights)
+        rows.append({"step": step, "first": first, "second": second, "distance": float(flat(offset).norm()),
+                     "rise": rise, "rise_error": error})  # fmt: skip
+    return rows
+
+
+def _facts(grid: pd.DataFrame) -> dict[str, float]:
+    outer = [grid[name].isin([grid[name].min(), grid[name].max()]) for name in ("first", "second")]
+    edge = grid[outer[0] | outer[1]]
+    return {"largest": grid["rise"].max(), "lowest": grid["rise"].min(), "mean_at_the_edge": edge["rise"].mean()}
+
+
+def _draw(figure: Figure, planes: list[Plane], grids: list[pd.DataFrame], path: pd.DataFrame | None) -> None:
+    from matplotlib.colors import PowerNorm
+
+    for axes, plane, grid in zip(panels(figure, len(planes), (3.5, 2.9)), planes, grids, strict=True):
+        cells = grid.pivot(index="second", columns="first", values="rise")
+        # Closer together near the bottom, where the routers are.
+        low, high = grid["rise"].min(), max(grid["rise"].max(), grid["rise"].min() + 1e-9)
+        levels = low + (high - low) * np.linspace(0, 1, LEVELS) ** 2
+        norm = PowerNorm(0.5, vmin=low, vmax=high)
+        shown = axes.contourf(cells.columns, cells.index, cells.to_numpy(), levels=levels, cmap="viridis", norm=norm)
+        axes.contour(cells.columns, cells.index, cells.to_numpy(), levels=levels, colors="white", linewidths=0.3)
+        axes.figure.colorbar(shown, ax=axes, shrink=0.85, label="rise of the loss (nats)", format="%.2g")
+        axes.plot([0], [0], marker="+", color="white", markersize=8, markeredgewidth=1.6)
+        axes.grid(False)
+        if plane.kind == "path" and path is not None:
+            axes.plot(path["first"], path["second"], color=PLAIN[1], marker="o", markersize=3)
+            for _, stop in path.iterrows():
+                axes.annotate(f"{stop['step']:.0f}", (stop["first"], stop["second"]), color="white", fontsize=5.5,
+                              xytext=(3, 3), textcoords="offset points")  # fmt: skip
+            held = [f"{100 * share:.0f} %" for share in plane.explained]
+            axes.set(xlabel=f"first principal direction ({held[0]} of the path)",
+                     ylabel=f"second ({held[1]})", title="path of training, by step")  # fmt: skip
+        else:
+            axes.set(xlabel="first random direction", ylabel="second random direction", title="filter-normalised")
+            axes.set(xticks=[-REACH, 0, REACH], yticks=[-REACH, 0, REACH])

@@ -1,0 +1,136 @@
+"""The parts of an analysis by name: what each shows, what it needs, and why one has nothing to show."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from spectra_exp.foundations.errors import ConfigError, SpectraError
+from spectra_exp.interpret.results import Result
+
+if TYPE_CHECKING:
+    from spectra_exp.data.documents import Document
+    from spectra_exp.interpret.subject import Subject
+
+
+class Empty(SpectraError):
+    """A part has nothing to show for this model and text; the message says why."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a part is given. `texts`: those typed or read, for case studies; `say`: takes a line of progress."""
+
+    subject: Subject
+    against: Subject | None = None
+    texts: Sequence[Document] = ()
+    seed: int = 0
+    say: Callable[[str], None] = field(default=lambda line: None)
+
+    @property
+    def subjects(self) -> list[Subject]:
+        """The model and, where one is given, the other to compare it with."""
+        return [self.subject] if self.against is None else [self.subject, self.against]
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """What a legend calls each model, by its name: names of runs are too long."""
+        return {subject.name: subject.label for subject in self.subjects}
+
+
+@dataclass(frozen=True)
+class Need:
+    """A condition on the request; `missing`: why a part without it is empty."""
+
+    met: Callable[[Request], bool]
+    missing: str
+
+
+ROUTED = Need(lambda r: r.subject.num_layers > 0, "the model has no routed layer (a dense model)")
+SEVERAL_EXPERTS = Need(lambda r: r.subject.num_experts > 1, "the layers have one expert each")
+TRACE = Need(lambda r: r.subject.held_out is not None, "there is no held-out text")
+DOMAINS = Need(
+    lambda r: r.subject.num_labelled_domains > 1, "the text has no domain labels (or a single domain)"
+)
+DISTRIBUTION = Need(
+    lambda r: r.subject.trace.probs_NLE is not None, "the router has no distribution over experts (hash, random)"
+)
+RUN = Need(lambda r: r.subject.run is not None, "it is no run of this project: a stock model has no training to read")
+HISTORY = Need(
+    lambda r: r.subject.run is not None and r.subject.run.folder.history.is_file(), "the run left no history.parquet"
+)
+CHECKPOINTS = Need(
+    lambda r: r.subject.run is not None and len(r.subject.run.folder.checkpoints()) > 1,
+    "the run kept one checkpoint (trainer.keep_checkpoints=fractions keeps those of the five fractions)",
+)
+AGAINST = Need(lambda r: r.against is not None, "there is no second run: give against=PATH")
+
+PartFunction = Callable[[Request], Result]
+
+
+@dataclass(frozen=True)
+class Part:
+    """A registered part. `title`: its one line of help, the heading of its place on the page.
+
+    `both`: it shows the second model beside the first; a part that does not says so on a page of two.
+    """
+
+    name: str
+    title: str
+    needs: tuple[Need, ...]
+    order: int
+    function: PartFunction
+    both: bool = False
+
+    def run(self, request: Request) -> Result:
+        """The part's result; an empty one with the reason where a need is not met or there is nothing to show."""
+        for need in self.needs:
+            if not need.met(request):
+                return Result(empty=need.missing)
+        try:
+            result = self.function(request)
+        except Empty as reason:
+            return Result(empty=str(reason))
+        if request.against is not None and not self.both:
+            result.notes.insert(0, f"Of {request.subject.label} only.")
+        return result
+
+
+_REGISTRY: dict[str, Part] = {}
+
+
+def part(title: str, *needs: Need, order: int = 50, both: bool = False) -> Callable[[PartFunction], PartFunction]:
+    """A decorator that makes a function known as a part under its own name.
+
+    `needs` are asked in their order, so that the first ones may be what the others read. `order`: its place among the
+    parts, lower first. `both`: see Part. Raises ValueError for a name already taken.
+    """
+
+    def register(function: PartFunction) -> PartFunction:
+        name = function.__name__
+        if name in _REGISTRY and _REGISTRY[name].function.__module__ != function.__module__:
+            raise ValueError(f"part '{name}' is registered twice")
+        _REGISTRY[name] = Part(name, title, needs, order, function, both)
+        return function
+
+    return register
+
+
+def parts() -> dict[str, Part]:
+    """All parts by name, in their order; every module of `analyze/parts/` is found by itself."""
+    package = importlib.import_module("spectra_exp.interpret.parts")
+    for module in pkgutil.iter_modules(package.__path__):
+        importlib.import_module(f"{package.__name__}.{module.name}")
+    return dict(sorted(_REGISTRY.items(), key=lambda item: (item[1].order, item[0])))
+
+
+def chosen_parts(names: Sequence[str]) -> list[Part]:
+    """The parts of these names in the registry's order, or all. ConfigError for an unknown one, with the nearest."""
+    known = parts()
+    for name in names:
+        if name not in known:
+            raise ConfigError.unknown("parts", name, known)
+    return [found for name, found in known.items() if not names or name in names]

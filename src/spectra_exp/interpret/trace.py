@@ -1,0 +1,194 @@
+"""The routing of each token of a text: what every part of an analysis reads.
+
+Letters: N tokens, L routed layers, K experts kept per token, E experts, H sampled tokens, d hidden size, B sequences,
+S tokens each, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, fields
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from spectra_exp.measure.accumulate import EvaluationAccumulator, ranked_experts
+from spectra_exp.measure.counts import LayerStatistics
+from spectra_exp.measure.tokens import TokenBatch
+from spectra_exp.moe.next_token import next_token_losses
+from spectra_exp.moe.record import RoutingRecord
+
+# Tokens whose hidden states are kept.
+HIDDEN_SAMPLE = 3000
+UNKNOWN = -1
+
+
+@dataclass(frozen=True, eq=False)
+class HeldOut:
+    """The text that a model is looked at on: int64 [rows, S] arrays; a domain is -1 where it is not known."""
+
+    token_ids_MS: np.ndarray
+    document_ids_MS: np.ndarray
+    domain_ids_MS: np.ndarray
+    domains: list[str]
+
+    @property
+    def num_tokens(self) -> int:
+        """N."""
+        return self.token_ids_MS.size
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One forward pass: logits and, by layer, the routing executed, with every token's hidden state."""
+
+    logits_BSV: Tensor
+    records: Sequence[RoutingRecord]
+
+
+# From token ids and document ids [B, S] to the pass.
+Forward = Callable[[Tensor, Tensor], Pass]
+
+
+@dataclass(frozen=True, eq=False)
+class Trace:
+    """Token by token, in reading order.
+
+    `positions_N`: place in its sequence, from 0; `losses_N`: nats of predicting this token from those before it, NaN
+    for the first of a sequence; `experts_NLK`: int16, executed, by falling weight, padded with -1; `weights_NLK`:
+    float32, padded with 0; `probs_NLE`: float16, the router's distribution, None where it has none (`entropies_NL`,
+    nats, is of the exact one); `hidden_LHd`: what the layers got of the tokens `sample_H`. `statistics`: per layer the
+    exact sums that `spectra_exp.measure` reads.
+    """
+
+    token_ids_N: np.ndarray
+    documents_N: np.ndarray
+    domains_N: np.ndarray
+    sequences_N: np.ndarray
+    positions_N: np.ndarray
+    losses_N: np.ndarray
+    experts_NLK: np.ndarray
+    weights_NLK: np.ndarray
+    probs_NLE: np.ndarray | None
+    entropies_NL: np.ndarray | None
+    sample_H: np.ndarray
+    hidden_LHd: np.ndarray
+    statistics: list[LayerStatistics]
+
+    @property
+    def num_tokens(self) -> int:
+        """N."""
+        return len(self.token_ids_N)
+
+    @property
+    def num_layers(self) -> int:
+        """L."""
+        return self.experts_NLK.shape[1]
+
+    @property
+    def first_NL(self) -> np.ndarray:
+        """int16, the expert of largest weight; -1 for a token without one."""
+        return self.experts_NLK[:, :, 0]
+
+    def used(self, layer: int) -> np.ndarray:
+        """bool [N, E]: which experts each token used in a layer."""
+        used_NE = np.zeros((self.num_tokens, self.statistics[layer].num_experts + 1), dtype=bool)
+        # -1 lands in the last column, cut off.
+        np.put_along_axis(used_NE, self.experts_NLK[:, layer].astype(np.int64), True, axis=1)
+        return used_NE[:, :-1]
+
+    def bytes(self) -> int:
+        """What the arrays take in memory."""
+        arrays = [getattr(self, f.name) for f in fields(self)]
+        return sum(array.nbytes for array in arrays if isinstance(array, np.ndarray))
+
+
+@torch.no_grad()
+def trace_text(
+    forward: Forward, held_out: HeldOut, *, rows_at_once: int, num_layers: int, num_experts: int, top_k: int,
+    vocabulary_size: int, seed: int, track: Callable[[Sequence[int]], Iterable[int]] = iter,
+) -> Trace:  # fmt: skip
+    """The trace of the whole text, `rows_at_once` sequences in a pass; `track` goes along with the passes."""
+    rows, length = held_out.token_ids_MS.shape
+    first_document = int(held_out.document_ids_MS.min())
+    accumulator = None
+    if num_layers:
+        num_documents = int(held_out.document_ids_MS.max()) - first_document + 1
+        accumulator = EvaluationAccumulator(
+            num_layers, num_experts, top_k, vocabulary_size, max(len(held_out.domains), 1), num_documents
+        )
+    sample_H = sampled(held_out.num_tokens, seed)
+    columns: dict[str, list[np.ndarray]] = {name: [] for name in ("losses", "experts", "weights", "probs", "entropies")}
+    hidden: list[np.ndarray] = []
+    for start in track(range(0, rows, rows_at_once)):
+        batch = slice(start, start + rows_at_once)
+        ids_BS, documents_BS, domains_BS = (
+            torch.from_numpy(array[batch].astype(np.int64))
+            for array in (held_out.token_ids_MS, held_out.document_ids_MS, held_out.domain_ids_MS)
+        )
+        made = forward(ids_BS, documents_BS)
+        columns["losses"].append(token_losses(made.logits_BSV, ids_BS))
+        if not num_layers:
+            continue
+        accumulator.update(
+            made.records,
+            TokenBatch.from_padded(ids_BS, torch.ones_like(ids_BS), documents_BS - first_document, domains_BS),
+        )
+        _add_routing(columns, made.records)
+        wanted = sample_H[(sample_H >= start * length) & (sample_H < start * length + ids_BS.numel())] - start * length
+        hidden.append(np.stack([r.hidden_Nd[torch.from_numpy(wanted)].float().cpu().numpy() for r in made.records]))
+    places = np.arange(held_out.num_tokens)
+    experts_NLK = _joined(columns["experts"], UNKNOWN, (held_out.num_tokens, num_layers, top_k), np.int16)
+    return Trace(
+        token_ids_N=held_out.token_ids_MS.ravel().astype(np.int64),
+        documents_N=held_out.document_ids_MS.ravel() - first_document,
+        domains_N=held_out.domain_ids_MS.ravel(),
+        sequences_N=places // length,
+        positions_N=places % length,
+        losses_N=np.concatenate(columns["losses"]),
+        experts_NLK=experts_NLK,
+        weights_NLK=_joined(columns["weights"], 0, experts_NLK.shape, np.float32),
+        probs_NLE=np.concatenate(columns["probs"]) if columns["probs"] else None,
+        entropies_NL=np.concatenate(columns["entropies"]) if columns["entropies"] else None,
+        sample_H=sample_H,
+        hidden_LHd=np.concatenate(hidden, axis=1) if hidden else np.zeros((0, len(sample_H), 0), np.float32),
+        statistics=accumulator.statistics() if accumulator else [],
+    )
+
+
+def sampled(num_tokens: int, seed: int) -> np.ndarray:
+    """The tokens whose hidden states are kept, in reading order."""
+    if num_tokens <= HIDDEN_SAMPLE:
+        return np.arange(num_tokens)
+    return np.sort(np.random.default_rng(seed).choice(num_tokens, HIDDEN_SAMPLE, replace=False))
+
+
+def token_losses(logits_BSV: Tensor, ids_BS: Tensor) -> np.ndarray:
+    """float32 [B * S]: nats of predicting each token, NaN for the first of a sequence."""
+    losses_BS = np.full(ids_BS.shape, np.nan, dtype=np.float32)
+    if ids_BS.shape[1] > 1:
+        scored = next_token_losses(logits_BSV, ids_BS.to(logits_BSV.device))
+        losses_BS[:, 1:] = scored.view(len(ids_BS), -1).float().cpu().numpy()
+    return losses_BS.ravel()
+
+
+def _add_routing(columns: dict[str, list[np.ndarray]], records: Sequence[RoutingRecord]) -> None:
+    """Add one pass's experts, weights and distributions, [n, L, ...] each."""
+    ranked = [ranked_experts(record.weights_NE, record.chosen_NE) for record in records]
+    width = max(int(record.chosen_NE.sum(dim=1).max()) for record in records)
+    for name, place in (("experts", 0), ("weights", 1)):
+        columns[name].append(torch.stack([pair[place][:, :width] for pair in ranked], dim=1).cpu().numpy())
+    if all(record.probs_NE is not None for record in records):
+        probs_NLE = torch.stack([record.probs_NE.float() for record in records], dim=1)
+        columns["entropies"].append(torch.special.entr(probs_NLE).sum(dim=2).cpu().numpy())
+        columns["probs"].append(probs_NLE.half().cpu().numpy())
+
+
+def _joined(pieces: list[np.ndarray], fill: int, shape: tuple[int, ...], dtype: type) -> np.ndarray:
+    """The pieces one after another, padded to the widest and at least to `shape`'s width."""
+    if not pieces:
+        return np.full(shape, fill, dtype=dtype)
+    width = max(shape[2], *(piece.shape[2] for piece in pieces))
+    padded = [np.pad(p, ((0, 0), (0, 0), (0, width - p.shape[2])), constant_values=fill) for p in pieces]
+    return np.concatenate(padded).astype(dtype)

@@ -1,0 +1,145 @@
+"""How evenly the load falls on the experts.
+
+Letters: E experts, T batches. The measures take counts over any leading axes and reduce the last one, so that the
+chance floors put simulated counts through the same code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from spectra_exp.measure.base import metric
+from spectra_exp.measure.counts import LayerStatistics
+from spectra_exp.measure.information import entropy
+
+Measure = Callable[[np.ndarray], np.ndarray]
+
+
+def coefficient_of_variation(counts: np.ndarray) -> np.ndarray:
+    """Population standard deviation over mean."""
+    return counts.std(axis=-1) / counts.mean(axis=-1)
+
+
+def max_violation(counts: np.ndarray) -> np.ndarray:
+    """(max - mean) / mean. *Source:* Wang et al. 2024, auxiliary-loss-free load balancing."""
+    mean = counts.mean(axis=-1)
+    return (counts.max(axis=-1) - mean) / mean
+
+
+def gini(counts: np.ndarray) -> np.ndarray:
+    """Gini coefficient: mean absolute difference of all pairs over twice the mean, in 0..1-1/E."""
+    num_experts = counts.shape[-1]
+    rank = np.arange(1, num_experts + 1)
+    ordered = np.sort(counts, axis=-1)
+    total = counts.sum(axis=-1)
+    return 2 * (rank * ordered).sum(axis=-1) / (num_experts * total) - (num_experts + 1) / num_experts
+
+
+def load_entropy(counts: np.ndarray) -> np.ndarray:
+    """-sum f log f, nats."""
+    return entropy(counts / counts.sum(axis=-1, keepdims=True))
+
+
+def normalised_load_entropy(counts: np.ndarray) -> np.ndarray:
+    """-sum f log f over log E; defined for two experts or more."""
+    return load_entropy(counts) / np.log(counts.shape[-1])
+
+
+def unused_share(counts: np.ndarray) -> np.ndarray:
+    """Share of experts with no token."""
+    return (counts == 0).mean(axis=-1)
+
+
+def collapsed_share(counts: np.ndarray) -> np.ndarray:
+    """Share of experts with less than a tenth of the mean load."""
+    # In whole numbers, so that an expert at exactly 0.1/E does not depend on rounding.
+    return (10 * counts.shape[-1] * counts < counts.sum(axis=-1, keepdims=True)).mean(axis=-1)
+
+
+# Metric name -> measure; with `_batch` added, the same measure batch by batch. Chance runs over these too.
+MEASURES: dict[str, Measure] = {
+    "load_cv": coefficient_of_variation,
+    "max_vio": max_violation,
+    "load_gini": gini,
+    "expert_entropy": load_entropy,
+    "expert_entropy_norm": normalised_load_entropy,
+    "unused_rate": unused_share,
+    "collapse_rate": collapsed_share,
+}
+
+
+def _over_evaluation(name: str, stats: LayerStatistics) -> float | None:
+    return float(MEASURES[name](stats.counts_E)) if stats.counts_E.any() else None
+
+
+def _over_batches(name: str, stats: LayerStatistics) -> float | None:
+    used_TE = stats.counts_TE[stats.counts_TE.any(axis=1)]
+    return float(MEASURES[name](used_TE).mean()) if len(used_TE) else None
+
+
+@metric("load_cv", "lower", range=(0, "√(E − 1)"), floor="uniform")
+def load_cv(stats: LayerStatistics) -> float | None:
+    """Population standard deviation of the experts' load over its mean."""
+    return _over_evaluation("load_cv", stats)
+
+
+@metric("load_cv_batch", "lower", range=(0, "√(E − 1)"), reduction="batch", floor="uniform")
+def load_cv_batch(stats: LayerStatistics) -> float | None:
+    """load_cv of each batch, averaged."""
+    return _over_batches("load_cv", stats)
+
+
+@metric("max_vio", "lower", range=(0, "E − 1"), floor="uniform")
+def max_vio(stats: LayerStatistics) -> float | None:
+    """How far the busiest expert's load lies above the mean, over the mean."""
+    return _over_evaluation("max_vio", stats)
+
+
+@metric("max_vio_batch", "lower", range=(0, "E − 1"), reduction="batch", floor="uniform")
+def max_vio_batch(stats: LayerStatistics) -> float | None:
+    """max_vio of each batch, averaged."""
+    return _over_batches("max_vio", stats)
+
+
+@metric("load_gini", "lower", range=(0, "1 − 1/E"), floor="uniform")
+def load_gini(stats: LayerStatistics) -> float | None:
+    """Gini coefficient of the experts' load."""
+    return _over_evaluation("load_gini", stats)
+
+
+@metric("expert_entropy", "higher", "nats", range=(0, "log E"), floor="uniform")
+def expert_entropy(stats: LayerStatistics) -> float | None:
+    """Entropy of the experts' shares of the load."""
+    return _over_evaluation("expert_entropy", stats)
+
+
+@metric("expert_entropy_norm", "higher", range=(0, 1), floor="uniform")
+def expert_entropy_norm(stats: LayerStatistics) -> float | None:
+    """Entropy of the experts' shares of the load over log E."""
+    return _over_evaluation("expert_entropy_norm", stats) if stats.num_experts > 1 else None
+
+
+@metric("unused_rate", "lower", "share", range=(0, 1), floor="uniform")
+def unused_rate(stats: LayerStatistics) -> float | None:
+    """Share of experts that no token used."""
+    return _over_evaluation("unused_rate", stats)
+
+
+@metric("collapse_rate", "lower", "share", range=(0, 1), floor="uniform")
+def collapse_rate(stats: LayerStatistics) -> float | None:
+    """Share of experts with less than a tenth of an even share of the load."""
+    return _over_evaluation("collapse_rate", stats)
+
+
+@metric("quota_short_rate", "lower", "share", range=(0, 1))
+def quota_short_rate(stats: LayerStatistics) -> float | None:
+    """Share of tokens with fewer than k experts, those with none included."""
+    return float(stats.sizes[: stats.top_k].sum()) / stats.num_tokens if stats.num_tokens else None
+
+
+@metric("dropped_rate", "lower", "share", range=(0, 1))
+def dropped_rate(stats: LayerStatistics) -> float | None:
+    """Share of tokens with no expert."""
+    return float(stats.sizes[0]) / stats.num_tokens if stats.num_tokens else None

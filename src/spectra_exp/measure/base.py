@@ -1,0 +1,116 @@
+"""The registry of metrics, and the table that their values go into."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from spectra_exp.foundations.errors import ConfigError
+from spectra_exp.measure.ranges import Range
+
+Direction = Literal["lower", "higher", "none"]
+# sum: counts summed over the evaluation set before the ratio; batch: a ratio per batch, then averaged;
+# fractions: over the routing at the kept fractions of training.
+Reduction = Literal["sum", "batch", "fractions"]
+
+ALL = "all"
+METRICS: dict[str, Metric] = {}
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One figure of one layer: a pure function with what a table must know about it."""
+
+    name: str
+    function: Callable[[Any], float | None]
+    direction: Direction
+    unit: str
+    reduction: Reduction
+    floor: str | None  # what chance is (see floors.py), or the name of the metric that is the floor
+    meaning: str
+    range: Range
+
+    @property
+    def floor_name(self) -> str | None:
+        """The name under which the chance floor is reported, None without one."""
+        if self.floor is None:
+            return None
+        return self.floor if self.floor in METRICS else f"{self.name}_floor"
+
+
+def metric(
+    name: str,
+    direction: Direction,
+    unit: str = "",
+    *,
+    range: tuple[float | str, float | str],
+    reduction: Reduction = "sum",
+    floor: str | None = None,
+) -> Callable[[Callable[[Any], float | None]], Callable[[Any], float | None]]:
+    """A decorator that registers a function of one layer under `name`; its docstring's first line is its meaning.
+
+    `range`: the least and the largest possible value, numbers or names of `ranges.BOUNDS` such as "log E".
+    The function takes LayerStatistics (reduction sum, batch) or LayerTrajectory (fractions) and returns a float,
+    or None where the metric is not defined. Raises ValueError for a name already taken or an unknown bound.
+    """
+
+    possible = Range(*range)
+
+    def register(function: Callable[[Any], float | None]) -> Callable[[Any], float | None]:
+        if name in METRICS:
+            raise ValueError(f"metric '{name}' is registered twice")
+        meaning = (inspect.getdoc(function) or "").split("\n")[0].rstrip(".")
+        METRICS[name] = Metric(name, function, direction, unit, reduction, floor, meaning, possible)
+        return function
+
+    return register
+
+
+def get_metric(name: str) -> Metric:
+    """The metric of that name. Raises ConfigError, with the nearest name, when there is none."""
+    if name not in METRICS:
+        raise ConfigError.unknown("metric", name, METRICS)
+    return METRICS[name]
+
+
+class MetricTable(Mapping[tuple[str, str], float]):
+    """(layer, metric) -> value, where layer is "0", "1", ... or "all", the mean over the layers that have one.
+
+    Undefined values are absent, so no NaN ever reaches a file.
+    """
+
+    def __init__(self, by_layer: Mapping[str, Sequence[float | None]]):
+        self._by_layer = {name: list(values) for name, values in by_layer.items()}
+        self._values: dict[tuple[str, str], float] = {}
+        for name, values in self._by_layer.items():
+            defined = {str(layer): float(v) for layer, v in enumerate(values) if v is not None}
+            self._values |= {(layer, name): v for layer, v in defined.items()}
+            if defined:
+                self._values[ALL, name] = sum(defined.values()) / len(defined)
+
+    def __getitem__(self, key: tuple[str, str]) -> float:
+        return self._values[key]
+
+    def __iter__(self) -> Iterator[tuple[str, str]]:
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def all(self) -> dict[str, float]:
+        """Metric -> mean over layers."""
+        return {name: value for (layer, name), value in self._values.items() if layer == ALL}
+
+    def by_layer(self) -> dict[str, list[float | None]]:
+        """Metric -> one value per layer, None where it is not defined."""
+        return {name: list(values) for name, values in self._by_layer.items()}
+
+    def rows(self) -> list[dict[str, str | float]]:
+        """Tidy rows (layer, metric, value) for the history."""
+        return [{"layer": layer, "metric": name, "value": v} for (layer, name), v in self._values.items()]
+
+    def merged(self, other: MetricTable) -> MetricTable:
+        """Both tables in one; where both have a metric the other's stands."""
+        return MetricTable(self._by_layer | other._by_layer)

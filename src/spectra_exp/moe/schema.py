@@ -1,0 +1,82 @@
+"""Schemas of models that start from somebody else's weights (`model=upcycle`, `model=reroute`), and of every model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from spectra_exp.foundations.options import option
+
+
+@dataclass
+class AttentionConfig:
+    """What every model has an option for, whoever trained it first."""
+
+    attention: str = option(
+        "auto",
+        "implementation of attention; auto takes flash_attention_2 where it is installed and can work, else sdpa",
+        choices=["auto", "flash_attention_2", "sdpa", "eager"],
+        later=True,
+    )
+
+
+@dataclass(frozen=True)
+class AttentionRequest:
+    """asked: model.attention. device: cpu or cuda. precision and cross_document: the run's options of those names."""
+
+    asked: str
+    device: str
+    precision: str
+    cross_document: bool
+
+
+@dataclass
+class SourceModelConfig(AttentionConfig):
+    """A Hugging Face model to start from."""
+
+    source: str | None = option(None, "folder of a saved model, or its name on the Hugging Face hub")
+    revision: str | None = option(None, "branch, tag or commit of a model on the hub", affects_result=False)
+    download: bool = option(
+        False, "ask the hub for what the local cache lacks; false: no network", affects_result=False
+    )
+    freeze: str = option(
+        "none",
+        "what stays as it is: none, or all_but_router",
+        choices=["none", "all_but_router"],
+    )
+
+
+@dataclass
+class UpcycleConfig(SourceModelConfig):
+    """A dense causal language model whose MLPs become experts."""
+
+    num_experts: int = option(8, "E: copies of the MLP in each routed layer", minimum=1)
+    top_k: int = option(2, "k: experts per token; from 2 on the model first computes what the source does", minimum=1)
+    num_shared: int = option(
+        0, "further copies that every token passes, frozen: (routed + their sum) / (1 + num_shared)", minimum=0
+    )
+    first_k_dense_replace: int = option(0, "layers, from the first on, that keep their MLP", unit="layers", minimum=0)
+    upcycle_noise: float = option(
+        0.01,
+        "normal noise on each expert's matrices, as a share of a matrix's standard deviation: equal experts would give "
+        "the router no gradient",
+        minimum=0,
+    )
+
+
+@dataclass
+class RerouteConfig(SourceModelConfig):
+    """A sparse causal language model that keeps its experts and gets another router."""
+
+    num_experts: int | None = option(None, "E: read from the source; not to be set")
+    top_k: int | None = option(None, "k: experts per token; none takes the source's", minimum=1)
+    renormalize: bool | None = option(
+        None, "a token's chosen weights are divided by their sum; none does as the source does"
+    )
+    keep_router_weights: bool = option(
+        True, "a router of one linear map starts from the source's own weights where that is the source's rule too"
+    )
+
+
+def kind_of(model: SourceModelConfig) -> str:
+    """`upcycle` or `reroute`."""
+    return "upcycle" if isinstance(model, UpcycleConfig) else "reroute"

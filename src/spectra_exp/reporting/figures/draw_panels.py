@@ -1,0 +1,248 @@
+"""One painter for each kind of panel: it draws what the panel holds and computes nothing of its own."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from spectra_exp.reporting.figures.expert_usage import rank_places
+from spectra_exp.reporting.figures.panels import (
+    BarPanel,
+    HeatPanel,
+    Line,
+    LinePanel,
+    Points,
+    SpotPanel,
+    StackPanel,
+    TextPanel,
+)
+from spectra_exp.reporting.figures.style import BAND_ALPHA, GREY, SEQUENTIAL, ramp
+from spectra_exp.reporting.render import interval_text
+from spectra_exp.statistics.mean import Interval
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+Handles = dict[str, Any]
+# Markers on a line over many steps.
+MARKERS_PER_LINE = 6
+# Of more lines the bands are fainter.
+FEW_LINES = 5
+
+
+def draw_lines(axes: Axes, panel: LinePanel) -> Handles:
+    """The handle of each line by its label; the lines with their bands, or bars where they are not joined."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    handles: Handles = {}
+    alpha = BAND_ALPHA if len(panel.lines) <= FEW_LINES else BAND_ALPHA / 2
+    for index, line in enumerate(panel.lines):
+        handles[line.label] = _band(axes, line, index, alpha) if line.joined else _bars(axes, line)
+    _floors(axes.axhline, axes.axhspan, panel.floors)
+    if panel.zero:
+        axes.axhline(0, color="black", linewidth=0.6)
+    axes.set(title=panel.title, xlabel=panel.x_label, ylabel=panel.y_label)
+    axes.set_xscale(panel.x_scale)
+    axes.set_yscale(panel.y_scale)
+    if panel.y_scale == "log":
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.yaxis.set_minor_formatter(NullFormatter())
+    if panel.ticks:
+        axes.set_xticks([at for at, _ in panel.ticks], [text for _, text in panel.ticks])
+        axes.minorticks_off()
+        axes.margins(x=0.12 if panel.x_scale == "linear" else 0.05)
+    _limit(axes, panel)
+    if not any(any(line.points) for line in panel.lines):
+        _say_empty(axes)
+    return handles
+
+
+def draw_stack(axes: Axes, panel: StackPanel) -> Handles:
+    """No handle; the ranks as areas on top of each other, with bars for the intervals of their edges."""
+    shades = ramp(rank_places(len(panel.edges)))
+    below = [0.0] * len(panel.x)
+    for rank, (edge, shade) in enumerate(zip(panel.edges, shades, strict=True)):
+        top = _means(edge)
+        axes.fill_between(panel.x, below, top, color=shade, linewidth=0, gid=f"rank {rank}")
+        below = top
+    for rank, edge in enumerate(panel.edges[:-1]):
+        axes.fill_between(panel.x, *_bounds(edge), color="white", alpha=0.25, linewidth=0, gid=f"edge {rank}")
+    axes.set(title=panel.title, xlabel=panel.x_label, ylabel=panel.y_label, ylim=(0, 1))
+    axes.margins(x=0)
+    axes.grid(False)
+    return {}
+
+
+def draw_bars(axes: Axes, panel: BarPanel) -> Handles:
+    """No handle; a bar with its interval for each rank, and the even share as a dashed line."""
+    ranks = list(range(1, len(panel.bars) + 1))
+    axes.bar(ranks, _means(panel.bars), color=panel.colour, width=0.8)
+    axes.errorbar(ranks, _means(panel.bars), yerr=_arms(panel.bars), fmt="none", ecolor="black", elinewidth=0.7)
+    if panel.reference is not None:
+        axes.axhline(panel.reference, color="black", linestyle="--", linewidth=0.7)
+    axes.set(title=panel.title, xlabel=panel.x_label, ylabel=panel.y_label)
+    behind = {"facecolor": "white", "edgecolor": "none", "pad": 0.5, "alpha": 0.8}
+    axes.text(0.98, 0.95, panel.note, transform=axes.transAxes, ha="right", va="top", fontsize=6, bbox=behind)
+    axes.grid(axis="x", visible=False)
+    axes.locator_params(axis="x", integer=True)
+    if not any(panel.bars):
+        _say_empty(axes)
+    return {}
+
+
+def draw_heat(axes: Axes, panel: HeatPanel) -> Handles:
+    """No handle; the means as colours, each printed in its cell with half the interval below it where there is room."""
+    import numpy as np
+    from matplotlib.patches import Rectangle
+
+    means = np.array([_means(row) for row in panel.cells], dtype=np.float64)
+    image = axes.imshow(means, cmap=SEQUENTIAL, vmin=panel.limits[0], vmax=panel.limits[1], aspect="auto")
+    axes.figure.colorbar(image, ax=axes, pad=0.02, label=panel.scale_label)
+    size = 5.5 if len(panel.x_ticks) < 8 else 4.9
+    for y, row in enumerate(panel.cells if panel.printed else ()):
+        for x, cell in enumerate(row):
+            if cell is None:
+                axes.text(x, y, "–", ha="center", va="center", color=GREY)
+                continue
+            dark = image.norm(cell.mean) < 0.6
+            text = interval_text(cell).replace(" ± ", "\n±")
+            axes.text(x, y, text, ha="center", va="center", fontsize=size, color="white" if dark else "black")
+    if panel.best:
+        y, x = panel.best
+        axes.add_patch(Rectangle((x - 0.47, y - 0.46), 0.94, 0.92, fill=False, edgecolor="#FF3B30", linewidth=1.4))
+    axes.set_xticks(range(len(panel.x_ticks)), panel.x_ticks)
+    axes.set_yticks(range(len(panel.y_ticks)), panel.y_ticks)
+    axes.set(title=panel.title, xlabel=panel.x_label, ylabel=panel.y_label)
+    axes.grid(False)
+    return {}
+
+
+def draw_spots(axes: Axes, panel: SpotPanel) -> Handles:
+    """The handle of each spot by its label; hollow where not causal, ringed and joined on the front."""
+    handles: Handles = {}
+    for spot in panel.spots:
+        face = spot.mark.colour if spot.solid else "white"
+        style = {"color": spot.mark.colour, "linestyle": "none", "marker": spot.mark.marker, "markerfacecolor": face}
+        axes.errorbar(
+            spot.x.mean, spot.y.mean, xerr=_arms((spot.x,)), yerr=_arms((spot.y,)), fmt="none",
+            ecolor=spot.mark.colour, elinewidth=0.7, alpha=0.6,
+        )  # fmt: skip
+        (handles[spot.label],) = axes.plot([spot.x.mean], [spot.y.mean], markersize=5, label=spot.label, **style)
+    front = sorted((spot.x.mean, spot.y.mean) for spot in panel.spots if spot.on_front)
+    if front:
+        x, y = zip(*front, strict=True)
+        axes.plot(x, y, color="black", linewidth=0.8, linestyle="--", marker="o", markersize=9, markerfacecolor="none",
+                  gid="front", zorder=1.5)  # fmt: skip
+    _floors(axes.axvline, axes.axvspan, panel.floors)
+    if panel.spots:
+        axes.set_xlim(*frame([spot.x for spot in panel.spots], panel.floors))
+        axes.set_ylim(*frame([spot.y for spot in panel.spots]))
+    axes.set(title=panel.title, xlabel=panel.x_label, ylabel=panel.y_label)
+    return handles
+
+
+def draw_text(axes: Axes, panel: TextPanel) -> None:
+    """The cells as a table that fills the axes."""
+    axes.axis("off")
+    if not panel.rows:
+        return
+    table = axes.table(
+        cellText=panel.rows, colLabels=panel.headers, bbox=(0, 0, 1, 1), cellLoc="center", edges="horizontal"
+    )
+    table.auto_set_font_size(False)
+    table.set_fontsize(6)
+    for cell in table.get_celld().values():
+        cell.set_linewidth(0.3)
+    table.auto_set_column_width(range(len(panel.headers)))
+
+
+PAINTERS: dict[type, Callable[[Any, Any], Handles]] = {
+    LinePanel: draw_lines,
+    StackPanel: draw_stack,
+    BarPanel: draw_bars,
+    HeatPanel: draw_heat,
+    SpotPanel: draw_spots,
+}
+
+
+def _band(axes: Axes, line: Line, index: int, alpha: float) -> Any:
+    low, high = _bounds(line.points)
+    axes.fill_between(
+        line.x, low, high, color=line.mark.colour, alpha=alpha, linewidth=0, gid=f"band {line.label}"
+    )  # fmt: skip
+    every = max(1, len(line.x) // MARKERS_PER_LINE)
+    (handle,) = axes.plot(
+        line.x, _means(line.points), color=line.mark.colour, linestyle=line.mark.dash, marker=line.mark.marker,
+        markevery=(index % every, every), label=line.label,
+    )  # fmt: skip
+    return handle
+
+
+def _bars(axes: Axes, line: Line) -> Any:
+    means = _means(line.points)
+    axes.errorbar(line.x, means, yerr=_arms(line.points), fmt="none", ecolor=line.mark.colour, elinewidth=0.9)
+    (handle,) = axes.plot(
+        line.x, means, color=line.mark.colour, linestyle="none", marker=line.mark.marker, markersize=4, label=line.label
+    )
+    return handle
+
+
+def _floors(line: Callable[..., Any], strip: Callable[..., Any], floors: Sequence[float]) -> None:
+    if not floors:
+        return
+    if floors[-1] - floors[0] > 1e-9:
+        strip(floors[0], floors[-1], color=GREY, alpha=0.15, linewidth=0)
+    for floor in {floors[0], floors[-1]}:
+        line(floor, color=GREY, linestyle=":", linewidth=0.9, gid="floor")
+
+
+def frame(intervals: Sequence[Interval], floors: Sequence[float] = ()) -> tuple[float, float]:
+    """The limits of an axis: the means and floors, and of the intervals what lies within the means' range of them.
+
+    With two seeds an interval can be so long that the means would be one line.
+    """
+    means = [interval.mean for interval in intervals]
+    bounds = [bound for interval in intervals for bound in (interval.low, interval.high) if bound is not None]
+    reach = max(means) - min(means) or math.inf
+    low = min(max(min([*means, *bounds]), min(means) - reach), *means, *floors)
+    high = max(min(max([*means, *bounds]), max(means) + reach), *means, *floors)
+    room = 0.05 * (high - low) or 0.05 * abs(high) or 1.0
+    return low - room, high + room
+
+
+def _limit(axes: Axes, panel: LinePanel) -> None:
+    shown = [
+        (x, point)
+        for line in panel.lines
+        for x, point in zip(line.x, line.points, strict=True)
+        if point and (panel.begin is None or x >= panel.begin)
+    ]
+    if not shown:
+        return
+    if panel.begin is not None:
+        axes.set_xlim(panel.begin, max(x for x, _ in shown))
+    if panel.y_scale == "linear":
+        floors = [*(panel.floors if panel.begin is None else ()), *([0.0] if panel.zero else [])]
+        axes.set_ylim(*frame([point for _, point in shown], floors))
+
+
+def _say_empty(axes: Axes) -> None:
+    axes.set(xticks=(), yticks=())
+    axes.text(0.5, 0.5, "not measured", transform=axes.transAxes, ha="center", va="center", color=GREY)
+
+
+def _means(points: Points) -> list[float]:
+    return [math.nan if point is None else point.mean for point in points]
+
+
+def _bounds(points: Points) -> tuple[list[float], list[float]]:
+    bounded = [p if p and p.low is not None else None for p in points]
+    return [p.low if p else math.nan for p in bounded], [p.high if p else math.nan for p in bounded]
+
+
+def _arms(points: Points) -> list[list[float]]:
+    """How far error bars reach down and up; nothing for one seed."""
+    halves = [(point.half_width or 0.0) if point else 0.0 for point in points]
+    return [halves, halves]

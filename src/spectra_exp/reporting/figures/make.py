@@ -1,0 +1,154 @@
+"""Figures and reports composed, drawn and written, with what they lack."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+from spectra_exp.foundations.files import write_bytes, write_json
+from spectra_exp.reporting.figures.draw import draw_page, our_style
+from spectra_exp.reporting.figures.panels import Page
+from spectra_exp.reporting.figures.sources import Sources
+from spectra_exp.reporting.figures.spec import FigureSpec, ReportSpec
+from spectra_exp.reporting.figures.style import DPI
+from spectra_exp.reporting.grid import Row, Section
+from spectra_exp.reporting.material import Material
+from spectra_exp.reporting.tables.gaps import seed_gaps
+from spectra_exp.reporting.tables.spec import Gap
+from spectra_exp.runs.identity import digest
+from spectra_exp.studies.definition import load_study
+
+# Letters of what was typed that stand in a file's name.
+LONGEST = 100
+
+# Dates and versions would make two equal figures differ.
+METADATA = {"png": {"Software": None}, "pdf": {"CreationDate": None, "Creator": None, "Producer": None}}
+FRAME = "A frame shows the means; a band that reaches beyond them by more than their range is cut by it."
+
+Item = TypeVar("Item")
+
+
+@dataclass
+class Made:
+    """The files written, the names of the figures drawn, what is missing, and the old files removed."""
+
+    paths: list[Path] = field(default_factory=list)
+    figures: list[str] = field(default_factory=list)
+    gaps: list[Gap] = field(default_factory=list)
+    removed: list[Path] = field(default_factory=list)
+
+
+def make_figures(
+    material: Material,
+    figures: Sequence[FigureSpec],
+    reports: Sequence[ReportSpec],
+    sources: Sources,
+    track: Callable[[Sequence[FigureSpec]], Iterable[FigureSpec]] = iter,
+) -> Made:
+    """Write each figure as PNG and PDF with its caption, and each report as JSON; `track` goes along with it."""
+    folder = material.outputs / "figures"
+    made = Made()
+    for spec in track(figures):
+        for name, section in named_sections(spec.name, material.sections[spec.study]).items():
+            _make(spec, name, section, sources, folder, made)
+    for report in reports:
+        _report(report, material.sections[report.study], sources, folder, made)
+    for spec in figures:
+        made.removed += _remove_old(spec.name, folder, made.paths)
+    return made
+
+
+def named_sections(name: str, sections: Iterable[Section]) -> dict[str, Section]:
+    """A file's name for each section: the figure's own, and what was typed after two dashes."""
+    found: dict[str, Section] = {}
+    for section in sections:
+        typed = re.sub(r"[^A-Za-z0-9._=+-]+", "_", "_".join(section.context))
+        if len(typed) > LONGEST:
+            # File systems take 255 bytes.
+            typed = f"{typed[:LONGEST]}-{digest(list(section.context))}"
+        found[f"{name}--{typed}" if typed else name] = section
+    return found
+
+
+def figure_bytes(page: Page) -> dict[str, bytes]:
+    """The page drawn, by the ending of the file: png and pdf; the same bytes for the same page."""
+    found = {}
+    with our_style():
+        figure = draw_page(page)
+        for ending, metadata in METADATA.items():
+            content = io.BytesIO()
+            figure.savefig(content, format=ending, dpi=DPI, metadata=metadata)
+            found[ending] = content.getvalue()
+    return found
+
+
+def caption(spec: FigureSpec, name: str, page: Page) -> str:
+    """What a reader must know about the figure, as Markdown."""
+    absent = [f"Not in every panel: {label} ({what})." for label, what in page.absent.items()]
+    text = f"{spec.title}. {' '.join(page.footnotes)}"
+    return (
+        "\n".join([f"# {name}\n", f"{text} {FRAME}\n", *(f"- {line}" for line in (*page.remarks, *absent))]).strip()
+        + "\n"
+    )
+
+
+def _make(spec: FigureSpec, name: str, section: Section, sources: Sources, folder: Path, made: Made) -> None:
+    rows = section.find(spec.only)
+    made.gaps += [gap for row in rows for gap in seed_gaps(name, section, row)]
+    page = spec.compose(section, rows, sources)
+    if not page.intervals:
+        made.gaps.append(_no_data(spec, name, section, rows))
+        return
+    made.gaps += [
+        Gap(name, section.title, label, what, "not in its runs", again(section)) for label, what in page.absent.items()
+    ]
+    contents = figure_bytes(page) | {"md": caption(spec, name, page).encode()}
+    for ending, content in contents.items():
+        path = folder / f"{name}.{ending}"
+        write_bytes(path, content)
+        made.paths.append(path)
+    made.figures.append(name)
+
+
+def _no_data(spec: FigureSpec, name: str, section: Section, rows: Sequence[Row]) -> Gap:
+    """Why a figure is not written, and what would give it data."""
+    if any(row.runs for row in rows):
+        reason, command = f"no usable {spec.needs} in its finished runs", again(section)
+    else:
+        reason, command = "no finished run", load_study(section.study).command
+    return Gap(name, section.title, "whole figure", spec.needs, reason, command)
+
+
+def again(section: Section) -> str:
+    """The command that runs a study's finished runs once more, with what was typed."""
+    return " ".join([load_study(section.study).command, *section.context, "force=true"])
+
+
+def _report(spec: ReportSpec, sections: Iterable[Section], sources: Sources, folder: Path, made: Made) -> None:
+    content = [
+        {"section": section.title} | spec.compose(section, rows, sources)
+        for section, rows in ((section, section.find(spec.only)) for section in sections)
+        if any(row.runs for row in rows)
+    ]
+    if not content:
+        gap = Gap(spec.name, "", "whole report", "summary.json", "no finished run", load_study(spec.study).command)
+        made.gaps.append(gap)
+        return
+    path = folder / f"{spec.name}.json"
+    write_json(path, {"title": spec.title, "study": spec.study, "sections": content})
+    made.paths.append(path)
+
+
+def _remove_old(name: str, folder: Path, written: Iterable[Path]) -> list[Path]:
+    """The files of a figure that today's runs no longer give, removed so that nobody takes them for current."""
+    kept = set(written)
+    endings = (*METADATA, "md")
+    old = [path for e in endings for path in (folder / f"{name}.{e}", *sorted(folder.glob(f"{name}--*.{e}")))]
+    removed = [path for path in old if path.exists() and path not in kept]
+    for path in removed:
+        path.unlink()
+    return removed

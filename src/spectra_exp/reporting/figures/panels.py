@@ -1,0 +1,244 @@
+"""What a figure shows, before anything is drawn: panels of means over seeds with their intervals."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+from spectra_exp.statistics.mean import Interval
+
+Points = tuple[Interval | None, ...]
+# The widest heat map whose cells have room for their numbers.
+MOST_PRINTED = 10
+
+
+@dataclass(frozen=True)
+class Mark:
+    """How a series looks: colour, and for readers who see none, line style and marker."""
+
+    colour: str
+    dash: str | tuple[int, tuple[float, ...]] = "-"
+    marker: str = "o"
+
+
+@dataclass(frozen=True)
+class Line:
+    """A series: at each `x` the mean over seeds, None where no seed has a finite value.
+
+    `joined`: whether the points lie on a scale, so that a line between them means something.
+    """
+
+    label: str
+    mark: Mark
+    x: tuple[float, ...]
+    points: Points
+    joined: bool = True
+
+
+@dataclass(frozen=True)
+class LinePanel:
+    """Lines over a common axis.
+
+    `ticks`: position and text of each tick, none for a scale of numbers. `floors`: chance floors of what is drawn, as
+    one dotted line, or a strip where they differ. `begin`: where the visible part of x begins. `keyed`: whether it has
+    a legend of its own. `zero`: whether zero is marked, as for differences.
+    """
+
+    title: str
+    x_label: str
+    y_label: str
+    lines: tuple[Line, ...]
+    x_scale: Literal["linear", "log"] = "linear"
+    y_scale: Literal["linear", "log"] = "linear"
+    ticks: tuple[tuple[float, str], ...] = ()
+    floors: tuple[float, ...] = ()
+    begin: float | None = None
+    keyed: bool = False
+    zero: bool = False
+
+    @property
+    def intervals(self) -> list[Interval]:
+        """Every interval drawn."""
+        return [point for line in self.lines for point in line.points if point]
+
+
+@dataclass(frozen=True)
+class StackPanel:
+    """Shares stacked over steps: `edges[r][t]` is the cumulative share of the ranks up to r."""
+
+    title: str
+    x_label: str
+    y_label: str
+    x: tuple[float, ...]
+    edges: tuple[Points, ...]
+
+    @property
+    def intervals(self) -> list[Interval]:
+        """Every interval drawn."""
+        return [point for edge in self.edges for point in edge if point]
+
+
+@dataclass(frozen=True)
+class BarPanel:
+    """A bar for each rank of the experts. `reference`: the even share. `note`: what is printed inside."""
+
+    title: str
+    x_label: str
+    y_label: str
+    bars: Points
+    colour: str
+    reference: float | None
+    note: str = ""
+
+    @property
+    def intervals(self) -> list[Interval]:
+        """Every interval drawn."""
+        return [bar for bar in self.bars if bar]
+
+
+@dataclass(frozen=True)
+class HeatPanel:
+    """Cells by row and column, `cells[y][x]`. `limits`: of the colours. `best`: (y, x) of the best mean, if any."""
+
+    title: str
+    x_label: str
+    y_label: str
+    x_ticks: tuple[str, ...]
+    y_ticks: tuple[str, ...]
+    cells: tuple[Points, ...]
+    limits: tuple[float, float]
+    scale_label: str
+    best: tuple[int, int] | None = None
+
+    @property
+    def printed(self) -> bool:
+        """Whether the cells are wide enough for their numbers."""
+        return len(self.x_ticks) <= MOST_PRINTED
+
+    @property
+    def intervals(self) -> list[Interval]:
+        """Every interval drawn."""
+        return [cell for row in self.cells for cell in row if cell]
+
+
+@dataclass(frozen=True)
+class Spot:
+    """A method as a point in two metrics. `on_front`: no causal one betters it. `solid`: whether it is causal."""
+
+    label: str
+    mark: Mark
+    x: Interval
+    y: Interval
+    on_front: bool
+    solid: bool
+
+
+@dataclass(frozen=True)
+class SpotPanel:
+    """Spots, the front among them joined. `floors`: chance floors of x."""
+
+    title: str
+    x_label: str
+    y_label: str
+    spots: tuple[Spot, ...]
+    floors: tuple[float, ...] = ()
+
+    @property
+    def intervals(self) -> list[Interval]:
+        """Every interval drawn."""
+        return [interval for spot in self.spots for interval in (spot.x, spot.y)]
+
+
+@dataclass(frozen=True)
+class TextPanel:
+    """A small table of printed cells."""
+
+    headers: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
+Panel = LinePanel | StackPanel | BarPanel | HeatPanel | SpotPanel
+
+
+@dataclass(frozen=True)
+class Page:
+    """A figure's content: panels in rows of `columns`, and `below` them a table.
+
+    `size`: inches. `footnotes`: what is printed under the panels. `remarks`: what only the caption says. `absent`: why
+    a row that has runs is not shown, by label. `key`: entries of the legend that no line makes.
+    """
+
+    panels: tuple[Panel, ...]
+    columns: int
+    size: tuple[float, float]
+    footnotes: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
+    absent: dict[str, str] = field(default_factory=dict)
+    below: TextPanel | None = None
+    key: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def intervals(self) -> list[Interval]:
+        """Every interval drawn."""
+        return [interval for panel in self.panels for interval in panel.intervals]
+
+
+def with_seeds(page: Page, spread: str = "band") -> Page:
+    """The page that says of how many seeds each series is: in a footnote, and in the names of the odd ones.
+
+    spread: what shows the interval, such as band.
+    """
+    ranges: dict[str, tuple[int, int]] = {}
+    for index, panel in enumerate(page.panels):
+        for name, intervals in _named(panel, index):
+            if intervals:
+                low, high = _range(intervals)
+                old = ranges.get(name, (low, high))
+                ranges[name] = (min(low, old[0]), max(high, old[1]))
+    counts = Counter(ranges.values()) or Counter([(0, 0)])
+    usual = max(counts, key=lambda found: (counts[found], found))
+    odd = {name: f"n = {_text(found)}" for name, found in ranges.items() if found != usual and name}
+    named = replace(page, panels=tuple(_renamed(panel, i, odd) for i, panel in enumerate(page.panels)))
+    lowest, highest = min(found[0] for found in counts), max(found[1] for found in counts)
+    notes = [f"One seed (n = 1): no {spread}."]
+    if highest > 1:
+        unless = " unless said" if len(counts) > 1 else ""
+        notes = [f"Mean over n = {_text(usual)} seeds{unless}; {spread}: 95 % t interval."]
+        notes += [f"n = 1 has no {spread}."] if lowest == 1 else []
+        if "" in ranges and ranges[""] != usual:
+            notes.append(f"Lines without a name: n = {_text(ranges[''])}.")
+    return replace(named, footnotes=(*notes, *page.footnotes))
+
+
+def _named(panel: Panel, index: int) -> list[tuple[str, list[Interval]]]:
+    """The intervals of a panel by the label that stands for them, or by the panel's place."""
+    if isinstance(panel, LinePanel):
+        return [(line.label, [point for point in line.points if point]) for line in panel.lines]
+    if isinstance(panel, SpotPanel):
+        return [(spot.label, [spot.x, spot.y]) for spot in panel.spots]
+    return [(f"panel {index}", panel.intervals)]
+
+
+def _range(intervals: Sequence[Interval]) -> tuple[int, int]:
+    counts = [interval.n for interval in intervals]
+    return min(counts), max(counts)
+
+
+def _text(found: tuple[int, int]) -> str:
+    return str(found[0]) if found[0] == found[1] else f"{found[0]}–{found[1]}"
+
+
+def _renamed(panel: Panel, index: int, odd: dict[str, str]) -> Panel:
+    def label(name: str) -> str:
+        return f"{name} ({odd[name]})" if name in odd else name
+
+    if isinstance(panel, LinePanel):
+        return replace(panel, lines=tuple(replace(line, label=label(line.label)) for line in panel.lines))
+    if isinstance(panel, SpotPanel):
+        return replace(panel, spots=tuple(replace(spot, label=label(spot.label)) for spot in panel.spots))
+    said = odd.get(f"panel {index}", "")
+    if isinstance(panel, BarPanel):
+        return replace(panel, note="  ".join(filter(None, (said, panel.note))))
+    return replace(panel, title=f"{panel.title} ({said})") if said else panel

@@ -1,0 +1,71 @@
+"""How figures look: sizes, fonts, colours, line styles and markers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from spectra_exp.reporting.figures.panels import Mark
+from spectra_exp.reporting.methods import colour
+
+COLUMN, DOUBLE = 3.35, 6.9  # inches: a column of a two-column page, and both
+DPI = 240
+BAND_ALPHA = 0.18
+FOOTNOTE_SIZE = 6.0
+GREY = "#666666"
+SEQUENTIAL = "viridis"
+
+RC = {
+    "font.family": "DejaVu Sans",
+    "font.size": 7.0,
+    "axes.titlesize": 7.5,
+    "axes.labelsize": 7.0,
+    "xtick.labelsize": 6.5,
+    "ytick.labelsize": 6.5,
+    "legend.fontsize": 6.5,
+    "legend.title_fontsize": FOOTNOTE_SIZE,
+    "axes.linewidth": 0.6,
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
+    "lines.linewidth": 1.1,
+    "lines.markersize": 3.2,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "#E4E4E4",
+    "grid.linewidth": 0.5,
+    "axes.axisbelow": True,
+    "legend.frameon": False,
+    # Text stays text in the PDF, as journals ask.
+    "pdf.fonttype": 42,
+}
+
+DASHES: tuple[str | tuple[int, tuple[float, ...]], ...] = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "*", "h")
+# For what is no method (metrics, schedules): Okabe and Ito's colours.
+PLAIN = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+
+
+def method_mark(label: str, index: int) -> Mark:
+    """The mark of a method: its one colour, and the line style and marker of its place among the rows."""
+    return Mark(colour(label), DASHES[index % len(DASHES)], MARKERS[index % len(MARKERS)])
+
+
+def plain_mark(index: int) -> Mark:
+    """The mark of a series that is no method."""
+    return Mark(PLAIN[index % len(PLAIN)], DASHES[index % len(DASHES)], MARKERS[index % len(MARKERS)])
+
+
+def ordered_marks(count: int) -> list[Mark]:
+    """Marks for settings with an order, such as temperatures: from dark to light."""
+    places = [0.88 * i / max(1, count - 1) for i in range(count)]
+    shades = ramp(places)
+    return [Mark(shade, DASHES[i % len(DASHES)], MARKERS[i % len(MARKERS)]) for i, shade in enumerate(shades)]
+
+
+def ramp(places: Sequence[float]) -> list[str]:
+    """The colours at places 0..1 of the sequential scale, as hex."""
+    import matplotlib
+    from matplotlib.colors import to_hex
+
+    scale = matplotlib.colormaps[SEQUENTIAL]
+    return [to_hex(scale(place)) for place in places]

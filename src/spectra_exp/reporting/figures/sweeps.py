@@ -1,0 +1,170 @@
+"""What the sweeps found: curves over one setting, heat maps over two."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from spectra_exp.reporting.collect import INFERENCE, TRAINING_RULE
+from spectra_exp.reporting.figures.labels import NOT_CAUSAL, RULES, arms, is_causal, marked, metric_label, with_context
+from spectra_exp.reporting.figures.panels import HeatPanel, Line, LinePanel, Mark, Page, with_seeds
+from spectra_exp.reporting.figures.series import final
+from spectra_exp.reporting.figures.sources import Sources
+from spectra_exp.reporting.figures.style import DASHES, DOUBLE, MARKERS
+from spectra_exp.reporting.figures.training import floors_of
+from spectra_exp.reporting.grid import Row, Section
+from spectra_exp.reporting.methods import colour
+from spectra_exp.reporting.tables.directions import direction
+
+
+@dataclass(frozen=True)
+class SweepCurves:
+    """A page with a panel for each metric and a line for each method and rule of routing.
+
+    `place`: the row's value of the swept setting, as text. `scale`: category puts the values at equal distances.
+    `joined`: whether neighbouring values are joined. `rules`: suffixes of the rules of routing shown, where measured.
+    """
+
+    place: Callable[[Row], str]
+    x_label: str
+    metrics: tuple[str, ...]
+    scale: Literal["linear", "log", "category"] = "category"
+    joined: bool = True
+    rules: tuple[str, ...] = ("", TRAINING_RULE)
+
+    def __call__(self, section: Section, rows: Sequence[Row], sources: Sources) -> Page:
+        """The page of these rows."""
+        places = {row_place: i for i, row_place in enumerate(dict.fromkeys(self.place(row) for row in rows))}
+        ticks = tuple((self._x(row, places), self.place(row)) for row in rows) if self.scale != "linear" else ()
+        panels = tuple(
+            LinePanel(
+                "", self.x_label, metric_label(metric), self._lines(section, rows, metric, places),
+                x_scale="log" if self.scale == "log" else "linear", ticks=tuple(dict.fromkeys(ticks)),
+                floors=floors_of(section, rows, metric),
+            )
+            for metric in self.metrics
+        )  # fmt: skip
+        columns = 2 if len(panels) != 3 else 3
+        page = Page(panels, columns, (DOUBLE, 0.8 + 1.7 * math.ceil(len(panels) / columns)))
+        return with_context(with_seeds(page, "band" if self.joined else "bars"), section, rows)
+
+    def _lines(self, section: Section, rows: Sequence[Row], metric: str, places: Mapping[str, int]) -> tuple[Line, ...]:
+        methods = arms_by_method(rows)
+        several = len(measured_rules(section, rows, self.metrics, self.rules)) > 1
+        shown = measured_rules(section, rows, (metric,), self.rules)
+        lines = []
+        for method, own in methods.items():
+            for number, suffix in enumerate(RULES):
+                points = [final(section, row, metric + suffix) for row in own]
+                if suffix not in shown or not any(points):
+                    continue
+                shift = 0.12 * (shown.index(suffix) - (len(shown) - 1) / 2) if self.scale == "category" else 0.0
+                at = {self._x(row, places) + shift: point for row, point in zip(own, points, strict=True)}
+                x = tuple(sorted(at))
+                label = _rule_label(section, own, method, suffix, several=several)
+                mark = Mark(colour(method), DASHES[number % len(DASHES)], MARKERS[number % len(MARKERS)])
+                lines.append(Line(label, mark, x, tuple(at[value] for value in x), self.joined))
+        return tuple(lines)
+
+    def _x(self, row: Row, places: Mapping[str, int]) -> float:
+        return float(places[self.place(row)]) if self.scale == "category" else float(self.place(row))
+
+
+def arms_by_method(rows: Sequence[Row]) -> dict[str, list[Row]]:
+    """The rows of each method, so that no line mixes two."""
+    found: dict[str, list[Row]] = {}
+    for row in rows:
+        found.setdefault(row.method, []).append(row)
+    return found
+
+
+def measured_rules(section: Section, rows: Sequence[Row], metrics: Sequence[str], rules: Sequence[str]) -> list[str]:
+    """The suffixes, of those in `rules`, under which the rows' runs measured some of the metrics."""
+    runs = {run for row in rows for run in row.runs.values()}
+    found = {metric for run, metric in section.collected.figures if run in runs}
+    return [suffix for suffix in rules if any(metric + suffix in found for metric in metrics)]
+
+
+def setting(key: str) -> Callable[[Row], str]:
+    """The row's value of one key, as typed."""
+    return lambda row: row.key[key]
+
+
+def quota_place(row: Row) -> str:
+    """The row's rule of selection: top-k, or the quota's capacity factor."""
+    return f"quota {row.key['selection.capacity_factor']}" if "selection.capacity_factor" in row.key else "top-k"
+
+
+def _rule_label(section: Section, rows: Sequence[Row], method: str, suffix: str, several: bool) -> str:
+    if suffix:
+        return f"{method}, {RULES[suffix]}"
+    name = method if all(is_causal(section, row) for row in rows if row.runs) else method + NOT_CAUSAL
+    return f"{name}, {RULES[suffix]}" if several else name
+
+
+@dataclass(frozen=True)
+class SweepHeat:
+    """A page of heat maps: a row of panels for each arm and metric, a column for each value of `panels`.
+
+    `x`, `y`: the keys along the axes. `texts`: how the values of `panels` are printed.
+    """
+
+    x: tuple[str, str]
+    y: tuple[str, str]
+    panels: tuple[str, Mapping[str, str]]
+    metrics: tuple[str, ...]
+
+    def __call__(self, section: Section, rows: Sequence[Row], sources: Sources) -> Page:
+        """The page of these rows."""
+        found = []
+        for own in arms(rows, ("osr",)).values():
+            columns = [[row for row in own if row.key.get(self.panels[0]) == value] for value in self.panels[1]]
+            for metric in self.metrics:
+                if any(final(section, row, metric) for row in own):
+                    limits = _limits(section, own, metric)
+                    found += [
+                        self._panel(section, some, metric, limits, f"{own[0].method}, {text}")
+                        for some, text in zip(columns, self.panels[1].values(), strict=True)
+                    ]
+        count = len(self.panels[1])
+        page = Page(tuple(found), count, (DOUBLE, 0.45 + 1.75 * math.ceil(len(found) / count)))
+        if any(panel.best for panel in found):
+            page = replace(page, footnotes=("Boxed: the best mean of the panel among causal points.",))
+        return with_context(with_seeds(page, "half-width under each mean"), section, rows)
+
+    def _panel(
+        self, section: Section, rows: Sequence[Row], metric: str, limits: tuple[float, float], title: str
+    ) -> HeatPanel:
+        across = list(dict.fromkeys(row.key[self.x[0]] for row in rows))
+        down = list(dict.fromkeys(row.key[self.y[0]] for row in rows))
+        by_place = {(row.key[self.y[0]], row.key[self.x[0]]): row for row in rows}
+        cells = tuple(
+            tuple(final(section, by_place[y, x], metric) if (y, x) in by_place else None for x in across) for y in down
+        )
+        causal = {place for place, row in by_place.items() if row.runs and is_causal(section, row)}
+        means = {
+            (j, i): cells[j][i].mean
+            for j, y in enumerate(down)
+            for i, x in enumerate(across)
+            if cells[j][i] is not None and (y, x) in causal
+        }
+        title = marked(section, rows[0], title) if rows and rows[0].runs else title
+        return HeatPanel(
+            title, self.x[1], self.y[1], tuple(across), tuple(down), cells, limits, metric_label(metric),
+            best=_best(means, metric),
+        )  # fmt: skip
+
+
+def _limits(section: Section, rows: Sequence[Row], metric: str) -> tuple[float, float]:
+    means = [interval.mean for row in rows if (interval := final(section, row, metric))]
+    return min(means), max(means)
+
+
+def _best(means: Mapping[tuple[int, int], float], metric: str) -> tuple[int, int] | None:
+    better = direction(metric)
+    # Whether another rule of inference is causal is not measured.
+    if len(means) < 2 or better == "none" or INFERENCE in metric:
+        return None
+    return (min if better == "lower" else max)(means, key=lambda place: means[place])

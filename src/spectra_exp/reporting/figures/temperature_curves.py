@@ -1,0 +1,142 @@
+"""The temperature study's curves: the whole ablation, dynamics of routing, entropy, schedules."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from spectra_exp.reporting.figures.labels import marked, metric_label, with_context
+from spectra_exp.reporting.figures.panels import Line, LinePanel, Page, TextPanel, with_seeds
+from spectra_exp.reporting.figures.series import final, over_seeds, training_curves
+from spectra_exp.reporting.figures.sources import Sources
+from spectra_exp.reporting.figures.style import DOUBLE
+from spectra_exp.reporting.figures.temperatures import (
+    best_constant,
+    by_temperature,
+    constants,
+    over_temperature,
+    schedules,
+    temperature_marks,
+)
+from spectra_exp.reporting.figures.training import Curve, curve_panel, floors_of, lost, without_curves
+from spectra_exp.reporting.grid import Row, Section
+from spectra_exp.reporting.render import interval_text
+from spectra_exp.statistics.mean import Interval, mean_interval
+
+SUMMARY = ("val_loss", "val_accuracy", "routing_entropy", "routing_confidence", "load_gini", "load_cv")
+SHARES = ("routing_entropy_norm", "routing_confidence", "score_gap", "load_gini")
+ENTROPY = Curve("routing_entropy")
+
+
+def comprehensive(section: Section, rows: Sequence[Row], sources: Sources) -> Page:
+    """Losses of every constant over training, final figures over the temperature, and a table of all rows."""
+    curves = (Curve("train_loss", "train"), Curve("val_loss", begin=0.5))
+    panels = (
+        *_curve_panels(section, constants(rows), sources, curves),
+        *(
+            final_panel(section, rows, metric)
+            for metric in ("val_loss", "val_accuracy", "routing_entropy", "load_gini")
+        ),
+    )
+    table = TextPanel(
+        ("Temperature", "n", *(metric_label(metric) for metric in SUMMARY)),
+        tuple(
+            (
+                marked(section, row, by_temperature(row)), str(len(row.runs)),
+                *(interval_text(final(section, row, metric)) for metric in SUMMARY),
+            )
+            for row in [*constants(rows), *(row for row in rows if row not in constants(rows))]
+            if row.runs
+        ),
+    )  # fmt: skip
+    return _page(section, rows, sources, curves, Page(panels, 2, (DOUBLE, 8.2), below=table))
+
+
+def dynamics(section: Section, rows: Sequence[Row], sources: Sources) -> Page:
+    """Entropy, confidence and load-balance loss over training, and the final routing over the temperature."""
+    curves = (ENTROPY, Curve("routing_confidence"), Curve("load_balance_loss", "train"))
+    shares = {metric_label(metric): _final_of(section, metric) for metric in SHARES}
+    panels = (
+        *_curve_panels(section, constants(rows), sources, curves),
+        over_temperature(rows, shares, "At the end of training"),
+    )
+    return _page(section, rows, sources, curves, Page(panels, 2, (DOUBLE, 4.9)))
+
+
+def entropy(section: Section, rows: Sequence[Row], sources: Sources) -> Page:
+    """Routing entropy over training, its rate of change, its whole change and its end over the temperature."""
+    own = constants(rows)
+    rates = tuple(
+        Line(marked(section, row, by_temperature(row)), mark, *over_seeds(change_rates(row, sources)))
+        for row, mark in zip(own, temperature_marks(own), strict=True)
+    )
+    panels = (
+        *_curve_panels(section, own, sources, (ENTROPY,)),
+        LinePanel("", "Step", "Entropy change\n(nats per 100 steps)", tuple(line for line in rates if line.x)),
+        over_temperature(rows, {"": lambda row: entropy_change(row, sources)}, "Entropy, end − begin (nats)"),
+        final_panel(section, rows, "routing_entropy_norm"),
+    )
+    return _page(section, rows, sources, (ENTROPY,), Page(panels, 2, (DOUBLE, 4.7)))
+
+
+def schedule_comparison(section: Section, rows: Sequence[Row], sources: Sources) -> Page:
+    """Loss, accuracy and temperature of the schedules over training beside the best constant, and their final loss."""
+    best = best_constant(section, rows)
+    own = [*schedules(rows), *([best] if best else [])]
+    curves = (Curve("val_loss"), Curve("val_accuracy"), Curve("temperature", "train"))
+    long = [row for row in rows if row.key.get("temperature") == "best_long"]
+    ends = [*own, *long]
+    lines = tuple(
+        Line(marked(section, row, by_temperature(row)), mark, (float(i),), (final(section, row, "val_loss"),), False)
+        for i, (row, mark) in enumerate(zip(ends, temperature_marks(ends), strict=True))
+        if row.runs
+    )
+    ticks = tuple((float(i), _short(row)) for i, row in enumerate(ends))
+    panels = (
+        *_curve_panels(section, own, sources, curves),
+        LinePanel("", "", metric_label("val_loss") + ", end", lines, ticks=ticks),
+    )
+    note = (f"Best constant by mean validation loss: {by_temperature(best)}.",) if best else ()
+    return _page(section, [*own, *long], sources, curves, Page(panels, 2, (DOUBLE, 4.7), note))
+
+
+def change_rates(row: Row, sources: Sources) -> dict[int, dict[int, float]]:
+    """By seed, the change of the routing entropy per 100 steps between evaluations, at the later one."""
+    found = {}
+    for seed, curve in training_curves(row, sources, "validation", "routing_entropy").items():
+        steps = sorted(curve)
+        pairs = zip(steps, steps[1:], strict=False)
+        found[seed] = {b: 100 * (curve[b] - curve[a]) / (b - a) for a, b in pairs}
+    return found
+
+
+def entropy_change(row: Row, sources: Sources) -> Interval | None:
+    """The interval over seeds of the routing entropy at the last evaluation minus that at the first."""
+    curves = training_curves(row, sources, "validation", "routing_entropy").values()
+    return mean_interval(curve[max(curve)] - curve[min(curve)] for curve in curves if len(curve) > 1)
+
+
+def final_panel(section: Section, rows: Sequence[Row], metric: str) -> LinePanel:
+    """A metric at the end of training over the constant temperatures, with its chance floor."""
+    return over_temperature(
+        rows, {"": _final_of(section, metric)}, metric_label(metric), floors_of(section, rows, metric)
+    )
+
+
+def _final_of(section: Section, metric: str) -> Callable[[Row], Interval | None]:
+    return lambda row: final(section, row, metric)
+
+
+def _curve_panels(
+    section: Section, rows: Sequence[Row], sources: Sources, curves: Sequence[Curve]
+) -> tuple[LinePanel, ...]:
+    return tuple(curve_panel(curve, section, rows, sources, by_temperature, temperature_marks, "") for curve in curves)
+
+
+def _page(section: Section, rows: Sequence[Row], sources: Sources, curves: Sequence[Curve], page: Page) -> Page:
+    page = replace(page, absent=without_curves(curves, rows, sources), remarks=lost(curves, rows, sources))
+    return with_context(with_seeds(page), section, rows)
+
+
+def _short(row: Row) -> str:
+    return "Best, 2×" if row.key.get("temperature") == "best_long" else by_temperature(row)

@@ -1,0 +1,81 @@
+"""The rows of the temperature study: constants by value, schedules, and how each is called and marked."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+
+from spectra_exp.reporting.figures.panels import Line, LinePanel, Mark, Points
+from spectra_exp.reporting.figures.series import final
+from spectra_exp.reporting.figures.style import ordered_marks, plain_mark
+from spectra_exp.reporting.grid import Row, Section
+from spectra_exp.statistics.mean import Interval
+
+FACTOR = "temperature"
+SCHEDULES = ("linear", "cosine", "exponential", "step")
+NAMES = {name: name.capitalize() for name in SCHEDULES} | {"best_long": "Best constant, twice the steps"}
+_CONSTANT = re.compile(r"t(\d+)_(\d+)")
+
+
+def constant(row: Row) -> float | None:
+    """The row's constant temperature, by the name of its option; None for a schedule."""
+    match = _CONSTANT.fullmatch(row.key.get(FACTOR, ""))
+    return float(f"{match[1]}.{match[2]}") if match else None
+
+
+def constants(rows: Sequence[Row]) -> list[Row]:
+    """The rows of a constant temperature, coldest first."""
+    return sorted((row for row in rows if constant(row) is not None), key=lambda row: constant(row) or 0.0)
+
+
+def schedules(rows: Sequence[Row]) -> list[Row]:
+    """The rows of a schedule, in the order of SCHEDULES."""
+    found = {row.key.get(FACTOR): row for row in rows}
+    return [found[name] for name in SCHEDULES if name in found]
+
+
+def by_temperature(row: Row) -> str:
+    """The row as a temperature."""
+    value = constant(row)
+    option = row.key.get(FACTOR, "")
+    return NAMES.get(option, option.replace("_", " ")) if value is None else f"T = {value:g}"
+
+
+def best_constant(section: Section, rows: Sequence[Row]) -> Row | None:
+    """The constant with the lowest mean validation loss among those that may be ranked, None without any."""
+    own = list(constants(rows))
+    fair = [row for row, may in zip(own, section.ranked(own), strict=True) if may]
+    found = {id(row): interval.mean for row in fair if (interval := final(section, row, "val_loss"))}
+    return min((row for row in fair if id(row) in found), key=lambda row: found[id(row)], default=None)
+
+
+def temperature_marks(rows: Sequence[Row]) -> list[Mark]:
+    """Constants from dark to light as they grow hotter; schedules in plain colours."""
+    ordered = constants(rows)
+    warm = {id(row): mark for row, mark in zip(ordered, ordered_marks(len(ordered)), strict=True)}
+    return [warm.get(id(row)) or plain_mark(_place(row)) for row in rows]
+
+
+def over_temperature(
+    rows: Sequence[Row],
+    series: dict[str, Callable[[Row], Interval | None]],
+    y_label: str,
+    floors: tuple[float, ...] = (),
+) -> LinePanel:
+    """The panel of each series over the constant temperatures, on a log scale; a legend of its own for several."""
+    ordered = constants(rows)
+    x = tuple(constant(row) or 0.0 for row in ordered)
+    lines = []
+    for index, (label, value) in enumerate(series.items()):
+        points: Points = tuple(value(row) for row in ordered)
+        if any(points):
+            lines.append(Line(label, plain_mark(index), x, points))
+    ticks = tuple((value, f"{value:g}") for value in x)
+    return LinePanel(
+        "", "Temperature", y_label, tuple(lines), x_scale="log", ticks=ticks, floors=floors, keyed=len(series) > 1
+    )
+
+
+def _place(row: Row) -> int:
+    option = row.key.get(FACTOR, "")
+    return SCHEDULES.index(option) if option in SCHEDULES else len(SCHEDULES)

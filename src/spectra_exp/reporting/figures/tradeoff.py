@@ -1,0 +1,48 @@
+"""Balance against loss: where each method stands, and the front that no other betters."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from spectra_exp.reporting.figures.labels import Naming, by_method, is_causal, marked, metric_label, with_context
+from spectra_exp.reporting.figures.panels import Page, Spot, SpotPanel, with_seeds
+from spectra_exp.reporting.figures.series import final
+from spectra_exp.reporting.figures.sources import Sources
+from spectra_exp.reporting.figures.style import COLUMN, method_mark
+from spectra_exp.reporting.figures.training import floors_of
+from spectra_exp.reporting.grid import Row, Section
+from spectra_exp.reporting.tables.directions import direction
+from spectra_exp.statistics.pareto import pareto_front
+
+
+@dataclass(frozen=True)
+class Tradeoff:
+    """A page of one panel, the metric `x` against `y`."""
+
+    x: str
+    y: str
+    naming: Naming = by_method
+
+    def __call__(self, section: Section, rows: Sequence[Row], sources: Sources) -> Page:
+        """The page of these rows; only causal ones can be on the front, as in the tables."""
+        places = [(final(section, row, self.x), final(section, row, self.y)) for row in rows]
+        causal = [bool(row.runs) and is_causal(section, row) for row in rows]
+        means = [
+            (x.mean, y.mean) if x and y and may else (None, None)
+            for (x, y), may in zip(places, section.ranked(rows), strict=True)
+        ]
+        front = pareto_front(means, [direction(self.x), direction(self.y)])
+        spots = tuple(
+            Spot(marked(section, row, self.naming(row)), method_mark(row.method, i), *places[i], front[i], causal[i])
+            for i, row in enumerate(rows)
+            if all(places[i])
+        )
+        absent = {
+            row.label: " and ".join(m for m, v in zip((self.x, self.y), place, strict=True) if not v)
+            for row, place in zip(rows, places, strict=True)
+            if row.runs and not all(place)
+        }
+        panel = SpotPanel("", metric_label(self.x), metric_label(self.y), spots, floors_of(section, rows, self.x))
+        page = Page((panel,), 1, (COLUMN, 3.7), ("Ringed and joined: Pareto front of the causal ones.",), absent=absent)
+        return with_context(with_seeds(page, "bars"), section, rows)

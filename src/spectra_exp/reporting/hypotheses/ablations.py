@@ -1,0 +1,72 @@
+"""H5: every single ablation worse in its own declared metric, and the ladder of parts monotone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import yaml
+
+from spectra_exp.config.tree import option_files
+from spectra_exp.reporting.grid import Section
+from spectra_exp.reporting.hypotheses.parts import Part, Ruling, Side, compared, judge, ordered
+from spectra_exp.reporting.hypotheses.samples import Lack, Rows, difference, one_row, sample
+from spectra_exp.reporting.methods import ablation_name
+from spectra_exp.reporting.tables.directions import direction
+from spectra_exp.studies.definition import load_study
+from spectra_exp.studies.expand import study_jobs
+
+FULL = "none"
+LADDER = tuple(f"cumulative_{rung}" for rung in range(1, 7))
+WORSE: dict[str, Side] = {"lower": "higher", "higher": "lower"}
+
+
+def ablation_importance(section: Section, rule: str) -> Ruling:
+    """H5. Two families: the ablations, and the ladder."""
+    known = wanted_ablations(section.study, rule)
+    declared = declared_metrics()
+    parts = [_worse(section, rule, name, declared[name]) for name in known if name in declared]
+    # A rung that a rule refuses is what the full method already is.
+    rungs = [rung if rung in known else FULL for rung in LADDER]
+    trend, steps = _ladder(section, rule, rungs)
+    return judge([*parts, trend], steps)
+
+
+def declared_metrics() -> dict[str, str]:
+    """The metric that each single ablation is said to worsen, from its file in `conf/ablation`."""
+    files = {name: yaml.safe_load(path.read_text()) for name, path in option_files("ablation").items()}
+    declared = {name: content.get("ablation", {}).get("metric", "") for name, content in files.items()}
+    return {name: metric for name, metric in declared.items() if metric}
+
+
+def wanted_ablations(study: str, rule: str) -> list[str]:
+    """The ablations that the study has under a rule."""
+    lines = study_jobs(load_study(study), [f"osr={rule}"])
+    given = (dict(part.split("=", 1) for part in line) for line in lines)
+    return list(dict.fromkeys(line["ablation"] for line in given))
+
+
+def _worse(section: Section, rule: str, name: str, metric: str) -> Part:
+    rows = _rows(section, rule, (name, FULL))
+    return difference(section, rows, metric, WORSE[direction(metric)], rule, "ablations")
+
+
+def _ladder(section: Section, rule: str, rungs: list[str]) -> tuple[Part, list[Part]]:
+    """Page's trend over the rungs, and each rung against the one below, which it may not be worse than."""
+    what = "val_loss falls from rung to rung"
+    rows = _rows(section, rule, rungs)
+    found = sample(section, rows, ("val_loss",), rule)
+    if isinstance(found, Lack):
+        return found.part(what, "ladder"), []
+    losses = {name: found.values[name, "val_loss"] for name in rows}
+    names = list(rows)
+    # Page's test is of a rise, so the ladder is read from its top.
+    table_NK = [[losses[name][seed] for name in reversed(names)] for seed in losses[names[0]]]
+    steps = [
+        compared(f"val_loss, {rung} − {below}", losses[rung], losses[below], "lower", "ladder", found.note)
+        for below, rung in zip(names, names[1:], strict=False)
+    ]
+    return ordered(what, table_NK, "ladder"), steps
+
+
+def _rows(section: Section, rule: str, options: Sequence[str]) -> Rows:
+    return {ablation_name(option): one_row(section, {"osr": rule, "ablation": option}) for option in options}

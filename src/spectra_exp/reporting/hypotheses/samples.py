@@ -1,0 +1,143 @@
+"""The values that a test may use: of finished, comparable runs, on the seeds that all of its arms have."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from spectra_exp.reporting.grid import CHOOSING_SEEDS, CHOSEN_ON, Row, Section
+from spectra_exp.reporting.hypotheses.parts import Part, Ruling, Side, compared, judge
+from spectra_exp.statistics.estimate import MIN_SEEDS, TOO_FEW
+from spectra_exp.studies.definition import load_study
+
+LOSSES = ("val_loss", "downstream_score")
+
+Rows = Mapping[str, "Row | None"]
+
+
+@dataclass(frozen=True)
+class Lack:
+    """Why there is nothing to test, and the command that would change it; empty where none would."""
+
+    reason: str
+    command: str = ""
+
+    def part(self, what: str, family: str = "") -> Part:
+        """The untested statement."""
+        return Part(what, untested=self.reason, command=self.command, family=family)
+
+    def ruling(self) -> Ruling:
+        """The verdict on a hypothesis that lacks this."""
+        return Ruling("", "not tested", self.reason, self.command)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """`values[name, metric]`: seed → value, of the same seeds throughout. `left_out`: seeds that some arm lacks."""
+
+    values: dict[tuple[str, str], dict[int, float]]
+    left_out: tuple[int, ...]
+
+    @property
+    def note(self) -> str:
+        """What a reader must know about the seeds; empty when all arms have the same."""
+        return f"without its pair: seed {', '.join(map(str, self.left_out))}" if self.left_out else ""
+
+
+def one_row(section: Section, wanted: Mapping[str, str]) -> Row | None:
+    """The row with these values, or None."""
+    return next(iter(section.find(wanted)), None)
+
+
+def rules(section: Section) -> list[str]:
+    """The rules (osr) that SPECTRA has in the section, in its order."""
+    return list(dict.fromkeys(row.key["osr"] for row in section.find({"router": "spectra"}) if "osr" in row.key))
+
+
+def fill_command(section: Section, rule: str = "") -> str:
+    """What runs the section again, with what was typed; finished runs are not run twice."""
+    osr = [f"OSR={rule}"] if rule else []
+    typed = [part for part in section.context if part != CHOSEN_ON]
+    return " ".join([load_study(section.study).command, shlex.join([*osr, *typed])]).strip()
+
+
+def sample(section: Section, rows: Rows, metrics: Sequence[str], rule: str = "") -> Sample | Lack:
+    """The metrics of the rows, by name of row; a Lack when a test may not be made of them."""
+    if lack := unusable(section, rows, metrics, rule):
+        return lack
+    arms = {(name, m): test_values(section, row, m) for name, row in rows.items() if row for m in metrics}
+    return same_seeds(arms, fill_command(section, rule))
+
+
+def same_seeds(arms: Mapping[tuple[str, str], dict[int, float]], command: str) -> Sample | Lack:
+    """The arms on the seeds that all of them have; a Lack where those are too few."""
+    for (name, metric), values in arms.items():
+        if not values:
+            return Lack(f"no {metric} in the runs of {name}")
+    every = set().union(*arms.values())
+    common = sorted(set.intersection(*(set(values) for values in arms.values())))
+    if len(common) < MIN_SEEDS:
+        return Lack(f"{TOO_FEW}: {len(common)} seeds have all of {_listed(name for name, _ in arms)}", command)
+    kept = {key: {seed: values[seed] for seed in common} for key, values in arms.items()}
+    return Sample(kept, tuple(sorted(every - set(common))))
+
+
+def unusable(section: Section, rows: Rows, metrics: Sequence[str], rule: str = "") -> Lack | None:
+    """Why the rows' runs are no evidence in these metrics, or None."""
+    command = fill_command(section, rule)
+    for name, row in rows.items():
+        if row is None or not test_seeds(row):
+            return Lack(f"no finished run of {name}", command)
+    (first_name, first), *others = rows.items()
+    for name, row in others:
+        if problem := section.pair_problem(first, row):
+            return Lack(f"{first_name} and {name} may not be compared: {problem}")
+    if any(is_loss(metric) for metric in metrics):
+        return next(filter(None, (not_causal(section, name, row) for name, row in rows.items())), None)
+    return None
+
+
+def not_causal(section: Section, name: str, row: Row) -> Lack | None:
+    """A loss of a model that sees the future is no evidence, nor is one of which it is not known."""
+    for seed in test_seeds(row):
+        if section.run(row, seed)["causal"] is not True:
+            return Lack(f"{name} is not known to be causal at seed {seed}: its loss is no evidence")
+    return None
+
+
+def is_loss(metric: str) -> bool:
+    """Whether seeing later tokens would improve the metric."""
+    return metric.startswith(LOSSES)
+
+
+def test_seeds(row: Row) -> list[int]:
+    """The finished seeds of the row but for those that settings are chosen on."""
+    return [seed for seed in sorted(row.runs) if seed not in CHOOSING_SEEDS]
+
+
+def test_values(section: Section, row: Row, metric: str) -> dict[int, float]:
+    """The metric by seed, on the seeds of `test_seeds`."""
+    values = section.values(row, metric)
+    return {seed: values[seed] for seed in test_seeds(row) if seed in values}
+
+
+def difference(
+    section: Section, rows: Rows, metric: str, claimed: Side, rule: str = "", family: str = "", what: str = ""
+) -> Part:
+    """The first row − the second one in the metric, claimed to lie below or above zero."""
+    first, second = rows
+    what = what or f"{metric}, {first} − {second}"
+    found = sample(section, rows, (metric,), rule)
+    if isinstance(found, Lack):
+        return found.part(what, family)
+    return compared(what, found.values[first, metric], found.values[second, metric], claimed, family, found.note)
+
+
+def judge_or_lack(parts: Sequence[Part] | Lack) -> Ruling:
+    """The verdict on parts, or on their lack."""
+    return parts.ruling() if isinstance(parts, Lack) else judge(parts)
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(dict.fromkeys(names))

@@ -1,0 +1,67 @@
+"""H6: SPECTRA's gain over Switch grows with the size of the model, in the study `scaling_model`."""
+
+from __future__ import annotations
+
+import math
+
+from spectra_exp.reporting.grid import Section
+from spectra_exp.reporting.hypotheses.baselines import SWITCH
+from spectra_exp.reporting.hypotheses.parts import Ruling, judge, sloped
+from spectra_exp.reporting.hypotheses.samples import Lack, Sample, fill_command, same_seeds, sample, test_seeds
+from spectra_exp.reporting.methods import setting_text
+from spectra_exp.reporting.pairing import GROUP_KEYS
+from spectra_exp.reporting.tables.pairs import Size, pair_sizes
+from spectra_exp.statistics.trends import MIN_CONDITIONS, slope_over
+
+GAIN = "gain"
+
+
+def model_scaling(section: Section, rule: str) -> Ruling:
+    """H6: the slope over log active parameters of each seed's gain (Switch − SPECTRA in validation loss)."""
+    found = [(size, _gains(section, size, rule)) for size in pair_sizes(section, {"router": "spectra"}, SWITCH, rule)]
+    usable = {_text(size): (_active(section, size), gains) for size, gains in found if isinstance(gains, Sample)}
+    lacking = [(_text(size), lack) for size, lack in found if isinstance(lack, Lack)]
+    left_out = [f"without {size}: {lack.reason}" for size, lack in lacking]
+    if unknown := [size for size, (active, _) in usable.items() if not active]:
+        return Lack(f"active parameters not known: {'; '.join(unknown)}").ruling()
+    if len({active for active, _ in usable.values()}) < MIN_CONDITIONS:
+        command = next((lack.command for _, lack in lacking if lack.command), "")
+        reason = f"fewer than {MIN_CONDITIONS} sizes that differ in active parameters"
+        return Lack("; ".join([reason, *left_out]), command).ruling()
+    if problem := _other_data(section, [size for size, gains in found if isinstance(gains, Sample)]):
+        return Lack(problem).ruling()
+    arms = {(size, GAIN): gains.values[size, GAIN] for size, (_, gains) in usable.items()}
+    common = same_seeds(arms, fill_command(section, rule))
+    if isinstance(common, Lack):
+        return common.ruling()
+    seeds = sorted(next(iter(common.values.values())))
+    gains_NK = [[gains[seed] for gains in common.values.values()] for seed in seeds]
+    slope = slope_over(gains_NK, [math.log(active) for active, _ in usable.values()])
+    what = "; ".join([f"gain over {len(usable)} sizes", *left_out])
+    return judge([sloped(what, slope, "higher", "nats per e-fold of active parameters")])
+
+
+def _gains(section: Section, size: Size, rule: str) -> Sample | Lack:
+    """The paired gain of one size, seed by seed."""
+    found = sample(section, {"SPECTRA": size.method, "Switch": size.against}, ("val_loss",), rule)
+    if isinstance(found, Lack):
+        return found
+    own, switch = (found.values[name, "val_loss"] for name in ("SPECTRA", "Switch"))
+    return Sample({(_text(size), GAIN): {seed: switch[seed] - own[seed] for seed in own}}, found.left_out)
+
+
+def _active(section: Section, size: Size) -> float:
+    """Active parameters of Switch at this size; 0 where a run does not know them."""
+    counts = [section.run(size.against, seed)["active_parameters"] for seed in test_seeds(size.against)]
+    return sum(counts) / len(counts) if all(counts) else 0.0
+
+
+def _other_data(section: Section, sizes: list[Size]) -> str:
+    """What the sizes do not share of what they must have been trained and scored on; empty when they share all."""
+    runs = [section.run(row, seed) for size in sizes for row in size.cells for seed in test_seeds(row)]
+    other = [key for key in GROUP_KEYS if len({run[key] for run in runs}) > 1]
+    return f"the sizes differ in {', '.join(key.replace('_', ' ') for key in other)}" if other else ""
+
+
+def _text(size: Size) -> str:
+    return ", ".join(setting_text(key, value) for key, value in size.settings.items())

@@ -1,0 +1,60 @@
+"""What tables, figures and the report are made from: collected runs, and the sections of every study."""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from spectra_exp.config.tree import project_root
+from spectra_exp.reporting.collect import Collected, collect
+from spectra_exp.reporting.grid import Section, cell_sections, study_sections
+from spectra_exp.studies.definition import Study, load_study, study_files
+from spectra_exp.studies.ledger import read_launches
+
+
+@dataclass(frozen=True)
+class Material:
+    """`outputs`: the folder of runs/, studies/, tables/; `collected`: its completed runs."""
+
+    outputs: Path
+    collected: Collected
+
+    @cached_property
+    def studies(self) -> dict[str, Study]:
+        """Every study there is a file of, by name."""
+        return {name: load_study(name) for name in study_files()}
+
+    @cached_property
+    def sections(self) -> dict[str, list[Section]]:
+        """The sections of each study; under the empty name every cell of completed runs, by comparable group."""
+        launches, skipped = read_launches(self.outputs)
+        self.collected.skipped_launches[:] = skipped.values()
+        found = {name: study_sections(study, launches, self.collected) for name, study in self.studies.items()}
+        return found | {"": cell_sections(self.collected)}
+
+
+def gather(outputs: Path, study: str | None = None) -> Material:
+    """What lies under `outputs`, of one study if named. Raises SpectraError for a study without a completed run."""
+    collected = collect(outputs / "runs")
+    return Material(outputs, collected if study is None else collected.of_study(study))
+
+
+def name_the_odd(material: Material) -> None:
+    """Say on standard error which runs and launches were left out, or are odd, and why."""
+    _ = material.sections
+    for name, reason in material.collected.skipped.items():
+        print(f"left out {material.collected.runs_folder / name}: {reason}", file=sys.stderr)
+    for path, reason in material.collected.damaged.items():
+        print(f"left out {path}: {reason}", file=sys.stderr)
+    for run_id, reason in material.collected.odd.items():
+        print(f"{run_id}: {reason}", file=sys.stderr)
+    for line in material.collected.skipped_launches:
+        print(f"left out {line}", file=sys.stderr)
+
+
+def default_outputs() -> Path:
+    """The folder that train.py writes to: SPECTRA_OUTPUTS, else `outputs` in the checkout."""
+    return Path(os.environ.get("SPECTRA_OUTPUTS", project_root() / "outputs"))

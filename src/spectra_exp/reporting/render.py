@@ -1,0 +1,83 @@
+"""How numbers look: display cells, the Markdown text, the terminal's table."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Sequence
+
+from spectra_exp.statistics.mean import Interval
+
+WIDE = 200
+
+
+def number_text(value: float, decimals: int | None = None) -> str:
+    """`value` with four significant digits, or with `decimals` places; very large and small ones as powers."""
+    if value != 0 and not 1e-4 <= abs(value) < 1e7:
+        return f"{value:.3e}"
+    if decimals is None:
+        decimals = max(0, 3 - _magnitude(value))
+    return f"{value:.{decimals}f}"
+
+
+def interval_text(interval: Interval | None) -> str:
+    """`mean ± half-width`, the half-width to two significant digits and the mean to the same place.
+
+    Without an interval (one seed) the mean alone; without a value an empty cell.
+    """
+    if interval is None:
+        return ""
+    half = interval.half_width
+    if half is None:
+        return number_text(interval.mean)
+    # Equal values leave rounding noise of 1e-17, which is no spread.
+    if half <= 1e-12 * abs(interval.mean):
+        return f"{number_text(interval.mean)} ± 0"
+    decimals = min(6, max(0, 1 - _magnitude(half)))
+    return f"{number_text(interval.mean, decimals)} ± {number_text(half, decimals)}"
+
+
+def count_text(value: float | None) -> str:
+    """A count of parameters in short form, such as 1.2M; empty when unknown."""
+    if value is None or math.isnan(value):
+        return ""
+    for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if value >= size:
+            return f"{value / size:.3g}{unit}" if value < 999.5 * size else f"{value / size:.0f}{unit}"
+    return f"{value:.0f}"
+
+
+def markdown_table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table whose columns are padded to line up in plain text, the first one to the left."""
+    cells = [[cell.replace("|", "\\|") for cell in row] for row in (headers, *rows)]
+    widths = [max(3, *(len(row[i]) for row in cells)) for i in range(len(headers))]
+    lines = [_line(row, widths) for row in cells]
+    rule = [f":{'-' * (widths[0] - 1)}", *(f"{'-' * (width - 1)}:" for width in widths[1:])]
+    return "\n".join([lines[0], f"| {' | '.join(rule)} |", *lines[1:]]) + "\n"
+
+
+def print_table(title: str, headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print the same table on the terminal; where it is narrow the labels wrap, and never a number."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column(headers[0], overflow="fold")
+    for header in headers[1:]:
+        narrow = header.replace("_", "_\n") if len(header) > 12 else header
+        table.add_column(narrow, justify="right", no_wrap=True)
+    for row in rows:
+        table.add_row(*row)
+    # Not cut off where the output is no terminal.
+    Console(markup=False, highlight=False, width=None if sys.stdout.isatty() else WIDE).print(table)
+
+
+def _line(row: Sequence[str], widths: Sequence[int]) -> str:
+    padded = [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
+    return f"| {' | '.join(padded)} |"
+
+
+def _magnitude(value: float) -> int:
+    """The power of ten of the first significant digit; 0 for zero."""
+    return math.floor(math.log10(abs(value))) if value else 0

@@ -1,0 +1,64 @@
+"""The ablation forest plot: how far each ablation lies from Full, metric by metric."""
+
+from __future__ import annotations
+
+from spectra_exp.reporting.grid import Row, Section
+from spectra_exp.reporting.material import Material
+from spectra_exp.reporting.render import number_text
+from spectra_exp.reporting.report.charts_rows import IntervalRow, rows_chart
+from spectra_exp.reporting.report.ink import ink
+from spectra_exp.reporting.report.layout import Block, choice, figure
+from spectra_exp.reporting.report.markup import Html, element
+from spectra_exp.reporting.report.tested import Outcome, outcomes
+from spectra_exp.reporting.report.words import ablation_of, is_causal, marks, section_heading
+from spectra_exp.reporting.tables.directions import direction
+from spectra_exp.reporting.tables.spec import Table
+
+STUDY = "core"
+LEAD = (
+    "Difference of each ablation from Full, paired over seeds, with the 95 % interval of that comparison alone; stars "
+    "by the Holm-corrected test of table 13, so that an interval may leave out zero without one. An arrow says that "
+    "the interval goes on."
+)
+
+
+def ablation_block(material: Material, significance: Table) -> Block | None:
+    """A forest plot for each rule and metric; None without a pair to compare."""
+    bodies = []
+    for section in material.sections.get(STUDY, []):
+        found = outcomes(significance, section)
+        metrics = list(dict.fromkeys(metric for _, _, metric in found))
+        panels = [(metric, _forests(section, metric, found)) for metric in metrics]
+        if any(forests for _, forests in panels):
+            bodies.append(element("div", section_heading(section), choice("Metric", panels)))
+    return Block("ablations", "Ablations", LEAD, bodies) if bodies else None
+
+
+def _forests(section: Section, metric: str, found: dict[tuple[str, str, str], Outcome]) -> list[Html]:
+    """A plot for each Full row there is (one per rule)."""
+    charts = []
+    for full in section.find({"ablation": "none"}):
+        rows = [row for row in section.rows if (full.label, row.label, metric) in found and row.runs]
+        if not rows or not full.runs:
+            continue
+        lines = [_line(section, row, full, metric, found[full.label, row.label, metric]) for row in rows]
+        better = direction(metric)
+        axis = f"{metric}, ablation − Full" + ("" if better == "none" else f" ({better} is better)")
+        label = f"Difference in {metric} of {len(rows)} ablations from {full.label}, with 95 % intervals"
+        caption = [element("b", full.label), f": difference in {metric} from Full"]
+        charts.append(figure(rows_chart(lines, axis, label, zero=True), caption))
+    return [element("div", charts, class_="charts")] if charts else []
+
+
+def _line(section: Section, row: Row, full: Row, metric: str, outcome: Outcome) -> IntervalRow:
+    test = section.compare(row, full, metric)
+    name, colour = ablation_of(row), ink(row.label)
+    if test.difference is None:
+        return IntervalRow(name, colour, None, None, None, test.note or "no common seed", name)
+    signed = f"{test.difference:+}"[0].replace("-", "−") + number_text(abs(test.difference))
+    shown = " ".join(filter(None, [signed, outcome.stars or (test.note if test.p is None else "")]))
+    bounds = "" if test.ci_low is None else f"\n95 % interval [{number_text(test.ci_low)}, {number_text(test.ci_high)}]"
+    p = "" if outcome.p_corrected is None else f"\np (Holm) {number_text(outcome.p_corrected)}"
+    said = ", ".join([f"n {test.n}", *marks(section, row)])
+    words = f"{row.label}\n{metric} {signed}{bounds}{p}\n{said}"
+    return IntervalRow(name, colour, test.difference, test.ci_low, test.ci_high, shown, words, is_causal(section, row))

@@ -1,0 +1,75 @@
+"""Balance against loss: every row of a study as a point, with the front of those that no other betters."""
+
+from __future__ import annotations
+
+from operator import attrgetter
+
+from spectra_exp.reporting.grid import Row, Section
+from spectra_exp.reporting.material import Material
+from spectra_exp.reporting.render import interval_text
+from spectra_exp.reporting.report.charts_points import Point, Series, scatter_chart
+from spectra_exp.reporting.report.grids import sortable
+from spectra_exp.reporting.report.ink import ink
+from spectra_exp.reporting.report.layout import Block, badge, choice, figure
+from spectra_exp.reporting.report.markup import Html, element
+from spectra_exp.reporting.report.words import described, interval, is_causal, marks, setting_name
+from spectra_exp.statistics.pareto import pareto_front
+
+X, Y = "load_cv", "val_loss"
+FIRST = ("baselines", "core")
+LEAD = (
+    "Down and to the left is better in both. Ringed points are on the front of these two: no other row is at least as "
+    "good in both means and better in one, among causal rows with the data, steps and seeds that most rows have. "
+    "Hollow points are not causal. (The tables' fronts are of three metrics.) Point or tab to a mark for its figures."
+)
+
+
+def front_block(material: Material) -> Block | None:
+    """A picture for each section with two measured rows or more; None without any."""
+    studies = sorted(filter(None, material.sections), key=lambda name: (name not in FIRST, name))
+    panels = []
+    for study in studies:
+        for section in material.sections[study]:
+            rows = [row for row in section.rows if interval(section, row, X) and interval(section, row, Y)]
+            if len(rows) > 1:
+                panels.append((f"{study}, {section.title}", _picture(section, rows)))
+    return Block("front", "Balance against loss", LEAD, choice("Study", panels)) if panels else None
+
+
+def _picture(section: Section, rows: list[Row]) -> Html:
+    ranked = section.ranked(rows)
+    means = [
+        [interval(section, row, m).mean if may else None for m in (X, Y)] for row, may in zip(rows, ranked, strict=True)
+    ]
+    front = pareto_front(means, ["lower", "lower"])
+    points = [_point(section, row, on) for row, on in zip(rows, front, strict=True)]
+    series = [Series(row.label, ink(row.label), [point]) for row, point in zip(rows, points, strict=True)]
+    label = f"{Y} against {X} of {len(rows)} rows of {section.study}; {sum(front)} on the front"
+    chart = scatter_chart(series, f"{X} (lower is better)", f"{Y} (lower is better)", label)
+    # Rows of one method are told apart by their settings alone.
+    named = setting_name if len({row.method for row in rows}) == 1 else attrgetter("label")
+    lines = [_line(section, row, named(row), on) for row, on in zip(rows, front, strict=True)]
+    key = sortable("The points", ["row", Y, X, "n", "marks"], lines, (Y, X, "n"))
+    picture = figure(chart, f"{Y} against {X}, means over seeds with 95 % intervals: {section.study}, {section.title}")
+    return element("div", picture, key, class_="beside")
+
+
+def _point(section: Section, row: Row, on_front: bool) -> Point:
+    x, y = interval(section, row, X), interval(section, row, Y)
+    words = described(section, row, (Y, X)) + ("\non the front" if on_front else "")
+    link = f"#cell-{_cell_id(section, row)}"
+    return Point(x.mean, y.mean, y.low, y.high, words, is_causal(section, row), x.low, x.high, on_front, link)
+
+
+def _line(section: Section, row: Row, name: str, on_front: bool) -> Html:
+    swatch = element("span", class_="swatch", style=f"background:{ink(row.label)}")
+    link = element("a", name, href=f"#cell-{_cell_id(section, row)}")
+    figures = [element("td", interval_text(interval(section, row, m)), class_="n") for m in (Y, X)]
+    said = [badge("front", "good")] if on_front else []
+    said += [badge(mark, "warn") for mark in marks(section, row)]
+    seeds = element("td", len(row.runs), class_="n")
+    return element("tr", element("th", swatch, link, scope="row"), figures, seeds, element("td", said))
+
+
+def _cell_id(section: Section, row: Row) -> str:
+    return section.run(row, min(row.runs))["cell_id"]

@@ -1,0 +1,65 @@
+"""Pictures of the load per layer: each layer's experts by rank, beside the even share."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from spectra_exp.reporting.grid import Row, Section
+from spectra_exp.reporting.material import Material
+from spectra_exp.reporting.report.charts_heat import Cell, around, heat_chart
+from spectra_exp.reporting.report.layout import Block, choice, figure
+from spectra_exp.reporting.report.markup import Html, element
+
+STUDIES = ("baselines", "core")
+PICTURE = 272  # width of all experts
+PRINTED = 8  # up to so many experts each cell holds its figure
+LEAD = (
+    "Load of the experts of each layer at the end of training over the even share, so that 1 is balance; the busiest "
+    "expert first, since an expert's number means nothing across seeds; mean over seeds. Orange is above, blue below."
+)
+
+
+def load_block(material: Material) -> Block | None:
+    """A picture for each row of the studies that has routing at hand; None without any."""
+    panels = []
+    for study in STUDIES:
+        for section in material.sections.get(study, []):
+            pictures = [p for row in section.rows if (p := _row_picture(section, row)) is not None]
+            if pictures:
+                panels.append((f"{study}, {section.title}", element("div", pictures, class_="charts small")))
+    return Block("loads", "Load per layer", LEAD, choice("Study", panels)) if panels else None
+
+
+def relative_load(counts_LE: np.ndarray) -> np.ndarray:
+    """[L, E] counts over their layer's mean; zero in a layer without any."""
+    mean_L1 = counts_LE.mean(axis=1, keepdims=True)
+    return np.divide(counts_LE, mean_L1, out=np.zeros(counts_LE.shape), where=mean_L1 > 0)
+
+
+def load_chart(load_LE: np.ndarray, rows: list[str], columns: list[str], label: str, words: str) -> Html:
+    """A heat map of loads over the even share; `words`: what a row is and what a column is, with {row}, {column}."""
+    experts = load_LE.shape[1]
+    shown = experts <= PRINTED
+    cells = [
+        [Cell(float(v), f"{v:.2f}" if shown else "", f"{words.format(row=rows[y], column=columns[x])}: {v:.3f}")
+         for x, v in enumerate(line)]
+        for y, line in enumerate(load_LE)
+    ]  # fmt: skip
+    names = columns if experts <= 2 * PRINTED else [n if i % 8 == 0 else "" for i, n in enumerate(columns)]
+    return heat_chart(rows, names, cells, label, around(1.0, 1.0), size=(max(3.0, PICTURE / experts), 22))
+
+
+def _row_picture(section: Section, row: Row) -> Html | None:
+    runs = [row.runs[seed] for seed in sorted(row.runs)]
+    snapshots = [section.collected.run(run).snapshots for run in runs]
+    found = [kept[max(kept)].counts_LE for kept in snapshots if kept]
+    shapes = {counts.shape for counts in found if counts.size}
+    # Layers and experts of runs of one cell are the same, or a folder was tampered with.
+    if len(shapes) != 1:
+        return None
+    load_LE = np.mean([-np.sort(-relative_load(counts), axis=1) for counts in found], axis=0)
+    layers, experts = load_LE.shape
+    rows, columns = [f"layer {i}" for i in range(layers)], [str(i + 1) for i in range(experts)]
+    label = f"Load by layer and rank of {row.label}, mean over {len(found)} seeds"
+    chart = load_chart(load_LE, rows, columns, label, "{row}, expert of rank {column}")
+    return figure(chart, [element("b", row.label), f", n {len(found)}"])

@@ -1,0 +1,80 @@
+"""What is missing, what was left out, what is odd: nothing is dropped in silence."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from spectra_exp.reporting.material import Material
+from spectra_exp.reporting.report.grids import sortable
+from spectra_exp.reporting.report.layout import Block, badge, command, notes
+from spectra_exp.reporting.report.markup import Html, element, file_link
+from spectra_exp.reporting.tables.spec import Gap, Table
+
+START = ("make demo", "make baselines", "make ablations", "make status")
+MISSING_LEAD = "Every gap of every table, with the command that fills it. A run that is finished is not run again."
+ODD_LEAD = "Runs that no table counts, with the reason, and runs that are counted but odd."
+STALE = (
+    "{stale} of {runs} runs are stale: run by other code than today's. They are marked, and refresh=stale runs them "
+    "again."
+)
+
+
+def missing_block(tables: Iterable[Table]) -> Block:
+    """All gaps; a gap of several tables stands once."""
+    merged: dict[Gap, list[str]] = {}
+    for table in tables:
+        for gap in table.gaps:
+            merged.setdefault(Gap("", gap.part, gap.row, gap.what, gap.reason, gap.command), []).append(gap.table)
+    if not merged:
+        nothing = element("p", "Nothing: every cell of every table has its runs.")
+        return Block("missing", "What is missing", None, nothing)
+    rows = [_gap_row(gap, names) for gap, names in merged.items()]
+    commands = list(dict.fromkeys(gap.command for gap in merged if gap.command))
+    everything = element(
+        "button", f"Copy all {len(commands)} commands", type="button", class_="copy-all", data_copy="\n".join(commands)
+    )
+    grid = sortable("Gaps", ["row", "what", "reason", "command", "tables", "part"], rows)
+    return Block("missing", "What is missing", MISSING_LEAD, [everything if commands else None, grid])
+
+
+def odd_block(material: Material) -> Block | None:
+    """Left out runs and launches, odd and stale runs; None when all is well."""
+    collected = material.collected
+    launches = [line.partition(": ")[::2] for line in collected.skipped_launches]
+    rows = [_odd_row(n, reason, "left out", "bad", _is_run(material, n)) for n, reason in collected.skipped.items()]
+    rows += [_odd_row(name, reason, "launch left out", "bad", False) for name, reason in launches]
+    rows += [_odd_row(run, reason, "odd", "warn", True) for run, reason in collected.odd.items()]
+    stale = sum(bool(run["stale"]) for run in collected.by_run.values())
+    said = [STALE.format(stale=stale, runs=len(collected.by_run))] if stale else []
+    if not rows and not said:
+        return None
+    grid = sortable("Odd runs", ["run", "state", "reason"], rows) if rows else None
+    return Block("odd", "Left out and odd", ODD_LEAD, [notes(said), grid])
+
+
+def empty_block(material: Material) -> Block:
+    """What a reader can do where no run has finished."""
+    return Block(
+        "empty", "No finished run yet",
+        f"There is no completed run in {material.outputs.name}/runs. Any of these commands starts some; then make the "
+        "report again.",
+        element("ul", [element("li", command(line)) for line in START], class_="commands"),
+    )  # fmt: skip
+
+
+def _gap_row(gap: Gap, tables: list[str]) -> Html:
+    fill = command(gap.command) if gap.command else "none: its runs do not measure it"
+    texts = [gap.what, gap.reason]
+    return element(
+        "tr", element("th", gap.row, scope="row"), [element("td", text) for text in texts], element("td", fill),
+        element("td", ", ".join(dict.fromkeys(tables))), element("td", gap.part),
+    )  # fmt: skip
+
+
+def _odd_row(name: str, reason: str, state: str, kind: str, has_page: bool) -> Html:
+    shown = element("a", name, href=file_link("runs", f"{name}.html")) if has_page else name
+    return element("tr", element("th", shown, scope="row"), element("td", badge(state, kind)), element("td", reason))
+
+
+def _is_run(material: Material, name: str) -> bool:
+    return (material.collected.runs_folder / name).is_dir()

@@ -1,0 +1,74 @@
+"""Routing pictures of one run: who served what, layer by layer, over training and over domains.
+
+Letters: L routed layers, E experts, M domains.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from spectra_exp.measure.snapshot import RoutingSnapshot
+from spectra_exp.reporting.render import number_text
+from spectra_exp.reporting.report.files import RunFiles
+from spectra_exp.reporting.report.layout import Block, figure
+from spectra_exp.reporting.report.loads import load_chart, relative_load
+from spectra_exp.reporting.report.markup import Html, element
+
+LEAD = (
+    "Left: each expert's load over the even share, over training (1 is balance). Right, at the end: how much more "
+    "often an expert serves a domain than the average token (1 is indifference). Orange is above one, blue below."
+)
+
+
+def routing_block(files: RunFiles) -> Block | None:
+    """Two pictures for each routed layer; None without a snapshot that has layers."""
+    kept = [snapshot for snapshot in files.snapshots.values() if snapshot.counts_LE.size]
+    if not kept:
+        return None
+    last = kept[-1]
+    names = domain_names(files, last)
+    layers = [_layer(layer, kept, last, names) for layer in range(last.counts_LE.shape[0])]
+    return Block("routing", "Routing", LEAD, layers)
+
+
+def domain_names(files: RunFiles, snapshot: RoutingSnapshot) -> list[str]:
+    """The domains' names in the snapshot's order, which is alphabetical; their numbers where the names do not match."""
+    losses = {metric for split, _, metric in files.curves if split == "validation" and metric.startswith("val_loss_")}
+    known = sorted(metric.removeprefix("val_loss_") for metric in losses)
+    served_M = snapshot.domain_counts_LME.sum(axis=(0, 2)) > 0
+    # A domain without a scored token has neither a loss nor a count.
+    if len(known) != int(served_M.sum()):
+        return [f"domain {i}" for i in range(len(served_M))]
+    left = iter(known)
+    return [next(left) if served else f"domain {i}" for i, served in enumerate(served_M)]
+
+
+def affinity(counts_ME: np.ndarray) -> np.ndarray:
+    """[M, E] P(expert | domain) / P(expert), domains weighted as they come; NaN where there is no count."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        of_domain_ME = counts_ME / counts_ME.sum(axis=1, keepdims=True)
+        return of_domain_ME / (counts_ME.sum(axis=0) / counts_ME.sum())
+
+
+def _layer(layer: int, kept: list[RoutingSnapshot], last: RoutingSnapshot, names: list[str]) -> Html:
+    experts = [str(i) for i in range(last.counts_LE.shape[1])]
+    same = [s for s in kept if s.counts_LE.shape == last.counts_LE.shape]
+    loads = np.array([relative_load(s.counts_LE)[layer] for s in same])
+    times = [f"{100 * s.fraction:.0f} %" for s in same]
+    usage = load_chart(
+        loads, times, experts, f"Load of layer {layer} over training", "{row} of training, expert {column}"
+    )
+    final_LME = last.domain_counts_LME
+    served_ME = affinity(final_LME[layer])
+    found = np.isfinite(served_ME).all(axis=1)
+    rows = [name for name, is_there in zip(names, found, strict=True) if is_there]
+    pictures = [figure(usage, [element("b", f"Layer {layer}"), ": load by expert over training", _cv(last, layer)])]
+    if rows:
+        chart = load_chart(served_ME[found], rows, experts, f"Domains of layer {layer}", "{row}, expert {column}")
+        pictures.append(figure(chart, [element("b", f"Layer {layer}"), ": use by domain over use by all"]))
+    return element("div", pictures, class_="charts")
+
+
+def _cv(snapshot: RoutingSnapshot, layer: int) -> str:
+    counts_E = snapshot.counts_LE[layer]
+    return f", load_cv {number_text(float(counts_E.std() / counts_E.mean()))} at the end" if counts_E.sum() else ""

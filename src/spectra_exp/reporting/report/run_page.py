@@ -1,0 +1,190 @@
+"""The page of one run: what it was, how it went, where its tokens went, what its log says."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from spectra_exp.reporting.collect import Collected
+from spectra_exp.reporting.render import count_text, number_text
+from spectra_exp.reporting.report.charts_curves import Curve, curves_chart
+from spectra_exp.reporting.report.files import Curves, RunFiles
+from spectra_exp.reporting.report.grids import sortable
+from spectra_exp.reporting.report.ink import PALETTE
+from spectra_exp.reporting.report.layout import Block, badge, command, facts, figure, notes, page
+from spectra_exp.reporting.report.markup import Content, Html, anchor, breakable, element, file_link, join
+from spectra_exp.reporting.report.routing import routing_block
+from spectra_exp.reporting.report.run_list import run_marks
+from spectra_exp.reporting.report.words import causal_text
+
+# (title, unit, (split, metric) or a metric's beginning), each one picture.
+PICTURES = (
+    ("Loss", "nats per token", (("train", "train_loss"), ("validation", "val_loss"))),
+    ("Loss by domain", "nats per token", (("validation", "val_loss_*"),)),
+    ("Balance", "coefficient of variation of the load", (("train", "load_cv_batch"), ("validation", "load_cv"))),
+    ("Busiest expert", "MaxVio", (("train", "max_vio_batch"), ("validation", "max_vio"))),
+    ("Entropy", "share of the largest",
+     (("validation", "routing_entropy_norm"), ("validation", "expert_entropy_norm"))),
+    ("Stability", "share of k experts kept",
+     (("validation", "routing_consistency"), ("validation", "router_saturation"))),
+    ("Gradient norms", "norm", (("train", "grad_norm_*"),)),
+    ("Router temperature", "temperature", (("train", "temperature"),)),
+)  # fmt: skip
+
+
+def run_page(files: RunFiles, collected: Collected) -> str:
+    """The whole page, from whatever the folder holds."""
+    run = collected.by_run.get(files.run_id)
+    back = element("a", "← Report", href=f"{file_link('..', 'index.html')}#{_place(files.run_id, run)}", class_="back")
+    marks = run_marks(collected, run) if run else [badge("in no table", "bad")]
+    odd = [reason for source in (collected.odd, collected.skipped) if (reason := source.get(files.run_id))]
+    told = notes([*odd, *files.problems])
+    label = (files.summary or {}).get("label")
+    title = element("p", str(label), class_="subtitle") if label else None
+    blocks = [
+        _facts_block(files, run, _analyses(collected.runs_folder, files.run_id)),
+        *_curve_blocks(files.curves),
+        routing_block(files),
+        _figures_block(files.summary),
+        _text_block("configuration", "Configuration", files.config),
+        _text_block("environment", "Environment", files.environment),
+        _text_block("log", "Log", files.log, "The log is empty."),
+    ]
+    top = [element("p", back), title, element("p", marks, _siblings(collected, run)), told]
+    return page(files.run_id, top, [block for block in blocks if block is not None])
+
+
+def _place(run_id: str, run: Mapping[str, Any] | None) -> str:
+    return f"run-{anchor(run_id)}" if run else "odd"
+
+
+def _siblings(collected: Collected, run: Mapping[str, Any] | None) -> list[Html]:
+    """Links to the runs of the same cell, by seed."""
+    if run is None:
+        return []
+    cell = sorted((r["seed"], r["run_id"]) for r in collected.by_run.values() if r["cell_id"] == run["cell_id"])
+    return [
+        element("span", " ", element("b", f"seed {seed}") if run_id == run["run_id"] else
+                element("a", f"seed {seed}", href=file_link(f"{run_id}.html")))
+        for seed, run_id in cell
+    ]  # fmt: skip
+
+
+def _analyses(runs_folder: Path, run_id: str) -> list[Html]:
+    """Links to the pages of `python -m spectra_exp.interpret`: of the run alone, then of it against others."""
+    folder = runs_folder / run_id / "analysis"
+    against = sorted(path.parent.name for path in folder.glob("against-*/index.html"))
+    pages = [("what its experts do", ()), *((name.replace("-", " ", 1), (name,)) for name in against)]
+    made = [(words, parts) for words, parts in pages if folder.joinpath(*parts, "index.html").is_file()]
+    start = ("..", "..", "runs", run_id, "analysis")
+    return [
+        element("span", element("a", words, href=file_link(*start, *parts, "index.html")), " ") for words, parts in made
+    ]
+
+
+def _facts_block(files: RunFiles, run: Mapping[str, Any] | None, analyses: list[Html]) -> Block:
+    summary = files.summary or {}
+    parameters, timings = summary.get("parameters") or {}, summary.get("timings") or {}
+    prints = summary.get("fingerprints") or {}
+    pairs: list[tuple[str, Content]] = [
+        ("status", summary.get("status", "no summary yet")),
+        ("error", summary.get("error")),
+        ("command", command(summary["command"]) if isinstance(summary.get("command"), str) else None),
+        ("studies", ", ".join(map(str, summary.get("studies") or ()))),
+        ("analysis", analyses or None),
+        ("seed", _plain(summary.get("seed"))),
+        ("steps", " of ".join(filter(None, [_plain(summary.get("steps")), _plain(summary.get("max_steps"))]))),
+        ("causal", causal_text(summary.get("causal"))),
+        ("causal in training", causal_text(summary.get("causal_training"))),
+        ("parameters", _count(parameters.get("total"))),
+        ("active per token", _count(parameters.get("active"))),
+        ("FLOPs per token", _count(summary.get("flops_per_token"))),
+        ("step time", _number(timings.get("step_time_ms"), " ms")),
+        ("tokens per second", _number(timings.get("tokens_per_second"))),
+        ("peak memory", _number(timings.get("peak_memory_mb"), " MB")),
+        ("cell", summary.get("cell_id")),
+        ("data", prints.get("data")),
+        ("evaluation set", prints.get("evaluation")),
+        ("code", f"{prints['code']}{' (not today’s)' if run and run['stale'] else ''}" if prints.get("code") else None),
+        ("finished", summary.get("finished")),
+    ]
+    return Block("facts", "The run", None, facts(pairs))
+
+
+def _curve_blocks(curves: Curves) -> list[Block]:
+    charts = []
+    for title, unit, wanted in PICTURES:
+        lines = [line for split, metric in wanted for line in _matching(curves, split, metric)]
+        charts.append(_curve_figure(title, unit, lines))
+    layers = sorted({layer for split, layer, _ in curves if layer != "all" and split == "validation"}, key=_layer_order)
+    by_layer = [(f"layer {layer}", curves.get(("validation", layer, "load_cv"), [])) for layer in layers]
+    charts.append(_curve_figure("Balance by layer", "coefficient of variation of the load", by_layer))
+    drawn = [chart for chart in charts if chart is not None]
+    if not drawn:
+        return []
+    return [Block("curves", "Curves", None, element("div", drawn, class_="charts"))]
+
+
+def _matching(curves: Curves, split: str, metric: str) -> list[tuple[str, list[tuple[int, float]]]]:
+    if not metric.endswith("*"):
+        return [(metric, curves.get((split, "all", metric), []))]
+    start = metric[:-1]
+    names = sorted(m for s, layer, m in curves if s == split and layer == "all" and m.startswith(start))
+    return [(name.removeprefix(start), curves[split, "all", name]) for name in names]
+
+
+def _curve_figure(title: str, unit: str, lines: list[tuple[str, list[tuple[int, float]]]]) -> Html | None:
+    drawn = [Curve(name, PALETTE[i % len(PALETTE)], points) for i, (name, points) in enumerate(lines) if points]
+    if not drawn:
+        return None
+    label = f"{title} over training: {', '.join(curve.name for curve in drawn)}"
+    return figure(curves_chart(drawn, unit, label), [element("b", title), " over training"])
+
+
+def _figures_block(summary: dict[str, Any] | None) -> Block | None:
+    """Every figure of the summary with its chance floor, under the training rule, and by layer."""
+    metrics = (summary or {}).get("metrics") or {}
+    if not isinstance(metrics, dict) or not metrics:
+        return None
+    rows = []
+    for name, value in sorted(metrics.items()):
+        others = ((summary.get(key) or {}).get(name) for key in ("floors", "metrics_training_rule"))
+        layers = (summary.get("metrics_by_layer") or {}).get(name) or []
+        cells = [_number(value), *(_number(other) for other in others), ", ".join(_number(v) or "–" for v in layers)]
+        head = element("th", breakable(name), scope="row")
+        rows.append(element("tr", head, [element("td", cell, class_="n") for cell in cells]))
+    headers = ["metric", "value", "by chance", "training rule", "layer by layer"]
+    return Block(
+        "figures",
+        "Figures",
+        "At the end of the run, mean over layers.",
+        sortable("Figures", headers, rows, headers[1:]),
+    )
+
+
+def _text_block(ident: str, title: str, text: str, otherwise: str | None = None) -> Block | None:
+    if not text:
+        return Block(ident, title, None, element("p", otherwise)) if otherwise else None
+    return Block(ident, title, None, element("pre", join(text), tabindex=0, aria_label=title))
+
+
+def _plain(value: object) -> str | None:
+    return None if value is None else str(value)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _number(value: object, unit: str = "") -> str:
+    return number_text(value) + unit if _is_number(value) else ""
+
+
+def _count(value: object) -> str:
+    return count_text(value) if _is_number(value) else ""
+
+
+def _layer_order(layer: str) -> tuple[int, str]:
+    return (int(layer) if layer.isdecimal() else -1, layer)

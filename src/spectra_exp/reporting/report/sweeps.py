@@ -1,0 +1,181 @@
+"""Pictures of the sweeps: heat maps over two settings, steps over one, intervals where settings have no order."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from spectra_exp.reporting.grid import Row, Section
+from spectra_exp.reporting.material import Material
+from spectra_exp.reporting.methods import ablation_name
+from spectra_exp.reporting.render import number_text
+from spectra_exp.reporting.report.charts_heat import Cell, heat_chart, sequential
+from spectra_exp.reporting.report.charts_points import Point, Series, steps_chart
+from spectra_exp.reporting.report.headline import values_chart
+from spectra_exp.reporting.report.ink import PALETTE, ink, readable
+from spectra_exp.reporting.report.layout import Block, choice, figure, notes
+from spectra_exp.reporting.report.markup import Html, element
+from spectra_exp.reporting.report.words import described, interval, is_causal, remarks, setting_name
+from spectra_exp.reporting.tables.directions import direction
+from spectra_exp.studies.expand import meaning
+
+METRICS = ("val_loss", "load_cv", "max_vio", "expert_overlap", "expert_entropy_norm", "routing_consistency")
+
+
+@dataclass(frozen=True)
+class Picture:
+    """How a study is drawn.
+
+    `across`: factors of the steps, without which the rows stand one below the other; `down`: factor of a heat map's
+    rows; `apart`: factor of panels or series.
+    """
+
+    study: str
+    title: str
+    across: tuple[str, ...] = ()
+    down: str = ""
+    apart: str = ""
+
+
+PICTURES = (
+    Picture("a_quota", "Sweep A: top-k against quota", ("selection", "selection.capacity_factor")),
+    Picture(
+        "b_sinkhorn", "Sweep B: Sinkhorn's epsilon, iterations and domain", ("osr.sinkhorn_iterations",),
+        "osr.sinkhorn_epsilon", "osr.log_sinkhorn_enabled",
+    ),
+    Picture("c_repulsion", "Sweep C: weight of the repulsive cost", ("osr.repulsion_weight",)),
+    Picture("d_sharpness", "Sweep D: coefficient of the entropy loss", ("router.entropy_coef",)),
+    Picture("e_context", "Sweep E: length of context", ("data.sequence_length",), apart="ablation"),
+    Picture("temperature", "Router temperature", ("temperature",)),
+    Picture("scaling_experts", "Number of experts", ("model.num_experts",), apart="baseline"),
+    Picture("scaling_model", "Size of the model", ("model.hidden_size",), apart="baseline"),
+    Picture("design_choices", "Design choices, one at a time"),
+)  # fmt: skip
+LEAD = "Means over seeds with 95 % intervals; choose the metric above each picture. Hollow marks are not causal."
+
+
+def sweep_block(material: Material) -> Block | None:
+    """A picture for each sweep with a finished run; None without any."""
+    bodies = []
+    for picture in PICTURES:
+        for section in material.sections.get(picture.study, []):
+            if any(row.runs for row in section.rows):
+                bodies.append(_section(material, picture, section))
+    if not bodies:
+        return None
+    return Block("sweeps", "Sweeps and scaling", LEAD, element("div", bodies, class_="beside"))
+
+
+def _section(material: Material, picture: Picture, section: Section) -> Html:
+    drawn = _heat_maps if picture.down else _steps if picture.across else _rows
+    wanted = [m for m in METRICS if any(interval(section, row, m) for row in section.rows)]
+    panels = [(metric, element("div", drawn(picture, section, metric), class_="charts")) for metric in wanted]
+    unfinished = [row for row in section.rows if not row.runs]
+    lines = [f"No finished run: {', '.join(setting_name(row) for row in unfinished)}."] if unfinished else []
+    named = {f"{row.method}, {setting_name(row)}" if picture.apart else setting_name(row): row for row in section.rows}
+    lines += remarks(section, {name: row for name, row in named.items() if row.runs})
+    study = material.studies[picture.study]
+    asked = element("p", study.question, " ", element("i", study.hypothesis), class_="aside")
+    return element(
+        "div", element("h3", picture.title), asked,
+        element("p", section.title, class_="aside") if section.context else None,
+        choice("Metric", panels) if panels else element("p", "No metric was measured."), notes(lines), class_="sweep",
+    )  # fmt: skip
+
+
+def _heat_maps(picture: Picture, section: Section, metric: str) -> list[Html]:
+    """A map for each value that stands apart, in the same colours."""
+    rows = [(row, interval(section, row, metric)) for row in section.rows]
+    colours = sequential([found.mean for _, found in rows if found])
+    charts = []
+    for group, members in _groups(picture, section.rows).items():
+        downs, acrosses = _values(members, picture.down), _values(members, picture.across[0])
+        at = {(_value(row, picture.down), _value(row, picture.across[0])): row for row in members}
+        cells = [[_heat_cell(section, at.get((d, a)), metric) for a in acrosses] for d in downs]
+        caption = f"{metric}, {_last(picture.apart)} {group}" if picture.apart else metric
+        label = f"Heat map of {caption} over {_last(picture.down)} and {_last(picture.across[0])}"
+        chart = heat_chart(downs, acrosses, cells, label, colours, _last(picture.down), _last(picture.across[0]))
+        charts.append(figure(chart, [element("b", metric), caption.removeprefix(metric), _better(metric)]))
+    return charts
+
+
+def _heat_cell(section: Section, row: Row | None, metric: str) -> Cell:
+    found = interval(section, row, metric) if row else None
+    if row is None or found is None:
+        return Cell(None, "", f"{row.label if row else 'not in the study'}\nnot measured")
+    flag = " ○" if not is_causal(section, row) else ""
+    return Cell(found.mean, number_text(found.mean) + flag, described(section, row, (metric,), setting_name(row)))
+
+
+def _steps(picture: Picture, section: Section, metric: str) -> list[Html]:
+    names = list(dict.fromkeys(_step_name(picture, row) for row in section.rows))
+    groups = _groups(picture, section.rows)
+    series = []
+    for place, (group, members) in enumerate(groups.items()):
+        points = [_step(section, row, metric, names, _step_name(picture, row)) for row in members]
+        colour = ink(members[0].label) if picture.apart != "ablation" else readable(PALETTE[place % len(PALETTE)])
+        series.append(Series(group, colour, sorted(filter(None, points), key=lambda p: p.x)))
+    axis = ", ".join(_last(key) for key in picture.across)
+    label = f"{metric} over {axis}, means with 95 % intervals"
+    named = series if len(series) > 1 else []
+    key = [[element("span", class_="swatch", style=f"background:{s.colour}"), s.name, " "] for s in named]
+    caption = [element("b", metric), f" over {axis}", _better(metric), element("br") if key else None, key]
+    return [figure(steps_chart(names, series, axis, metric, label), caption)]
+
+
+def _step(section: Section, row: Row, metric: str, names: list[str], name: str) -> Point | None:
+    """The row's point at the place of its name among all; it follows the name before it if both are of one kind."""
+    found, place = interval(section, row, metric), names.index(name)
+    if found is None:
+        return None
+    words, follows = described(section, row, (metric,)), _kind(names[place - 1]) == _kind(name)
+    return Point(place, found.mean, found.low, found.high, words, is_causal(section, row), follows=follows)
+
+
+def _rows(picture: Picture, section: Section, metric: str) -> list[Html]:
+    rows = [row for row in section.rows if row.runs]
+    names = [setting_name(row) for row in rows]
+    return [values_chart(section, rows, names, [ink(row.label) for row in rows], metric)]
+
+
+def _groups(picture: Picture, rows: list[Row]) -> dict[str, list[Row]]:
+    """The rows by what stands apart: the method, an ablation, or a setting's value."""
+    groups: dict[str, list[Row]] = {}
+    for row in rows:
+        if picture.apart == "ablation":
+            name = ablation_name(row.key.get("ablation", "none"))
+        elif picture.apart == "baseline" or not picture.apart:
+            name = row.method
+        else:
+            name = _value(row, picture.apart)
+        groups.setdefault(name, []).append(row)
+    return groups
+
+
+def _step_name(picture: Picture, row: Row) -> str:
+    return " ".join(row.key[key] for key in picture.across if key in row.key) or row.label
+
+
+def _kind(step: str) -> str:
+    """What steps of a scale share: their name without its numbers."""
+    return re.sub(r"\d[\d._e+-]*", "#", step)
+
+
+def _values(rows: list[Row], key: str) -> list[str]:
+    """The key's values, numbers by size."""
+    found = dict.fromkeys(_value(row, key) for row in rows)
+    numbers = [value for value in found if isinstance(meaning(value), float)]
+    return [*sorted(numbers, key=meaning), *(value for value in found if value not in numbers)]
+
+
+def _value(row: Row, key: str) -> str:
+    return row.key.get(key, "")
+
+
+def _last(key: str) -> str:
+    return key.rpartition(".")[2]
+
+
+def _better(metric: str) -> str:
+    better = direction(metric)
+    return "" if better == "none" else f", {better} is better"

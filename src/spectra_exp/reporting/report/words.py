@@ -1,0 +1,80 @@
+"""How the report says things in short: rows, intervals, marks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from spectra_exp.reporting.grid import Row, Section
+from spectra_exp.reporting.methods import METHOD_FACTORS, ablation_name, method_name, setting_text
+from spectra_exp.reporting.render import interval_text
+from spectra_exp.reporting.report.markup import Html, element
+from spectra_exp.statistics.mean import Interval, mean_interval
+
+NOT_CAUSAL = "not causal"
+
+
+def interval(section: Section, row: Row, metric: str) -> Interval | None:
+    """The metric's mean over seeds."""
+    return mean_interval(section.values(row, metric).values())
+
+
+def is_causal(section: Section, row: Row) -> bool:
+    """Whether all runs of the row are."""
+    return all(section.run(row, seed)["causal"] is True for seed in row.runs)
+
+
+def is_stale(section: Section, row: Row) -> bool:
+    """Whether a run of the row was made by other code."""
+    return any(section.run(row, seed)["stale"] for seed in row.runs)
+
+
+def marks(section: Section, row: Row) -> list[str]:
+    """What a reader must know of the row: stale runs, and figures that saw the future."""
+    found = [] if is_causal(section, row) else [NOT_CAUSAL]
+    return [*found, "stale"] if is_stale(section, row) else found
+
+
+def section_heading(section: Section) -> Html | None:
+    """What was typed beside the study's own values; None where it was run as in its file."""
+    return element("h3", section.title) if section.context else None
+
+
+def remarks(section: Section, names: Mapping[str, Row]) -> list[str]:
+    """A line for each mark that rows have, with their names."""
+    found: dict[str, list[str]] = {}
+    for name, row in names.items():
+        for mark in marks(section, row):
+            found.setdefault(mark, []).append(name)
+    return [
+        f"{mark.capitalize()}: {'all' if len(rows) == len(names) else ', '.join(rows)}." for mark, rows in found.items()
+    ]
+
+
+def run_method(run: Mapping[str, Any]) -> str:
+    """The method of a run, called as the rows of studies are."""
+    factors = {key: run[key] for key in METHOD_FACTORS if run.get(key) not in (None, "none")}
+    return method_name(factors)
+
+
+def described(section: Section, row: Row, metrics: tuple[str, ...], head: str | None = None) -> str:
+    """The row's name, its figures with their intervals, seeds and marks, a line each."""
+    lines = [head or row.label]
+    lines += [f"{metric} {interval_text(interval(section, row, metric)) or 'not measured'}" for metric in metrics]
+    seeds = len(row.runs)
+    return "\n".join([*lines, f"n {seeds}, " + ", ".join(marks(section, row) or ["causal"])])
+
+
+def setting_name(row: Row) -> str:
+    """The row's own settings, without the method that all rows share."""
+    return ", ".join(setting_text(k, v) for k, v in row.key.items() if k not in METHOD_FACTORS) or row.label
+
+
+def ablation_of(row: Row) -> str:
+    """The ablation as it is printed, with a mark of words for its rule (osr)."""
+    return ablation_name(row.key.get("ablation", "none"))
+
+
+def causal_text(value: object) -> str:
+    """yes, no, or nothing where it was not measured."""
+    return {True: "yes", False: "no"}.get(value, "") if isinstance(value, bool) else ""

@@ -1,0 +1,107 @@
+"""A finished run's model as a folder that others can load: weights, tokenizer, and a model card of its figures.
+
+python -m spectra_exp.reporting.share RUN FOLDER
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from spectra_exp.config.compose import prepare_environment
+from spectra_exp.data.cache import read_entry
+from spectra_exp.foundations.errors import SpectraError, nearest
+from spectra_exp.reporting.material import default_outputs
+from spectra_exp.reporting.model_card import model_card
+from spectra_exp.runs.folder import RunFolder
+from spectra_exp.runs.stored import StoredRun
+
+MODEL_FILES = ("config.json", "generation_config.json", "model.safetensors")
+# What a source's tokenizer is made of besides tokenizer.json.
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja")
+
+
+def find_run(name: str, outputs: Path) -> RunFolder:
+    """The folder of a run, by its id or its path. Raises SpectraError, with the nearest id."""
+    runs = outputs / "runs"
+    path = Path(name) if Path(name).is_dir() else runs / name
+    if not path.is_dir():
+        close = nearest(name, [p.name for p in runs.iterdir()] if runs.is_dir() else [])
+        raise SpectraError(f"no run '{name}' in {runs}" + (f"; did you mean '{close}'?" if close else ""))
+    path = path.resolve()
+    return RunFolder(path.parent, path.name)
+
+
+def share(run: RunFolder, target: Path, outputs: Path) -> Path:
+    """The new folder `target`, whole or absent. Raises SpectraError for a run without a result, or a taken place."""
+    stored = StoredRun(run.path)
+    if stored.refusal is not None:
+        raise SpectraError(f"{run.run_id}: {stored.refusal}; only a completed run has figures to share")
+    if stored.config is None:
+        problem = stored.problems.get(run.config, "there is none")
+        raise SpectraError(f"{run.config}: {problem}; a model card is made of it")
+    summary, config = stored.summary, stored.config
+    if target.exists():
+        raise SpectraError(f"{target} is there already; give a new folder")
+    checkpoint = run.latest_checkpoint()
+    if checkpoint is None:
+        raise SpectraError(f"{run.run_id}: no whole checkpoint is left; force=true trains it again")
+    partial = target.with_name(f".{target.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    try:
+        for name in MODEL_FILES:
+            if (checkpoint / name).is_file():
+                shutil.copyfile(checkpoint / name, partial / name)
+        _copy_tokenizer(config["data"], summary, outputs, partial)
+        (partial / "README.md").write_text(model_card(summary, config), encoding="utf-8")
+        partial.rename(target)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return target
+
+
+def _copy_tokenizer(data: dict[str, Any], summary: dict[str, Any], outputs: Path, target: Path) -> None:
+    """The tokenizer that the run read its text with: the named one's own files, else the one trained for the run."""
+    named = Path(data["tokenizer"]) if data["tokenizer"] else None
+    if named is not None and named.is_dir():
+        for name in TOKENIZER_FILES:
+            if (named / name).is_file():
+                shutil.copyfile(named / name, target / name)
+        return
+    entry = read_entry(outputs / "cache" / summary["fingerprints"]["data"])
+    if entry is None:
+        problem = "its tokenised data is no longer in the cache, and the tokenizer with it"
+        raise SpectraError(f"{summary['run_id']}: {problem}; the run's command (in its summary) makes it again")
+    from transformers import PreTrainedTokenizerFast
+
+    end = entry.facts["eos_token"]
+    file = str(entry.folder / "tokenizer.json")
+    PreTrainedTokenizerFast(tokenizer_file=file, eos_token=end, pad_token=end).save_pretrained(target)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """0 when the folder is written, 1 with one line on standard error when it cannot be."""
+    parser = argparse.ArgumentParser(
+        prog="python -m spectra_exp.reporting.share",
+        description="Write a finished run's model, tokenizer and model card into a folder that others can load.",
+    )
+    parser.add_argument("run", metavar="RUN", help="a run's id, or its folder")
+    parser.add_argument("folder", metavar="FOLDER", type=Path, help="the folder to make")
+    parser.add_argument("--outputs", type=Path, default=default_outputs(), help="folder of runs/ and cache/")
+    options = parser.parse_args(arguments)
+    prepare_environment()
+    try:
+        print(share(find_run(options.run, options.outputs), options.folder, options.outputs))
+    except (SpectraError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,87 @@
+"""`make tables`: every table computed from the run folders and written whole.
+
+python -m spectra_exp.reporting.tables [--outputs DIR] [--study NAME] [--show NAME]
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from spectra_exp.config.compose import prepare_environment
+from spectra_exp.foundations.errors import SpectraError
+from spectra_exp.reporting.hypotheses import all_verdicts, hypotheses_table
+from spectra_exp.reporting.material import Material, default_outputs, gather, name_the_odd
+from spectra_exp.reporting.tables.build import build_table
+from spectra_exp.reporting.tables.catalogue import CONTRASTS, PAIRS, ROW_TABLES
+from spectra_exp.reporting.tables.gaps import write_gaps
+from spectra_exp.reporting.tables.overhead import overhead_table
+from spectra_exp.reporting.tables.pairs import build_pairs
+from spectra_exp.reporting.tables.significance import build_significance
+from spectra_exp.reporting.tables.spec import Table
+from spectra_exp.reporting.tables.write import print_parts, write_table
+
+
+def all_tables(material: Material) -> list[Table]:
+    """Every table of the catalogue, in its order."""
+    sections = material.sections
+    return [
+        *(build_table(spec, sections[spec.study]) for spec in ROW_TABLES),
+        overhead_table(material.outputs),
+        *(build_pairs(spec, sections[spec.study]) for spec in PAIRS),
+        build_significance("table13_significance", "Significance of each comparison", CONTRASTS, sections),
+        hypotheses_table(all_verdicts(material)),
+    ]
+
+
+def write_all(material: Material) -> list[Table]:
+    """Write every table and `missing.csv` into the folder of tables; returns the tables."""
+    folder = material.outputs / "tables"
+    tables = all_tables(material)
+    for table in tables:
+        write_table(table, folder)
+    write_gaps([gap for table in tables for gap in table.gaps], folder)
+    return tables
+
+
+def write_of_study(material: Material, study: str) -> list[Table]:
+    """Write the tables over the rows of one study and over every run of it; the others stay as they are."""
+    specs = [spec for spec in ROW_TABLES if spec.study in ("", study)]
+    tables = [build_table(spec, material.sections[spec.study]) for spec in specs]
+    tables += [build_pairs(spec, material.sections[spec.study]) for spec in PAIRS if spec.study == study]
+    for table in tables:
+        write_table(table, material.outputs / "tables")
+    return tables
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """0 when the tables are written, 1 with one line on stderr when there is nothing to write."""
+    parser = argparse.ArgumentParser(prog="python -m spectra_exp.reporting.tables", description="Tables of all runs.")
+    parser.add_argument("--outputs", type=Path, default=default_outputs(), help="folder of runs/ and tables/")
+    parser.add_argument("--study", help="only the runs of this study")
+    parser.add_argument("--show", default="routing_metrics", help="the table to print besides writing all")
+    options = parser.parse_args(arguments)
+    prepare_environment()
+    try:
+        material = gather(options.outputs, options.study)
+        name_the_odd(material)
+        if material.collected.runs.empty:
+            raise SpectraError(f"{options.outputs / 'runs'}: no completed run to tabulate; train one: python train.py")
+        written = write_of_study(material, options.study) if options.study else write_all(material)
+        tables = {table.name: table for table in written}
+        if options.show not in tables:
+            raise SpectraError(f"--show: no table '{options.show}'; there are {', '.join(tables)}")
+    except SpectraError as error:
+        print(error, file=sys.stderr)
+        return 1
+    print_parts(tables[options.show])
+    gaps = sum(len(table.gaps) for table in tables.values())
+    listed = "" if options.study else f"; missing.csv lists {gaps} gaps"
+    print(f"{len(tables)} tables in {options.outputs / 'tables'} as .csv, .md and .tex{listed}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,280 @@
+"""A declared table filled from the rows of its study."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from spectra_exp.reporting.collect import INFERENCE, METHOD_COLUMNS, TRAINING_RULE
+from spectra_exp.reporting.grid import Row, Section
+from spectra_exp.reporting.methods import METHOD_FACTORS
+from spectra_exp.reporting.pairing import GROUP_KEYS, PAIRED
+from spectra_exp.reporting.render import count_text, interval_text, number_text
+from spectra_exp.reporting.tables.directions import direction
+from spectra_exp.reporting.tables.gaps import row_gaps
+from spectra_exp.reporting.tables.spec import Grid, Panel, Part, Table, TableSpec
+from spectra_exp.statistics.comparison import Comparison
+from spectra_exp.statistics.corrections import stars
+from spectra_exp.statistics.estimate import TOO_FEW
+from spectra_exp.statistics.mean import mean_interval
+from spectra_exp.statistics.pareto import pareto_front
+
+# Evidence only between causal models.
+LOSSES = ("val_loss",)
+AGREED_COLUMNS = (
+    "causal", "causal_training", "active_parameters", "total_parameters", "flops_per_token", *GROUP_KEYS,
+)  # fmt: skip
+
+
+def build_table(spec: TableSpec, sections: Iterable[Section]) -> Table:
+    """The table; a section without any row that the table wants is left out."""
+    import pandas as pd
+
+    records, parts, gaps = [], [], []
+    for section in sections:
+        rows = section.find(spec.only)
+        if not rows:
+            continue
+        metrics = _columns(spec, section, rows)
+        own = [_record(section, row, metrics) for row in rows]
+        notes = _notes(section, rows, own)
+        notes += _add_tests(spec, section, rows, own)
+        _mark_front(spec, own, section.ranked(rows))
+        records += own
+        grids = [_grid(panel, section, own, spec.pareto, section.ranked(rows)) for panel in _panels(spec, own)]
+        grids += _floor_grids(spec, section, own)
+        parts.append(Part(section.title, grids, notes))
+        gaps += row_gaps(spec, section, rows)
+    frame = pd.DataFrame(records, dtype=object)
+    return Table(spec.name, spec.title, frame, parts, gaps)
+
+
+def metric_columns(section: Section, row: Row, metric: str) -> dict[str, Any]:
+    """`<metric>` the printed cell, `_mean`, `_ci_low`, `_ci_high`, `_n` over seeds, and the mean chance `_floor`."""
+    interval = mean_interval(section.values(row, metric).values())
+    return {
+        metric: interval_text(interval),
+        f"{metric}_mean": interval.mean if interval else None,
+        f"{metric}_ci_low": interval.low if interval else None,
+        f"{metric}_ci_high": interval.high if interval else None,
+        f"{metric}_n": interval.n if interval else 0,
+        f"{metric}_floor": section.floor(row, metric),
+    }
+
+
+def beside(section: Section, row: Row) -> dict[str, Any]:
+    """What stands beside every comparison: seeds, causality, sizes, and what the runs were made with."""
+    runs = [section.run(row, seed) for seed in sorted(row.runs)]
+    return {
+        "n": len(row.runs),
+        "n_expected": len(row.expected) or len(row.runs),
+        "stale": any(run["stale"] for run in runs),
+        **{column: agreed(run[column] for run in runs) for column in AGREED_COLUMNS},
+    }
+
+
+def agreed(values: Iterable[Any]) -> Any:
+    """The one value that all runs of a cell share, None without any, the values side by side if they differ."""
+    found = list(dict.fromkeys(value for value in values if value is not None))
+    return found[0] if len(found) == 1 else " / ".join(sorted(map(str, found))) or None
+
+
+def reference_row(section: Section, row: Row, wanted: Mapping[str, Any]) -> Row | None:
+    """The row that `row` is tested against: the wanted one, of the same osr where there are several."""
+    found = section.find(wanted)
+    same = [r for r in found if r.key.get("osr") == row.key.get("osr")]
+    return next((r for r in (*same, *found) if r is not row), None) if row not in same else None
+
+
+def _record(section: Section, row: Row, metrics: Iterable[str]) -> dict[str, Any]:
+    runs = [section.run(row, seed) for seed in sorted(row.runs)]
+    methods = {column: agreed(run[column] for run in runs) for column in METHOD_COLUMNS if column != "label"}
+    record = {
+        "section": section.title,
+        **{factor: row.key.get(factor) for factor in section.factors},
+        "label": row.label,
+        **{column: value for column, value in methods.items() if column not in section.factors},
+        "cell_id": agreed(run["cell_id"] for run in runs),
+        **beside(section, row),
+    }
+    if not section.study:
+        record["pairing"] = section.unpaired.get(record["cell_id"], PAIRED)
+    for metric in metrics:
+        record |= metric_columns(section, row, metric)
+    return record
+
+
+def _columns(spec: TableSpec, section: Section, rows: list[Row]) -> list[str]:
+    """The table's metrics, each followed by its figures under the other rules of routing that the runs measured."""
+    runs = {run for row in rows for run in row.runs.values()}
+    measured = {metric for run, metric in section.collected.figures if run in runs}
+    wanted = spec.metrics if spec.study else tuple(dict.fromkeys([*spec.metrics, *sorted(measured)]))
+    others = [m for m in sorted(measured) if TRAINING_RULE in m or INFERENCE in m]
+    found: list[str] = []
+    for metric in wanted:
+        found.append(metric)
+        found += [m for m in others if m.removesuffix(TRAINING_RULE).partition(INFERENCE)[0] == metric]
+    return list(dict.fromkeys(found))
+
+
+def _add_tests(spec: TableSpec, section: Section, rows: list[Row], records: list[dict[str, Any]]) -> list[str]:
+    """Add each tested metric's difference from the reference row; returns what a reader must know about it."""
+    if not spec.tested:
+        return []
+    tests: dict[tuple[int, str], Comparison] = {}
+    names: dict[str, None] = {}
+    for index, row in enumerate(rows):
+        reference = reference_row(section, row, spec.baseline)
+        if reference is None or not row.runs or not reference.runs:
+            continue
+        names.setdefault(reference.label)
+        for metric in spec.tested:
+            if metric in LOSSES and not all(section.causal(r) for r in (row, reference)):
+                continue
+            tests[index, metric] = section.compare(row, reference, metric)
+    corrected = spec.correction({key: test.p for key, test in tests.items()})
+    for (index, metric), test in tests.items():
+        record, p = records[index], corrected[index, metric]
+        record |= {
+            f"{metric}_difference": test.difference,
+            f"{metric}_p": test.p,
+            f"{metric}_p_corrected": p,
+            f"{metric}_test": test.method or test.note,
+        }
+        record[metric] = " ".join(filter(None, [record[metric], stars(p)]))
+    if not names:
+        wanted = ", ".join(f"{key}={value}" for key, value in spec.baseline.items())
+        return [f"No tests: no finished run of the row to test against ({wanted})."]
+    by = spec.correction.__name__.replace("_", "-").title()
+    head = f"Stars: against {' or '.join(names)}, {by} over {sum(p is not None for p in corrected.values())} tests."
+    return [head, *untested_notes((rows[i].label, metric, test) for (i, metric), test in tests.items())]
+
+
+def untested_notes(tests: Iterable[tuple[str, str, Comparison]]) -> list[str]:
+    """Why comparisons (whose, metric, test) that have figures on both sides have no p-value, one line a reason."""
+    reasons: dict[str, dict[str, None]] = {}
+    for whose, metric, test in tests:
+        # A comparison without figures on both sides lacks runs or the metric, which the gaps say.
+        if test.p is None and (test.difference is not None or test.note != TOO_FEW):
+            reasons.setdefault(test.note, {})[f"{whose} ({metric})"] = None
+    return [f"No test, {reason}: {', '.join(names)}." for reason, names in reasons.items()]
+
+
+def _mark_front(spec: TableSpec, records: list[dict[str, Any]], ranked: list[bool]) -> None:
+    """Mark the Pareto front over mean values, among the rows that may be ranked."""
+    if not spec.pareto:
+        return
+    points = [
+        [r.get(f"{m}_mean") if may else None for m in spec.pareto] for r, may in zip(records, ranked, strict=True)
+    ]
+    front = pareto_front(points, [direction(m) for m in spec.pareto])
+    for record, on_front in zip(records, front, strict=True):
+        record["pareto"] = "yes" if on_front else ""
+
+
+def _panels(spec: TableSpec, records: list[dict[str, Any]]) -> list[Panel]:
+    """The panels without the metrics that are no study's to have and that no row has."""
+    shown = []
+    for panel in spec.panels:
+        # Every run is measured under the rules of inference that are not its own; a study's other gaps stay open.
+        wanted = [m for m in panel.metrics if (spec.study and INFERENCE not in m) or any(r.get(m) for r in records)]
+        if wanted or panel.beside:
+            shown.append(replace(panel, metrics=tuple(wanted)))
+    return shown
+
+
+def _floor_grids(spec: TableSpec, section: Section, records: list[dict[str, Any]]) -> list[Grid]:
+    """What chance gives for each row, in the metrics that have a floor; none where no row has any."""
+    metrics = [m for m in spec.metrics if any(r.get(f"{m}_floor") is not None for r in records)]
+    if not metrics:
+        return []
+    factors = _label_columns(section, records)
+    body = [
+        [*(str(r.get(f) or "") for f in factors), *(_number(r.get(f"{m}_floor")) for m in metrics)] for r in records
+    ]
+    return [Grid("What chance gives (mean over seeds)", [*(f.rpartition(".")[2] for f in factors), *metrics], body)]
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else number_text(value)
+
+
+def _grid(
+    panel: Panel, section: Section, records: list[dict[str, Any]], pareto: tuple[str, ...], ranked: list[bool]
+) -> Grid:
+    """What is printed: the label or the varied factors, then what stands beside, then metrics."""
+    factors = _label_columns(section, records)
+    size = ["n", "causal", "active", "FLOPs/token"] if panel.beside else []
+    front = ["pareto"] if pareto and panel.beside else []
+    metrics = panel.metrics
+    body = [
+        [
+            *(str(record.get(f) or "") for f in factors),
+            *(_size_cells(record) if panel.beside else []),
+            *(str(record["pareto"]) for _ in front),
+            *(str(record.get(m, "")) for m in metrics),
+        ]
+        for record in records
+    ]
+    headers = [*(f.rpartition(".")[2] for f in factors), *size, *front, *metrics]
+    first = len(headers) - len(metrics)
+    best = {(row, first + i) for i, m in enumerate(metrics) for row in _best(m, records, ranked)}
+    return Grid(panel.title, headers, body, frozenset(best))
+
+
+def _label_columns(section: Section, records: list[dict[str, Any]]) -> list[str]:
+    """The columns that name a row: a method's label, or the settings when the method is the same in all rows."""
+    settings = [f for f in section.factors if f not in METHOD_FACTORS]
+    methods = {tuple(record.get(f) for f in METHOD_FACTORS if f in section.factors) for record in records}
+    if not settings:
+        return ["label"]
+    return [*(["osr"] if len(methods) > 1 and "osr" in section.factors else []), *settings]
+
+
+def _best(metric: str, records: list[dict[str, Any]], ranked: list[bool]) -> list[int]:
+    """The rows with the best mean among those that may be ranked; none where neither direction is better."""
+    base = metric.partition(INFERENCE)[0]
+    better = direction(base)
+    means = {i: r.get(f"{metric}_mean") for i, (r, may) in enumerate(zip(records, ranked, strict=True)) if may}
+    found = {i: mean for i, mean in means.items() if mean is not None}
+    if better == "none" or len(found) < 2:
+        return []
+    best = min(found.values()) if better == "lower" else max(found.values())
+    return [i for i, value in found.items() if value == best]
+
+
+def _size_cells(record: Mapping[str, Any]) -> list[str]:
+    causal = {True: "yes", False: "no", None: ""}.get(record["causal"], str(record["causal"]))
+    return [str(record["n"]), causal, *(_short(record[k]) for k in ("active_parameters", "flops_per_token"))]
+
+
+def _short(value: Any) -> str:
+    return value if isinstance(value, str) else count_text(value)
+
+
+def _notes(section: Section, rows: list[Row], records: list[dict[str, Any]]) -> list[str]:
+    """What a reader must know about the rows: stale ones, odd figures, groups that may not be compared."""
+    notes = []
+    stale = [record["label"] for record in records if record["stale"]]
+    if len(stale) > 1 and len(stale) == sum(bool(record["n"]) for record in records):
+        notes.append("All rows are stale: run by other code than today's (refresh=stale runs them again).")
+    elif stale:
+        notes.append(f"Stale, run by other code than today's (refresh=stale runs them again): {', '.join(stale)}.")
+    for key in GROUP_KEYS:
+        values = {record[key] for record in records if record[key] is not None}
+        if len(values) > 1:
+            notes.append(f"Rows differ in {key.replace('_', ' ')} ({_listed(values)}); such rows are not tested.")
+    labels = {record["cell_id"]: record["label"] for record in records}
+    notes += [f"Not paired: {labels[cell]}: {reason}." for cell, reason in section.unpaired.items()]
+    return notes + odd_notes(section, rows)
+
+
+def odd_notes(section: Section, rows: Iterable[Row]) -> list[str]:
+    """What is wrong with runs that are in the rows all the same."""
+    odd = section.collected.odd
+    return [f"{run}: {odd[run]}." for row in rows for run in row.runs.values() if run in odd]
+
+
+def _listed(values: set[Any]) -> str:
+    return ", ".join(sorted(str(value)[:8] for value in values))

@@ -1,0 +1,73 @@
+"""What a table lacks, and the command that would fill it: `missing.csv`."""
+
+from __future__ import annotations
+
+import csv
+import io
+import shlex
+from collections.abc import Iterable
+from dataclasses import astuple, fields
+from pathlib import Path
+
+from spectra_exp.downstream.tasks import SCORE
+from spectra_exp.foundations.files import write_text
+from spectra_exp.reporting.collect import INFERENCE, Collected
+from spectra_exp.reporting.grid import Row, Section
+from spectra_exp.reporting.tables.spec import Gap, TableSpec
+from spectra_exp.studies.definition import load_study
+from spectra_exp.studies.state import run_state
+
+
+def row_gaps(spec: TableSpec, section: Section, rows: Iterable[Row]) -> list[Gap]:
+    """Seeds without a finished run, and metrics that no finished run of a row has."""
+    found = []
+    for row in rows:
+        found += seed_gaps(spec.name, section, row)
+        wanted = [m for m in spec.metrics if INFERENCE not in m]
+        lacking = [m for m in wanted if row.runs and not section.values(row, m)]
+        if SCORE in lacking and spec.study:
+            lacking.remove(SCORE)
+            runs = ",".join(row.runs[seed] for seed in sorted(row.runs))
+            command = f"python -m spectra_exp.downstream run={runs} data=FOLDER"
+            found.append(Gap(spec.name, section.title, row.label, SCORE, "not evaluated", command))
+        if lacking and spec.study:
+            found.append(Gap(spec.name, section.title, row.label, ", ".join(lacking), "not in its runs", ""))
+    return found
+
+
+def seed_gaps(table: str, section: Section, row: Row) -> list[Gap]:
+    """The seeds of the row that a launch expects and no run has finished."""
+    if not section.study:
+        return []
+    if not row.expected:
+        command = load_study(section.study).command
+        return [] if row.runs else [Gap(table, section.title, row.label, "all seeds", "never launched", command)]
+    seeds = sorted(row.expected.keys() - row.runs.keys())
+    if not seeds:
+        return []
+    states = [_state(section.collected, row.expected[seed].run_id) for seed in seeds]
+    words = ["python", "train.py", "-m", *row.overrides, f"study={section.study}", f"seed={','.join(map(str, seeds))}"]
+    # A run that calls itself completed and does not count would otherwise be passed over as done.
+    words += ["force=true"] if any(refused for _, refused in states) else []
+    reasons = ", ".join(sorted({state for state, _ in states}))
+    what = f"seeds {', '.join(map(str, seeds))}"
+    return [Gap(table, section.title, row.label, what, reasons, shlex.join(words))]
+
+
+def _state(collected: Collected, run_id: str | None) -> tuple[str, bool]:
+    """The state of a run that no table counts, or why it counts nowhere, and whether it calls itself completed."""
+    stored = collected.stored.get(run_id or "")
+    if stored is None or (stored.summary is not None and stored.summary["status"] != "completed"):
+        return run_state(collected.runs_folder, run_id).state, False
+    return collected.skipped.get(run_id, "done"), stored.summary is not None
+
+
+def write_gaps(gaps: Iterable[Gap], folder: Path) -> Path:
+    """The path of `missing.csv` in `folder`, written whole; only its head when nothing is missing."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow([f.name for f in fields(Gap)])
+    writer.writerows(astuple(gap) for gap in gaps)
+    path = folder / "missing.csv"
+    write_text(path, text.getvalue())
+    return path

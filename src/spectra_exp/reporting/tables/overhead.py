@@ -1,0 +1,81 @@
+"""Table 9: what each part of a routed layer costs in a training step, from the profile that `make overhead` leaves."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from spectra_exp.reporting.render import interval_text, number_text
+from spectra_exp.reporting.tables.spec import Gap, Grid, Part, Table
+from spectra_exp.statistics.mean import mean_interval
+
+NAME, TITLE = "table09_overhead", "Cost of routing in a training step"
+SCHEMA = 1
+LABELS = {
+    "sequence": "Recurrence (GRU)", "expression": "Expression projection", "gram": "Gram matrix",
+    "similarity": "Cosine similarity", "cost": "OSR cost", "sinkhorn": "Sinkhorn",
+    "router": "Rest of the router", "selection": "Selection", "dispatch": "Dispatch and combine", "experts": "Experts",
+}  # fmt: skip
+TOTAL = "Total of the routed layers"
+
+
+def overhead_table(outputs: Path) -> Table:
+    """The table; empty, with the command that fills it, where no profile has been made."""
+    import pandas as pd
+
+    path = outputs / "bench" / "overhead.json"
+    content = read_overhead(path)
+    if isinstance(content, str):
+        return Table(NAME, TITLE, pd.DataFrame(), [], [Gap(NAME, "", "every part", "", content, "make overhead")])
+    records, parts = [], []
+    for method, measured in content["methods"].items():
+        own = _records(method, measured)
+        records += own
+        body = [[r["part"], r["ms"], _millions(r["flops"]), number_text(r["percent"], 1)] for r in own]
+        step = interval_text(mean_interval(measured["step_ms"]))
+        notes = [f"The whole step, forward and backward: {step} ms, n = {len(measured['step_ms'])} steps."]
+        where = f"{content['device']}, {content['tokens']} tokens a step"
+        typed = " ".join(content["overrides"])
+        headers = ["part", "ms", "FLOPs (10⁶), forward and backward", "% of total"]
+        parts.append(Part(" ".join(filter(None, [method, typed])), [Grid(where, headers, body)], notes))
+    return Table(NAME, TITLE, pd.DataFrame(records), parts)
+
+
+def read_overhead(path: Path) -> dict[str, Any] | str:
+    """The profile's content, or why there is none."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return "no profile has been made"
+    except (OSError, ValueError) as error:
+        return f"{path.name} cannot be read ({str(error).splitlines()[0]})"
+    if not isinstance(content, dict) or content.get("schema") != SCHEMA:
+        return f"{path.name} is not a profile of schema {SCHEMA}"
+    return content
+
+
+def _records(method: str, measured: dict[str, Any]) -> list[dict[str, Any]]:
+    """A row a part, forward and backward together; shares are of the mean total."""
+    parts = measured["parts"]
+    repeats = range(len(measured["step_ms"]))
+    totals = [sum(part["ms"][i] for part in parts.values()) for i in repeats]
+    whole = {"ms": totals, "flops": sum(part["flops"] for part in parts.values())}
+    mean_total = sum(totals) / len(totals)
+    rows = {LABELS[name]: parts[name] for name in LABELS if name in parts} | {TOTAL: whole}
+    found = []
+    for name, part in rows.items():
+        interval = mean_interval(part["ms"])
+        assert interval is not None  # a profile has at least one repeat
+        found.append(
+            {
+                "method": method, "part": name, "ms": interval_text(interval), "ms_mean": interval.mean,
+                "ms_ci_low": interval.low, "ms_ci_high": interval.high, "ms_n": interval.n, "flops": part["flops"],
+                "percent": 100 * interval.mean / mean_total,
+            }
+        )  # fmt: skip
+    return found
+
+
+def _millions(flops: float) -> str:
+    return number_text(flops / 1e6)

@@ -1,0 +1,163 @@
+"""Tables of two methods side by side over sizes: a row a size, a group of columns a method, and their difference."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from spectra_exp.reporting.grid import Row, Section
+from spectra_exp.reporting.methods import METHOD_FACTORS, setting_text
+from spectra_exp.reporting.render import count_text, number_text
+from spectra_exp.reporting.tables.build import beside, metric_columns, odd_notes, untested_notes
+from spectra_exp.reporting.tables.gaps import row_gaps
+from spectra_exp.reporting.tables.spec import Choice, Gap, Grid, Panel, Part, Table, TableSpec
+from spectra_exp.statistics.comparison import Comparison
+from spectra_exp.statistics.corrections import holm, stars
+
+# What stands beside each method's figures.
+SIZE_COLUMNS = ("n", "causal", "active_parameters", "flops_per_token")
+METHOD_AGAINST = "SPECTRA − Switch"
+
+
+@dataclass(frozen=True)
+class PairSpec:
+    """A table over the sizes of a study: the metrics of `method` beside those of `against`, at equal settings.
+
+    `tested`: the metrics whose paired difference (method − against) is shown; the table's tests are one family (Holm).
+    """
+
+    name: str
+    title: str
+    study: str
+    method: Choice
+    against: Choice
+    metrics: tuple[str, ...]
+    tested: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Size:
+    """One row: the settings that both methods share, and each method's cell."""
+
+    settings: dict[str, str]
+    method: Row | None
+    against: Row | None
+
+    @property
+    def cells(self) -> list[Row]:
+        return [row for row in (self.against, self.method) if row is not None]
+
+
+def build_pairs(spec: PairSpec, sections: Iterable[Section]) -> Table:
+    """The table; every section has a part for each rule (osr) that the method has there."""
+    import pandas as pd
+
+    records, parts, gaps = [], [], []
+    for section in sections:
+        rules = dict.fromkeys(row.key.get("osr", "") for row in section.find(spec.method))
+        for rule in rules:
+            sizes = _sizes(spec, section, rule)
+            own, notes = _records(spec, section, rule, sizes)
+            records += own
+            parts.append(Part(" ".join(filter(None, [section.title, rule])), _grids(spec, own), notes))
+            gaps += _gaps(spec, section, sizes)
+    return Table(spec.name, spec.title, pd.DataFrame(records, dtype=object), parts, gaps)
+
+
+def pair_sizes(section: Section, method: Choice, against: Choice, rule: str) -> list[Size]:
+    """The rows of both methods joined on their settings, in the order of the file."""
+    found: dict[tuple[tuple[str, str], ...], list[Row | None]] = {}
+    for place, wanted in enumerate((method, against)):
+        for row in section.find(wanted):
+            if row.key.get("osr", rule) == rule:
+                found.setdefault(_settings(row), [None, None])[place] = row
+    return [Size(dict(settings), *pair) for settings, pair in found.items()]
+
+
+def _sizes(spec: PairSpec, section: Section, rule: str) -> list[Size]:
+    return pair_sizes(section, spec.method, spec.against, rule)
+
+
+def _settings(row: Row) -> tuple[tuple[str, str], ...]:
+    return tuple((key, value) for key, value in row.key.items() if key not in METHOD_FACTORS)
+
+
+def _records(
+    spec: PairSpec, section: Section, rule: str, sizes: list[Size]
+) -> tuple[list[dict[str, Any]], list[str]]:
+    tests: dict[tuple[int, str], Comparison] = {
+        (index, metric): section.compare(size.method, size.against, metric)
+        for index, size in enumerate(sizes)
+        for metric in spec.tested
+        if len(size.cells) == 2
+    }
+    corrected = holm({key: test.p for key, test in tests.items()})
+    records = []
+    for index, size in enumerate(sizes):
+        record: dict[str, Any] = {"section": section.title, "osr": rule, **size.settings}
+        for row in size.cells:
+            columns = beside(section, row)
+            for metric in spec.metrics:
+                columns |= metric_columns(section, row, metric)
+            record |= {f"{_short(row)}: {key}": value for key, value in columns.items()}
+        for metric in spec.tested:
+            record |= _difference(metric, tests.get((index, metric)), corrected.get((index, metric)))
+        records.append(record)
+    head = f"Δ: {METHOD_AGAINST}, paired over seeds, Holm over {sum(p is not None for p in corrected.values())} tests."
+    untested = untested_notes((_text(sizes[i]), metric, test) for (i, metric), test in tests.items())
+    return records, [head, *untested, *odd_notes(section, (row for size in sizes for row in size.cells))]
+
+
+def _difference(metric: str, test: Comparison | None, p: float | None) -> dict[str, Any]:
+    shown = ""
+    if test is not None and test.difference is not None:
+        sign = "+" if test.difference > 0 else "−" if test.difference < 0 else ""
+        shown = " ".join(filter(None, [f"{sign}{number_text(abs(test.difference))}", stars(p)]))
+    return {
+        f"Δ {metric}": shown,
+        f"{metric}_difference": test.difference if test else None,
+        f"{metric}_difference_ci_low": test.ci_low if test else None,
+        f"{metric}_difference_ci_high": test.ci_high if test else None,
+        f"{metric}_p": test.p if test else None,
+        f"{metric}_p_corrected": p,
+        f"{metric}_test": (test.method or test.note) if test else None,
+    }
+
+
+def _grids(spec: PairSpec, records: list[dict[str, Any]]) -> list[Grid]:
+    """What the sizes are, then a grid for each metric: both methods, and the difference where it is tested."""
+    settings = [key for key in dict.fromkeys(key for record in records for key in record) if "." in key.split(":")[0]]
+    names = list(dict.fromkeys(key.partition(": ")[0] for record in records for key in record if ": " in key))
+    beside_them = [f"{name}: {column}" for name in names for column in SIZE_COLUMNS]
+    chosen = {"Sizes": beside_them} | {
+        metric: [*(f"{name}: {metric}" for name in names), *([f"Δ {metric}"] if metric in spec.tested else [])]
+        for metric in spec.metrics
+    }
+    heads = [key.rpartition(".")[2] for key in settings]
+    bodies = {
+        title: [[_cell(record.get(c), c) for c in (*settings, *columns)] for record in records]
+        for title, columns in chosen.items()
+    }
+    return [Grid(title, [*heads, *columns], bodies[title]) for title, columns in chosen.items()]
+
+
+def _cell(value: Any, header: str) -> str:
+    if header.endswith("causal"):
+        return {True: "yes", False: "no", None: ""}.get(value, str(value))
+    if header.endswith(("_parameters", "_per_token")) and not isinstance(value, str):
+        return count_text(value)
+    return "" if value is None else str(value)
+
+
+def _gaps(spec: PairSpec, section: Section, sizes: list[Size]) -> list[Gap]:
+    plain = TableSpec(spec.name, spec.title, spec.study, (Panel("", spec.metrics),))
+    return [gap for size in sizes for gap in row_gaps(plain, section, size.cells)]
+
+
+def _short(row: Row) -> str:
+    return row.method.partition(" (")[0]
+
+
+def _text(size: Size) -> str:
+    return ", ".join(setting_text(key, value) for key, value in size.settings.items())

@@ -1,0 +1,185 @@
+"""Table 13: declared comparisons of two methods, metric by metric, with everything that a test can say."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from spectra_exp.reporting.grid import Row, Section
+from spectra_exp.reporting.render import number_text
+from spectra_exp.reporting.tables.build import LOSSES
+from spectra_exp.reporting.tables.directions import direction
+from spectra_exp.reporting.tables.gaps import seed_gaps
+from spectra_exp.reporting.tables.spec import Choice, Gap, Grid, Part, Table
+from spectra_exp.statistics.comparison import Comparison
+from spectra_exp.statistics.corrections import holm, stars
+from spectra_exp.statistics.estimate import TOO_FEW
+from spectra_exp.statistics.margins import non_inferior, tost
+
+# Differences as small as these do not matter (nats of validation loss): docs/metrics.md, Tests.
+MARGINS = {"val_loss": 0.02}
+LEVEL = 0.05
+NOT_CAUSAL = "not causal"
+NO_EVIDENCE = "A loss is evidence only between two causal models."
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """Comparisons of the rows that `method` names with those that `against` names (of the same osr), in one study.
+
+    `family`: how the comparisons of one method are called together; those of one section are corrected together (Holm).
+    """
+
+    study: str
+    method: Choice
+    against: Choice
+    metrics: tuple[str, ...]
+    family: str
+
+
+@dataclass(frozen=True)
+class Tested:
+    """One comparison of two rows in one metric."""
+
+    section: Section
+    a: Row
+    b: Row
+    metric: str
+    family: str
+    test: Comparison
+
+
+def build_significance(
+    name: str, title: str, contrasts: Sequence[Contrast], sections: Mapping[str, list[Section]]
+) -> Table:
+    """The table over all contrasts; `sections`: those of each study."""
+    import pandas as pd
+
+    tested = [t for contrast in contrasts for section in sections[contrast.study] for t in _tested(contrast, section)]
+    families: dict[tuple[str, str], dict[int, float | None]] = {}
+    for index, t in enumerate(tested):
+        families.setdefault((t.section.title, t.family), {})[index] = t.test.p
+    corrected = {i: p for family in families.values() for i, p in holm(family).items()}
+    records = [_record(t, corrected[i]) for i, t in enumerate(tested)]
+    parts = [_part(family, [records[i] for i in members]) for family, members in families.items()]
+    gaps = _gaps(name, tested)
+    return Table(name, title, pd.DataFrame(records, dtype=object), parts, gaps)
+
+
+def _tested(contrast: Contrast, section: Section) -> list[Tested]:
+    found = []
+    for a in section.find(contrast.method):
+        for b in section.find(contrast.against):
+            if b is a or b.key.get("osr", a.key.get("osr")) != a.key.get("osr"):
+                continue
+            found += [
+                Tested(section, a, b, m, f"{a.method} {contrast.family}", section.compare(a, b, m))
+                for m in contrast.metrics
+            ]
+    return found
+
+
+def _record(t: Tested, corrected: float | None) -> dict[str, Any]:
+    test, better = t.test, direction(t.metric)
+    a, b = t.section.values(t.a, t.metric), t.section.values(t.b, t.metric)
+    margin = MARGINS.get(t.metric)
+    causal = [_causal(t.section, row) for row in (t.a, t.b)]
+    blind = t.metric in LOSSES and test.difference is not None and set(causal) != {"yes"}
+    fair = not t.section.pair_problem(t.a, t.b)
+    inferior = non_inferior(a, b, margin, better).p if margin and fair else None
+    equal = tost(a, b, margin).p if margin and fair else None
+    return {
+        "family": t.family,
+        "section": t.section.title,
+        "comparison": f"{t.a.label} − {t.b.label}",
+        "metric": t.metric,
+        "better": better,
+        "causal": " / ".join(causal) if any(causal) else "",
+        "n_pairs": test.n,
+        "mean": test.mean_a,
+        "mean_against": test.mean_b,
+        "difference": test.difference,
+        "ci_low": test.ci_low,
+        "ci_high": test.ci_high,
+        "t": test.t,
+        "df": test.df,
+        "p": test.p,
+        "p_holm": corrected,
+        "d_z": test.d_z,
+        "wilcoxon_p": test.wilcoxon_p,
+        "detectable": test.detectable,
+        "margin": margin,
+        "non_inferior_p": inferior,
+        "equivalent_p": equal,
+        "test": test.method,
+        "note": test.note,
+        "verdict": NOT_CAUSAL if blind else verdict(test, corrected, better, inferior, equal),
+    }
+
+
+def verdict(
+    test: Comparison, corrected: float | None, better: str, inferior: float | None, equal: float | None
+) -> str:
+    """What the tests allow to say, in words; nothing without runs, and "equivalent" only by an equivalence test."""
+    if test.difference is None:
+        return ""
+    if test.p is None:
+        return test.note
+    if corrected is not None and corrected < LEVEL:
+        if better == "none":
+            return f"{'lower' if test.difference < 0 else 'higher'} {stars(corrected)}"
+        good = (test.difference < 0) == (better == "lower")
+        return f"{'better' if good else 'worse'} {stars(corrected)}"
+    if equal is not None and equal < LEVEL:
+        return "equivalent within the margin"
+    if inferior is not None and inferior < LEVEL:
+        return "not inferior within the margin"
+    return "no difference found"
+
+
+def _causal(section: Section, row: Row) -> str:
+    """yes, no, or empty where it is not known of every run."""
+    values = {section.run(row, seed)["causal"] for seed in row.runs}
+    return {True: "yes", False: "no"}.get(values.pop(), "") if len(values) == 1 else "no" if False in values else ""
+
+
+SHOWN = {
+    "comparison": "comparison", "metric": "metric", "causal": "causal", "n_pairs": "n",
+    "difference": "difference", "95 % CI": "95 % CI",
+    "t": "t", "df": "df", "p": "p", "p_holm": "p (Holm)", "d_z": "d_z", "wilcoxon_p": "Wilcoxon p",
+    "detectable": "detectable", "verdict": "verdict",
+}  # fmt: skip
+
+
+def _part(family: tuple[str, str], records: list[dict[str, Any]]) -> Part:
+    section, name = family
+    body = [[_text(key, record) for key in SHOWN] for record in records]
+    grid = Grid(name, list(SHOWN.values()), body)
+    tests = sum(record["p"] is not None for record in records)
+    notes = [NO_EVIDENCE] if any(record["verdict"] == NOT_CAUSAL for record in records) else []
+    notes += [f"Holm over {tests} tests. Difference: first − second; detectable: found with 80 % power at this n."]
+    if any(record["margin"] for record in records):
+        margins = ", ".join(f"{m} {v:g}" for m, v in MARGINS.items())
+        notes.append(f"Margins: {margins}; their tests are not corrected.")
+    remarks: dict[str, list[str]] = {}
+    for record in records:
+        # Where there are no runs the gaps say so.
+        if record["note"] and (record["difference"] is not None or record["note"] != TOO_FEW):
+            remarks.setdefault(record["note"], []).append(f"{record['comparison']} ({record['metric']})")
+    return Part(section, [grid], [*notes, *(f"{note}: {', '.join(names)}." for note, names in remarks.items())])
+
+
+def _text(key: str, record: Mapping[str, Any]) -> str:
+    if key == "95 % CI":
+        low, high = record["ci_low"], record["ci_high"]
+        return "" if low is None else f"[{number_text(low)}, {number_text(high)}]"
+    value = record[key]
+    if key == "df" and value is not None:
+        return f"{value:.3g}"
+    return "" if value is None else number_text(value) if isinstance(value, float) else str(value)
+
+
+def _gaps(name: str, tested: Iterable[Tested]) -> list[Gap]:
+    rows = {(id(t.section), id(row)): (t.section, row) for t in tested for row in (t.a, t.b)}
+    return [gap for section, row in rows.values() for gap in seed_gaps(name, section, row)]

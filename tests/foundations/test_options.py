@@ -1,0 +1,86 @@
+"""Declared options: limits hold, and the help shows what was declared."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from spectra_exp.foundations.errors import ConfigError
+from spectra_exp.foundations.options import check_fields, describe_fields, option
+
+
+@dataclass
+class Inner:
+    rate: float = option(0.5, "a rate", above=0, maximum=1)
+
+
+@dataclass
+class Outer:
+    count: int = option(2, "how many", unit="things", minimum=1)
+    kind: str = option("red", "which colour", choices=["red", "green"])
+    size: int | None = option(None, "size, none: as it comes", minimum=1)
+    free: float = option(0.0, "any number")
+    names: list[str] = option(["a"], "names")
+    inner: Inner | None = option(None, "more")
+
+
+@pytest.fixture
+def outer():
+    return Outer(inner=Inner())
+
+
+def test_defaults_pass(outer):
+    check_fields(outer, "group")
+
+
+@pytest.mark.parametrize(
+    "name, value, words",
+    [
+        ("count", 0, "group.count: 0 was given; must be at least 1"),
+        ("kind", "gren", "group.kind: 'gren' is not accepted; did you mean 'green'? valid: red, green"),
+        ("size", 0, "must be at least 1"),
+        ("free", float("nan"), "group.free: nan was given; must be a finite number"),
+        ("free", float("inf"), "must be a finite number"),
+        ("free", -float("inf"), "must be a finite number"),
+    ],
+)
+def test_a_value_outside_its_limits_is_refused(outer, name, value, words):
+    setattr(outer, name, value)
+    with pytest.raises(ConfigError, match=words.replace("?", r"\?")):
+        check_fields(outer, "group")
+
+
+@given(st.floats())
+def test_a_bounded_number_passes_exactly_within_its_bounds(value):
+    outer = Outer(inner=Inner(rate=value))
+    if 0 < value <= 1:
+        check_fields(outer, "group")
+    else:
+        with pytest.raises(ConfigError) as error:
+            check_fields(outer, "group")
+        assert error.value.key == "group.inner.rate"
+
+
+def test_mutable_defaults_are_not_shared():
+    first, second = Outer(inner=Inner()), Outer(inner=Inner())
+    first.names.append("b")
+    assert second.names == ["a"]
+
+
+def test_the_help_shows_type_default_unit_and_limits():
+    rows = {row["name"]: row for row in describe_fields(Outer)}
+    assert rows["count"] == {
+        "name": "count",
+        "type": "int",
+        "default": "2",
+        "unit": "things",
+        "meaning": "how many",
+        "accepted": ">= 1",
+    }
+    assert rows["names"]["type"] == "list[str]"
+    assert rows["size"]["type"] == "int | None"
+    assert rows["kind"]["accepted"] == "red, green"
+    assert {row["name"]: row["accepted"] for row in describe_fields(Inner)} == {"rate": "> 0, <= 1"}

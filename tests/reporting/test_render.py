@@ -1,0 +1,41 @@
+from __future__ import annotations
+
+import pytest
+
+from spectra_exp.reporting.render import count_text, interval_text, markdown_table
+from spectra_exp.statistics.mean import Interval
+
+
+@pytest.mark.parametrize(
+    ("interval", "text"),
+    [
+        (Interval(3, 4.10234, 4.0892, 4.11548), "4.102 ± 0.013"),
+        (Interval(3, 60.26, 59.03, 61.49), "60.3 ± 1.2"),
+        (Interval(3, 1234.5, 1000.0, 1469.0), "1234 ± 234"),
+        (Interval(3, 0.05, 0.05, 0.05), "0.05000 ± 0"),
+        (Interval(3, 0.1 + 0.2, 0.3, 0.30000000000000009), "0.3000 ± 0"),
+        (Interval(3, 0.0, 0.0, 0.0), "0.000 ± 0"),
+        (Interval(1, 4.10234, None, None), "4.102"),
+        (Interval(1, 0.0123456, None, None), "0.01235"),
+        (Interval(1, 2.5e-7, None, None), "2.500e-07"),
+        (Interval(1, -3.0, None, None), "-3.000"),
+        (None, ""),
+    ],
+)
+def test_interval_text(interval: Interval | None, text: str) -> None:
+    assert interval_text(interval) == text
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [(None, ""), (float("nan"), ""), (12, "12"), (1234, "1.23k"), (999_900, "1000k"), (79e6, "79M"), (1.5e9, "1.5G")],
+)
+def test_count_text(count: float | None, text: str) -> None:
+    assert count_text(count) == text
+
+
+def test_a_markdown_table_lines_up_and_escapes() -> None:
+    text = markdown_table(["label", "n"], [["a|b", "3"], ["longer label", "12"]])
+    assert text == (
+        "| label        |   n |\n| :----------- | --: |\n| a\\|b         |   3 |\n| longer label |  12 |\n"
+    )
