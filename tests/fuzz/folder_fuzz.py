@@ -29,15 +29,15 @@ from damages import damage
 from forks import Child
 from matplotlib.figure import Figure
 
-from spectra_exp.analysis.figures.__main__ import main as figures
-from spectra_exp.analysis.report.__main__ import main as report
-from spectra_exp.analysis.tables.__main__ import main as tables
-from spectra_exp.analyze.__main__ import main as analyze
+from spectra_exp.reporting.figures.__main__ import main as figures
+from spectra_exp.reporting.report.__main__ import main as report
+from spectra_exp.reporting.tables.__main__ import main as tables
+from spectra_exp.interpret.__main__ import main as analyze
 from spectra_exp.cli import main as train
 from spectra_exp.config.compose import prepare_environment
-from spectra_exp.runs.execute import execute
+from spectra_exp.training.execute import execute
 from spectra_exp.runs.history import History
-from spectra_exp.share import main as share
+from spectra_exp.reporting.share import main as share
 from spectra_exp.studies.__main__ import main as studies
 from spectra_exp.studies.definition import load_study
 from spectra_exp.studies.expand import study_jobs

@@ -29,7 +29,7 @@ import spectra_exp.training.callbacks.wandb_run
 import spectra_exp.training.session  # noqa: F401
 from spectra_exp.cli import main as train
 from spectra_exp.config.compose import prepare_environment
-from spectra_exp.runs.execute import execute  # noqa: F401
+from spectra_exp.training.execute import execute  # noqa: F401
 from spectra_exp.runs.folder import RunFolder
 
 LIMIT_S = 300.0
