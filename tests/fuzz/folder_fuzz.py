@@ -29,20 +29,20 @@ from damages import damage
 from forks import Child
 from matplotlib.figure import Figure
 
-from spectra_exp.reporting.figures.__main__ import main as figures
-from spectra_exp.reporting.report.__main__ import main as report
-from spectra_exp.reporting.tables.__main__ import main as tables
-from spectra_exp.interpret.__main__ import main as analyze
 from spectra_exp.cli import main as train
 from spectra_exp.config.compose import prepare_environment
-from spectra_exp.training.execute import execute
-from spectra_exp.runs.history import History
+from spectra_exp.interpret.__main__ import main as analyze
+from spectra_exp.reporting.figures.__main__ import main as figures
+from spectra_exp.reporting.report.__main__ import main as report
 from spectra_exp.reporting.share import main as share
+from spectra_exp.reporting.tables.__main__ import main as tables
+from spectra_exp.runs.history import History
 from spectra_exp.studies.__main__ import main as studies
 from spectra_exp.studies.definition import load_study
 from spectra_exp.studies.expand import study_jobs
 from spectra_exp.studies.job import make_jobs
 from spectra_exp.studies.ledger import write_launch
+from spectra_exp.training.execute import execute
 
 TINY = [
     "model.num_layers=2", "model.hidden_size=32", "model.num_heads=2", "model.expert_size=32", "model.num_experts=4",
@@ -152,13 +152,15 @@ def ask(world: World) -> dict[str, tuple[int | None, str]]:
 
 
 def numbers(folder: Path) -> set[str]:
-    """Every number in the tables of `folder`, as it is written there."""
+    """Every number in the tables of `folder`, as it is written there; those in sentences are no figures."""
     found = set()
     for path in sorted(folder.glob("*.csv")):
         with open(path, newline="", encoding="utf-8") as file:
             for row in csv.reader(file):
                 for cell in row:
-                    found.update(word for word in re.split(r"[\s±*()\[\],]+", cell) if _is_number(word))
+                    words = [word for word in re.split(r"[\s±*()\[\],]+", cell) if word]
+                    if all(map(_is_number, words)):
+                        found.update(words)
     return found
 
 

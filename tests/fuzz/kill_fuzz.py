@@ -29,10 +29,13 @@ import spectra_exp.training.callbacks.wandb_run
 import spectra_exp.training.session  # noqa: F401
 from spectra_exp.cli import main as train
 from spectra_exp.config.compose import prepare_environment
-from spectra_exp.training.execute import execute  # noqa: F401
+from spectra_exp.foundations.errors import SpectraError
 from spectra_exp.runs.folder import RunFolder
+from spectra_exp.training.execute import execute  # noqa: F401
 
 LIMIT_S = 300.0
+# Exit status of a run that was asked to stop.
+INTERRUPTED = 130
 SIGNALS = (signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 
 
@@ -81,47 +84,55 @@ def _outputs(base: Path, name: str) -> Path:
 def episode(world: World, rng: Random, name: str, kills: int) -> Iterator[tuple[int, str]]:
     """A run killed up to `kills` times and let to its end: the kills that met it alive, and each fault in words."""
     outputs = _outputs(world.base, name)
-    run = outputs / "runs" / world.whole.name
-    history: list[str] = []
+    run = RunFolder(outputs / "runs", world.whole.name)
+    past: list[str] = []
     for _ in range(kills):
-        went, faults = _attempt(world, rng, outputs, history)
-        yield went, ""
-        yield from ((0, f"{'; '.join(history)}: {fault}") for fault in faults)
-        if run.is_dir() and rng.random() < 0.5 and (done := content_damage(rng, run, world.other)):
-            history.append(done.text)
-    newest, logged = _newest(run), _log_size(run)
+        met, faults = _attempt(world, rng, outputs, past)
+        yield met, ""
+        yield from ((0, f"{'; '.join(past)}: {fault}") for fault in faults)
+        if run.summary.is_file() and run.status() == "completed":
+            break
+        if run.path.is_dir() and rng.random() < 0.5 and (done := content_damage(rng, run.path, world.other)):
+            past.append(done.text)
+    newest, logged = _newest(run.path), _log_size(run.path)
     child = train_in(outputs)
-    status = child.wait(LIMIT_S)
-    if status != 0:
-        yield 0, f"{'; '.join(history)}: in the end: status {status}: {child.text()[-300:]}"
+    status, text = child.wait(LIMIT_S), child.text()
+    if status == 0:
+        faults = [*_went_back_in_silence(run.path, newest, logged, text), *differences(world.whole, run.path)]
     else:
-        faults = [*_went_back_in_silence(run, newest, logged, child.text()), *differences(world.whole, run)]
-        yield from ((0, f"{'; '.join(history)}: {fault}") for fault in faults)
+        faults = [f"in the end: status {status}: {text[-300:]}"]
+    yield from ((0, f"{'; '.join(past)}: {fault}") for fault in faults)
 
 
-def _attempt(world: World, rng: Random, outputs: Path, history: list[str]) -> tuple[int, list[str]]:
+def _attempt(world: World, rng: Random, outputs: Path, past: list[str]) -> tuple[int, list[str]]:
     """Start the run and send it a signal at a random moment: whether it met it alive (0 or 1), and what was wrong."""
-    run = outputs / "runs" / world.whole.name
-    child, number = train_in(outputs), rng.choice(SIGNALS)
-    time.sleep(rng.uniform(0.02, world.seconds))
-    alive = child.poll() is None
+    run = RunFolder(outputs / "runs", world.whole.name)
+    before, number, limit = _newest(run.path), rng.choice(SIGNALS), time.monotonic() + LIMIT_S
+    child = train_in(outputs)
+    # Before the first step, or after it went on for some checkpoints.
+    wanted = rng.choice((0, 0, 1, 2, 5, 10, 20))
+    pause = rng.uniform(0.02, 0.2 if wanted else world.seconds)
+    while wanted and child.poll() is None and time.monotonic() < limit:
+        if (newest := _newest(run.path)) != before:
+            before, wanted = newest, wanted - 1
+        time.sleep(0.002)
+    time.sleep(pause)
+    met = child.poll() is None
     child.send(number)
     if rng.random() < 0.2:
         time.sleep(rng.uniform(0, 0.3))
         child.send(signal.SIGKILL)
     status, text = child.wait(LIMIT_S), child.text()
-    found = RunFolder(run.parent, run.name)
-    step = newest.name if (newest := _newest(run)) else "no checkpoint"
-    history.append(f"{signal.Signals(number).name} ({step})")
+    newest = _newest(run.path)
+    past.append(f"{signal.Signals(number).name} ({newest.name if newest else 'no checkpoint'})")
     faults = []
     if status is None:
         faults.append(f"did not end in {LIMIT_S:.0f} s after it")
     if status == CRASHED or "Traceback" in text:
         faults.append(f"traceback: {text.strip().splitlines()[-1][:200]}")
-    completed = found.summary.is_file() and found.status() == "completed"
-    if status not in (None, -signal.SIGKILL) and completed and (status != 0 or "goes on" in text):
+    if run.summary.is_file() and run.status() == "completed" and (status == INTERRUPTED or "goes on" in text):
         faults.append(f"completed, but status {status} and: {text.strip()[-200:]}")
-    return int(alive), faults
+    return int(met), faults
 
 
 def _newest(run: Path) -> Path | None:
@@ -144,7 +155,11 @@ def _went_back_in_silence(run: Path, newest: Path | None, logged: int, text: str
 
 def differences(whole: Path, run: Path) -> Iterator[str]:
     """In what `run` is not, bit for bit, the run in `whole`."""
-    (one, rows), (two, others) = outcome(whole), outcome(run)
+    try:
+        (one, rows), (two, others) = outcome(whole), outcome(run)
+    except (OSError, SpectraError) as error:
+        yield f"not readable: {error}"
+        return
     for key in sorted({*one, *two}):
         if one.get(key) != two.get(key):
             yield f"summary.{key} differs: {str(one.get(key))[:100]}; {str(two.get(key))[:100]}"
