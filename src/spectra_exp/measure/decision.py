@@ -39,7 +39,8 @@ def score_gap(stats: LayerStatistics) -> float | None:
     return stats.gap_sum / stats.num_tokens
 
 
-@metric("sequential_overlap", "none", "share", range=(0, 1), floor="marginals")
+# Under rules by which a token may have more than k experts the share can be above one.
+@metric("sequential_overlap", "none", "share", range=(0, "E/k"), floor="marginals")
 def sequential_overlap(stats: LayerStatistics) -> float | None:
     """Share of k experts that a token has in common with the next token of its document."""
     return stats.overlap_sum / (stats.top_k * stats.num_adjacent) if stats.num_adjacent else None

@@ -1,6 +1,6 @@
 """What values a figure can have: bounds that are numbers, or follow from the sizes of the model and the data.
 
-Letters: E experts, M domains.
+Letters: E experts, k experts per token, M domains.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ class Sizes:
     """What bounds follow from; None where it is not known, which gives the widest bound that any model has."""
 
     experts: int | None = None
+    top_k: int | None = None
     domains: int | None = None
 
 
@@ -32,6 +33,7 @@ BOUNDS: dict[str, Callable[[Sizes], float]] = {
     "−1/(E − 1)": lambda s: -1 / max((s.experts or 2) - 1, 1),
     # Some rules give a token more than k experts.
     "1/E": lambda s: 1 / (s.experts or MOST_EXPERTS),
+    "E/k": lambda s: (s.experts or MOST_EXPERTS) / (s.top_k or 1),
     "log M": lambda s: math.log(s.domains or MOST_EXPERTS),
     "1/M": lambda s: 1 / (s.domains or MOST_EXPERTS),
     "1/2": lambda _: 0.5,

@@ -93,9 +93,9 @@ class StoredRun:
     @cached_property
     def sizes(self) -> Sizes:
         """What the possible ranges of the run's figures follow from; what is not known stays None."""
-        experts = setting(self.config or {}, "model.num_experts")
+        experts, top_k = (setting(self.config or {}, f"model.{key}") for key in ("num_experts", "top_k"))
         domains = sum(name.startswith("val_loss_") for name in (self.summary or {}).get("metrics") or {})
-        return Sizes(experts if isinstance(experts, int) else None, domains if domains > 1 else None)
+        return Sizes(experts, top_k, domains if domains > 1 else None)
 
     @cached_property
     def refusal(self) -> str | None:

@@ -80,7 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     where = options.outputs / "figures"
     print(
         f"{len(made.figures)} figures in {where} as .png and .pdf, captions as .md; {missing} without data; "
-        f"{len(made.gaps)} gaps, those of all figures in missing.csv"
+        "missing.csv says what each lacks, once all are made"
     )
     return 0 if made.paths else 1
 

@@ -20,9 +20,10 @@ from spectra_exp.reporting.report.run_page import run_page
 from spectra_exp.reporting.tables.__main__ import all_tables
 
 
-def write_report(material: Material) -> Path:
-    """The path of the first page, in `report/`; pages of runs that are gone are removed."""
-    folder = material.outputs / "report"
+def write_report(material: Material, study: str | None = None) -> Path:
+    """The path of the first page, in `report/` or `report-<study>/`; pages of runs that are gone are removed."""
+    # Beside the one of all runs, so that neither takes the other's pages away.
+    folder = material.outputs / (f"report-{study}" if study else "report")
     runs = _run_names(material)
     for name in _with_progress(runs):
         page = run_page(run_files(material.collected.run(name)), material.collected)
@@ -45,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         material = gather(options.outputs, options.study)
         name_the_odd(material)
-        index = write_report(material)
+        index = write_report(material, options.study)
     except SpectraError as error:
         print(error, file=sys.stderr)
         return 1

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import shlex
 from collections.abc import Iterable
-from dataclasses import astuple, fields
+from dataclasses import astuple, fields, replace
 from pathlib import Path
 
 from spectra_exp.downstream.tasks import SCORE
 from spectra_exp.foundations.files import write_text
 from spectra_exp.reporting.collect import INFERENCE, Collected
 from spectra_exp.reporting.grid import Row, Section
+from spectra_exp.reporting.render import csv_text
 from spectra_exp.reporting.tables.spec import Gap, TableSpec
 from spectra_exp.studies.definition import load_study
 from spectra_exp.studies.state import run_state
@@ -62,12 +61,16 @@ def _state(collected: Collected, run_id: str | None) -> tuple[str, bool]:
     return collected.skipped.get(run_id, "done"), stored.summary is not None
 
 
+def merged_gaps(gaps: Iterable[Gap]) -> list[Gap]:
+    """Each gap once, with the names of all the tables that have it: what is listed and counted wherever gaps are."""
+    tables: dict[Gap, list[str]] = {}
+    for gap in gaps:
+        tables.setdefault(replace(gap, table=""), []).append(gap.table)
+    return [replace(gap, table=", ".join(dict.fromkeys(names))) for gap, names in tables.items()]
+
+
 def write_gaps(gaps: Iterable[Gap], folder: Path) -> Path:
     """The path of `missing.csv` in `folder`, written whole; only its head when nothing is missing."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([f.name for f in fields(Gap)])
-    writer.writerows(astuple(gap) for gap in gaps)
     path = folder / "missing.csv"
-    write_text(path, text.getvalue())
+    write_text(path, csv_text([f.name for f in fields(Gap)], [astuple(gap) for gap in merged_gaps(gaps)]))
     return path
