@@ -49,6 +49,8 @@ class Child:
                 output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
                 os.dup2(output, 1)
                 os.dup2(output, 2)
+                # A test's own streams may lead elsewhere.
+                sys.stdout = sys.stderr = os.fdopen(output, "w", 1, encoding="utf-8", errors="backslashreplace")
                 heed_permissions()
                 status = call() or 0
             except SystemExit as ended:

@@ -23,7 +23,7 @@ def world() -> Iterator[folder_fuzz.World]:
 
 @pytest.mark.slow
 def test_damaged_folders_are_named_and_the_rest_is_tabulated(world) -> None:
-    assert folder_fuzz.fuzz(world, Random(15), 20, print) == []
+    assert folder_fuzz.fuzz(world, Random(15), 10, print) == []
 
 
 def test_planted_faults_of_readers_are_found(world) -> None:
