@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 
@@ -10,12 +11,15 @@ import pandas as pd
 import pytest
 import torch
 from made_subjects import DOMAINS, made_documents, made_tokenizer
+from sparse_families import sparse_model
 from transformers import (
     AutoModelForCausalLM,
     DeepseekV3Config,
+    DogeConfig,
     LlamaConfig,
     MixtralConfig,
     OlmoeConfig,
+    OlmoeForCausalLM,
     PreTrainedConfig,
     Qwen2MoeConfig,
     Qwen3MoeConfig,
@@ -140,6 +144,35 @@ def test_a_text_of_one_token_and_a_dense_model_are_empty_and_labelled(tmp_path: 
     dense = opened(saved(LlamaConfig(**SHAPE), tmp_path / "llama"))
     assert dense.num_layers == 0 and np.isfinite(dense.trace.losses_N[1:]).any()
     assert "dense" in parts()["load"].run(Request(dense)).empty
+
+
+def test_a_sparse_model_that_cannot_be_read_is_an_error_and_no_dense_one(tmp_path: Path, capsys) -> None:
+    config = DogeConfig(**SHAPE, is_moe=True, num_experts=16, num_experts_per_tok=2)
+    path = saved(config, tmp_path / "doge")
+    assert main([f"run={path}", "parts=load", "tokens=64"]) == 2
+    assert "is a sparse model whose blocks cannot be read" in capsys.readouterr().err
+
+
+def test_a_model_that_transformers_cannot_run_is_one_line(tmp_path: Path, capsys, monkeypatch) -> None:
+    def forward(*given, **named):
+        raise RuntimeError("The size of tensor a (4) must match\nthe size of tensor b (8)")
+
+    monkeypatch.setattr(OlmoeForCausalLM, "forward", forward)
+    assert main([f"run={saved(FAMILIES['olmoe'], tmp_path / 'olmoe')}", "parts=load", "tokens=64"]) == 2
+    said = capsys.readouterr().err
+    assert re.search(r"^error: run: .*cannot run it \(The size of tensor a \(4\) must match\)$", said, re.M)
+
+
+@pytest.mark.parametrize("model_type", ["zaya", "jetmoe", "longcat_flash"])
+def test_every_part_copes_with_families_that_differ(model_type: str, tmp_path: Path) -> None:
+    """A router that may choose none, experts that cannot run by themselves, and some that do nothing."""
+    model = sparse_model(model_type, vocab_size=400, bos_token_id=0, eos_token_id=0)
+    model.save_pretrained(tmp_path / "model")
+    made_tokenizer().save(str(tmp_path / "model/tokenizer.json"))
+    request = Request(opened(tmp_path / "model", texts_file(tmp_path)))
+    for part in parts().values():
+        part.run(request)
+    assert request.subject.trace.entropies_NL.shape == (256, request.subject.num_layers)
 
 
 def test_a_folder_that_is_no_model_is_one_line(tmp_path: Path) -> None:

@@ -18,8 +18,8 @@ from transformers import AutoConfig, AutoModelForCausalLM, Trainer, TrainingArgu
 
 from spectra_exp import RoutingMonitor
 from spectra_exp.foundations.errors import ConfigError, SpectraError
-from spectra_exp.moe import watch
 from spectra_exp.moe.reroute import reroute
+from spectra_exp.moe.stock.scores import SCORES, chosen_scores, distribution
 from spectra_exp.moe.upcycle import upcycle
 
 each_family = pytest.mark.parametrize("model_type", SPARSE)
@@ -224,10 +224,13 @@ def test_our_own_models_are_watched_too():
     assert monitor.statistics()[0].counts_E.sum() == ids_of().numel() * 2
 
 
-def test_a_distribution_is_claimed_only_where_it_explains_the_weights():
+@pytest.mark.parametrize("name", SCORES)
+def test_a_distribution_is_claimed_only_where_it_explains_the_weights(name):
     logits = torch.tensor([[2.0, 0.0, -1.0, 0.5]])
     chosen = torch.tensor([[True, False, False, True]])
-    for scores in (torch.softmax(logits, 1), torch.sigmoid(logits)):
-        found = watch.distribution(logits, chosen, 2.5 * scores * chosen)
-        assert torch.allclose(found, scores / scores.sum())
-    assert watch.distribution(logits, chosen, torch.tensor([[0.1, 0, 0, 0.9]])) is None
+    scores = SCORES[name](logits)
+    weights = 2.5 * scores * chosen
+    assert chosen_scores(None, logits, chosen, weights) == name
+    assert torch.allclose(distribution(name, logits, chosen, weights), scores / scores.sum())
+    assert distribution(name, logits, chosen, torch.tensor([[0.1, 0, 0, 0.9]])) is None
+    assert chosen_scores(None, logits, chosen, torch.tensor([[0.1, 0, 0, 0.9]])) is None

@@ -6,11 +6,15 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import grimp
 import pytest
 import torch
 
+import spectra_exp
 from spectra_exp.foundations.files import json_text
-from spectra_exp.runs.provenance import code_version, digest_sources, environment, git_state
+from spectra_exp.runs.provenance import CODE_OF_RESULTS, code_version, digest_sources, environment, git_state
+
+PACKAGE = Path(spectra_exp.__file__).parent
 
 
 def _git(folder: Path, *arguments: str) -> str:
@@ -63,6 +67,32 @@ def test_the_digest_sees_every_change_of_the_sources_and_nothing_else(tmp_path: 
     (root / "room" / "c.py").unlink()
     seen.add(digest_sources(root))
     assert len(seen) == 4
+
+
+def test_only_code_that_can_change_numbers_makes_runs_stale(tmp_path: Path) -> None:
+    package = tmp_path / "spectra_exp"
+    shutil.copytree(PACKAGE, package)
+    version = digest_sources(package, CODE_OF_RESULTS)
+    assert version == code_version()
+    for kept in ("reporting/figures/style.py", "studies/view.py", "runs/history.py", "cli.py"):
+        with (package / kept).open("a") as file:
+            file.write("# another colour\n")
+    assert digest_sources(package, CODE_OF_RESULTS) == version
+    for counted in ("routing/selection.py", "training/callbacks/clock.py", "foundations/devices.py", "runs/ranks.py"):
+        with (package / counted).open("a") as file:
+            file.write("# another rule\n")
+        version, before = digest_sources(package, CODE_OF_RESULTS), version
+        assert version != before, counted
+
+
+def test_every_room_that_training_uses_is_in_the_version_or_keeps_results_alone() -> None:
+    """A new room below training would otherwise change numbers under an old version."""
+    graph = grimp.build_graph("spectra_exp", cache_dir=None)
+    upstream = graph.find_upstream_modules("spectra_exp.training.session")
+    used = {name.removeprefix("spectra_exp.") for name in upstream if "." in name}
+    counted = {part.removesuffix(".py").replace("/", ".") for part in CODE_OF_RESULTS}
+    left = {name for name in used if name not in counted and name.split(".")[0] not in counted}
+    assert {name.split(".")[0] for name in left} <= {"runs", "autoload"}, left
 
 
 def test_git_state(tmp_path: Path) -> None:

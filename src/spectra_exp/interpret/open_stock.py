@@ -5,16 +5,15 @@ Letters: N tokens, E experts, K experts per token, d hidden size, F numbers of o
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
@@ -27,7 +26,9 @@ from spectra_exp.data.tokenizer import named_tokenizer
 from spectra_exp.foundations.errors import ConfigError, SpectraError
 from spectra_exp.interpret.subject import Engine, Subject
 from spectra_exp.interpret.trace import HeldOut, Pass
+from spectra_exp.moe.families import down_projections
 from spectra_exp.moe.record import RoutingRecord
+from spectra_exp.moe.stock.watch import Seen, finished, watch_blocks
 from spectra_exp.moe.whole_weights import check_weight_files, load_whole
 
 USUAL_TOKENS, SEQUENCE_LENGTH = 32_768, 512
@@ -38,47 +39,34 @@ OWN_TYPE = "spectra_moe"
 ONLY_HERE = {"local_files_only": True, "trust_remote_code": False}
 
 
-@dataclass
-class _Layer:
-    """The experts of one routed layer, the router beside them, and what the running pass called them with."""
-
-    experts: nn.Module
-    router: nn.Module | None
-    calls: list[tuple[Tensor, Tensor, Tensor]] = field(default_factory=list)
-    logits: list[Tensor] = field(default_factory=list)
-
-
 class StockEngine(Engine):
-    """A model of transformers' own classes.
+    """A model of transformers' own classes, read as `RoutingMonitor` reads it: by what its experts are called with.
 
-    Since version 5 these call `experts(hidden_states, top_k_index, top_k_weights)` in every family; a hook on that
-    call sees the experts that are executed, whatever the router returned.
+    Raises SpectraError for a sparse model whose routing cannot be read.
     """
 
     def __init__(self, model: PreTrainedModel):
         self.model = model
-        self._layers = routed_layers(model)
-        self.num_layers = len(self._layers)
-        counts = {len(layer.experts.down_proj) for layer in self._layers}
-        if len(counts) > 1:
-            raise SpectraError(f"its layers have different numbers of experts ({', '.join(map(str, sorted(counts)))})")
-        self.num_experts = counts.pop() if counts else 0
-        self.top_k = int(getattr(model.config, "num_experts_per_tok", None) or 0)
+        self._watches = watch_blocks(model, getattr(model.config, "num_experts_per_tok", None))
+        for watch in self._watches:
+            watch.attach()
+        self.num_layers = len(self._watches)
+        self.num_experts = self._watches[0].num_experts if self._watches else 0
         self.vocabulary_size = model.get_input_embeddings().num_embeddings
         self.longest = int(getattr(model.config, "max_position_embeddings", None) or SEQUENCE_LENGTH)
-        for layer in self._layers:
-            layer.experts.register_forward_pre_hook(_note_call(layer), with_kwargs=True)
-            if layer.router is not None:
-                layer.router.register_forward_hook(_note_logits(layer))
+        self._explained: dict[int, bool] = {}
+
+    @cached_property
+    def top_k(self) -> int:
+        """Experts per token, as a pass of a few tokens shows: families name it in many ways. SpectraError as above."""
+        _, seen = self._pass(torch.zeros(1, min(4, self.longest), dtype=torch.int64))
+        return max((one.top_k for one in seen), default=0)
 
     @torch.no_grad()
     def forward(self, ids_BS: Tensor, documents_BS: Tensor) -> Pass:
         """Logits and executed routing; documents of a sequence see each other."""
-        for layer in self._layers:
-            layer.calls.clear()
-            layer.logits.clear()
-        logits_BSV = self.model(input_ids=ids_BS.to(self.model.device), use_cache=False).logits
-        return Pass(logits_BSV, [self._record(place, layer) for place, layer in enumerate(self._layers)])
+        logits_BSV, seen = self._pass(ids_BS)
+        return Pass(logits_BSV, [self._record(place, one) for place, one in enumerate(seen)])
 
     def rows_at_once(self, length: int) -> int:
         """As many sequences as keep the logits within MOST_LOGITS, at most 16."""
@@ -86,95 +74,25 @@ class StockEngine(Engine):
 
     def weights_EF(self, layer: int) -> np.ndarray:
         """Each expert's flattened down-projection, float32."""
-        return self._layers[layer].experts.down_proj.detach().float().flatten(1).cpu().numpy()
+        return down_projections(self._watches[layer].block.experts).detach().float().flatten(1).cpu().numpy()
 
-    def _record(self, place: int, layer: _Layer) -> RoutingRecord:
-        hidden_Nd, ids_NK, weights_NK = (torch.cat(parts) for parts in zip(*layer.calls, strict=True))
-        # A column more than there are experts: some families name it where they drop a token.
-        chosen_NE = torch.zeros(len(ids_NK), self.num_experts + 1, dtype=torch.bool, device=ids_NK.device)
-        chosen_NE.scatter_(1, ids_NK, True)
-        weights_NE = torch.zeros(chosen_NE.shape, dtype=torch.float32, device=ids_NK.device)
-        weights_NE.scatter_(1, ids_NK, weights_NK.float())
-        chosen_NE, weights_NE = chosen_NE[:, :-1], weights_NE[:, :-1]
-        return RoutingRecord(
-            layer=place,
-            chosen_NE=chosen_NE,
-            weights_NE=weights_NE,
-            probs_NE=_distribution(layer.logits, chosen_NE),
-            representation_ED=None if layer.router is None else layer.router.weight.detach().float(),
-            output_sum_ED=self._output_sums(layer.experts, hidden_Nd, chosen_NE),
-            losses={},
-            figures={},
-            hidden_Nd=hidden_Nd,
-        )
+    @torch.no_grad()
+    def _pass(self, ids_BS: Tensor) -> tuple[Tensor, list[Seen]]:
+        for watch in self._watches:
+            watch.begin()
+        logits_BSV = self.model(input_ids=ids_BS.to(self.model.device), use_cache=False).logits
+        return logits_BSV, finished(self._watches)
 
-    def _output_sums(self, experts: nn.Module, hidden_Nd: Tensor, chosen_NE: Tensor) -> Tensor:
-        """float32 [E, d]: each expert's summed output over its tokens, each token through it alone at weight 1."""
-        sums = []
-        for expert in range(self.num_experts):
-            rows_cd = hidden_Nd[chosen_NE[:, expert]]
-            if not len(rows_cd):
-                sums.append(torch.zeros(rows_cd.shape[1], device=rows_cd.device))
-                continue
-            alone = torch.full((len(rows_cd), 1), expert, device=rows_cd.device)
-            # Not called as a module: the hook is for the model's own calls.
-            made_cd = experts.forward(rows_cd, alone, torch.ones_like(alone, dtype=rows_cd.dtype))
-            sums.append(made_cd.float().sum(0))
-        return torch.stack(sums)
-
-
-def routed_layers(model: nn.Module) -> list[_Layer]:
-    """The modules that transformers calls with chosen experts, in order, each with the router beside it."""
-    found = []
-    for parent in model.modules():
-        for experts in parent.children():
-            if not _takes_experts(experts):
-                continue
-            weights = (getattr(child, "weight", None) for child in parent.children())
-            beside = zip(parent.children(), weights, strict=True)
-            rows = len(experts.down_proj)
-            routers = [child for child, w in beside if w is not None and w.ndim == 2 and len(w) == rows]
-            found.append(_Layer(experts, routers[0] if len(routers) == 1 else None))
-    return found
-
-
-def _takes_experts(module: nn.Module) -> bool:
-    weight = getattr(module, "down_proj", None)
-    stacked = isinstance(weight, nn.Parameter) and weight.ndim == 3
-    return stacked and "top_k_index" in inspect.signature(module.forward).parameters
-
-
-def _note_call(layer: _Layer) -> Any:
-    names = list(inspect.signature(layer.experts.forward).parameters)
-
-    def note(module: nn.Module, given: tuple[Any, ...], named: dict[str, Any]) -> None:
-        values = dict(zip(names, given, strict=False)) | named
-        hidden = values["hidden_states"].detach()
-        ids, weights = values["top_k_index"].detach(), values["top_k_weights"].detach()
-        layer.calls.append((hidden.reshape(-1, hidden.shape[-1]), ids, weights))
-
-    return note
-
-
-def _note_logits(layer: _Layer) -> Any:
-    def note(module: nn.Module, given: tuple[Any, ...], made: Any) -> None:
-        first = made[0] if isinstance(made, tuple) else made
-        if isinstance(first, Tensor):
-            layer.logits.append(first.detach())
-
-    return note
-
-
-def _distribution(logits: list[Tensor], chosen_NE: Tensor) -> Tensor | None:
-    """The softmax of what the router returned first, None where the executed experts are not its largest entries."""
-    if not logits:
-        return None
-    joined = torch.cat([part.reshape(-1, part.shape[-1]) for part in logits]).float()
-    if joined.shape != chosen_NE.shape:
-        return None
-    outside = joined.masked_fill(chosen_NE, -torch.inf).amax(dim=1)
-    inside = joined.masked_fill(~chosen_NE, torch.inf).amin(dim=1)
-    return joined.softmax(dim=1) if bool((inside >= outside).all()) else None
+    def _record(self, place: int, seen: Seen) -> RoutingRecord:
+        watch = self._watches[place]
+        record = watch.record(place, seen)
+        record.output_sum_ED = watch.output_sums(seen.hidden_Md, seen.chosen_ME)
+        known = self._explained.setdefault(place, record.probs_NE is not None)
+        if known and record.probs_NE is None:
+            raise SpectraError(f"{watch.name}: its router's scores explain the weights of some tokens, not of others")
+        if not known:
+            record.probs_NE = None
+        return record
 
 
 def open_stock(
@@ -194,6 +112,7 @@ def open_stock(
         model = load_whole(key, AutoModelForCausalLM, path, config=config, **ONLY_HERE)
     model = model.to(device).eval()
     engine = StockEngine(model)
+    _try_a_pass(key, path, engine)
     documents = documents_of(texts, "texts") if texts is not None else read_documents(EmbeddedData()).validation
     held_out = _packed(documents, tokenizer, file.end_token, engine.longest, tokens)
     # Reading tens of gigabytes again would take minutes; a file that was written anew has another time.
@@ -211,6 +130,20 @@ def open_stock(
         run=None,
         seed=seed,
     )
+
+
+def _try_a_pass(key: str, path: Path, engine: StockEngine) -> None:
+    """Find out on a few tokens that the model runs and its routing can be read. ConfigError, one line, if not."""
+    try:
+        experts = engine.top_k
+    except SpectraError as error:
+        raise ConfigError(key, f"{path}: {error}") from error
+    # Whatever a model's code may raise: it is somebody else's.
+    except Exception as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ConfigError(key, f"{path} was loaded, but transformers cannot run it ({reason})") from error
+    if engine.num_layers and not experts:
+        raise ConfigError(key, f"the routed layers of {path} sent no token to an expert", "is it a trained model?")
 
 
 def _read_config(key: str, path: Path) -> PreTrainedConfig:

@@ -91,6 +91,11 @@ class EvaluationAccumulator:
             for sums in self._layers:
                 sums.counts_GE = torch.cat([sums.counts_GE, sums.counts_GE.new_zeros(more, sums.num_experts)])
 
+    def forget_probabilities(self, layer: int) -> None:
+        """A layer whose distribution turned out not to be known for every token has none, from here on."""
+        if self._layers is not None:
+            self._layers[layer].entropy_sum = self._layers[layer].gap_sum = None
+
     def statistics(self) -> list[LayerStatistics]:
         """The totals so far, one per routed layer. Raises ValueError before the last probe token was fed."""
         if self._layers is None:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
+from types import FrameType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import TrainerCallback
+from torch.utils.hooks import RemovableHandle
+from transformers import PreTrainedConfig, Trainer, TrainerCallback
 
 from spectra_exp.foundations.collective import of_every_rank
 from spectra_exp.foundations.errors import ConfigError, SpectraError
@@ -19,11 +23,13 @@ from spectra_exp.measure.compute import compute_floors, compute_metrics
 from spectra_exp.measure.counts import LayerStatistics
 from spectra_exp.measure.merge import merged
 from spectra_exp.measure.tokens import TokenBatch
-from spectra_exp.moe.gate import output_sums
+from spectra_exp.moe.layer import RoutedLayer
 from spectra_exp.moe.record import RoutingRecord
-from spectra_exp.moe.watch import BlockWatch, Seen, extra_pass, record_of, watch_blocks
+from spectra_exp.moe.stock.streams import TokenStream, token_streams
+from spectra_exp.moe.stock.watch import BlockWatch, finished, watch_blocks
 
 EVALUATION, TRAINING = "evaluation", "training"
+Layer = BlockWatch | RoutedLayer
 
 
 class RoutingMonitor(TrainerCallback):
@@ -55,20 +61,28 @@ class RoutingMonitor(TrainerCallback):
     ):
         self.model, self.domains, self.training, self.outputs = model, list(domains), training, outputs
         self.all_ranks = all_ranks
-        config = model.config.get_text_config()
+        config = _configuration(model)
         self.vocabulary_size = config.vocab_size
-        # Our own models leave records: nothing needs to be read by hooks on their blocks.
-        self.routed_layers = getattr(model, "routed_layers", [])
-        known = top_k or getattr(config, "num_experts_per_tok", None)
-        self.blocks = [] if self.routed_layers else watch_blocks(model, known)
+        self.streams = _streams(model, top_k or getattr(config, "num_experts_per_tok", None))
         self._domain = -1
-        self._sums: dict[str, EvaluationAccumulator] = {}
+        self._sums: dict[str, list[EvaluationAccumulator | None]] = {}
+        # Layers whose distribution did not explain what was executed, by mode: they have none.
+        self._unexplained: dict[str, set[tuple[int, int]]] = {}
         self._pending: dict[str, float] = {}
-        self._ids_BS: Tensor | None = None
-        self._mask_BS: Tensor | None = None
-        self._handles = [handle for block in self.blocks for handle in block.attach()]
-        self._handles.append(model.register_forward_pre_hook(self._begin, with_kwargs=True))
-        self._handles.append(model.register_forward_hook(self._end))
+        self._evaluation_loop: FrameType | None = None
+        self._handles: list[RemovableHandle] = []
+        for place, stream in enumerate(self.streams):
+            self._attach(place, stream)
+
+    def _attach(self, place: int, stream: TokenStream[Layer]) -> None:
+        for layer in stream.layers:
+            self._handles += layer.attach() if isinstance(layer, BlockWatch) else []
+        # A pass's end must be seen before its ids are forgotten.
+        self._handles.append(stream.module.register_forward_hook(partial(self._end, place)))
+        for module in stream.entrances:
+            enter, leave = partial(self._enter, place), partial(self._leave, place)
+            self._handles.append(module.register_forward_pre_hook(enter, with_kwargs=True))
+            self._handles.append(module.register_forward_hook(leave, always_call=True))
 
     def __enter__(self) -> RoutingMonitor:
         return self
@@ -85,6 +99,7 @@ class RoutingMonitor(TrainerCallback):
     def reset(self, mode: str = EVALUATION) -> None:
         """Forget what was seen in evaluation, or in training."""
         self._sums.pop(mode, None)
+        self._unexplained.pop(mode, None)
 
     @contextmanager
     def domain(self, name: str) -> Iterator[None]:
@@ -99,13 +114,15 @@ class RoutingMonitor(TrainerCallback):
 
     def statistics(self, mode: str = EVALUATION) -> list[LayerStatistics]:
         """Counts and sums of each sparse layer. Raises SpectraError when no pass was seen."""
-        own = self._sums[mode].statistics() if mode in self._sums else None
+        own = [s for sums in self._sums.get(mode, []) if sums is not None for s in sums.statistics()] or None
         ranks = [found for found in (of_every_rank(own) if self.all_ranks else [own]) if found is not None]
         if not ranks:
-            raise SpectraError(f"RoutingMonitor has seen no pass in {mode} mode")
+            raise SpectraError(f"RoutingMonitor has seen no pass in {mode} mode{_if_compiled(self.model)}")
+        if self._num_layers != len(ranks[0]):
+            raise SpectraError(f"RoutingMonitor has seen passes of {len(ranks[0])} of {self._num_layers} sparse layers")
         merged_layers = [merged(layer) for layer in zip(*ranks, strict=True)] if len(ranks) > 1 else ranks[0]
-        layers = zip(merged_layers, self.blocks or self.routed_layers, strict=True)
-        return [replace(stats, weight_cosines_EE=weight_cosines(layer.experts)) for stats, layer in layers]
+        layers = enumerate(zip(merged_layers, self._experts(), strict=True))
+        return [replace(stats, layer=i, weight_cosines_EE=weight_cosines(experts)) for i, (stats, experts) in layers]
 
     def table(self, mode: str = EVALUATION) -> MetricTable:
         """Every metric by layer and over all."""
@@ -119,46 +136,91 @@ class RoutingMonitor(TrainerCallback):
         """What chance would score, as `<metric>_floor`; takes seconds per layer."""
         return compute_floors(self.statistics(mode)).all()
 
-    def _begin(self, model: nn.Module, inputs: tuple, named: dict) -> None:
-        if model.training and not self.training:
-            return
-        self._ids_BS = named.get("input_ids", inputs[0] if inputs else None)
-        if self._ids_BS is None:
-            raise SpectraError("RoutingMonitor needs input_ids: metrics are of tokens")
-        mask = named.get("attention_mask")
-        self._mask_BS = mask[:, -self._ids_BS.shape[1] :] if mask is not None and mask.ndim == 2 else None
-        for block in self.blocks:
-            block.begin()
+    @property
+    def _num_layers(self) -> int:
+        return sum(len(stream.layers) for stream in self.streams)
 
+    def _experts(self) -> list[nn.Module]:
+        layers = [layer for stream in self.streams for layer in stream.layers]
+        return [layer.block.experts if isinstance(layer, BlockWatch) else layer.experts for layer in layers]
+
+    @torch.compiler.disable
+    def _enter(self, place: int, module: nn.Module, inputs: tuple, named: dict) -> None:
+        stream = self.streams[place]
+        if module.training and not self.training:
+            return
+        if getattr(module, "_is_replica", False):
+            raise SpectraError(
+                "DataParallel copies the model to several devices in each pass, which RoutingMonitor cannot follow; "
+                "use DistributedDataParallel, or one device"
+            )
+        stream.enter(module, inputs, named)
+        if module is not stream.module:
+            return
+        if stream.ids_BS is None:
+            raise SpectraError("RoutingMonitor needs input_ids: metrics are of tokens")
+        for layer in stream.layers:
+            if isinstance(layer, BlockWatch):
+                layer.begin()
+
+    @torch.compiler.disable
+    def _leave(self, place: int, module: nn.Module, inputs: tuple, output: Any) -> None:
+        self.streams[place].forget()
+
+    @torch.compiler.disable
     @torch.no_grad()
-    def _end(self, model: nn.Module, inputs: tuple, output: Any) -> None:
-        ids_BS, self._ids_BS = self._ids_BS, None
+    def _end(self, place: int, module: nn.Module, inputs: tuple, output: Any) -> None:
+        stream = self.streams[place]
+        ids_BS = stream.ids_BS
         if ids_BS is None:
             return
-        real_BS = torch.ones_like(ids_BS) if self._mask_BS is None else self._mask_BS
-        if self.routed_layers:
-            records = [output.routing.records[layer.layer] for layer in self.routed_layers]
-            top_k = model.settings.top_k
+        mode, real_BS = TRAINING if stream.module.training else EVALUATION, stream.real_BS()
+        if mode == EVALUATION:
+            self._note_loop()
+        if isinstance(stream.layers[0], BlockWatch):
+            records, top_k = self._read(mode, stream, real_BS)
         else:
-            seen = [block.finish() for block in self.blocks]
-            top_k = seen[0].experts_MK.shape[1]
-            pairs = enumerate(zip(self.blocks, seen, strict=True))
-            records = [self._record(layer, block, s, real_BS, model.training) for layer, (block, s) in pairs]
-        if bool(real_BS.any()):
-            sums = self._sums_for(TRAINING if model.training else EVALUATION, records[0].chosen_NE.shape[1], top_k)
-            sums.update(records, self._tokens(ids_BS, real_BS, sums))
+            records = [output.routing.records[layer.layer] for layer in stream.layers]
+            top_k = stream.module.settings.top_k
+        if not bool(real_BS.any()):
+            return
+        sums = self._sums_for(mode, place, records[0].chosen_NE.shape[1], top_k)
+        self._keep_only_explained(mode, place, sums, records)
+        sums.update(records, self._tokens(ids_BS, real_BS, sums))
 
-    def _record(
-        self, layer: int, block: BlockWatch, seen: Seen, real_BS: Tensor, training: bool
-    ) -> RoutingRecord:
-        real_M = real_BS.flatten().bool().to(seen.experts_MK.device)
-        if len(real_M) != len(seen.experts_MK):
-            raise SpectraError(f"{block.name} routed {len(seen.experts_MK)} tokens of a batch of {len(real_M)}")
-        record = record_of(layer, seen, real_M, block.num_experts, _rows_by_expert(block))
-        if self.outputs and not training and not block.listed:
-            with extra_pass():
-                record.output_sum_ED = output_sums(block.experts, seen.hidden_Md[real_M], record.chosen_NE)
-        return record
+    def _read(self, mode: str, stream: TokenStream[BlockWatch], real_BS: Tensor) -> tuple[list[RoutingRecord], int]:
+        """The records of what the blocks of a stream did in the pass that ends, and the experts per token."""
+        try:
+            seen = finished(stream.layers)
+        except SpectraError as error:
+            raise SpectraError(f"{error}{_if_compiled(self.model)}") from None
+        records, real_M = [], real_BS.flatten()
+        for layer, (block, one) in enumerate(zip(stream.layers, seen, strict=True)):
+            if len(real_M) != len(one.chosen_ME):
+                raise SpectraError(f"{block.name} routed {len(one.chosen_ME)} tokens of a batch of {len(real_M)}")
+            record = block.record(layer, one, real_M)
+            if self.outputs and mode == EVALUATION:
+                record.output_sum_ED = block.output_sums(record.hidden_Nd, record.chosen_NE)
+            records.append(record)
+        return records, max(one.top_k for one in seen)
+
+    def _keep_only_explained(
+        self, mode: str, place: int, sums: EvaluationAccumulator, records: list[RoutingRecord]
+    ) -> None:
+        unexplained = self._unexplained.setdefault(mode, set())
+        for record in records:
+            if record.probs_NE is None:
+                unexplained.add((place, record.layer))
+            if (place, record.layer) in unexplained:
+                record.probs_NE = None
+                sums.forget_probabilities(record.layer)
+
+    def _note_loop(self) -> None:
+        """Begin anew where the pass is the first of an evaluation by a Trainer: what came before is no part of it."""
+        loop = _evaluation_loop()
+        if loop is not self._evaluation_loop:
+            self.reset()
+            self._evaluation_loop = loop
 
     def _tokens(self, ids_BS: Tensor, real_BS: Tensor, sums: EvaluationAccumulator) -> TokenBatch:
         """Each sequence counts as a document; only domains need them apart."""
@@ -169,11 +231,12 @@ class RoutingMonitor(TrainerCallback):
             documents_BS = torch.arange(first, first + rows, device=ids_BS.device)[:, None].expand_as(ids_BS)
         return TokenBatch.from_padded(ids_BS, real_BS, documents_BS, torch.full_like(ids_BS, self._domain))
 
-    def _sums_for(self, mode: str, num_experts: int, top_k: int) -> EvaluationAccumulator:
-        if mode not in self._sums:
-            shape = len(self.blocks or self.routed_layers), num_experts, top_k, self.vocabulary_size
-            self._sums[mode] = EvaluationAccumulator(*shape, max(len(self.domains), 1), 1)
-        return self._sums[mode]
+    def _sums_for(self, mode: str, place: int, num_experts: int, top_k: int) -> EvaluationAccumulator:
+        of_streams = self._sums.setdefault(mode, [None] * len(self.streams))
+        if of_streams[place] is None:
+            shape = len(self.streams[place].layers), num_experts, top_k, self.vocabulary_size
+            of_streams[place] = EvaluationAccumulator(*shape, max(len(self.domains), 1), 1)
+        return of_streams[place]
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict | None = None, **kwargs: Any) -> None:
         """Trainer's hook: adds the metrics to what is logged (for loggers whose callbacks come after this one)."""
@@ -190,9 +253,19 @@ class RoutingMonitor(TrainerCallback):
 
     def on_evaluate(self, args: Any, state: Any, control: Any, metrics: dict | None = None, **kwargs: Any) -> None:
         """Trainer's hook: adds the metrics to what `evaluate()` returns, and begins anew."""
+        if not self._pending and (why := _if_compiled(self.model)):
+            raise SpectraError(f"RoutingMonitor has seen no pass of this evaluation{why}")
         metrics.update(self._pending)
         self._pending = {}
+        self._end_of_loop()
+
+    def on_predict(self, args: Any, state: Any, control: Any, metrics: dict | None = None, **kwargs: Any) -> None:
+        """Trainer's hook: predictions are no part of an evaluation."""
+        self._end_of_loop()
+
+    def _end_of_loop(self) -> None:
         self.reset()
+        self._evaluation_loop = None
 
 
 def _prefix(logs: dict) -> str:
@@ -201,10 +274,40 @@ def _prefix(logs: dict) -> str:
     return names[0] if names else ""
 
 
-def _rows_by_expert(block: BlockWatch) -> Tensor | None:
-    """The linear gate's row of each expert, [E, d], where the block has one."""
-    for name, child in block.block.named_children():
-        weight = getattr(child, "weight", None)
-        if name != "experts" and isinstance(weight, Tensor) and weight.ndim == 2 and len(weight) == block.num_experts:
-            return weight.detach().float()
-    return None
+def _configuration(model: nn.Module) -> PreTrainedConfig:
+    """The text configuration of the Hugging Face model that `model` is, or is wrapped around."""
+    for module in model.modules():
+        if isinstance(getattr(module, "config", None), PreTrainedConfig):
+            return module.config.get_text_config()
+    raise SpectraError(f"{type(model).__name__} holds no Hugging Face model: no module of it has a configuration")
+
+
+def _streams(model: nn.Module, top_k: int | None) -> list[TokenStream[Layer]]:
+    """What is watched. Our own models leave records: nothing needs to be read by hooks on their blocks."""
+    for module in model.modules():
+        if getattr(module, "routed_layers", None):
+            return [TokenStream([module], module.routed_layers)]
+    blocks = watch_blocks(model, top_k)
+    if not blocks:
+        raise SpectraError(f"{type(model).__name__} has no sparse block to watch: it is a dense model")
+    return token_streams(model, [(block.name, block) for block in blocks])
+
+
+def _evaluation_loop() -> FrameType | None:
+    """The call of Trainer.evaluation_loop that this pass is made in; None outside. Trainer tells callbacks when an
+    evaluation ends, but not when it begins."""
+    frame = sys._getframe(1)
+    while frame is not None and frame.f_code is not Trainer.evaluation_loop.__code__:
+        frame = frame.f_back
+    return frame
+
+
+def _if_compiled(model: nn.Module) -> str:
+    """What to say in addition where a part of the model was compiled: hooks that come later are not called."""
+    for module in model.modules():
+        if hasattr(module, "_orig_mod") or getattr(module, "_compiled_call_impl", None) is not None:
+            return (
+                "; it was compiled by torch.compile, and if it ran before RoutingMonitor was attached, its hooks are "
+                "not called: attach first, call torch.compiler.reset(), or watch the model as it was before"
+            )
+    return ""

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from spectra_exp.foundations.errors import ConfigError
+from spectra_exp.moe.stock.blocks import find_blocks
 
 
 @dataclass(frozen=True)
@@ -231,8 +232,8 @@ def sparse_family(config: Any) -> SparseFamily:
 
 def sparse_blocks(backbone: nn.Module) -> list[nn.Module]:
     """The blocks of a sparse model that hold experts and a gate, in order; its dense layers are passed over."""
-    wanted = {"experts", sparse_family(backbone.config).gate}
-    return [m for m in backbone.modules() if wanted <= {name for name, _ in m.named_children()}]
+    gate = sparse_family(backbone.config).gate
+    return [block.holder for block in find_blocks(backbone) if gate in dict(block.holder.named_children())]
 
 
 def num_experts_of(config: Any) -> int:
@@ -260,8 +261,13 @@ def weight_scale(config: Any) -> float:
 
 def down_projections(experts: nn.Module) -> Tensor:
     """The experts' last matrices [E, ...], in whichever order of their two sides the model stores them."""
-    for name in ("down", "down_proj"):
-        weights = getattr(experts, name, None)
+    stacked = [getattr(experts, name, None) for name in ("down", "down_proj", "weight")]
+    for weights in stacked:
         if isinstance(weights, Tensor):
-            return weights
+            # LongCat's last experts do nothing, and have no weights.
+            idle = getattr(experts, "total_experts", len(weights)) - len(weights)
+            return nn.functional.pad(weights, (0, 0, 0, 0, 0, idle)) if idle else weights
+    if isinstance(getattr(experts, "mlp", None), nn.Module):
+        # DBRX stores its experts' rows one after the other.
+        return experts.mlp.w2.view(experts.num_experts, -1, experts.hidden_size)
     return torch.stack([next(reversed(list(expert.parameters()))) for expert in experts.children()])

@@ -7,7 +7,7 @@ import hashlib
 import os
 import platform
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,10 @@ PACKAGES = (
     "spectra-exp", "torch", "transformers", "datasets", "accelerate", "hydra-core", "omegaconf", "numpy", "pandas",
     "pyarrow", "scipy",
 )  # fmt: skip
+
+# What can change a run's numbers: how it is configured, trained and measured, and its ranks, devices and threads. The
+# rest of `runs` keeps results, and what stands above only launches runs or reads them.
+CODE_OF_RESULTS = ("config", "data", "foundations", "measure", "moe", "routing", "runs/ranks.py", "training")
 
 _PACKAGE_ROOT = Path(__file__).resolve().parents[1]
 _GIT_TIMEOUT_S = 20
@@ -47,17 +51,18 @@ def environment(seed: int, extra: Mapping[str, Any] | None = None) -> dict[str, 
 
 @functools.cache
 def code_version() -> str:
-    """16 hex digits over this package's *.py files: what decides whether a run is stale.
+    """16 hex digits over the sources that can change a run's numbers: what decides whether a run is stale.
 
     Computed once per process; call it when the run starts, before anyone edits the files.
     """
-    return digest_sources(_PACKAGE_ROOT)
+    return digest_sources(_PACKAGE_ROOT, CODE_OF_RESULTS)
 
 
-def digest_sources(root: Path) -> str:
-    """16 hex digits over the relative path and the content of every *.py file under `root`."""
+def digest_sources(root: Path, parts: Sequence[str] = (".",)) -> str:
+    """16 hex digits over the relative path and the content of every *.py file of the files and folders `parts`."""
     digest = hashlib.sha256()
-    for path in sorted(root.rglob("*.py"), key=lambda p: p.relative_to(root).as_posix()):
+    found = {path for part in parts for path in [root / part, *(root / part).rglob("*.py")] if path.is_file()}
+    for path in sorted(found, key=lambda p: p.relative_to(root).as_posix()):
         # Each file enters as two digests, so that no text can move from one file to the next unseen.
         digest.update(hashlib.sha256(path.relative_to(root).as_posix().encode()).digest())
         digest.update(hashlib.sha256(path.read_bytes()).digest())
