@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from spectra_exp.foundations.errors import SpectraError
+from spectra_exp.foundations.files import regular
 
 # What readers take from it, by dotted key.
 WANTED: dict[str, tuple[type, ...]] = {
@@ -38,7 +39,7 @@ def read_config(path: str | os.PathLike[str]) -> dict[str, Any]:
     file = Path(path)
     try:
         # Not by the faster reader in C, which ends the process where brackets lie too deep.
-        config = yaml.safe_load(file.read_text(encoding="utf-8"))
+        config = yaml.safe_load(regular(file).read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise SpectraError(f"{file}: not a run's configuration ({reason})") from error

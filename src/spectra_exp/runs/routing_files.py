@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from spectra_exp.foundations.errors import SpectraError
-from spectra_exp.foundations.files import atomic_path
+from spectra_exp.foundations.files import atomic_path, regular
 from spectra_exp.measure.snapshot import RoutingSnapshot
 
 _DTYPES = {
@@ -50,7 +50,7 @@ def save_snapshot(folder: str | os.PathLike[str], snapshot: RoutingSnapshot) -> 
 def load_snapshot(path: str | os.PathLike[str]) -> RoutingSnapshot:
     """The snapshot at `path`; raises SpectraError, which names the file, when it is damaged or foreign."""
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with np.load(regular(path), allow_pickle=False) as archive:
             arrays = dict(archive)
         snapshot = RoutingSnapshot.from_arrays(arrays)
         if problem := _impossible(snapshot, arrays["counts_LE"]) or _of_another_step(path, snapshot):

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from spectra_exp.foundations.errors import SpectraError
-from spectra_exp.foundations.files import json_text, write_json
+from spectra_exp.foundations.files import json_text, regular, write_json
 from spectra_exp.runs.file_hashes import differing, hashes_of
 
 SCHEMA = 1
@@ -94,7 +94,7 @@ def read_summary(path: str | os.PathLike[str]) -> Summary:
     """The summary at `path`; raises SpectraError with the reason when it is missing, damaged or foreign."""
     file = Path(path)
     try:
-        summary = json.loads(file.read_text(encoding="utf-8"))
+        summary = json.loads(regular(file).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise SpectraError(f"{file}: no summary yet") from None
     except (OSError, ValueError, RecursionError) as error:
