@@ -2,15 +2,20 @@ from __future__ import annotations
 
 import json
 import os
+import random
+import re
+import signal
 import subprocess
 import sys
+import time
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from spectra_exp.data import tokenizer as tokenizer_module
 from spectra_exp.data.cache import silent
-from spectra_exp.data.tokenizer import END_OF_TEXT, named_tokenizer, train_bpe, trained_tokenizer
+from spectra_exp.data.tokenizer import END_OF_TEXT, LONGEST_RUN, named_tokenizer, train_bpe, trained_tokenizer
 from spectra_exp.foundations.errors import ConfigError
 
 TEXTS = [f"the cat number {i} sat on the mat of house {i % 7}\n" for i in range(200)]
@@ -112,3 +117,40 @@ def test_unusable_named_tokenizers_are_refused(trained, tmp_path):
     assert named_tokenizer(str(tmp_path)).end_token == "<|stop|>"
     (tmp_path / "tokenizer_config.json").write_text("[")
     assert "is not a JSON object" in refused(tmp_path)
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.lists(st.sampled_from(["a" * 700, "é" * 1500, "7" * 3000, " " * 2500, "-_" * 900, "a b. "]), max_size=9))
+def test_long_runs_of_one_kind_are_cut_and_nothing_is_lost(parts):
+    text = "".join(parts)
+    pieces = list(tokenizer_module._without_long_runs(text))
+    assert "".join(pieces) == text
+    assert all(len(run) <= LONGEST_RUN for piece in pieces for run in re.findall(r"[a-zé]+|\d+|[-_.]+|\s+", piece))
+    if not re.search(rf"[a-zé]{{{LONGEST_RUN}}}|\d{{{LONGEST_RUN}}}|[-_.]{{{LONGEST_RUN}}}|\s{{{LONGEST_RUN}}}", text):
+        assert pieces == [text]
+
+
+def test_a_long_run_without_a_space_is_learnt_from_in_seconds():
+    bases = "".join(random.Random(0).choices("ACGT", k=150_000))
+    started = time.process_time()
+    train_bpe([*TEXTS, bases], 1000)
+    # It took the square of the length.
+    assert time.process_time() - started < 4
+
+
+def test_an_interrupt_ends_the_training_of_a_tokenizer():
+    code = (
+        "import random; r = random.Random(0)\n"
+        "texts = [' '.join(r.randbytes(4).hex() for _ in range(400)) for _ in range(2000)]\n"
+        "from spectra_exp.data.tokenizer import train_bpe\n"
+        "print('begun', flush=True)\n"
+        "train_bpe(texts, 50_000)"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "begun\n"
+    # Long past the reading of the texts, far from the end.
+    time.sleep(2)
+    process.send_signal(signal.SIGINT)
+    sent = time.monotonic()
+    errors = process.communicate(timeout=120)[1]
+    assert "KeyboardInterrupt" in errors and time.monotonic() - sent < 5

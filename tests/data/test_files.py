@@ -142,20 +142,20 @@ def test_unusable_parquet_is_refused(tmp_path):
     assert "cannot be read as Parquet" in str(refused(FilesData(train=str(path))))
     write_parquet(path, [{"texts": "a"}])
     assert "did you mean 'texts'?" in str(refused(FilesData(train=str(path))))
-    write_parquet(path, [{"text": "a"}, {"text": None}])
-    assert "row 2 of" in str(refused(FilesData(train=str(path))))
+    pyarrow.parquet.write_table(pyarrow.table({"text": [b"a"]}), path)
+    assert "row 1 of" in str(refused(FilesData(train=str(path))))
 
 
 def test_missing_and_unknown_files_are_refused(tmp_path):
     write_jsonl(tmp_path / "corpus.jsonl", ROWS)
-    (tmp_path / "corpus.csv").touch()
+    (tmp_path / "corpus.pdf").touch()
     (tmp_path / "empty").mkdir()
     (tmp_path / "t.txt").write_bytes(b"caf\xe9")
     cases = {
         None: "data.train=PATH",
         str(tmp_path / "corpsu.jsonl"): "did you mean 'corpus.jsonl'?",
         str(tmp_path / "nowhere" / "corpus.jsonl"): "does not exist",
-        str(tmp_path / "corpus.csv"): "files of kind '.csv' are not read",
+        str(tmp_path / "corpus.pdf"): "files of kind '.pdf' are not read",
         str(tmp_path / "empty"): "holds none",
         str(tmp_path / "t.txt"): "is not UTF-8",
     }

@@ -18,8 +18,8 @@ from damage_steps import OF_ARRAY, OF_CONTENT, OF_FILE, OF_FOLDER, OF_HISTORY, i
 
 # Files that no table, figure or page takes a figure from: damage to them need not be named.
 BESIDE = ("environment.json", "train.log", "progress.json", ".hydra", "analysis", ".lock", ".lock-holder.json")
-# Keys of a summary that are no result and decide nothing.
-WORDS = ("started", "finished", "error", "command", "timings")
+# Keys of a summary that are no result and decide nothing; one without a seal is one of earlier code.
+WORDS = ("started", "finished", "error", "command", "timings", "seal")
 VALUES: tuple[Any, ...] = (
     None, True, False, 0, -1, -5, 3, 500, 9, 1e308, -1e308, 10**400, float("nan"), float("inf"), "", "text", "=1+1",
     "<script>alert(1)</script>", "\ud800", "../../x", "x" * 100_000, [], {}, [1, "a", None], {"a": {"b": []}},

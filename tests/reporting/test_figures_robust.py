@@ -187,7 +187,7 @@ def test_twice_gives_the_same_bytes_whatever_the_readers_settings(outputs: Path,
     settings = "font.size: 20\nsavefig.dpi: 30\nxtick.direction: in\naxes.facecolor: red\n"
     (tmp_path / "matplotlibrc").write_text(settings, encoding="utf-8")
     command = [sys.executable, "-m", "spectra_exp.reporting.figures", "--outputs", str(outputs), "--only", *names]
-    own = {"MATPLOTLIBRC": str(tmp_path), "PYTHONHASHSEED": "7", "MPLBACKEND": "tkagg"}
+    own = {"MATPLOTLIBRC": str(tmp_path), "PYTHONHASHSEED": "7", "MPLBACKEND": "module://of_a_notebook.elsewhere"}
     answer = subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ | own)
     assert answer.returncode == 0, answer.stderr
     assert files(outputs) == first and len(first) == 6

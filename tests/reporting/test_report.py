@@ -268,8 +268,10 @@ def test_one_run_alone_makes_a_report(world: Path, tmp_path: Path) -> None:
 def test_one_study_alone(world: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(world, copy)
+    before = {path: path.read_bytes() for path in (copy / "report").rglob("*.html")}
     assert main(["--outputs", str(copy), "--study", "b_sinkhorn"]) == 0
-    page = Page((copy / "report" / "index.html").read_text(encoding="utf-8"))
+    assert {path: path.read_bytes() for path in (copy / "report").rglob("*.html")} == before
+    page = Page((copy / "report-b_sinkhorn" / "index.html").read_text(encoding="utf-8"))
     assert "16 runs" in page.text and "headline" not in page.ids and "sweeps" in page.ids
     assert main(["--outputs", str(copy), "--study", "nothing"]) == 1
     assert "no completed run of study 'nothing'" in capsys.readouterr().err

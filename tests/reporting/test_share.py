@@ -61,6 +61,15 @@ def test_the_card_warns_of_a_model_that_sees_the_future():
     assert "causal (measured): no: its predictions depend on later tokens" in text
 
 
+def test_text_of_a_summary_is_no_markup_in_the_card():
+    evil = "<script>alert(1)</script>\n# mine"
+    card = model_card(SUMMARY | {"label": evil, "run_id": evil, "command": f"python ```\n{evil}"}, CONFIG)
+    text, _, code = card.partition("---\n\n")[2].partition("Made by")
+    assert "<script" not in text and "\n# mine" not in text and "&lt;script>" in text
+    # In a block of code it stays what it is: nothing ends the block before its own last line.
+    assert code.strip().startswith("````\npython ```") and code.strip().endswith("\n````")
+
+
 def test_a_local_source_is_named_and_its_folder_is_not(tmp_path):
     (tmp_path / "secret" / "base").mkdir(parents=True)
     own = CONFIG | {"model": CONFIG["model"] | {"source": str(tmp_path / "secret" / "base")}}

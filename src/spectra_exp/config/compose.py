@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import os
 import re
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
@@ -38,6 +39,10 @@ def prepare_environment() -> None:
     os.environ.setdefault("SPECTRA_OUTPUTS", str(project_root() / "outputs"))
     # torch then counts GPUs without touching CUDA, after which a process could no longer choose one.
     os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
+    # No window is ever opened. A backend inherited from a notebook need not exist here, and matplotlib then refuses to
+    # load; in the notebook's own process it is left alone.
+    if "ipykernel" not in sys.modules:
+        os.environ["MPLBACKEND"] = "agg"
     register()
 
 

@@ -22,8 +22,9 @@ NOT_COUNTED = -100
 class TrainingBlocks(Dataset[Example]):
     """The training blocks that a run sees, in the order in which it sees them; to be read in sequence.
 
-    Every epoch is one permutation of all blocks, drawn from (seed, epoch). The order depends on the seed and the
-    corpus only: a longer run begins with the order of a shorter one, and every method sees the same batches.
+    Every epoch is one permutation of all blocks in which the loss counts a token, drawn from (seed, epoch). The order
+    depends on the seed and the corpus only: a longer run begins with the order of a shorter one, and every method sees
+    the same batches. `share_left_out`: of the corpus's blocks, 0 to 1.
     """
 
     def __init__(self, corpus: Corpus, *, seed: int, examples_needed: int):
@@ -31,9 +32,10 @@ class TrainingBlocks(Dataset[Example]):
         if examples_needed < 1:
             raise ValueError(f"examples_needed must be at least 1, not {examples_needed}")
         self._corpus = corpus
-        blocks = len(corpus.train_blocks_MS)
-        epochs = -(-examples_needed // blocks)
-        permutations = [np.random.default_rng([seed, epoch]).permutation(blocks) for epoch in range(epochs)]
+        rows = corpus.scored_rows()
+        self.share_left_out = 1 - len(rows) / len(corpus.train_blocks_MS)
+        epochs = -(-examples_needed // len(rows))
+        permutations = [rows[np.random.default_rng([seed, epoch]).permutation(len(rows))] for epoch in range(epochs)]
         self.order = np.concatenate(permutations)[:examples_needed]
 
     @property

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -45,7 +45,8 @@ class Corpus:
     The six block arrays are int32 `[M, S]`, read-only and memory-mapped. Document ids are unique over both
     splits; `document_names()` says which document each is. Entropies are in nats. `final`, where the end of a run
     is scored on more, is the same corpus with that larger set as its evaluation set, which begins with this one.
-    `said`: bool `[M, S]`, the tokens that the loss counts; None where it counts all.
+    `said`: bool `[M, S]`, the tokens that the loss counts; None where it counts all. `notes`: what was passed over
+    when the documents were read, a line each.
     """
 
     train_blocks_MS: np.ndarray
@@ -67,6 +68,13 @@ class Corpus:
     final: Corpus | None = None
     train_said_MS: np.ndarray | None = None
     eval_said: np.ndarray | None = None
+    notes: Sequence[str] = ()
+
+    def scored_rows(self) -> np.ndarray:
+        """The training blocks, by place, in which the loss counts a token; the first of a block is never predicted."""
+        if self.train_said_MS is None:
+            return np.arange(len(self.train_blocks_MS))
+        return np.flatnonzero(self.train_said_MS[:, 1:].any(axis=1))
 
     @property
     def sequence_length(self) -> int:
@@ -110,7 +118,10 @@ def load_corpus(config: DataConfig, cache_dir: str | Path, progress: Progress | 
     say, cache_dir = progress or silent, Path(cache_dir)
     fingerprint = data_fingerprint(config)
     entry = cached_folder(cache_dir, fingerprint, lambda folder: _build(config, folder, cache_dir, say), say)
-    return _open(entry, fingerprint)
+    corpus = _open(entry, fingerprint)
+    # One from before this was looked for may be in the cache.
+    _require_scored_tokens(corpus.train_said_MS, corpus.eval_said)
+    return corpus
 
 
 def _open(entry: CacheEntry, fingerprint: str) -> Corpus:
@@ -123,6 +134,15 @@ def _open(entry: CacheEntry, fingerprint: str) -> Corpus:
         return corpus
     larger = _load(entry.folder, "final_", [name for name in _EVAL_ARRAYS if _has(entry.folder, f"final_{name}")])
     return replace(corpus, final=replace(corpus, **larger, **final))
+
+
+def _require_scored_tokens(train_said_MS: np.ndarray | None, eval_said: np.ndarray | None) -> None:
+    """Raise ConfigError where the loss would count no token of a split; None: it counts them all."""
+    fix = "give more text, raise data.sequence_length or data.evaluation_tokens, or data.loss_on=all"
+    for said, split in ((train_said_MS, "training"), (eval_said, "validation")):
+        if said is not None and not said[:, 1:].any():
+            problem = f"none of the {said.size} {split} tokens is one that the loss counts"
+            raise ConfigError("data.loss_on", problem, fix)
 
 
 def _has(folder: Path, name: str) -> bool:
@@ -158,6 +178,7 @@ def _build(config: DataConfig, folder: Path, cache_dir: Path, progress: Progress
     _require_a_block(eval_stream, "validation", config)
     train_arrays = train_stream.blocks(config.sequence_length)
     eval_arrays = eval_stream.blocks(config.sequence_length, config.evaluation_tokens)
+    _require_scored_tokens(*(arrays[3] if len(arrays) > 3 else None for arrays in (train_arrays, eval_arrays)))
     counts_V = np.bincount(train_arrays[0].ravel(), minlength=vocabulary_size)
     _save(folder, "", _TRAIN_ARRAYS, train_arrays)
     _save(folder, "", _EVAL_ARRAYS, eval_arrays)
@@ -181,6 +202,7 @@ def _build(config: DataConfig, folder: Path, cache_dir: Path, progress: Progress
         eos_token=file.end_token,
         eos_token_id=end_token_id,
         unigram_entropy=unigram_entropy(counts_V),
+        notes=splits.notes,
         **scored,
         **final,
     )

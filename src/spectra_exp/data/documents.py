@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 from spectra_exp.foundations.errors import ConfigError
 
@@ -27,10 +27,11 @@ class Document:
 
 @dataclass(frozen=True)
 class Splits:
-    """The two disjoint lists of documents that a corpus is made of."""
+    """The two disjoint lists of documents that a corpus is made of; `notes`: what was left out of them, a line each."""
 
     train: list[Document]
     validation: list[Document]
+    notes: list[str] = field(default_factory=list)
 
 
 def digest(*parts: object) -> str:
@@ -77,7 +78,7 @@ def split_by_document(documents: Sequence[Document], fraction: float, seed: int)
 def without_leaks(splits: Splits) -> Splits:
     """The splits without the validation documents whose exact text is also a training document."""
     seen = {document.text for document in splits.train}
-    return Splits(splits.train, [d for d in splits.validation if d.text not in seen])
+    return replace(splits, validation=[d for d in splits.validation if d.text not in seen])
 
 
 def without_domain(splits: Splits, domain: str | None) -> Splits:
@@ -100,7 +101,7 @@ def without_domain(splits: Splits, domain: str | None) -> Splits:
         raise ConfigError(
             "data.hold_out_domain", f"'{domain}' is the only domain of the training split", "give another, or null"
         )
-    return Splits([document for document in splits.train if document.domain != domain], splits.validation)
+    return replace(splits, train=[document for document in splits.train if document.domain != domain])
 
 
 def mixed_order(documents: Sequence[Document]) -> list[Document]:

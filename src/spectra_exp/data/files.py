@@ -1,15 +1,24 @@
-"""The files source: documents from local JSONL, Parquet or text files."""
+"""The files source: documents from local files, one or many, of the kinds that `readers` reads."""
 
 from __future__ import annotations
 
 import hashlib
+import logging
+from collections import Counter
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
 from spectra_exp.data.documents import UNLABELLED, Document, Splits, digest, split_by_document
-from spectra_exp.data.readers import READERS
+from spectra_exp.data.file_sets import FileSet, Member, find_set, validation_beside
+from spectra_exp.data.readers import KINDS, READERS, kind_of, missing_field, names_in, read_document
+from spectra_exp.data.rows import MISSING, Row, domain_of, find, listed, names_of, refuse_a_domain_each
 from spectra_exp.data.schema import FilesData
-from spectra_exp.foundations.errors import ConfigError, nearest
+from spectra_exp.foundations.errors import ConfigError
+
+log = logging.getLogger(__name__)
+
+_NAMED_AT_MOST = 3
 
 
 def check(config: FilesData) -> None:
@@ -29,111 +38,139 @@ def content_digest(config: FilesData) -> str:
 
 
 def read_splits(config: FilesData) -> Splits:
-    """The documents of the two files, or those of the one file split by document."""
-    train_file, validation_file = _locate(config)
-    train = _documents(train_file, "data.train", config)
-    named = config.domain_field != FilesData().domain_field
-    if named and train_file.suffix != ".txt" and all(d.domain == UNLABELLED for d in train):
-        raise ConfigError(
-            "data.domain_field",
-            f"no document of {train_file} has a '{config.domain_field}'",
-            "check its name or drop it",
-        )
-    if validation_file is None:
-        return split_by_document(train, config.validation_fraction, config.split_seed)
-    return Splits(train, _documents(validation_file, "data.validation", config))
+    """The documents of both sets of files, or those of the one set split by document."""
+    train_files, validation_files = _locate(config)
+    train = _Reading(train_files, "data.train", config)
+    train.refuse_wrong_domains()
+    if validation_files is None:
+        splits = split_by_document(train.documents, config.validation_fraction, config.split_seed)
+        return replace(splits, notes=train.notes())
+    validation = _Reading(validation_files, "data.validation", config)
+    return Splits(train.documents, validation.documents, [*train.notes(), *validation.notes()])
 
 
 def documents_of(name: str, key: str) -> list[Document]:
-    """The documents of one file, under the usual field names. Raises ConfigError, which names `key` and no other."""
+    """The documents of files, under the usual field names. Raises ConfigError, which names `key` and no other."""
     usual = FilesData()
     try:
-        return _documents(_file(_existing(name, key), key, "documents"), key, usual)
+        reading = _Reading(find_set(name, key, "documents"), key, usual)
     except ConfigError as error:
-        if "data." not in error.fix:
+        if "data." not in error.key + error.fix:
             raise
         # Only the files source has keys for other field names.
-        if name.endswith(".txt"):
+        if kind_of(Path(name)) == ".txt":
             raise ConfigError(key, error.problem, "name a file that holds text") from None
         fix = f"the text must lie under '{usual.text_field}', a domain under '{usual.domain_field}'"
         raise ConfigError(key, error.problem, fix) from None
+    for note in reading.notes():
+        log.warning("%s", note)
+    return reading.documents
 
 
-def _locate(config: FilesData) -> tuple[Path, Path | None]:
+def _locate(config: FilesData) -> tuple[FileSet, FileSet | None]:
     if not config.train:
         raise ConfigError(
             "data.train",
-            "data=files needs a file and none is named",
-            "set data.train=PATH (" + _kinds() + ")",
+            "data=files needs files and none is named",
+            f"set data.train=PATH, a file, folder or pattern ({KINDS})",
         )
-    train = _existing(config.train, "data.train")
-    validation = _existing(config.validation, "data.validation") if config.validation else None
-    if validation is None and train.is_dir():
-        validation = next(iter(_members(train, "validation")), None)
-    return _file(train, "data.train", "train"), validation and _file(
-        validation, "data.validation", "validation"
-    )
+    train = find_set(config.train, "data.train", "train")
+    if config.validation:
+        return train, find_set(config.validation, "data.validation", "validation")
+    return train, validation_beside(config.train)
 
 
-def _existing(name: str, key: str) -> Path:
-    path = Path(name).expanduser()
-    if path.exists():
-        return path
-    if not path.parent.is_dir():
-        raise ConfigError(key, f"the folder {path.parent} does not exist", "check the path")
-    close = nearest(path.name, sorted(p.name for p in path.parent.iterdir()))
-    raise ConfigError(
-        key, f"there is no file {path}", f"did you mean '{close}'?" if close else "check the path"
-    )
+def _identity(files: FileSet, config: FilesData) -> list[object]:
+    parts: list[object] = []
+    for path, folder in ((member.path, member.folder) for member in files.members):
+        status, kind = path.stat(), kind_of(path)
+        parts += [kind, *([] if kind == ".txt" else [config.text_field, config.domain_field or ""])]
+        parts += [_sha256(path, status.st_size, status.st_mtime_ns)]
+        # The domain of what names none.
+        parts += [folder] if folder and config.domain_field else []
+    return parts
 
 
-def _file(path: Path, key: str, stem: str) -> Path:
-    if path.is_dir():
-        members = _members(path, stem)
-        if len(members) != 1:
-            found = "holds none" if not members else "holds " + " and ".join(p.name for p in members)
-            raise ConfigError(key, f"a folder must hold one {stem} file ({_kinds()}); {path} {found}")
-        return members[0]
-    if not path.is_file():
-        raise ConfigError(key, f"{path} is not a regular file", "name one")
-    if path.suffix not in READERS:
-        raise ConfigError(
-            key, f"files of kind '{path.suffix or path.name}' are not read", "valid: " + _kinds()
-        )
-    return path
-
-
-def _members(folder: Path, stem: str) -> list[Path]:
-    return [path for suffix in sorted(READERS) if (path := folder / f"{stem}{suffix}").is_file()]
-
-
-def _kinds() -> str:
-    return ", ".join(sorted(READERS))
-
-
-def _identity(path: Path, config: FilesData) -> list[object]:
-    status = path.stat()
-    fields = [] if path.suffix == ".txt" else [config.text_field, config.domain_field]
-    return [path.suffix, *fields, _sha256(path, status.st_size, status.st_mtime_ns)]
-
-
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=4096)
 def _sha256(path: Path, size: int, modified_ns: int) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _documents(path: Path, key: str, config: FilesData) -> list[Document]:
-    rows = list(READERS[path.suffix](path, key, config))
-    if not rows:
-        raise ConfigError(key, f"{path} is empty", "name a file with documents")
-    documents = [
-        Document(text, domain or UNLABELLED, f"{key}:{number}")
-        for number, (text, domain) in enumerate(rows, start=1)
-        if text.strip()
-    ]
-    if not documents:
-        raise ConfigError(
-            key, f"none of the {len(rows)} documents in {path} has any text", "check data.text_field"
-        )
-    return documents
+class _Reading:
+    """The documents of a set of files, and what was passed over."""
+
+    def __init__(self, files: FileSet, key: str, config: FilesData):
+        self.files, self.key, self.config = files, key, config
+        self.documents: list[Document] = []
+        self._rows, self._nulls = 0, 0
+        for member in files.members:
+            reader = READERS[kind_of(member.path)]
+            if kind_of(member.path) == ".txt" and len(files.members) > 1:
+                reader = read_document
+            for where, row in reader(member.path, key, config):
+                self._take(member, where, row)
+        if not self._rows:
+            raise ConfigError(key, f"{files.name} is empty", "name a file with documents")
+        if not self.documents:
+            raise ConfigError(
+                key, f"none of the {self._rows} documents in {files.name} has any text", "check data.text_field"
+            )
+
+    def _take(self, member: Member, where: str, row: Row) -> None:
+        self._rows += 1
+        text = self._text(member, where, row)
+        if text is None:
+            self._nulls += 1
+        elif text.strip():
+            field = self.config.domain_field
+            domain = (domain_of(row, field, where) or member.folder) if field else None
+            self.documents.append(Document(text, domain or UNLABELLED, f"{self.key}:{self._rows}"))
+
+    def _text(self, member: Member, where: str, row: Row) -> str | None:
+        field = self.config.text_field
+        text = find(row, field)
+        if text is MISSING:
+            table = kind_of(member.path) == ".parquet"
+            names = names_in(member.path, self.key, self.config) if table else names_of(row)
+            raise missing_field(where, self.key, field, names)
+        if text is not None and not isinstance(text, str):
+            raise ConfigError(self.key, f"'{field}' in {where} is not a text but {type(text).__name__}")
+        try:
+            # JSON can spell half of a surrogate pair, which is no character and has no UTF-8 form.
+            (text or "").encode("utf-8")
+        except UnicodeEncodeError:
+            raise ConfigError(self.key, f"the text in {where} is not UTF-8 (a lone surrogate)") from None
+        return text
+
+    def refuse_wrong_domains(self) -> None:
+        """Raise ConfigError for a named field that no row has, and for a domain for nearly every document."""
+        field = self.config.domain_field
+        with_fields = next((m.path for m in self.files.members if kind_of(m.path) != ".txt"), None)
+
+        def names() -> list[str]:
+            return names_in(with_fields, self.key, self.config) if with_fields else []
+
+        named = field not in (None, FilesData().domain_field)
+        if named and with_fields and all(document.domain == UNLABELLED for document in self.documents):
+            raise ConfigError(
+                "data.domain_field",
+                f"no document of {self.files.name} has a '{field}'",
+                f"check its name or drop it; {listed(names(), field)}",
+            )
+        refuse_a_domain_each(self.documents, names)
+
+    def notes(self) -> list[str]:
+        """What a reader of the figures should know of the files, a line each."""
+        notes = []
+        if self._nulls:
+            notes.append(
+                f"{self._nulls} of {self._rows} rows of {self.files.name} are passed over: their "
+                f"'{self.config.text_field}' is null"
+            )
+        if left := self.files.left_out:
+            kinds = Counter(path.suffix or path.name for path in left).most_common()
+            some = ", ".join(f"{count} {kind}" for kind, count in kinds[:_NAMED_AT_MOST])
+            more = ", ..." if len(kinds) > _NAMED_AT_MOST else ""
+            notes.append(f"not all files of {self.files.name} are read, left out are: {some}{more}")
+        return notes

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections import deque
+import os
+from collections import Counter, deque
 from collections.abc import Iterator
-from dataclasses import asdict
+from contextlib import closing
+from dataclasses import asdict, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from spectra_exp.data.chat import renderer
+from spectra_exp.data.chat import ASSISTANT, BrokenTemplate, Spans, Unwritable, chatml, renderer
 from spectra_exp.data.documents import UNLABELLED, Document, Splits, digest, split_by_document
+from spectra_exp.data.rows import Row, domain_of, find, names_of, refuse_a_domain_each
 from spectra_exp.data.schema import HubData
 from spectra_exp.foundations.errors import ConfigError
 from spectra_exp.foundations.hub_errors import hub_errors
@@ -24,20 +27,22 @@ FILES_AT_ONCE = 10
 # What the documents depend on, and nothing of how they are tokenised.
 _READ_BY = (
     "dataset", "path", "online", "revision", "subsets", "train_split", "validation_split", "max_samples", "text_field",
-    "messages_field", "domain_field", "validation_fraction", "split_seed", "tokenizer",
+    "messages_field", "domain_field", "validation_fraction", "split_seed", "tokenizer", "loss_on", "template_refusals",
 )  # fmt: skip
+# Of these the ones that the hash of what is read over the network has elsewhere, or never had at their defaults.
+_NOT_HASHED = ("online", "revision", "tokenizer", "loss_on")
 
 _last_read: tuple[dict[str, Any], Splits] | None = None
 
 
 def check(config: HubData) -> None:
     """Raise ConfigError, with the command that fetches it, when the data set is neither here nor asked for."""
-    if config.path is not None and not Path(config.path).expanduser().is_dir():
+    if config.path is not None and not os.path.isdir(os.path.expanduser(config.path)):
         raise ConfigError("data.path", f"there is no folder {config.path}", _how_to_get(config))
     if config.path is None and not config.online:
         raise ConfigError("data.path", f"no copy of {config.dataset} is named", _how_to_get(config))
-    if config.loss_on == "assistant" and not config.messages_field:
-        raise ConfigError("data.loss_on", "'assistant' needs conversations, and these are texts", "give all")
+    if config.loss_on != "all" and not config.messages_field:
+        raise ConfigError("data.loss_on", f"'{config.loss_on}' needs conversations, and these are texts", "give all")
 
 
 def _how_to_get(config: HubData) -> str:
@@ -49,7 +54,9 @@ def content_digest(config: HubData) -> str:
     """The hash of the documents of a local copy, wherever it lies; online, of the data set's commit and the options."""
     parts: list[object] = ["hub", READER_VERSION, config.loss_on]
     if config.path is None:
-        options = {key: getattr(config, key) for key in _READ_BY if key not in ("online", "revision", "tokenizer")}
+        options = {key: getattr(config, key) for key in _READ_BY if key not in _NOT_HASHED}
+        if config.template_refusals == HubData().template_refusals:
+            del options["template_refusals"]
         return digest(*parts, _commit(config), sorted(options.items()))
     splits = read_splits(config)
     documents = [*splits.train, *splits.validation]
@@ -67,30 +74,86 @@ def read_splits(config: HubData) -> Splits:
 
 
 def _read(config: HubData) -> Splits:
-    train = _documents(config, config.train_split, config.max_samples)
+    train = _Reading(config, config.train_split, config.max_samples)
     if config.validation_split is None:
-        return split_by_document(train, config.validation_fraction, config.split_seed)
+        splits = split_by_document(train.documents, config.validation_fraction, config.split_seed)
+        return replace(splits, notes=train.notes())
     most = config.max_samples and max(1, round(config.max_samples * config.validation_fraction))
-    return Splits(train, _documents(config, config.validation_split, most))
+    validation = _Reading(config, config.validation_split, most)
+    return Splits(train.documents, validation.documents, [*train.notes(), *validation.notes()])
 
 
-def _documents(config: HubData, split: str, most: int | None) -> list[Document]:
-    """The first `most` rows of the stream as documents, shared equally by the subsets."""
-    render = renderer(config.tokenizer)
-    share = most and max(1, most // len(config.subsets))
-    found = []
-    for subset in config.subsets:
-        for number, row in enumerate(islice(_rows(config, subset, split), share)):
-            where = f"row {number} of {subset}/{split}"
-            domain = row.get(config.domain_field) if config.domain_field else subset
-            name = f"{subset}/{split}:{number}"
-            if config.messages_field:
-                text, spans = render(_messages(row, config, where))
-            else:
-                text, spans = _text(row, config, where), None
-            if text.strip():
-                found.append(Document(text, str(domain or UNLABELLED), name, spans))
-    return found
+class _Reading:
+    """The first `most` rows of a split as documents, shared equally by the subsets, and what was left out."""
+
+    def __init__(self, config: HubData, split: str, most: int | None):
+        self.config, self.split = config, split
+        self.documents: list[Document] = []
+        self._render = renderer(config.tokenizer)
+        self._role = ASSISTANT if config.loss_on == "all" else config.loss_on
+        self._rows, self._nulls, self._roles = 0, 0, Counter()
+        self._refused: list[Unwritable] = []
+        share = most and max(1, most // len(config.subsets))
+        names: list[str] = []
+        for subset in config.subsets:
+            # Readers left open when the process ends take it down.
+            with closing(_rows(config, subset, split)) as rows:
+                for number, row in enumerate(islice(rows, share)):
+                    names = names or names_of(row)
+                    self._take(row, subset, number)
+        if self._refused and not self.documents:
+            raise self._refused[0]
+        if config.loss_on != "all" and not any(document.spans for document in self.documents):
+            raise ConfigError(
+                "data.loss_on",
+                f"no message of {split} is by '{config.loss_on}'",
+                "name one of its roles: " + ", ".join(f"{role} ({count})" for role, count in self._roles.most_common()),
+            )
+        if config.domain_field:
+            refuse_a_domain_each(self.documents, lambda: names)
+
+    def _take(self, row: Row, subset: str, number: int) -> None:
+        config, where = self.config, f"row {number} of {subset}/{self.split}"
+        domain = domain_of(row, config.domain_field, where) if config.domain_field else subset
+        self._rows += 1
+        try:
+            text, spans = self._written(row, where)
+        except (BrokenTemplate, Unwritable) as error:
+            problem = f"{where}: {error.problem}"
+            if isinstance(error, BrokenTemplate):
+                raise ConfigError(error.key, problem, error.fix) from None
+            if config.template_refusals == "stop":
+                fix = f"{error.fix}; or data.template_refusals=leave_out for the other rows alone"
+                raise ConfigError(error.key, problem, fix) from None
+            self._refused.append(Unwritable(error.key, problem, error.fix))
+            return
+        if text is None:
+            self._nulls += 1
+        elif text.strip():
+            self.documents.append(Document(text, domain or UNLABELLED, f"{subset}/{self.split}:{number}", spans))
+
+    def _written(self, row: Row, where: str) -> tuple[str | None, Spans | None]:
+        """The text, None for a null, and of a conversation where the role's turns are."""
+        config = self.config
+        if not config.messages_field:
+            return _text(row, config, where), None
+        messages = _messages(row, config, where)
+        if messages is None:
+            return None, None
+        self._roles.update(message["role"] for message in messages)
+        return self._render(messages, self._role)
+
+    def notes(self) -> list[str]:
+        """What a reader of the figures should know of the split, a line each."""
+        config, notes, rows = self.config, [], f"{self._rows} rows of {self.split}"
+        if self._nulls:
+            field = config.messages_field or config.text_field
+            notes.append(f"{self._nulls} of {rows} are passed over: their '{field}' is null")
+        if self._refused:
+            notes.append(f"{len(self._refused)} of {rows} are left out: {self._refused[0].problem}")
+        if config.messages_field and config.tokenizer and self._render is chatml:
+            notes.append(f"data.tokenizer={config.tokenizer} has no chat template: {self.split} is written as ChatML")
+        return notes
 
 
 def _rows(config: HubData, subset: str, split: str) -> Iterator[dict[str, Any]]:
@@ -145,17 +208,19 @@ def _commit(config: HubData) -> str:
         raise ConfigError("data.online", f"the hub is not reached ({_line(error)})", _how_to_get(config)) from error
 
 
-def _text(row: dict[str, Any], config: HubData, where: str) -> str:
-    text = row.get(config.text_field)
-    if not isinstance(text, str):
+def _text(row: Row, config: HubData, where: str) -> str | None:
+    text = find(row, config.text_field)
+    if text is not None and not isinstance(text, str):
         raise ConfigError(
             "data.text_field", f"{where} has no text '{config.text_field}'", f"it has: {', '.join(sorted(row))}"
         )
     return text
 
 
-def _messages(row: dict[str, Any], config: HubData, where: str) -> list[dict[str, str]]:
-    messages = row.get(config.messages_field)
+def _messages(row: Row, config: HubData, where: str) -> list[dict[str, str]] | None:
+    messages = find(row, config.messages_field)
+    if messages is None:
+        return None
     if not isinstance(messages, list) or not all(
         isinstance(m, dict) and isinstance(m.get("role"), str) and isinstance(m.get("content"), str) for m in messages
     ):

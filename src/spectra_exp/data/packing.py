@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from spectra_exp.data.documents import Document
+from spectra_exp.foundations import stopping
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -62,9 +64,9 @@ def tokenise(
     encode = tokenizer.encode_batch if spoken else tokenizer.encode_batch_fast
     for start in range(0, len(documents), _DOCUMENTS_AT_ONCE):
         some = documents[start : start + _DOCUMENTS_AT_ONCE]
-        for document, encoding in zip(
-            some, encode([document.text for document in some], add_special_tokens=False), strict=True
-        ):
+        texts = [document.text for document in some]
+        encodings = stopping.interruptibly(partial(encode, texts, add_special_tokens=False))
+        for document, encoding in zip(some, encodings, strict=True):
             pieces.append(np.array([*encoding.ids, end_token_id], dtype=np.int32))
             if spoken:
                 said.append(_said(encoding.offsets, document.spans or ()))

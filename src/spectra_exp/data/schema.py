@@ -83,13 +83,19 @@ class FilesData(SplitDataConfig):
 
     name: str = option("files", "where the documents come from", choices=("files",))
     train: str | None = option(
-        None, "a .jsonl, .parquet or .txt file, or a folder that holds train.* (and validation.*)"
+        None,
+        "a .jsonl, .json, .csv, .parquet or .txt file, a folder of them (of its train.* and validation.* where it has "
+        "those), or a pattern such as 'shards/*.parquet'",
     )
     validation: str | None = option(
-        None, "the same for the validation split; null splits the training file by document"
+        None, "the same for the validation split; null splits the training files by document"
     )
-    text_field: str = option("text", "field or column with the document's text")
-    domain_field: str = option("domain", "field or column with the document's domain, where there is one")
+    text_field: str = option("text", "field or column with the document's text, or a dotted path to it")
+    domain_field: str | None = option(
+        "domain",
+        "field, column or dotted path (meta.set) with the document's domain; a document without one has its "
+        "sub-folder's name. null: no domains",
+    )
 
 
 @dataclass
@@ -121,7 +127,13 @@ class HubData(SplitDataConfig):
     messages_field: str | None = option(None, "column with the messages of a conversation; null: text_field is read")
     domain_field: str | None = option(None, "column with the domain; null: the subset is the domain")
     loss_on: str = option(
-        "all", "tokens that the loss counts: all, or those that the assistant says", choices=("all", "assistant")
+        "all", "tokens that the loss counts: all, or those of one role's turns, such as assistant"
+    )
+    template_refusals: str = option(
+        "stop",
+        "a conversation that the chat template does not write: stop with what it says, or leave_out and count it",
+        choices=("stop", "leave_out"),
+        later=True,
     )
 
 

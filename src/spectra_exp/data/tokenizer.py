@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+import os
+import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from spectra_exp.data.cache import Progress, cached_folder
 from spectra_exp.data.documents import digest
+from spectra_exp.foundations import stopping
 from spectra_exp.foundations.errors import ConfigError, nearest
 
 if TYPE_CHECKING:
@@ -20,6 +23,10 @@ END_OF_TEXT = "<|endoftext|>"
 # Raise when training on the same text gives another tokenizer: it is part of every fingerprint.
 TRAINER_VERSION = 1
 
+# Characters of one kind without a break, which byte-level BPE learns from as one word.
+LONGEST_RUN = 1024
+
+_LONG_RUN = re.compile("|".join(rf"{kind}{{{LONGEST_RUN}}}" for kind in (r"[^\W\d_]", r"\d", r"(?:[^\w\s]|_)", r"\s")))
 _KEY = "data.tokenizer"
 _FILE = "tokenizer.json"
 _END_TOKENS = (END_OF_TEXT, "<|end_of_text|>", "</s>", "<eos>", "<|im_end|>", "[EOS]")
@@ -53,10 +60,10 @@ def named_tokenizer(name: str) -> TokenizerFile:
     The end token is `eos_token` of the tokenizer_config.json beside it, else the first of the usual ones that the
     vocabulary has. Raises ConfigError when there is none, or the file is missing or unreadable.
     """
-    path = Path(name).expanduser()
-    file = path / _FILE if path.is_dir() else path
-    if not file.is_file():
-        near = nearest(file.name, [p.name for p in file.parent.iterdir()]) if file.parent.is_dir() else None
+    path = Path(os.path.expanduser(name))
+    file = path / _FILE if os.path.isdir(path) else path
+    if not os.path.isfile(file):
+        near = nearest(file.name, os.listdir(file.parent)) if os.path.isdir(file.parent) else None
         raise ConfigError(
             _KEY,
             f"there is no file {file}",
@@ -113,8 +120,18 @@ def train_bpe(texts: Sequence[str], vocabulary_size: int, markers: Sequence[str]
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    tokenizer.train_from_iterator(texts, trainer)
+    pieces = (piece for text in texts for piece in _without_long_runs(text))
+    stopping.interruptibly(lambda: tokenizer.train_from_iterator(pieces, trainer))
     return tokenizer
+
+
+def _without_long_runs(text: str) -> Iterator[str]:
+    """The text, cut in each run of LONGEST_RUN letters, digits, marks or spaces: training takes its length squared."""
+    begin = 0
+    for run in _LONG_RUN.finditer(text):
+        yield text[begin : run.end()]
+        begin = run.end()
+    yield text[begin:]
 
 
 def _vocabulary(file: Path) -> dict[str, int]:

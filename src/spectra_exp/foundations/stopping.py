@@ -10,10 +10,11 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, wait
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import psutil
 
@@ -25,6 +26,11 @@ STOP_FILE = "SPECTRA_STOP_FILE"
 ORPHAN_CHECK_S = 1.0
 # Two processes of one pid start at least so far apart; one process's start time, read twice, differs by less.
 SAME_START_S = 5.0
+
+# How soon work in another thread is left alone after a stop was asked for.
+ASKED_CHECK_S = 0.2
+
+Result = TypeVar("Result")
 
 _asked: str | None = None
 
@@ -95,6 +101,28 @@ def _is_worker(words: Sequence[str]) -> bool:
     if "submitit.core._submit" in words or words[:1] and words[0].startswith("ray::_run_job"):
         return True
     return any("loky" in word for word in words) and "resource_tracker" not in " ".join(words)
+
+
+def interruptibly(work: Callable[[], Result]) -> Result:
+    """What `work()` returns or raises; a signal ends the wait for it also while it is in code that hears none.
+
+    The work itself goes on in its thread, at most until this process ends.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return work()
+    ended: Future[Result] = Future()
+
+    def run() -> None:
+        try:
+            ended.set_result(work())
+        except BaseException as error:
+            ended.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    while not wait([ended], timeout=ASKED_CHECK_S).done:
+        if asked():
+            raise KeyboardInterrupt
+    return ended.result()
 
 
 _prepared = False

@@ -106,11 +106,10 @@ def _run(
     for done, part in enumerate(wanted):
         step(part.name, done)
         try:
-            result = part.run(request)
+            folder.write(part.name, part.title, part.run(request))
         except SpectraError as error:
             failed[part.name] = str(error)
-            result = Result(empty=str(error))
-        folder.write(part.name, part.title, result)
+            folder.write(part.name, part.title, Result(empty=str(error)))
     return failed
 
 

@@ -55,7 +55,9 @@ class Evaluator:
         bf16: bool,
         cross_document: bool = True,
     ):
-        self.corpus, self.batch_size, self.probe_tokens = corpus, batch_size, probe_tokens
+        self.corpus, self.batch_size = corpus, batch_size
+        # A small validation split may have fewer.
+        self.probe_tokens = min(probe_tokens, corpus.eval_blocks.size)
         self.device, self.bf16, self.cross_document = device, bf16, cross_document
         self.first_document = int(corpus.eval_document_ids.min())
         self.num_documents = int(corpus.eval_document_ids.max()) - self.first_document + 1

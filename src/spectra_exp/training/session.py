@@ -42,7 +42,7 @@ from spectra_exp.training.callbacks.steps import Steps
 from spectra_exp.training.callbacks.update_ratios import UpdateRatios
 from spectra_exp.training.evaluation import Evaluation, Evaluator
 from spectra_exp.training.fit import check_fits
-from spectra_exp.training.guard import CHECKED_SEQUENCES, check_losses
+from spectra_exp.training.guard import check_losses, sequences_to_check
 from spectra_exp.training.recorder import Recorder
 from spectra_exp.training.sharding import forget_sharding
 from spectra_exp.training.trainer import RoutingTrainer
@@ -89,6 +89,7 @@ class Session:
         self.final_evaluator = self._evaluator(corpus.final) if corpus.final else None
         if corpus.final:
             warn_of_short_set(corpus.final, experiment.data.final_evaluation_tokens)
+        tell_what_is_left_out(self.blocks, corpus, experiment.data.probe_tokens)
         self.bar = None
         if console is not None:
             title = f"{experiment.router.name} s{experiment.seed}"
@@ -175,8 +176,7 @@ class Session:
 
     def evaluate(self, step: int) -> Evaluation:
         """Evaluate under the rule of inference; rows to the history, routing to a snapshot, losses to the guard."""
-        checked = min(CHECKED_SEQUENCES, self.experiment.trainer.batch_size)
-        batch = collate([self.blocks[i] for i in range(checked)])
+        batch = collate(sequences_to_check(self.blocks, self.experiment.trainer.batch_size))
         loss = check_losses(self.trainer, self.evaluator, batch, step)
         if step == 0:
             self.recorder.first_loss = loss
@@ -254,6 +254,24 @@ class Session:
     def _fraction_snapshots(self) -> list[RoutingSnapshot]:
         steps = sorted(set(fraction_steps(self.max_steps)))
         return [load_snapshot(snapshot_path(self.folder.routing, step)) for step in steps]
+
+
+def tell_what_is_left_out(blocks: TrainingBlocks, corpus: Corpus, probe_tokens: int) -> None:
+    """Log, as warnings, what of the data is not used or smaller than asked for."""
+    for note in corpus.notes:
+        log.warning("%s", note)
+    if blocks.share_left_out:
+        log.warning(
+            "%.1f %% of the training sequences have no token that the loss counts and are not trained on",
+            100 * blocks.share_left_out,
+        )
+    if corpus.eval_blocks.size < probe_tokens:
+        log.warning(
+            "data.probe_tokens=%d is more than the validation tokens that are scored: the routing of all %d is written "
+            "down",
+            probe_tokens,
+            corpus.eval_blocks.size,
+        )
 
 
 def warn_of_short_set(final: Corpus, wanted: int) -> None:
