@@ -82,8 +82,11 @@ def _impossible(snapshot: RoutingSnapshot, counts_LE: np.ndarray) -> str | None:
         return "its counts contradict each other"
     if ((experts < -1) | (experts >= num_experts)).any():
         return "a probe token has an expert that there is not"
-    if not (isinstance(snapshot.step, int) and 0 <= snapshot.fraction <= 1 and snapshot.num_tokens > 0):
-        return "its step, fraction or number of tokens cannot be"
+    counted = (snapshot.step + 1, snapshot.top_k, snapshot.num_tokens)
+    if not all(isinstance(number, int) and number > 0 for number in counted):
+        return "its step, k or number of tokens cannot be"
+    if not isinstance(snapshot.fraction, (int, float)) or not 0 <= snapshot.fraction <= 1:
+        return "its fraction of the steps cannot be"
     return None
 
 

@@ -95,6 +95,8 @@ def read_summary(path: str | os.PathLike[str]) -> Summary:
     file = Path(path)
     try:
         summary = json.loads(regular(file).read_text(encoding="utf-8"))
+        # A lone surrogate could not be written anywhere.
+        json.dumps(summary, ensure_ascii=False).encode()
     except FileNotFoundError:
         raise SpectraError(f"{file}: no summary yet") from None
     except (OSError, ValueError, RecursionError) as error:
@@ -165,8 +167,7 @@ def _is_seal(value: Any) -> bool:
 
 
 def _is_text(value: Any) -> bool:
-    # A lone surrogate could not be written anywhere.
-    return isinstance(value, str) and not any(0xD800 <= ord(letter) <= 0xDFFF for letter in value)
+    return isinstance(value, str)
 
 
 def _is_number(value: Any) -> bool:
