@@ -19,6 +19,7 @@ from spectra_exp.runs.file_hashes import differing, hashes_of
 
 SCHEMA = 1
 LARGEST = 10**300
+LONGEST_NAME = 1000
 STATUSES = ("completed", "failed", "diverged", "stopped", "running", "not_run")
 
 # What tables, figures and reports read of a run beside its summary.
@@ -124,8 +125,8 @@ def _problem(summary: Any) -> str | None:
     if summary["status"] != "completed":
         return None
     for key in _TEXT:
-        if not isinstance(summary.get(key), str):
-            return f"'{key}' is missing or not text"
+        if not isinstance(summary.get(key), str) or len(summary[key]) > LONGEST_NAME:
+            return f"'{key}' is missing or not a text of at most {LONGEST_NAME} letters"
     if type(summary.get("seed")) is not int:
         return "'seed' is missing or not a whole number"
     for key in (*_NUMBERS, "fingerprints"):
