@@ -89,8 +89,8 @@ class RunFolder:
         return self._store.complete()
 
     def latest_checkpoint(self) -> Path | None:
-        """The newest checkpoint that verifies, or None; a warning names each damaged one."""
-        return self._store.latest()
+        """This run's newest checkpoint that verifies, or None; a warning names each damaged one and another run's."""
+        return self._store.latest(self._problem)
 
     def resumable_checkpoint(self) -> Path | None:
         """The newest checkpoint that verifies and whose part of this folder is as it was made with, or None.
@@ -153,6 +153,21 @@ class RunFolder:
     def left_held(self) -> bool:
         """Whether a process died while it held this folder."""
         return (self.path / HOLDER_NAME).exists() and not holder_alive(self.path)
+
+    def _problem(self, checkpoint: Path) -> str | None:
+        """Why no model may be taken from a checkpoint, in words, or None."""
+        problem = damage(checkpoint)
+        if problem is not None or not (checkpoint / NEEDED).is_file():
+            return problem
+        made_by = needed_by(checkpoint)["run_id"]
+        return None if made_by in self._own_ids() else f"made by another run, {made_by}"
+
+    def _own_ids(self) -> set[str]:
+        """What the run calls itself: a copied folder may have got another name."""
+        try:
+            return {self.run_id, str(self.read_summary().get("run_id"))}
+        except SpectraError:
+            return {self.run_id}
 
     def _resume_problem(self, checkpoint: Path) -> str | None:
         problem = damage(checkpoint)
