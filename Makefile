@@ -102,8 +102,9 @@ bench-gpu: setup  ## the benchmarks that need a GPU
 test: setup  ## everything that needs no GPU, in two processes
 	$(PY) -m pytest -n 2 --dist worksteal
 
-lint: setup  ## ruff
+lint: setup  ## ruff, and the layers of imports
 	$(PY) -m ruff check .
+	$(VENV)/bin/lint-imports --no-cache
 
 tables: setup  ## outputs/tables/ from the finished runs (STUDY=name for one study)
 	$(PY) -m spectra_exp.reporting.tables $(if $(STUDY),--study $(STUDY))

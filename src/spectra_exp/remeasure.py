@@ -111,7 +111,7 @@ def _undefined(summary: Mapping[str, Any]) -> set[str]:
 
 def _of_counts(stored: StoredRun) -> list[Found]:
     """What the snapshots give. Those of a run whose end was scored on a larger set are not of that set."""
-    from spectra_exp.training.callbacks.cadence import fraction_steps
+    from spectra_exp.training.fractions import fraction_steps
 
     steps, snapshots = stored.summary["steps"], stored.snapshots
     found = []

@@ -18,8 +18,8 @@ from spectra_exp.bench.timing import interleaved, processor_seconds, ratio, thre
 from spectra_exp.config.compose import load_experiment
 from spectra_exp.data.batches import Example, collate
 from spectra_exp.runs.plan import plan
-from spectra_exp.training.callbacks.cadence import fraction_steps
 from spectra_exp.training.callbacks.settle import LARGEST_SHARE, settle
+from spectra_exp.training.fractions import fraction_steps
 from spectra_exp.training.session import Session
 from spectra_exp.training.trainer import RoutingTrainer
 

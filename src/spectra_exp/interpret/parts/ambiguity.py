@@ -15,7 +15,7 @@ from spectra_exp.interpret.intervals import columns, difference_over_documents, 
 from spectra_exp.interpret.registry import DISTRIBUTION, ROUTED, SEVERAL_EXPERTS, TRACE, Empty, Request, part
 from spectra_exp.interpret.results import Result
 from spectra_exp.interpret.trace import Trace
-from spectra_exp.reporting.figures.style import GREY, PLAIN
+from spectra_exp.presentation.style import GREY, PLAIN
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

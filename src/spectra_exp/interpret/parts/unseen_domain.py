@@ -16,7 +16,7 @@ from spectra_exp.interpret.registry import DOMAINS, ROUTED, RUN, SEVERAL_EXPERTS
 from spectra_exp.interpret.results import Result
 from spectra_exp.interpret.subject import Subject
 from spectra_exp.measure.balance import coefficient_of_variation
-from spectra_exp.reporting.figures.style import GREY, PLAIN
+from spectra_exp.presentation.style import GREY, PLAIN
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
