@@ -110,8 +110,9 @@ fuzz: setup  ## random configurations, damaged run folders and kills, in full (a
 		PYTHONPATH=tests/config:tests/end_to_end:tests/reporting $(PY) tests/fuzz/$${name}_fuzz.py || status=1; \
 	done; exit $$status
 
-lint: setup  ## ruff
+lint: setup  ## ruff, and the layers of imports
 	$(PY) -m ruff check .
+	$(VENV)/bin/lint-imports --no-cache
 
 tables: setup  ## outputs/tables/ from the finished runs (STUDY=name for one study)
 	$(PY) -m spectra_exp.reporting.tables $(if $(STUDY),--study $(STUDY))

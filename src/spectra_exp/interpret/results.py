@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from spectra_exp.foundations.files import atomic_path, regular, write_bytes, write_json
-from spectra_exp.reporting.figures.draw import our_style
+from spectra_exp.presentation.draw import our_style
 
 if TYPE_CHECKING:
     import pandas as pd

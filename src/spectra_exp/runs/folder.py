@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from spectra_exp.foundations.errors import ConfigError, SpectraError
+from spectra_exp.foundations.errors import ConfigError, SpectraError, nearest
 from spectra_exp.foundations.files import TEMPORARY_GLOB, one_line_errors
 from spectra_exp.runs.checkpoints import NEEDED, CheckpointStore, damage
 from spectra_exp.runs.file_hashes import differing, hashes_of
@@ -204,3 +204,14 @@ def make_outputs(folder: Path) -> None:
         raise ConfigError("outputs", f"{folder}: {error.strerror}", "give another folder") from error
     if not os.access(folder, os.W_OK | os.X_OK):
         raise ConfigError("outputs", f"{folder} cannot be written to", "give another folder")
+
+
+def find_run(name: str, outputs: Path) -> RunFolder:
+    """The folder of a run, by its id or its path. Raises SpectraError, with the nearest id."""
+    runs = outputs / "runs"
+    path = Path(name) if Path(name).is_dir() else runs / name
+    if not path.is_dir():
+        close = nearest(name, [p.name for p in runs.iterdir()] if runs.is_dir() else [])
+        raise SpectraError(f"no run '{name}' in {runs}" + (f"; did you mean '{close}'?" if close else ""))
+    path = path.resolve()
+    return RunFolder(path.parent, path.name)

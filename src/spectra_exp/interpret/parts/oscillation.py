@@ -17,7 +17,7 @@ from spectra_exp.interpret.results import Result
 from spectra_exp.interpret.subject import Subject
 from spectra_exp.measure.snapshot import RoutingSnapshot
 from spectra_exp.measure.stability import agreement, expert_sets
-from spectra_exp.reporting.figures.style import GREY, PLAIN
+from spectra_exp.presentation.style import GREY, PLAIN
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
