@@ -57,7 +57,7 @@ def test_entity_group_and_tags_are_the_users(planned) -> None:
 def test_a_tag_that_wandb_would_refuse_is_refused_first() -> None:
     with pytest.raises(ConfigError, match="logger.tags: .* is empty or longer than 64 characters"):
         load_experiment(["logger=wandb", f"logger.tags=[{'a' * 65}]"])
-    with pytest.raises(ConfigError, match=r"^logger.tags: it is a list: \[a,b\]$"):
+    with pytest.raises(ConfigError, match=r"^logger.tags: 'night' was given; it is a list of texts: \[a,b\]$"):
         load_experiment(["logger=wandb", "logger.tags=night"])
 
 
