@@ -7,11 +7,11 @@ import math
 from collections.abc import Mapping
 from pathlib import Path
 
+from spectra_exp.config.names import method_name
 from spectra_exp.config.tree import option_files
 from spectra_exp.foundations.errors import SpectraError
 from spectra_exp.reporting.hypotheses.parts import Part, Ruling, judge
 from spectra_exp.reporting.hypotheses.samples import Lack
-from spectra_exp.reporting.methods import method_name
 from spectra_exp.reporting.render import number_text
 from spectra_exp.statistics.comparison import compare
 from spectra_exp.statistics.estimate import MIN_SEEDS
