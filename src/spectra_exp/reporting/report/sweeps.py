@@ -5,19 +5,18 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from spectra_exp.config.names import ablation_name
 from spectra_exp.presentation.colours import PALETTE, ink, readable
 from spectra_exp.presentation.layout import Block, choice, figure, notes
 from spectra_exp.presentation.markup import Html, element
 from spectra_exp.presentation.text import number_text
 from spectra_exp.reporting.grid import Row, Section
 from spectra_exp.reporting.material import Material
-from spectra_exp.reporting.methods import ablation_name
 from spectra_exp.reporting.report.charts_heat import Cell, heat_chart, sequential
 from spectra_exp.reporting.report.charts_points import Point, Series, steps_chart
 from spectra_exp.reporting.report.headline import values_chart
 from spectra_exp.reporting.report.words import described, interval, is_causal, remarks, setting_name
 from spectra_exp.reporting.tables.directions import direction
-from spectra_exp.studies.expand import meaning
 
 METRICS = ("val_loss", "load_cv", "max_vio", "expert_overlap", "expert_entropy_norm", "routing_consistency")
 
@@ -78,7 +77,7 @@ def _section(material: Material, picture: Picture, section: Section) -> Html:
     asked = element("p", study.question, " ", element("i", study.hypothesis), class_="aside")
     return element(
         "div", element("h3", picture.title), asked,
-        element("p", section.title, class_="aside") if section.context else None,
+        element("p", section.title, class_="aside") if section.special else None,
         choice("Metric", panels) if panels else element("p", "No metric was measured."), notes(lines), class_="sweep",
     )  # fmt: skip
 
@@ -163,9 +162,9 @@ def _kind(step: str) -> str:
 
 def _values(rows: list[Row], key: str) -> list[str]:
     """The key's values, numbers by size."""
-    found = dict.fromkeys(_value(row, key) for row in rows)
-    numbers = [value for value in found if isinstance(meaning(value), float)]
-    return [*sorted(numbers, key=meaning), *(value for value in found if value not in numbers)]
+    found = {_value(row, key): row.values.get(key) for row in rows}
+    numbers = {text: value for text, value in found.items() if type(value) in (int, float)}
+    return [*sorted(numbers, key=numbers.__getitem__), *(text for text in found if text not in numbers)]
 
 
 def _value(row: Row, key: str) -> str:

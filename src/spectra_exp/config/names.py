@@ -1,11 +1,15 @@
-"""What methods are called in every table, figure and page."""
+"""What a method is called: in tables, figures, the report, on the terminal, in W&B."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-# Factors whose values name a method; every other factor is a setting of it.
+from spectra_exp.config.resolved import Compositions, Resolved, beside
+
+# Groups whose options name a method; every other key is a setting of it.
 METHOD_FACTORS = ("router", "osr", "baseline", "ablation")
+# Groups whose settings make another method of it.
+METHOD_GROUPS = ("router", "osr", "selection", "temperature", "losses")
 
 BASELINES = {
     "switch_top1": "Switch top-1",
@@ -36,6 +40,7 @@ ABLATIONS = {
     "cumulative_6": "6 + quota",
 }
 
+
 def method_name(factors: Mapping[str, str]) -> str:
     """The method that the values of METHOD_FACTORS name, such as "SPECTRA (paper) − GRU"."""
     baseline = factors.get("baseline", "none")
@@ -43,7 +48,7 @@ def method_name(factors: Mapping[str, str]) -> str:
         return BASELINES.get(baseline, baseline.replace("_", " "))
     router = factors.get("router", "spectra")
     name = ROUTERS.get(router, router.replace("_", " "))
-    if osr := factors.get("osr"):
+    if (osr := factors.get("osr", "none")) != "none":
         name += f" ({osr})"
     ablation = factors.get("ablation", "none")
     return name if ablation == "none" else f"{name} {ablation_name(ablation)}"
@@ -57,3 +62,17 @@ def ablation_name(ablation: str) -> str:
 def setting_text(key: str, value: str) -> str:
     """One setting of a method, by the last part of its key."""
     return f"{key.rpartition('.')[2]} {value}"
+
+
+def own_settings(found: Resolved, compositions: Compositions) -> dict[str, str]:
+    """What a configuration has beside the options that name its method, by key."""
+    chosen = {key: option for key in METHOD_FACTORS if (option := found.choices.get(key, "none")) != "none"}
+    # A baseline chooses its router.
+    method = {"baseline": chosen["baseline"]} if "baseline" in chosen else chosen
+    return beside(method, found, compositions)
+
+
+def run_label(found: Resolved, settings: Mapping[str, str]) -> str:
+    """The method with those of its settings (`own_settings`) that are of `METHOD_GROUPS`."""
+    own = [setting_text(key, value) for key, value in settings.items() if key.partition(".")[0] in METHOD_GROUPS]
+    return ", ".join([method_name(found.choices), *own])
