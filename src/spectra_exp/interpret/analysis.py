@@ -119,14 +119,14 @@ def newest_of_study(outputs: Path, study: str) -> list[str]:
     try:
         collected = every.of_study(study)
     except SpectraError as error:
-        said = str(error).removeprefix("--study: ")
-        raise SpectraError(f"study={study}: {said}; make analysis takes STUDY=NAME") from None
+        said = str(error).removeprefix("study: ")
+        raise SpectraError(f"study={study}: {said}; give study=NAME") from None
     newest: dict[str, tuple[str, str]] = {}
     for run_id, row in sorted(collected.by_run.items()):
         finished = str(collected.run(run_id).summary.get("finished"))
         newest[row["cell_id"]] = max(newest.get(row["cell_id"], ("", "")), (finished, run_id))
     if not newest:
-        raise SpectraError(f"study: '{study}' has no finished run; make them first: make status")
+        raise SpectraError(f"study: '{study}' has no finished run; make them first: spectra-exp study status")
     return [run_id for _, run_id in newest.values()]
 
 
