@@ -24,7 +24,9 @@ OVERRIDES = "overrides"
 class VerbOptions:
     """The keys that every verb over finished runs has."""
 
-    outputs: str | None = option(None, "folder of runs/, tables/ and the rest; SPECTRA_OUTPUTS, else outputs/", path=True)
+    outputs: str | None = option(
+        None, "folder of runs/, tables/ and the rest; SPECTRA_OUTPUTS, else outputs/", path=True
+    )
 
     @property
     def folder(self) -> Path:

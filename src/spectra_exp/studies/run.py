@@ -10,12 +10,12 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NoReturn
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from spectra_exp.config.tree import KINDS
 from spectra_exp.foundations import stopping
-from spectra_exp.foundations.errors import ConfigError, SpectraError
-from spectra_exp.foundations.shell import HELP, exit_status
+from spectra_exp.foundations.errors import ConfigError
+from spectra_exp.foundations.shell import DONE, FAILED, HELP, exit_status
 from spectra_exp.runs.folder import make_outputs
 from spectra_exp.runs.ranks import rank, supervised, world_size
 
@@ -46,7 +46,7 @@ def _main(argv: list[str]) -> int:
         from spectra_exp.config.help import print_help
 
         print_help([a for a in argv if a not in HELP and not a.startswith("-") and "=" not in a])
-        return 0
+        return DONE
     args = parse_arguments(argv)
     if args.hydra_help or args.shell_completion:
         return _hydra_main(argv, _no_task)
@@ -62,6 +62,7 @@ def _one(args: argparse.Namespace, argv: list[str]) -> int:
     from spectra_exp.data.sources import check_data
     from spectra_exp.studies.launchers import make_engine
     from spectra_exp.studies.search_space import asks_for_search
+    from spectra_exp.studies.work import run_in_worker
 
     if key := asks_for_search(args.overrides):
         raise ConfigError(key, "a search is many runs", "add -m")
@@ -71,24 +72,25 @@ def _one(args: argparse.Namespace, argv: list[str]) -> int:
         raise ConfigError("launch", f"'{given}' has no effect on a single run", "add -m or drop it")
     if own := [o for o in args.overrides if o.startswith("hydra")]:
         # A misspelt launcher is named as such before it is called of no effect.
-        make_engine(own, task)
+        make_engine(own, run_in_worker)
         raise ConfigError(own[0].partition("=")[0], "has no effect on a single run", "add -m or drop it")
     if args.cfg or args.info:
         return _hydra_main(argv, _no_task)
     check_data(experiment.data)
     make_outputs(Path(experiment.outputs))
     from spectra_exp.runs.plan import plan
+    from spectra_exp.studies.work import run_here
 
     planned = plan(experiment)
     # A process that a run's launcher started follows that one.
     with nullcontext() if supervised() else stopping.launching():
-        _hydra_main(args.overrides, task)
+        run_here(planned)
     if planned.finished():
         # A stop asked for in the last evaluation came too late to stop anything.
-        return 0
+        return DONE
     if stopping.asked():
         raise KeyboardInterrupt
-    return 1
+    return FAILED
 
 
 def _many(args: argparse.Namespace, chosen: list[str]) -> int:
@@ -107,12 +109,12 @@ def _many(args: argparse.Namespace, chosen: list[str]) -> int:
 
         if chosen:
             raise ConfigError("command line", f"'{chosen[0]}' and a search were given", "drop one of the two")
-        return launch_search(args.overrides, task)
+        return launch_search(args.overrides)
     if not chosen:
-        return launch_multirun(args.overrides, task)
+        return launch_multirun(args.overrides)
     if len(chosen) > 1:
         raise ConfigError("command line", f"'{chosen[0]}' and '{chosen[1]}' were given", "launch one study at a time")
-    return launch_study(chosen[0], [o for o in args.overrides if o not in chosen], task)
+    return launch_study(chosen[0], [o for o in args.overrides if o not in chosen])
 
 
 def parse_arguments(argv: list[str]) -> argparse.Namespace:
@@ -146,57 +148,8 @@ def _hydra_main(argv: list[str], function: Callable[[DictConfig], Any]) -> int:
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
     sys.argv = [sys.argv[0], *argv]
     hydra.main(version_base="1.3", config_path=str(project_root() / "conf"), config_name="config")(function)()
-    return 0
+    return DONE
 
 
 def _no_task(config: DictConfig) -> None:
     """For Hydra's own listings, which never run a job."""
-
-
-def task(config: DictConfig) -> str:
-    """One job: trains, and prints the run's folder as the last line on standard output. Returns its status.
-
-    A failed job prints its one line and lets the others of a multirun go on.
-    """
-    from hydra.core.hydra_config import HydraConfig
-
-    from spectra_exp.config.compose import prepare_environment
-    from spectra_exp.foundations.devices import see_what_was_handed_on
-
-    stopping.prepare_worker()
-    if stopping.asked() or stopping.told_to_stop():
-        return "not started"
-    prepare_environment()
-    see_what_was_handed_on()
-    with stopping.busy:
-        return _attempts(list(HydraConfig.get().overrides.task), OmegaConf.to_yaml(HydraConfig.instance().cfg.hydra))
-
-
-def _attempts(overrides: list[str], hydra_config: str) -> str:
-    """The job's status after as many attempts as launch.retries allows."""
-    from spectra_exp.config.compose import load_experiment
-    from spectra_exp.runs.plan import plan
-    from spectra_exp.training.execute import execute
-    from spectra_exp.training.launcher import execute_in_processes
-
-    status, left = "failed", 1
-    try:
-        planned = plan(load_experiment(overrides))
-        launch = planned.experiment.launch
-        left += launch.retries
-        while left and status == "failed":
-            left -= 1
-            if planned.experiment.trainer.processes > world_size():
-                status = execute_in_processes(planned)
-            else:
-                status = execute(planned, hydra_config)
-    except SpectraError as error:
-        # Such as a disk too full for the summary: the line says it, and the other jobs go on.
-        print(f"error: {error}", file=sys.stderr)
-        return "failed"
-    if status == "failed" and launch.on_failure == "stop":
-        stopping.tell_to_stop()
-    if rank() == 0:
-        print(planned.folder.path, flush=True)
-    return status
-
