@@ -42,7 +42,7 @@ demo: DEMO_SEEDS = $(if $(filter SEEDS=%,$(MAKEOVERRIDES)),$(SEEDS),0,1,2)
 demo: setup  ## a small study: SPECTRA, one ablation, Switch top-2; 3 seeds; its table
 	$(PY) train.py -m study=demo debug=demo ablation=none,no_gru seed=$(DEMO_SEEDS) launch=parallel launch.jobs=$(JOBS)
 	$(PY) train.py -m study=demo debug=demo baseline=switch_top2 seed=$(DEMO_SEEDS) launch=parallel launch.jobs=$(JOBS)
-	$(PY) -m spectra_exp.reporting.tables --study demo
+	$(PY) -m spectra_exp tables study=demo
 
 # Studies: SEEDS=0..4 OSR=paper|causal JOBS=2, and any override: make sweep-a OSR=causal trainer.max_steps=50
 train-distributed: setup  ## one small run by PROCESSES=2 processes that share every batch (deepspeed: trainer.deepspeed=zero2)
@@ -91,13 +91,13 @@ search: setup  ## a stored search over SPECTRA's main knobs (TRIALS=20); again g
 	$(PY) train.py -m $(if $(filter search=%,$(TYPED)),,search=spectra) $(if $(OSR),osr=$(OSR)) hydra.sweeper.n_trials=$(TRIALS) $(LAUNCH) $(TYPED)
 
 status: setup  ## expected, done, running, failed, missing runs of every study
-	@$(PY) -m spectra_exp.studies status
+	@$(PY) -m spectra_exp study status
 
 bench: setup  ## benchmarks (BENCH=name for one) against their targets: outputs/bench/summary.json
-	@$(PY) -m spectra_exp.bench $(BENCH)
+	@$(PY) -m spectra_exp bench $(if $(BENCH),only=$(BENCH))
 
 bench-gpu: setup  ## the benchmarks that need a GPU
-	@$(PY) -m spectra_exp.bench layer_gpu step_gpu
+	@$(PY) -m spectra_exp bench only=layer_gpu,step_gpu
 
 test: setup  ## everything that needs no GPU, in two processes
 	$(PY) -m pytest -n 2 --dist worksteal
@@ -115,19 +115,19 @@ lint: setup  ## ruff, and the layers of imports
 	$(VENV)/bin/lint-imports --no-cache
 
 tables: setup  ## outputs/tables/ from the finished runs (STUDY=name for one study)
-	$(PY) -m spectra_exp.reporting.tables $(if $(STUDY),--study $(STUDY))
+	$(PY) -m spectra_exp tables $(if $(STUDY),study=$(STUDY))
 
 overhead: setup  ## table 9: time and FLOPs of each part of routing, SPECTRA beside Switch
-	$(PY) -m spectra_exp.bench.overhead $(TYPED)
+	$(PY) -m spectra_exp overhead $(TYPED)
 
 report: setup  ## outputs/report/index.html and a page per run (STUDY=name for one study)
-	$(PY) -m spectra_exp.reporting.report $(if $(STUDY),--study $(STUDY))
+	$(PY) -m spectra_exp report $(if $(STUDY),study=$(STUDY))
 
 analysis: setup  ## what the experts do: the newest finished run of each method of the core study (STUDY=name)
-	$(PY) -m spectra_exp.interpret study=$(or $(STUDY),core) $(TYPED)
+	$(PY) -m spectra_exp interpret study=$(or $(STUDY),core) $(TYPED)
 
 figures: setup  ## outputs/figures/ from the finished runs (STUDY=name for one study)
-	$(PY) -m spectra_exp.reporting.figures $(if $(STUDY),--study $(STUDY))
+	$(PY) -m spectra_exp figures $(if $(STUDY),study=$(STUDY))
 
 clean-cache:  ## delete the tokenised data; runs rebuild what they need
 	rm -rf "$${SPECTRA_OUTPUTS:-outputs}/cache"

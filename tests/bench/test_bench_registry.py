@@ -6,8 +6,7 @@ import json
 
 import pytest
 
-from spectra_exp.bench import __main__ as command
-from spectra_exp.bench import registry
+from spectra_exp.bench import command, registry
 from spectra_exp.bench.registry import Figure, benchmarks, chosen, write_figures
 from spectra_exp.foundations.errors import ConfigError
 

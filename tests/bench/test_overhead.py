@@ -88,7 +88,7 @@ def test_an_operation_counts_for_the_innermost_part_and_its_gradient_with_it() -
 def test_the_command_leaves_what_table_9_prints(outputs: Path) -> None:
     (gap,) = overhead_table(outputs).gaps
     assert gap.command == "make overhead"
-    assert main(["--repeats", "2", *SMALL]) == 0
+    assert main(["repeats=2", *SMALL]) == 0
     content = json.loads((outputs / "bench" / "overhead.json").read_text())
     assert set(content["methods"]) == set(METHODS) and content["tokens"] == TOKENS
     table = overhead_table(outputs)
@@ -112,6 +112,6 @@ def test_a_damaged_profile_is_a_gap_with_its_reason(outputs: Path) -> None:
 
 
 def test_bad_input_is_one_line(outputs: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["--repeats", "0"]) == 2 and main(["model.num_expert=3"]) == 2
+    assert main(["repeats=0"]) == 2 and main(["model.num_expert=3"]) == 2
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 2 and "num_experts" in lines[1]

@@ -54,13 +54,13 @@ def test_ranges_and_choices(typed, values):
 def test_the_jobs_are_those_that_hydra_would_launch(tmp_path, monkeypatch, capfd):
     from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 
-    from spectra_exp import cli
+    from spectra_exp.studies import run
 
     launched = []
     monkeypatch.setattr(BasicLauncher, "launch", lambda self, jobs, initial_job_idx: launched.extend(jobs) or [])
     monkeypatch.setattr("sys.argv", ["train.py"])
     typed = ["seed=range(0,2)", "osr.sinkhorn_epsilon=0.1,0.2", "study='a b'"]
-    cli._hydra_main(["-m", *typed], cli.task)
+    run._hydra_main(["-m", *typed], run._no_task)
     assert [list(job) for job in launched] == expand_jobs(typed, multirun=True)
 
 

@@ -12,7 +12,7 @@ import torch
 from test_scores import ITEMS, write_items
 
 from spectra_exp.config.compose import load_experiment, prepare_environment
-from spectra_exp.downstream.__main__ import _missing_data_told, main
+from spectra_exp.downstream.command import _missing_data_told, main
 from spectra_exp.foundations.errors import ConfigError
 from spectra_exp.moe.model import SpectraMoeForCausalLM
 from spectra_exp.runs.plan import plan

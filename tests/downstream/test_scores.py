@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from spectra_exp.downstream.__main__ import main
-from spectra_exp.downstream.options import parse_options
+from spectra_exp.config.verb import read_options
+from spectra_exp.downstream.command import main
+from spectra_exp.downstream.options import EvaluateOptions
 from spectra_exp.downstream.scores import find_runs, keep_scores, left_to_score, tasks_fingerprint, wanted_tasks
 from spectra_exp.downstream.tasks import chance_of, local_task, task_digest, task_files, task_names
 from spectra_exp.foundations.errors import ConfigError
@@ -34,7 +35,7 @@ def write_items(folder: Path, items: list[dict], tasks=None) -> str:
 
 
 def options(*words: str):
-    return parse_options(["run=x", *words])
+    return read_options(EvaluateOptions, ["run=x", *words])
 
 
 @pytest.fixture
@@ -99,7 +100,7 @@ def test_a_bad_item_is_told_with_its_line(line, told, tmp_path):
         (["runs=x"], "runs: unknown name 'runs'; did you mean 'run'?"),
         (["limit=few"], "limit: 'few' is not a whole number"),
         (["limit=0"], "limit: 0 was given; must be at least 1"),
-        (["here"], "'here' is not an assignment"),
+        (["here"], "'here' is not key=value"),
         ([], "run: no run was given"),
     ],
 )
@@ -116,8 +117,8 @@ def test_an_item_needs_what_its_task_reads(tmp_path):
 
 
 def test_options_keep_texts_as_they_are():
-    assert parse_options(["run=12", "tasks=arc_easy,qasc", "limit=5"]).run == "12"
-    assert parse_options(["run=1", "limit=null"]).limit is None
+    assert read_options(EvaluateOptions, ["run=12", "tasks=arc_easy,qasc", "limit=5"]).run == "12"
+    assert read_options(EvaluateOptions, ["run=1", "limit=null"]).limit is None
 
 
 def test_tasks_are_named_before_anything_runs(tmp_path):

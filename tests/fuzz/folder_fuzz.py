@@ -20,6 +20,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from random import Random
 from unittest import mock
@@ -29,15 +30,9 @@ from damages import damage
 from forks import Child
 from matplotlib.figure import Figure
 
-from spectra_exp.cli import main as train
+from spectra_exp.cli import command
 from spectra_exp.config.compose import prepare_environment
-from spectra_exp.interpret.__main__ import main as analyze
-from spectra_exp.reporting.figures.__main__ import main as figures
-from spectra_exp.reporting.report.__main__ import main as report
-from spectra_exp.reporting.share import main as share
-from spectra_exp.reporting.tables.__main__ import main as tables
 from spectra_exp.runs.history import History
-from spectra_exp.studies.__main__ import main as studies
 from spectra_exp.studies.definition import load_study
 from spectra_exp.studies.expand import study_jobs
 from spectra_exp.studies.job import make_jobs
@@ -76,18 +71,17 @@ class World:
 
     def commands(self, run: Path) -> dict[str, Callable[[], int]]:
         """What is called, by name, the one that may train last."""
-        outputs = ["--outputs", str(self.outputs)]
-        shared = str(self.outputs / "shared")
+        outputs = f"outputs={self.outputs}"
         every = {
-            "tables": lambda: tables(outputs),
-            "figures": lambda: figures([*outputs, "--only", *DRAWN]),
-            "report": lambda: report(outputs),
-            "status": lambda: studies(["status"]),
-            "share": lambda: share([run.name, shared, *outputs]),
-            "analyze": lambda: analyze([f"run={run.name}", "parts=load,oscillation", "tokens=64", "device=cpu"]),
-            "train": lambda: train(self.typed),
+            "tables": ["tables", outputs],
+            "figures": ["figures", outputs, f"only={','.join(DRAWN)}"],
+            "report": ["report", outputs],
+            "status": ["study", "status"],
+            "share": ["share", f"run={run.name}", f"to={self.outputs / 'shared'}", outputs],
+            "analyze": ["interpret", f"run={run.name}", "parts=load,oscillation", "tokens=64", "device=cpu"],
+            "train": ["run", *self.typed],
         }
-        return {name: call for name, call in every.items() if name in self.asked}
+        return {name: partial(command, words) for name, words in every.items() if name in self.asked}
 
     def restore(self) -> None:
         """All as it was before a damage."""

@@ -11,14 +11,14 @@ import pytest
 import torch
 
 from spectra_exp.config.compose import load_experiment, prepare_environment
-from spectra_exp.interpret.__main__ import main
 from spectra_exp.interpret.analysis import newest_of_study
+from spectra_exp.interpret.command import main
 from spectra_exp.interpret.opening import open_subject
 from spectra_exp.interpret.parts import maps
 from spectra_exp.interpret.registry import Request, parts
 from spectra_exp.interpret.results import read_index
 from spectra_exp.reporting.material import gather
-from spectra_exp.reporting.report.__main__ import write_report
+from spectra_exp.reporting.report.command import write_report
 from spectra_exp.runs.folder import RunFolder
 from spectra_exp.runs.plan import plan
 from spectra_exp.runs.routing_files import load_snapshot, snapshot_paths

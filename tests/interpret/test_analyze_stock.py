@@ -26,7 +26,7 @@ from transformers import (
 )
 
 from spectra_exp.foundations.errors import ConfigError
-from spectra_exp.interpret.__main__ import main
+from spectra_exp.interpret.command import main
 from spectra_exp.interpret.open_stock import StockEngine
 from spectra_exp.interpret.opening import open_subject
 from spectra_exp.interpret.registry import Request, parts

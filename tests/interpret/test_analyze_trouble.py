@@ -23,8 +23,8 @@ from matplotlib.figure import Figure
 from spectra_exp.config.compose import load_experiment, prepare_environment
 from spectra_exp.foundations.errors import SpectraError
 from spectra_exp.interpret import open_run
-from spectra_exp.interpret.__main__ import main
 from spectra_exp.interpret.analysis import differing_ends, distinct_names
+from spectra_exp.interpret.command import main
 from spectra_exp.interpret.opening import open_subject
 from spectra_exp.interpret.page import write_page
 from spectra_exp.interpret.parts import ambiguity, boundaries, causal, experts_off
@@ -282,7 +282,7 @@ def test_a_letter_without_a_glyph_is_no_warning() -> None:
 
 def test_a_backend_inherited_from_a_notebook_is_not_loaded() -> None:
     code = (
-        "from spectra_exp.interpret.__main__ import main; main(['run=/nowhere'])\n"
+        "from spectra_exp.interpret.command import main; main(['run=/nowhere'])\n"
         "from spectra_exp.interpret.results import picture_bytes\n"
         "print(len(picture_bytes(lambda figure: figure.add_subplot().plot([1, 2]))))"
     )

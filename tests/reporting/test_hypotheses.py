@@ -19,7 +19,7 @@ from spectra_exp.reporting.hypotheses import HYPOTHESES, Verdict, all_verdicts, 
 from spectra_exp.reporting.hypotheses.ablations import LADDER, declared_metrics
 from spectra_exp.reporting.hypotheses.parts import Part, compared, judge, ordered
 from spectra_exp.reporting.material import Material, gather
-from spectra_exp.reporting.tables.__main__ import all_tables
+from spectra_exp.reporting.tables.command import all_tables
 from spectra_exp.reporting.tables.directions import direction
 from spectra_exp.reporting.tables.write import latex, markdown
 

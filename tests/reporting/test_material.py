@@ -8,9 +8,9 @@ import pytest
 from made_runs import summary, write
 
 from spectra_exp.config.tree import project_root
-from spectra_exp.reporting.figures.__main__ import main as figures
-from spectra_exp.reporting.report.__main__ import main as report
-from spectra_exp.reporting.tables.__main__ import main as tables
+from spectra_exp.reporting.figures.command import main as figures
+from spectra_exp.reporting.report.command import main as report
+from spectra_exp.reporting.tables.command import main as tables
 
 
 @pytest.mark.parametrize("command", [tables, figures, report])

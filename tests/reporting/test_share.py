@@ -89,7 +89,7 @@ def test_what_cannot_be_shared_is_said_in_one_line_and_leaves_nothing(run, tmp_p
     checkpoint = run.stage_checkpoint(1200)
     (checkpoint / "config.json").write_text("{}")
     run.commit_checkpoint(checkpoint, 1200)
-    assert main([run.run_id, str(tmp_path / "new"), "--outputs", str(tmp_path)]) == 1
+    assert main([run.run_id, str(tmp_path / "new"), f"outputs={tmp_path}"]) == 1
     assert "tokenised data is no longer in the cache" in capsys.readouterr().err
     (tmp_path / "taken").mkdir()
     with pytest.raises(SpectraError, match="taken is there already"):
@@ -140,10 +140,10 @@ def whole(run, tmp_path):
     ],
 )
 def test_an_odd_configuration_is_one_line_and_leaves_nothing(content, message, whole, tmp_path, capsys):
-    assert main([whole.run_id, str(tmp_path / "good"), "--outputs", str(tmp_path)]) == 0
+    assert main([whole.run_id, str(tmp_path / "good"), f"outputs={tmp_path}"]) == 0
     capsys.readouterr()
     whole.config.write_text(content)
-    assert main([whole.run_id, str(tmp_path / "new"), "--outputs", str(tmp_path)]) == 1
+    assert main([whole.run_id, str(tmp_path / "new"), f"outputs={tmp_path}"]) == 1
     told = capsys.readouterr().err
     assert message in told and told.count("\n") == 1 and not (tmp_path / "new").exists()
 

@@ -20,8 +20,8 @@ from spectra_exp.downstream.scores import keep_scores
 from spectra_exp.measure import METRICS
 from spectra_exp.reporting.material import gather
 from spectra_exp.reporting.tables import build, significance
-from spectra_exp.reporting.tables.__main__ import all_tables, main
 from spectra_exp.reporting.tables.catalogue import CONTRASTS, PAIRS, ROW_TABLES
+from spectra_exp.reporting.tables.command import all_tables, main
 from spectra_exp.reporting.tables.spec import Table
 from spectra_exp.reporting.tables.write import escape, latex, markdown
 from spectra_exp.studies.definition import study_files

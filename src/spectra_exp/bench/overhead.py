@@ -1,14 +1,8 @@
-"""`make overhead`: what routing costs in a training step, part by part, for SPECTRA and Switch (table 9).
-
-python -m spectra_exp.bench.overhead [OVERRIDE ...], such as model=exp10 trainer.batch_size=4
-"""
+"""`spectra-exp overhead`: what routing costs in a training step, part by part, for SPECTRA and Switch (table 9)."""
 
 from __future__ import annotations
 
-import argparse
 import os
-import sys
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,11 +13,13 @@ from rich.progress import Progress
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.benchmark import timer
 
-from spectra_exp.config.compose import load_experiment, prepare_environment
+from spectra_exp.config.compose import load_experiment
+from spectra_exp.config.verb import Verb, VerbOptions, renamed
 from spectra_exp.data.batches import TrainingBlocks, collate
-from spectra_exp.foundations.errors import SpectraError
 from spectra_exp.foundations.files import write_json
+from spectra_exp.foundations.options import option
 from spectra_exp.foundations.parts import PREFIX
+from spectra_exp.foundations.shell import DONE
 from spectra_exp.runs.plan import plan
 
 METHODS = {
@@ -166,29 +162,36 @@ def _self_ms(event: Any) -> float:
     return (event.self_device_time_total or event.self_cpu_time_total) / 1000
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """0 when `outputs/bench/overhead.json` is written."""
-    parser = argparse.ArgumentParser(prog="python -m spectra_exp.bench.overhead", description=__doc__.split("\n")[0])
-    parser.add_argument("overrides", nargs="*", help="as for train.py: model=exp10 trainer.batch_size=4")
-    parser.add_argument("--repeats", type=int, default=REPEATS, help="steps of each method (default: %(default)s)")
-    options = parser.parse_args(arguments)
+@dataclass(frozen=True)
+class OverheadOptions(VerbOptions):
+    """What is profiled."""
+
+    repeats: int = option(REPEATS, "steps of each method", minimum=1, maximum=10**6)
+    overrides: tuple[str, ...] = ()
+
+
+def profile_routing(options: OverheadOptions) -> int:
+    """Write `bench/overhead.json` in the folder of outputs. Raises ConfigError."""
     # Kineto tells of every profile otherwise.
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")
-    try:
-        prepare_environment()
-        if options.repeats < 1:
-            raise SpectraError(f"--repeats: {options.repeats} was given; give at least 1")
-        outputs = Path(load_experiment(options.overrides).outputs)
-        found = measure_all(options.overrides, options.repeats, Console(stderr=True))
-        path = outputs / "bench" / "overhead.json"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_json(path, found)
-    except SpectraError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    placed = [f"outputs={options.outputs}"] if options.outputs else []
+    overrides = [*options.overrides, *placed]
+    outputs = Path(load_experiment(overrides).outputs)
+    found = measure_all(overrides, options.repeats, Console(stderr=True))
+    path = outputs / "bench" / "overhead.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_json(path, found)
     print(path)
-    return 0
+    return DONE
 
+
+main = Verb(
+    "overhead",
+    OverheadOptions,
+    profile_routing,
+    "What routing costs in a training step, part by part, for SPECTRA and Switch: table 9.",
+    ("", "model=exp10 trainer.batch_size=4 repeats=20"),
+)
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(renamed("spectra_exp.bench.overhead", "overhead", main))

@@ -6,14 +6,13 @@ import copy
 import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
-from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
@@ -82,6 +81,19 @@ def load_experiment(overrides: list[str]) -> Experiment:
     rules.check_preset_kept("baseline", experiment)
     rules.check_preset_kept("ablation", experiment)
     rules.check_ablation_changes(experiment, base)
+    return _checked(experiment, typed)
+
+
+def composed_experiment(config: DictConfig, choices: Mapping[str, str], overrides: list[str]) -> Experiment:
+    """As load_experiment, of what Hydra composed in a worker from the overrides of one job (`choices`: of all groups).
+
+    What the ablation is compared with has been checked by the process that launched the job.
+    """
+    chosen = {group: str(choices[group]) for group in GROUPS}
+    return _checked(experiment_from(config, chosen, overrides), typed_values(overrides))
+
+
+def _checked(experiment: Experiment, typed: dict[str, str]) -> Experiment:
     for group in GROUPS:
         check_fields(getattr(experiment, group), group)
     resolve_source(experiment, typed)
@@ -100,30 +112,45 @@ def check_values(overrides: list[str]) -> Experiment:
 
 def _compose(overrides: list[str]) -> Experiment:
     prepare_environment()
-    parsed = [o for o in parse_overrides(overrides) if not o.key_or_group.startswith("hydra")]
-    # Finding the files of the groups is what takes the time, and jobs of a study share them.
-    chosen = tuple(sorted(str(o.input_line) for o in parsed if o.key_or_group in GROUPS))
     try:
-        config, choices = _compose_groups(chosen, project_root())
+        config, hydra = _compose_groups(_chosen(overrides), project_root())
         config = copy.deepcopy(config)
-        ConfigLoaderImpl._apply_overrides_to_config([o for o in parsed if o.key_or_group not in GROUPS], config)
+        for override in parse_overrides(overrides):
+            if override.key_or_group not in GROUPS and not override.key_or_group.startswith("hydra"):
+                OmegaConf.update(config, override.key_or_group, override.value(), merge=True)
         OmegaConf.set_struct(config, False)
-        return experiment_from(config, dict(choices), overrides)
+        choices = {group: str(hydra.runtime.choices[group]) for group in GROUPS}
+        return experiment_from(config, choices, overrides)
     except (HydraException, OmegaConfBaseException) as error:
         raise explain(error, overrides) from error
 
 
+def hydra_settings(overrides: list[str]) -> str:
+    """Hydra's own settings of a job that was composed here, as YAML."""
+    _, hydra = _compose_groups(_chosen(overrides), project_root())
+    hydra = copy.deepcopy(hydra)
+    hydra.overrides.task = list(overrides)
+    hydra.job.override_dirname = ",".join(sorted(overrides))
+    return OmegaConf.to_yaml(hydra)
+
+
+def _chosen(overrides: list[str]) -> tuple[str, ...]:
+    """The choices of options among the overrides."""
+    return tuple(sorted(str(o.input_line) for o in parse_overrides(overrides) if o.key_or_group in GROUPS))
+
+
+# Finding the files of the groups is what takes the time, and jobs of a study share them.
 @lru_cache(maxsize=256)
-def _compose_groups(chosen: tuple[str, ...], root: Path) -> tuple[DictConfig, dict[str, str]]:
-    """The configuration of the options alone, and the option of each group. `root`: where conf/ lies."""
+def _compose_groups(chosen: tuple[str, ...], root: Path) -> tuple[DictConfig, DictConfig]:
+    """The configuration of the options alone, and Hydra's settings. `root`: where conf/ lies."""
     with own_hydra():
         config = compose("config", list(chosen), return_hydra_config=True)
-    choices = {g: str(c) for g, c in config.hydra.runtime.choices.items() if g in GROUPS}
     OmegaConf.set_struct(config, False)
     OmegaConf.set_readonly(config, False)
-    config.pop("hydra")
+    hydra = config.pop("hydra")
+    OmegaConf.set_readonly(hydra, False)
     OmegaConf.set_struct(config, True)
-    return config, choices
+    return config, hydra
 
 
 def experiment_from(config: DictConfig, choices: dict[str, str], overrides: list[str]) -> Experiment:

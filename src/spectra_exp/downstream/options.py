@@ -1,21 +1,16 @@
-"""The options of `python -m spectra_exp.downstream`, typed as key=value and checked like a run's."""
+"""The options of `spectra-exp downstream`."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-
-from spectra_exp.config.compose import explain
+from spectra_exp.config.verb import VerbOptions
 from spectra_exp.foundations.bounds import LARGEST_COUNT, LARGEST_LENGTH
-from spectra_exp.foundations.errors import ConfigError
-from spectra_exp.foundations.options import check_fields, option
+from spectra_exp.foundations.options import option
 
 
-@dataclass
-class EvaluateOptions:
+@dataclass(frozen=True)
+class EvaluateOptions(VerbOptions):
     """What is evaluated on which tasks."""
 
     run: str = option("", "runs: ids or folders, separated by commas; patterns such as 'spectra-*'")
@@ -39,25 +34,3 @@ class EvaluateOptions:
     online: bool = option(False, "let the harness download the data sets of its own tasks")
     run_code: bool = option(False, "run code that the model writes, for tasks such as humaneval")
     force: bool = option(False, "score again what has a score by the same settings")
-
-
-def parse_options(words: Sequence[str]) -> EvaluateOptions:
-    """The options that were typed. Raises ConfigError."""
-    known = {f.name for f in fields(EvaluateOptions)}
-    for word in words:
-        key, equals, _ = word.partition("=")
-        if not equals:
-            raise ConfigError("command line", f"'{word}' is not an assignment", "give key=value; see --help")
-        if key not in known:
-            raise ConfigError.unknown(key, key, known)
-    try:
-        # Texts stay as they are typed, also those that look like numbers or lists.
-        given = {key: value for key, _, value in (word.partition("=") for word in words)}
-        given = {key: None if value in ("null", "none", "") else value for key, value in given.items()}
-        options = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(EvaluateOptions), given))
-    except OmegaConfBaseException as error:
-        raise explain(error, []) from error
-    check_fields(options, "")
-    if not options.run:
-        raise ConfigError("run", "no run was given", "give run=ID, a folder, or a pattern such as run='spectra-*'")
-    return options

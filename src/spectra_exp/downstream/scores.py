@@ -40,7 +40,8 @@ def find_runs(given: str, runs: Path) -> list[RunFolder]:
             names = sorted(p.name for p in runs.iterdir() if fnmatch.fnmatch(p.name, name)) if runs.is_dir() else []
             folders = [RunFolder(runs, n) for n in names if RunFolder(runs, n).status() == "completed"]
             if not folders:
-                raise ConfigError("run", f"no completed run in {runs} matches '{name}'", "see `make status`")
+                problem = f"no completed run in {runs} matches '{name}'"
+                raise ConfigError("run", problem, "see `spectra-exp study status`")
         else:
             path = Path(name).expanduser().resolve() if "/" in name else runs / name
             if not path.is_dir():

@@ -24,13 +24,15 @@ def option(
     affects_result: bool = True,
     later: bool = False,
     path: bool = False,
+    any_text: bool = False,
 ) -> Any:
     """A dataclass field for one configuration key.
 
     `meaning` is one line for `--help GROUP`; `unit` such as "tokens" or "steps"; `choices` lists the accepted
     values; `above` is an exclusive lower bound, `minimum` and `maximum` are inclusive. None passes every check.
     `affects_result=False` keeps a key out of the run's signature; `later` does so at its default, so that runs from
-    before there was the key keep their ids. `path` says that a text names a file or a folder.
+    before there was the key keep their ids. `path` says that a text names a file or a folder;
+    `any_text` that it is one to be read, of any length and with line breaks.
     """
     metadata = dict(
         meaning=meaning,
@@ -42,6 +44,7 @@ def option(
         affects_result=affects_result,
         later=later,
         path=path,
+        any_text=any_text,
     )
     if isinstance(default, (list, dict)):
         return field(default_factory=lambda: type(default)(default), metadata=metadata)
@@ -63,7 +66,7 @@ def _check_value(key: str, value: Any, limits: Any) -> None:
         if not isinstance(element, str):
             raise ConfigError(key, f"{element!r} is not a text", "it is a list of texts: [a,b]")
         _check_text(key, element, path=False)
-    if isinstance(value, str):
+    if isinstance(value, str) and not limits.get("any_text"):
         _check_text(key, value, limits.get("path", False))
     choices = limits.get("choices")
     if choices is not None and value not in choices:

@@ -1,1 +1,1 @@
-"""What the experts of one trained model do: `python -m spectra_exp.interpret run=PATH`."""
+"""What the experts of one trained model do: `spectra-exp interpret run=PATH`."""

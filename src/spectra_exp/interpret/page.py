@@ -120,7 +120,7 @@ def _cases_block(folder: Path, index: dict[str, Any], made: dict[str, Any]) -> B
     lead = "Each token in the colour of its first expert, stronger with its weight. Point at one for all its experts."
     sides = [("run", index["subject"]), ("against", index["against"])]
     named = " ".join(shlex.quote(f"{key}={side['typed']}") for key, side in sides if side)
-    line = f'python -m spectra_exp.interpret {named} parts=cases text="..."'
+    line = f'spectra-exp interpret {named} parts=cases text="..."'
     again = Text(["Any text: ", Command(line)], "aside")
     return Block(CASES, "Case studies", lead, [
         _empty(made), _fed(folder, CASES, made), _segments(folder / CASES / "segments.csv"), again,

@@ -1,21 +1,18 @@
-"""Metrics that finished runs lack, such as one that is newer than they are, computed from what they kept.
-
-python -m spectra_exp.interpret.remeasure run=ID|all [checkpoint=false] [device=cpu]
-"""
+"""`spectra-exp remeasure`: metrics that finished runs lack, such as one newer than they are, from what they kept."""
 
 from __future__ import annotations
 
 import math
-import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-from spectra_exp.config.compose import prepare_environment
+from spectra_exp.config.verb import Verb, VerbOptions
 from spectra_exp.foundations.errors import ConfigError, SpectraError
 from spectra_exp.foundations.files import write_json
+from spectra_exp.foundations.options import option
+from spectra_exp.foundations.shell import DONE, FAILED
 from spectra_exp.measure.base import METRICS, MetricTable
 from spectra_exp.measure.recompute import floors_of_counts, metrics_of_counts, stability_of_snapshots
 from spectra_exp.runs.config_file import setting
@@ -25,11 +22,6 @@ from spectra_exp.runs.provenance import code_version
 from spectra_exp.runs.stored import StoredRun, stored_runs
 from spectra_exp.runs.summary import change_summary, sealed
 
-KEYS = {
-    "run": "ids or folders of finished runs, separated by commas, or all",
-    "checkpoint": "whether the model is loaded for what stored counts do not give (true)",
-    "device": "cpu or cuda, for the model (cpu)",
-}
 # How many metrics a line names that have no value.
 NAMED = 8
 COUNTS, CHECKPOINT, UNDEFINED = "counts", "checkpoint", "undefined"
@@ -193,49 +185,38 @@ def told(run_id: str, result: Remeasured) -> list[str]:
     return lines or [f"{run_id}: has every metric already"]
 
 
-def parse(arguments: Sequence[str]) -> dict[str, str]:
-    """The options typed. Raises ConfigError for an unknown key or value."""
-    options = {"checkpoint": "true", "device": "cpu"}
-    for argument in arguments:
-        key, equals, value = argument.partition("=")
-        if key not in KEYS or not equals:
-            raise ConfigError.unknown("command line", key, KEYS)
-        options[key] = value
-    for key, values in (("checkpoint", ("true", "false")), ("device", ("cpu", "cuda"))):
-        if options[key] not in values:
-            raise ConfigError(key, f"is '{options[key]}'", f"give one of {', '.join(values)}")
-    if not options.get("run"):
-        raise ConfigError("run", "is missing", f"it is: {KEYS['run']}")
-    return options
+@dataclass(frozen=True)
+class RemeasureOptions(VerbOptions):
+    """Which runs are measured again, and with what."""
+
+    run: tuple[str, ...] = option((), "ids or folders of finished runs, separated by commas, or all")
+    checkpoint: bool = option(True, "whether the model is loaded for what stored counts do not give")
+    device: str = option("cpu", "where the model runs", choices=["cpu", "cuda"])
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """0 when every run named was looked at, 2 with a line on standard error for each that could not be."""
-    arguments = sys.argv[1:] if arguments is None else list(arguments)
-    if not arguments or {"--help", "-h", "help"} & set(arguments):
-        print(__doc__ + "\n" + "\n".join(f"  {key:<11} {meaning}" for key, meaning in KEYS.items()))
-        return 0
-    prepare_environment()
-    status = 0
-    try:
-        options = parse(arguments)
-        outputs = Path(os.environ["SPECTRA_OUTPUTS"])
-        if options["run"] == "all":
-            runs = [run for run in stored_runs(outputs / "runs") if run.path.is_dir()]
-        else:
-            runs = [StoredRun(find_run(name, outputs).path) for name in options["run"].split(",")]
-    except SpectraError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+def remeasure_runs(options: RemeasureOptions) -> int:
+    """0 when every run named was looked at, 1 with a line on standard error for each that could not be."""
+    if not options.run:
+        raise ConfigError("run", "is missing", "give run=ID, several with commas, or run=all")
+    if options.run == ("all",):
+        runs = [run for run in stored_runs(options.folder / "runs") if run.path.is_dir()]
+    else:
+        runs = [StoredRun(find_run(name, options.folder).path) for name in options.run]
+    status = DONE
     for run in runs:
         try:
-            lines = told(run.run_id, remeasure(run, options["checkpoint"] == "true", options["device"]))
+            lines = told(run.run_id, remeasure(run, options.checkpoint, options.device))
             print("\n".join(lines), flush=True)
         except SpectraError as error:
             print(f"error: {error}", file=sys.stderr)
-            status = 2
+            status = FAILED
     return status
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+main = Verb(
+    "remeasure",
+    RemeasureOptions,
+    remeasure_runs,
+    "Metrics that finished runs lack, from their stored counts or their newest checkpoint; no figure changes.",
+    ("run=all", "run=ID1,ID2 checkpoint=false"),
+)

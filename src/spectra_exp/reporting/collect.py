@@ -80,7 +80,7 @@ class Collected:
         if not chosen.any():
             known = sorted({name for names in self.runs["studies"] for name in names})
             raise SpectraError(
-                f"--study: no completed run of study '{study}'; studies with one: {', '.join(known) or 'none'}"
+                f"study: no completed run of study '{study}'; studies with one: {', '.join(known) or 'none'}"
             )
         runs = self.runs[chosen]
         values = self.values[self.values["run_id"].isin(runs["run_id"])]

@@ -1,23 +1,20 @@
-"""A finished run's model as a folder that others can load: weights, tokenizer, and a model card of its figures.
-
-python -m spectra_exp.reporting.share RUN FOLDER
-"""
+"""`spectra-exp share`: a finished run's model for others to load, its weights, tokenizer and a card of its figures."""
 
 from __future__ import annotations
 
-import argparse
 import json
 import re
 import shutil
-import sys
-from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from spectra_exp.config.compose import prepare_environment
+from spectra_exp.config.verb import Verb, VerbOptions
 from spectra_exp.data.cache import read_entry
-from spectra_exp.foundations.errors import SpectraError
-from spectra_exp.reporting.material import default_outputs
+from spectra_exp.foundations.errors import ConfigError, SpectraError
+from spectra_exp.foundations.files import one_line_errors
+from spectra_exp.foundations.options import option
+from spectra_exp.foundations.shell import DONE
 from spectra_exp.reporting.model_card import model_card
 from spectra_exp.runs.folder import RunFolder, find_run
 from spectra_exp.runs.stored import StoredRun
@@ -39,7 +36,7 @@ def share(run: RunFolder, target: Path, outputs: Path) -> Path:
         raise SpectraError(f"{run.config}: {problem}; a model card is made of it")
     summary, config = stored.summary, stored.config
     if target.exists():
-        raise SpectraError(f"{target} is there already; give a new folder")
+        raise ConfigError("to", f"{target} is there already", "give a new folder")
     checkpoint = run.latest_checkpoint()
     if checkpoint is None:
         raise SpectraError(f"{run.run_id}: no whole checkpoint is left; force=true trains it again")
@@ -109,24 +106,29 @@ def _copy_tokenizer(data: dict[str, Any], summary: dict[str, Any], outputs: Path
     PreTrainedTokenizerFast(tokenizer_file=file, eos_token=end, pad_token=end).save_pretrained(target)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """0 when the folder is written, 1 with one line on standard error when it cannot be."""
-    parser = argparse.ArgumentParser(
-        prog="python -m spectra_exp.reporting.share",
-        description="Write a finished run's model, tokenizer and model card into a folder that others can load.",
-    )
-    parser.add_argument("run", metavar="RUN", help="a run's id, or its folder")
-    parser.add_argument("folder", metavar="FOLDER", type=Path, help="the folder to make")
-    parser.add_argument("--outputs", type=Path, default=default_outputs(), help="folder of runs/ and cache/")
-    options = parser.parse_args(arguments)
-    try:
-        prepare_environment()
-        print(share(find_run(options.run, options.outputs), options.folder, options.outputs))
-    except (SpectraError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+@dataclass(frozen=True)
+class ShareOptions(VerbOptions):
+    """What is shared, and where it goes."""
+
+    run: str | None = option(None, "a finished run's id, or its folder")
+    to: str | None = option(None, "the folder to make", path=True)
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+def share_run(options: ShareOptions) -> int:
+    """Write the folder. Raises SpectraError when that cannot be done."""
+    for key in ("run", "to"):
+        if getattr(options, key) is None:
+            raise ConfigError(key, "is missing", "give run=ID to=FOLDER")
+    with one_line_errors(options.to):
+        print(share(find_run(options.run, options.folder), Path(options.to), options.folder))
+    return DONE
+
+
+main = Verb(
+    "share",
+    ShareOptions,
+    share_run,
+    "A finished run's model, tokenizer and model card, in a folder that others can load.",
+    ("run=spectra-gru-sinkhorn-quota-e8k2-embedded-s0-0123abcd to=my-model",),
+    bare=("run", "to"),
+)

@@ -207,11 +207,11 @@ def make_outputs(folder: Path) -> None:
 
 
 def find_run(name: str, outputs: Path) -> RunFolder:
-    """The folder of a run, by its id or its path. Raises SpectraError, with the nearest id."""
+    """The folder of a run, by its id or its path. Raises ConfigError, with the nearest id."""
     runs = outputs / "runs"
     path = Path(name) if Path(name).is_dir() else runs / name
     if not path.is_dir():
         close = nearest(name, [p.name for p in runs.iterdir()] if runs.is_dir() else [])
-        raise SpectraError(f"no run '{name}' in {runs}" + (f"; did you mean '{close}'?" if close else ""))
+        raise ConfigError("run", f"no run '{name}' in {runs}", f"did you mean '{close}'?" if close else "")
     path = path.resolve()
     return RunFolder(path.parent, path.name)

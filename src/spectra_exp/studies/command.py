@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from spectra_exp.config.compose import load_experiment
 from spectra_exp.config.resolved import of_the_cell, resolved_experiment
@@ -23,27 +22,28 @@ from spectra_exp.studies.launch import explain_waiting, run_jobs
 from spectra_exp.studies.launchers import make_engine
 from spectra_exp.studies.ledger import write_launch
 from spectra_exp.studies.view import LiveView
+from spectra_exp.studies.work import run_in_worker
 
 # Ends that leave nothing to do.
 GOOD_ENDS = ("completed", "not_run")
 
 
-def launch_multirun(typed: list[str], task: Callable[..., Any]) -> int:
+def launch_multirun(typed: list[str]) -> int:
     """Every combination of the typed values; returns the exit status. Raises ConfigError before any job starts."""
     lines = expand_jobs(typed, multirun=True)
     check_twice(lines)
-    return _launch(lines, typed, task, None)
+    return _launch(lines, typed, None)
 
 
-def launch_study(choice: str, typed: list[str], task: Callable[..., Any]) -> int:
+def launch_study(choice: str, typed: list[str]) -> int:
     """The study that `choice` (sweeps=NAME) names, sliced and changed by what was typed; returns the exit status."""
     kind, _, name = choice.partition("=")
     study = load_study(name, kind)
-    return _launch(study_jobs(study, typed), typed, task, study)
+    return _launch(study_jobs(study, typed), typed, study)
 
 
-def _launch(lines: list[list[str]], typed: list[str], task: Callable[..., Any], study: Study | None) -> int:
-    engine = make_engine(typed, task)
+def _launch(lines: list[list[str]], typed: list[str], study: Study | None) -> int:
+    engine = make_engine(typed, run_in_worker)
     experiments = [load_experiment(line) for line in lines]
     for experiment in experiments:
         check_data(experiment.data)

@@ -15,6 +15,7 @@ from spectra_exp.foundations.errors import ConfigError, NotYet, RunInUse, Spectr
 from spectra_exp.studies.job import Job
 from spectra_exp.studies.launchers import Broken
 from spectra_exp.studies.room import make_room
+from spectra_exp.studies.work import run_here
 from spectra_exp.training.execute import in_study, join_study, mark_failed
 
 # How often a run that another process holds is looked at.
@@ -29,8 +30,8 @@ class Launches(Protocol):
         """The status that each job's task returned. Raises Broken when a worker process died."""
 
 
-def run_jobs(jobs: Sequence[Job], engine: Launches) -> Counter[str]:
-    """Run what is missing; returns how many jobs came to each end.
+def run_jobs(jobs: Sequence[Job], engine: Launches | None) -> Counter[str]:
+    """Run what is missing, in this process where there is no `engine`; returns how many jobs came to each end.
 
     Ends: completed, diverged, not_run, failed, stopped, waiting (for runs that never finished), not started.
     """
@@ -94,10 +95,13 @@ def _next_batch(ready: list[Job]) -> list[Job]:
     return calm or ready[:1]
 
 
-def _run_batch(batch: list[Job], engine: Launches, retries: int) -> None:
+def _run_batch(batch: list[Job], engine: Launches | None, retries: int) -> None:
     started = time.time()
     try:
-        statuses = engine.launch([job.overrides for job in batch])
+        if engine is None:
+            statuses = [run_here(job.planned) for job in batch]
+        else:
+            statuses = engine.launch([job.overrides for job in batch])
     except Broken as error:
         print(f"error: {error}", file=sys.stderr)
         _after_crash(batch, started, retries)

@@ -1,4 +1,4 @@
-"""How the jobs of a launch are run: in this process, in worker processes, or by submitit, SLURM or Ray."""
+"""How the jobs of a launch are run outside this process: in worker processes, or by submitit, SLURM or Ray."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from spectra_exp.foundations import stopping
 from spectra_exp.foundations.errors import ConfigError
 from spectra_exp.runs.folder import RunFolder
 from spectra_exp.runs.plan import plan
-from spectra_exp.studies.loader import SharedLoader
+from spectra_exp.studies.work import NOT_STARTED
 from spectra_exp.training.execute import QUIET
 
 # Keys that decide where and how jobs run, the same for all jobs of one launch.
@@ -50,7 +50,6 @@ LONGEST_REASON = 300
 POLL_S = 0.2
 # Between two jobs of one worker no worker shows for a moment.
 PAUSE_S = 2.0
-NOT_STARTED = "not started"
 
 
 class Broken(Exception):
@@ -196,6 +195,8 @@ def own_signals() -> Iterator[None]:
         signal.signal(s, handler)
 
 
+# Hydra's launcher of jobs one after another, in whose place they run here as they were composed.
+IN_PROCESS = "basic"
 REMOTE = {"submitit_local": Submitit, "submitit_slurm": Slurm, "ray": Ray}
 
 
@@ -229,8 +230,8 @@ def _written(folder: RunFolder) -> int | None:
         return None
 
 
-def make_engine(typed: list[str], task: Callable[..., Any]) -> Engine:
-    """The engine that the typed launch keys choose. Raises ConfigError for one that cannot be used."""
+def make_engine(typed: list[str], task: Callable[..., Any]) -> Engine | None:
+    """The engine that the typed launch keys choose, None for this process. ConfigError for one that cannot be used."""
     overrides = []
     for key, lines in typed_lists(typed).items():
         if key == LAUNCH_KEYS[0] or key.startswith(LAUNCH_KEYS[1:]):
@@ -242,14 +243,13 @@ def make_engine(typed: list[str], task: Callable[..., Any]) -> Engine:
     try:
         with initialize_config_dir(str(project_root() / "conf"), version_base="1.3"):
             hydra = GlobalHydra.instance().hydra
-            loader = SharedLoader(hydra.config_loader.config_search_path)
             config = hydra.compose_config("config", overrides, RunMode.MULTIRUN, with_log_configuration=False)
-            context = HydraContext(config_loader=loader, callbacks=Callbacks(config))
+            context = HydraContext(config_loader=hydra.config_loader, callbacks=Callbacks(config))
             launcher = Plugins.instance().instantiate_launcher(
                 hydra_context=context, task_function=task, config=config
             )
-            kind = REMOTE.get(config.hydra.runtime.choices["hydra/launcher"], Engine)
-            return kind(launcher, config.launch.jobs)
+            chosen = config.hydra.runtime.choices["hydra/launcher"]
+            return None if chosen == IN_PROCESS else REMOTE.get(chosen, Engine)(launcher, config.launch.jobs)
     except (HydraException, OmegaConfBaseException) as error:
         raise explain(error, typed) from error
     except ImportError as error:

@@ -41,6 +41,7 @@ from spectra_exp.runs.plan import plan
 from spectra_exp.studies.launchers import make_engine
 from spectra_exp.studies.search_space import Space, check_space, is_search_key, read_space
 from spectra_exp.studies.search_table import TrialRow, print_front, write_search_table
+from spectra_exp.studies.work import run_in_worker
 
 if TYPE_CHECKING:
     import optuna
@@ -87,7 +88,7 @@ class Search:
         }
 
 
-def launch_search(typed: list[str], task: Callable[..., Any]) -> int:
+def launch_search(typed: list[str]) -> int:
     """Run trials until the stored study has hydra.sweeper.n_trials of them; returns the exit status.
 
     Raises ConfigError for anything that is wrong before the first trial.
@@ -97,13 +98,13 @@ def launch_search(typed: list[str], task: Callable[..., Any]) -> int:
             "hydra/sweeper", "hydra-optuna-sweeper is not installed", "pip install -c constraints.txt -e '.[search]'"
         )
     # What is left has no intervals, which no launcher understands.
-    engine = make_engine([o for o in typed if o.startswith(LAUNCHING)], task)
+    engine = make_engine([o for o in typed if o.startswith(LAUNCHING)], run_in_worker)
     search = read_search(typed)
     check_data(search.point.data)
     make_outputs(search.outputs)
     make_outputs(search.outputs / "search")
     with RunLock(search.outputs / "search" / search.name), stopping.launching():
-        return _run(search, engine, task)
+        return _run(search, engine)
 
 
 def read_search(typed: list[str]) -> Search:
@@ -176,7 +177,7 @@ def _check_sweeper(options: DictConfig, objectives: int) -> str:
     return name
 
 
-def _run(search: Search, engine: Any, task: Callable[..., Any]) -> int:
+def _run(search: Search, engine: Any) -> int:
     import optuna
 
     from spectra_exp.studies.search_trials import ByTrial, TrialLauncher, finished_trials, open_study
@@ -185,7 +186,7 @@ def _run(search: Search, engine: Any, task: Callable[..., Any]) -> int:
     # A failed trial is told by TrialLauncher, in one line.
     logging.getLogger("hydra_plugins.hydra_optuna_sweeper").setLevel(logging.CRITICAL)
     storage = _open_storage(search.options.storage)
-    plugin, make_sampler = _instantiate(search, task)
+    plugin, make_sampler = _instantiate(search)
     study = open_study(storage, search.name, list(search.directions.values()), search.settings())
     total = search.options.n_trials
     todo = total - len(finished_trials(study))
@@ -220,7 +221,7 @@ def _open_storage(url: str | None) -> Any:
         raise ConfigError("hydra.sweeper.storage", problem, "give a database's URL") from error
 
 
-def _instantiate(search: Search, task: Callable[..., Any]) -> tuple[Any, Callable[[int], Any]]:
+def _instantiate(search: Search) -> tuple[Any, Callable[[int], Any]]:
     """The plugin, made as Hydra makes it, and its sampler by seed."""
     config = search.config
     folder = search.outputs / "search" / search.name
@@ -230,8 +231,11 @@ def _instantiate(search: Search, task: Callable[..., Any]) -> tuple[Any, Callabl
     seeded = "seed" in node
     try:
         with own_hydra():
-            context = HydraContext(GlobalHydra.instance().hydra.config_loader, Callbacks(config))
-            sweeper = Plugins.instance().instantiate_sweeper(hydra_context=context, task_function=task, config=config)
+            sweeper = Plugins.instance().instantiate_sweeper(
+                hydra_context=HydraContext(GlobalHydra.instance().hydra.config_loader, Callbacks(config)),
+                task_function=run_in_worker,
+                config=config,
+            )
         return sweeper.sweeper, lambda seed: instantiate(node, **({"seed": seed} if seeded else {}))
     except HydraException as error:
         raise ConfigError("hydra.sweeper.sampler", " ".join(str(error.__cause__ or error).split())) from error

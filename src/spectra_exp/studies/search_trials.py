@@ -111,7 +111,7 @@ class TrialLauncher:
     objectives: Sequence[str]
     fixed: Sequence[str]
     n_trials: int
-    engine: Launches
+    engine: Launches | None
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> list[TrialEnd]:
         """The ends of the trials that are running. Raises KeyboardInterrupt when asked to stop."""

@@ -30,7 +30,7 @@ JOBS = 2
 # Reads overrides line by line, and launches each line in this one process.
 IN_PROCESS = """
 import shlex, sys
-from spectra_exp.cli import main
+from spectra_exp.studies.run import main
 for line in sys.stdin:
     print("status", main(shlex.split(line)), flush=True)
 """

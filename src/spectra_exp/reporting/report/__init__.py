@@ -1,1 +1,1 @@
-"""The report: one page to read and to share, and a page per run: `python -m spectra_exp.reporting.report`."""
+"""The report: one page to read and to share, and a page per run: `spectra-exp report`."""

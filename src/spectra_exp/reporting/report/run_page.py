@@ -90,7 +90,7 @@ def _siblings(collected: Collected, run: Mapping[str, Any] | None) -> list[Link]
 
 
 def _analyses(runs_folder: Path, run_id: str) -> Content:
-    """Links to the pages of `python -m spectra_exp.interpret`: of the run alone, then of it against others."""
+    """Links to the pages of `spectra-exp interpret`: of the run alone, then of it against others."""
     folder = runs_folder / run_id / "analysis"
     against = sorted(path.parent.name for path in folder.glob("against-*/index.html"))
     pages = [("what its experts do", ()), *((name.replace("-", " ", 1), (name,)) for name in against)]

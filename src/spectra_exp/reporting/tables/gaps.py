@@ -27,7 +27,7 @@ def row_gaps(spec: TableSpec, section: Section, rows: Iterable[Row]) -> list[Gap
         if SCORE in lacking and spec.study:
             lacking.remove(SCORE)
             runs = ",".join(row.runs[seed] for seed in sorted(row.runs))
-            command = f"python -m spectra_exp.downstream run={runs} data=FOLDER"
+            command = f"spectra-exp downstream run={runs} data=FOLDER"
             found.append(Gap(spec.name, section.title, row.label, SCORE, "not evaluated", command))
         if lacking and spec.study:
             found.append(Gap(spec.name, section.title, row.label, ", ".join(lacking), "not in its runs", ""))

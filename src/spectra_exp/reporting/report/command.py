@@ -1,23 +1,20 @@
-"""`make report`: the page over all runs and a page for each.
-
-python -m spectra_exp.reporting.report [--outputs DIR] [--study NAME]
-"""
+"""`spectra-exp report`: the page over all runs and a page for each."""
 
 from __future__ import annotations
 
-import argparse
-import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
-from spectra_exp.config.compose import prepare_environment
-from spectra_exp.foundations.errors import SpectraError
+from spectra_exp.config.verb import Verb, VerbOptions
 from spectra_exp.foundations.files import write_text
-from spectra_exp.reporting.material import Material, default_outputs, gather, name_the_odd
+from spectra_exp.foundations.options import option
+from spectra_exp.foundations.shell import DONE
+from spectra_exp.reporting.material import Material, gather, name_the_odd
 from spectra_exp.reporting.report.files import run_files
 from spectra_exp.reporting.report.index import index_page
 from spectra_exp.reporting.report.run_page import run_page
-from spectra_exp.reporting.tables.__main__ import all_tables
+from spectra_exp.reporting.tables.command import all_tables
 
 
 def write_report(material: Material, study: str | None = None) -> Path:
@@ -36,22 +33,20 @@ def write_report(material: Material, study: str | None = None) -> Path:
     return index
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """0 when the report is written, also the one that says that there is no run; 1 with a line on stderr otherwise."""
-    parser = argparse.ArgumentParser(prog="python -m spectra_exp.reporting.report", description="A report of all runs.")
-    parser.add_argument("--outputs", type=Path, default=default_outputs(), help="folder of runs/ and report/")
-    parser.add_argument("--study", help="only the runs of this study")
-    options = parser.parse_args(arguments)
-    try:
-        prepare_environment()
-        material = gather(options.outputs, options.study)
-        name_the_odd(material)
-        index = write_report(material, options.study)
-    except SpectraError as error:
-        print(error, file=sys.stderr)
-        return 1
+@dataclass(frozen=True)
+class ReportOptions(VerbOptions):
+    """What is reported."""
+
+    study: str | None = option(None, "only the runs of this study; its report goes to report-STUDY/")
+
+
+def make_report(options: ReportOptions) -> int:
+    """Write the report, also one that says that there is no run."""
+    material = gather(options.folder, options.study)
+    name_the_odd(material)
+    index = write_report(material, options.study)
     print(f"{index}: {len(material.collected.runs)} runs, each with a page of its own")
-    return 0
+    return DONE
 
 
 def _run_names(material: Material) -> list[str]:
@@ -70,5 +65,10 @@ def _with_progress(names: list[str]) -> Iterable[str]:
     return track(names, "pages of runs", console=console, disable=not console.is_terminal, transient=True)
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+main = Verb(
+    "report",
+    ReportOptions,
+    make_report,
+    "One page over all runs to read and to share, report/index.html, and a page for each run.",
+    ("", "study=b_sinkhorn"),
+)

@@ -1,4 +1,4 @@
-"""`python -m spectra_exp.downstream run=... tasks=...`: finished runs on downstream tasks, by lm-evaluation-harness.
+"""`spectra-exp downstream`: finished runs on downstream tasks, by lm-evaluation-harness.
 
 Scores land in each run's summary and, as their mean, in tables 10 and 11.
 """
@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from importlib.util import find_spec
-from pathlib import Path
 from typing import TypeVar
 
 from rich import box
@@ -17,34 +16,23 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from spectra_exp.config.compose import prepare_environment
-from spectra_exp.downstream.options import EvaluateOptions, parse_options
+from spectra_exp.config.verb import Verb
+from spectra_exp.downstream.options import EvaluateOptions
 from spectra_exp.downstream.tasks import SCORE, task_files
-from spectra_exp.foundations.errors import ConfigError, SpectraError
-from spectra_exp.foundations.options import describe_fields
+from spectra_exp.foundations.errors import ConfigError
+from spectra_exp.foundations.shell import DONE
 from spectra_exp.runs.folder import RunFolder
 
 T = TypeVar("T")
 
 
-def main(words: Sequence[str] | None = None) -> int:
-    """0 when every run has its scores; 2, with one line on standard error, for what cannot be done."""
-    words = sys.argv[1:] if words is None else list(words)
-    if not words or {"-h", "--help"} & set(words):
-        _print_help()
-        return 0
-    try:
-        prepare_environment()
-        return _evaluate(parse_options(words))
-    except SpectraError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-
-
-def _evaluate(options: EvaluateOptions) -> int:
+def evaluate(options: EvaluateOptions) -> int:
+    """0 when every run has its scores. Raises SpectraError."""
+    if not options.run:
+        raise ConfigError("run", "no run was given", "give run=ID, a folder, or a pattern such as run='spectra-*'")
     if find_spec("lm_eval") is None:
-        raise ConfigError("evaluate", "the package lm_eval is not installed", "pip install 'spectra-exp[downstream]'")
-    outputs = Path(os.environ["SPECTRA_OUTPUTS"]).resolve()
+        raise ConfigError("downstream", "the package lm_eval is not installed", "pip install 'spectra-exp[downstream]'")
+    outputs = options.folder.resolve()
     # Read when the libraries are imported.
     os.environ.setdefault("HF_DATASETS_CACHE", str(outputs / "cache" / "datasets"))
     if not options.online:
@@ -72,7 +60,7 @@ def _evaluate(options: EvaluateOptions) -> int:
                 )
             keep_scores(folder, scores)
         Console(highlight=False).print(table_of(folder))
-    return 0
+    return DONE
 
 
 def _harness_names() -> list[str]:
@@ -112,18 +100,15 @@ def table_of(folder: RunFolder) -> Table:
     return table
 
 
-def _print_help() -> None:
-    console = Console(highlight=False)
-    console.print("python -m spectra_exp.downstream run=RUN data=FOLDER [KEY=VALUE ...]", markup=False)
-    console.print("scores finished runs on downstream tasks; the mean score is in the tables of sizes\n")
-    table = Table(box=box.SIMPLE)
-    for column in ("key", "default", "meaning"):
-        table.add_column(column)
-    for row in describe_fields(EvaluateOptions):
-        table.add_row(row["name"], row["default"], row["meaning"] + (f" ({row['unit']})" if row["unit"] else ""))
-    console.print(table)
-    console.print(f"local tasks: {', '.join(task_files())}; those of lm-evaluation-harness by their own names")
+def _tasks_help() -> str:
+    return f"local tasks: {', '.join(task_files())}; those of lm-evaluation-harness by their own names"
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+main = Verb(
+    "downstream",
+    EvaluateOptions,
+    evaluate,
+    "Scores finished runs on downstream tasks; the mean score is in the tables of sizes.",
+    ("run=RUN_ID data=FOLDER", "run='spectra-*' tasks=hellaswag,piqa,arc_easy online=true"),
+    more=_tasks_help,
+)

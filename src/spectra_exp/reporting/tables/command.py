@@ -1,19 +1,16 @@
-"""`make tables`: every table computed from the run folders and written whole.
-
-python -m spectra_exp.reporting.tables [--outputs DIR] [--study NAME] [--show NAME]
-"""
+"""`spectra-exp tables`: every table computed from the run folders and written whole."""
 
 from __future__ import annotations
 
-import argparse
-import sys
-from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from spectra_exp.config.compose import prepare_environment
-from spectra_exp.foundations.errors import SpectraError
+from spectra_exp.config.verb import Verb, VerbOptions
+from spectra_exp.foundations.errors import ConfigError, SpectraError
+from spectra_exp.foundations.options import option
+from spectra_exp.foundations.shell import DONE
 from spectra_exp.reporting.hypotheses import all_verdicts, hypotheses_table
-from spectra_exp.reporting.material import Material, default_outputs, gather, name_the_odd
+from spectra_exp.reporting.material import Material, gather, name_the_odd
 from spectra_exp.reporting.tables.build import build_table
 from spectra_exp.reporting.tables.catalogue import CONTRASTS, PAIRS, ROW_TABLES
 from spectra_exp.reporting.tables.gaps import merged_gaps, write_gaps
@@ -63,32 +60,35 @@ def folder_of_tables(outputs: Path, study: str | None) -> Path:
     return outputs / "tables" / study if study else outputs / "tables"
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """0 when the tables are written, 1 with one line on stderr when there is nothing to write."""
-    parser = argparse.ArgumentParser(prog="python -m spectra_exp.reporting.tables", description="Tables of all runs.")
-    parser.add_argument("--outputs", type=Path, default=default_outputs(), help="folder of runs/ and tables/")
-    parser.add_argument("--study", help="only the runs of this study")
-    parser.add_argument("--show", default="routing_metrics", help="the table to print besides writing all")
-    options = parser.parse_args(arguments)
-    try:
-        prepare_environment()
-        material = gather(options.outputs, options.study)
-        name_the_odd(material)
-        if material.collected.runs.empty:
-            raise SpectraError(f"{options.outputs / 'runs'}: no completed run to tabulate; train one: python train.py")
-        written = write_of_study(material, options.study) if options.study else write_all(material)
-        tables = {table.name: table for table in written}
-        if options.show not in tables:
-            raise SpectraError(f"--show: no table '{options.show}'; there are {', '.join(tables)}")
-    except SpectraError as error:
-        print(error, file=sys.stderr)
-        return 1
+@dataclass(frozen=True)
+class TablesOptions(VerbOptions):
+    """What is tabulated."""
+
+    study: str | None = option(None, "only the runs of this study; its tables go to tables/STUDY/")
+    show: str = option("routing_metrics", "the table to print besides writing all")
+
+
+def make_tables(options: TablesOptions) -> int:
+    """Write the tables and print one. Raises SpectraError when there is nothing to write."""
+    material = gather(options.folder, options.study)
+    name_the_odd(material)
+    if material.collected.runs.empty:
+        raise SpectraError(f"{options.folder / 'runs'}: no completed run to tabulate; train one: python train.py")
+    written = write_of_study(material, options.study) if options.study else write_all(material)
+    tables = {table.name: table for table in written}
+    if options.show not in tables:
+        raise ConfigError.unknown("show", options.show, tables)
     print_parts(tables[options.show])
     gaps = len(merged_gaps(gap for table in tables.values() for gap in table.gaps))
-    where = folder_of_tables(options.outputs, options.study)
+    where = folder_of_tables(options.folder, options.study)
     print(f"{len(tables)} tables in {where} as .csv, _long.csv, .md and .tex; missing.csv lists {gaps} gaps")
-    return 0
+    return DONE
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+main = Verb(
+    "tables",
+    TablesOptions,
+    make_tables,
+    "Every table, computed from the finished runs and written whole as .csv, .md and .tex.",
+    ("", "study=b_sinkhorn", "show=table07_ablation"),
+)

@@ -1,0 +1,7 @@
+"""`spectra-exp downstream` by its name in the last version."""
+
+from spectra_exp.config.verb import renamed
+from spectra_exp.downstream.command import main
+
+if __name__ == "__main__":
+    raise SystemExit(renamed("spectra_exp.evaluate", "downstream", main))

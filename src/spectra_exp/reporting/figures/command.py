@@ -1,0 +1,90 @@
+"""`spectra-exp figures`: every figure computed from the run folders and written whole."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from spectra_exp.config.verb import Verb, VerbOptions
+from spectra_exp.foundations.errors import ConfigError, SpectraError
+from spectra_exp.foundations.options import option
+from spectra_exp.foundations.shell import DONE, FAILED
+from spectra_exp.reporting.figures.catalogue import FIGURES, REPORTS
+from spectra_exp.reporting.figures.make import Made, make_figures
+from spectra_exp.reporting.figures.sources import Sources
+from spectra_exp.reporting.figures.spec import FigureSpec, ReportSpec
+from spectra_exp.reporting.material import gather, name_the_odd
+from spectra_exp.reporting.tables.gaps import write_gaps
+
+
+def chosen(study: str | None, only: Sequence[str]) -> tuple[list[FigureSpec], list[ReportSpec]]:
+    """The figures and reports of a study and of these names; raises ConfigError that lists the known for others."""
+    specs = [*FIGURES, *REPORTS]
+    for key, wanted, known in (
+        ("study", [study] if study else [], {spec.study for spec in specs}),
+        ("only", only, {spec.name for spec in specs}),
+    ):
+        if unknown := [name for name in wanted if name not in known]:
+            raise ConfigError.unknown(key, unknown[0], known)
+
+    def wanted_spec(spec: FigureSpec | ReportSpec) -> bool:
+        return study in (None, spec.study) and (not only or spec.name in only)
+
+    return [spec for spec in FIGURES if wanted_spec(spec)], [spec for spec in REPORTS if wanted_spec(spec)]
+
+
+def along(figures: Sequence[FigureSpec]) -> Iterable[FigureSpec]:
+    """The figures one by one, with a progress bar on a terminal."""
+    from rich.console import Console
+    from rich.progress import track
+
+    console = Console(stderr=True)
+    return track(figures, "figures", console=console, transient=True, disable=not console.is_terminal)
+
+
+def say(made: Made) -> None:
+    """Say on standard error what was removed, what is not written and how to fill it."""
+    for path in made.removed:
+        print(f"removed {path}: no finished run gives it", file=sys.stderr)
+    for gap in made.gaps:
+        if gap.row.startswith("whole "):
+            print(f"{gap.table} not written: {gap.reason}; fill it with: {gap.command}", file=sys.stderr)
+
+
+@dataclass(frozen=True)
+class FiguresOptions(VerbOptions):
+    """What is drawn."""
+
+    study: str | None = option(None, "only the figures of this study")
+    only: tuple[str, ...] = option((), "only these figures, separated by commas")
+
+
+def draw_figures(options: FiguresOptions) -> int:
+    """Write the figures; 1 when no run gives any. Raises SpectraError when there is nothing to draw."""
+    figures, reports = chosen(options.study, options.only)
+    material = gather(options.folder)
+    name_the_odd(material)
+    if material.collected.runs.empty:
+        raise SpectraError(f"{options.folder / 'runs'}: no completed run to draw; train one: python train.py")
+    sources = Sources(material.collected.runs_folder, material.collected.stored)
+    made = make_figures(material, figures, reports, sources, along)
+    where = options.folder / "figures"
+    if not options.study and not options.only:
+        write_gaps(made.gaps, where)
+    say(made)
+    missing = sum(gap.row.startswith("whole ") for gap in made.gaps)
+    print(
+        f"{len(made.figures)} figures in {where} as .png and .pdf, captions as .md; {missing} without data; "
+        "missing.csv says what each lacks, once all are made"
+    )
+    return DONE if made.paths else FAILED
+
+
+main = Verb(
+    "figures",
+    FiguresOptions,
+    draw_figures,
+    "Every figure, drawn from the finished runs as .png and .pdf.",
+    ("", "study=temperature", "only=training_curves,expert_usage"),
+)
