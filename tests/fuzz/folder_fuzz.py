@@ -239,7 +239,8 @@ def fuzz(world: World, rng: Random, count: int, say: Callable[[str], None]) -> l
     for trial in range(count):
         world.restore()
         done = [damage(rng, world.run, world.other)]
-        if rng.random() < 0.2 and world.run.is_dir() and not world.run.is_symlink():
+        # Not where a link would lead it into another run.
+        if rng.random() < 0.2 and not any(path.is_symlink() for path in (world.run, *world.run.rglob("*"))):
             with contextlib.suppress(OSError, ValueError, StopIteration, IndexError):
                 done.append(damage(rng, world.run, world.other))
         asked = ask(world)

@@ -41,9 +41,13 @@ SIGNALS = (signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 
 @dataclass(frozen=True)
 class World:
-    """`whole`: the folder of a run that never stopped, which took `seconds`; `other`: that of another run."""
+    """`whole`: the folder of a run that never stopped, which took `seconds`; `other`: that of another run.
+
+    `typed`: what the small run has that differs from SMALL.
+    """
 
     base: Path
+    typed: tuple[str, ...]
     whole: Path
     other: Path
     seconds: float
@@ -54,23 +58,25 @@ def train_in(outputs: Path, *typed: str) -> Child:
 
     def run() -> int:
         os.environ["SPECTRA_OUTPUTS"] = str(outputs)
-        return train([*SMALL, "logger.progress=false", *typed])
+        keys = [word.partition("=")[0] for word in typed]
+        small = [word for word in SMALL if word.partition("=")[0] not in keys]
+        return train([*small, "logger.progress=false", *typed])
 
     return Child(run, outputs / "printed.txt")
 
 
-def make_world(base: Path) -> World:
+def make_world(base: Path, *typed: str) -> World:
     """Two runs let to their ends, below `base`, where the tokenised data of all runs lie too."""
     prepare_environment()
     folders, seconds = [], 0.0
-    for name, typed in (("other", ("seed=1",)), ("whole", ())):
+    for name, more in (("other", ("seed=1",)), ("whole", ())):
         outputs = _outputs(base, name)
-        child = train_in(outputs, *typed)
+        child = train_in(outputs, *typed, *more)
         if child.wait(LIMIT_S) != 0:
             raise RuntimeError(child.text())
         seconds = time.monotonic() - child.started
         folders += (outputs / "runs").iterdir()
-    return World(base, folders[1], folders[0], seconds)
+    return World(base, typed, folders[1], folders[0], seconds)
 
 
 def _outputs(base: Path, name: str) -> Path:
@@ -95,7 +101,7 @@ def episode(world: World, rng: Random, name: str, kills: int) -> Iterator[tuple[
         if run.path.is_dir() and rng.random() < 0.5 and (done := content_damage(rng, run.path, world.other)):
             past.append(done.text)
     newest, logged = _newest(run.path), _log_size(run.path)
-    child = train_in(outputs)
+    child = train_in(outputs, *world.typed)
     status, text = child.wait(LIMIT_S), child.text()
     if status == 0:
         faults = [*_went_back_in_silence(run.path, newest, logged, text), *differences(world.whole, run.path)]
@@ -108,7 +114,7 @@ def _attempt(world: World, rng: Random, outputs: Path, past: list[str]) -> tuple
     """Start the run and send it a signal at a random moment: whether it met it alive (0 or 1), and what was wrong."""
     run = RunFolder(outputs / "runs", world.whole.name)
     before, number, limit = _newest(run.path), rng.choice(SIGNALS), time.monotonic() + LIMIT_S
-    child = train_in(outputs)
+    child = train_in(outputs, *world.typed)
     # Before the first step, or after it went on for some checkpoints.
     wanted = rng.choice((0, 0, 1, 2, 5, 10, 20))
     pause = rng.uniform(0.02, 0.2 if wanted else world.seconds)

@@ -50,7 +50,7 @@ def test_planted_faults_of_readers_are_found(world) -> None:
 
 @pytest.mark.slow
 def test_a_killed_run_ends_with_the_same_numbers_and_a_planted_change_is_found(tmp_path: Path) -> None:
-    made = kill_fuzz.make_world(tmp_path)
+    made = kill_fuzz.make_world(tmp_path, "trainer.max_steps=12")
     assert kill_fuzz.fuzz(made, Random(3), 2, print)[1] == []
     # Another seed is another run, in all of it.
     words = " ".join(kill_fuzz.differences(made.whole, made.other))
