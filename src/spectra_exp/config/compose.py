@@ -111,6 +111,7 @@ def check_values(overrides: list[str]) -> Experiment:
 
 
 def _compose(overrides: list[str]) -> Experiment:
+    prepare_environment()
     try:
         config, hydra = _compose_groups(_chosen(overrides), project_root())
         config = copy.deepcopy(config)

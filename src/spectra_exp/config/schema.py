@@ -20,10 +20,6 @@ from spectra_exp.foundations.options import option
 from spectra_exp.moe.schema import AttentionRequest
 from spectra_exp.routing.losses import LossesConfig
 
-# Shares of training at which every run is evaluated (docs/method.md 3).
-FRACTIONS = (0.1, 0.25, 0.5, 0.75, 1.0)
-
-
 # Groups that cannot change a result, and presets, whose effect is in the groups they set.
 LABELS = (
     "baseline",

@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from spectra_exp.config.tree import KINDS, project_root
+from spectra_exp.config.typed import value_text
 from spectra_exp.foundations.errors import ConfigError
 
 
@@ -95,7 +96,7 @@ def _block(path: Path, index: int, node: Any) -> Block:
     where = f"blocks[{index}]"
     _check_keys(path, where, node, {f.name for f in fields(Block)})
     points = tuple(_texts(point) for point in node.get("points", [{}]))
-    grid = {key: tuple(_text(value) for value in values) for key, values in node.get("grid", {}).items()}
+    grid = {key: tuple(value_text(value) for value in values) for key, values in node.get("grid", {}).items()}
     return Block(_texts(node.get("settings", {})), points, grid, _texts(node.get("only", {})))
 
 
@@ -110,9 +111,4 @@ def _check_keys(path: Path, where: str, node: Any, known: set[str], required: se
 
 
 def _texts(node: dict[str, Any]) -> dict[str, str]:
-    return {str(key): _text(value) for key, value in node.items()}
-
-
-def _text(value: Any) -> str:
-    """A YAML value as it would be typed."""
-    return str(value).lower() if isinstance(value, bool) else str(value)
+    return {str(key): value_text(value) for key, value in node.items()}

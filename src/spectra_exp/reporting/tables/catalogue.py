@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from spectra_exp.reporting.methods import BASELINES
+from spectra_exp.config.names import BASELINES
 from spectra_exp.reporting.tables.pairs import PairSpec
 from spectra_exp.reporting.tables.significance import Contrast
 from spectra_exp.reporting.tables.spec import Choice, Panel, TableSpec

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from spectra_exp.downstream.tasks import SCORE
 from spectra_exp.foundations.files import write_text
+from spectra_exp.presentation.text import csv_text
 from spectra_exp.reporting.collect import INFERENCE, Collected
 from spectra_exp.reporting.grid import Row, Section
-from spectra_exp.reporting.render import csv_text
 from spectra_exp.reporting.tables.spec import Gap, TableSpec
 from spectra_exp.studies.definition import load_study
 from spectra_exp.studies.state import run_state
@@ -45,7 +45,8 @@ def seed_gaps(table: str, section: Section, row: Row) -> list[Gap]:
     if not seeds:
         return []
     states = [_state(section.collected, row.expected[seed].run_id) for seed in seeds]
-    words = ["python", "train.py", "-m", *row.overrides, f"study={section.study}", f"seed={','.join(map(str, seeds))}"]
+    asked = [o for o in row.expected[seeds[0]].overrides if not o.startswith(("study=", "seed="))]
+    words = ["python", "train.py", "-m", *asked, f"study={section.study}", f"seed={','.join(map(str, seeds))}"]
     # A run that calls itself completed and does not count would otherwise be passed over as done.
     words += ["force=true"] if any(refused for _, refused in states) else []
     reasons = ", ".join(sorted({state for state, _ in states}))

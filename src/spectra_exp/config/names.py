@@ -1,11 +1,15 @@
-"""What methods are called and which colour each has, in every table, figure and page."""
+"""What a method is called: in tables, figures, the report, on the terminal, in W&B."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-# Factors whose values name a method; every other factor is a setting of it.
+from spectra_exp.config.resolved import Compositions, Resolved, beside
+
+# Groups whose options name a method; every other key is a setting of it.
 METHOD_FACTORS = ("router", "osr", "baseline", "ablation")
+# Groups whose settings make another method of it.
+METHOD_GROUPS = ("router", "osr", "selection", "temperature", "losses")
 
 BASELINES = {
     "switch_top1": "Switch top-1",
@@ -36,40 +40,6 @@ ABLATIONS = {
     "cumulative_6": "6 + quota",
 }
 
-# Okabe and Ito's colours (2008), told apart by colour-blind readers, and three darker ones of the same hues.
-COLOURS = {
-    "SPECTRA (causal)": "#0072B2",
-    "SPECTRA (paper)": "#56B4E9",
-    "SPECTRA": "#0072B2",
-    "Switch top-1": "#F0A35E",
-    "Switch top-2": "#D55E00",
-    "Switch": "#D55E00",
-    "Expert Choice": "#CC79A7",
-    "Loss-free": "#009E73",
-    "Sinkhorn": "#8C6BB1",
-    "Hash": "#B8A000",
-    "Random": "#999999",
-    "Dense": "#000000",
-    "Temperature": "#7A5C3E",
-    "− GRU": "#E69F00",
-    "− Expression": "#CC79A7",
-    "− Repulsion": "#8C6BB1",
-    "− Quota": "#009E73",
-    "− Ortho constraint": "#D55E00",
-    "− Speciality penalty": "#B8A000",
-    "− OSR": "#7A5C3E",
-    "− All": "#999999",
-    "Full": "#0072B2",
-    # The ladder's rungs, from dark to light as parts are added.
-    "1 Switch-style": "#440154",
-    "2 + expression": "#414487",
-    "3 + recurrence": "#2A788E",
-    "4 + OSR": "#22A884",
-    "5 + orthogonality": "#7AD151",
-    "6 + quota": "#BBBB00",
-}
-SPARE = "#555555"
-
 
 def method_name(factors: Mapping[str, str]) -> str:
     """The method that the values of METHOD_FACTORS name, such as "SPECTRA (paper) − GRU"."""
@@ -78,7 +48,7 @@ def method_name(factors: Mapping[str, str]) -> str:
         return BASELINES.get(baseline, baseline.replace("_", " "))
     router = factors.get("router", "spectra")
     name = ROUTERS.get(router, router.replace("_", " "))
-    if osr := factors.get("osr"):
+    if (osr := factors.get("osr", "none")) != "none":
         name += f" ({osr})"
     ablation = factors.get("ablation", "none")
     return name if ablation == "none" else f"{name} {ablation_name(ablation)}"
@@ -94,12 +64,15 @@ def setting_text(key: str, value: str) -> str:
     return f"{key.rpartition('.')[2]} {value}"
 
 
-def colour(label: str) -> str:
-    """The colour of a method or an ablation wherever it is drawn."""
-    if label in COLOURS:
-        return COLOURS[label]
-    # Of "SPECTRA (paper) − GRU" and "SPECTRA (paper), ..." the part that tells it from others of its picture.
-    for part in (label.partition(") ")[2], label.partition(",")[0]):
-        if part in COLOURS:
-            return COLOURS[part]
-    return SPARE
+def own_settings(found: Resolved, compositions: Compositions) -> dict[str, str]:
+    """What a configuration has beside the options that name its method, by key."""
+    chosen = {key: option for key in METHOD_FACTORS if (option := found.choices.get(key, "none")) != "none"}
+    # A baseline chooses its router.
+    method = {"baseline": chosen["baseline"]} if "baseline" in chosen else chosen
+    return beside(method, found, compositions)
+
+
+def run_label(found: Resolved, settings: Mapping[str, str]) -> str:
+    """The method with those of its settings (`own_settings`) that are of `METHOD_GROUPS`."""
+    own = [setting_text(key, value) for key, value in settings.items() if key.partition(".")[0] in METHOD_GROUPS]
+    return ", ".join([method_name(found.choices), *own])
