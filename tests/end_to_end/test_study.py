@@ -26,7 +26,7 @@ def test_two_arms_three_seeds_one_table(tmp_path: Path) -> None:
     prepare_environment()
     for job in expand_jobs([*SMALL, f"outputs={tmp_path}", "ablation=none,no_gru", "seed=0,1,2"], multirun=True):
         assert execute(plan(load_experiment(job)), "") == "completed"
-    assert make_tables(["--outputs", str(tmp_path), "--study", "small"]) == 0
+    assert make_tables([f"outputs={tmp_path}", "study=small"]) == 0
     folder = tmp_path / "tables" / "small"
     table = pd.read_csv(folder / "routing_metrics.csv")
     assert sorted(table["ablation"].fillna("none")) == ["no_gru", "none"]

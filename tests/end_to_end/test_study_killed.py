@@ -43,7 +43,7 @@ def kill_in_the_middle(outputs: Path, rng: random.Random) -> bool:
 
 
 def table(outputs: Path) -> pd.DataFrame:
-    assert make_tables(["--outputs", str(outputs)]) == 0
+    assert make_tables([f"outputs={outputs}"]) == 0
     found = pd.read_csv(outputs / "tables" / "routing_metrics.csv")
     return found[[c for c in found if not c.startswith(TIMED)]]
 

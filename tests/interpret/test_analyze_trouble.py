@@ -109,7 +109,7 @@ def test_what_only_a_run_has_is_said_of_a_stock_model_first() -> None:
 
 def test_a_damaged_side_file_empties_its_parts_alone(run: Path, capsys) -> None:
     (run / "history.parquet").write_bytes(b"cut")
-    assert main([f"run={run}", "parts=load,gradients", "tokens=256"]) == 2
+    assert main([f"run={run}", "parts=load,gradients", "tokens=256"]) == 1
     said = capsys.readouterr()
     assert "error: gradients: " in said.err and "not readable as a run's history" in said.err
     made = read_index(run / "analysis")["parts"]
@@ -133,7 +133,7 @@ def test_the_page_of_what_is_done_is_written_when_a_part_breaks(run: Path, monke
 
 def test_a_second_analysis_at_once_is_refused(run: Path, capsys) -> None:
     with RunLock(run / "analysis"):
-        assert main([f"run={run}", "parts=load", "tokens=256"]) == 2
+        assert main([f"run={run}", "parts=load", "tokens=256"]) == 1
     last = capsys.readouterr().err.splitlines()[-1]
     assert last.startswith(f"error: {run / 'analysis'}: in use by process")
     assert read_index(run / "analysis") is None
@@ -304,14 +304,14 @@ def test_a_file_of_the_wrong_kind_in_the_way_of_a_part_stops_no_other(run: Path,
     capsys.readouterr()
     status = main([f"run={run}", "parts=load,contexts", "tokens=256"])
     if not place:
-        assert status == 2 and f"{path}: a file lies where the analysis belongs" in capsys.readouterr().err
+        assert status == 1 and f"{path}: a file lies where the analysis belongs" in capsys.readouterr().err
         return
     index = read_index(run / "analysis")
     assert index["parts"]["contexts"]["empty"] is None and (run / "analysis/contexts/contexts.csv").is_file()
     if place == "load":
         assert status == 0 and (run / "analysis/load/load.csv").is_file()
     else:
-        assert status == 2 and "error: load: " in capsys.readouterr().err
+        assert status == 1 and "error: load: " in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("content", ["[" * 200_000, '{"parts": {"load": 5}}', '{"parts": 3}', "mine"])

@@ -218,8 +218,8 @@ def damage_all(outputs: Path) -> dict[str, Path]:
 def test_each_damaged_folder_is_named_once_and_the_rest_is_used(outputs: Path, command, capsys) -> None:
     damaged = damage_all(outputs)
     (outputs / "runs" / "notes.txt").write_text("mine")
-    arguments = ["--only", "figure05_routing_entropy"] if command is figures else []
-    assert command(["--outputs", str(outputs), *arguments]) == 0
+    arguments = ["only=figure05_routing_entropy"] if command is figures else []
+    assert command([f"outputs={outputs}", *arguments]) == 0
     lines = capsys.readouterr().err.splitlines()
     for name, run in damaged.items():
         own = [line for line in lines if run.name in line]
@@ -240,7 +240,7 @@ def test_no_figure_of_a_damaged_run_and_none_out_of_range_counts(outputs: Path) 
     whole = {run.name for run in by_seed_left(outputs, damaged)}
     kept = {run.name for name, run in damaged.items() if name.startswith(("part ", "range "))}
     assert set(collected.by_run) == whole | kept
-    assert tables(["--outputs", str(outputs)]) == 0
+    assert tables([f"outputs={outputs}"]) == 0
     (row,) = read_table(outputs / "tables", "routing_metrics").to_dict("records")
     losses = len(collected.by_run) - 2
     assert (row["n"], row["val_loss_n"], row["load_cv_n"], row["max_vio_n"]) == (
@@ -265,7 +265,7 @@ def test_a_gap_of_a_run_that_does_not_count_names_why_and_makes_it_again(outputs
     run = by_seed(outputs)[0]
     seal(run)
     change("metrics.val_loss", 3.0)(run)
-    assert tables(["--outputs", str(outputs)]) == 0
+    assert tables([f"outputs={outputs}"]) == 0
     gaps = pd.read_csv(outputs / "tables" / "missing.csv", keep_default_na=False)
     (gap,) = gaps[gaps["table"].str.startswith("baselines, ") & (gaps["what"] == "seeds 0")].to_dict("records")
     assert gap["reason"] == "its summary.json was edited" and gap["command"].endswith("seed=0 force=true")

@@ -51,7 +51,7 @@ def outputs(world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
 
 
 def draw(outputs: Path, *arguments: str) -> int:
-    return main(["--outputs", str(outputs), *arguments])
+    return main([f"outputs={outputs}", *arguments])
 
 
 def run_of(outputs: Path, baseline: str, seed: int) -> Path:
@@ -66,7 +66,7 @@ def files(outputs: Path) -> dict[str, bytes]:
 def test_what_has_no_data_is_named_with_its_command_and_not_written(
     outputs: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert draw(outputs, "--only", "pareto", "sweep_e", "summary_report") == 0
+    assert draw(outputs, "only=pareto,sweep_e,summary_report") == 0
     assert sorted(files(outputs)) == ["pareto.md", "pareto.pdf", "pareto.png"]
     error = capsys.readouterr().err
     assert "sweep_e not written: no finished run; fill it with: make sweep-e\n" in error
@@ -86,7 +86,7 @@ def test_all_gaps_are_listed_when_all_is_drawn(outputs: Path, monkeypatch: pytes
 
 def test_what_was_typed_makes_a_figure_of_its_own(outputs: Path) -> None:
     make_study(outputs, "baselines", lambda job: {}, ("seed=0", FEW, "trainer.max_steps=50"), curves=True)
-    assert draw(outputs, "--only", "figure05_routing_entropy") == 0
+    assert draw(outputs, "only=figure05_routing_entropy") == 0
     names = {name for name in files(outputs) if name.endswith(".png")}
     assert names == {"figure05_routing_entropy.png", "figure05_routing_entropy--trainer.max_steps=50.png"}
     short = files(outputs)["figure05_routing_entropy--trainer.max_steps=50.md"].decode()
@@ -107,7 +107,7 @@ def test_a_truncated_history_is_named_and_the_rest_is_drawn(
     seeds = {line.label: {point.n for point in line.points} for line in page.panels[0].lines}
     assert seeds == {"Switch top-2 (n = 1)": {1}, "Dense": {2}}
     capsys.readouterr()
-    assert draw(outputs, "--only", "figure05_routing_entropy") == 0
+    assert draw(outputs, "only=figure05_routing_entropy") == 0
     assert f"left out {damaged}: not readable as a run's history" in capsys.readouterr().err
 
 
@@ -116,7 +116,7 @@ def test_a_truncated_snapshot_is_named_and_the_rest_is_drawn(
 ) -> None:
     damaged = snapshot_path(run_of(outputs, "switch_top2", 1) / "routing", 150)
     damaged.write_bytes(damaged.read_bytes()[:300])
-    assert draw(outputs, "--only", "usage_histograms") == 0
+    assert draw(outputs, "only=usage_histograms") == 0
     assert f"left out {damaged}: not a whole routing snapshot" in capsys.readouterr().err
     assert len(Sources(outputs / "runs").snapshots(damaged.parents[1].name)) == 5
 
@@ -126,7 +126,7 @@ def test_runs_without_history_give_no_figure_but_the_command_to_run_them_again(
 ) -> None:
     for path in (outputs / "runs").glob("*/history.parquet"):
         path.unlink()
-    assert draw(outputs, "--only", "figure05_routing_entropy", "pareto") == 0
+    assert draw(outputs, "only=figure05_routing_entropy,pareto") == 0
     assert {name.partition(".")[0] for name in files(outputs)} == {"pareto"}
     error = capsys.readouterr().err
     assert "no usable history.parquet in its finished runs; fill it with: make baselines force=true" in error
@@ -174,19 +174,19 @@ def test_a_figure_that_todays_runs_no_longer_give_is_removed(outputs: Path, caps
     for path in (outputs / "runs").glob("*/history.parquet"):
         path.unlink()
     capsys.readouterr()
-    assert draw(outputs, "--only", "figure05_routing_entropy") == 1
+    assert draw(outputs, "only=figure05_routing_entropy") == 1
     assert set(files(outputs)) == {"pareto.md", "figure05.png"}
     assert "figure05_routing_entropy.png: no finished run gives it" in capsys.readouterr().err
 
 
 def test_twice_gives_the_same_bytes_whatever_the_readers_settings(outputs: Path, tmp_path: Path) -> None:
     names = ["usage_histograms", "pareto"]
-    assert draw(outputs, "--only", *names) == 0
+    assert draw(outputs, f"only={','.join(names)}") == 0
     first = files(outputs)
     shutil.rmtree(outputs / "figures")
     settings = "font.size: 20\nsavefig.dpi: 30\nxtick.direction: in\naxes.facecolor: red\n"
     (tmp_path / "matplotlibrc").write_text(settings, encoding="utf-8")
-    command = [sys.executable, "-m", "spectra_exp.reporting.figures", "--outputs", str(outputs), "--only", *names]
+    command = [sys.executable, "-m", "spectra_exp", "figures", f"outputs={outputs}", f"only={','.join(names)}"]
     own = {"MATPLOTLIBRC": str(tmp_path), "PYTHONHASHSEED": "7", "MPLBACKEND": "module://of_a_notebook.elsewhere"}
     answer = subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ | own)
     assert answer.returncode == 0, answer.stderr
@@ -195,7 +195,7 @@ def test_twice_gives_the_same_bytes_whatever_the_readers_settings(outputs: Path,
 
 
 def test_pictures_have_the_widths_of_a_page_and_enough_dots(outputs: Path) -> None:
-    assert draw(outputs, "--only", "pareto", "usage_histograms") == 0
+    assert draw(outputs, "only=pareto,usage_histograms") == 0
     for name, inches in (("pareto.png", COLUMN), ("usage_histograms.png", DOUBLE)):
         content = files(outputs)[name]
         width = struct.unpack(">I", content[16:20])[0]
@@ -206,28 +206,28 @@ def test_pictures_have_the_widths_of_a_page_and_enough_dots(outputs: Path) -> No
 
 def test_planted_fault_a_date_in_the_file_is_seen(outputs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(make.METADATA, "pdf", {})
-    assert draw(outputs, "--only", "pareto") == 0
+    assert draw(outputs, "only=pareto") == 0
     assert re.search(rb"/CreationDate", files(outputs)["pareto.pdf"])
 
 
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--only", "paretto"], "--only: no figure of 'paretto'; there are balance_trends, "),
-        (["--study", "nothing"], "--study: no figure of 'nothing'; there are a_quota, b_sinkhorn, "),
+        (["only=paretto"], "error: only: unknown name 'paretto'; did you mean 'pareto'? valid: balance_trends, "),
+        (["study=nothing"], "error: study: unknown name 'nothing'; valid: a_quota, b_sinkhorn, "),
     ],
 )
 def test_an_unknown_name_lists_the_known(
     outputs: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], said: str
 ) -> None:
-    assert draw(outputs, *arguments) == 1
+    assert draw(outputs, *arguments) == 2
     assert capsys.readouterr().err.startswith(said)
 
 
 def test_a_study_without_runs_and_no_runs_at_all(
     outputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert draw(outputs, "--study", "d_sharpness") == 1
+    assert draw(outputs, "study=d_sharpness") == 1
     assert "sweep_d not written: no finished run; fill it with: make sweep-d" in capsys.readouterr().err
     assert draw(tmp_path / "nowhere") == 1
     assert capsys.readouterr().err.endswith("no completed run to draw; train one: python train.py\n")
@@ -265,7 +265,7 @@ def test_figures_are_declared_once_and_matplotlib_is_loaded_late() -> None:
 def test_reports_are_strict_json_with_the_sections_apart(outputs: Path) -> None:
     make_study(outputs, "temperature", lambda job: {}, ("seed=0..1", "temperature=t1_0,linear"), curves=True)
     make_study(outputs, "temperature", lambda job: {}, ("seed=0", "temperature=t1_0", "trainer.max_steps=50"))
-    assert draw(outputs, "--only", "summary_report", "specialization_report") == 0
+    assert draw(outputs, "only=summary_report,specialization_report") == 0
     for name in ("summary_report", "specialization_report"):
         content = json.loads((outputs / "figures" / f"{name}.json").read_text(encoding="utf-8"))
         assert [section["section"] for section in content["sections"]] == ["as in its file", "trainer.max_steps=50"]

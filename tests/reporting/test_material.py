@@ -19,9 +19,9 @@ def test_a_root_without_the_studies_is_one_line(command, tmp_path, monkeypatch, 
     write(outputs, summary("switch", 0, {"val_loss": 4.0}))
     shutil.copytree(project_root() / "conf", root / "conf")
     monkeypatch.setenv("SPECTRA_ROOT", str(root))
-    assert command(["--outputs", str(outputs)]) != 0
+    assert command([f"outputs={outputs}"]) != 0
     last = capsys.readouterr().err.splitlines()[-1]
-    assert last.startswith(f"SPECTRA_ROOT: {root} has no study '")
+    assert last.startswith(f"error: SPECTRA_ROOT: {root} has no study '")
     shutil.rmtree(root / "conf")
-    assert command(["--outputs", str(outputs)]) != 0
+    assert command([f"outputs={outputs}"]) != 0
     assert f"{root} holds no conf/config.yaml" in capsys.readouterr().err

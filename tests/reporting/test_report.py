@@ -241,7 +241,7 @@ def test_nothing_is_fetched(world: Path, index: Page) -> None:
 
 def test_two_processes_write_the_same_bytes(world: Path) -> None:
     before = {path: path.read_bytes() for path in (world / "report").rglob("*.html")}
-    command = [sys.executable, "-m", "spectra_exp.reporting.report", "--outputs", str(world)]
+    command = [sys.executable, "-m", "spectra_exp", "report", f"outputs={world}"]
     subprocess.run(command, check=True, capture_output=True, env=os.environ | {"PYTHONHASHSEED": "7"})
     assert {path: path.read_bytes() for path in (world / "report").rglob("*.html")} == before
 
@@ -255,7 +255,7 @@ def test_pages_of_runs_that_are_gone_go_too(tmp_path: Path) -> None:
 
 
 def test_without_any_run_it_says_how_to_start(tmp_path: Path) -> None:
-    assert main(["--outputs", str(tmp_path)]) == 0
+    assert main([f"outputs={tmp_path}"]) == 0
     page = Page((tmp_path / "report" / "index.html").read_text(encoding="utf-8"))
     assert "No finished run yet" in page.text and "make demo" in page.text
     assert "runs" not in page.ids and "missing" in page.ids
@@ -265,7 +265,7 @@ def test_one_run_alone_makes_a_report(world: Path, tmp_path: Path) -> None:
     source = sorted((world / "runs").glob("switch-*"))[0]
     shutil.copytree(source, tmp_path / "runs" / source.name)
     shutil.copytree(world / "studies", tmp_path / "studies")
-    assert main(["--outputs", str(tmp_path)]) == 0
+    assert main([f"outputs={tmp_path}"]) == 0
     page = Page((tmp_path / "report" / "index.html").read_text(encoding="utf-8"))
     assert source.name in page.text and "front" not in page.ids and "nan" not in page.text.lower().split()
 
@@ -274,11 +274,11 @@ def test_one_study_alone(world: Path, tmp_path: Path, capsys: pytest.CaptureFixt
     copy = tmp_path / "copy"
     shutil.copytree(world, copy)
     before = {path: path.read_bytes() for path in (copy / "report").rglob("*.html")}
-    assert main(["--outputs", str(copy), "--study", "b_sinkhorn"]) == 0
+    assert main([f"outputs={copy}", "study=b_sinkhorn"]) == 0
     assert {path: path.read_bytes() for path in (copy / "report").rglob("*.html")} == before
     page = Page((copy / "report-b_sinkhorn" / "index.html").read_text(encoding="utf-8"))
     assert "16 runs" in page.text and "headline" not in page.ids and "sweeps" in page.ids
-    assert main(["--outputs", str(copy), "--study", "nothing"]) == 1
+    assert main([f"outputs={copy}", "study=nothing"]) == 1
     assert "no completed run of study 'nothing'" in capsys.readouterr().err
 
 

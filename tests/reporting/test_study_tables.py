@@ -258,7 +258,7 @@ def test_what_is_missing_is_listed_with_a_command_that_makes_it(outputs: Path) -
         return None if given(job)["osr.repulsion_weight"] == "0.3" and job.experiment.seed in (1, 3) else {}
 
     jobs = make_study(outputs, "c_repulsion", figures, ("seed=0..4", "trainer.max_steps=9"))
-    assert main(["--outputs", str(outputs)]) == 0
+    assert main([f"outputs={outputs}"]) == 0
     with open(outputs / "tables" / "missing.csv", encoding="utf-8") as file:
         gaps = list(csv.DictReader(file))
     (own,) = [gap for gap in gaps if gap["table"] == "sweep_c"]
@@ -310,7 +310,7 @@ def test_a_damaged_run_costs_its_own_seed_alone(
     older = text.replace('"schema": 1', '"schema": 0')
     broken = {"truncated": "", "half json": text[: len(text) // 2], "older schema": older, "foreign": '{"loss": 3}'}
     path.write_text(broken[damage])
-    assert main(["--outputs", str(outputs), "--show", "table07_ablation"]) == 0
+    assert main([f"outputs={outputs}", "show=table07_ablation"]) == 0
     assert run_id in capsys.readouterr().err
     found = rows(tables(outputs)["table07_ablation"], "ablation")
     assert (found["no_gru"]["n"], found["no_gru"]["n_expected"], found["none"]["n"]) == (4, 5, 5)
@@ -380,7 +380,7 @@ def test_the_twin_of_a_run_stands_for_it_and_is_named(outputs: Path, capsys: pyt
     twin = folder.with_name(folder.name[:-8] + "00000000")
     shutil.copytree(folder, twin)
     (twin / "summary.json").write_text((twin / "summary.json").read_text().replace(folder.name, twin.name))
-    assert main(["--outputs", str(outputs)]) == 0
+    assert main([f"outputs={outputs}"]) == 0
     assert f"the same configuration and seed as {twin.name}" in capsys.readouterr().err
     assert set(tables(outputs)["sweep_c"].frame["n"]) == {3}
 
@@ -388,9 +388,9 @@ def test_the_twin_of_a_run_stands_for_it_and_is_named(outputs: Path, capsys: pyt
 def test_tables_of_one_study_leave_the_others_as_they_are(outputs: Path) -> None:
     make_study(outputs, "c_repulsion", weights, ("seed=0..2",))
     make_study(outputs, "temperature", lambda job: {}, ("seed=0..2",))
-    assert main(["--outputs", str(outputs)]) == 0
+    assert main([f"outputs={outputs}"]) == 0
     before = {path.name: path.read_bytes() for path in (outputs / "tables").iterdir()}
-    assert main(["--outputs", str(outputs), "--study", "c_repulsion"]) == 0
+    assert main([f"outputs={outputs}", "study=c_repulsion"]) == 0
     after = {path.name: path.read_bytes() for path in (outputs / "tables").iterdir() if path.is_file()}
     assert after == before
     own = {path.name for path in (outputs / "tables" / "c_repulsion").iterdir()}
@@ -428,7 +428,7 @@ def test_a_huge_figure_costs_its_interval_and_not_the_tables(outputs: Path) -> N
         return {"metrics": {"val_loss": 4.0, "val_perplexity": 1e160 if job.experiment.seed else 50.0}}
 
     make_study(outputs, "c_repulsion", figures, ("seed=0..2",))
-    assert main(["--outputs", str(outputs)]) == 0
+    assert main([f"outputs={outputs}"]) == 0
     row = tables(outputs)["routing_metrics"].frame.to_dict("records")[0]
     assert row["val_perplexity_mean"] > 1e159 and pd.isna(row["val_perplexity_ci_low"])
 
@@ -447,7 +447,7 @@ def test_a_value_of_the_wrong_kind_costs_its_own_run_alone(
     jobs = make_study(outputs, "d_sharpness", lambda job: {}, ("seed=0",))
     path = jobs[0].planned.folder.summary
     path.write_text(json.dumps(json.loads(path.read_text()) | {key: value}))
-    assert main(["--outputs", str(outputs)]) == 0
+    assert main([f"outputs={outputs}"]) == 0
     assert f"'{key}' is not what a summary holds there" in capsys.readouterr().err
     assert sorted(rows(tables(outputs)["sweep_d"], "router.entropy_coef")[v]["n"] for v in ("0", "0.0001")) == [0, 1]
 
@@ -456,7 +456,7 @@ def test_a_value_of_the_wrong_kind_costs_its_own_run_alone(
 def test_every_table_compiles_in_a_real_latex(outputs: Path, tmp_path: Path) -> None:
     for study, figures in (("core", core), ("baselines", baselines), ("scaling_experts", scaling)):
         make_study(outputs, study, figures, ("seed=0..2",))
-    assert main(["--outputs", str(outputs)]) == 0
+    assert main([f"outputs={outputs}"]) == 0
     found = sorted((outputs / "tables").glob("*.tex"))
     assert len(found) >= 14
     inputs = "\n".join(rf"\input{{{path}}}\clearpage" for path in found)

@@ -30,8 +30,8 @@ def outputs(tmp_path: Path) -> Path:
 
 
 def _table(outputs: Path, *arguments: str) -> pd.DataFrame:
-    assert main(["--outputs", str(outputs), *arguments]) == 0
-    study = arguments[1:] if arguments[:1] == ("--study",) else ()
+    assert main([f"outputs={outputs}", *arguments]) == 0
+    study = [word.removeprefix("study=") for word in arguments if word.startswith("study=")]
     return read_table(outputs.joinpath("tables", *study), "routing_metrics").set_index("label")
 
 
@@ -73,7 +73,7 @@ def test_the_declared_metrics_come_first_and_every_other_after_them(outputs: Pat
 def test_a_name_that_a_spreadsheet_would_run_is_text(tmp_path: Path) -> None:
     label = "=cmd|'/C calc'!A0"
     write(tmp_path, summary("switch", 0, {"val_loss": 4.0, "=1+1": 2.0, "+x": 1.0, "-1|x": 3.0}, label=label))
-    assert main(["--outputs", str(tmp_path)]) == 0
+    assert main([f"outputs={tmp_path}"]) == 0
     for file in (tmp_path / "tables").glob("*.csv"):
         with open(file, encoding="utf-8") as opened:
             cells = [cell for row in csv.reader(opened) for cell in row]
@@ -85,7 +85,7 @@ def test_a_name_that_a_spreadsheet_would_run_is_text(tmp_path: Path) -> None:
 def test_text_of_a_summary_is_no_markup_in_markdown(tmp_path: Path) -> None:
     label = "<script>alert(1)</script> | [a](http://x) `b`"
     write(tmp_path, summary("switch", 0, {"val_loss": 4.0}, label=label))
-    assert main(["--outputs", str(tmp_path)]) == 0
+    assert main([f"outputs={tmp_path}"]) == 0
     text = (tmp_path / "tables" / "routing_metrics.md").read_text()
     assert "<script" not in text and "&lt;script>alert(1)&lt;/script> \\| [a\\](http://x) \\`b\\`" in text
 
@@ -219,18 +219,18 @@ def test_the_markdown_is_narrow_and_in_plain_text(outputs: Path, capsys: pytest.
 
 
 def test_a_study_filters_and_an_unknown_one_lists_the_known(outputs: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert list(_table(outputs, "--study", "b").index) == ["Switch"]
+    assert list(_table(outputs, "study=b").index) == ["Switch"]
     capsys.readouterr()
-    assert main(["--outputs", str(outputs), "--study", "c"]) == 1
+    assert main([f"outputs={outputs}", "study=c"]) == 1
     error = capsys.readouterr().err
-    assert error == "--study: no completed run of study 'c'; studies with one: b, demo\n"
+    assert error == "error: study: no completed run of study 'c'; studies with one: b, demo\n"
 
 
 @pytest.mark.parametrize("make", [False, True])
 def test_no_runs_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str], make: bool) -> None:
     if make:
         (tmp_path / "runs").mkdir()
-    assert main(["--outputs", str(tmp_path)]) == 1
+    assert main([f"outputs={tmp_path}"]) == 1
     assert len(capsys.readouterr().err.splitlines()) == 1
     assert not (tmp_path / "tables").exists()
 
@@ -242,7 +242,7 @@ def test_a_metric_named_as_a_column_does_not_overwrite_it(tmp_path: Path) -> Non
 
 
 def test_as_a_program(outputs: Path) -> None:
-    command = [sys.executable, "-m", "spectra_exp.reporting.tables", "--outputs", str(outputs)]
+    command = [sys.executable, "-m", "spectra_exp", "tables", f"outputs={outputs}"]
     answer = subprocess.run(command, capture_output=True, text=True, check=False)
     assert answer.returncode == 0 and answer.stderr == ""
     assert "Loss and balance" in answer.stdout and "\x1b" not in answer.stdout

@@ -120,8 +120,7 @@ def newest_of_study(outputs: Path, study: str) -> list[str]:
     if not chosen:
         known = sorted({name for summary in finished for name in summary.get("studies") or ()})
         raise SpectraError(
-            f"study={study}: no completed run of study '{study}'; studies with one: {', '.join(known) or 'none'}; give "
-            "study=NAME"
+            f"study={study}: no completed run of study '{study}'; studies with one: {', '.join(known) or 'none'}"
         )
     newest: dict[str, tuple[str, str]] = {}
     for summary in chosen:

@@ -104,17 +104,18 @@ def _many(args: argparse.Namespace, chosen: list[str]) -> int:
         )
     if args.cfg or args.info:
         raise ConfigError("command line", "--cfg and --info show one run", "see spectra-exp study show")
-    if asks_for_search(args.overrides):
+    typed = [o for o in args.overrides if o not in chosen]
+    if asks_for_search(typed):
         from spectra_exp.studies.search import launch_search
 
         if chosen:
             raise ConfigError("command line", f"'{chosen[0]}' and a search were given", "drop one of the two")
-        return launch_search(args.overrides)
+        return launch_search(typed)
     if not chosen:
-        return launch_multirun(args.overrides)
+        return launch_multirun(typed)
     if len(chosen) > 1:
         raise ConfigError("command line", f"'{chosen[0]}' and '{chosen[1]}' were given", "launch one study at a time")
-    return launch_study(chosen[0], [o for o in args.overrides if o not in chosen])
+    return launch_study(chosen[0], typed)
 
 
 def parse_arguments(argv: list[str]) -> argparse.Namespace:

@@ -1,1 +1,1 @@
-"""Every table of the paper, from whatever runs there are: `python -m spectra_exp.reporting.tables`."""
+"""Every table of the paper, from whatever runs there are: `spectra-exp tables`."""
