@@ -88,9 +88,12 @@ def _one(args: argparse.Namespace, argv: list[str]) -> int:
     # A process that a run's launcher started follows that one.
     with nullcontext() if supervised() else stopping.launching():
         _hydra_main(args.overrides, task)
+    if planned.finished():
+        # A stop asked for in the last evaluation came too late to stop anything.
+        return 0
     if stopping.asked():
         raise KeyboardInterrupt
-    return 0 if planned.finished() else 1
+    return 1
 
 
 def _many(args: argparse.Namespace, chosen: list[str]) -> int:

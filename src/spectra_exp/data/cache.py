@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from spectra_exp.foundations.files import one_line_errors
+
 Progress = Callable[[str], None]
 _MANIFEST = "manifest.json"
 
@@ -34,25 +36,26 @@ def cached_folder(
 
     The build happens under a lock, in another folder that is renamed when it is complete, so that a killed
     builder leaves nothing that is believed. An entry that lost a file, or whose file changed its size, is
-    built again. `facts` must be plain JSON.
+    built again. `facts` must be plain JSON. Raises SpectraError where the file system refuses (full, no permission).
     """
     entry = read_entry(cache_dir / key)
     if entry is not None:
         return entry
     import filelock
 
-    cache_dir.mkdir(parents=True, exist_ok=True)
-    lock = filelock.FileLock(cache_dir / f"{key}.lock")
-    try:
-        lock.acquire(timeout=1)
-    except filelock.Timeout:
-        progress(f"waiting for another process that builds {key}")
-        lock.acquire()
-    try:
-        entry = read_entry(cache_dir / key)
-        return entry if entry is not None else _build(cache_dir, key, build)
-    finally:
-        lock.release()
+    with one_line_errors(cache_dir):
+        cache_dir.mkdir(parents=True, exist_ok=True)
+        lock = filelock.FileLock(cache_dir / f"{key}.lock")
+        try:
+            lock.acquire(timeout=1)
+        except filelock.Timeout:
+            progress(f"waiting for another process that builds {key}")
+            lock.acquire()
+        try:
+            entry = read_entry(cache_dir / key)
+            return entry if entry is not None else _build(cache_dir, key, build)
+        finally:
+            lock.release()
 
 
 def read_entry(folder: Path) -> CacheEntry | None:
@@ -90,9 +93,10 @@ def _build(cache_dir: Path, key: str, build: Callable[[Path], dict[str, Any]]) -
         }
         manifest = json.dumps({"facts": facts, "files": files}, indent=1)
         (partial / _MANIFEST).write_text(manifest, encoding="utf-8")
-        if final.exists():
-            shutil.rmtree(final)
-        os.replace(partial, final)
+        with one_line_errors(final):
+            if final.exists():
+                shutil.rmtree(final)
+            os.replace(partial, final)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return CacheEntry(final, json.loads(manifest)["facts"])

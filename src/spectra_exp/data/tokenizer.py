@@ -94,7 +94,8 @@ def trained_tokenizer(
     def build(folder: Path) -> dict[str, str]:
         size = sum(map(len, texts)) / 1e6
         progress(f"training a byte-level BPE of {vocabulary_size} tokens on {size:.1f} M characters")
-        train_bpe(texts, vocabulary_size, markers).save(str(folder / _FILE))
+        # Its own `save` has no error of the file system's.
+        (folder / _FILE).write_text(train_bpe(texts, vocabulary_size, markers).to_str(pretty=True), encoding="utf-8")
         return {"end_token": END_OF_TEXT}
 
     entry = cached_folder(cache_dir, f"tokenizer-{content[:32]}", build, progress)

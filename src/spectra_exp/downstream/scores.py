@@ -22,9 +22,9 @@ from spectra_exp.data.documents import digest
 from spectra_exp.downstream.options import EvaluateOptions
 from spectra_exp.downstream.tasks import SCORE, chance_of, check_known, local_task, task_digest, task_files, task_names
 from spectra_exp.foundations.errors import ConfigError, SpectraError, nearest
-from spectra_exp.foundations.files import write_json
 from spectra_exp.moe.model import SpectraMoeForCausalLM, load_checkpoint
 from spectra_exp.runs.folder import RunFolder
+from spectra_exp.runs.summary import change_summary
 
 # The figure of a task that counts, the first that it has: normalised by the length of the choices where there is that.
 PREFERRED = ("acc_norm", "acc", "exact_match", "pass@1", "f1", "mcc")
@@ -167,9 +167,8 @@ def keep_scores(folder: RunFolder, scores: dict[str, dict[str, Any]]) -> dict[st
         chances = [entry["chance"] for entry in tasks.values()]
         floors[SCORE] = None if None in chances else sum(chances) / len(chances)
         prints = summary["fingerprints"] | {"downstream": tasks_fingerprint(tasks)}
-        summary |= {"downstream": tasks, "metrics": metrics, "floors": floors, "fingerprints": prints}
-        write_json(folder.summary, summary)
-    return summary
+        changes = {"downstream": tasks, "metrics": metrics, "floors": floors, "fingerprints": prints}
+        return change_summary(folder.summary, changes)
 
 
 def tasks_fingerprint(tasks: dict[str, dict[str, Any]]) -> str:

@@ -9,6 +9,7 @@ import os
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -44,15 +45,46 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 @contextmanager
 def one_line_errors(path: str | os.PathLike[str]) -> Iterator[None]:
-    """A block in which a refusal of the file system becomes a SpectraError of one line that names `path`."""
+    """A block in which a refusal of the file system becomes a SpectraError of one line: its file, or `path`."""
     try:
         yield
     except OSError as error:
-        if error.errno in _DISK_FULL:
+        named = Path(os.fsdecode(error.filename)) if isinstance(error.filename, (str, bytes)) else Path(path)
+        place = path if fnmatch(named.name, TEMPORARY_GLOB) else named
+        # numpy's own writing gives no number of an error.
+        if error.errno in _DISK_FULL or (error.errno is None and "requested and" in str(error)):
             problem = "the disk is full; free space and run again (an earlier file is unchanged)"
         else:
-            problem = f"cannot be written ({error.strerror or error}); check the folder and its permissions"
-        raise SpectraError(" ".join(f"{path}: {problem}".split())) from error
+            reason = f"{error.strerror or error}{_owner_in_words(place) if isinstance(error, PermissionError) else ''}"
+            in_place = isinstance(error, (FileExistsError, IsADirectoryError, NotADirectoryError))
+            fix = "move away what is in its place" if in_place else "check the folder and its permissions"
+            problem = f"cannot be written ({reason}); {fix}"
+        raise SpectraError(" ".join(f"{place}: {problem}".split())) from error
+
+
+@contextmanager
+def told_unreadable() -> Iterator[None]:
+    """A block in which a file that this user may not read is a SpectraError of one line that names it."""
+    try:
+        yield
+    except PermissionError as error:
+        owner = _owner_in_words(error.filename)
+        problem = f"may not be read by this user ({error.strerror}{owner}); change its permissions"
+        raise SpectraError(f"{error.filename}: {problem}") from error
+
+
+def _owner_in_words(path: str | os.PathLike[str]) -> str:
+    """Whose `path`, or the nearest folder above it that is there, is, in words; empty where it is this user's."""
+    place = Path(path)
+    while not os.path.lexists(place) and place != place.parent:
+        place = place.parent
+    try:
+        owner = place.lstat().st_uid
+        return "" if owner == os.geteuid() else f", {place} belongs to user {place.owner()}"
+    except KeyError:
+        return f", {place} belongs to user {owner}"
+    except OSError:
+        return ""
 
 
 def write_bytes(path: str | os.PathLike[str], content: bytes) -> None:

@@ -15,7 +15,7 @@ from spectra_exp.foundations.collective import whole
 from spectra_exp.measure.counts import LayerStatistics
 from spectra_exp.measure.tokens import TokenBatch
 from spectra_exp.moe.families import down_projections
-from spectra_exp.moe.record import RoutingRecord
+from spectra_exp.moe.record import RoutingRecord, check_executed
 
 
 class EvaluationAccumulator:
@@ -50,7 +50,8 @@ class EvaluationAccumulator:
     def update(self, records: Sequence[RoutingRecord], tokens: TokenBatch) -> None:
         """Add one batch: one record per routed layer and the batch's real tokens in the same order.
 
-        Raises ValueError when the records are not one per layer of the same N, or a document has two domains.
+        Raises ValueError when the records are not one per layer of the same N, or a document has two domains, and
+        SpectraError when they count assignments that were not executed.
         """
         num_tokens = len(tokens.token_ids_N)
         records = sorted(records, key=lambda r: r.layer)
@@ -63,6 +64,7 @@ class EvaluationAccumulator:
                     f"layer {record.layer} routed {tuple(record.chosen_NE.shape)}, "
                     f"expected ({num_tokens}, {self.num_experts})"
                 )
+        check_executed(records)
         if num_tokens == 0:
             return
         device = records[0].chosen_NE.device

@@ -42,7 +42,11 @@ def score_gap(stats: LayerStatistics) -> float | None:
 @metric("sequential_overlap", "none", "share", floor="marginals")
 def sequential_overlap(stats: LayerStatistics) -> float | None:
     """Share of k experts that a token has in common with the next token of its document."""
-    return stats.overlap_sum / (stats.top_k * stats.num_adjacent) if stats.num_adjacent else None
+    if not stats.num_adjacent:
+        return None
+    # More than k where tokens differ in how many experts they have.
+    per_token = max(stats.top_k, stats.counts_E.sum() / stats.num_tokens)
+    return float(stats.overlap_sum / (per_token * stats.num_adjacent))
 
 
 @metric("layer_mutual_information", "none", floor="marginals")

@@ -19,7 +19,7 @@ from spectra_exp.measure.balance import MEASURES
 from spectra_exp.measure.base import METRICS
 from spectra_exp.measure.counts import LayerStatistics
 from spectra_exp.measure.nulls import MarginalRouting, pair_counts, random_joint, served_vocabulary, uniform_counts
-from spectra_exp.measure.stability import LayerTrajectory, routing_consistency, usage_variance
+from spectra_exp.measure.stability import LayerTrajectory, experts_per_token, routing_consistency, usage_variance
 
 UNIFORM_DRAWS = 400
 MARGINAL_DRAWS = 4  # each draw averages over all tokens or all pairs of experts
@@ -110,8 +110,9 @@ def evaluation_floors(stats: LayerStatistics, seed: int = 0) -> Floors:
 
 def consistency_floor(pairs: Iterable[tuple[np.ndarray, np.ndarray]], top_k: int) -> float:
     """Agreement of random sets with the loads of each pair of [P, E] sets: k sum f f' when every token uses k."""
+    pairs = list(pairs)
     common = [(a_PE.mean(axis=0) * b_PE.mean(axis=0)).sum() for a_PE, b_PE in pairs]
-    return float(np.mean(common)) / top_k
+    return float(np.mean(common)) / experts_per_token(top_k, *(used_PE for pair in pairs for used_PE in pair))
 
 
 def usage_variance_floor(trajectory: LayerTrajectory, seed: int) -> float:

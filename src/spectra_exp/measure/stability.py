@@ -67,8 +67,13 @@ def expert_sets(experts_PK: np.ndarray, num_experts: int) -> np.ndarray:
 
 
 def agreement(used_PE: np.ndarray, other_PE: np.ndarray, top_k: int) -> float:
-    """Mean over tokens of the number of common experts over k."""
-    return float((used_PE & other_PE).sum(axis=1).mean()) / top_k
+    """Mean over tokens of the number of common experts over k, or over the tokens' mean number if larger."""
+    return float((used_PE & other_PE).sum(axis=1).mean()) / experts_per_token(top_k, used_PE, other_PE)
+
+
+def experts_per_token(top_k: int, *used: np.ndarray) -> float:
+    """k, or the largest mean number of experts in the sets [P, E]: tokens may differ in theirs."""
+    return max(float(top_k), *(float(used_PE.sum(axis=1).mean()) for used_PE in used))
 
 
 def saturation_curve(trajectory: LayerTrajectory) -> list[float]:

@@ -13,6 +13,7 @@ from spectra_exp.moe.context import ContextHolder, RoutingContext
 from spectra_exp.moe.layer import RoutedLayer
 from spectra_exp.moe.settings import MoeSettings
 from spectra_exp.routing.base import Router
+from spectra_exp.routing.selection import AT_MOST_K
 
 
 class ReroutedGate(RoutedLayer):
@@ -37,10 +38,11 @@ class ReroutedGate(RoutedLayer):
         inputs, output, chosen_NE, weights_NE = self.route(hidden_BSd, context)
         tokens_Nd = inputs.real(hidden_BSd)
         sums_Ed = output_sums(self.experts, tokens_Nd, chosen_NE) if context.keep_outputs else None
-        self._leave_record(context, output, chosen_NE, weights_NE, sums_Ed, tokens_Nd)
         width = self.settings.top_k
-        if self.settings.selection.rule == "expert_choice":
+        if self.rule_in_force(context.training_rule) not in AT_MOST_K or self.intervention is not None:
             width = max(width, int(chosen_NE.sum(1).max())) if len(chosen_NE) else width
+        unexecuted = (chosen_NE.sum(1) - width).clamp(min=0).sum()
+        self._leave_record(context, output, chosen_NE, weights_NE, sums_Ed, tokens_Nd, unexecuted)
         # Distinct experts in every row: kernels need not cope with one expert twice.
         experts_NK = torch.where(chosen_NE, weights_NE.detach(), -1.0).topk(width, dim=1).indices
         weights_NK = weights_NE.gather(1, experts_NK).to(hidden.dtype)

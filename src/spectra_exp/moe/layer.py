@@ -17,7 +17,7 @@ from spectra_exp.moe.settings import MoeSettings
 from spectra_exp.routing.base import Router, RouterOutput, RoutingInput
 from spectra_exp.routing.expression import RunningAverage
 from spectra_exp.routing.losses import load_balance_of_counts, router_entropy, router_z_loss
-from spectra_exp.routing.selection import SELECTIONS, assignment_weights, capacity, select_topk
+from spectra_exp.routing.selection import AT_MOST_K, OTHER_BOUNDS, SELECTIONS, assignment_weights
 
 
 class RoutedLayer(nn.Module):
@@ -60,8 +60,13 @@ class RoutedLayer(nn.Module):
     def select(self, scores_NE: Tensor, training_rule: bool) -> Tensor:
         """Executed assignments, bool [N, E], under the rule of training or of inference."""
         selection = self.settings.selection
-        rule = SELECTIONS[selection.rule] if training_rule or selection.at_inference else select_topk
+        rule = SELECTIONS[self.rule_in_force(training_rule)]
         return rule(self.ranked(scores_NE), self.settings.top_k, selection.capacity_factor)
+
+    def rule_in_force(self, training_rule: bool) -> str:
+        """Name of the selection rule under the rule of training or of inference."""
+        selection = self.settings.selection
+        return selection.rule if training_rule or selection.at_inference else "topk"
 
     def ranked(self, scores_NE: Tensor) -> Tensor:
         """The scores that selection ranks, [N, E]: the router's, lowered by the load average where there is one."""
@@ -88,7 +93,7 @@ class RoutedLayer(nn.Module):
 
     def _leave_record(
         self, context: RoutingContext, output: RouterOutput, chosen_NE: Tensor, weights_NE: Tensor,
-        sums_Ed: Tensor | None, tokens_Nd: Tensor,
+        sums_Ed: Tensor | None, tokens_Nd: Tensor, unexecuted: Tensor | None,
     ) -> None:
         context.carries_BSED[self.layer] = output.carry_BSED
         context.new_states[self.layer] = output.state
@@ -110,6 +115,7 @@ class RoutedLayer(nn.Module):
             figures=output.figures,
             # A copy, so that the whole activation is not held by its part.
             hidden_Nd=tokens_Nd[: context.keep_hidden].detach().clone() if context.keep_hidden else None,
+            unexecuted=unexecuted,
         )
 
     def _distribution_losses(
@@ -180,23 +186,27 @@ class MoeLayer(RoutedLayer):
         hidden_BSd = context.batch(hidden)
         inputs, output, chosen_NE, weights_NE = self.route(hidden_BSd, context)
         tokens_Nd = inputs.real(hidden_BSd)
-        combined_Nd, rows = self.experts(tokens_Nd, chosen_NE, weights_NE, self._most(len(tokens_Nd), context))
+        most = self._most(len(tokens_Nd), context)
+        combined_Nd, rows = self.experts(tokens_Nd, chosen_NE, weights_NE, most)
         if self.shared is not None:
             combined_Nd = (combined_Nd + self._shared_output(tokens_Nd)) / (1 + self.settings.num_shared)
         sums_Ed = rows.sums_Ed() if context.keep_outputs else None
-        self._leave_record(context, output, chosen_NE, weights_NE, sums_Ed, tokens_Nd)
+        # What a GPU has no place for; everywhere, so that a rule breaks its bound on no machine unseen.
+        unexecuted = None if most is None else (rows.assignments.counts_E.sum() - most).clamp(min=0)
+        self._leave_record(context, output, chosen_NE, weights_NE, sums_Ed, tokens_Nd, unexecuted)
         output_BSd = self._unflatten(combined_Nd.to(hidden_BSd.dtype), hidden_BSd, inputs.mask_BS)
         return self.dropout(output_BSd).view_as(hidden)
 
     def _most(self, num_tokens: int, context: RoutingContext) -> int | None:
         """At least as many assignments as a pass can make of `num_tokens`; None where only the pass knows."""
-        selection, settings = self.settings.selection, self.settings
+        settings, rule = self.settings, self.rule_in_force(context.training_rule)
         if self.intervention is not None:
             return None
-        if selection.rule == "expert_choice" and (context.training_rule or selection.at_inference):
-            shape = num_tokens, settings.num_experts
-            return settings.num_experts * capacity(*shape, settings.top_k, selection.capacity_factor)
-        return num_tokens * settings.top_k
+        if rule in AT_MOST_K:
+            return num_tokens * settings.top_k
+        bound = OTHER_BOUNDS.get(rule)
+        shape = num_tokens, settings.num_experts, settings.top_k
+        return None if bound is None else bound(*shape, settings.selection.capacity_factor)
 
     def _shared_output(self, tokens_Nd: Tensor) -> Tensor:
         """The sum of the shared experts' outputs, [N, d]."""

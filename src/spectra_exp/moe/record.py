@@ -5,11 +5,13 @@ Letters: N real (non-padding) tokens, E experts, D width of a vector.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from torch import Tensor
+import torch
+from torch import Tensor
+
+from spectra_exp.foundations.errors import SpectraError
 
 
 @dataclass
@@ -27,3 +29,18 @@ class RoutingRecord:
     losses: dict[str, Tensor]  # scalar loss terms before their coefficients, with their graph
     figures: dict[str, Tensor]  # scalar diagnostics (sinkhorn_residual, ...), detached
     hidden_Nd: Tensor | None = None  # what the layer got of the first tokens (detached), where asked for
+    unexecuted: Tensor | None = None  # how many of the assignments had no place among the experts; None: all had one
+
+
+def check_executed(records: Sequence[RoutingRecord]) -> None:
+    """Raise SpectraError when the records of one pass count assignments that were not executed."""
+    # One look at the device for all layers.
+    counted = [record for record in records if record.unexecuted is not None]
+    if not counted:
+        return
+    for record, left in zip(counted, torch.stack([r.unexecuted for r in counted]).tolist(), strict=True):
+        if left:
+            raise SpectraError(
+                f"routed layer {record.layer}: {left} of {int(record.chosen_NE.sum())} assignments are more than its "
+                "selection rule says that it makes, and are not executed; declare its bound in routing/selection.py"
+            )

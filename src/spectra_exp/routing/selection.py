@@ -83,6 +83,14 @@ SELECTIONS: dict[str, Callable[[Tensor, int, float], Tensor]] = {
     "expert_choice": select_expert_choice,
 }
 
+# Rules under which no token has more than K experts, and those that bound the assignments of a pass in another way: by
+# N, E, K, alpha. Of a rule in neither the number is asked of the device in each pass. One that breaks its bound ends
+# the run, since experts on a GPU have places for so many alone.
+AT_MOST_K = ("topk", "quota")
+OTHER_BOUNDS: dict[str, Callable[[int, int, int, float], int]] = {
+    "expert_choice": lambda tokens, experts, top_k, alpha: experts * capacity(tokens, experts, top_k, alpha),
+}
+
 
 def assignment_weights(weights_NE: Tensor, chosen_NE: Tensor, normalize: bool) -> Tensor:
     """Combine weights [N, E], zero where not chosen; with `normalize` they sum to 1 over each token's experts."""

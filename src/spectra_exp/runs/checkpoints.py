@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 import re
 import shutil
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
+from typing import Any
 
 from spectra_exp.foundations.errors import SpectraError
-from spectra_exp.foundations.files import fsync, json_text, one_line_errors, write_text
+from spectra_exp.foundations.files import fsync, json_text, one_line_errors, told_unreadable, write_text
+from spectra_exp.runs.file_hashes import sha256_of
 
 MANIFEST = "manifest.json"
+# In a checkpoint: what it needs outside of it, in the run's folder.
+NEEDED = "run_files.json"
 
 _NAME = re.compile(r"step-(\d{8,})")
 _STAGING, _TRASH, _REPLACED = ".staging-", ".trash-", ".replaced-"
@@ -44,9 +47,12 @@ class CheckpointStore:
             folder.mkdir(parents=True)
         return folder
 
-    def commit(self, staging: str | os.PathLike[str], step: int, keep: Collection[int] = ()) -> Path:
+    def commit(
+        self, staging: str | os.PathLike[str], step: int, keep: Collection[int], needed: Mapping[str, Any]
+    ) -> Path:
         """The committed checkpoint, which `staging` becomes; older ones not in `keep` (steps) are removed.
 
+        `needed`: what it needs outside of it, kept in it as `NEEDED`; nothing here looks at it.
         `staging` must lie on the same file system. A checkpoint of the same step is replaced. Raises
         SpectraError when the disk is full.
         """
@@ -54,7 +60,7 @@ class CheckpointStore:
         # A folder cannot be renamed over a full one: the earlier one steps aside, and `clean` knows its name.
         aside = self.folder / f"{_REPLACED}{target.name}"
         with one_line_errors(target):
-            _seal(source, step)
+            _seal(source, step, needed)
             self.folder.mkdir(parents=True, exist_ok=True)
             if target.exists():
                 target.rename(aside)
@@ -70,15 +76,25 @@ class CheckpointStore:
     def complete(self) -> list[Path]:
         """The committed checkpoints, newest first; their content is not verified here."""
         newest_first = [path for _, path in sorted(self._named().items(), reverse=True)]
-        return [path for path in newest_first if (path / MANIFEST).is_file()]
+        with told_unreadable():
+            return [path for path in newest_first if (path / MANIFEST).is_file()]
 
-    def latest(self) -> Path | None:
-        """The newest checkpoint whose files match its manifest, or None; a warning names each damaged one."""
-        for path in self.complete():
-            if verify_checkpoint(path):
+    def latest(self, problem_of: Callable[[Path], str | None] | None = None) -> Path | None:
+        """The newest checkpoint without a problem, or None; a warning names each one passed over, and why.
+
+        `problem_of` gives a checkpoint's problem in words; left out, it is whether its files match its manifest.
+        Raises SpectraError for one that this user may not read: nothing can be said of it.
+        """
+        for _, path in sorted(self._named().items(), reverse=True):
+            problem = (problem_of or damage)(path)
+            if problem is None:
                 return path
-            log.warning("%s: damaged (files and manifest differ); the next older one is taken", path)
+            log.warning("%s: %s; the next older one is taken", path, problem)
         return None
+
+    def any_left(self) -> bool:
+        """Whether there is a checkpoint, be it damaged."""
+        return bool(self._named())
 
     def clean(self) -> None:
         """Remove what killed writers left; a checkpoint that was being replaced gets its place back."""
@@ -92,9 +108,10 @@ class CheckpointStore:
                 shutil.rmtree(path)
 
     def _named(self) -> dict[int, Path]:
-        if not self.folder.is_dir():
-            return {}
-        return {int(m[1]): path for path in self.folder.iterdir() if (m := _NAME.fullmatch(path.name))}
+        with told_unreadable():
+            if not self.folder.is_dir():
+                return {}
+            return {int(m[1]): path for path in self.folder.iterdir() if (m := _NAME.fullmatch(path.name))}
 
     def _discard(self, path: Path) -> None:
         """Remove a folder such that no half-removed one is ever seen under a checkpoint's name."""
@@ -106,21 +123,31 @@ class CheckpointStore:
 
 
 def verify_checkpoint(path: str | os.PathLike[str]) -> bool:
-    """Whether the checkpoint's files are exactly those of its manifest: names, sizes and sha256."""
+    """Whether the checkpoint's files are exactly those of its manifest: names, sizes and sha256.
+
+    Raises SpectraError when a file is there and may not be read.
+    """
     folder = Path(path)
     match = _NAME.fullmatch(folder.name)
     if match is None:
         return False
     try:
-        return (folder / MANIFEST).read_bytes() == _manifest_text(folder, int(match[1])).encode("utf-8")
+        with told_unreadable():
+            return (folder / MANIFEST).read_bytes() == _manifest_text(folder, int(match[1])).encode("utf-8")
     except OSError:
         return False
 
 
-def _seal(folder: Path, step: int) -> None:
+def damage(checkpoint: Path) -> str | None:
+    """What is wrong with a checkpoint's own files, in words, or None."""
+    return None if verify_checkpoint(checkpoint) else "damaged (files and manifest differ)"
+
+
+def _seal(folder: Path, step: int, needed: Mapping[str, Any]) -> None:
     """Force every file of `folder` to the disk and write its manifest."""
     if not folder.is_dir():
         raise SpectraError(f"{folder}: no such folder to make a checkpoint of")
+    (folder / NEEDED).write_text(json_text(needed), encoding="utf-8")
     for path in [folder, *folder.rglob("*")]:
         fsync(path)
     write_text(folder / MANIFEST, _manifest_text(folder, step))
@@ -130,13 +157,8 @@ def _manifest_text(folder: Path, step: int) -> str:
     """The manifest that belongs to the files in `folder` as they are now: same content, same text."""
     paths = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
     files = [
-        {"name": name, "size": path.stat().st_size, "sha256": _sha256(path)}
+        {"name": name, "size": path.stat().st_size, "sha256": sha256_of(path)}
         for name, path in sorted(paths.items())
         if name != MANIFEST
     ]
     return json_text({"step": step, "files": files})
-
-
-def _sha256(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

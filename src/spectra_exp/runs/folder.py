@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import shutil
@@ -11,13 +12,21 @@ from pathlib import Path
 from typing import Any
 
 from spectra_exp.foundations.errors import ConfigError, SpectraError
-from spectra_exp.foundations.files import TEMPORARY_GLOB
-from spectra_exp.runs.checkpoints import CheckpointStore
+from spectra_exp.foundations.files import TEMPORARY_GLOB, one_line_errors
+from spectra_exp.runs.checkpoints import NEEDED, CheckpointStore, damage
+from spectra_exp.runs.file_hashes import differing, hashes_of
 from spectra_exp.runs.lock import HOLDER_NAME, LOCK_NAME, RunLock, holder_alive
 from spectra_exp.runs.progress import NAME as PROGRESS_NAME
 from spectra_exp.runs.summary import read_summary
 
+HISTORY = "history.parquet"
+
 log = logging.getLogger(__name__)
+
+
+def needed_by(checkpoint: Path) -> dict[str, Any]:
+    """What a verified checkpoint needs: `run_id`, and in `files` the hashes of files of that run's folder by name."""
+    return json.loads((checkpoint / NEEDED).read_text(encoding="utf-8"))
 
 
 class RunFolder:
@@ -30,7 +39,7 @@ class RunFolder:
         self.config = self.path / "config.yaml"
         self.hydra = self.path / ".hydra"
         self.environment = self.path / "environment.json"
-        self.history = self.path / "history.parquet"
+        self.history = self.path / HISTORY
         self.routing = self.path / "routing"
         self.summary = self.path / "summary.json"
         self.analysis = self.path / "analysis"
@@ -45,7 +54,8 @@ class RunFolder:
         `timeout`: seconds to wait for another holder. Raises RunInUse, which names the holder.
         """
         with RunLock(self.path, timeout):
-            self._clean()
+            with one_line_errors(self.path):
+                self._clean()
             yield self
 
     def status(self) -> str:
@@ -56,7 +66,7 @@ class RunFolder:
         """
         if not self.path.is_dir() or not self._content():
             return "missing"
-        if not self.summary.exists():
+        if not os.path.isfile(self.summary):
             return "unfinished"
         try:
             status: str = self.read_summary()["status"]
@@ -82,6 +92,38 @@ class RunFolder:
         """The newest checkpoint that verifies, or None; a warning names each damaged one."""
         return self._store.latest()
 
+    def resumable_checkpoint(self) -> Path | None:
+        """The newest checkpoint that verifies and whose part of this folder is as it was made with, or None.
+
+        A warning names each one passed over, and the last one that the run starts over where none is left.
+        """
+        found = self._store.latest(self._resume_problem)
+        if found is None and self._store.any_left():
+            log.warning("%s: no checkpoint is left to go on from; the run starts over", self.path)
+        return found
+
+    def forget_after(self, checkpoint: Path) -> None:
+        """Remove the routing snapshots that are not `checkpoint`'s: what the run did after it."""
+        needed = needed_by(checkpoint)["files"]
+        for path in self.routing.glob("step-*.npz"):
+            if path.relative_to(self.path).as_posix() not in needed:
+                path.unlink()
+
+    def check(self) -> None:
+        """Raise SpectraError for what is in a run's way: a file in a folder's place, the reverse, no permission."""
+        folders = (self.path, self.hydra, self.routing, self.checkpoints_folder, self.analysis, self.wandb)
+        own = (self.config, self.environment, self.history, self.summary, self.log, self.path / PROGRESS_NAME)
+        files = (*own, *(self.hydra / f"{name}.yaml" for name in ("config", "overrides", "hydra")))
+        for path in (*folders, *files):
+            wanted, fits = ("folder", os.path.isdir) if path in folders else ("file", os.path.isfile)
+            if os.path.lexists(path) and not fits(path):
+                raise SpectraError(f"{path}: a {wanted} belongs here, and this is none; move it away")
+        needed = dict.fromkeys(files, os.R_OK) | dict.fromkeys(folders, os.R_OK | os.W_OK | os.X_OK)
+        for path, access in (needed | {self.log: os.R_OK | os.W_OK}).items():
+            if os.path.exists(path) and not os.access(path, access, effective_ids=True):
+                wanted = "written" if access & os.W_OK else "read"
+                raise SpectraError(f"{path}: may not be {wanted} by this user; change its permissions or outputs")
+
     def stage_checkpoint(self, step: int) -> Path:
         """A new, empty folder to write the checkpoint of `step` into."""
         return self._store.staging(step)
@@ -89,8 +131,12 @@ class RunFolder:
     def commit_checkpoint(
         self, staging_dir: str | os.PathLike[str], step: int, keep: Collection[int] = ()
     ) -> Path:
-        """The checkpoint made of `staging_dir`; then older ones not in `keep` (steps) are removed."""
-        return self._store.commit(staging_dir, step, keep)
+        """The checkpoint made of `staging_dir`; then older ones not in `keep` (steps) are removed.
+
+        It lists, with their hashes, the routing snapshots that are there: those of its steps.
+        """
+        needed = {"run_id": self.run_id, "files": hashes_of(self.path, ("routing/step-*.npz",))}
+        return self._store.commit(staging_dir, step, keep, needed)
 
     def clear(self) -> None:
         """Remove what the training wrote, and what was made of it, for a fresh start; configuration and log stay.
@@ -108,8 +154,26 @@ class RunFolder:
         """Whether a process died while it held this folder."""
         return (self.path / HOLDER_NAME).exists() and not holder_alive(self.path)
 
+    def _resume_problem(self, checkpoint: Path) -> str | None:
+        problem = damage(checkpoint)
+        if problem is not None:
+            return problem
+        if not (checkpoint / HISTORY).is_file() or not (checkpoint / NEEDED).is_file():
+            return "made by earlier code, without the history that goes with it"
+        needed = needed_by(checkpoint)
+        # Another run's is refused, not passed over, by what is known of its model then.
+        others = differing(self.path, needed["files"]) if needed["run_id"] == self.run_id else []
+        if not others:
+            return None
+        more = f" (and {len(others) - 1} more)" if len(others) > 1 else ""
+        return f"{others[0]}{more} is missing or not the one that it was made with"
+
     def _content(self) -> list[Path]:
-        return [path for path in self.path.iterdir() if path.name not in (LOCK_NAME, HOLDER_NAME)]
+        """What lies in the folder beside the lock; the folder itself where that may not be looked at."""
+        try:
+            return [path for path in self.path.iterdir() if path.name not in (LOCK_NAME, HOLDER_NAME)]
+        except PermissionError:
+            return [self.path]
 
     def _clean(self) -> None:
         self._store.clean()

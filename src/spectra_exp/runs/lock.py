@@ -14,7 +14,7 @@ import psutil
 from filelock import FileLock, Timeout
 
 from spectra_exp.foundations.errors import RunInUse
-from spectra_exp.foundations.files import write_json
+from spectra_exp.foundations.files import one_line_errors, write_json
 
 LOCK_NAME = ".lock"
 HOLDER_NAME = ".lock-holder.json"
@@ -40,15 +40,20 @@ class RunLock:
         return self._lock is not None
 
     def acquire(self) -> None:
-        """Take the folder, made if missing; raises RunInUse, which names the holder, when another has it."""
-        self.folder.mkdir(parents=True, exist_ok=True)
+        """Take the folder, made if missing; raises RunInUse, which names the holder, when another has it.
+
+        Raises SpectraError where the folder or the lock in it is not to be written.
+        """
+        with one_line_errors(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock(self.folder / LOCK_NAME, timeout=self.timeout, thread_local=False)
-        try:
-            lock.acquire()
-        except Timeout:
-            raise RunInUse(
-                f"{self.folder}: in use by {_holder_text(self.folder)}; wait for it to end, or stop it"
-            ) from None
+        with one_line_errors(self.folder / LOCK_NAME):
+            try:
+                lock.acquire()
+            except Timeout:
+                raise RunInUse(
+                    f"{self.folder}: in use by {_holder_text(self.folder)}; wait for it to end, or stop it"
+                ) from None
         self._lock = lock
         try:
             write_json(self.folder / HOLDER_NAME, _this_process())
@@ -61,9 +66,12 @@ class RunLock:
         if self._lock is None:
             return
         # Removed while the lock is still held, or the next holder's own file could go.
-        (self.folder / HOLDER_NAME).unlink(missing_ok=True)
         lock, self._lock = self._lock, None
-        lock.release()
+        try:
+            with one_line_errors(self.folder / HOLDER_NAME):
+                (self.folder / HOLDER_NAME).unlink(missing_ok=True)
+        finally:
+            lock.release()
 
     def __enter__(self) -> RunLock:
         self.acquire()

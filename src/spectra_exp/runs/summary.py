@@ -1,18 +1,32 @@
-"""A run's summary.json: what every reader may rely on, and the reason when it may not."""
+"""A run's summary.json: what every reader may rely on, and the reason when it may not.
+
+On disk it carries a seal: hashes of the run's files and of its own content, by which an edit is told. Who made the run
+writes what `sealed` gives; who adds to a summary calls `change_summary`.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from spectra_exp.foundations.errors import SpectraError
+from spectra_exp.foundations.files import json_text, write_json
+from spectra_exp.runs.file_hashes import differing, hashes_of
 
 SCHEMA = 1
 LARGEST = 10**300
 STATUSES = ("completed", "failed", "diverged", "stopped", "running", "not_run")
+
+# What tables, figures and reports read of a run beside its summary.
+SEALED_FILES = (
+    "config.yaml", ".hydra/config.yaml", ".hydra/overrides.yaml", "environment.json", "history.parquet",
+    "routing/step-*.npz",
+)  # fmt: skip
+_SEAL = "seal"
 
 _TEXT = (
     "run_id", "cell_id", "name", "label", "router", "osr", "selection", "temperature", "baseline", "ablation",
@@ -21,7 +35,62 @@ _TEXT = (
 _NUMBERS = ("metrics", "metrics_training_rule", "floors", "parameters")
 
 
-def read_summary(path: str | os.PathLike[str]) -> dict[str, Any]:
+class Summary(dict[str, Any]):
+    """A summary as read. `seal` is None for one without: written by earlier code or by hand.
+
+    The seal is of the files, not one of the figures: it has no part in comparisons, and a copy is without it.
+    """
+
+    seal: dict[str, Any] | None = None
+
+
+def sealed(folder: Path, content: Mapping[str, Any]) -> dict[str, Any]:
+    """What to write as the summary of the run in `folder`: `content`, with the seal of its files as they are now."""
+    return _with_seal(content, hashes_of(folder, SEALED_FILES))
+
+
+def change_summary(path: Path, changes: Mapping[str, Any]) -> Summary:
+    """Write `changes` of whole keys into the summary at `path`; returns it.
+
+    The seal stays that of the files as the run left them; a summary that was edited by hand stays known as edited.
+    Raises SpectraError as `read_summary` does.
+    """
+    summary = read_summary(path)
+    edited, seal = summary_edited(summary), summary.seal
+    summary.update(changes)
+    if seal is not None:
+        write_json(path, summary | {_SEAL: seal} if edited else _with_seal(summary, seal["files"]))
+    else:
+        write_json(path, summary)
+    return summary
+
+
+def check_files(folder: Path, summary: Mapping[str, Any]) -> list[str]:
+    """Names of the run's files that are missing, edited or added since the summary was sealed; none if it was not."""
+    seal = getattr(summary, "seal", None)
+    if seal is None:
+        return []
+    there = {path.relative_to(folder).as_posix() for pattern in SEALED_FILES for path in folder.glob(pattern)}
+    return sorted([*differing(folder, seal["files"]), *there.difference(seal["files"])])
+
+
+def summary_edited(summary: Mapping[str, Any]) -> bool:
+    """Whether a sealed summary's content is not what its writer wrote; False of one without a seal."""
+    seal = getattr(summary, "seal", None)
+    return seal is not None and seal["content"] != _digest(summary)
+
+
+def _with_seal(content: Mapping[str, Any], files: Mapping[str, str]) -> dict[str, Any]:
+    # As a reader will see it: NaN is null, a tuple a list.
+    plain: dict[str, Any] = json.loads(json_text(content))
+    return plain | {_SEAL: {"files": files, "content": _digest(plain)}}
+
+
+def _digest(content: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def read_summary(path: str | os.PathLike[str]) -> Summary:
     """The summary at `path`; raises SpectraError with the reason when it is missing, damaged or foreign."""
     file = Path(path)
     try:
@@ -33,7 +102,9 @@ def read_summary(path: str | os.PathLike[str]) -> dict[str, Any]:
     problem = _problem(summary)
     if problem:
         raise SpectraError(f"{file}: {problem}")
-    return summary
+    found = Summary(summary)
+    found.seal = found.pop(_SEAL, None)
+    return found
 
 
 def _problem(summary: Any) -> str | None:
@@ -44,6 +115,8 @@ def _problem(summary: Any) -> str | None:
         return f"schema {summary['schema']} is not the schema {SCHEMA} that this code reads; run it again"
     if summary.get("status") not in STATUSES:
         return f"status {summary.get('status')!r} is none of {', '.join(STATUSES)}"
+    if not _is_seal(summary.get(_SEAL)):
+        return f"'{_SEAL}' is not what a summary holds there"
     # A run that failed early may have had nothing to say yet.
     if summary["status"] != "completed":
         return None
@@ -82,6 +155,12 @@ def _odd_type(summary: dict[str, Any]) -> str | None:
         if summary.get(key) is not None and not fits(summary[key]):
             return f"'{key}' is not what a summary holds there"
     return None
+
+
+def _is_seal(value: Any) -> bool:
+    if value is None:
+        return True
+    return isinstance(value, dict) and _is_text(value.get("content")) and _table_of(_is_text)(value.get("files"))
 
 
 def _is_text(value: Any) -> bool:

@@ -12,8 +12,8 @@ SCHEMA = 1
 METHOD_GROUPS = ("router", "osr", "selection", "temperature", "losses")
 
 
-def summary_head(planned: Plan, first: dict[str, Any], started: str) -> dict[str, Any]:
-    """The summary of a run that has not trained yet; `first`: the environment of its first start."""
+def summary_head(planned: Plan, made_by: dict[str, Any], started: str) -> dict[str, Any]:
+    """The summary of a run that has not trained yet; `made_by`: its `code_version`."""
     experiment, corpus = planned.experiment, planned.corpus
     # The set behind the summary's figures.
     scored = corpus.final or corpus
@@ -44,7 +44,7 @@ def summary_head(planned: Plan, first: dict[str, Any], started: str) -> dict[str
         "fingerprints": {
             "data": corpus.fingerprint,
             "evaluation": scored.evaluation_fingerprint,
-            "code": first["code_version"],
+            "code": made_by["code_version"],
         },
         "unigram_loss": scored.eval_unigram_cross_entropy,
         "started": started,

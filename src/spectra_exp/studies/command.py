@@ -58,9 +58,11 @@ def _launch(lines: list[list[str]], typed: list[str], task: Callable[..., Any], 
     for reason in explain_waiting(jobs):
         print(f"error: {reason}", file=sys.stderr)
     print(f"{len(jobs)} runs: {_in_words(ends)}", file=sys.stderr)
+    if set(ends) <= set(GOOD_ENDS):
+        return 0
     if stopping.asked():
         raise KeyboardInterrupt
-    return 0 if set(ends) <= set(GOOD_ENDS) else 1
+    return 1
 
 
 def _in_words(ends: Counter[str]) -> str:

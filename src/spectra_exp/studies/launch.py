@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from spectra_exp.foundations import stopping
-from spectra_exp.foundations.errors import ConfigError, NotYet, RunInUse
+from spectra_exp.foundations.errors import ConfigError, NotYet, RunInUse, SpectraError
 from spectra_exp.studies.job import Job
 from spectra_exp.studies.launchers import Broken
 from spectra_exp.studies.room import make_room
@@ -70,7 +70,10 @@ def _settle(jobs: Sequence[Job]) -> None:
 
 
 def _joined(job: Job) -> bool:
-    """Note in the finished run that this study asked for it; False while another process writes there."""
+    """Note in the finished run that this study asked for it; False while another process writes there.
+
+    Where nothing can be written, such as in another user's folder, that is said: the run is there all the same.
+    """
     if in_study(job.planned):
         return True
     try:
@@ -80,6 +83,9 @@ def _joined(job: Job) -> bool:
         return True
     except RunInUse:
         return False
+    except SpectraError as error:
+        print(f"error: {error}; the tables of this study alone leave the run out", file=sys.stderr)
+        return True
 
 
 def _next_batch(ready: list[Job]) -> list[Job]:

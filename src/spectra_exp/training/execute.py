@@ -22,12 +22,14 @@ from spectra_exp.foundations import stopping
 from spectra_exp.foundations.collective import from_first_rank, many_ranks, own_rank
 from spectra_exp.foundations.devices import claim_gpu
 from spectra_exp.foundations.errors import Diverged, NotRun, RunInUse, SpectraError
-from spectra_exp.foundations.files import write_json, write_text
+from spectra_exp.foundations.files import one_line_errors, write_json, write_text
+from spectra_exp.runs.folder import RunFolder
 from spectra_exp.runs.identity import digest
 from spectra_exp.runs.limits import memory_allowed_mb, peak_resident_mb, within_memory
 from spectra_exp.runs.plan import FINAL, Plan
 from spectra_exp.runs.provenance import code_version, environment
 from spectra_exp.runs.ranks import LOST, lost_connection, process_group, rank_summary, supervised
+from spectra_exp.runs.summary import change_summary, check_files, sealed, summary_edited
 from spectra_exp.runs.summary_head import summary_head
 from spectra_exp.training.terminal import closing_table
 
@@ -69,16 +71,18 @@ def _begin(planned: Plan, held: ExitStack) -> Begun:
     except RunInUse as error:
         print(f"error: {error}", file=sys.stderr)
         return Begun("in use")
+    folder.check()
     status = folder.status()
-    if planned.stands() and not experiment.force and not _stale(planned):
+    if planned.stands() and not experiment.force and not (experiment.refresh == "stale" and _by_other_code(folder)):
         join_study(planned)
-        print(f"{folder.run_id}: already {status}; force=true runs it again", file=sys.stderr)
+        print(f"{folder.run_id}: already {status}{_how_it_differs(folder)}; force=true runs it again", file=sys.stderr)
         return Begun(status)
-    if experiment.force or status in FINAL:
-        folder.clear()
-    checkpoint = folder.latest_checkpoint()
-    if checkpoint is None:
-        folder.clear()
+    with _logging_to(folder.log), one_line_errors(folder.path):
+        if experiment.force or status in FINAL:
+            folder.clear()
+        checkpoint = folder.resumable_checkpoint()
+        if checkpoint is None:
+            folder.clear()
     return Begun(None, checkpoint)
 
 
@@ -93,9 +97,9 @@ def _attempt(planned: Plan, hydra_config: str, checkpoint: Path | None) -> str:
     from spectra_exp.training.callbacks.wandb_run import wandb_run
 
     with _logging_to(folder.log if own_rank() == 0 else folder.path / f"train.rank{own_rank()}.log"):
-        first = from_first_rank(lambda: _describe_run(planned, hydra_config, checkpoint))
+        from_first_rank(lambda: _describe_run(planned, hydra_config, checkpoint))
         started = datetime.now().astimezone().isoformat(timespec="seconds")
-        summary = summary_head(planned, first, started)
+        summary = summary_head(planned, {"code_version": code_version()}, started)
         console = Console(stderr=True)
         # Under a launch's live table a run has no bar of its own.
         bar = experiment.logger.progress and console.is_terminal and QUIET not in os.environ and own_rank() == 0
@@ -123,7 +127,7 @@ def _attempt(planned: Plan, hydra_config: str, checkpoint: Path | None) -> str:
                 summary["error"] = LOST
         summary["finished"] = datetime.now().astimezone().isoformat(timespec="seconds")
         if own_rank() == 0:
-            write_json(folder.summary, summary)
+            write_json(folder.summary, sealed(folder.path, summary))
         elif supervised():
             write_json(folder.path / rank_summary(own_rank()), summary)
         told_by_launcher = QUIET in os.environ or supervised() or own_rank() != 0
@@ -144,7 +148,8 @@ def mark_failed(planned: Plan, error: str) -> None:
     now = datetime.now().astimezone().isoformat(timespec="seconds")
     with planned.folder.hold():
         head = summary_head(planned, {"code_version": code_version()}, now)
-        write_json(planned.folder.summary, head | {"status": "failed", "error": error, "finished": now})
+        content = head | {"status": "failed", "error": error, "finished": now}
+        write_json(planned.folder.summary, sealed(planned.folder.path, content))
 
 
 def _train(
@@ -170,6 +175,7 @@ def _train(
         recorder = session.recorder
         summary["steps"] = session.trainer.state.global_step
         summary["fingerprints"]["batches"] = recorder.batches_hash
+        summary["fingerprints"]["code"] = "+".join(recorder.code_versions)
         summary["timings"] = recorder.timings(session.tokens_per_step) | {
             "wall_s": session.wall_s,
             "peak_memory_mb": peak_memory_mb(planned.device),
@@ -199,33 +205,35 @@ def join_study(planned: Plan) -> None:
     """Note in a finished run's summary that another study asked for it too; the folder must be held."""
     study, summary = planned.experiment.study, planned.folder.read_summary()
     if study and study not in summary["studies"]:
-        write_json(planned.folder.summary, summary | {"studies": [*summary["studies"], study]})
+        change_summary(planned.folder.summary, {"studies": [*summary["studies"], study]})
 
 
-def _stale(planned: Plan) -> bool:
-    """Whether the finished run was made by other code and the user asked for such runs to be made again."""
-    if planned.experiment.refresh != "stale":
-        return False
-    return planned.folder.read_summary().get("fingerprints", {}).get("code") != code_version()
+def _by_other_code(folder: RunFolder) -> bool:
+    """Whether the finished run was made by other code than this, or by more than one version of it."""
+    return folder.read_summary().get("fingerprints", {}).get("code") != code_version()
 
 
-def _describe_run(planned: Plan, hydra_config: str, checkpoint: Path | None) -> dict[str, Any]:
-    """Write configuration and environment; returns the environment of the run's first start."""
+def _how_it_differs(folder: RunFolder) -> str:
+    """What a user who asks for a finished run again may not expect, in words; empty for a run as it would be now."""
+    summary = folder.read_summary()
+    edited = [*check_files(folder.path, summary), *(["summary.json"] if summary_edited(summary) else [])]
+    told = " by other code than today's (refresh=stale runs such runs again)" if _by_other_code(folder) else ""
+    return told + (f", and {', '.join(edited)} changed since" if edited else "")
+
+
+def _describe_run(planned: Plan, hydra_config: str, checkpoint: Path | None) -> None:
+    """Write configuration and environment; that of the run's first start stays."""
     experiment, folder = planned.experiment, planned.folder
     write_text(folder.config, yaml.safe_dump(_plain(experiment), sort_keys=False))
     folder.hydra.mkdir(exist_ok=True)
     write_text(folder.hydra / "overrides.yaml", yaml.safe_dump(experiment.overrides))
     write_text(folder.hydra / "hydra.yaml", hydra_config)
     write_text(folder.hydra / "config.yaml", yaml.safe_dump(planned.identity.signature, sort_keys=False))
-    now = environment(experiment.seed, {"run_id": planned.identity.run_id, "device": planned.device})
     if checkpoint is None or not folder.environment.exists():
+        now = environment(experiment.seed, {"run_id": planned.identity.run_id, "device": planned.device})
         write_json(folder.environment, now)
-        return now
-    first = yaml.safe_load(folder.environment.read_text())
+        return
     log.info("going on from %s", checkpoint.name)
-    if first["code_version"] != now["code_version"]:
-        log.warning("the code changed since this run began; it counts as stale. refresh=stale starts it anew")
-    return first
 
 
 def _plain(experiment: Experiment) -> dict[str, Any]:
@@ -243,18 +251,20 @@ def peak_memory_mb(device: str) -> float:
 def _logging_to(path: Path) -> Iterator[None]:
     """Send this package's log to the run's file for the block; warnings still reach the terminal."""
     package = logging.getLogger("spectra_exp")
-    handler = logging.FileHandler(path)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    package.addHandler(handler)
-    if own_rank() == 0 and QUIET not in os.environ:
-        # Python's own way to standard error, which it leaves where there is another handler.
-        package.addHandler(logging.lastResort)
+    with one_line_errors(path):
+        handlers: list[logging.Handler] = [logging.FileHandler(path)]
+    handlers[0].setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    if QUIET not in os.environ and own_rank() == 0:
+        # Where records of a program without any handler go.
+        handlers.append(logging.lastResort)
+    for handler in handlers:
+        package.addHandler(handler)
     level = package.level
     package.setLevel(logging.INFO)
     try:
         yield
     finally:
         package.setLevel(level)
-        package.removeHandler(handler)
-        package.removeHandler(logging.lastResort)
-        handler.close()
+        for handler in handlers:
+            package.removeHandler(handler)
+        handlers[0].close()

@@ -1,4 +1,4 @@
-"""Whether a checkpoint was made by a model of the same shape, told in words before it is loaded."""
+"""Whether a checkpoint was made by this run, by a model of the same shape, told in words before it is loaded."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from safetensors import safe_open
 
 from spectra_exp.foundations.errors import SpectraError
 from spectra_exp.moe.model import SpectraMoeForCausalLM
+from spectra_exp.runs.folder import needed_by
 
 WEIGHTS = "model.safetensors"
 
 
-def check_fits(model: SpectraMoeForCausalLM, checkpoint: Path) -> None:
-    """Raise SpectraError, with the number of experts where that differs, for a checkpoint of another model."""
+def check_fits(model: SpectraMoeForCausalLM, checkpoint: Path, run_id: str) -> None:
+    """Raise SpectraError for a checkpoint of another model or run, with the number of experts where that differs."""
     stored = _stored_shapes(checkpoint / WEIGHTS)
     own = {name: list(tensor.shape) for name, tensor in model.state_dict().items()}
     experts = next((shape[0] for name, shape in stored.items() if name.endswith("experts.up")), None)
@@ -24,6 +25,8 @@ def check_fits(model: SpectraMoeForCausalLM, checkpoint: Path) -> None:
     for name, shape in sorted(stored.items()):
         if name in own and own[name] != shape:
             raise SpectraError(f"{checkpoint}: made by another model: {name} is {shape}, here {own[name]}; {fix}")
+    if (made_by := needed_by(checkpoint)["run_id"]) != run_id:
+        raise SpectraError(f"{checkpoint}: made by another run, {made_by}; {fix}")
 
 
 def _stored_shapes(path: Path) -> dict[str, list[int]]:

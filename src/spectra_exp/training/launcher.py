@@ -21,6 +21,7 @@ from spectra_exp.foundations.files import write_json
 from spectra_exp.runs.limits import memory_allowed_mb
 from spectra_exp.runs.plan import Plan
 from spectra_exp.runs.ranks import LOST, RENDEZVOUS, rank_summary
+from spectra_exp.runs.summary import sealed
 from spectra_exp.training.execute import QUIET, failure_line, mark_failed
 
 POLL_S = 0.1
@@ -37,6 +38,8 @@ def execute_in_processes(planned: Plan) -> str:
     When one of them fails or is killed the others end too, and what happened is in the summary.
     """
     folder, count = planned.folder, planned.experiment.trainer.processes
+    # Told once, before the processes start.
+    folder.check()
     with tempfile.TemporaryDirectory(prefix="spectra-ranks-") as meeting:
         processes = [_start(planned, number, Path(meeting) / "store") for number in range(count)]
         try:
@@ -109,6 +112,7 @@ def _tell(planned: Plan, first: int, code: int) -> None:
     elif first > 0 and folder.read_summary()["error"] == LOST:
         own: dict[str, Any] = json.loads((folder.path / rank_summary(first)).read_text(encoding="utf-8"))
         with folder.hold():
-            write_json(folder.summary, own | {"error": f"process {first} of {count}: {own['error']}"})
+            told = own | {"error": f"process {first} of {count}: {own['error']}"}
+            write_json(folder.summary, sealed(folder.path, told))
     if QUIET not in os.environ and folder.summary.exists() and folder.read_summary()["error"]:
         print(failure_line(folder.run_id, folder.read_summary()), file=sys.stderr)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import statistics
 import time
 from dataclasses import dataclass, field
@@ -27,8 +28,12 @@ from spectra_exp.foundations.collective import (
 from spectra_exp.measure.balance import coefficient_of_variation, max_violation
 from spectra_exp.measure.base import MetricTable
 from spectra_exp.moe.model import SpectraMoeOutput
-from spectra_exp.runs.folder import RunFolder
+from spectra_exp.moe.record import check_executed
+from spectra_exp.runs.folder import HISTORY, RunFolder
 from spectra_exp.runs.history import History
+from spectra_exp.runs.provenance import code_version
+
+log = logging.getLogger(__name__)
 
 STATE_FILE = "recorder.json"
 # Steps left out of the timing medians while caches and allocators settle.
@@ -66,6 +71,8 @@ class Recorder:
         self.folder, self.max_steps, self.log_every = folder, max_steps, log_every
         self.history = History()
         self.batches_hash = ""
+        # Of all code that had a part in the run, the first one first: code edited since makes it a run of several.
+        self.code_versions = [code_version()]
         self.window: list[float] = []
         self.first_loss: float | None = None
         self.max_residual = 0.0
@@ -94,6 +101,7 @@ class Recorder:
         records = [output.routing.records[layer] for layer in sorted(output.routing.records)]
         step.residuals += [r.figures["sinkhorn_residual"] for r in records if "sinkhorn_residual" in r.figures]
         if records:
+            check_executed(records)
             counts_LE = torch.stack([r.chosen_NE.sum(0) for r in records]).cpu().numpy()
             step.counts_LE = counts_LE if step.counts_LE is None else step.counts_LE + counts_LE
 
@@ -153,12 +161,15 @@ class Recorder:
         """Write what a resumed run needs into a checkpoint being staged, and the history beside it."""
         state = {
             "batches_hash": self.batches_hash,
+            "code_versions": self.code_versions,
             "window": self.window,
             "first_loss": self.first_loss,
             "max_residual": self.max_residual,
             "latest": self.latest,
         }
         (folder / STATE_FILE).write_text(json.dumps(state))
+        # The run's own copy goes on to change after the checkpoint, and this one may not.
+        self.history.save(folder / HISTORY)
         self.save_history()
 
     def save_history(self) -> None:
@@ -166,13 +177,18 @@ class Recorder:
         if own_rank() == 0:
             self.history.save(self.folder.history)
 
-    def load_state(self, checkpoint: Path, step: int) -> None:
-        """Go on from a checkpoint: its state, and the history up to its step."""
+    def load_state(self, checkpoint: Path) -> None:
+        """Go on from a checkpoint: its state and its history."""
         state: dict[str, Any] = json.loads((checkpoint / STATE_FILE).read_text())
         for key, value in state.items():
             setattr(self, key, value)
-        self.history = History.load(self.folder.history)
-        self.history.truncate_after(step)
+        if code_version() not in self.code_versions:
+            self.code_versions.append(code_version())
+        if len(self.code_versions) > 1:
+            log.warning(
+                "the code changed since this run began, which counts as stale from now on; force=true starts it anew"
+            )
+        self.history = History.load(checkpoint / HISTORY)
 
 
 def tokens_per_second(tokens: int, seconds: float) -> float:

@@ -28,7 +28,7 @@ from spectra_exp.moe.model import SpectraMoeForCausalLM
 from spectra_exp.routing.osr import INFERENCE_RULES, NoOsr
 from spectra_exp.runs.fingerprints import weights_hash
 from spectra_exp.runs.folder import RunFolder
-from spectra_exp.runs.routing_files import load_snapshot, save_snapshot, snapshot_paths
+from spectra_exp.runs.routing_files import load_snapshot, save_snapshot, snapshot_path
 from spectra_exp.training.build import build_model
 from spectra_exp.training.callbacks.budget import TimeBudget
 from spectra_exp.training.callbacks.cadence import Cadence, fraction_steps
@@ -143,8 +143,10 @@ class Session:
         try:
             with stopping.noting(), torch.autograd.set_detect_anomaly(self.experiment.debug.detect_anomaly):
                 if checkpoint is not None:
-                    check_fits(self.model, checkpoint)
-                    self.recorder.load_state(checkpoint, int(checkpoint.name.removeprefix("step-")))
+                    check_fits(self.model, checkpoint, self.folder.run_id)
+                    if own_rank() == 0:
+                        self.folder.forget_after(checkpoint)
+                    self.recorder.load_state(checkpoint)
                 self._train(checkpoint)
                 step = self.trainer.state.global_step
                 if step < self.max_steps:
@@ -253,9 +255,11 @@ class Session:
         return found
 
     def _fraction_snapshots(self) -> list[RoutingSnapshot]:
-        paths = snapshot_paths(self.folder.routing)
+        if own_rank():
+            # The first rank writes them, maybe later than this one would look, and its figures are the run's.
+            return []
         steps = sorted(set(fraction_steps(self.max_steps)))
-        return [load_snapshot(paths[step]) for step in steps if step in paths]
+        return [load_snapshot(snapshot_path(self.folder.routing, step)) for step in steps]
 
 
 def tell_what_is_left_out(blocks: TrainingBlocks, corpus: Corpus, probe_tokens: int) -> None:

@@ -1,0 +1,16 @@
+from __future__ import annotations
+
+import pytest
+
+from spectra_exp.routing.selection import SELECTIONS
+from spectra_exp.training.execute import execute
+
+
+@pytest.mark.parametrize("rule", ["topk", "quota"])
+def test_a_run_whose_rule_makes_more_assignments_than_it_says_fails(planned, monkeypatch, rule) -> None:
+    """In its first evaluation, or for a rule of training alone in its first step."""
+    monkeypatch.setitem(SELECTIONS, rule, lambda scores_NE, top_k, alpha: scores_NE > scores_NE.amin(1, keepdim=True))
+    p = planned(f"selection={rule}", "trainer.max_steps=2")
+    assert execute(p, "") == "failed"
+    summary = p.folder.read_summary()
+    assert "are not executed; declare its bound" in summary["error"] and summary["steps"] == 0
