@@ -126,7 +126,7 @@ def transport_belongs(x: Experiment) -> None:
 
 
 def selection_belongs(x: Experiment) -> None:
-    accepted = router_class(x.router.name).selections
+    accepted = router_class(x.router.name).selections()
     if x.selection.rule not in accepted:
         raise ConfigError(
             "selection.rule",
@@ -138,14 +138,14 @@ def selection_belongs(x: Experiment) -> None:
 def temperature_belongs(x: Experiment) -> None:
     constant = x.temperature.schedule == "constant" and x.choices["temperature"] != BEST_LONG
     plain = constant and x.temperature.value == 1.0
-    if not router_class(x.router.name).learned and not plain or x.router.name == "dense" and not plain:
+    if not router_class(x.router.name).learned and not plain:
         raise ConfigError(
             "temperature", f"router={x.router.name} has no logits to divide", "drop it, or give temperature=t1_0"
         )
 
 
 def losses_belong(x: Experiment) -> None:
-    if router_class(x.router.name).learned and x.router.name != "dense":
+    if router_class(x.router.name).learned:
         return
     for key in ("load_balance_coef", "entropy_coef", "z_loss_coef"):
         if getattr(x.router, key):

@@ -11,6 +11,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from typing import ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -18,6 +19,7 @@ from spectra_exp.foundations.collective import ALONE, Ranks
 from spectra_exp.foundations.errors import ConfigError
 from spectra_exp.foundations.options import option
 from spectra_exp.routing.documents import Stretches
+from spectra_exp.routing.selection import PLAIN, SELECTIONS
 
 
 @dataclass
@@ -34,6 +36,13 @@ class RouterConfig:
         minimum=0,
     )
     shared: bool = option(False, "all layers use one router's parameters; running averages and states stay their own")
+
+    def check(self) -> None:
+        """Raise ConfigError for options of the router that do not go together."""
+
+    def name_parts(self) -> list[str]:
+        """What names the router in a run's name: its name and what decides most about it."""
+        return [self.name]
 
 
 @dataclass
@@ -100,16 +109,24 @@ class RouterOutput:
 class Router(nn.Module, ABC):
     """One layer's router. Subclasses give `forward`; those with state of their own give the hooks too.
 
-    `two_rules`: training selects by another rule than inference, noise aside. `needs_source`: it is a part of somebody
-    else's model, so that a model from scratch cannot have it.
+    `label`: how tables call it; its name without one. `routes`: False for a dense model, which has no router.
+    `learned`: it has weights and logits. `two_rules`: its scores in training are by another rule than in inference,
+    noise aside. `needs_source`: it is a part of somebody else's model, so that a model from scratch cannot have it, and
+    its weights are final. `decides`: its scores are a choice that is made already, which plain top-k alone executes.
+    `choosers`: whose choice they can be ranked for, a token's or an expert's. `uses_osr`, `uses_vocabulary`: its
+    constructor takes `osr`, `vocabulary_size`.
     """
 
     Config: ClassVar[type[RouterConfig]] = RouterConfig
+    label: ClassVar[str] = ""
+    routes: ClassVar[bool] = True
     uses_osr: ClassVar[bool] = False
+    uses_vocabulary: ClassVar[bool] = False
     learned: ClassVar[bool] = True
     two_rules: ClassVar[bool] = False
     needs_source: ClassVar[bool] = False
-    selections: ClassVar[tuple[str, ...]] = ("topk", "quota")
+    decides: ClassVar[bool] = False
+    choosers: ClassVar[tuple[str, ...]] = ("token",)
 
     def __init__(self, hidden_size: int, num_experts: int, top_k: int, config: RouterConfig):
         super().__init__()
@@ -117,6 +134,16 @@ class Router(nn.Module, ABC):
         self.config = config
         # The model's builder puts a LearnedTemperature here when one is wanted.
         self.register_module("learned_temperature", None)
+
+    @classmethod
+    def selections(cls) -> list[str]:
+        """The selection rules that go with it."""
+        if cls.decides:
+            return [PLAIN]
+        return [rule.name for rule in SELECTIONS.values() if rule.chooser in cls.choosers]
+
+    def set_token_counts(self, counts_V: np.ndarray) -> None:
+        """Take in how often each token stands in the training text; called once, before training."""
 
     @abstractmethod
     def forward(self, inputs: RoutingInput) -> RouterOutput:
