@@ -23,7 +23,7 @@ NO_OSR = $(if $(OSR),@echo "error: OSR: this study has no osr; drop it" >&2; exi
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo train-distributed test tables analysis overhead figures report lint clean-cache status ablations baselines scaling design-choices \
-	sweep-a sweep-b sweep-c sweep-d sweep-e temperature temperature-demo search bench bench-gpu
+	sweep-a sweep-b sweep-c sweep-d sweep-e temperature temperature-demo search bench bench-gpu fuzz
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | awk -F'\t' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -101,6 +101,9 @@ bench-gpu: setup  ## the benchmarks that need a GPU
 
 test: setup  ## everything that needs no GPU, in two processes
 	$(PY) -m pytest -n 2 --dist worksteal
+
+fuzz: setup  ## the fuzzers in full: 2,000 command lines, of which 100 are trained (about half an hour)
+	$(PY) tests/fuzz/config_fuzz.py --count 2000 --seed 1 --train 100
 
 lint: setup  ## ruff
 	$(PY) -m ruff check .

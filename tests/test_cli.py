@@ -13,6 +13,8 @@ import pytest
 from spectra_exp import cli
 from spectra_exp.config.tree import project_root
 
+SOURCES = str(Path(cli.__file__).parents[1])
+
 # Command line, the key (or first words) that the message starts with, and what it must say.
 BAD = [
     # names
@@ -60,6 +62,26 @@ BAD = [
     ("router=[a,b]", "router", "valid: dense"),
     ("router={a:1}", "router", "valid: dense"),
     ("'router=${study}'", "router", "valid: dense"),
+    ("trainer.max_steps=???", "trainer.max_steps", "??? was given; it needs a value"),
+    ("logger.tags=[???]", "logger.tags", "??? was given; it needs a value"),
+    ("logger.tags=[null]", "logger.tags", "null was given; it needs a value"),
+    ("logger.tags={a:1}", "logger.tags", "'{a:1}' was given; it is a list of texts: [a,b]"),
+    ("logger.tags=a", "logger.tags", "'a' was given; it is a list of texts: [a,b]"),
+    ("logger.tags=[{a:1}] logger=wandb", "logger.tags", "{'a': 1} is not a text"),
+    ("study=[a]", "study", "'[a]' was given; it is a text"),
+    ("seed.x=1", "seed.x", "did you mean 'seed'?"),
+    ("logger.tags.0=a", "logger.tags.0", "did you mean 'logger.tags'?"),
+    ("'trainer[0]=1'", "trainer[0]", "unknown key"),
+    ("seed=99999999999999999999", "seed", "must be at most 4294967295"),
+    ("trainer.cpu_threads=2147483648", "trainer.cpu_threads", "must be at most 256"),
+    ("trainer.processes=5000 trainer.batch_size=5000", "trainer.processes", "must be at most 1024"),
+    ("model.expert_size=10000000000000000000", "model.expert_size", "must be at most 262144"),
+    ("osr.sinkhorn_iterations=1000000000", "osr.sinkhorn_iterations", "must be at most 10000"),
+    ("data.train_words=1000000000000", "data.train_words", "must be at most 100000000"),
+    ("data.document_words=100000000", "data.document_words", "must be at most 1000000"),
+    ("trainer.memory_limit_mb=18446744073709551616", "trainer.memory_limit_mb", "must be at most 1073741824"),
+    (f"data=files data.train=a data.validation={'a' * 300}", "data.validation", "a name of more than 255 bytes"),
+    (f"outputs={'a/' * 2000}", "outputs", "give at most 2048"),
     # what does not go together
     ("model.top_k=9", "model.top_k", "model.num_experts=8"),
     ("ablation=no_gru router=switch", "ablation", "router=switch does not have"),
@@ -123,6 +145,13 @@ BAD = [
     ("'seed=${oc.env:NOPE}'", "seed", "Environment variable 'NOPE' not found"),
     ("'seed=${nope}'", "seed", "'nope' not found"),
     ("'study=${hydra:job.num}'", "study", ""),
+    ('"study=\'${\'"', "study", "'${' refers to nothing that it could take"),
+    ("'study=${'", "study", "begins a reference to another key"),
+    ("'trainer.max_steps=${trainer.max_steps}'", "trainer.max_steps", "refers to nothing that it could take"),
+    ("'trainer.max_steps=${study}'", "trainer.max_steps", "refers to nothing that it could take"),
+    ("++ablation.routers=", "ablation.routers", "choose one with ablation=NAME"),
+    ("seed=tag(a,1)", "seed", "'seed=\"tag(a,1)\"'"),
+    ("'study=\"a'", "study", "'study=\"\\\"a\"'"),
     ("hydra.run.dir=/tmp/elsewhere", "hydra.run.dir", "give outputs=FOLDER"),
     ("hydra.job.chdir=true", "hydra.job.chdir", "is set by the program"),
     ("hydra.mode=MULTIRUN", "hydra.mode", "-m"),
@@ -199,6 +228,43 @@ def test_a_vocabulary_below_the_tokenizers_is_refused_before_any_run(launched, t
     out, err = capfd.readouterr()
     assert out == "" and err.startswith("error: model.vocabulary_size: ") and err.count("\n") == 1
     assert not launched and not (tmp_path / "outputs" / "runs").exists()
+
+
+@pytest.mark.parametrize("typed", ["study=" + "[" * 3000, f"trainer.max_steps={'a' * 5000}", "x y " * 2000])
+def test_a_line_stays_short_whatever_was_typed(typed, launched, capfd):
+    assert cli.main([typed]) == 2
+    assert len(capfd.readouterr().err) < 1000
+
+
+@pytest.mark.parametrize(
+    "environment, words",
+    [
+        ({"WORLD_SIZE": "abc"}, "WORLD_SIZE: 'abc' is set and is no number"),
+        ({"WORLD_SIZE": "2"}, "WORLD_SIZE: 2 is set, but not RANK"),
+        ({"WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0"}, "WORLD_SIZE: 2 is set, but not MASTER_ADDR"),
+        ({"LOCAL_RANK": "0"}, "LOCAL_RANK: 0 is set, but not RANK"),
+        ({"LOCAL_RANK": "-1"}, "LOCAL_RANK: '-1' is set and is no number"),
+    ],
+)
+def test_ranks_that_nobody_started_are_one_line(environment, words, launched, monkeypatch, capfd):
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert cli.main([]) == 2
+    err = capfd.readouterr().err
+    assert err.startswith(f"error: {words}") and err.count("\n") == 1
+
+
+def test_a_root_without_a_configuration_is_one_line(launched, tmp_path, monkeypatch, capfd):
+    monkeypatch.setenv("SPECTRA_ROOT", str(tmp_path))
+    assert cli.main([]) == 2
+    assert capfd.readouterr().err.startswith(f"error: SPECTRA_ROOT: {tmp_path} holds no conf/config.yaml")
+
+
+def test_the_module_runs_as_the_script_does(tmp_path):
+    command = [sys.executable, "-m", "spectra_exp.cli", "router=swich"]
+    environment = os.environ | {"PYTHONPATH": SOURCES}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    assert done.returncode == 2 and done.stderr.startswith("error: router: unknown name 'swich'")
 
 
 @pytest.mark.parametrize(

@@ -63,14 +63,13 @@ def _main(argv: list[str]) -> int:
 def _one(args: argparse.Namespace, argv: list[str]) -> int:
     """A single run."""
     from spectra_exp.config.compose import load_experiment
-    from spectra_exp.config.typed import expand_jobs
     from spectra_exp.data.sources import check_data
     from spectra_exp.studies.launchers import make_engine
     from spectra_exp.studies.search_space import asks_for_search
 
     if key := asks_for_search(args.overrides):
         raise ConfigError(key, "a search is many runs", "add -m")
-    experiment = load_experiment(expand_jobs(args.overrides, multirun=False)[0])
+    experiment = load_experiment(args.overrides)
     if experiment.choices["launch"] != "local":
         given = experiment.choices["launch"]
         raise ConfigError("launch", f"'{given}' has no effect on a single run", "add -m or drop it")
@@ -204,3 +203,7 @@ def _attempts(overrides: list[str], hydra_config: str) -> str:
     if rank() == 0:
         print(planned.folder.path, flush=True)
     return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from time import process_time
+
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -9,7 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from spectra_exp.bench.benchmarks import layer, optimizer, routers, step
 from spectra_exp.bench.floor import ExpertsFloor, Shape, make_case
 from spectra_exp.bench.peers import TransformersExperts, masked_loop
-from spectra_exp.bench.timing import AsOthersRun, interleaved, processor_seconds, ratio
+from spectra_exp.bench.timing import AsOthersRun, interleaved, ratio
 from spectra_exp.routing.selection import select_topk
 
 SMALL = {True: Shape(64, 8, 12, 4, 2, gated=True), False: Shape(64, 8, 12, 4, 2, gated=False)}
@@ -81,15 +83,19 @@ def test_muons_floor_has_its_products(monkeypatch):
 
 def test_what_is_arranged_for_others_is_not_timed():
     work = AsOthersRun(lambda: None)
-    seconds = interleaved({"theirs": work}, 2, processor_seconds)["theirs"]
+    seconds = interleaved({"theirs": work}, 2, process_time)["theirs"]
     assert max(seconds) < 1e-3
     with work.arranged():
         pass
 
 
 def test_turns_are_taken_and_the_first_round_does_not_count():
-    order, seconds = [], iter([9.0, 9.0, 2.0, 1.0, 6.0, 2.0])
-    work = {name: lambda name=name: order.append(name) for name in "ab"}
-    times = interleaved(work, 2, lambda run: (run(), next(seconds))[1])
+    order, seconds, now = [], iter([9.0, 9.0, 2.0, 1.0, 6.0, 2.0]), [0.0]
+
+    def take_time(name: str) -> None:
+        order.append(name)
+        now[0] += next(seconds)
+
+    times = interleaved({name: lambda name=name: take_time(name) for name in "ab"}, 2, lambda: now[0])
     assert order == list("ababab") and times == {"a": [2.0, 6.0], "b": [1.0, 2.0]}
     assert ratio(times, "a", "b") == 2.5

@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from spectra_exp.bench.overhead import METHODS, main
-from spectra_exp.bench.parts import EXPERTS, PARTS, Cost, named_parts, read_profile
+from spectra_exp.bench.overhead import METHODS, PARTS, Cost, main, read_profile
 from spectra_exp.config.compose import load_experiment, prepare_environment
+from spectra_exp.foundations.parts import part
 from spectra_exp.reporting.tables.overhead import overhead_table
 from spectra_exp.routing.routers import spectra as spectra_module
 from spectra_exp.runs.plan import plan
@@ -37,7 +37,7 @@ def cost_of(method: str) -> Cost:
     planned = plan(load_experiment([*METHODS[method], *SMALL]))
     model = build_model(planned.experiment, planned.corpus).train()
     ids = torch.randint(0, 300, (4, 16))
-    with named_parts(model), profile(activities=[ProfilerActivity.CPU], with_flops=True) as profiled:
+    with profile(activities=[ProfilerActivity.CPU], with_flops=True) as profiled:
         model(input_ids=ids, labels=ids).loss.backward()
     return read_profile(profiled.events())
 
@@ -48,7 +48,7 @@ def test_the_experts_operations_are_those_of_their_products(outputs: Path) -> No
         # Three matrices of 32 x 64, forward and two products backward, two operations a weight, k = 2, two layers.
         products = 3 * 32 * 64 * 2 * TOKENS * 2 * 3 * 2
         elementwise = 2 * 64 * 2 * TOKENS * 2 * 8
-        assert products <= cost.flops[EXPERTS] <= products + elementwise
+        assert products <= cost.flops["experts"] <= products + elementwise
 
 
 def test_every_part_of_spectra_is_found_and_switch_has_a_router_alone(outputs: Path) -> None:
@@ -72,10 +72,17 @@ def test_planted_slowness_is_seen_in_its_own_part(outputs: Path, monkeypatch: py
     assert abs(after.ms["sinkhorn"] - before.ms["sinkhorn"]) < 100
 
 
-def test_the_functions_are_as_before_after_a_profile(outputs: Path) -> None:
-    before = spectra_module.osr_cost, spectra_module.gram
-    cost_of("SPECTRA (paper)")
-    assert (spectra_module.osr_cost, spectra_module.gram) == before
+def test_an_operation_counts_for_the_innermost_part_and_its_gradient_with_it() -> None:
+    a, b = torch.randn(2, 8, 8, requires_grad=True).unbind(0)
+    with profile(activities=[ProfilerActivity.CPU], with_flops=True) as profiled:
+        with part("router"):
+            outer = a @ b
+            with part("gram"):
+                inner = outer @ b
+        (inner @ b).sum().backward()
+    flops, product = read_profile(profiled.events()).flops, 2 * 8**3
+    # Forward, and the gradients of both factors; the last product is in no part.
+    assert flops == {"router": 3 * product, "gram": 3 * product}
 
 
 def test_the_command_leaves_what_table_9_prints(outputs: Path) -> None:

@@ -48,6 +48,7 @@ def runs(tmp_path) -> Path:
         path = folder / run_id
         path.mkdir(parents=True)
         summary = {"schema": 1, "run_id": run_id, "cell_id": run_id, "seed": seed, "status": status, "error": None}
+        summary["steps"] = 1
         summary |= dict.fromkeys(text, "x") | {"metrics": {"val_loss": 1.0}, "fingerprints": {}, "floors": {}}
         (path / "summary.json").write_text(json.dumps(summary | {"metrics_training_rule": {}, "parameters": {}}))
     return folder

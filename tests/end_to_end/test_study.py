@@ -27,8 +27,9 @@ def test_two_arms_three_seeds_one_table(tmp_path: Path) -> None:
     for job in expand_jobs([*SMALL, f"outputs={tmp_path}", "ablation=none,no_gru", "seed=0,1,2"], multirun=True):
         assert execute(plan(load_experiment(job)), "") == "completed"
     assert make_tables(["--outputs", str(tmp_path), "--study", "small"]) == 0
-    table = pd.read_csv(tmp_path / "tables" / "routing_metrics.csv")
+    folder = tmp_path / "tables" / "small"
+    table = pd.read_csv(folder / "routing_metrics.csv")
     assert sorted(table["ablation"].fillna("none")) == ["no_gru", "none"]
     assert table["n"].tolist() == [3, 3] and set(table["pairing"]) == {"ok"}
-    assert table["val_loss_mean"].nunique() == 2
-    assert (table["val_loss_ci_low"] < table["val_loss_mean"]).all()
+    figures = pd.read_csv(folder / "routing_metrics_long.csv").query("metric == 'val_loss' and rule == 'inference'")
+    assert figures["mean"].nunique() == 2 and (figures["low"] < figures["mean"]).all()

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from spectra_exp.config.register import GROUPS, group_schemas
+from spectra_exp.config.schema import RootConfig
+from spectra_exp.data.schema import FilesData
+from spectra_exp.downstream.options import EvaluateOptions
 from spectra_exp.foundations.errors import ConfigError
 from spectra_exp.foundations.options import check_fields, describe_fields, option
 
@@ -62,6 +66,46 @@ def test_a_bounded_number_passes_exactly_within_its_bounds(value):
         with pytest.raises(ConfigError) as error:
             check_fields(outer, "group")
         assert error.value.key == "group.inner.rate"
+
+
+def numeric_fields():
+    schemas = [EvaluateOptions, RootConfig, *(node for group in GROUPS for node in group_schemas(group).values())]
+    return [
+        pytest.param(f, id=f"{node.__name__}.{f.name}")
+        for node in schemas
+        for f in fields(node)
+        if str(f.type).split(" ")[0] in ("int", "float")
+    ]
+
+
+@pytest.mark.parametrize("field", numeric_fields())
+def test_every_number_has_bounds_on_both_sides_with_the_default_between_them(field):
+    assert field.metadata["maximum"] is not None and field.metadata["maximum"] <= 2**32
+    low = field.metadata["above"] if field.metadata["minimum"] is None else field.metadata["minimum"]
+    assert low is not None
+    assert field.default is None or low <= field.default <= field.metadata["maximum"]
+
+
+@pytest.mark.parametrize(
+    "text, words",
+    [
+        ("a" * 256, "holds a name of more than 255 bytes"),
+        ("folder/" + "é" * 130, "holds a name of more than 255 bytes"),
+        ("a/" * 2000, "has 4000 bytes; give at most 2048"),
+        ("a\0b", "holds a control character"),
+        ("a\udcffb", "holds a control character"),
+    ],
+)
+def test_a_path_that_no_file_system_takes_is_refused(text, words):
+    with pytest.raises(ConfigError, match=words) as error:
+        check_fields(FilesData(train=text), "data")
+    assert error.value.key == "data.train" and len(str(error.value)) < 200
+
+
+def test_names_in_a_list_are_checked_too(outer):
+    outer.names = ["a", "b" * 3000]
+    with pytest.raises(ConfigError, match="has 3000 bytes"):
+        check_fields(outer, "group")
 
 
 def test_mutable_defaults_are_not_shared():

@@ -20,7 +20,6 @@ from made_subjects import (
 )
 from sklearn.metrics import mutual_info_score, normalized_mutual_info_score, silhouette_score
 
-from spectra_exp.interpret.chance import against_chance
 from spectra_exp.interpret.parts import affinity as affinity_part
 from spectra_exp.interpret.parts.affinity import affinity, significance
 from spectra_exp.interpret.parts.separation import separation
@@ -140,10 +139,3 @@ def test_a_router_of_token_ids_is_specialized_in_vocabulary() -> None:
     assert 0.5 < domain["value"] < 0.95
     owned = result.tables["by_expert"]
     assert (owned[owned["layer"] == 0]["mean_share"] == 1).all()
-
-
-def test_p_values_count_draws_as_large_and_are_never_zero() -> None:
-    assert against_chance(1.0, [0.0] * 99)["p"] == 1 / 100
-    assert against_chance(0.5, [0.0] * 49 + [0.5] * 50)["p"] == 51 / 100
-    assert against_chance(0.5, [0.1] * 18)["p"] is None
-    assert against_chance(None, [0.1] * 50)["p"] is None

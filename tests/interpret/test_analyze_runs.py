@@ -183,4 +183,5 @@ def test_what_cannot_be_analysed_is_one_line(runs, tmp_path: Path, capsys) -> No
     assert main([f"run={checkpoint}", "parts=load"]) == 2
     assert "is a checkpoint of a run; name the run's folder" in capsys.readouterr().err
     next(checkpoint.glob("*.safetensors")).write_bytes(b"cut")
-    assert "no whole checkpoint" in said()
+    assert "no whole checkpoint; run it again: python train.py " in (line := said())
+    assert line.endswith(" force=true")

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import inspect
 import io
+import os
 import shutil
+import subprocess
+import sys
 import warnings
 from dataclasses import replace
 from pathlib import Path
@@ -275,6 +278,51 @@ def test_a_letter_without_a_glyph_is_no_warning() -> None:
         fill(figure)
         FigureCanvasAgg(figure).print_png(io.BytesIO())
         assert any("Glyph" in str(warning.message) for warning in told)
+
+
+def test_a_backend_inherited_from_a_notebook_is_not_loaded() -> None:
+    code = (
+        "from spectra_exp.interpret.__main__ import main; main(['run=/nowhere'])\n"
+        "from spectra_exp.interpret.results import picture_bytes\n"
+        "print(len(picture_bytes(lambda figure: figure.add_subplot().plot([1, 2]))))"
+    )
+    own = os.environ | {"MPLBACKEND": "module://of_a_notebook.elsewhere"}
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, env=own)
+    assert answer.returncode == 0 and int(answer.stdout) > 1000, answer.stderr
+
+
+@pytest.mark.parametrize("place", ["", "load", "load/load.csv"])
+def test_a_file_of_the_wrong_kind_in_the_way_of_a_part_stops_no_other(run: Path, place: str, capsys) -> None:
+    assert main([f"run={run}", "parts=load,contexts", "tokens=256"]) == 0
+    path = run / "analysis" / place
+    if path.is_dir():
+        shutil.rmtree(path)
+        path.write_text("mine")
+    else:
+        path.unlink()
+        path.mkdir()
+    capsys.readouterr()
+    status = main([f"run={run}", "parts=load,contexts", "tokens=256"])
+    if not place:
+        assert status == 2 and f"{path}: a file lies where the analysis belongs" in capsys.readouterr().err
+        return
+    index = read_index(run / "analysis")
+    assert index["parts"]["contexts"]["empty"] is None and (run / "analysis/contexts/contexts.csv").is_file()
+    if place == "load":
+        assert status == 0 and (run / "analysis/load/load.csv").is_file()
+    else:
+        assert status == 2 and "error: load: " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("content", ["[" * 200_000, '{"parts": {"load": 5}}', '{"parts": 3}', "mine"])
+def test_a_damaged_index_or_file_of_an_earlier_analysis_stops_nothing(run: Path, content: str) -> None:
+    assert main([f"run={run}", "parts=explore,contexts", "tokens=256"]) == 0
+    (run / "analysis/explore/explore.json").write_text("{")
+    page = write_page(run / "analysis").read_text()
+    assert "Its files are damaged" in page and 'id="contexts"' in page
+    (run / "analysis/index.json").write_text(content)
+    assert main([f"run={run}", "parts=load", "tokens=256"]) == 0
+    assert set(read_index(run / "analysis")["parts"]) == {"load"}
 
 
 def test_names_are_told_apart_by_as_many_folders_as_it_takes() -> None:

@@ -29,8 +29,8 @@ def check(text: str) -> None:
         assert better == BETTER[metric["direction"]], name
         null = METRICS[metric["name"]].floor
         assert floor == FLOORS.get(null, f"`{null}`"), name
-        assert " to " in limits, name
-        assert limits.endswith("nats") == (metric["unit"] == "nats"), name
+        nats = " nats" if metric["unit"] == "nats" else ""
+        assert limits == metric["range"] + nats, name
 
 
 def test_the_page_lists_every_registered_metric_and_nothing_else():
@@ -46,6 +46,7 @@ def test_the_page_lists_every_registered_metric_and_nothing_else():
         (r"(`load_gini`.*\|) lower \|", r"\1 higher |"),
         (r"(`load_gini`.*\|) uniform \|", r"\1 own loads |"),
         (r"Gini coefficient of the experts' load", "Gini coefficient"),
+        (r"(`load_gini`.*\| 0 to) 1 − 1/E", r"\1 1"),
     ],
 )
 def test_a_planted_row_that_is_missing_or_wrong_is_seen(pattern, planted):

@@ -19,7 +19,7 @@ from spectra_exp.reporting.grid import Row, Section
 from spectra_exp.reporting.material import Material
 from spectra_exp.runs.folder import RunFolder
 from spectra_exp.runs.history import History
-from spectra_exp.statistics.mean import Interval, mean_interval
+from spectra_exp.statistics.intervals import Interval, mean_interval
 
 SEEDS = (0, 1, 2)
 SPECS = {spec.name: spec for spec in FIGURES}

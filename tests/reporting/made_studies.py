@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -78,7 +79,9 @@ def write_run(job: Job, changes: dict[str, Any], curves: bool) -> None:
     folder, experiment = job.planned.folder, job.planned.experiment
     seed = experiment.seed
     head = summary_head(job.planned, {"code_version": code_version()}, "2026-01-01T00:00:00+00:00")
-    steps = experiment.trainer.max_steps
+    # A completed run made all the steps of its configuration.
+    steps = changes.get("max_steps", experiment.trainer.max_steps)
+    config = _plain(replace(experiment, trainer=replace(experiment.trainer, max_steps=steps)))
     head |= {
         "status": "completed", "steps": steps, "floors": {"load_cv": 0.01, "routing_consistency": 0.3},
         "parameters": {"total": 2_500_000, "active": 1_200_000}, "flops_per_token": 1.5e6,
@@ -92,7 +95,7 @@ def write_run(job: Job, changes: dict[str, Any], curves: bool) -> None:
     metrics = made_up_metrics(seed) | changes.pop("metrics", {})
     head |= {"metrics": metrics} | changes
     write_json(folder.summary, head)
-    write_text(folder.config, yaml.safe_dump(_plain(experiment), sort_keys=False))
+    write_text(folder.config, yaml.safe_dump(config, sort_keys=False))
     write_text(folder.log, "2026-01-01 00:00:00 INFO spectra_exp: training begins\n")
     if curves:
         write_curves(job, metrics)
@@ -102,6 +105,8 @@ def made_up_metrics(seed: int) -> dict[str, float]:
     """Some value for every metric there is."""
     rng = np.random.default_rng(seed)
     found = {name: round(0.2 + 0.01 * rng.random(), 6) for name in METRICS}
+    # The first of two experts has half of the weight, and the largest of four domains a quarter, or more.
+    found |= {"routing_confidence": 0.5, "domain_purity": 0.5}
     loss = 4.0 + 0.1 * seed
     return found | {
         "val_loss": loss, "train_loss": loss - 0.1, "val_perplexity": math.exp(loss), "val_accuracy": 0.2,

@@ -20,7 +20,7 @@ from spectra_exp.reporting.grid import Section
 from spectra_exp.reporting.material import Material, gather
 from spectra_exp.reporting.methods import colour
 from spectra_exp.reporting.render import interval_text
-from spectra_exp.statistics.mean import mean_interval
+from spectra_exp.statistics.intervals import mean_interval
 from spectra_exp.statistics.pareto import pareto_front
 
 

@@ -17,7 +17,7 @@ from spectra_exp.reporting.figures.temperatures import best_constant, constant
 from spectra_exp.reporting.material import Material, gather
 from spectra_exp.runs.folder import RunFolder
 from spectra_exp.runs.routing_files import load_snapshot, snapshot_paths
-from spectra_exp.statistics.mean import mean_interval
+from spectra_exp.statistics.intervals import mean_interval
 
 
 @pytest.fixture(scope="module")

@@ -14,6 +14,7 @@ from spectra_exp.reporting.hypotheses.temperature import degrees_of
 from spectra_exp.reporting.material import Material
 from spectra_exp.runs.best_long import CONSTANTS
 from spectra_exp.runs.history import History
+from spectra_exp.runs.stored import StoredRun
 
 SCHEDULES = ("cosine", "exponential", "step", "linear")
 
@@ -189,10 +190,10 @@ def test_an_evaluation_far_from_a_tenth_is_none(tmp_path: Path) -> None:
     history.add(20, 0.2, "validation", {"routing_entropy": 1.0})
     history.add(100, 1.0, "validation", {"routing_entropy": 0.5})
     history.save(tmp_path / "history.parquet")
-    assert "no routing_entropy at 10%" in temperature.entropy_between(tmp_path / "history.parquet")
+    assert "no routing_entropy at 10%" in temperature.entropy_between(StoredRun(tmp_path))
     history.add(11, 0.11, "validation", {"routing_entropy": 0.75})
     history.save(tmp_path / "history.parquet")
-    assert temperature.entropy_between(tmp_path / "history.parquet") == pytest.approx(0.25)
+    assert temperature.entropy_between(StoredRun(tmp_path)) == pytest.approx(0.25)
 
 
 TRUE = {

@@ -3,14 +3,16 @@ from __future__ import annotations
 import pytest
 
 from spectra_exp.reporting.render import count_text, interval_text, markdown_table
-from spectra_exp.statistics.mean import Interval
+from spectra_exp.statistics.intervals import Interval
 
 
 @pytest.mark.parametrize(
     ("interval", "text"),
     [
         (Interval(3, 4.10234, 4.0892, 4.11548), "4.102 ± 0.013"),
-        (Interval(3, 60.26, 59.03, 61.49), "60.3 ± 1.2"),
+        (Interval(3, 60.26, 59.03, 61.49), "60.26 ± 1.2"),
+        # Two seeds: the interval is wider than what rows differ by.
+        (Interval(2, 6.7741, 6.08, 7.46), "6.774 ± 0.69"),
         (Interval(3, 1234.5, 1000.0, 1469.0), "1234 ± 234"),
         (Interval(3, 0.05, 0.05, 0.05), "0.05000 ± 0"),
         (Interval(3, 0.1 + 0.2, 0.3, 0.30000000000000009), "0.3000 ± 0"),

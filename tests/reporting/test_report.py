@@ -20,7 +20,7 @@ from spectra_exp.reporting.material import gather
 from spectra_exp.reporting.render import interval_text, number_text
 from spectra_exp.reporting.report import grids, markup, routing
 from spectra_exp.reporting.report.__main__ import main, write_report
-from spectra_exp.reporting.report.files import read_run
+from spectra_exp.reporting.report.files import run_files
 from spectra_exp.reporting.report.index import index_page
 from spectra_exp.reporting.report.ink import luminance, text_on
 from spectra_exp.reporting.report.markup import Html, element, file_link, join
@@ -29,7 +29,8 @@ from spectra_exp.reporting.report.run_page import run_page
 from spectra_exp.reporting.tables.__main__ import all_tables
 from spectra_exp.reporting.tables.spec import Grid
 from spectra_exp.runs.routing_files import load_snapshot
-from spectra_exp.statistics.mean import mean_interval
+from spectra_exp.runs.stored import StoredRun
+from spectra_exp.statistics.intervals import mean_interval
 
 
 @pytest.fixture(scope="module")
@@ -222,7 +223,7 @@ def test_labels_logs_and_names_stay_text(world: Path, index: Page) -> None:
 def test_a_missing_escape_is_found(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(markup.html, "escape", lambda text, quote: text)
     name = sorted((world / "runs").glob("dense-*"))[0]
-    page = Page(run_page(read_run(name), gather(world).collected))
+    page = Page(run_page(run_files(StoredRun(name)), gather(world).collected))
     assert page.tags.count("script") > 1
 
 
@@ -267,8 +268,10 @@ def test_one_run_alone_makes_a_report(world: Path, tmp_path: Path) -> None:
 def test_one_study_alone(world: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(world, copy)
+    before = {path: path.read_bytes() for path in (copy / "report").rglob("*.html")}
     assert main(["--outputs", str(copy), "--study", "b_sinkhorn"]) == 0
-    page = Page((copy / "report" / "index.html").read_text(encoding="utf-8"))
+    assert {path: path.read_bytes() for path in (copy / "report").rglob("*.html")} == before
+    page = Page((copy / "report-b_sinkhorn" / "index.html").read_text(encoding="utf-8"))
     assert "16 runs" in page.text and "headline" not in page.ids and "sweeps" in page.ids
     assert main(["--outputs", str(copy), "--study", "nothing"]) == 1
     assert "no completed run of study 'nothing'" in capsys.readouterr().err

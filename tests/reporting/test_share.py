@@ -17,9 +17,12 @@ from spectra_exp.reporting.model_card import model_card
 from spectra_exp.reporting.share import find_run, main, share
 
 CONFIG = {
+    "seed": 3,
+    "outputs": "outputs",
     "router": {"name": "switch"},
     "model": {"num_experts": 8, "top_k": 2, "source": "someone/model"},
     "data": {"name": "embedded", "tokenizer": None},
+    "trainer": {"max_steps": 1200, "cpu_threads": 1, "evaluation_batch_size": 32, "precision": "float32"},
 }
 SUMMARY = {
     "schema": 1, "run_id": "switch-s0-01234567", "cell_id": "c", "name": "n", "label": "switch top2",
@@ -59,6 +62,15 @@ def test_the_card_says_what_the_summary_says():
 def test_the_card_warns_of_a_model_that_sees_the_future():
     text = model_card(SUMMARY | {"causal": False}, CONFIG)
     assert "causal (measured): no: its predictions depend on later tokens" in text
+
+
+def test_text_of_a_summary_is_no_markup_in_the_card():
+    evil = "<script>alert(1)</script>\n# mine"
+    card = model_card(SUMMARY | {"label": evil, "run_id": evil, "command": f"python ```\n{evil}"}, CONFIG)
+    text, _, code = card.partition("---\n\n")[2].partition("Made by")
+    assert "<script" not in text and "\n# mine" not in text and "&lt;script>" in text
+    # In a block of code it stays what it is: nothing ends the block before its own last line.
+    assert code.strip().startswith("````\npython ```") and code.strip().endswith("\n````")
 
 
 def test_a_local_source_is_named_and_its_folder_is_not(tmp_path):

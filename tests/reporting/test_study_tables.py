@@ -388,8 +388,11 @@ def test_tables_of_one_study_leave_the_others_as_they_are(outputs: Path) -> None
     assert main(["--outputs", str(outputs)]) == 0
     before = {path.name: path.read_bytes() for path in (outputs / "tables").iterdir()}
     assert main(["--outputs", str(outputs), "--study", "c_repulsion"]) == 0
-    after = {path.name: path.read_bytes() for path in (outputs / "tables").iterdir()}
-    assert {name.split(".")[0] for name in before if before[name] != after[name]} == {"routing_metrics"}
+    after = {path.name: path.read_bytes() for path in (outputs / "tables").iterdir() if path.is_file()}
+    assert after == before
+    own = {path.name for path in (outputs / "tables" / "c_repulsion").iterdir()}
+    assert {"routing_metrics.csv", "sweep_c.csv", "sweep_c_long.csv", "missing.csv"} < own
+    assert (outputs / "tables" / "c_repulsion" / "sweep_c.csv").read_bytes() == before["sweep_c.csv"]
 
 
 def test_a_loss_between_models_not_both_causal_has_no_verdict_and_no_star(outputs: Path) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import csv
 import json
 import math
 import shutil
@@ -9,11 +10,12 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from made_runs import summary, write
+from made_runs import read_table, summary, write
 
 from spectra_exp.reporting import collect as collecting
 from spectra_exp.reporting.collect import collect
 from spectra_exp.reporting.tables.__main__ import main
+from spectra_exp.reporting.tables.long import LONG
 
 LOSSES = {0: 4.0, 1: 4.2, 2: 4.1}
 
@@ -29,7 +31,8 @@ def outputs(tmp_path: Path) -> Path:
 
 def _table(outputs: Path, *arguments: str) -> pd.DataFrame:
     assert main(["--outputs", str(outputs), *arguments]) == 0
-    return pd.read_csv(outputs / "tables" / "routing_metrics.csv", keep_default_na=False).set_index("label")
+    study = arguments[1:] if arguments[:1] == ("--study",) else ()
+    return read_table(outputs.joinpath("tables", *study), "routing_metrics").set_index("label")
 
 
 def test_a_row_per_cell_with_the_seed_as_unit(outputs: Path) -> None:
@@ -43,23 +46,48 @@ def test_a_row_per_cell_with_the_seed_as_unit(outputs: Path) -> None:
     assert float(row["val_loss_mean"]) == pytest.approx(4.1)
     assert float(row["val_loss_ci_low"]) == pytest.approx(4.1 - half, abs=1e-6)
     assert float(row["val_loss_ci_high"]) == pytest.approx(4.1 + half, abs=1e-6)
-    assert row["val_loss_n"] == 3 and row["val_loss"] == "4.10 ± 0.25"
+    assert row["val_loss_n"] == 3 and row["val_loss"] == "4.100 ± 0.25"
     assert float(row["load_cv_floor"]) == 0.01
     assert float(row["load_cv_training_rule_mean"]) == 0.5
 
 
 def test_missing_values_are_empty_cells(outputs: Path) -> None:
     table = _table(outputs)
-    for column in ("max_vio", "max_vio_mean", "max_vio_ci_low", "max_vio_floor", "none", "none_mean"):
+    for column in ("max_vio", "max_vio_mean", "max_vio_ci_low", "max_vio_floor"):
         assert table.loc["Spectra", column] == ""
-    assert table.loc["Spectra", "max_vio_n"] == table.loc["Spectra", "none_n"] == 0
+    # The long file has no row for what no run has.
+    assert table.loc["Spectra", "max_vio_n"] == 0 and "none_mean" not in table
 
 
 def test_the_declared_metrics_come_first_and_every_other_after_them(outputs: Path) -> None:
-    columns = list(_table(outputs).columns)
-    shown = [c for c in columns if f"{c}_mean" in columns]
-    assert shown[:4] == ["val_loss", "load_cv", "load_cv_training_rule", "max_vio"]
-    assert {"extra", "none"} <= set(shown)
+    _table(outputs)
+    narrow, long = (pd.read_csv(outputs / "tables" / f"routing_metrics{end}.csv") for end in ("", "_long"))
+    first = list(narrow.columns).index("val_loss")
+    assert list(narrow.columns)[first : first + 3] == ["val_loss", "load_cv", "max_vio"] and "extra" not in narrow
+    assert len(narrow.columns) <= 60 and len(long.columns) == len(LONG)
+    own = list(dict.fromkeys(zip(long["metric"], long["rule"], strict=True)))
+    assert own[:4] == [("val_loss", "inference"), ("load_cv", "inference"), ("load_cv", "training"),
+                       ("extra", "inference")]  # fmt: skip
+
+
+def test_a_name_that_a_spreadsheet_would_run_is_text(tmp_path: Path) -> None:
+    label = "=cmd|'/C calc'!A0"
+    write(tmp_path, summary("switch", 0, {"val_loss": 4.0, "=1+1": 2.0, "+x": 1.0, "-1|x": 3.0}, label=label))
+    assert main(["--outputs", str(tmp_path)]) == 0
+    for file in (tmp_path / "tables").glob("*.csv"):
+        with open(file, encoding="utf-8") as opened:
+            cells = [cell for row in csv.reader(opened) for cell in row]
+        assert not [c for c in cells if c[:1] in "=+@" and c], file
+    long = pd.read_csv(tmp_path / "tables" / "routing_metrics_long.csv")
+    assert {"'=1+1", "'+x", "'-1|x"} <= set(long["metric"]) and set(long["row"]) == {f"'{label}"}
+
+
+def test_text_of_a_summary_is_no_markup_in_markdown(tmp_path: Path) -> None:
+    label = "<script>alert(1)</script> | [a](http://x) `b`"
+    write(tmp_path, summary("switch", 0, {"val_loss": 4.0}, label=label))
+    assert main(["--outputs", str(tmp_path)]) == 0
+    text = (tmp_path / "tables" / "routing_metrics.md").read_text()
+    assert "<script" not in text and "&lt;script>alert(1)&lt;/script> \\| [a\\](http://x) \\`b\\`" in text
 
 
 def test_twice_gives_the_same_bytes_and_nothing_else(outputs: Path) -> None:
@@ -70,7 +98,8 @@ def test_twice_gives_the_same_bytes_and_nothing_else(outputs: Path) -> None:
     first = content()
     _table(outputs)
     assert content() == first
-    assert {"routing_metrics.csv", "routing_metrics.md", "routing_metrics.tex", "missing.csv"} <= set(first)
+    assert {"routing_metrics.csv", "routing_metrics.md", "routing_metrics.tex"} <= set(first)
+    assert {"routing_metrics_long.csv", "missing.csv"} <= set(first)
 
 
 def test_one_seed_has_a_mean_and_no_interval(tmp_path: Path) -> None:
@@ -182,11 +211,11 @@ def test_the_markdown_is_narrow_and_in_plain_text(outputs: Path, capsys: pytest.
     assert max(len(line) for line in text.splitlines()) <= 120
     spectra = next(line for line in text.splitlines() if line.startswith("| Spectra"))
     assert [cell.strip() for cell in spectra.strip("|").split("|")] == [
-        "Spectra", "3", "no", "1.2M", "1.5M", "4.10 ± 0.25", "0.1410 ± 0.0025", "",
+        "Spectra", "3", "no", "1.2M", "1.5M", "4.100 ± 0.25", "0.1410 ± 0.0025", "",
     ]  # fmt: skip
     assert "\x1b" not in text
     out = capsys.readouterr().out
-    assert "Spectra" in out and "4.10 ± 0.25" in out and str(outputs / "tables") in out
+    assert "Spectra" in out and "4.100 ± 0.25" in out and str(outputs / "tables") in out
 
 
 def test_a_study_filters_and_an_unknown_one_lists_the_known(outputs: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,10 +10,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from spectra_exp.foundations.errors import RunInUse
-from spectra_exp.foundations.files import write_json
+from spectra_exp.foundations.files import write_json, write_text
 from spectra_exp.runs.summary_head import summary_head
 from spectra_exp.studies.job import Job, make_jobs
+from spectra_exp.training.execute import _plain
 
 # Data of which the tokeniser is trained in a moment.
 TINY = [
@@ -32,7 +35,10 @@ def finish(job: Job, status: str = "completed", **metrics: float) -> str:
     job.make_plan()
     head = summary_head(job.planned, {"code_version": "x"}, "now")
     head |= {"status": status, "metrics": metrics, "error": None if status == "completed" else f"made to be {status}"}
+    if status == "completed":
+        head["steps"] = head["max_steps"]
     write_json(job.planned.folder.summary, head)
+    write_text(job.planned.folder.config, yaml.safe_dump(_plain(job.planned.experiment), sort_keys=False))
     return status
 
 

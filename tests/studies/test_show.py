@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 
 import pytest
 from study_cases import TINY, finish, hold_elsewhere
 
 from spectra_exp.foundations.files import write_json
+from spectra_exp.runs.config_file import setting
 from spectra_exp.runs.progress import ProgressWriter
 from spectra_exp.studies import __main__ as command
 from spectra_exp.studies.definition import load_study
 from spectra_exp.studies.job import Job
 from spectra_exp.studies.ledger import write_launch
 from spectra_exp.studies.show import shown_runs, total_seconds
-from spectra_exp.studies.state import Speed, expected_seconds, measured_speeds
+from spectra_exp.studies.state import SIZES, Speed, expected_seconds, measured_speeds
 
 SMALL = [*TINY, "seed=0", "trainer.max_steps=10"]
 
@@ -92,16 +94,37 @@ def test_ended_runs_need_no_more_and_failed_ones_the_whole(outputs):
 
 def test_the_nearest_kind_of_run_is_asked_first(outputs):
     run = shown()[0]
-    like = {"router": "spectra", "model": "tiny"}
-    speeds = [
-        Speed(**like, cell_id="mine", seconds_per_step=1.0), Speed(**like, cell_id="other", seconds_per_step=3.0),
-        Speed("switch", "tiny", "third", 9.0), Speed("switch", "exp10", "fourth", 100.0),
-    ]  # fmt: skip
     experiment = run.job.experiment
+    own = tuple(setting(asdict(experiment), key) for key in SIZES)
+    speeds = [
+        Speed("spectra", "tiny", "mine", 10, 1.0, 0.0, own), Speed("spectra", "tiny", "other", 10, 3.0, 0.0, own),
+        Speed("switch", "tiny", "third", 10, 9.0, 0.0, own),
+        Speed("switch", "tiny", "fourth", 10, 100.0, 0.0, (1, *own[1:])),
+    ]  # fmt: skip
     assert expected_seconds(speeds, "mine", experiment) == 10.0
     assert expected_seconds(speeds, "new", experiment) == 20.0
     assert expected_seconds(speeds[2:], "new", experiment) == 90.0
     assert expected_seconds(speeds[3:], "new", experiment) is None
+
+
+def test_a_run_of_a_few_steps_says_how_long_a_step_takes_and_not_its_start(outputs):
+    """A run of 5 steps in 16 s, of which a step is 0.1 s: 300 steps are 46 s, not 16 minutes."""
+    experiment = shown("trainer.max_steps=300")[0].job.experiment
+    own = tuple(setting(asdict(experiment), key) for key in SIZES)
+    smoke = Speed("spectra", "tiny", "smoke", 5, 0.1, 15.5, own)
+    assert expected_seconds([smoke], "new", experiment) == pytest.approx(45.5)
+    # A longer one of another router is the better witness.
+    whole = Speed("switch", "tiny", "whole", 300, 0.2, 10.0, own)
+    assert expected_seconds([smoke, whole], "new", experiment) == pytest.approx(70.0)
+
+
+def test_the_time_of_a_step_is_kept_apart_from_the_rest_of_a_run(outputs):
+    job = shown()[0].job
+    finish(job)
+    timings = {"wall_s": 20.0, "session_steps": 10, "step_time_ms": 500.0}
+    write_json(job.planned.folder.summary, job.planned.folder.read_summary() | {"timings": timings})
+    (speed,) = measured_speeds(outputs / "runs")
+    assert (speed.step_s, speed.beside_s, speed.seconds(100)) == (0.5, 15.0, 65.0)
 
 
 def test_only_finished_runs_have_a_speed(outputs):
@@ -110,7 +133,7 @@ def test_only_finished_runs_have_a_speed(outputs):
     finish(jobs[1], "failed")
     finish(jobs[2])
     (outputs / "runs" / "no-run-at-all").mkdir()
-    assert [s.seconds_per_step for s in measured_speeds(outputs / "runs")] == [2.0]
+    assert [s.step_s for s in measured_speeds(outputs / "runs")] == [2.0]
 
 
 def test_the_table_names_runs_their_changes_and_the_total(outputs, capsys):

@@ -31,10 +31,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )  # fmt: skip
     parser.add_argument("names", nargs="*", metavar="NAME", help="those to run; all when none is named")
     options = parser.parse_args(arguments)
-    prepare_environment()
-    outputs = Path(os.environ["SPECTRA_OUTPUTS"]).resolve()
     figures: list[Figure] = []
     try:
+        prepare_environment()
+        outputs = Path(os.environ["SPECTRA_OUTPUTS"]).resolve()
         for name, function in chosen(options.names).items():
             print(f"{name} ...", file=sys.stderr)
             started = time.perf_counter()

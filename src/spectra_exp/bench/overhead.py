@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,12 +17,13 @@ import torch
 from rich.console import Console
 from rich.progress import Progress
 from torch.profiler import ProfilerActivity, profile
+from torch.utils.benchmark import timer
 
-from spectra_exp.bench.parts import PARTS, ROUTING, named_parts, read_profile
 from spectra_exp.config.compose import load_experiment, prepare_environment
 from spectra_exp.data.batches import TrainingBlocks, collate
 from spectra_exp.foundations.errors import SpectraError
 from spectra_exp.foundations.files import write_json
+from spectra_exp.foundations.parts import PREFIX
 from spectra_exp.runs.plan import plan
 
 METHODS = {
@@ -31,9 +31,26 @@ METHODS = {
     "SPECTRA (causal)": ["router=spectra", "osr=causal"],
     "Switch top-2": ["baseline=switch_top2"],
 }
+# Parts of the layer that decide where tokens go, then the others; the code names them.
+ROUTING = ("sequence", "expression", "gram", "similarity", "cost", "sinkhorn", "router", "selection")
+PARTS = (*ROUTING, "dispatch", "experts")
+_BACKWARD = "autograd::engine::evaluate_function: "
 # Reading a profile takes longer than making it.
 REPEATS, WARM_UP = 6, 2
 SCHEMA = 1
+
+
+@dataclass
+class Cost:
+    """Milliseconds and floating-point operations, forward and backward, of one training step by part."""
+
+    ms: dict[str, float] = field(default_factory=dict)
+    flops: dict[str, float] = field(default_factory=dict)
+
+    def add(self, part: str, ms: float, flops: float) -> None:
+        """Add to one part."""
+        self.ms[part] = self.ms.get(part, 0.0) + ms
+        self.flops[part] = self.flops.get(part, 0.0) + flops
 
 
 @dataclass
@@ -53,11 +70,11 @@ class Subject:
 
     def measure(self, device: str) -> None:
         """One repeat: a plain step for its time, and a profiled one for its parts."""
-        started = _now(device)
+        began = timer()
         self.step()
-        self.step_ms.append(1000 * (_now(device) - started))
+        self.step_ms.append(1000 * (timer() - began))
         activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if device == "cuda" else [])]
-        with named_parts(self.model), profile(activities=activities, with_flops=True) as profiled:
+        with profile(activities=activities, with_flops=True) as profiled:
             self.step()
         cost = read_profile(profiled.events())
         for part in PARTS:
@@ -105,10 +122,48 @@ def _subject(planned: Any) -> Subject:
     return Subject(build_model(experiment, planned.corpus).to(planned.device).train(), batch)
 
 
-def _now(device: str) -> float:
-    if device == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter()
+def read_profile(events: Any) -> Cost:
+    """The cost by part from a profile's events (`torch.profiler.profile(...).events()`).
+
+    An operation of the forward pass belongs to the innermost part around it; one of the backward pass to the part
+    whose operation it is the gradient of (both carry one sequence number). Times are self times, so that nothing
+    counts twice. FLOPs are the profiler's: matrix products, and additions and multiplications of tensors.
+    """
+    cost, part_of_sequence = Cost(), {}
+    for event in events:
+        part = _part(event)
+        if part is None:
+            continue
+        cost.add(part, _self_ms(event), event.flops or 0)
+        if event.sequence_nr >= 0:
+            # The outermost operation made the gradient's node; those inside it carry the same number or none.
+            part_of_sequence.setdefault(event.sequence_nr, part)
+    for event in events:
+        node = _backward_node(event)
+        if node is not None and (part := part_of_sequence.get(node.sequence_nr)) is not None:
+            cost.add(part, _self_ms(event), event.flops or 0)
+    return cost
+
+
+def _part(event: Any) -> str | None:
+    while event is not None:
+        if event.name.startswith(PREFIX):
+            return event.name.removeprefix(PREFIX)
+        event = event.cpu_parent
+    return None
+
+
+def _backward_node(event: Any) -> Any:
+    """The gradient's node that the event belongs to, None in the forward pass."""
+    while event is not None:
+        if event.name.startswith(_BACKWARD):
+            return event
+        event = event.cpu_parent
+    return None
+
+
+def _self_ms(event: Any) -> float:
+    return (event.self_device_time_total or event.self_cpu_time_total) / 1000
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -117,10 +172,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("overrides", nargs="*", help="as for train.py: model=exp10 trainer.batch_size=4")
     parser.add_argument("--repeats", type=int, default=REPEATS, help="steps of each method (default: %(default)s)")
     options = parser.parse_args(arguments)
-    prepare_environment()
     # Kineto tells of every profile otherwise.
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")
     try:
+        prepare_environment()
         if options.repeats < 1:
             raise SpectraError(f"--repeats: {options.repeats} was given; give at least 1")
         outputs = Path(load_experiment(options.overrides).outputs)

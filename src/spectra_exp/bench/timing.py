@@ -1,44 +1,33 @@
-"""Times of several things measured in turns, so that a busy machine slows all of them alike."""
+"""Times of several things measured in turns, so that a busy machine slows all of them alike.
+
+torch.utils.benchmark measures one thing to its end before the next, and warms up in each measurement, which an hour of
+products cannot afford; its clock, which waits for the device, and its number of threads are used.
+"""
 
 from __future__ import annotations
 
 import statistics
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-
-import torch
 
 from spectra_exp.foundations.allocator import hand_memory_back, keep_freed_memory
 
 
-def processor_seconds(work: Callable[[], object]) -> float:
-    """Time of all of this process's threads on a core: what other processes do counts little."""
-    started = time.process_time()
-    work()
-    return time.process_time() - started
-
-
-def wall_seconds(work: Callable[[], object]) -> float:
-    """Time on the clock, the device's work included: what counts with several threads or a GPU."""
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    started = time.perf_counter()
-    work()
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    return time.perf_counter() - started
-
-
 def interleaved(
-    subjects: Mapping[str, Callable[[], object]], rounds: int, clock: Callable[[Callable[[], object]], float]
+    subjects: Mapping[str, Callable[[], object]], rounds: int, clock: Callable[[], float]
 ) -> dict[str, list[float]]:
-    """Seconds of each subject, one entry a round after a first that does not count."""
+    """Seconds of each subject, one entry a round after a first that does not count.
+
+    clock: `time.process_time`, time of all of this process's threads on a core, to which other processes do little; or
+    `torch.utils.benchmark.timer`, time on the wall with the device's work: for several threads or a GPU.
+    """
     times: dict[str, list[float]] = {name: [] for name in subjects}
     for turn in range(rounds + 1):
         for name, work in subjects.items():
             with work.arranged() if isinstance(work, AsOthersRun) else nullcontext():
-                seconds = clock(work)
+                began = clock()
+                work()
+                seconds = clock() - began
             if turn:
                 times[name].append(seconds)
     return times
@@ -67,14 +56,3 @@ class AsOthersRun:
             yield
         finally:
             keep_freed_memory()
-
-
-@contextmanager
-def threads(number: int) -> Iterator[None]:
-    """A block in which torch uses this many threads."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(number)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

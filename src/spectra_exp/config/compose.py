@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import os
 import re
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
@@ -19,25 +20,37 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from spectra_exp.config import rules, rules_unused
-from spectra_exp.config.keys import root_keys, unknown_key
+from spectra_exp.config.keys import meant_by, root_keys, unknown_key
 from spectra_exp.config.register import GROUPS, register
 from spectra_exp.config.schema import Experiment, RootConfig
 from spectra_exp.config.source_model import resolve_source
 from spectra_exp.config.tree import project_root
-from spectra_exp.config.typed import parse_overrides, typed_values, without
+from spectra_exp.config.typed import expand_jobs, parse_overrides, typed_values, without
 from spectra_exp.foundations.errors import ConfigError
 from spectra_exp.foundations.options import check_fields
+from spectra_exp.foundations.variables import neutralise
 
 # The extra of pyproject.toml that brings each launcher which the plain install leaves out.
 LAUNCHER_EXTRAS = {"submitit_local": "submitit", "submitit_slurm": "submitit", "ray": "ray"}
 
 
 def prepare_environment() -> None:
-    """Register the schemas and set the variables that conf/ reads."""
-    os.environ.setdefault("SPECTRA_ROOT", str(project_root()))
-    os.environ.setdefault("SPECTRA_OUTPUTS", str(project_root() / "outputs"))
+    """Register the schemas, set the variables that conf/ reads, and take out those that would change a run.
+
+    ConfigError where there is no conf/.
+    """
+    root = project_root()
+    if not (root / "conf" / "config.yaml").is_file():
+        raise ConfigError("SPECTRA_ROOT", f"{root} holds no conf/config.yaml", "unset it, or name the checkout")
+    os.environ.setdefault("SPECTRA_ROOT", str(root))
+    os.environ.setdefault("SPECTRA_OUTPUTS", str(root / "outputs"))
     # torch then counts GPUs without touching CUDA, after which a process could no longer choose one.
     os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
+    # No window is ever opened. A backend inherited from a notebook need not exist here, and matplotlib then refuses to
+    # load; in the notebook's own process it is left alone.
+    if "ipykernel" not in sys.modules:
+        os.environ["MPLBACKEND"] = "agg"
+    neutralise()
     register()
 
 
@@ -57,6 +70,7 @@ def own_hydra() -> Iterator[None]:
 
 def load_experiment(overrides: list[str]) -> Experiment:
     """The checked experiment that the overrides of one job describe. Raises ConfigError, never anything else."""
+    expand_jobs(overrides, multirun=False)
     typed = typed_values(overrides)
     ablation = typed.get("ablation", "none")
     base = _compose(without(overrides, "ablation"))
@@ -142,28 +156,35 @@ def explain(error: Exception, overrides: list[str]) -> ConfigError:
             raise ConfigError("launch", problem, f"pip install 'spectra-exp[{LAUNCHER_EXTRAS[name]}]'") from error
         return ConfigError.unknown(group, name, [o for o in error.options if not o.startswith("schema")])
     text = re.split(r" full_key:| object_type=| Set the environment", " ".join(str(cause).split()))[0]
+    text = re.sub(r"^\w+ raised while resolving interpolation: ", "", text)
     if isinstance(cause, OmegaConfBaseException) and cause.full_key:
-        key = str(cause.full_key)
+        # An element of a list is named by its list.
+        key = str(cause.full_key).partition("[")[0]
+        typed = typed_values(overrides)
         if re.search(r"not in struct|Key '.*' not in", text):
-            return unknown_key(key, typed_values(overrides))
-        return ConfigError(key, _plain_words(text))
+            return unknown_key(key, typed)
+        return _wrong_value(key, text, typed.get(key))
     group = re.search(r"Could not override '(.*?)'", text)
     if group:
         return unknown_key(group[1], typed_values(overrides))
     return ConfigError("command line", text)
 
 
-def _plain_words(text: str) -> str:
-    """OmegaConf's complaint about a value in words that need no knowledge of OmegaConf."""
+def _wrong_value(key: str, text: str, typed: str | None) -> ConfigError:
+    """OmegaConf's complaint, `text`, about a value (`typed`: as it was given, None in a file) in plain words."""
     for pattern, words in (
-        (r"Value '(.*?)'(?: of type '\w+')? could not be converted to Integer", r"'\1' is not a whole number"),
-        (r"Value '(.*?)'(?: of type '\w+')? could not be converted to Float", r"'\1' is not a number"),
+        (r"Value '(.*?)'(?: of type '[\w.]+')? could not be converted to Integer", r"'\1' is not a whole number"),
+        (r"Value '(.*?)'(?: of type '[\w.]+')? could not be converted to Float", r"'\1' is not a number"),
         (r"Value '(.*)' is not a valid bool.*", r"'\1' is neither true nor false"),
-        (r"field '.*' is not Optional", "null was given; it needs a value"),
-        (r"Missing mandatory value: .*", "??? was given; it needs a value"),
-        (r"Invalid value assigned: .* is not a ListConfig, list or tuple\.", "it is a list: [a,b]"),
-        (r"\w+ raised while resolving interpolation: (.*)", r"\1"),
+        (r"field '.*' is not Optional|.*NoneType is not a subclass of.*", "null was given; it needs a value"),
+        (r".*[Mm]issing mandatory value: .*", "??? was given; it needs a value"),
+        (r"Interpolation key '(.*)' not found", r"the key '\1' not found"),
+        (r"\"?(Environment variable '.*' not found)\"?", r"\1"),
     ):
         if re.fullmatch(pattern, text):
-            return re.sub(pattern, words, text)
-    return text
+            return ConfigError(key, re.sub(pattern, words, text))
+    if typed is None:
+        return ConfigError(key, text)
+    if "${" in typed:
+        return ConfigError(key, f"'{typed}' refers to nothing that it could take", "give the value itself")
+    return ConfigError(key, f"'{typed}' was given", f"it is {meant_by(key)}")

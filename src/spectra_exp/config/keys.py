@@ -14,6 +14,34 @@ def root_keys() -> list[str]:
     return [f.name for f in fields(RootConfig)]
 
 
+# What the values of a type are called.
+WORDS = {
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+    "str": "a text",
+    "list[str]": "a list of texts: [a,b]",
+}
+
+
+def is_key(key: str) -> bool:
+    """Whether some choice of options has the key, or it is a group's."""
+    return key in root_keys() or bool(_declared(key))
+
+
+def meant_by(key: str) -> str:
+    """What a key takes, such as "a whole number"."""
+    return " or ".join(sorted({WORDS.get(kind.removesuffix(" | None"), kind) for kind in _declared(key)}))
+
+
+def _declared(key: str) -> list[str]:
+    """The types that a key has, under one option of its group or another."""
+    group, _, name = key.partition(".")
+    nodes = group_schemas(group).values() if group in GROUPS else [RootConfig]
+    wanted = name if group in GROUPS else key
+    return [str(f.type) for node in nodes for f in fields(node) if f.name == wanted]
+
+
 def known_keys() -> list[str]:
     """Every key of every schema, as `group.name`."""
     keys = []

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from importlib.util import find_spec
 
 from spectra_exp.config.schema import Experiment
+from spectra_exp.foundations import variables
 from spectra_exp.foundations.errors import ConfigError
 
 
@@ -100,7 +101,12 @@ def trains_on_gpu(x: Experiment) -> bool:
     return training_device(x.trainer.device) == "cuda"
 
 
+def environment_asks_for_nothing(x: Experiment) -> None:
+    variables.check_refused()
+
+
 RUNNING_RULES: tuple[Callable[[Experiment], None], ...] = (
+    environment_asks_for_nothing,
     device_exists,
     logger_installed,
     wandb_accepts,

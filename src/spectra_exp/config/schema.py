@@ -5,14 +5,27 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any
 
+from spectra_exp.foundations.bounds import (
+    LARGEST_COUNT,
+    LARGEST_LENGTH,
+    LARGEST_MEMORY,
+    LARGEST_RATE,
+    LARGEST_SEED,
+    LARGEST_WEIGHT,
+    LARGEST_WIDTH,
+    MOST_EXPERTS,
+    MOST_HEADS,
+    MOST_JOBS,
+    MOST_LAYERS,
+    MOST_PROCESSES,
+    MOST_THREADS,
+)
 from spectra_exp.foundations.options import option
 from spectra_exp.moe.schema import AttentionConfig, AttentionRequest
 from spectra_exp.routing.losses import LossesConfig
 
 # Shares of training at which every run is evaluated (docs/method.md 3).
 FRACTIONS = (0.1, 0.25, 0.5, 0.75, 1.0)
-# NumPy takes no larger one.
-LARGEST_SEED = 2**32 - 1
 
 
 # Groups that cannot change a result, and presets, whose effect is in the groups they set.
@@ -42,7 +55,9 @@ class RootConfig:
         "none", "stale: run again what finished under other code", choices=["none", "stale"], affects_result=False
     )
     study: str | None = option(None, "name of the study that this run is for", affects_result=False)
-    outputs: str = option("${oc.env:SPECTRA_OUTPUTS}", "folder of runs, cache and tables", affects_result=False)
+    outputs: str = option(
+        "${oc.env:SPECTRA_OUTPUTS}", "folder of runs, cache and tables", affects_result=False, path=True
+    )
     router: Any = None
     osr: Any = None
     selection: Any = None
@@ -64,21 +79,27 @@ class RootConfig:
 class ModelConfig(AttentionConfig):
     """A decoder from scratch: Llama-style attention and norms, experts in place of the MLPs."""
 
-    hidden_size: int = option(128, "d: width of the residual stream", minimum=1)
-    num_layers: int = option(4, "decoder layers, each with one routed MLP", minimum=1)
-    num_heads: int = option(4, "attention heads", minimum=1)
-    max_positions: int = option(2048, "longest sequence the rotary positions are made for", unit="tokens", minimum=1)
-    vocabulary_size: int | None = option(None, "rows of the embedding; none takes the tokenizer's", minimum=1)
-    num_experts: int = option(8, "E: experts in each routed layer", minimum=1)
-    top_k: int = option(2, "k: experts per token", minimum=1)
-    expert_size: int = option(256, "hidden width of one expert (a dense MLP is k times as wide)", minimum=1)
+    hidden_size: int = option(128, "d: width of the residual stream", minimum=1, maximum=LARGEST_WIDTH)
+    num_layers: int = option(4, "decoder layers, each with one routed MLP", minimum=1, maximum=MOST_LAYERS)
+    num_heads: int = option(4, "attention heads", minimum=1, maximum=MOST_HEADS)
+    max_positions: int = option(
+        2048, "longest sequence the rotary positions are made for", unit="tokens", minimum=1, maximum=LARGEST_LENGTH
+    )
+    vocabulary_size: int | None = option(
+        None, "rows of the embedding; none takes the tokenizer's", minimum=1, maximum=LARGEST_LENGTH
+    )
+    num_experts: int = option(8, "E: experts in each routed layer", minimum=1, maximum=MOST_EXPERTS)
+    top_k: int = option(2, "k: experts per token", minimum=1, maximum=MOST_EXPERTS)
+    expert_size: int = option(
+        256, "hidden width of one expert (a dense MLP is k times as wide)", minimum=1, maximum=LARGEST_WIDTH
+    )
     gated_experts: bool = option(True, "SwiGLU-style experts with a gate matrix")
     activation: str = option("silu", "activation inside an expert", choices=["silu", "gelu", "relu"])
     dropout: float = option(
         0.0, "dropout of attention weights and of the routed layers' outputs", minimum=0, maximum=0.9
     )
     tie_embeddings: bool = option(True, "output head shares the embedding's weights")
-    initializer_range: float = option(0.02, "standard deviation of initial weights", above=0)
+    initializer_range: float = option(0.02, "standard deviation of initial weights", above=0, maximum=1)
 
 
 @dataclass
@@ -86,43 +107,57 @@ class OptimConfig:
     """Optimizer, learning rates by parameter group, schedule, clipping."""
 
     name: str = option("adamw", "adamw, or muon for hidden matrices and adamw for the rest", choices=["adamw", "muon"])
-    learning_rate: float = option(3e-3, "AdamW peak rate of all parameters without one of their own", above=0)
-    router_learning_rate: float | None = option(None, "peak rate of routers; none takes learning_rate", above=0)
+    learning_rate: float = option(
+        3e-3, "AdamW peak rate of all parameters without one of their own", above=0, maximum=LARGEST_RATE
+    )
+    router_learning_rate: float | None = option(
+        None, "peak rate of routers; none takes learning_rate", above=0, maximum=LARGEST_RATE
+    )
     expert_learning_rate: float | None = option(
-        None, "peak rate of experts; none takes learning_rate (under muon: muon_learning_rate)", above=0
+        None, "peak rate of experts; none takes learning_rate (under muon: muon_learning_rate)", above=0,
+        maximum=LARGEST_RATE,
     )
     beta1: float = option(0.9, "AdamW decay of the first moment", minimum=0, maximum=0.999999)
     beta2: float = option(0.95, "AdamW decay of the second moment", minimum=0, maximum=0.999999)
-    epsilon: float = option(1e-8, "AdamW denominator constant", above=0)
-    weight_decay: float = option(0.1, "decoupled weight decay of matrices (none on norms, biases, scales)", minimum=0)
-    muon_learning_rate: float = option(0.07, "Muon peak rate of hidden matrices", above=0)
+    epsilon: float = option(1e-8, "AdamW denominator constant", above=0, maximum=LARGEST_WEIGHT)
+    weight_decay: float = option(
+        0.1, "decoupled weight decay of matrices (none on norms, biases, scales)", minimum=0, maximum=LARGEST_WEIGHT
+    )
+    muon_learning_rate: float = option(0.07, "Muon peak rate of hidden matrices", above=0, maximum=LARGEST_RATE)
     muon_momentum: float = option(0.9, "Muon momentum", minimum=0, maximum=0.9999)
     warmup_fraction: float = option(0.05, "share of the steps with a linearly rising rate", minimum=0, maximum=1)
     final_fraction: float = option(
         0.1, "rate at the last step as a share of the peak (cosine decay)", minimum=0, maximum=1
     )
-    clip_norm: float = option(1.0, "largest gradient norm; 0 switches clipping off", minimum=0)
+    clip_norm: float = option(1.0, "largest gradient norm; 0 switches clipping off", minimum=0, maximum=LARGEST_COUNT)
 
 
 @dataclass
 class TrainerConfig:
     """Length, batches, cadences, precision."""
 
-    max_steps: int = option(300, "optimizer steps", unit="steps", minimum=1)
-    batch_size: int = option(16, "sequences in one micro-batch, over all processes", unit="sequences", minimum=1)
-    accumulation: int = option(1, "micro-batches in one optimizer step", minimum=1)
-    eval_every: int = option(
-        0, "evaluate every so many steps besides 0, 10, 25, 50, 75, 100 %; 0: only then", unit="steps", minimum=0
+    max_steps: int = option(300, "optimizer steps", unit="steps", minimum=1, maximum=LARGEST_COUNT)
+    batch_size: int = option(
+        16, "sequences in one micro-batch, over all processes", unit="sequences", minimum=1, maximum=LARGEST_LENGTH
     )
-    evaluation_batch_size: int = option(32, "sequences in one evaluation batch", unit="sequences", minimum=1)
+    accumulation: int = option(1, "micro-batches in one optimizer step", minimum=1, maximum=LARGEST_LENGTH)
+    eval_every: int = option(
+        0, "evaluate every so many steps besides 0, 10, 25, 50, 75, 100 %; 0: only then", unit="steps", minimum=0,
+        maximum=LARGEST_COUNT,
+    )
+    evaluation_batch_size: int = option(
+        32, "sequences in one evaluation batch", unit="sequences", minimum=1, maximum=LARGEST_LENGTH
+    )
     log_every: int = option(
-        10, "write training losses, load and gradient norms every so many steps", unit="steps", minimum=1
+        10, "write training losses, load and gradient norms every so many steps", unit="steps", minimum=1,
+        maximum=LARGEST_COUNT,
     )
     checkpoint_every: int = option(
         50,
         "write a checkpoint every so many steps, besides the evaluation fractions",
         unit="steps",
         minimum=1,
+        maximum=LARGEST_COUNT,
         affects_result=False,
     )
     keep_checkpoints: str = option(
@@ -133,15 +168,19 @@ class TrainerConfig:
     )
     precision: str = option("float32", "arithmetic outside routing", choices=["float32", "bf16"])
     gradient_checkpointing: bool = option(False, "recompute layers in the backward pass to save memory")
-    neftune_alpha: float | None = option(None, "NEFTune noise on the embeddings; none: off", above=0)
+    neftune_alpha: float | None = option(
+        None, "NEFTune noise on the embeddings; none: off", above=0, maximum=LARGEST_WEIGHT
+    )
     divergence_factor: float = option(
-        2.0, "end the run as diverged when a step's loss exceeds this times the loss at step 0", above=1
+        2.0, "end the run as diverged when a step's loss exceeds this times the loss at step 0", above=1,
+        maximum=LARGEST_COUNT,
     )
     time_budget_s: float | None = option(
         None,
         "give the run up as not run when the pace of its first steps says that it would take longer; none: never",
         unit="seconds",
         above=0,
+        maximum=LARGEST_COUNT,
         affects_result=False,
     )
     memory_limit_mb: int | None = option(
@@ -149,12 +188,16 @@ class TrainerConfig:
         "memory on the CPU above which the run is given up as not run; none: what is free",
         unit="MiB",
         minimum=1,
+        maximum=LARGEST_MEMORY,
         affects_result=False,
     )
     device: str = option("auto", "where to train; auto takes a GPU when there is one", choices=["auto", "cpu", "cuda"])
-    cpu_threads: int = option(1, "threads of one run on the CPU (other counts change the last digits)", minimum=1)
+    cpu_threads: int = option(
+        1, "threads of one run on the CPU (other counts change the last digits)", minimum=1, maximum=MOST_THREADS
+    )
     processes: int = option(
-        1, "processes (a GPU each) that share every batch; under torchrun as many as it starts", minimum=1, later=True
+        1, "processes (a GPU each) that share every batch; under torchrun as many as it starts", minimum=1,
+        maximum=MOST_PROCESSES, later=True,
     )
     deepspeed: str = option(
         "none",
@@ -195,7 +238,7 @@ class LoggerConfig:
 class LaunchConfig:
     """How the jobs of a multirun are spread, and what happens when one fails."""
 
-    jobs: int = option(1, "jobs at once", minimum=1, affects_result=False)
+    jobs: int = option(1, "jobs at once", minimum=1, maximum=MOST_JOBS, affects_result=False)
     on_failure: str = option(
         "continue",
         "after a job failed: go on with the others, or start no more",
@@ -203,7 +246,8 @@ class LaunchConfig:
         affects_result=False,
     )
     retries: int = option(
-        0, "how often a failed job is tried again in the same launch", minimum=0, affects_result=False
+        0, "how often a failed job is tried again in the same launch", minimum=0,
+        maximum=MOST_JOBS, affects_result=False,
     )
     view: bool = option(
         True, "one live table of all the jobs, when standard error is a terminal", affects_result=False

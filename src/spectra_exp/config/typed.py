@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+import shlex
 from functools import lru_cache
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Glob, Override
 from hydra.errors import HydraException
 
-from spectra_exp.config.keys import known_keys, root_keys, unknown_key
+from spectra_exp.config.keys import is_key, unknown_key
 from spectra_exp.config.register import GROUPS
 from spectra_exp.config.tree import option_files
 from spectra_exp.foundations.errors import ConfigError
@@ -83,11 +84,18 @@ def _parse(text: str) -> Override:
         if not equals:
             fix = f"give {text}=OPTION" if text in GROUPS else "give group=option or group.key=value"
             raise ConfigError("command line", f"'{text}' is not an assignment", fix) from error
-        raise ConfigError(
-            key or "command line",
-            f"'{text}' cannot be read",
-            f"quote a value that holds special characters: '{key}=\"{value}\"'",
-        ) from error
+        bare = key.strip().lstrip("+~")
+        if bare and not is_key(bare) and not bare.startswith("hydra"):
+            raise unknown_key(bare, {}) from error
+        raise ConfigError(bare or "command line", f"'{text}' cannot be read", _how_to_write(bare, value)) from error
+
+
+def _how_to_write(key: str, value: str) -> str:
+    """How to type a value that Hydra's grammar does not take as it is."""
+    if "${" in value:
+        return "'${' begins a reference to another key, such as ${seed}: give the value itself"
+    text = value.replace("\\", "\\\\").replace('"', '\\"')
+    return "quote a value that holds special characters: " + shlex.quote(f'{key}="{text}"')
 
 
 def _seed_range(match: re.Match[str]) -> str:
@@ -105,17 +113,17 @@ def _check(override: Override) -> None:
         return
     if not key:
         raise ConfigError("command line", f"'{given}' names no key", "give group=option or group.key=value")
-    if override.is_delete():
-        raise ConfigError(key, f"'{given}': nothing can be taken out of the configuration", "give it another value")
-    if override.is_add() or override.is_force_add():
-        if key not in root_keys() + known_keys():
-            raise unknown_key(key, {})
-        raise ConfigError(key, f"'{given}': nothing can be added to the configuration", f"give {given.lstrip('+')}")
-    if override.package is not None:
-        raise ConfigError(key, f"'{given}': a group's place cannot be changed", f"give {key}={_text(override)}")
     if key.partition(".")[0] in DESCRIBED and "." in key:
         group = key.partition(".")[0]
         raise ConfigError(key, f"describes the {group} and cannot be set", f"choose one with {group}=NAME")
+    if not is_key(key):
+        raise unknown_key(key, {})
+    if override.package is not None:
+        raise ConfigError(key, f"'{given}': a group's place cannot be changed", f"give {key}={_text(override)}")
+    if override.is_delete():
+        raise ConfigError(key, f"'{given}': nothing can be taken out of the configuration", "give it another value")
+    if override.is_add() or override.is_force_add():
+        raise ConfigError(key, f"'{given}': nothing can be added to the configuration", f"give {given.lstrip('+')}")
     if key in GROUPS and not override.is_sweep_override() and _text(override) not in option_files(key):
         raise ConfigError.unknown(key, _text(override), option_files(key))
 

@@ -4,6 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from spectra_exp.foundations.bounds import (
+    LARGEST_COUNT,
+    LARGEST_LENGTH,
+    LARGEST_SEED,
+    MOST_WORDS,
+    MOST_WORDS_OF_A_DOCUMENT,
+)
 from spectra_exp.foundations.options import option
 
 # 256 bytes and the end-of-text token: the smallest vocabulary that can spell any text.
@@ -19,15 +26,17 @@ class DataConfig:
     name: str = option(
         "", "where the documents come from", choices=("embedded", "files", "stdlib", "smoltalk", "cosmopedia")
     )
-    sequence_length: int = option(128, "length of a block", unit="tokens", minimum=2)
+    sequence_length: int = option(128, "length of a block", unit="tokens", minimum=2, maximum=LARGEST_LENGTH)
     tokenizer: str | None = option(
-        None, "a local tokenizer.json or its folder, or source, that of model.source; null trains a byte-level BPE"
+        None, "a local tokenizer.json or its folder, or source, that of model.source; null trains a byte-level BPE",
+        path=True,
     )
     vocabulary_size: int = option(
         2048,
         "size of the tokenizer trained here, at most; without effect on a named tokenizer",
         unit="tokens",
         minimum=SMALLEST_VOCABULARY,
+        maximum=LARGEST_LENGTH,
     )
     cross_document: bool = option(
         True, "in packed blocks, let attention and recurrent state cross from one document to the next"
@@ -37,18 +46,21 @@ class DataConfig:
         "validation tokens that are scored, in whole blocks, as far as the split has them",
         unit="tokens",
         minimum=2,
+        maximum=LARGEST_COUNT,
     )
     final_evaluation_tokens: int | None = option(
         None,
         "validation tokens behind the figures at the end of the run; null: those of evaluation_tokens",
         unit="tokens",
         minimum=2,
+        maximum=LARGEST_COUNT,
     )
     hold_out_domain: str | None = option(
         None, "a domain left out of training, and of the tokenizer trained here; it is still scored. null: none"
     )
     probe_tokens: int = option(
-        4096, "tokens, the first of the scored ones, whose routing is written down", unit="tokens", minimum=2
+        4096, "tokens, the first of the scored ones, whose routing is written down", unit="tokens", minimum=2,
+        maximum=LARGEST_COUNT,
     )
 
 
@@ -59,7 +71,9 @@ class SplitDataConfig(DataConfig):
     validation_fraction: float = option(
         0.1, "part of each domain's documents held out where no validation split exists", above=0, maximum=0.5
     )
-    split_seed: int = option(0, "which documents are held out where no validation split exists", minimum=0)
+    split_seed: int = option(
+        0, "which documents are held out where no validation split exists", minimum=0, maximum=LARGEST_SEED
+    )
 
 
 @dataclass
@@ -67,14 +81,19 @@ class EmbeddedData(DataConfig):
     """Documents written by the package itself, the same on every machine."""
 
     name: str = option("embedded", "where the documents come from", choices=("embedded",))
-    train_words: int = option(650_000, "size of the training split over all domains", unit=_WORDS, minimum=1)
+    train_words: int = option(
+        650_000, "size of the training split over all domains", unit=_WORDS, minimum=1, maximum=MOST_WORDS
+    )
     validation_words: int = option(
-        42_000, "size of the validation split over all domains", unit=_WORDS, minimum=1
+        42_000, "size of the validation split over all domains", unit=_WORDS, minimum=1, maximum=MOST_WORDS
     )
     document_words: int = option(
-        120, "mean length of a document; each is 0.5 to 1.5 times as long", unit=_WORDS, minimum=20
+        120, "mean length of a document; each is 0.5 to 1.5 times as long", unit=_WORDS, minimum=20,
+        maximum=MOST_WORDS_OF_A_DOCUMENT,
     )
-    generator_seed: int = option(0, "another seed writes other documents of the same kind", minimum=0)
+    generator_seed: int = option(
+        0, "another seed writes other documents of the same kind", minimum=0, maximum=LARGEST_SEED
+    )
 
 
 @dataclass
@@ -86,9 +105,10 @@ class FilesData(SplitDataConfig):
         None,
         "a .jsonl, .json, .csv, .parquet or .txt file, a folder of them (of its train.* and validation.* where it has "
         "those), or a pattern such as 'shards/*.parquet'",
+        path=True,
     )
     validation: str | None = option(
-        None, "the same for the validation split; null splits the training files by document"
+        None, "the same for the validation split; null splits the training files by document", path=True
     )
     text_field: str = option("text", "field or column with the document's text, or a dotted path to it")
     domain_field: str | None = option(
@@ -104,7 +124,7 @@ class StdlibData(SplitDataConfig):
 
     name: str = option("stdlib", "where the documents come from", choices=("stdlib",))
     max_bytes: int = option(
-        3_000_000, "how much of the library is read, in whole files", unit="bytes", minimum=1
+        3_000_000, "how much of the library is read, in whole files", unit="bytes", minimum=1, maximum=LARGEST_COUNT
     )
 
 
@@ -113,7 +133,9 @@ class HubData(SplitDataConfig):
     """A data set of the Hugging Face Hub, from a local copy in its layout or over the network."""
 
     dataset: str = option("", "the data set's name on the hub")
-    path: str | None = option(None, "folder with a copy of the data set, as `hf download --local-dir` makes it")
+    path: str | None = option(
+        None, "folder with a copy of the data set, as `hf download --local-dir` makes it", path=True
+    )
     online: bool = option(False, "stream it over the network where no copy is named")
     revision: str | None = option(None, "commit to read over the network; null: the newest")
     subsets: list[str] = option([], "subsets (configurations) to read, in equal shares")
@@ -121,7 +143,7 @@ class HubData(SplitDataConfig):
     validation_split: str | None = option(None, "the split to score; null holds documents of the training split out")
     max_samples: int | None = option(
         20_000, "rows to read; of a validation split data.validation_fraction as many; null: all",
-        unit="rows", minimum=2,
+        unit="rows", minimum=2, maximum=LARGEST_COUNT,
     )  # fmt: skip
     text_field: str = option("text", "column with the text")
     messages_field: str | None = option(None, "column with the messages of a conversation; null: text_field is read")

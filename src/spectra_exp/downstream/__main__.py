@@ -33,8 +33,8 @@ def main(words: Sequence[str] | None = None) -> int:
     if not words or {"-h", "--help"} & set(words):
         _print_help()
         return 0
-    prepare_environment()
     try:
+        prepare_environment()
         return _evaluate(parse_options(words))
     except SpectraError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -9,6 +9,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from spectra_exp.config.compose import explain
+from spectra_exp.foundations.bounds import LARGEST_COUNT, LARGEST_LENGTH
 from spectra_exp.foundations.errors import ConfigError
 from spectra_exp.foundations.options import check_fields, option
 
@@ -19,12 +20,20 @@ class EvaluateOptions:
 
     run: str = option("", "runs: ids or folders, separated by commas; patterns such as 'spectra-*'")
     tasks: str = option("local", "local: all that ship with the project; else names, separated by commas")
-    data: str | None = option(None, "folder with the files of the local tasks, such as openbookqa.jsonl")
-    limit: int | None = option(None, "first items of each task; null: all", unit="items", minimum=1)
-    fewshot: int | None = option(None, "worked examples before each item; null: as the task has it", minimum=0)
-    batch_size: int = option(32, "sequences in one batch", minimum=1)
+    data: str | None = option(None, "folder with the files of the local tasks, such as openbookqa.jsonl", path=True)
+    limit: int | None = option(
+        None, "first items of each task; null: all", unit="items", minimum=1, maximum=LARGEST_COUNT
+    )
+    fewshot: int | None = option(
+        None, "worked examples before each item; null: as the task has it", minimum=0, maximum=LARGEST_COUNT
+    )
+    batch_size: int = option(32, "sequences in one batch", minimum=1, maximum=LARGEST_LENGTH)
     max_length: int | None = option(
-        None, "longest sequence, cut at its beginning; null: that of the training blocks", unit="tokens", minimum=2
+        None,
+        "longest sequence, cut at its beginning; null: that of the training blocks",
+        unit="tokens",
+        minimum=2,
+        maximum=LARGEST_LENGTH,
     )
     device: str = option("auto", "where it runs; auto takes a GPU when there is one", choices=["auto", "cpu", "cuda"])
     online: bool = option(False, "let the harness download the data sets of its own tasks")

@@ -3,13 +3,27 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
+
+# Characters of one word that an error's line shows; paths are mostly shorter.
+LONGEST_WORD = 240
 
 
 def nearest(name: str, valid: Iterable[str]) -> str | None:
     """The valid name most like `name`, or None when nothing resembles it."""
     matches = difflib.get_close_matches(str(name), [str(v) for v in valid], n=1, cutoff=0.5)
     return matches[0] if matches else None
+
+
+def _shown(text: str) -> str:
+    """The text with what nobody reads to its end cut: a long word, or many of them that are no list of names."""
+    text = re.sub(rf"\S{{{LONGEST_WORD + 1},}}", lambda word: _cut(word[0], LONGEST_WORD), text)
+    return text if ", " in text else _cut(text, 2 * LONGEST_WORD)
+
+
+def _cut(text: str, most: int) -> str:
+    return text if len(text) <= most else f"{text[: most - 40]}...{text[-37:]}"
 
 
 class SpectraError(Exception):
@@ -21,7 +35,7 @@ class ConfigError(SpectraError, ValueError):
 
     def __init__(self, key: str, problem: str, fix: str = ""):
         self.key, self.problem, self.fix = key, problem, fix
-        text = f"{key}: {problem}" + (f"; {fix}" if fix else "")
+        text = f"{_shown(key)}: {_shown(problem)}" + (f"; {_shown(fix)}" if fix else "")
         super().__init__(" ".join(text.split()))
 
     @classmethod

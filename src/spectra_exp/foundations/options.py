@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import MISSING, field, fields, is_dataclass
 from typing import Any
 
+from spectra_exp.foundations.bounds import LONGEST_NAME, LONGEST_TEXT
 from spectra_exp.foundations.errors import ConfigError, nearest
 
 
@@ -21,13 +23,14 @@ def option(
     maximum: float | None = None,
     affects_result: bool = True,
     later: bool = False,
+    path: bool = False,
 ) -> Any:
     """A dataclass field for one configuration key.
 
     `meaning` is one line for `--help GROUP`; `unit` such as "tokens" or "steps"; `choices` lists the accepted
     values; `above` is an exclusive lower bound, `minimum` and `maximum` are inclusive. None passes every check.
     `affects_result=False` keeps a key out of the run's signature; `later` does so at its default, so that runs from
-    before there was the key keep their ids.
+    before there was the key keep their ids. `path` says that a text names a file or a folder.
     """
     metadata = dict(
         meaning=meaning,
@@ -38,6 +41,7 @@ def option(
         maximum=maximum,
         affects_result=affects_result,
         later=later,
+        path=path,
     )
     if isinstance(default, (list, dict)):
         return field(default_factory=lambda: type(default)(default), metadata=metadata)
@@ -55,6 +59,12 @@ def check_fields(config: Any, path: str) -> None:
 
 
 def _check_value(key: str, value: Any, limits: Any) -> None:
+    for element in value if isinstance(value, list) else []:
+        if not isinstance(element, str):
+            raise ConfigError(key, f"{element!r} is not a text", "it is a list of texts: [a,b]")
+        _check_text(key, element, path=False)
+    if isinstance(value, str):
+        _check_text(key, value, limits.get("path", False))
     choices = limits.get("choices")
     if choices is not None and value not in choices:
         close = nearest(value, choices)
@@ -70,6 +80,18 @@ def _check_value(key: str, value: Any, limits: Any) -> None:
         limit = limits.get(bound)
         if limit is not None and not good(value, limit):
             raise ConfigError(key, f"{value} was given", f"{words} {limit}")
+
+
+def _check_text(key: str, text: str, path: bool) -> None:
+    """Refuse what no file name or table could hold; of a `path` also what no file system takes."""
+    shown = f"{text[:40]!r}..." if len(text) > 40 else repr(text)
+    if not text.isprintable() and any(unicodedata.category(c) in ("Cc", "Cs") for c in text):
+        raise ConfigError(key, f"{shown} holds a control character", "leave it out")
+    size = len(text.encode())
+    if size > LONGEST_TEXT:
+        raise ConfigError(key, f"{shown} has {size} bytes", f"give at most {LONGEST_TEXT}")
+    if path and any(len(part.encode()) > LONGEST_NAME for part in text.split("/")):
+        raise ConfigError(key, f"{shown} holds a name of more than {LONGEST_NAME} bytes", "no file has such a name")
 
 
 def describe_fields(schema: type) -> list[dict[str, str]]:

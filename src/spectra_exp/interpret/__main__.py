@@ -27,8 +27,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not arguments or {"--help", "-h", "help"} & set(arguments):
         print(help_text({name: part.title for name, part in parts().items()}), end="")
         return 0
-    prepare_environment()
     try:
+        prepare_environment()
         options = parse_options(arguments)
         chosen_parts(options.parts)
         return _analyse(options)

@@ -24,7 +24,6 @@ from spectra_exp.interpret.texts import read_texts
 from spectra_exp.reporting.collect import collect
 from spectra_exp.runs.folder import RunFolder
 from spectra_exp.runs.lock import RunLock
-from spectra_exp.runs.summary import read_summary
 
 Track = Callable[[Sequence[int]], Iterable[int]]
 
@@ -49,6 +48,8 @@ def analyse(name: str, options: Options, outputs: Path, console: Console) -> Ana
         subject, against = _subjects(name, options, outputs, track)
         request = Request(subject, against, texts, options.seed, lambda line: step(line, None, len(wanted)))
         place = _place(options, request)
+        if place.exists() and not place.is_dir():
+            raise SpectraError(f"{place}: a file lies where the analysis belongs; move it away, or give out=FOLDER")
         with RunLock(place):
             folder = AnalysisFolder(place, _head(request))
             if folder.replaced:
@@ -105,11 +106,10 @@ def _run(
     for done, part in enumerate(wanted):
         step(part.name, done)
         try:
-            result = part.run(request)
+            folder.write(part.name, part.title, part.run(request))
         except SpectraError as error:
             failed[part.name] = str(error)
-            result = Result(empty=str(error))
-        folder.write(part.name, part.title, result)
+            folder.write(part.name, part.title, Result(empty=str(error)))
     return failed
 
 
@@ -123,7 +123,7 @@ def newest_of_study(outputs: Path, study: str) -> list[str]:
         raise SpectraError(f"study={study}: {said}; make analysis takes STUDY=NAME") from None
     newest: dict[str, tuple[str, str]] = {}
     for run_id, row in sorted(collected.by_run.items()):
-        finished = str(read_summary(collected.runs_folder / run_id / "summary.json").get("finished"))
+        finished = str(collected.run(run_id).summary.get("finished"))
         newest[row["cell_id"]] = max(newest.get(row["cell_id"], ("", "")), (finished, run_id))
     if not newest:
         raise SpectraError(f"study: '{study}' has no finished run; make them first: make status")

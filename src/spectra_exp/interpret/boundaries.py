@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from spectra_exp.interpret.intervals import interval, resamples
 from spectra_exp.interpret.trace import HeldOut
-from spectra_exp.statistics.mean import Interval
+from spectra_exp.statistics.intervals import Interval
+from spectra_exp.statistics.resampling import percentile_interval, resamples
 
 # Tokens of a half, longest first, and the documents of a domain that must have so many.
 HALVES = (64, 48, 32, 24, 16, 12, 8)
@@ -169,11 +169,13 @@ def latency(switch_QT: np.ndarray, control_QT: np.ndarray, seed: int) -> Latency
     """
     found, count = _levels(switch_QT, control_QT), len(switch_QT)
     window, drawn_RQ = switch_QT.shape[1] // 2, resamples(count, seed)
-    gap = interval(float(found.gap_Q.mean()), drawn_RQ @ found.gap_Q / count, count)
+    gap = percentile_interval(float(found.gap_Q.mean()), drawn_RQ @ found.gap_Q / count, count)
     if gap is None or gap.low is None or gap.low <= 0:
         return Latency(window, gap)
-    over_gap = [interval(float(q.mean() / found.gap_Q.mean()), (drawn_RQ @ q) / (drawn_RQ @ found.gap_Q), count)
-                for q in (found.left_Q, found.lag_Q, found.own_lag_Q)]  # fmt: skip
+    over_gap = [
+        percentile_interval(float(q.mean() / found.gap_Q.mean()), (drawn_RQ @ q) / (drawn_RQ @ found.gap_Q), count)
+        for q in (found.left_Q, found.lag_Q, found.own_lag_Q)
+    ]
     before = found.before_Q.mean()
     return Latency(window, gap, *over_gap, half_way(switch_QT.mean(axis=0), before, before + found.gap_Q.mean()))
 
@@ -191,7 +193,7 @@ def carry_over_difference(
         found = _levels(*leans)
         points.append(found.lag_Q.mean() / found.gap_Q.mean())
         drawn.append((drawn_RQ @ found.lag_Q) / (drawn_RQ @ found.gap_Q))
-    return interval(float(points[0] - points[1]), drawn[0] - drawn[1], len(own[0]))
+    return percentile_interval(float(points[0] - points[1]), drawn[0] - drawn[1], len(own[0]))
 
 
 def _levels(switch_QT: np.ndarray, control_QT: np.ndarray) -> _Levels:

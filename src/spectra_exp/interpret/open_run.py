@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import yaml
 from safetensors import SafetensorError
 from torch import Tensor
 from transformers.utils import logging as transformers_logging
@@ -25,6 +24,8 @@ from spectra_exp.moe.context import RoutingContext
 from spectra_exp.moe.model import SpectraMoeForCausalLM, load_checkpoint
 from spectra_exp.runs.checkpoints import MANIFEST
 from spectra_exp.runs.folder import RunFolder
+from spectra_exp.runs.plan import FINAL
+from spectra_exp.runs.stored import StoredRun
 from spectra_exp.training.evaluation import Evaluator
 
 log = logging.getLogger(__name__)
@@ -75,10 +76,11 @@ def open_run(path: Path, tokens: int | None, seed: int, device: torch.device) ->
 
     Raises SpectraError, one line, without a readable configuration, a whole checkpoint, or the run's own data.
     """
-    folder = RunFolder(path.parent, path.name)
-    config = _read_config(folder.config)
-    summary = folder.read_summary() if folder.summary.exists() else None
-    newest = newest_model(folder, (summary or {}).get("command"))
+    stored = StoredRun(path)
+    folder, config, summary = stored.folder, stored.config, stored.summary
+    stored.require(folder.config.name)
+    stored.require(folder.summary.name)
+    newest = newest_model(folder, _made_anew(summary or {}))
     data = _data_config(config["data"], folder.config)
     recorded = ((summary or {}).get("fingerprints") or {}).get("data")
     if recorded is not None and data_fingerprint(data) != recorded:
@@ -107,8 +109,17 @@ def open_run(path: Path, tokens: int | None, seed: int, device: torch.device) ->
     )
 
 
-def newest_model(folder: RunFolder, command: str | None) -> Newest:
-    """The model of the newest whole checkpoint; `command`: what makes the run again.
+def _made_anew(summary: dict[str, Any]) -> str:
+    """How to make the run once more: a finished one is made again only when forced to."""
+    command = summary.get("command")
+    if command is None:
+        return "give its command again"
+    forced = "" if summary["status"] not in FINAL or "force=true" in command.split() else " force=true"
+    return f"run it again: {command}{forced}"
+
+
+def newest_model(folder: RunFolder, again: str) -> Newest:
+    """The model of the newest whole checkpoint; `again`: how to make the run once more.
 
     Raises SpectraError without one, or where each was removed while it was read: a run
     that still trains removes a checkpoint when it has a newer one, so the newest is then looked up again.
@@ -120,30 +131,19 @@ def newest_model(folder: RunFolder, command: str | None) -> Newest:
         if checkpoint is None:
             if folder.checkpoints() != listed:
                 continue
-            raise SpectraError(f"{folder.path}: the run has no whole checkpoint; run it again: {command}")
+            raise SpectraError(f"{folder.path}: the run has no whole checkpoint; {again}")
         try:
             fingerprint = digest((checkpoint / MANIFEST).read_bytes())[:16]
             model = load_checkpoint(checkpoint)
-        except (OSError, ValueError, SafetensorError):
+        except (OSError, ValueError, SafetensorError) as error:
             if (checkpoint / MANIFEST).is_file():
-                raise
+                raise SpectraError(f"{checkpoint}: not readable ({str(error).splitlines()[0]})") from error
             continue
         return Newest(model, int(checkpoint.name.removeprefix("step-")), fingerprint)
     raise SpectraError(
         f"{folder.path}: its newest checkpoint was removed {ATTEMPTS} times while it was read; it still trains: try "
         "again, or give it a larger trainer.checkpoint_every"
     )
-
-
-def _read_config(path: Path) -> dict[str, Any]:
-    try:
-        config = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise SpectraError(f"{path}: not a run's configuration ({str(error).splitlines()[0]})") from error
-    missing = [key for key in ("data", "trainer", "router", "outputs") if key not in (config or {})]
-    if missing:
-        raise SpectraError(f"{path}: not a run's configuration (it has no {missing[0]})")
-    return config
 
 
 def _data_config(values: dict[str, Any], path: Path) -> DataConfig:

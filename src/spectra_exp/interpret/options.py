@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from spectra_exp.config.schema import LARGEST_SEED
+from spectra_exp.foundations.bounds import LARGEST_SEED
 from spectra_exp.foundations.errors import ConfigError
 
 DEVICES = ("auto", "cpu", "cuda")

@@ -27,15 +27,25 @@ def write_page(folder: Path) -> Path:
         raise ValueError(f"{folder} holds no analysis")
     order = {name: place for place, name in enumerate(parts())}
     names = sorted(index["parts"], key=lambda name: (order.get(name, len(order)), name))
-    blocks = [
-        _explore_block(folder, index),
-        _cases_block(folder, index),
-        *(_part_block(folder, name, index["parts"][name]) for name in names if name not in (EXPLORE, CASES)),
-    ]
+    first = [name for name in (EXPLORE, CASES) if name in names]
+    blocks = [_block(folder, index, name) for name in (*first, *(n for n in names if n not in first))]
     style, script = element("style", Html(_asset("page.css"))), element("script", Html(_asset("page.js")))
     path = folder / PAGE
-    write_text(path, page(_title(index), [_top(index), style, script], [b for b in blocks if b is not None]))
+    write_text(path, page(_title(index), [_top(index), style, script], blocks))
     return path
+
+
+def _block(folder: Path, index: dict[str, Any], name: str) -> Block:
+    """A part's place on the page, where its files cannot be read with the reason alone."""
+    made = index["parts"][name]
+    try:
+        if name == EXPLORE:
+            return _explore_block(folder, made)
+        return _cases_block(folder, index, made) if name == CASES else _part_block(folder, name, made)
+    except (OSError, ValueError, KeyError, RecursionError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        line = f"Its files are damaged ({reason}); parts={name} makes them again."
+        return Block(name, made["title"], None, [element("p", line, class_="aside"), _files(name, made)])
 
 
 def _title(index: dict[str, Any]) -> str:
@@ -89,18 +99,12 @@ def _picture(path: Path, words: str) -> Html:
     return element("span", image, class_="paper")
 
 
-def _explore_block(folder: Path, index: dict[str, Any]) -> Block | None:
-    made = index["parts"].get(EXPLORE)
-    if made is None:
-        return None
+def _explore_block(folder: Path, made: dict[str, Any]) -> Block:
     lead = "Choose a layer and an expert: its tokens are coloured in the running text. Point at one for its weights."
     return Block(EXPLORE, "Explore", lead, [_empty(made), _fed(folder, EXPLORE, made), notes(made["notes"])])
 
 
-def _cases_block(folder: Path, index: dict[str, Any]) -> Block | None:
-    made = index["parts"].get(CASES)
-    if made is None:
-        return None
+def _cases_block(folder: Path, index: dict[str, Any], made: dict[str, Any]) -> Block:
     lead = "Each token in the colour of its first expert, stronger with its weight. Point at one for all its experts."
     sides = [("run", index["subject"]), ("against", index["against"])]
     named = " ".join(shlex.quote(f"{key}={side['typed']}") for key, side in sides if side)

@@ -11,11 +11,11 @@ import numpy as np
 import pandas as pd
 import torch
 
-from spectra_exp.interpret.intervals import mean_over_documents
 from spectra_exp.interpret.subject import Subject
 from spectra_exp.interpret.trace import HeldOut, token_losses
 from spectra_exp.moe.interventions import Intervention, intervening
-from spectra_exp.statistics.mean import Interval
+from spectra_exp.statistics.intervals import Interval
+from spectra_exp.statistics.resampling import mean_over_documents
 
 # From the domains of a pass's tokens to what its layers do instead.
 Plan = Callable[[np.ndarray], Mapping[int, Intervention]]

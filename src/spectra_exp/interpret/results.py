@@ -71,6 +71,8 @@ class AnalysisFolder:
         # Drawn before anything goes: a picture that fails must not cost an earlier analysis.
         pictures = {f"{stem}.png": picture_bytes(draw) for stem, draw in result.pictures.items()}
         self._drop_outdated()
+        if folder.is_file():
+            _remove(folder)
         files: list[str] = []
         for stem, table in result.tables.items():
             files.append(f"{stem}.csv")
@@ -85,7 +87,7 @@ class AnalysisFolder:
         if folder.is_dir():
             for old in folder.iterdir():
                 if old.name not in files:
-                    old.unlink()
+                    _remove(old)
             if not files:
                 folder.rmdir()
         self.parts[name] = {
@@ -126,13 +128,31 @@ class AnalysisFolder:
         write_json(self.path / INDEX, self.head | {"parts": dict(sorted(self.parts.items()))})
 
 
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
+
+
 def read_index(path: Path) -> dict[str, Any] | None:
     """The index of the analysis in `path`, None where there is none that can be read."""
     try:
         index = json.loads((path / INDEX).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
-    return index if isinstance(index, dict) and isinstance(index.get("parts"), dict) else None
+    parts = index.get("parts") if isinstance(index, dict) else None
+    sound = isinstance(parts, dict) and all(_is_entry(entry) for entry in parts.values())
+    return index if sound else None
+
+
+def _is_entry(entry: Any) -> bool:
+    """Whether an entry of the index is what `AnalysisFolder.write` makes."""
+    if not isinstance(entry, dict) or not isinstance(entry.get("title"), str):
+        return False
+    lists = [entry.get(key) for key in ("files", "notes")]
+    texts = all(isinstance(found, list) and all(isinstance(text, str) for text in found) for found in lists)
+    return texts and isinstance(entry.get("captions"), dict) and isinstance(entry.get("empty"), str | None)
 
 
 def picture_bytes(draw: Callable[[Figure], None]) -> bytes:

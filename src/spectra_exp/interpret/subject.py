@@ -17,8 +17,10 @@ from torch import Tensor, nn
 
 from spectra_exp.interpret.trace import UNKNOWN, HeldOut, Pass, Trace, trace_text
 from spectra_exp.runs.folder import RunFolder
+from spectra_exp.runs.stored import StoredRun
 
 if TYPE_CHECKING:
+    import pandas as pd
     from tokenizers import Tokenizer
 
     from spectra_exp.data.corpus import Corpus
@@ -61,6 +63,18 @@ class Run:
     summary: dict[str, Any] | None
     corpus: Corpus
     evaluator: Evaluator
+
+    @cached_property
+    def stored(self) -> StoredRun:
+        """Its other files."""
+        return StoredRun(self.folder.path)
+
+    @property
+    def history(self) -> pd.DataFrame:
+        """The rows of its history. Raises SpectraError where they cannot be read."""
+        rows = self.stored.history
+        self.stored.require(self.folder.history.name)
+        return rows
 
 
 @dataclass(frozen=True, eq=False)

@@ -79,67 +79,67 @@ def _over_batches(name: str, stats: LayerStatistics) -> float | None:
     return float(MEASURES[name](used_TE).mean()) if len(used_TE) else None
 
 
-@metric("load_cv", "lower", floor="uniform")
+@metric("load_cv", "lower", range=(0, "√(E − 1)"), floor="uniform")
 def load_cv(stats: LayerStatistics) -> float | None:
     """Population standard deviation of the experts' load over its mean."""
     return _over_evaluation("load_cv", stats)
 
 
-@metric("load_cv_batch", "lower", reduction="batch", floor="uniform")
+@metric("load_cv_batch", "lower", range=(0, "√(E − 1)"), reduction="batch", floor="uniform")
 def load_cv_batch(stats: LayerStatistics) -> float | None:
     """load_cv of each batch, averaged."""
     return _over_batches("load_cv", stats)
 
 
-@metric("max_vio", "lower", floor="uniform")
+@metric("max_vio", "lower", range=(0, "E − 1"), floor="uniform")
 def max_vio(stats: LayerStatistics) -> float | None:
     """How far the busiest expert's load lies above the mean, over the mean."""
     return _over_evaluation("max_vio", stats)
 
 
-@metric("max_vio_batch", "lower", reduction="batch", floor="uniform")
+@metric("max_vio_batch", "lower", range=(0, "E − 1"), reduction="batch", floor="uniform")
 def max_vio_batch(stats: LayerStatistics) -> float | None:
     """max_vio of each batch, averaged."""
     return _over_batches("max_vio", stats)
 
 
-@metric("load_gini", "lower", floor="uniform")
+@metric("load_gini", "lower", range=(0, "1 − 1/E"), floor="uniform")
 def load_gini(stats: LayerStatistics) -> float | None:
     """Gini coefficient of the experts' load."""
     return _over_evaluation("load_gini", stats)
 
 
-@metric("expert_entropy", "higher", "nats", floor="uniform")
+@metric("expert_entropy", "higher", "nats", range=(0, "log E"), floor="uniform")
 def expert_entropy(stats: LayerStatistics) -> float | None:
     """Entropy of the experts' shares of the load."""
     return _over_evaluation("expert_entropy", stats)
 
 
-@metric("expert_entropy_norm", "higher", floor="uniform")
+@metric("expert_entropy_norm", "higher", range=(0, 1), floor="uniform")
 def expert_entropy_norm(stats: LayerStatistics) -> float | None:
     """Entropy of the experts' shares of the load over log E."""
     return _over_evaluation("expert_entropy_norm", stats) if stats.num_experts > 1 else None
 
 
-@metric("unused_rate", "lower", "share", floor="uniform")
+@metric("unused_rate", "lower", "share", range=(0, 1), floor="uniform")
 def unused_rate(stats: LayerStatistics) -> float | None:
     """Share of experts that no token used."""
     return _over_evaluation("unused_rate", stats)
 
 
-@metric("collapse_rate", "lower", "share", floor="uniform")
+@metric("collapse_rate", "lower", "share", range=(0, 1), floor="uniform")
 def collapse_rate(stats: LayerStatistics) -> float | None:
     """Share of experts with less than a tenth of an even share of the load."""
     return _over_evaluation("collapse_rate", stats)
 
 
-@metric("quota_short_rate", "lower", "share")
+@metric("quota_short_rate", "lower", "share", range=(0, 1))
 def quota_short_rate(stats: LayerStatistics) -> float | None:
     """Share of tokens with fewer than k experts, those with none included."""
     return float(stats.sizes[: stats.top_k].sum()) / stats.num_tokens if stats.num_tokens else None
 
 
-@metric("dropped_rate", "lower", "share")
+@metric("dropped_rate", "lower", "share", range=(0, 1))
 def dropped_rate(stats: LayerStatistics) -> float | None:
     """Share of tokens with no expert."""
     return float(stats.sizes[0]) / stats.num_tokens if stats.num_tokens else None

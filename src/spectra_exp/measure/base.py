@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from spectra_exp.foundations.errors import ConfigError
+from spectra_exp.measure.ranges import Range
 
 Direction = Literal["lower", "higher", "none"]
 # sum: counts summed over the evaluation set before the ratio; batch: a ratio per batch, then averaged;
@@ -29,6 +30,7 @@ class Metric:
     reduction: Reduction
     floor: str | None  # what chance is (see floors.py), or the name of the metric that is the floor
     meaning: str
+    range: Range
 
     @property
     def floor_name(self) -> str | None:
@@ -43,20 +45,24 @@ def metric(
     direction: Direction,
     unit: str = "",
     *,
+    range: tuple[float | str, float | str],
     reduction: Reduction = "sum",
     floor: str | None = None,
 ) -> Callable[[Callable[[Any], float | None]], Callable[[Any], float | None]]:
     """A decorator that registers a function of one layer under `name`; its docstring's first line is its meaning.
 
+    `range`: the least and the largest possible value, numbers or names of `ranges.BOUNDS` such as "log E".
     The function takes LayerStatistics (reduction sum, batch) or LayerTrajectory (fractions) and returns a float,
-    or None where the metric is not defined. Raises ValueError for a name already taken.
+    or None where the metric is not defined. Raises ValueError for a name already taken or an unknown bound.
     """
+
+    possible = Range(*range)
 
     def register(function: Callable[[Any], float | None]) -> Callable[[Any], float | None]:
         if name in METRICS:
             raise ValueError(f"metric '{name}' is registered twice")
         meaning = (inspect.getdoc(function) or "").split("\n")[0].rstrip(".")
-        METRICS[name] = Metric(name, function, direction, unit, reduction, floor, meaning)
+        METRICS[name] = Metric(name, function, direction, unit, reduction, floor, meaning, possible)
         return function
 
     return register

@@ -35,7 +35,7 @@ def compute_stability_floors(snapshots: Sequence[RoutingSnapshot], *, seed: int 
 
 
 def describe_metrics() -> list[dict[str, str]]:
-    """One row per metric (name, direction, unit, reduction, floor, meaning) for help and tables."""
+    """One row per metric (name, direction, unit, reduction, floor, meaning, range) for help and tables."""
     return [
         {
             "name": m.name,
@@ -44,6 +44,7 @@ def describe_metrics() -> list[dict[str, str]]:
             "reduction": m.reduction,
             "floor": m.floor_name or "",
             "meaning": m.meaning,
+            "range": m.range.text,
         }
         for m in sorted(METRICS.values(), key=lambda m: m.name)
     ]
@@ -51,7 +52,7 @@ def describe_metrics() -> list[dict[str, str]]:
 
 def _table(layers: Sequence[Any], reductions: tuple[Reduction, ...]) -> MetricTable:
     chosen = [m for m in METRICS.values() if m.reduction in reductions]
-    return MetricTable({m.name: [_finite(m.function(layer)) for layer in layers] for m in chosen})
+    return MetricTable({m.name: [finite(m.function(layer)) for layer in layers] for m in chosen})
 
 
 def _floor_table(floors: Sequence[dict[str, float]]) -> MetricTable:
@@ -59,6 +60,7 @@ def _floor_table(floors: Sequence[dict[str, float]]) -> MetricTable:
     return MetricTable({METRICS[name].floor_name: [f.get(name) for f in floors] for name in names})
 
 
-def _finite(value: float | None) -> float | None:
+def finite(value: float | None) -> float | None:
+    """The value, None for one that is not finite."""
     # A diverged run has NaN probabilities; such a figure is not defined.
     return value if value is not None and math.isfinite(value) else None

@@ -14,7 +14,7 @@ from spectra_exp.measure.counts import LayerStatistics
 LEAST_TOKENS = 2000
 
 
-@metric("silhouette", "none")
+@metric("silhouette", "none", range=(-1, 1))
 def silhouette(stats: LayerStatistics) -> float | None:
     """Mean silhouette of the probe tokens' hidden states by first expert, cosine distance.
 

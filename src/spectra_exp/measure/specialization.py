@@ -14,7 +14,7 @@ from spectra_exp.measure.counts import LayerStatistics
 from spectra_exp.measure.information import entropy, mutual_information
 
 
-@metric("expert_overlap", "lower", floor="marginals")
+@metric("expert_overlap", "lower", range=(0, 1), floor="marginals")
 def expert_overlap(stats: LayerStatistics) -> float | None:
     """Mean over pairs of experts of the weighted Jaccard of the vocabulary that they serve.
 
@@ -39,7 +39,7 @@ def coactivation_matrix(stats: LayerStatistics) -> np.ndarray:
     return shares_EE
 
 
-@metric("coactivation", "none", "share", floor="marginals")
+@metric("coactivation", "none", "share", range=(0, 1), floor="marginals")
 def coactivation(stats: LayerStatistics) -> float | None:
     """Mean over experts of the share of their tokens that also use their most frequent partner."""
     used = stats.counts_E > 0
@@ -48,7 +48,7 @@ def coactivation(stats: LayerStatistics) -> float | None:
     return float(coactivation_matrix(stats)[used].max(axis=1).mean())
 
 
-@metric("expert_diversity", "higher", floor="marginals")
+@metric("expert_diversity", "higher", range=(0, 1), floor="marginals")
 def expert_diversity(stats: LayerStatistics) -> float | None:
     """One minus the mean over pairs of experts of the normalised mutual information of who uses them.
 
@@ -101,20 +101,20 @@ def _output_similarity(stats: LayerStatistics, key: str) -> float | None:
     return None if summary is None else summary[key]
 
 
-@metric("gram_orthogonality", "higher")
+@metric("gram_orthogonality", "higher", range=(0, 1))
 def gram_orthogonality(stats: LayerStatistics) -> float | None:
     """One minus the mean absolute cosine of different experts' representations."""
     return _orthogonality(stats.representation_ED)
 
 
-@metric("gram_rms", "lower", floor="gram_welch_floor")
+@metric("gram_rms", "lower", range=(0, 1), floor="gram_welch_floor")
 def gram_rms(stats: LayerStatistics) -> float | None:
     """Root mean square cosine of different experts' representations."""
     cosines = off_diagonal_cosines(stats.representation_ED)
     return None if cosines is None else float(np.sqrt((cosines**2).mean()))
 
 
-@metric("gram_welch_floor", "none")
+@metric("gram_welch_floor", "none", range=(0, 1))
 def gram_welch_floor(stats: LayerStatistics) -> float | None:
     """The least gram_rms that E vectors in D dimensions can have (0 for E <= D).
 
@@ -126,25 +126,25 @@ def gram_welch_floor(stats: LayerStatistics) -> float | None:
     return math.sqrt(max(num_experts - width, 0) / (width * (num_experts - 1)))
 
 
-@metric("output_gram_orthogonality", "higher")
+@metric("output_gram_orthogonality", "higher", range=(0, 1))
 def output_gram_orthogonality(stats: LayerStatistics) -> float | None:
     """One minus the mean absolute cosine of different experts' mean outputs."""
     return _orthogonality(stats.output_mean_ED)
 
 
-@metric("expert_similarity_output_mean", "lower")
+@metric("expert_similarity_output_mean", "lower", range=(-1, 1))
 def expert_similarity_output_mean(stats: LayerStatistics) -> float | None:
     """Mean cosine of different experts' mean outputs."""
     return _output_similarity(stats, "mean")
 
 
-@metric("expert_similarity_output_max", "lower")
+@metric("expert_similarity_output_max", "lower", range=(-1, 1))
 def expert_similarity_output_max(stats: LayerStatistics) -> float | None:
     """Largest cosine of two experts' mean outputs."""
     return _output_similarity(stats, "max")
 
 
-@metric("expert_similarity_output_std", "lower")
+@metric("expert_similarity_output_std", "lower", range=(0, 1))
 def expert_similarity_output_std(stats: LayerStatistics) -> float | None:
     """Standard deviation of the cosines of different experts' mean outputs."""
     return _output_similarity(stats, "std")
@@ -158,19 +158,19 @@ def _weight_similarity(stats: LayerStatistics, key: str) -> float | None:
     return {"mean": float(apart.mean()), "max": float(apart.max()), "std": float(apart.std())}[key]
 
 
-@metric("expert_similarity_weight_mean", "lower")
+@metric("expert_similarity_weight_mean", "lower", range=("−1/(E − 1)", 1))
 def expert_similarity_weight_mean(stats: LayerStatistics) -> float | None:
     """Mean cosine of different experts' flattened down-projections."""
     return _weight_similarity(stats, "mean")
 
 
-@metric("expert_similarity_weight_max", "lower")
+@metric("expert_similarity_weight_max", "lower", range=(-1, 1))
 def expert_similarity_weight_max(stats: LayerStatistics) -> float | None:
     """Largest cosine of two experts' flattened down-projections."""
     return _weight_similarity(stats, "max")
 
 
-@metric("expert_similarity_weight_std", "lower")
+@metric("expert_similarity_weight_std", "lower", range=(0, 1))
 def expert_similarity_weight_std(stats: LayerStatistics) -> float | None:
     """Standard deviation of the cosines of different experts' flattened down-projections."""
     return _weight_similarity(stats, "std")
@@ -190,7 +190,7 @@ def _served_domains(stats: LayerStatistics) -> np.ndarray | None:
     return served_ME if len(served_ME) > 1 else None
 
 
-@metric("domain_purity", "higher", "share", floor="documents")
+@metric("domain_purity", "higher", "share", range=("1/M", 1), floor="documents")
 def domain_purity(stats: LayerStatistics) -> float | None:
     """Mean over used experts of the largest share that one domain has in them, domains weighted equally."""
     served_ME = _served_domains(stats)
@@ -201,7 +201,7 @@ def domain_purity(stats: LayerStatistics) -> float | None:
     return float((used_ME / used_ME.sum(axis=0)).max(axis=0).mean())
 
 
-@metric("domain_mutual_information", "higher", "nats", floor="documents")
+@metric("domain_mutual_information", "higher", "nats", range=(0, "log M"), floor="documents")
 def domain_mutual_information(stats: LayerStatistics) -> float | None:
     """Mutual information of expert and domain over the assignments."""
     served_ME = _served_domains(stats)

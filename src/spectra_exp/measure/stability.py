@@ -86,7 +86,7 @@ def _comparable(trajectory: LayerTrajectory) -> bool:
     return len(trajectory.fractions) > 1 and trajectory.used_TPE.shape[1] > 0
 
 
-@metric("routing_consistency", "higher", "share", reduction="fractions", floor="marginals")
+@metric("routing_consistency", "higher", "share", range=(0, 1), reduction="fractions", floor="marginals")
 def routing_consistency(trajectory: LayerTrajectory) -> float | None:
     """Share of k experts that a probe token keeps from one fraction of training to the next."""
     if not _comparable(trajectory):
@@ -94,7 +94,7 @@ def routing_consistency(trajectory: LayerTrajectory) -> float | None:
     return float(np.mean([agreement(a, b, trajectory.top_k) for a, b in pairwise(trajectory.used_TPE)]))
 
 
-@metric("router_saturation", "higher", "share", reduction="fractions", floor="marginals")
+@metric("router_saturation", "higher", "share", range=(0, 1), reduction="fractions", floor="marginals")
 def router_saturation(trajectory: LayerTrajectory) -> float | None:
     """Share of k experts that a probe token has in common with its final ones, mean over the earlier fractions.
 
@@ -103,7 +103,7 @@ def router_saturation(trajectory: LayerTrajectory) -> float | None:
     return float(np.mean(saturation_curve(trajectory)[:-1])) if _comparable(trajectory) else None
 
 
-@metric("fraction_to_stability", "lower", "fraction", reduction="fractions")
+@metric("fraction_to_stability", "lower", "fraction", range=(0, 1), reduction="fractions")
 def fraction_to_stability(trajectory: LayerTrajectory) -> float | None:
     """First fraction of training from which agreement with the final routing stays at 0.9 or above."""
     if not _comparable(trajectory):
@@ -117,7 +117,7 @@ def fraction_to_stability(trajectory: LayerTrajectory) -> float | None:
     return settled
 
 
-@metric("usage_variance", "lower", "share", reduction="fractions", floor="marginals")
+@metric("usage_variance", "lower", "share", range=(0, "1/2"), reduction="fractions", floor="marginals")
 def usage_variance(trajectory: LayerTrajectory) -> float | None:
     """Standard deviation over the fractions of an expert's share of the load, averaged over experts."""
     counts_TE = trajectory.counts_TE
@@ -135,7 +135,7 @@ def kendall_tau(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     return np.where(untied > 0, both / np.sqrt(np.maximum(untied, 1)), np.nan)
 
 
-@metric("usage_kendall_tau", "higher", reduction="fractions")
+@metric("usage_kendall_tau", "higher", range=(-1, 1), reduction="fractions")
 def usage_kendall_tau(trajectory: LayerTrajectory) -> float | None:
     """Kendall's tau of the experts' usage ranks between consecutive fractions, averaged."""
     counts_TE = trajectory.counts_TE
@@ -164,14 +164,14 @@ def usage_kendall_interval(trajectory: LayerTrajectory, seed: int = 0) -> tuple[
     return float(low), float(high)
 
 
-@metric("usage_kendall_tau_low", "none", reduction="fractions")
+@metric("usage_kendall_tau_low", "none", range=(-1, 1), reduction="fractions")
 def usage_kendall_tau_low(trajectory: LayerTrajectory) -> float | None:
     """Lower end of the 95 % interval of usage_kendall_tau over bootstrapped documents."""
     interval = usage_kendall_interval(trajectory)
     return None if interval is None else interval[0]
 
 
-@metric("usage_kendall_tau_high", "none", reduction="fractions")
+@metric("usage_kendall_tau_high", "none", range=(-1, 1), reduction="fractions")
 def usage_kendall_tau_high(trajectory: LayerTrajectory) -> float | None:
     """Upper end of the 95 % interval of usage_kendall_tau over bootstrapped documents."""
     interval = usage_kendall_interval(trajectory)

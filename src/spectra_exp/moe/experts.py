@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import grouped_mm
 from transformers.activations import ACT2FN
 
+from spectra_exp.foundations.parts import part
 from spectra_exp.moe.dispatch import Assignments, ExpertRows, WeightedSum, sorted_assignments, sorted_on_device
 
 BIASES = ("up_bias", "gate_bias", "down_bias")
@@ -62,7 +63,9 @@ class Experts(nn.Module):
         grouped product then serves all experts and nothing waits for the host; elsewhere each expert has its own.
         """
         if tokens_Nd.is_cuda and self._aligned(tokens_Nd):
-            rows = self._grouped(tokens_Nd, sorted_on_device(chosen_NE, most))
+            at = sorted_on_device(chosen_NE, most)
+            with part("experts"):
+                rows = self._grouped(tokens_Nd, at)
         else:
             rows = self._looped(tokens_Nd, sorted_assignments(chosen_NE))
         at = rows.assignments
@@ -74,11 +77,13 @@ class Experts(nn.Module):
         counts = at.counts_E.tolist()
         # unbind once: indexing a stacked parameter would zero-fill its whole gradient per expert.
         weights = {name: w.unbind(0) for name, w in self._stacked().items()}
-        outputs = [
-            self._expert(rows_cd, **{name: w[expert] for name, w in weights.items()})
-            for expert, rows_cd in enumerate(tokens_Nd.index_select(0, at.token_A).split(counts))
-            if counts[expert]
-        ]
+        rows_Ecd = tokens_Nd.index_select(0, at.token_A).split(counts)
+        with part("experts"):
+            outputs = [
+                self._expert(rows_cd, **{name: w[expert] for name, w in weights.items()})
+                for expert, rows_cd in enumerate(rows_Ecd)
+                if counts[expert]
+            ]
         return ExpertRows(torch.cat(outputs) if outputs else tokens_Nd[:0], at)
 
     def _grouped(self, tokens_Nd: Tensor, at: Assignments) -> ExpertRows:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from spectra_exp.foundations.collective import total_over_ranks
+from spectra_exp.foundations.parts import part
 from spectra_exp.moe.context import ContextHolder, RoutingContext
 from spectra_exp.moe.experts import Experts
 from spectra_exp.moe.interventions import Intervention, Routing
@@ -45,10 +46,12 @@ class RoutedLayer(nn.Module):
         with torch.autocast(hidden_BSd.device.type, enabled=False):
             if self.router.learned_temperature is not None:
                 inputs.temperature = self.router.learned_temperature(inputs)
-            output = self.router(inputs)
-            chosen_NE = self.select(output.scores_NE.detach(), context.training_rule)
+            with part("router"):
+                output = self.router(inputs)
             settings = self.settings
-            weights_NE = assignment_weights(output.weights_NE, chosen_NE, settings.normalizes)
+            with part("selection"):
+                chosen_NE = self.select(output.scores_NE.detach(), context.training_rule)
+                weights_NE = assignment_weights(output.weights_NE, chosen_NE, settings.normalizes)
             if settings.weight_scale != 1.0:
                 weights_NE = weights_NE * settings.weight_scale
             if self.intervention is not None:
@@ -185,9 +188,10 @@ class MoeLayer(RoutedLayer):
         inputs, output, chosen_NE, weights_NE = self.route(hidden_BSd, context)
         tokens_Nd = inputs.real(hidden_BSd)
         most = self._most(len(tokens_Nd), context)
-        combined_Nd, rows = self.experts(tokens_Nd, chosen_NE, weights_NE, most)
-        if self.shared is not None:
-            combined_Nd = (combined_Nd + self._shared_output(tokens_Nd)) / (1 + self.settings.num_shared)
+        with part("dispatch"):
+            combined_Nd, rows = self.experts(tokens_Nd, chosen_NE, weights_NE, most)
+            if self.shared is not None:
+                combined_Nd = (combined_Nd + self._shared_output(tokens_Nd)) / (1 + self.settings.num_shared)
         sums_Ed = rows.sums_Ed() if context.keep_outputs else None
         # What a GPU has no place for; everywhere, so that a rule breaks its bound on no machine unseen.
         unexecuted = None if most is None else (rows.assignments.counts_E.sum() - most).clamp(min=0)

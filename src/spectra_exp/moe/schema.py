@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from spectra_exp.foundations.bounds import LARGEST_WEIGHT, MOST_EXPERTS, MOST_LAYERS
 from spectra_exp.foundations.options import option
 
 
@@ -33,7 +34,7 @@ class AttentionRequest:
 class SourceModelConfig(AttentionConfig):
     """A Hugging Face model to start from."""
 
-    source: str | None = option(None, "folder of a saved model, or its name on the Hugging Face hub")
+    source: str | None = option(None, "folder of a saved model, or its name on the Hugging Face hub", path=True)
     revision: str | None = option(None, "branch, tag or commit of a model on the hub", affects_result=False)
     download: bool = option(
         False, "ask the hub for what the local cache lacks; false: no network", affects_result=False
@@ -49,17 +50,28 @@ class SourceModelConfig(AttentionConfig):
 class UpcycleConfig(SourceModelConfig):
     """A dense causal language model whose MLPs become experts."""
 
-    num_experts: int = option(8, "E: copies of the MLP in each routed layer", minimum=1)
-    top_k: int = option(2, "k: experts per token; from 2 on the model first computes what the source does", minimum=1)
-    num_shared: int = option(
-        0, "further copies that every token passes, frozen: (routed + their sum) / (1 + num_shared)", minimum=0
+    num_experts: int = option(8, "E: copies of the MLP in each routed layer", minimum=1, maximum=MOST_EXPERTS)
+    top_k: int = option(
+        2,
+        "k: experts per token; from 2 on the model first computes what the source does",
+        minimum=1,
+        maximum=MOST_EXPERTS,
     )
-    first_k_dense_replace: int = option(0, "layers, from the first on, that keep their MLP", unit="layers", minimum=0)
+    num_shared: int = option(
+        0,
+        "further copies that every token passes, frozen: (routed + their sum) / (1 + num_shared)",
+        minimum=0,
+        maximum=MOST_EXPERTS,
+    )
+    first_k_dense_replace: int = option(
+        0, "layers, from the first on, that keep their MLP", unit="layers", minimum=0, maximum=MOST_LAYERS
+    )
     upcycle_noise: float = option(
         0.01,
         "normal noise on each expert's matrices, as a share of a matrix's standard deviation: equal experts would give "
         "the router no gradient",
         minimum=0,
+        maximum=LARGEST_WEIGHT,
     )
 
 
@@ -67,8 +79,8 @@ class UpcycleConfig(SourceModelConfig):
 class RerouteConfig(SourceModelConfig):
     """A sparse causal language model that keeps its experts and gets another router."""
 
-    num_experts: int | None = option(None, "E: read from the source; not to be set")
-    top_k: int | None = option(None, "k: experts per token; none takes the source's", minimum=1)
+    num_experts: int | None = option(None, "E: read from the source; not to be set", minimum=1, maximum=MOST_EXPERTS)
+    top_k: int | None = option(None, "k: experts per token; none takes the source's", minimum=1, maximum=MOST_EXPERTS)
     renormalize: bool | None = option(
         None,
         "a token's chosen weights are divided by their sum, which at k = 1 leaves the router no gradient but its own "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,8 +12,11 @@ from typing import TYPE_CHECKING, Any
 from spectra_exp.downstream.tasks import SCORE
 from spectra_exp.foundations.errors import SpectraError
 from spectra_exp.measure import METRICS
+from spectra_exp.measure.others import figure
+from spectra_exp.measure.ranges import Sizes
+from spectra_exp.runs.history import TRAINING_RULE
 from spectra_exp.runs.provenance import code_version
-from spectra_exp.runs.summary import read_summary
+from spectra_exp.runs.stored import StoredRun, stored_runs
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -33,8 +36,6 @@ TIMINGS = ("step_time_ms", "tokens_per_second", "peak_memory_mb")
 
 # What the names of a run's scores on downstream tasks begin with, their mean's too.
 DOWNSTREAM = "downstream_"
-TRAINING_RULE = "_training_rule"
-"""Suffix of a metric measured under the training rule, where that differs from the inference rule."""
 INFERENCE = "_inference_"
 """With a rule's name after it, suffix of a metric measured on the same weights under another rule of inference."""
 
@@ -45,7 +46,8 @@ class Collected:
 
     `runs`: a row for each completed run, `RUN_COLUMNS`. `values`: a row for each run and metric over all layers,
     `VALUE_COLUMNS`; `floor` is the chance floor or NaN. `skipped`: why each other entry was left out, by name.
-    `odd`: what is wrong with a run that is in the tables all the same.
+    `odd`: what is wrong with a run that is in the tables all the same. `damaged`: files that cannot be read of such
+    runs, by path. `stored`: every folder as it was read, by name.
     """
 
     runs_folder: Path
@@ -53,6 +55,8 @@ class Collected:
     values: pd.DataFrame
     skipped: dict[str, str] = field(default_factory=dict)
     odd: dict[str, str] = field(default_factory=dict)
+    damaged: dict[Path, str] = field(default_factory=dict)
+    stored: dict[str, StoredRun] = field(default_factory=dict)
     skipped_launches: list[str] = field(default_factory=list)
 
     @cached_property
@@ -66,6 +70,10 @@ class Collected:
         """Each run's row of `runs`, by run id."""
         return {row["run_id"]: row for row in self.runs.to_dict("records")}
 
+    def run(self, run_id: str) -> StoredRun:
+        """The folder of a run, with what was read of it already."""
+        return self.stored.get(run_id) or StoredRun(self.runs_folder / run_id)
+
     def of_study(self, study: str) -> Collected:
         """The same with the runs of one study alone; raises SpectraError, with the known ones, when it has none."""
         chosen = self.runs["studies"].map(lambda names: study in names)
@@ -76,32 +84,27 @@ class Collected:
             )
         runs = self.runs[chosen]
         values = self.values[self.values["run_id"].isin(runs["run_id"])]
-        return Collected(self.runs_folder, runs, values, self.skipped, self.odd)
+        return replace(self, runs=runs, values=values, skipped_launches=[])
 
 
 def collect(runs_folder: Path) -> Collected:
     """All completed runs under `runs_folder`, in the order of their names; empty tables when there is none."""
     import pandas as pd
 
-    summaries, skipped = _read_all(runs_folder)
-    summaries, twice = _first_of_each_seed(summaries)
+    stored = {run.run_id: run for run in stored_runs(runs_folder)}
+    skipped = {name: run.refusal for name, run in stored.items() if run.refusal is not None}
+    # Plain copies, some of whose figures are taken out.
+    summaries, twice = _first_of_each_seed([dict(run.summary) for run in stored.values() if run.refusal is None])
     skipped |= twice
-    odd = {s["run_id"]: problem for s in summaries if (problem := _not_finite(s))} | _leave_other_tasks_out(summaries)
+    odd = {s["run_id"]: problem for s in summaries if (problem := _unusable(s, stored[s["run_id"]].sizes))}
+    for run_id, problem in _leave_other_tasks_out(summaries).items():
+        odd[run_id] = "; ".join(filter(None, [odd.get(run_id), problem]))
+    damaged = {path: problem for s in summaries for path, problem in stored[s["run_id"]].examine().items()}
     # Objects: whole numbers stay whole beside missing ones.
     runs = pd.DataFrame([_run_row(s) for s in summaries], columns=RUN_COLUMNS, dtype=object)
-    values = pd.DataFrame([row for s in summaries for row in _value_rows(s)], columns=VALUE_COLUMNS)
-    return Collected(runs_folder, runs, values.astype({"value": "float64", "floor": "float64"}), skipped, odd)
-
-
-def _read_all(runs_folder: Path) -> tuple[list[dict[str, Any]], dict[str, str]]:
-    summaries, skipped = [], {}
-    for path in sorted(runs_folder.iterdir()) if runs_folder.is_dir() else []:
-        summary = _read_one(path)
-        if isinstance(summary, str):
-            skipped[path.name] = summary
-        else:
-            summaries.append(summary)
-    return summaries, skipped
+    rows = [row for s in summaries for row in _value_rows(s, stored[s["run_id"]].sizes)]
+    values = pd.DataFrame(rows, columns=VALUE_COLUMNS).astype({"value": "float64", "floor": "float64"})
+    return Collected(runs_folder, runs, values, skipped, odd, damaged, stored)
 
 
 def _first_of_each_seed(summaries: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], dict[str, str]]:
@@ -133,21 +136,6 @@ def _leave_other_tasks_out(summaries: list[dict[str, Any]]) -> dict[str, str]:
     return dict.fromkeys(others, "its downstream scores are over other tasks or settings than most, left empty")
 
 
-def _read_one(folder: Path) -> dict[str, Any] | str:
-    """The summary of a completed run, or why `folder` gives none."""
-    if not folder.is_dir():
-        return "not a run's folder"
-    try:
-        summary = read_summary(folder / "summary.json")
-    except SpectraError as error:
-        return str(error).removeprefix(f"{folder / 'summary.json'}: ")
-    if summary["status"] != "completed":
-        return f"status is {summary['status']}"
-    if summary["run_id"] != folder.name:
-        return f"its summary is that of {summary['run_id']}; a copy?"
-    return summary
-
-
 def _run_row(summary: dict[str, Any]) -> dict[str, Any]:
     prints = summary["fingerprints"]
     return {
@@ -164,10 +152,15 @@ def _run_row(summary: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _value_rows(summary: dict[str, Any]) -> list[tuple[str, str, float | None, float | None]]:
-    floors = summary["floors"]
+def base_name(name: str) -> str:
+    """A figure's name without the rule of routing that it was measured under."""
+    return name.removesuffix(TRAINING_RULE).partition(INFERENCE)[0]
+
+
+def _value_rows(summary: dict[str, Any], sizes: Sizes) -> list[tuple[str, str, float | None, float | None]]:
+    floors = {name: floor for name, floor in summary["floors"].items() if _usable(name, floor, sizes)}
     return [
-        (summary["run_id"], name + suffix, value if _is_finite(value) else None, _floor(name, suffix, floors))
+        (summary["run_id"], name + suffix, value if _usable(name, value, sizes) else None, _floor(name, suffix, floors))
         for suffix, metrics in _rules(summary).items()
         for name, value in sorted(metrics.items())
         if not _is_a_column(name, metrics)
@@ -192,19 +185,24 @@ def _rules(summary: dict[str, Any]) -> dict[str, dict[str, Any]]:
     }
 
 
-def _is_finite(value: float | None) -> bool:
-    return value is not None and math.isfinite(value)
+def _usable(name: str, value: float | None, sizes: Sizes) -> bool:
+    """Whether the figure of that name can have the value in a run of these sizes."""
+    return value is not None and figure(name).range.holds(value, sizes)
 
 
-def _not_finite(summary: dict[str, Any]) -> str | None:
-    """Which figures of the summary are NaN or infinite, in words, or None."""
-    found = [
-        name + suffix
-        for suffix, metrics in _rules(summary).items()
+def _unusable(summary: dict[str, Any], sizes: Sizes) -> str | None:
+    """Which figures of the summary are not finite or out of their range, in words, or None."""
+    groups = [*((suffix, metrics) for suffix, metrics in _rules(summary).items()), ("'s floor", summary["floors"])]
+    wrong = [
+        (name + suffix, value, figure(name).range)
+        for suffix, metrics in groups
         for name, value in sorted(metrics.items())
-        if value is not None and not _is_finite(value)
+        if value is not None and not _usable(name, value, sizes)
     ]
-    return f"not finite, left empty: {', '.join(found)}" if found else None
+    infinite = [name for name, value, _ in wrong if not math.isfinite(value)]
+    outside = [f"{name} {value:g} (from {r.text})" for name, value, r in wrong if math.isfinite(value)]
+    words = [("not finite", infinite), ("out of range", outside)]
+    return "; ".join(f"{what}, left empty: {', '.join(names)}" for what, names in words if names) or None
 
 
 def _is_a_column(name: str, metrics: dict[str, Any]) -> bool:

@@ -9,10 +9,18 @@ from functools import cached_property
 from pathlib import Path
 
 from spectra_exp.config.tree import project_root
+from spectra_exp.foundations.errors import ConfigError
 from spectra_exp.reporting.collect import Collected, collect
 from spectra_exp.reporting.grid import Section, cell_sections, study_sections
 from spectra_exp.studies.definition import Study, load_study, study_files
 from spectra_exp.studies.ledger import read_launches
+
+
+class Sections(dict[str, list[Section]]):
+    """Sections by study. ConfigError for a study that the checkout has no file of."""
+
+    def __missing__(self, study: str) -> list[Section]:
+        raise ConfigError("SPECTRA_ROOT", f"{project_root()} has no study '{study}'", "unset it, or name the checkout")
 
 
 @dataclass(frozen=True)
@@ -28,12 +36,12 @@ class Material:
         return {name: load_study(name) for name in study_files()}
 
     @cached_property
-    def sections(self) -> dict[str, list[Section]]:
+    def sections(self) -> Sections:
         """The sections of each study; under the empty name every cell of completed runs, by comparable group."""
         launches, skipped = read_launches(self.outputs)
         self.collected.skipped_launches[:] = skipped.values()
         found = {name: study_sections(study, launches, self.collected) for name, study in self.studies.items()}
-        return found | {"": cell_sections(self.collected)}
+        return Sections(found | {"": cell_sections(self.collected)})
 
 
 def gather(outputs: Path, study: str | None = None) -> Material:
@@ -47,6 +55,8 @@ def name_the_odd(material: Material) -> None:
     _ = material.sections
     for name, reason in material.collected.skipped.items():
         print(f"left out {material.collected.runs_folder / name}: {reason}", file=sys.stderr)
+    for path, reason in material.collected.damaged.items():
+        print(f"left out {path}: {reason}", file=sys.stderr)
     for run_id, reason in material.collected.odd.items():
         print(f"{run_id}: {reason}", file=sys.stderr)
     for line in material.collected.skipped_launches:

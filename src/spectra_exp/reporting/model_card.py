@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import re
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from huggingface_hub import EvalResult, ModelCardData
 
 from spectra_exp.measure.base import METRICS
 from spectra_exp.measure.compute import describe_metrics
+from spectra_exp.reporting.render import markdown_text
 
 LOSSES = ("val_loss", "val_perplexity", "val_accuracy")
 
@@ -22,14 +22,14 @@ def model_card(summary: dict[str, Any], config: dict[str, Any]) -> str:
     rows = [*(name for name in LOSSES if name in metrics), *routing]
     parts = [
         f"---\n{_metadata(summary, config).to_yaml()}\n---",
-        f"# {_plain(summary['label'])}",
-        f"A Mixture-of-Experts language model trained by spectra-exp, run `{_plain(summary['run_id'])}`.",
+        f"# {markdown_text(summary['label'])}",
+        f"A Mixture-of-Experts language model trained by spectra-exp, run {markdown_text(summary['run_id'])}.",
         _usage(),
         "## The run\n\n" + _facts(summary, config),
         "## Figures\n\nOn the held-out set, after the last step; by chance: what random routing scores there "
         "(val_loss: the frequencies of tokens alone).",
         _table(rows, metrics, floors | {"val_loss": summary["unigram_loss"]}),
-        f"Made by\n\n```\n{_one_line(_without_folders(summary['command']))}\n```",
+        f"Made by\n\n{_fenced(_without_folders(summary['command']))}",
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -82,17 +82,13 @@ def _facts(summary: dict[str, Any], config: dict[str, Any]) -> str:
         "seed": summary["seed"],
         "causal (measured)": causal,
     }
-    return "\n".join(f"- {name}: {_plain(value)}" for name, value in facts.items() if value is not None)
+    return "\n".join(f"- {name}: {markdown_text(value)}" for name, value in facts.items() if value is not None)
 
 
-def _plain(value: Any) -> str:
-    """A text of the run as Markdown that shows it and nothing more: no HTML, links or new blocks."""
-    return re.sub(r"([\\\[\]|*])", r"\\\1", html.escape(_one_line(str(value)), quote=False))
-
-
-def _one_line(text: str) -> str:
-    # A backtick would end the code that the text stands in.
-    return " ".join(text.replace("`", "'").split())
+def _fenced(text: str) -> str:
+    """A code block that no text ends."""
+    fence = "`" * max(3, 1 + max(map(len, re.findall("`+", text)), default=0))
+    return f"{fence}\n{text}\n{fence}"
 
 
 def _without_folders(command: str) -> str:

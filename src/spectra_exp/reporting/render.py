@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import math
+import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any
 
-from spectra_exp.statistics.mean import Interval
+from spectra_exp.statistics.intervals import Interval
 
 WIDE = 200
 
@@ -21,7 +25,9 @@ def number_text(value: float, decimals: int | None = None) -> str:
 
 
 def interval_text(interval: Interval | None) -> str:
-    """`mean ± half-width`, the half-width to two significant digits and the mean to the same place.
+    """`mean ± half-width`, the half-width to two significant digits and the mean to the same place or to four digits.
+
+    Of two seeds the interval is so wide that its place alone would print different rows alike.
 
     Without an interval (one seed) the mean alone; without a value an empty cell.
     """
@@ -34,7 +40,8 @@ def interval_text(interval: Interval | None) -> str:
     if half <= 1e-12 * abs(interval.mean):
         return f"{number_text(interval.mean)} ± 0"
     decimals = min(6, max(0, 1 - _magnitude(half)))
-    return f"{number_text(interval.mean, decimals)} ± {number_text(half, decimals)}"
+    of_mean = max(decimals, min(6, max(0, 3 - _magnitude(interval.mean))))
+    return f"{number_text(interval.mean, of_mean)} ± {number_text(half, decimals)}"
 
 
 def count_text(value: float | None) -> str:
@@ -47,13 +54,47 @@ def count_text(value: float | None) -> str:
     return f"{value:.0f}"
 
 
+# What a spreadsheet would run instead of showing: all that begins like a formula and is no figure.
+_FORMULA = re.compile(r"[=+\-@\t\r]")
+_FIGURE = re.compile(r"[+-]?[\d.]+(e[+-]?\d+)?( ± [\d.]+(e[+-]?\d+)?)?( \*+)?( \(n = \d+\))?")
+
+
+def csv_text(headers: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    """A CSV file's text: None and NaN are empty cells, text that a spreadsheet would run has an apostrophe first."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(map(_csv_cell, headers))
+    writer.writerows([_csv_cell(cell) for cell in row] for row in rows)
+    return text.getvalue()
+
+
+def _csv_cell(cell: Any) -> Any:
+    if cell is None or (isinstance(cell, float) and math.isnan(cell)):
+        return ""
+    if isinstance(cell, str) and _FORMULA.match(cell) and not _FIGURE.fullmatch(cell):
+        return f"'{cell}"
+    return cell
+
+
 def markdown_table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A Markdown table whose columns are padded to line up in plain text, the first one to the left."""
-    cells = [[cell.replace("|", "\\|") for cell in row] for row in (headers, *rows)]
+    cells = [[markdown_text(cell) for cell in row] for row in (headers, *rows)]
     widths = [max(3, *(len(row[i]) for row in cells)) for i in range(len(headers))]
     lines = [_line(row, widths) for row in cells]
     rule = [f":{'-' * (widths[0] - 1)}", *(f"{'-' * (width - 1)}:" for width in widths[1:])]
     return "\n".join([lines[0], f"| {' | '.join(rule)} |", *lines[1:]]) + "\n"
+
+
+# What Markdown takes for a tag, an entity, a link or an end of a cell or of a code span; other letters stay readable.
+_MARKUP = ((r"[\\`|]", r"\\\g<0>"), (r"&(?=#?\w+;)", "&amp;"), (r"<(?=[A-Za-z/!?])", "&lt;"), (r"\](?=[(\[:])", r"\\]"))
+
+
+def markdown_text(text: object) -> str:
+    """Text in one line that Markdown shows as it is, whatever it holds."""
+    plain = " ".join(str(text).split())
+    for pattern, replacement in _MARKUP:
+        plain = re.sub(pattern, replacement, plain)
+    return plain
 
 
 def print_table(title: str, headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from spectra_exp.foundations.files import write_text
-from spectra_exp.reporting.render import markdown_table, number_text, print_table
+from spectra_exp.reporting.render import csv_text, markdown_table, number_text, print_table
 
 
 @dataclass(frozen=True)
@@ -31,11 +29,7 @@ def write_search_table(
     """The paths of `search_<name>.csv` and `.md` in `folder`, each written whole."""
     csv_path, md_path = folder / f"search_{name}.csv", folder / f"search_{name}.md"
     headers = ["trial", "pareto", "state", *directions, *axes, "run_id", "reason"]
-    table = io.StringIO()
-    writer = csv.writer(table, lineterminator="\n")
-    writer.writerow(headers)
-    writer.writerows(_cells(row, directions, axes, exact=str) for row in rows)
-    write_text(csv_path, table.getvalue())
+    write_text(csv_path, csv_text(headers, [_cells(row, directions, axes, exact=str) for row in rows]))
     goals = ", ".join(f"{metric} ({direction})" for metric, direction in directions.items())
     failed = sum(bool(row.reason) for row in rows)
     parts = [

@@ -14,20 +14,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from spectra_exp.config.compose import prepare_environment
 from spectra_exp.data.cache import read_entry
 from spectra_exp.foundations.errors import SpectraError, nearest
 from spectra_exp.reporting.material import default_outputs
 from spectra_exp.reporting.model_card import model_card
 from spectra_exp.runs.folder import RunFolder
+from spectra_exp.runs.stored import StoredRun
 
 MODEL_FILES = ("config.json", "generation_config.json", "model.safetensors")
 # What in a configuration names code to run, for whoever loads it and allows that.
 CODE_KEYS = ("auto_map", "custom_pipelines")
-# What the model card and the tokenizer are made from.
-CONFIG_PARTS = {"router": ("name",), "model": ("num_experts", "top_k"), "data": ("name", "tokenizer")}
 # What a source's tokenizer is made of besides tokenizer.json.
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja")
 
@@ -45,15 +42,18 @@ def find_run(name: str, outputs: Path) -> RunFolder:
 
 def share(run: RunFolder, target: Path, outputs: Path) -> Path:
     """The new folder `target`, whole or absent. Raises SpectraError for a run without a result, or a taken place."""
-    summary = run.read_summary()
-    if summary["status"] != "completed":
-        raise SpectraError(f"{run.run_id}: {summary['status']}; only a completed run has figures to share")
+    stored = StoredRun(run.path)
+    if stored.refusal is not None:
+        raise SpectraError(f"{run.run_id}: {stored.refusal}; only a completed run has figures to share")
+    if stored.config is None:
+        problem = stored.problems.get(run.config, "there is none")
+        raise SpectraError(f"{run.config}: {problem}; a model card is made of it")
+    summary, config = stored.summary, stored.config
     if target.exists():
         raise SpectraError(f"{target} is there already; give a new folder")
     checkpoint = run.latest_checkpoint()
     if checkpoint is None:
         raise SpectraError(f"{run.run_id}: no whole checkpoint is left; force=true trains it again")
-    config = _read_config(run)
     partial = target.with_name(f".{target.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
@@ -67,21 +67,6 @@ def share(run: RunFolder, target: Path, outputs: Path) -> Path:
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return target
-
-
-def _read_config(run: RunFolder) -> dict[str, Any]:
-    """The run's configuration. Raises SpectraError for one that lacks what a shared folder is made from."""
-    try:
-        config = yaml.safe_load(run.config.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
-        reason = " ".join(str(error).split())[:160]
-        raise SpectraError(f"{run.config}: not readable as a run's configuration ({reason})") from error
-    for part, keys in CONFIG_PARTS.items():
-        values = config.get(part) if isinstance(config, dict) else None
-        missing = [key for key in keys if not isinstance(values, dict) or key not in values]
-        if missing:
-            raise SpectraError(f"{run.config}: not a run's configuration (it has no {part}.{missing[0]})")
-    return config
 
 
 def _card(run: RunFolder, summary: dict[str, Any], config: dict[str, Any]) -> str:
@@ -145,8 +130,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("folder", metavar="FOLDER", type=Path, help="the folder to make")
     parser.add_argument("--outputs", type=Path, default=default_outputs(), help="folder of runs/ and cache/")
     options = parser.parse_args(arguments)
-    prepare_environment()
     try:
+        prepare_environment()
         print(share(find_run(options.run, options.outputs), options.folder, options.outputs))
     except (SpectraError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from spectra_exp.foundations.bounds import LARGEST_WEIGHT
 from spectra_exp.foundations.collective import ALONE, Ranks
 from spectra_exp.foundations.errors import ConfigError
 from spectra_exp.foundations.options import option
@@ -27,13 +28,16 @@ class RouterConfig:
     """Options that every router has; each router's schema adds its own."""
 
     name: str = option("", "which router this is")
-    load_balance_coef: float = option(0.0, "weight of the Switch load-balance loss E*sum(f*P)", minimum=0)
-    entropy_coef: float = option(0.0, "weight of the router entropy loss", minimum=0)
-    z_loss_coef: float = option(0.0, "weight of the router z-loss on the logits", minimum=0)
+    load_balance_coef: float = option(
+        0.0, "weight of the Switch load-balance loss E*sum(f*P)", minimum=0, maximum=LARGEST_WEIGHT
+    )
+    entropy_coef: float = option(0.0, "weight of the router entropy loss", minimum=0, maximum=LARGEST_WEIGHT)
+    z_loss_coef: float = option(0.0, "weight of the router z-loss on the logits", minimum=0, maximum=LARGEST_WEIGHT)
     load_ema_strength: float = option(
         0.0,
         "scores are lowered by this times the running average of each expert's load over the mean load",
         minimum=0,
+        maximum=LARGEST_WEIGHT,
     )
     shared: bool = option(False, "all layers use one router's parameters; running averages and states stay their own")
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from spectra_exp.foundations.bounds import LARGEST_COUNT, LARGEST_RATE, LARGEST_WEIGHT, MOST_ITERATIONS
 from spectra_exp.foundations.options import option
 
 # Rules of inference: a softmax per token, Sinkhorn over the batch, or the potentials (docs/method.md 1.8).
@@ -25,11 +26,19 @@ class OsrConfig:
     """The cost, the transport plan, and which rule selects in training and in inference."""
 
     solver: str = option("sinkhorn", "how scores become a plan", choices=["sinkhorn", "softmax"])
-    repulsion_weight: float = option(0.5, "lambda: weight of the repulsive cost", minimum=0)
-    saturation_weight: float = option(0.5, "beta: weight of the cost of saturated similarities", minimum=0)
-    saturation_threshold: float = option(0.7, "tau: |similarity| above which the saturation cost starts", minimum=0)
-    sinkhorn_epsilon: float = option(0.05, "entropic regularisation, in units of the cost", above=0)
-    sinkhorn_iterations: int = option(3, "column-and-row scalings", unit="iterations", minimum=1)
+    repulsion_weight: float = option(0.5, "lambda: weight of the repulsive cost", minimum=0, maximum=LARGEST_WEIGHT)
+    saturation_weight: float = option(
+        0.5, "beta: weight of the cost of saturated similarities", minimum=0, maximum=LARGEST_WEIGHT
+    )
+    saturation_threshold: float = option(
+        0.7, "tau: |similarity| above which the saturation cost starts", minimum=0, maximum=LARGEST_WEIGHT
+    )
+    sinkhorn_epsilon: float = option(
+        0.05, "entropic regularisation, in units of the cost", above=0, maximum=LARGEST_WEIGHT
+    )
+    sinkhorn_iterations: int = option(
+        3, "column-and-row scalings", unit="iterations", minimum=1, maximum=MOST_ITERATIONS
+    )
     log_sinkhorn_enabled: bool = option(True, "scale by logsumexp (true) or by products with clamped exponents")
     sinkhorn_grad: str = option(
         "through", "gradient through the iterations, or with the potentials held fixed", choices=["through", "stopped"]
@@ -38,6 +47,7 @@ class OsrConfig:
         1.0,
         "largest relative error of a column sum in training that passes without a warning",
         above=0,
+        maximum=LARGEST_WEIGHT,
         affects_result=False,
     )
     training: str = option(
@@ -56,7 +66,7 @@ class OsrConfig:
         choices=["soft", "hard"],
     )
     potential_rate: float = option(
-        0.05, "step of the hard potentials per optimizer step, in units of the cost", above=0
+        0.05, "step of the hard potentials per optimizer step, in units of the cost", above=0, maximum=LARGEST_RATE
     )
     potential_decay: float = option(
         1.0, "power of the learning rate's schedule that this step follows: 1 falls with it, 0 stays",
@@ -69,11 +79,15 @@ class OsrConfig:
         "(at most 20 % of the run's steps)",
         unit="batches",
         minimum=0,
+        maximum=LARGEST_COUNT,
     )
     srip_enabled: bool = option(True, "add the spectral part to the representation orthogonality loss")
-    so_lambda_max: float = option(1e-3, "final weight of the representation orthogonality loss", minimum=0)
+    so_lambda_max: float = option(
+        1e-3, "final weight of the representation orthogonality loss", minimum=0, maximum=LARGEST_WEIGHT
+    )
     so_warmup_steps: int = option(
-        1000, "steps over which that weight rises from 0 (at most 10 % of the run)", unit="steps", minimum=0
+        1000, "steps over which that weight rises from 0 (at most 10 % of the run)", unit="steps", minimum=0,
+        maximum=LARGEST_COUNT,
     )
 
     def __post_init__(self) -> None:

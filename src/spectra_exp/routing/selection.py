@@ -14,6 +14,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from spectra_exp.foundations.bounds import MOST_EXPERTS
 from spectra_exp.foundations.errors import ConfigError
 from spectra_exp.foundations.options import option
 
@@ -98,7 +99,9 @@ class SelectionConfig:
         # By reference: rules that register later are among them.
         choices=SELECTIONS,
     )
-    capacity_factor: float = option(1.25, "alpha: an expert's capacity is ceil(alpha N K / E) tokens", minimum=1)
+    capacity_factor: float = option(
+        1.25, "alpha: an expert's capacity is ceil(alpha N K / E) tokens", minimum=1, maximum=MOST_EXPERTS
+    )
     at_inference: bool = option(
         False, "use the rule in evaluation too (the model is then not causal); false: plain top-k there"
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from spectra_exp.foundations.bounds import LARGEST_WEIGHT
 from spectra_exp.foundations.options import option
 
 # The step schedule: 5, then 2 from 20 % of the steps, then 1 from 60 % (docs/method.md 4), as shares of start and end.
@@ -20,9 +21,15 @@ class TemperatureConfig:
     schedule: str = option(
         "constant", "how it moves over training", choices=["constant", "linear", "cosine", "exponential", "step"]
     )
-    value: float = option(1.0, "temperature of the constant schedule, and where a learned one starts", above=0)
-    start: float = option(5.0, "temperature at the first step of linear, cosine and exponential", above=0)
-    end: float = option(1.0, "temperature at the last step of linear, cosine and exponential", above=0)
+    value: float = option(
+        1.0, "temperature of the constant schedule, and where a learned one starts", above=0, maximum=LARGEST_WEIGHT
+    )
+    start: float = option(
+        5.0, "temperature at the first step of linear, cosine and exponential", above=0, maximum=LARGEST_WEIGHT
+    )
+    end: float = option(
+        1.0, "temperature at the last step of linear, cosine and exponential", above=0, maximum=LARGEST_WEIGHT
+    )
     learned: str = option(
         "none",
         "what learns a temperature of its own, from `value` on: the model, each layer, each expert, each token",

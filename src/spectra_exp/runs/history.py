@@ -16,6 +16,12 @@ if TYPE_CHECKING:
 
 COLUMNS = ("step", "fraction", "split", "layer", "metric", "value")
 
+# Splits: what the evaluations during training score, the larger set at the end where there is one, and what random
+# routing would score.
+TRAIN, VALIDATION, FINAL, CHANCE = "train", "validation", "final", "chance"
+# Suffix of a split that was scored under the training rule, where that differs from the inference rule.
+TRAINING_RULE = "_training_rule"
+
 _Key = tuple[int, str, str, str]
 
 
@@ -66,18 +72,7 @@ class History:
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> History:
         """The history saved at `path`; raises SpectraError, which names the file, when it cannot be read."""
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
-        file = Path(path)
-        try:
-            table = pq.ParquetFile(file).read()
-        except (OSError, pa.ArrowException) as error:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise SpectraError(f"{file}: not readable as a run's history ({reason}); delete it") from error
-        if table.schema.remove_metadata() != _schema():
-            columns = ", ".join(table.column_names)
-            raise SpectraError(f"{file}: not a run's history (its columns: {columns}); delete it")
+        table = _read_table(Path(path))
         history = cls()
         for step, fraction, split, layer, metric, value in zip(
             *(table.column(name).to_pylist() for name in COLUMNS), strict=True
@@ -94,6 +89,36 @@ class History:
         columns = list(zip(*rows, strict=True)) or [()] * len(COLUMNS)
         arrays = [pa.array(column, type=field.type) for column, field in zip(columns, _schema(), strict=True)]
         return pa.Table.from_arrays(arrays, schema=_schema())
+
+
+def read_history(path: str | os.PathLike[str]) -> pd.DataFrame:
+    """The rows of the history at `path` as `History.frame` gives them, without the means to add to them.
+
+    Raises SpectraError, which names the file, when it cannot be read or holds rows that no run writes.
+    """
+    file = Path(path)
+    frame = _read_table(file).to_pandas()
+    layers = [layer for layer in frame["layer"].unique() if layer != "all" and not str(layer).isdecimal()]
+    if layers:
+        raise SpectraError(f"{file}: not a run's history (a layer is called {layers[0]!r})")
+    if frame.isna()[["step", "split", "layer", "metric"]].any(axis=None) or (frame["step"] < 0).any():
+        raise SpectraError(f"{file}: not a run's history (rows without a step or a name)")
+    return frame
+
+
+def _read_table(file: Path) -> pa.Table:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        table = pq.ParquetFile(file).read()
+    except (OSError, pa.ArrowException) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise SpectraError(f"{file}: not readable as a run's history ({reason}); delete it") from error
+    if table.schema.remove_metadata() != _schema():
+        columns = ", ".join(table.column_names)
+        raise SpectraError(f"{file}: not a run's history (its columns: {columns}); delete it")
+    return table
 
 
 def _schema() -> pa.Schema:

@@ -73,7 +73,7 @@ def within_memory(allowed_mb: float, device: str) -> Iterator[None]:
         if not out_of_memory(error):
             raise
         where = f"{allowed_mb:,.0f} MiB" if device == "cpu" else torch.cuda.get_device_name()
-        first = str(error).splitlines()[0]
+        first = next(iter(str(error).splitlines()), type(error).__name__)
         raise NotRun(f"does not fit into the memory of {where} ({first})", MEMORY, allowed_mb) from error
     finally:
         resource.setrlimit(resource.RLIMIT_DATA, before)

@@ -16,7 +16,7 @@ from spectra_exp.runs.best_long import resolve_best_long
 from spectra_exp.runs.folder import RunFolder
 from spectra_exp.runs.identity import Identity, identify
 from spectra_exp.runs.limits import limit_lifted
-from spectra_exp.runs.ranks import with_processes
+from spectra_exp.runs.ranks import check_started, with_processes
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +48,7 @@ class Plan:
 
 def plan(experiment: Experiment) -> Plan:
     """Everything that can be wrong before training, found now. Raises ConfigError."""
+    check_started()
     device = training_device(experiment.trainer.device)
     experiment = with_processes(experiment)
     fingerprint = data_fingerprint(experiment.data)

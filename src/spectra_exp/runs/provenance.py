@@ -12,6 +12,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from spectra_exp.foundations import variables
+
 PACKAGES = (
     "spectra-exp", "torch", "transformers", "datasets", "accelerate", "hydra-core", "omegaconf", "numpy", "pandas",
     "pyarrow", "scipy",
@@ -43,6 +45,7 @@ def environment(seed: int, extra: Mapping[str, Any] | None = None) -> dict[str, 
         "devices": devices(),
         "threads": _threads(),
         "determinism": determinism(),
+        "variables": variables.seen(),
         "git": _own_git_state(),
         "code_version": code_version(),
         **(extra or {}),

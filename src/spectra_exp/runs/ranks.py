@@ -27,12 +27,32 @@ _CONNECTION = re.compile(r"connection (closed|reset|refused)|broken pipe|gloo/|n
 
 def world_size() -> int:
     """Ranks of this run, as torchrun and our launcher say; 1 in a process of its own."""
-    return int(os.environ.get("WORLD_SIZE", 1))
+    return _number("WORLD_SIZE", 1)
 
 
 def rank() -> int:
     """This process's place among the ranks, from 0."""
-    return int(os.environ.get("RANK", 0)) if world_size() > 1 else 0
+    return _number("RANK", 0) if world_size() > 1 else 0
+
+
+def _number(name: str, otherwise: int) -> int:
+    value = os.environ.get(name, "")
+    return int(value) if value.isdecimal() else otherwise
+
+
+def check_started() -> None:
+    """Raise ConfigError where the environment does not say which process of a run this is, as torchrun does."""
+    for name in ("WORLD_SIZE", "RANK", "LOCAL_RANK", "LOCAL_WORLD_SIZE"):
+        if name in os.environ and not os.environ[name].isdecimal():
+            raise ConfigError(name, f"'{os.environ[name]}' is set and is no number of processes", f"unset {name}")
+    # accelerate takes a process with LOCAL_RANK for one of several, however many there are.
+    key = "WORLD_SIZE" if world_size() > 1 else "LOCAL_RANK"
+    needed = ["RANK", "LOCAL_RANK"] + ([] if supervised() else ["MASTER_ADDR", "MASTER_PORT"])
+    missing = [name for name in needed if not os.environ.get(name)]
+    if key in os.environ and missing:
+        raise ConfigError(key, f"{os.environ[key]} is set, but not {missing[0]}", f"use torchrun, or unset {key}")
+    if rank() >= world_size():
+        raise ConfigError("RANK", f"{rank()} of WORLD_SIZE={world_size()} processes", "use torchrun")
 
 
 def supervised() -> bool:

@@ -51,10 +51,40 @@ def load_snapshot(path: str | os.PathLike[str]) -> RoutingSnapshot:
     """The snapshot at `path`; raises SpectraError, which names the file, when it is damaged or foreign."""
     try:
         with np.load(path, allow_pickle=False) as archive:
-            return RoutingSnapshot.from_arrays(dict(archive))
+            arrays = dict(archive)
+        snapshot = RoutingSnapshot.from_arrays(arrays)
+        if problem := _impossible(snapshot, arrays["counts_LE"]) or _of_another_step(path, snapshot):
+            raise ValueError(problem)
+        return snapshot
     except Exception as error:  # damage surfaces as almost any error of zipfile, zlib or numpy's header reader
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise SpectraError(f"{path}: not a whole routing snapshot ({reason}); run the run again") from error
+
+
+def _of_another_step(path: str | os.PathLike[str], snapshot: RoutingSnapshot) -> str | None:
+    """That the file's name says another step than its content, in words, or None."""
+    named = _NAME.fullmatch(Path(path).name)
+    return f"it is of step {snapshot.step}" if named and int(named[1]) != snapshot.step else None
+
+
+def _impossible(snapshot: RoutingSnapshot, counts_LE: np.ndarray) -> str | None:
+    """What of a snapshot no run writes, in words, or None: arrays that do not fit together, counts below zero."""
+    documents, domains = snapshot.document_counts_LGE, snapshot.domain_counts_LME
+    experts, weights = snapshot.probe_experts_LPK, snapshot.probe_weights_LPK
+    if any(array.ndim != 3 for array in (documents, domains, experts, weights)):
+        return "an array has not three dimensions"
+    layers, num_experts = len(documents), documents.shape[2]
+    if {len(domains), len(experts), len(weights)} != {layers} or domains.shape[2] != num_experts:
+        return "its arrays are of different layers or experts"
+    if experts.shape != weights.shape or counts_LE.shape != (layers, num_experts):
+        return "its arrays do not fit together"
+    if (documents < 0).any() or (domains < 0).any() or not np.array_equal(counts_LE, snapshot.counts_LE):
+        return "its counts contradict each other"
+    if ((experts < -1) | (experts >= num_experts)).any():
+        return "a probe token has an expert that there is not"
+    if not (isinstance(snapshot.step, int) and 0 <= snapshot.fraction <= 1 and snapshot.num_tokens > 0):
+        return "its step, fraction or number of tokens cannot be"
+    return None
 
 
 def _exact(name: str, values: np.ndarray) -> np.ndarray:

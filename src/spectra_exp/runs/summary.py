@@ -97,7 +97,8 @@ def read_summary(path: str | os.PathLike[str]) -> Summary:
         summary = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise SpectraError(f"{file}: no summary yet") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
+        # Brackets within brackets, thousands deep, end in a RecursionError.
         raise SpectraError(f"{file}: not readable as JSON ({str(error).splitlines()[0]})") from error
     problem = _problem(summary)
     if problem:
@@ -170,7 +171,7 @@ def _is_text(value: Any) -> bool:
 
 def _is_number(value: Any) -> bool:
     # NaN and infinity are numbers that the tables leave empty; an integer may be larger than any float.
-    return isinstance(value, float) or (isinstance(value, int) and abs(value) < LARGEST)
+    return isinstance(value, float) or (type(value) is int and abs(value) < LARGEST)
 
 
 def _is_number_or_none(value: Any) -> bool:

@@ -44,6 +44,7 @@ def stars(p: float | None) -> str:
 
 
 def _step_down(p_values: np.ndarray) -> np.ndarray:
+    # Not statsmodels: for this method alone it collects all garbage of the process, 0.03 to 0.1 s a family.
     order = np.argsort(p_values, kind="stable")
     remaining = np.arange(len(p_values), 0, -1)
     corrected = np.empty_like(p_values)

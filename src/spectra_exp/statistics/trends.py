@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from spectra_exp.statistics.estimate import MIN_SEEDS, NO_SPREAD, NOISE, TOO_FEW, join_notes, largest, places
-from spectra_exp.statistics.mean import mean_interval
+from spectra_exp.statistics.comparison import MIN_SEEDS, NO_SPREAD, NOISE, TOO_FEW, join_notes, largest, places
+from spectra_exp.statistics.intervals import LEVEL
 
 MIN_CONDITIONS = 3
 TOO_SHORT = f"fewer than {MIN_CONDITIONS} conditions"
@@ -98,7 +98,7 @@ def slope_over(gains_NK: Sequence[Sequence[float | None]] | np.ndarray, covariat
     least-squares slope is one observation, so what the conditions of a seed share does not count as agreement.
     Raises ValueError for a covariate that is not finite or not of length K. *Source:* ours.
     """
-    from scipy.special import stdtr
+    from scipy.stats import ttest_1samp
 
     finite_NK, left_out = _complete_seeds(gains_NK)
     covariate = np.asarray(covariate_K, dtype=np.float64)
@@ -110,16 +110,15 @@ def slope_over(gains_NK: Sequence[Sequence[float | None]] | np.ndarray, covariat
         return Slope(n, None, None, None, None, None, None, join_notes(reason, left_out))
     weights_K = (covariate - covariate.mean()) / ((covariate - covariate.mean()) ** 2).sum()
     slopes_N = finite_NK @ weights_K
-    interval = mean_interval(slopes_N)
-    assert interval is not None  # n is not 0 here
+    slope = float(slopes_N.mean())
     spread = float(slopes_N.std(ddof=1)) if n >= MIN_SEEDS else 0.0
     noise = NOISE * largest(finite_NK) * float(np.abs(weights_K).sum())
     reason = TOO_FEW if n < MIN_SEEDS else NO_SPREAD if spread <= noise else ""
     if reason:
-        return Slope(n, interval.mean, None, None, None, None, None, join_notes(reason, left_out))
-    t = interval.mean / (spread / math.sqrt(n))
-    p = min(1.0, 2 * float(stdtr(n - 1, -abs(t))))
-    return Slope(n, interval.mean, interval.low, interval.high, t, n - 1, p, left_out)
+        return Slope(n, slope, None, None, None, None, None, join_notes(reason, left_out))
+    test = ttest_1samp(slopes_N, 0.0)
+    low, high = test.confidence_interval(LEVEL)
+    return Slope(n, slope, float(low), float(high), float(test.statistic), n - 1, float(test.pvalue), left_out)
 
 
 def _complete_seeds(

@@ -26,8 +26,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
     # argparse takes no overrides after a flag, and the flags here have no values.
     options = _parser().parse_args(sorted(arguments, key=lambda word: word.startswith("-")))
-    prepare_environment()
     try:
+        prepare_environment()
         return options.function(options)
     except BrokenPipeError:
         # Whoever read has seen enough; what is still buffered must not fail at exit.

@@ -34,8 +34,8 @@ from spectra_exp.data.sources import check_data
 from spectra_exp.foundations import stopping
 from spectra_exp.foundations.errors import ConfigError
 from spectra_exp.measure import METRICS, get_metric
+from spectra_exp.measure.others import OTHER
 from spectra_exp.reporting.search_table import TrialRow, print_front, write_search_table
-from spectra_exp.reporting.tables.directions import OTHER
 from spectra_exp.runs.folder import make_outputs
 from spectra_exp.runs.lock import RunLock
 from spectra_exp.runs.plan import plan
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     import optuna
 
 # Figures of the loss, which are not routing metrics.
-LOSS_DIRECTIONS = {name: OTHER[name] for name in ("val_loss", "val_perplexity", "val_accuracy")}
+LOSS_DIRECTIONS = {name: OTHER[name].direction for name in ("val_loss", "val_perplexity", "val_accuracy")}
 DIRECTIONS = {"lower": "minimize", "higher": "maximize"}
 # The plugin's keys that have no use here, and what to do instead.
 UNUSED_KEYS = {

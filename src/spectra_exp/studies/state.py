@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from spectra_exp.foundations.errors import SpectraError
+from spectra_exp.runs.config_file import setting
 from spectra_exp.runs.folder import RunFolder
 from spectra_exp.runs.lock import holder_alive
 from spectra_exp.runs.progress import Progress, read_progress
+from spectra_exp.runs.stored import stored_runs
 
 # Every state, in the order of the columns of `status`. done: completed; interrupted: stopped or killed, to be resumed.
 STATES = ("done", "running", "interrupted", "failed", "diverged", "not_run", "waiting", "missing")
@@ -53,44 +55,64 @@ def run_state(runs: Path, run_id: str | None) -> RunState:
     return RunState(run_id, state, error=error)
 
 
+# What of a configuration decides how long a step takes, beside the router.
+SIZES = (
+    "trainer.batch_size", "trainer.accumulation", "trainer.precision", "data.sequence_length", "model.hidden_size",
+    "model.num_layers", "model.num_experts", "model.top_k", "model.expert_size", "model.source",
+)  # fmt: skip
+# A run of less than this share of the steps wanted says little of a longer one: it is start and evaluations.
+COMPARABLE = 0.1
+
+
 @dataclass(frozen=True)
 class Speed:
-    """Seconds that a step of a finished run took, evaluations and all included, and which run that was."""
+    """How long a finished run took, and which run that was.
+
+    `step_s`: seconds of a step, by the median; `beside_s`: seconds of the whole run beside its `steps` (start,
+    evaluations, checkpoints); `sizes`: its values of `SIZES`, None where they are not known.
+    """
 
     router: str
     model: str
     cell_id: str
-    seconds_per_step: float
+    steps: int
+    step_s: float
+    beside_s: float
+    sizes: tuple[Any, ...] | None
+
+    def seconds(self, steps: int) -> float:
+        """What a run of so many steps would take; evaluations are at shares of the steps, so their number stays."""
+        return steps * self.step_s + self.beside_s
 
 
 def measured_speeds(runs: Path) -> list[Speed]:
     """The speed of every completed run below the folder of all runs."""
     speeds = []
-    for path in sorted(runs.iterdir()) if runs.is_dir() else []:
-        try:
-            summary = RunFolder(runs, path.name).read_summary()
-        except SpectraError:
-            # Not a run, or not one yet.
+    for stored in stored_runs(runs):
+        if stored.refusal is not None:
+            # Not a run, not one yet, or one whose figures cannot be.
             continue
-        timed = summary.get("timings", {})
-        if summary["status"] == "completed" and timed.get("session_steps"):
-            per_step = timed["wall_s"] / timed["session_steps"]
-            speeds.append(Speed(summary["router"], summary["model"], summary["cell_id"], per_step))
+        summary, timed = stored.summary, stored.summary.get("timings") or {}
+        steps, wall = timed.get("session_steps"), timed.get("wall_s")
+        if not steps or wall is None:
+            continue
+        step_s = min(timed.get("step_time_ms", math.inf) / 1000, wall / steps)
+        sizes = None if stored.config is None else tuple(setting(stored.config, key) for key in SIZES)
+        names = summary["router"], summary["model"], summary["cell_id"]
+        speeds.append(Speed(*names, steps, step_s, wall - steps * step_s, sizes))
     return speeds
 
 
 def expected_seconds(speeds: Iterable[Speed], cell_id: str | None, experiment: Any) -> float | None:
-    """How long one run should take by the finished runs most like it; None when there is none.
+    """How long one run should take by the finished runs most like it; None when there is none of its sizes.
 
-    The same cell tells most, then the same router and model, then the same model.
+    The same cell tells most, then the same router, then another one. Of these the runs count that made at least a tenth
+    of the steps, where there are any; shorter ones, whose steps are timed apart from their start, else.
     """
-    choices, steps = experiment.choices, experiment.trainer.max_steps
-    speeds = list(speeds)
-    for alike in (
-        [s for s in speeds if s.cell_id == cell_id],
-        [s for s in speeds if (s.router, s.model) == (choices["router"], choices["model"])],
-        [s for s in speeds if s.model == choices["model"]],
-    ):
-        if alike:
-            return steps * statistics.median(s.seconds_per_step for s in alike)
-    return None
+    router, steps = experiment.choices["router"], experiment.trainer.max_steps
+    sizes = tuple(setting(asdict(experiment), key) for key in SIZES)
+    alike = [s for s in speeds if s.sizes == sizes or s.cell_id == cell_id]
+    groups = [[s for s in alike if s.cell_id == cell_id], [s for s in alike if s.router == router], alike]
+    groups = [[s for s in group if s.steps >= COMPARABLE * steps] for group in groups] + groups
+    found = next((group for group in groups if group), None)
+    return None if found is None else statistics.median(s.seconds(steps) for s in found)

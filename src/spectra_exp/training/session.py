@@ -29,6 +29,7 @@ from spectra_exp.routing.osr import INFERENCE_RULES, NoOsr
 from spectra_exp.routing.selection import rule_in_force
 from spectra_exp.runs.fingerprints import weights_hash
 from spectra_exp.runs.folder import RunFolder
+from spectra_exp.runs.history import CHANCE, FINAL, TRAINING_RULE, VALIDATION
 from spectra_exp.runs.routing_files import load_snapshot, save_snapshot, snapshot_path
 from spectra_exp.training.build import build_model
 from spectra_exp.training.callbacks.budget import TimeBudget
@@ -49,10 +50,6 @@ from spectra_exp.training.trainer import RoutingTrainer
 from spectra_exp.training.zero import forget_configuration
 
 log = logging.getLogger(__name__)
-
-# Splits of the history: what the evaluations during training score, and the larger set at the end where there is one.
-VALIDATION, FINAL, CHANCE = "validation", "final", "chance"
-TRAINING_RULE = "_training_rule"
 
 
 @dataclass

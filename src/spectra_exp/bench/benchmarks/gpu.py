@@ -6,12 +6,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from torch.utils.benchmark import timer
 
 from spectra_exp.bench.benchmarks.layer import layer_subjects, peer_subjects
 from spectra_exp.bench.benchmarks.step import step_subjects
 from spectra_exp.bench.floor import SHAPES, make_case
 from spectra_exp.bench.registry import Figure, benchmark
-from spectra_exp.bench.timing import interleaved, ratio, wall_seconds
+from spectra_exp.bench.timing import interleaved, ratio
 from spectra_exp.foundations.errors import SpectraError
 
 ROUNDS = 20
@@ -28,7 +29,7 @@ def layer_gpu(outputs: Path) -> list[Figure]:
         with torch.autocast("cuda", torch.bfloat16):
             peers = peer_subjects(case, name)
             subjects = {"ours": layer_subjects(case)["ours"], "theirs": peers["transformers_grouped_mm"]}
-            times = interleaved(subjects, ROUNDS, wall_seconds)
+            times = interleaved(subjects, ROUNDS, timer)
         figures.append(Figure(f"layer_{name}_gpu", ratio(times, "theirs", "ours"), AS_FAST, 1.0, "higher"))
     return figures
 
@@ -39,7 +40,7 @@ def step_gpu(outputs: Path) -> list[Figure]:
     _need_gpu("step_gpu")
     subjects: dict[str, Callable[[], object]] = step_subjects("cuda")
     with torch.autocast("cuda", torch.bfloat16):
-        times = interleaved({name: subjects[name] for name in ("ours", "transformers")}, ROUNDS, wall_seconds)
+        times = interleaved({name: subjects[name] for name in ("ours", "transformers")}, ROUNDS, timer)
     return [Figure("step_gpu", ratio(times, "transformers", "ours"), AS_FAST, 1.1, "higher")]
 
 

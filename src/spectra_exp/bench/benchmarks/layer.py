@@ -5,14 +5,16 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
+from time import process_time
 
 import torch
 from torch import Tensor
+from torch.utils.benchmark import set_torch_threads, timer
 
 from spectra_exp.bench.floor import SHAPES, Case, ExpertsFloor, make_case
 from spectra_exp.bench.peers import TransformersExperts, masked_loop
 from spectra_exp.bench.registry import Figure, benchmark
-from spectra_exp.bench.timing import AsOthersRun, interleaved, processor_seconds, ratio, threads, wall_seconds
+from spectra_exp.bench.timing import AsOthersRun, interleaved, ratio
 from spectra_exp.foundations.allocator import keep_freed_memory
 
 TARGETS = {"a": 1.08, "b": 1.12, "c": 1.25}
@@ -32,10 +34,10 @@ def layer(outputs: Path) -> list[Figure]:
         case = make_case(shape)
         subjects = layer_subjects(case)
         peers = peer_subjects(case, name)
-        with threads(1):
-            times = interleaved(subjects, ROUNDS, processor_seconds)
+        with set_torch_threads(1):
+            times = interleaved(subjects, ROUNDS, process_time)
             # Apart: they hand their memory back, which ours would have to ask for anew.
-            beside = interleaved({"floor": subjects["floor"], **peers}, 2, processor_seconds)
+            beside = interleaved({"floor": subjects["floor"], **peers}, 2, process_time)
         figures.append(Figure(f"layer_{name}", ratio(times, "ours", "floor"), UNIT, TARGETS[name]))
         figures.append(
             Figure(f"layer_{name}_forward", ratio(times, "ours, forward", "floor, forward"), UNIT,
@@ -46,9 +48,9 @@ def layer(outputs: Path) -> list[Figure]:
             for peer in peers
         ]
         figures.append(Figure(f"layer_{name}_largest_error", largest_error(case), "against the masked loop", 1e-5))
-        with threads(os.cpu_count() or 1):
+        with set_torch_threads(os.cpu_count() or 1):
             few = {name: subjects[name] for name in ("floor", "ours")}
-            times = interleaved(few, ROUNDS, wall_seconds)
+            times = interleaved(few, ROUNDS, timer)
         figures.append(Figure(f"layer_{name}_all_threads", ratio(times, "ours", "floor"), "x the products"))
     return figures
 

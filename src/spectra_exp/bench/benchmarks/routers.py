@@ -8,13 +8,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from time import process_time
 
 import torch
 from torch import Tensor
+from torch.utils.benchmark import set_torch_threads
 
 from spectra_exp.bench.floor import SHAPES, ExpertsFloor, Shape, make_case
 from spectra_exp.bench.registry import Figure, benchmark
-from spectra_exp.bench.timing import interleaved, processor_seconds, ratio, threads
+from spectra_exp.bench.timing import interleaved, ratio
 from spectra_exp.foundations.allocator import keep_freed_memory
 from spectra_exp.routing.base import Router, RoutingInput, router_class
 from spectra_exp.routing.osr import OsrConfig
@@ -60,7 +62,7 @@ def routers(outputs: Path) -> list[Figure]:
     """Routers' forward and backward pass in % of the experts' products, by encoder and by length of sequence."""
     keep_freed_memory()
     figures = []
-    with threads(1):
+    with set_torch_threads(1):
         for name, shape in SHAPES.items():
             subjects: dict[str, Callable[[], object]] = {"floor": ExpertsFloor(make_case(shape)).both}
             subjects["linear_softmax_topk"] = _linear(shape, "switch", jitter=0.0)
@@ -68,7 +70,7 @@ def routers(outputs: Path) -> list[Figure]:
             subjects["sinkhorn"] = _linear(shape, "sinkhorn")
             encoders = (*ENCODERS, "gru") if name in DENSE_GRU_SHAPES else ENCODERS
             subjects |= {f"spectra_{encoder}": spectra(shape, encoder, LENGTH) for encoder in encoders}
-            times = interleaved(subjects, ROUNDS, processor_seconds)
+            times = interleaved(subjects, ROUNDS, process_time)
             figures += [
                 Figure(f"router_{name}_{router}", 100 * ratio(times, router, "floor"), UNIT,
                        TARGETS.get((name, router)))
@@ -87,7 +89,7 @@ def _lengths() -> list[Figure]:
         subjects: dict[str, Callable[[], object]] = {"floor": ExpertsFloor(make_case(long)).both}
         lengths = (512, 2048, LONG) if name == "a" else (LONG,)
         subjects |= {f"{length}": spectra(long, "min_gru", length) for length in lengths}
-        times = interleaved(subjects, 1, processor_seconds)
+        times = interleaved(subjects, 1, process_time)
         figures += [
             Figure(f"router_{name}_spectra_min_gru_length_{length}", 100 * ratio(times, f"{length}", "floor"),
                    UNIT, LONG_TARGET if length == LONG else None)

@@ -4,24 +4,23 @@ from __future__ import annotations
 
 import statistics
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
+from time import process_time
 from typing import Any
-from unittest.mock import patch
 
+from torch.utils.benchmark import set_torch_threads
 from transformers import TrainerCallback
 from transformers.utils import logging as transformers_logging
 
 from spectra_exp.bench.registry import Figure, benchmark
-from spectra_exp.bench.timing import interleaved, processor_seconds, ratio, threads
+from spectra_exp.bench.timing import interleaved, ratio
 from spectra_exp.config.compose import load_experiment
 from spectra_exp.data.batches import Example, collate
 from spectra_exp.runs.plan import plan
-from spectra_exp.training.callbacks.cadence import fraction_steps
+from spectra_exp.training.callbacks.cadence import Cadence, fraction_steps
 from spectra_exp.training.callbacks.settle import LARGEST_SHARE, settle
 from spectra_exp.training.session import Session
-from spectra_exp.training.trainer import RoutingTrainer
 
 # Steps that are made and those of them that warm up; the run's own number is what their cost is multiplied by.
 STEPS, WARMING = 16, 3
@@ -42,20 +41,22 @@ class _StepClock(TrainerCallback):
 
     def on_step_begin(self, *arguments: Any, **named: Any) -> None:
         if self._began is not None:
-            self.times["step"].append(time.process_time() - self._began)
-            self.times["bare"].append(processor_seconds(self.bare))
-        self._began = time.process_time()
+            self.times["step"].append(process_time() - self._began)
+            began = process_time()
+            self.bare()
+            self.times["bare"].append(process_time() - began)
+        self._began = process_time()
 
 
 @benchmark
 def run(outputs: Path) -> list[Figure]:
     """A tiny run's overhead over its model's passes and updates; evaluation and recording as shares of the run."""
     (outputs / "bench").mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=outputs / "bench") as scratch, threads(1):
+    with tempfile.TemporaryDirectory(dir=outputs / "bench") as scratch, set_torch_threads(1):
         session = _session(scratch, OVERRIDES)
         subjects = _subjects(session)
         subjects["recording, many experts"] = _recording(_session(scratch, [*OVERRIDES, *MANY_EXPERTS]))
-        times = interleaved(subjects, ROUNDS, processor_seconds)
+        times = interleaved(subjects, ROUNDS, process_time)
         loop = _training_loop(scratch, subjects["bare"])
     # All in multiples of the model's passes and update.
     cost = {name: ratio(times, name, "bare") for name in subjects}
@@ -123,16 +124,16 @@ def _recording(session: Session) -> Callable[[], object]:
 
 
 def _training_loop(folder: str, bare: Callable[[], object]) -> dict[str, float]:
-    """A step of the real loop without evaluation, and one checkpoint, in multiples of `bare`."""
+    """A step of the real loop without evaluations and checkpoints, and one checkpoint, in multiples of `bare`."""
     clock = _StepClock(bare)
-    with patch.object(Session, "evaluate"), patch.object(RoutingTrainer, "_save_checkpoint"):
-        session = _session(folder, [*OVERRIDES, f"trainer.max_steps={STEPS}", "seed=1", "osr.settle_steps=0"])
-        session.trainer.add_callback(clock)
-        session.trainer.train()
+    session = _session(folder, [*OVERRIDES, f"trainer.max_steps={STEPS}", "seed=1", "osr.settle_steps=0"])
+    session.trainer.remove_callback(Cadence)
+    session.trainer.add_callback(clock)
+    session.trainer.train()
     saving = interleaved(
         {"bare": bare, "checkpoint": lambda: session.trainer._save_checkpoint(session.model, None)},
         ROUNDS,
-        processor_seconds,
+        process_time,
     )
     step = ratio({name: seconds[WARMING:] for name, seconds in clock.times.items()}, "step", "bare")
     return {"step": step, "checkpoint": ratio(saving, "checkpoint", "bare")}

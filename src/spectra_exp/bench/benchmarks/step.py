@@ -5,14 +5,16 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
+from time import process_time
 from typing import Any
 
 import torch
+from torch.utils.benchmark import set_torch_threads, timer
 from transformers import AutoModelForCausalLM, LlamaConfig, MixtralConfig
 
 from spectra_exp.bench.floor import Products
 from spectra_exp.bench.registry import Figure, benchmark
-from spectra_exp.bench.timing import AsOthersRun, interleaved, processor_seconds, ratio, threads, wall_seconds
+from spectra_exp.bench.timing import AsOthersRun, interleaved, ratio
 from spectra_exp.foundations.allocator import keep_freed_memory
 from spectra_exp.moe.model import SpectraMoeForCausalLM, new_model
 from spectra_exp.moe.settings import MoeSettings
@@ -31,16 +33,16 @@ def step(outputs: Path) -> list[Figure]:
     """exp10's forward and backward pass: speed beside transformers' of the same size, multiples of its products."""
     keep_freed_memory()
     subjects = step_subjects()
-    with threads(1):
-        times = interleaved(subjects, ROUNDS, processor_seconds)
+    with set_torch_threads(1):
+        times = interleaved(subjects, ROUNDS, process_time)
     figures = [
         Figure("step_against_transformers", ratio(times, "transformers", "ours"), "x as fast, 1 thread", 1.1, "higher"),
         Figure("step_products", ratio(times, "ours", "floor"), "x the products, 1 thread", 1.45),
         Figure("step_transformers_products", ratio(times, "transformers", "floor"), "x the products, 1 thread"),
         Figure("step_seconds", min(times["ours"]), "CPU s, 1 thread"),
     ]
-    with threads(os.cpu_count() or 1):
-        times = interleaved(subjects, 1, wall_seconds)
+    with set_torch_threads(os.cpu_count() or 1):
+        times = interleaved(subjects, 1, timer)
     figures.append(
         Figure("step_against_transformers_all_threads", ratio(times, "transformers", "ours"), "x as fast")
     )

@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from spectra_exp.interpret.chance import against_chance, draw_against_chance
+from spectra_exp.interpret.chance import draw_against_chance
 from spectra_exp.interpret.draw import heat, panels
 from spectra_exp.interpret.registry import DOMAINS, ROUTED, SEVERAL_EXPERTS, TRACE, Request, part
 from spectra_exp.interpret.results import Result
 from spectra_exp.measure.counts import LayerStatistics
 from spectra_exp.measure.floors import document_draws
 from spectra_exp.measure.specialization import domain_affinity, domain_mutual_information, domain_purity
+from spectra_exp.statistics.resampling import against_chance
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -11,11 +11,11 @@ import numpy as np
 import pandas as pd
 
 from spectra_exp.interpret.draw import panels, with_arms
-from spectra_exp.interpret.intervals import columns, difference_over_documents, mean_over_documents
 from spectra_exp.interpret.registry import DISTRIBUTION, ROUTED, SEVERAL_EXPERTS, TRACE, Empty, Request, part
 from spectra_exp.interpret.results import Result
 from spectra_exp.interpret.trace import Trace
 from spectra_exp.reporting.figures.style import GREY, PLAIN
+from spectra_exp.statistics.resampling import columns, difference_over_documents, mean_over_documents
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -13,7 +13,6 @@ import pandas as pd
 import torch
 
 from spectra_exp.interpret.draw import panels, with_arms
-from spectra_exp.interpret.intervals import columns
 from spectra_exp.interpret.registry import ROUTED, RUN, SEVERAL_EXPERTS, TRACE, Request, part
 from spectra_exp.interpret.rerouted import Rerouted, correlation_within, rank_correlation
 from spectra_exp.interpret.results import Result
@@ -21,6 +20,7 @@ from spectra_exp.interpret.subject import Subject
 from spectra_exp.measure.counts import LayerStatistics
 from spectra_exp.moe.interventions import arbitrary, next_best, swapped
 from spectra_exp.reporting.figures.style import PLAIN
+from spectra_exp.statistics.resampling import columns
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

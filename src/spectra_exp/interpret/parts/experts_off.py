@@ -11,7 +11,6 @@ import numpy as np
 import pandas as pd
 
 from spectra_exp.interpret.draw import heat, panels, with_arms
-from spectra_exp.interpret.intervals import columns, difference_over_documents
 from spectra_exp.interpret.parts.ambiguity import following_losses
 from spectra_exp.interpret.parts.causal import profile
 from spectra_exp.interpret.registry import ROUTED, RUN, SEVERAL_EXPERTS, TRACE, Request, part
@@ -20,6 +19,7 @@ from spectra_exp.interpret.results import Result
 from spectra_exp.interpret.subject import Subject
 from spectra_exp.moe.interventions import switched_off
 from spectra_exp.reporting.figures.style import GREY, PLAIN
+from spectra_exp.statistics.resampling import columns, difference_over_documents
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

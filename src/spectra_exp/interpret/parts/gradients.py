@@ -11,7 +11,6 @@ from spectra_exp.interpret.draw import panels, say_empty
 from spectra_exp.interpret.registry import HISTORY, RUN, Empty, Request, part
 from spectra_exp.interpret.results import Result
 from spectra_exp.reporting.figures.style import DASHES, PLAIN
-from spectra_exp.runs.history import History
 from spectra_exp.training.optimizers import FAMILIES
 
 if TYPE_CHECKING:
@@ -34,7 +33,7 @@ def gradients(request: Request) -> Result:
         if subject.run is None or not subject.run.folder.history.is_file():
             result.notes.append(f"{subject.name} left no history.parquet.")
             continue
-        frames.append(gradient_rows(History.load(subject.run.folder.history).frame()).assign(run=subject.name))
+        frames.append(gradient_rows(subject.run.history).assign(run=subject.name))
         if subject.num_layers and WITHOUT not in set(frames[-1]["metric"]):
             result.notes.append(f"{subject.name} was made before the share of experts without gradient was written.")
     # A frame without rows has no types to keep.

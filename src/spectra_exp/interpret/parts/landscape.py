@@ -9,6 +9,7 @@ import pandas as pd
 import torch
 from safetensors import SafetensorError, safe_open
 
+from spectra_exp.foundations.errors import SpectraError
 from spectra_exp.interpret.draw import panels
 from spectra_exp.interpret.landscape import (
     Plane,
@@ -31,7 +32,6 @@ from spectra_exp.moe.model import new_model
 from spectra_exp.reporting.figures.style import PLAIN
 from spectra_exp.runs.checkpoints import MANIFEST
 from spectra_exp.runs.fingerprints import weights_hash
-from spectra_exp.runs.history import History
 from spectra_exp.training.fit import WEIGHTS
 from spectra_exp.training.session import FINAL, VALIDATION
 
@@ -110,7 +110,7 @@ def reported_loss(subject: Subject) -> float | None:
     run = subject.run
     if not run.folder.history.is_file():
         return None
-    rows = History.load(run.folder.history).frame()
+    rows = run.history
     split = FINAL if run.corpus.final is not None else VALIDATION
     rows = rows[(rows["split"] == split) & (rows["metric"] == "val_loss") & (rows["step"] == subject.step)]
     return float(rows["value"].iloc[0]) if len(rows) else None
@@ -131,10 +131,10 @@ def path_points(subject: Subject, centre: Weights) -> tuple[dict[int, Weights], 
         try:
             with safe_open(checkpoint / WEIGHTS, framework="pt") as file:
                 stops[step] = {name: file.get_tensor(name).to(centre[name]) for name in centre}
-        except (OSError, SafetensorError):
+        except (OSError, SafetensorError) as error:
             # A run that still trains removes what it does not keep; damage is another matter.
             if (checkpoint / MANIFEST).is_file():
-                raise
+                raise SpectraError(f"{checkpoint / WEIGHTS}: not readable ({str(error).splitlines()[0]})") from error
     return stops, note
 
 

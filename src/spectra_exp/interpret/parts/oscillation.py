@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from spectra_exp.foundations.errors import SpectraError
 from spectra_exp.interpret.draw import panels
 from spectra_exp.interpret.registry import HISTORY, ROUTED, RUN, Empty, Request, part
 from spectra_exp.interpret.results import Result
@@ -17,8 +18,6 @@ from spectra_exp.interpret.subject import Subject
 from spectra_exp.measure.snapshot import RoutingSnapshot
 from spectra_exp.measure.stability import agreement, expert_sets
 from spectra_exp.reporting.figures.style import GREY, PLAIN
-from spectra_exp.runs.history import History
-from spectra_exp.runs.routing_files import load_snapshot, snapshot_paths
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -45,7 +44,7 @@ def oscillation(request: Request) -> Result:
             result.notes.append(f"{subject.name} has no routed layer.")
             continue
         changes.append(snapshot_changes(subject).assign(run=subject.name))
-        swings.append(imbalance_swings(History.load(subject.run.folder.history).frame()).assign(run=subject.name))
+        swings.append(imbalance_swings(subject.run.history).assign(run=subject.name))
         result.notes.append(_cadence(subject, changes[-1]))
     if len(changes) > 1:
         result.notes.append("Change per step compares at one cadence only: over more steps more of it undoes itself.")
@@ -60,8 +59,12 @@ def oscillation(request: Request) -> Result:
 
 
 def snapshot_changes(subject: Subject) -> pd.DataFrame:
-    """One row for each layer and pair of consecutive snapshots."""
-    kept = [load_snapshot(path) for path in snapshot_paths(subject.run.folder.routing).values()]
+    """One row for each layer and pair of consecutive snapshots. Raises SpectraError where one is damaged."""
+    stored = subject.run.stored
+    kept = list(stored.snapshots.values())
+    stored.require(stored.folder.routing.name)
+    if kept and kept[0].counts_LE.shape != (subject.num_layers, subject.num_experts):
+        raise SpectraError(f"{stored.folder.routing}: its snapshots are of other layers or experts than the model")
     rows = []
     for place, (before, after) in enumerate(pairwise(kept)):
         back = returned(kept[place - 1], before, after, subject.num_experts) if place else [{}] * subject.num_layers

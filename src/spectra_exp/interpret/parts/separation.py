@@ -8,13 +8,14 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from spectra_exp.interpret.chance import against_chance, draw_against_chance
+from spectra_exp.interpret.chance import draw_against_chance
 from spectra_exp.interpret.registry import ROUTED, SEVERAL_EXPERTS, TRACE, Request, part
 from spectra_exp.interpret.results import Result
 from spectra_exp.interpret.trace import Trace
 from spectra_exp.measure.floors import marginal_draws
 from spectra_exp.measure.separation import LEAST_TOKENS, cosine_silhouette
 from spectra_exp.measure.specialization import expert_diversity
+from spectra_exp.statistics.resampling import against_chance
 
 PERMUTATIONS = 49
 

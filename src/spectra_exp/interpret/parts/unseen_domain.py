@@ -11,12 +11,12 @@ import numpy as np
 import pandas as pd
 
 from spectra_exp.interpret.draw import panels
-from spectra_exp.interpret.intervals import columns, difference_over_documents
 from spectra_exp.interpret.registry import DOMAINS, ROUTED, RUN, SEVERAL_EXPERTS, TRACE, Need, Request, part
 from spectra_exp.interpret.results import Result
 from spectra_exp.interpret.subject import Subject
 from spectra_exp.measure.balance import coefficient_of_variation
 from spectra_exp.reporting.figures.style import GREY, PLAIN
+from spectra_exp.statistics.resampling import columns, difference_over_documents
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

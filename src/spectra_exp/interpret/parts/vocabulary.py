@@ -8,10 +8,11 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from spectra_exp.interpret.chance import against_chance, draw_against_chance
+from spectra_exp.interpret.chance import draw_against_chance
 from spectra_exp.interpret.registry import ROUTED, SEVERAL_EXPERTS, TRACE, Empty, Request, part
 from spectra_exp.interpret.results import Result
 from spectra_exp.interpret.trace import Trace
+from spectra_exp.statistics.resampling import against_chance
 
 LEAST_COUNT = 10
 PERMUTATIONS = 49

@@ -45,10 +45,8 @@ def along(figures: Sequence[FigureSpec]) -> Iterable[FigureSpec]:
     return track(figures, "figures", console=console, transient=True, disable=not console.is_terminal)
 
 
-def say(made: Made, sources: Sources) -> None:
-    """Say on standard error what was left out, what is not written and how to fill it."""
-    for path, reason in sources.damaged.items():
-        print(f"left out {path}: {reason}", file=sys.stderr)
+def say(made: Made) -> None:
+    """Say on standard error what was removed, what is not written and how to fill it."""
     for path in made.removed:
         print(f"removed {path}: no finished run gives it", file=sys.stderr)
     for gap in made.gaps:
@@ -63,26 +61,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--study", help="only the figures of this study")
     parser.add_argument("--only", nargs="+", default=[], metavar="NAME", help="only these figures")
     options = parser.parse_args(arguments)
-    prepare_environment()
     try:
+        prepare_environment()
         figures, reports = chosen(options.study, options.only)
         material = gather(options.outputs)
         name_the_odd(material)
         if material.collected.runs.empty:
             raise SpectraError(f"{options.outputs / 'runs'}: no completed run to draw; train one: python train.py")
-        sources = Sources(material.collected.runs_folder)
+        sources = Sources(material.collected.runs_folder, material.collected.stored)
         made = make_figures(material, figures, reports, sources, along)
         if not options.study and not options.only:
             write_gaps(made.gaps, options.outputs / "figures")
     except SpectraError as error:
         print(error, file=sys.stderr)
         return 1
-    say(made, sources)
+    say(made)
     missing = sum(gap.row.startswith("whole ") for gap in made.gaps)
     where = options.outputs / "figures"
     print(
         f"{len(made.figures)} figures in {where} as .png and .pdf, captions as .md; {missing} without data; "
-        f"{len(made.gaps)} gaps, those of all figures in missing.csv"
+        "missing.csv says what each lacks, once all are made"
     )
     return 0 if made.paths else 1
 

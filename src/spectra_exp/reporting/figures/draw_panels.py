@@ -19,7 +19,7 @@ from spectra_exp.reporting.figures.panels import (
 )
 from spectra_exp.reporting.figures.style import BAND_ALPHA, GREY, SEQUENTIAL, ramp
 from spectra_exp.reporting.render import interval_text
-from spectra_exp.statistics.mean import Interval
+from spectra_exp.statistics.intervals import Interval
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

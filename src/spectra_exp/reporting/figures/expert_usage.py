@@ -19,7 +19,7 @@ from spectra_exp.reporting.figures.style import DOUBLE, ramp
 from spectra_exp.reporting.grid import Row, Section
 from spectra_exp.reporting.methods import colour
 from spectra_exp.reporting.render import number_text
-from spectra_exp.statistics.mean import Interval, mean_interval
+from spectra_exp.statistics.intervals import Interval, mean_interval
 
 RANKED = "Experts ranked by their share at the end of training, in each layer and run."
 INFERENCE_RULE = "Counts under the run's inference rule, after selection."

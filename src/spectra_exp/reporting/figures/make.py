@@ -17,6 +17,7 @@ from spectra_exp.reporting.figures.spec import FigureSpec, ReportSpec
 from spectra_exp.reporting.figures.style import DPI
 from spectra_exp.reporting.grid import Row, Section
 from spectra_exp.reporting.material import Material
+from spectra_exp.reporting.render import markdown_text
 from spectra_exp.reporting.tables.gaps import seed_gaps
 from spectra_exp.reporting.tables.spec import Gap
 from spectra_exp.runs.identity import digest
@@ -89,11 +90,9 @@ def figure_bytes(page: Page) -> dict[str, bytes]:
 def caption(spec: FigureSpec, name: str, page: Page) -> str:
     """What a reader must know about the figure, as Markdown."""
     absent = [f"Not in every panel: {label} ({what})." for label, what in page.absent.items()]
-    text = f"{spec.title}. {' '.join(page.footnotes)}"
-    return (
-        "\n".join([f"# {name}\n", f"{text} {FRAME}\n", *(f"- {line}" for line in (*page.remarks, *absent))]).strip()
-        + "\n"
-    )
+    text = markdown_text(f"{spec.title}. {' '.join(page.footnotes)} {FRAME}")
+    lines = [f"- {markdown_text(line)}" for line in (*page.remarks, *absent)]
+    return "\n".join([f"# {name}\n", f"{text}\n", *lines]).strip() + "\n"
 
 
 def _make(spec: FigureSpec, name: str, section: Section, sources: Sources, folder: Path, made: Made) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from spectra_exp.statistics.mean import Interval
+from spectra_exp.statistics.intervals import Interval
 
 Points = tuple[Interval | None, ...]
 # The widest heat map whose cells have room for their numbers.

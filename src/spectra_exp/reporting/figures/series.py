@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from spectra_exp.reporting.figures.panels import Points
 from spectra_exp.reporting.figures.sources import Sources
 from spectra_exp.reporting.grid import Row, Section
-from spectra_exp.statistics.mean import Interval, mean_interval
+from spectra_exp.statistics.intervals import Interval, mean_interval
 
 
 def training_curves(row: Row, sources: Sources, split: str, metric: str) -> dict[int, dict[int, float]]:
@@ -28,6 +28,7 @@ def final(section: Section, row: Row, metric: str) -> Interval | None:
 
 
 def lost_values(row: Row, sources: Sources, split: str, metric: str) -> list[str]:
-    """For each seed with NaN or infinite values of the curve, how many were left out."""
-    counts = {seed: sources.not_finite(run_id, split, metric) for seed, run_id in sorted(row.runs.items())}
-    return [f"{row.label}, seed {seed}: {n} values of {metric} not finite, left out" for seed, n in counts.items() if n]
+    """For each seed with values of the curve that are not finite or out of range, how many were left out."""
+    counts = {seed: sources.not_usable(run_id, split, metric) for seed, run_id in sorted(row.runs.items())}
+    what = f"values of {metric} not finite or out of range, left out"
+    return [f"{row.label}, seed {seed}: {n} {what}" for seed, n in counts.items() if n]

@@ -1,40 +1,39 @@
-"""Histories and routing snapshots of runs, each read once; a damaged one is named and left out."""
+"""Histories and routing snapshots of runs, each read once; a damaged one is left out."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING
 
-from spectra_exp.foundations.errors import SpectraError
+from spectra_exp.measure.others import figure
 from spectra_exp.measure.snapshot import RoutingSnapshot
-from spectra_exp.runs.folder import RunFolder
-from spectra_exp.runs.history import History
-from spectra_exp.runs.routing_files import load_snapshot, snapshot_paths
+from spectra_exp.runs.stored import StoredRun
 
-Value = TypeVar("Value")
+if TYPE_CHECKING:
+    import pandas as pd
+
 Curves = dict[tuple[str, str, str], dict[int, float]]
 
 
 class Sources:
-    """What the folders under `runs_folder` hold. `damaged`: why a file was left out, by path."""
+    """What the folders under `runs_folder` hold; `stored`: those of them that are read already, by run id."""
 
-    def __init__(self, runs_folder: Path):
-        self.damaged: dict[Path, str] = {}
+    def __init__(self, runs_folder: Path, stored: Mapping[str, StoredRun] | None = None):
         self._runs_folder = runs_folder
+        self._stored = dict(stored or {})
         self._curves: dict[str, Curves] = {}
-        self._snapshots: dict[str, list[RoutingSnapshot]] = {}
 
     def curve(self, run_id: str, split: str, metric: str, layer: str = "all") -> dict[int, float]:
-        """The metric's finite values by step; empty without any."""
+        """The metric's values by step that are finite and within its range; empty without any."""
         found = self._curves_of(run_id).get((split, layer, metric), {})
-        return {step: value for step, value in found.items() if math.isfinite(value)}
+        possible, sizes = figure(metric).range, self._run(run_id).sizes
+        return {step: value for step, value in found.items() if possible.holds(value, sizes)}
 
-    def not_finite(self, run_id: str, split: str, metric: str, layer: str = "all") -> int:
-        """How many values of the curve are NaN or infinite."""
+    def not_usable(self, run_id: str, split: str, metric: str, layer: str = "all") -> int:
+        """How many values of the curve are NaN, infinite or out of the metric's range."""
         found = self._curves_of(run_id).get((split, layer, metric), {})
-        return sum(not math.isfinite(value) for value in found.values())
+        return len(found) - len(self.curve(run_id, split, metric, layer))
 
     def layers(self, run_id: str, split: str, metric: str) -> list[str]:
         """The layers that have the metric, by number."""
@@ -43,31 +42,23 @@ class Sources:
 
     def snapshots(self, run_id: str) -> list[RoutingSnapshot]:
         """The whole routing snapshots of a run, by step."""
-        if run_id not in self._snapshots:
-            paths = snapshot_paths(RunFolder(self._runs_folder, run_id).routing).values()
-            loaded = [self._whole(path, load_snapshot) for path in paths]
-            self._snapshots[run_id] = [snapshot for snapshot in loaded if snapshot is not None]
-        return self._snapshots[run_id]
+        return list(self._run(run_id).snapshots.values())
+
+    def _run(self, run_id: str) -> StoredRun:
+        if run_id not in self._stored:
+            self._stored[run_id] = StoredRun(self._runs_folder / run_id)
+        return self._stored[run_id]
 
     def _curves_of(self, run_id: str) -> Curves:
         if run_id not in self._curves:
-            path = RunFolder(self._runs_folder, run_id).history
-            history = self._whole(path, History.load) if path.exists() else None
+            history = self._run(run_id).history
             self._curves[run_id] = {} if history is None else _by_curve(history)
         return self._curves[run_id]
 
-    def _whole(self, path: Path, load: Callable[[Path], Value]) -> Value | None:
-        try:
-            return load(path)
-        except SpectraError as error:
-            self.damaged[path] = str(error).removeprefix(f"{path}: ")
-            return None
 
-
-def _by_curve(history: History) -> Curves:
-    frame = history.frame()
+def _by_curve(history: pd.DataFrame) -> Curves:
     curves: Curves = {}
-    columns = (frame[name].tolist() for name in ("split", "layer", "metric", "step", "value"))
+    columns = (history[name].tolist() for name in ("split", "layer", "metric", "step", "value"))
     for split, layer, metric, step, value in zip(*columns, strict=True):
         curves.setdefault((split, layer, metric), {})[step] = value
     return curves

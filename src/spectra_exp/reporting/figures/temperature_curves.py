@@ -21,7 +21,7 @@ from spectra_exp.reporting.figures.temperatures import (
 from spectra_exp.reporting.figures.training import Curve, curve_panel, floors_of, lost, without_curves
 from spectra_exp.reporting.grid import Row, Section
 from spectra_exp.reporting.render import interval_text
-from spectra_exp.statistics.mean import Interval, mean_interval
+from spectra_exp.statistics.intervals import Interval, mean_interval
 
 SUMMARY = ("val_loss", "val_accuracy", "routing_entropy", "routing_confidence", "load_gini", "load_cv")
 SHARES = ("routing_entropy_norm", "routing_confidence", "score_gap", "load_gini")

@@ -14,7 +14,7 @@ from spectra_exp.reporting.figures.temperature_curves import SHARES, SUMMARY, en
 from spectra_exp.reporting.figures.temperature_usage import share_variance
 from spectra_exp.reporting.figures.temperatures import best_constant, by_temperature, constant, schedules
 from spectra_exp.reporting.grid import Row, Section
-from spectra_exp.statistics.mean import Interval
+from spectra_exp.statistics.intervals import Interval
 
 SPECIALIZATION = (
     "load_gini", "load_cv", "unused_rate", "collapse_rate", "expert_overlap", "output_gram_orthogonality",

@@ -19,7 +19,7 @@ from spectra_exp.reporting.figures.style import DOUBLE
 from spectra_exp.reporting.figures.temperature_curves import final_panel
 from spectra_exp.reporting.figures.temperatures import by_temperature, constants, over_temperature, temperature_marks
 from spectra_exp.reporting.grid import Row, Section
-from spectra_exp.statistics.mean import Interval, mean_interval
+from spectra_exp.statistics.intervals import Interval, mean_interval
 
 SHARE = "Share of assignments"
 

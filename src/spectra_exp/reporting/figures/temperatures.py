@@ -9,7 +9,7 @@ from spectra_exp.reporting.figures.panels import Line, LinePanel, Mark, Points
 from spectra_exp.reporting.figures.series import final
 from spectra_exp.reporting.figures.style import ordered_marks, plain_mark
 from spectra_exp.reporting.grid import Row, Section
-from spectra_exp.statistics.mean import Interval
+from spectra_exp.statistics.intervals import Interval
 
 FACTOR = "temperature"
 SCHEDULES = ("linear", "cosine", "exponential", "step")

@@ -13,8 +13,7 @@ from spectra_exp.reporting.hypotheses.parts import Part, Ruling, judge
 from spectra_exp.reporting.hypotheses.samples import Lack
 from spectra_exp.reporting.methods import method_name
 from spectra_exp.reporting.render import number_text
-from spectra_exp.statistics.comparison import compare
-from spectra_exp.statistics.estimate import MIN_SEEDS
+from spectra_exp.statistics.comparison import MIN_SEEDS, compare
 
 COMMAND = "make overhead"
 SWITCH = method_name({"baseline": "switch_top2"})

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from spectra_exp.reporting.grid import CHOOSING_SEEDS, CHOSEN_ON, Row, Section
 from spectra_exp.reporting.hypotheses.parts import Part, Ruling, Side, compared, judge
-from spectra_exp.statistics.estimate import MIN_SEEDS, TOO_FEW
+from spectra_exp.statistics.comparison import MIN_SEEDS, TOO_FEW
 from spectra_exp.studies.definition import load_study
 
 LOSSES = ("val_loss", "downstream_score")

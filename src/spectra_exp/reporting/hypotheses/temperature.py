@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 
 import yaml
 
 from spectra_exp.config.tree import option_files
-from spectra_exp.foundations.errors import SpectraError
-from spectra_exp.reporting.grid import Row, Section
+from spectra_exp.reporting.grid import Section
 from spectra_exp.reporting.hypotheses.parts import (
     Part,
     Ruling,
@@ -36,7 +34,7 @@ from spectra_exp.reporting.hypotheses.samples import (
 )
 from spectra_exp.reporting.render import number_text
 from spectra_exp.runs.best_long import CONSTANTS
-from spectra_exp.runs.history import History
+from spectra_exp.runs.stored import StoredRun
 from spectra_exp.statistics.trends import slope_over, spearman
 
 RANKING = ("cosine", "exponential", "step", "linear")
@@ -152,7 +150,7 @@ def _falls(section: Section) -> Sample | Lack:
     for name, row in rows.items():
         values = arms.setdefault((name, "history of routing_entropy"), {})
         for seed in test_seeds(row):
-            fall = entropy_between(_history(section, row, seed))
+            fall = entropy_between(section.collected.run(row.runs[seed]))
             if isinstance(fall, str):
                 problems.append(fall)
             else:
@@ -163,24 +161,21 @@ def _falls(section: Section) -> Sample | Lack:
     return found
 
 
-def entropy_between(path: Path) -> float | str:
+def entropy_between(stored: StoredRun) -> float | str:
     """Validation routing entropy (all layers) at 10 % of training less that at 100 %, or why there is none."""
-    try:
-        frame = History.load(path).frame()
-    except SpectraError as error:
-        return str(error)
+    frame = stored.history
+    if frame is None:
+        return f"{stored.folder.history}: {stored.problems.get(stored.folder.history, 'there is none')}"
     rows = frame[(frame["split"] == "validation") & (frame["layer"] == "all") & (frame["metric"] == "routing_entropy")]
     ends = []
     for wanted in (EARLY, LATE):
         near = rows[(rows["fraction"] - wanted).abs() <= NEAR]
         if near.empty:
-            return f"{path.parent.name}: no routing_entropy at {wanted:.0%} of training"
+            return f"{stored.run_id}: no routing_entropy at {wanted:.0%} of training"
         ends.append(float(near.loc[(near["fraction"] - wanted).abs().idxmin(), "value"]))
     return ends[0] - ends[1]
 
 
-def _history(section: Section, row: Row, seed: int) -> Path:
-    return section.collected.runs_folder / row.runs[seed] / "history.parquet"
 
 
 def _rows(section: Section, names: tuple[str, ...]) -> Rows:

@@ -14,18 +14,19 @@ from spectra_exp.config.compose import prepare_environment
 from spectra_exp.foundations.errors import SpectraError
 from spectra_exp.foundations.files import write_text
 from spectra_exp.reporting.material import Material, default_outputs, gather, name_the_odd
-from spectra_exp.reporting.report.files import read_run
+from spectra_exp.reporting.report.files import run_files
 from spectra_exp.reporting.report.index import index_page
 from spectra_exp.reporting.report.run_page import run_page
 from spectra_exp.reporting.tables.__main__ import all_tables
 
 
-def write_report(material: Material) -> Path:
-    """The path of the first page, in `report/`; pages of runs that are gone are removed."""
-    folder = material.outputs / "report"
+def write_report(material: Material, study: str | None = None) -> Path:
+    """The path of the first page, in `report/` or `report-<study>/`; pages of runs that are gone are removed."""
+    # Beside the one of all runs, so that neither takes the other's pages away.
+    folder = material.outputs / (f"report-{study}" if study else "report")
     runs = _run_names(material)
     for name in _with_progress(runs):
-        page = run_page(read_run(material.collected.runs_folder / name), material.collected)
+        page = run_page(run_files(material.collected.run(name)), material.collected)
         write_text(folder / "runs" / f"{name}.html", page)
     for old in sorted((folder / "runs").glob("*.html")):
         if old.stem not in runs:
@@ -41,11 +42,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--outputs", type=Path, default=default_outputs(), help="folder of runs/ and report/")
     parser.add_argument("--study", help="only the runs of this study")
     options = parser.parse_args(arguments)
-    prepare_environment()
     try:
+        prepare_environment()
         material = gather(options.outputs, options.study)
         name_the_odd(material)
-        index = write_report(material)
+        index = write_report(material, options.study)
     except SpectraError as error:
         print(error, file=sys.stderr)
         return 1

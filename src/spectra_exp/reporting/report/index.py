@@ -16,6 +16,7 @@ from spectra_exp.reporting.report.missing import empty_block, missing_block, odd
 from spectra_exp.reporting.report.run_list import run_block
 from spectra_exp.reporting.report.sweeps import sweep_block
 from spectra_exp.reporting.report.tested import NAME as SIGNIFICANCE
+from spectra_exp.reporting.tables.gaps import merged_gaps
 from spectra_exp.reporting.tables.spec import Table
 
 TITLE = "SPECTRA: what the runs show"
@@ -47,7 +48,7 @@ def _counts(material: Material, tables: list[Table]) -> Html:
     """How much there is to go by."""
     collected = material.collected
     runs = list(collected.by_run.values())
-    gaps = len({(g.part, g.row, g.what, g.reason, g.command) for table in tables for g in table.gaps})
+    gaps = len(merged_gaps(gap for table in tables for gap in table.gaps))
     counted = [
         (len(runs), "runs", "runs"),
         (len({run["cell_id"] for run in runs}), "configurations", "runs"),

@@ -7,7 +7,6 @@ import numpy as np
 from spectra_exp.reporting.grid import Row, Section
 from spectra_exp.reporting.material import Material
 from spectra_exp.reporting.report.charts_heat import Cell, around, heat_chart
-from spectra_exp.reporting.report.files import last_snapshot
 from spectra_exp.reporting.report.layout import Block, choice, figure
 from spectra_exp.reporting.report.markup import Html, element
 
@@ -52,7 +51,8 @@ def load_chart(load_LE: np.ndarray, rows: list[str], columns: list[str], label: 
 
 def _row_picture(section: Section, row: Row) -> Html | None:
     runs = [row.runs[seed] for seed in sorted(row.runs)]
-    found = [s.counts_LE for run in runs if (s := last_snapshot(section.collected.runs_folder / run)) is not None]
+    snapshots = [section.collected.run(run).snapshots for run in runs]
+    found = [kept[max(kept)].counts_LE for kept in snapshots if kept]
     shapes = {counts.shape for counts in found if counts.size}
     # Layers and experts of runs of one cell are the same, or a folder was tampered with.
     if len(shapes) != 1:

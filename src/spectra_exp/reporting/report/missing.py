@@ -8,6 +8,7 @@ from spectra_exp.reporting.material import Material
 from spectra_exp.reporting.report.grids import sortable
 from spectra_exp.reporting.report.layout import Block, badge, command, notes
 from spectra_exp.reporting.report.markup import Html, element, file_link
+from spectra_exp.reporting.tables.gaps import merged_gaps
 from spectra_exp.reporting.tables.spec import Gap, Table
 
 START = ("make demo", "make baselines", "make ablations", "make status")
@@ -21,14 +22,11 @@ STALE = (
 
 def missing_block(tables: Iterable[Table]) -> Block:
     """All gaps; a gap of several tables stands once."""
-    merged: dict[Gap, list[str]] = {}
-    for table in tables:
-        for gap in table.gaps:
-            merged.setdefault(Gap("", gap.part, gap.row, gap.what, gap.reason, gap.command), []).append(gap.table)
+    merged = merged_gaps(gap for table in tables for gap in table.gaps)
     if not merged:
         nothing = element("p", "Nothing: every cell of every table has its runs.")
         return Block("missing", "What is missing", None, nothing)
-    rows = [_gap_row(gap, names) for gap, names in merged.items()]
+    rows = [_gap_row(gap) for gap in merged]
     commands = list(dict.fromkeys(gap.command for gap in merged if gap.command))
     everything = element(
         "button", f"Copy all {len(commands)} commands", type="button", class_="copy-all", data_copy="\n".join(commands)
@@ -44,6 +42,9 @@ def odd_block(material: Material) -> Block | None:
     rows = [_odd_row(n, reason, "left out", "bad", _is_run(material, n)) for n, reason in collected.skipped.items()]
     rows += [_odd_row(name, reason, "launch left out", "bad", False) for name, reason in launches]
     rows += [_odd_row(run, reason, "odd", "warn", True) for run, reason in collected.odd.items()]
+    for path, reason in collected.damaged.items():
+        run_id = path.relative_to(collected.runs_folder).parts[0]
+        rows.append(_odd_row(run_id, f"{path.name}: {reason}", "file left out", "warn", True))
     stale = sum(bool(run["stale"]) for run in collected.by_run.values())
     said = [STALE.format(stale=stale, runs=len(collected.by_run))] if stale else []
     if not rows and not said:
@@ -62,12 +63,12 @@ def empty_block(material: Material) -> Block:
     )  # fmt: skip
 
 
-def _gap_row(gap: Gap, tables: list[str]) -> Html:
+def _gap_row(gap: Gap) -> Html:
     fill = command(gap.command) if gap.command else "none: its runs do not measure it"
     texts = [gap.what, gap.reason]
     return element(
         "tr", element("th", gap.row, scope="row"), [element("td", text) for text in texts], element("td", fill),
-        element("td", ", ".join(dict.fromkeys(tables))), element("td", gap.part),
+        element("td", gap.table), element("td", gap.part),
     )  # fmt: skip
 
 

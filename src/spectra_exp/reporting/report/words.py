@@ -9,7 +9,7 @@ from spectra_exp.reporting.grid import Row, Section
 from spectra_exp.reporting.methods import METHOD_FACTORS, ablation_name, method_name, setting_text
 from spectra_exp.reporting.render import interval_text
 from spectra_exp.reporting.report.markup import Html, element
-from spectra_exp.statistics.mean import Interval, mean_interval
+from spectra_exp.statistics.intervals import Interval, mean_interval
 
 NOT_CAUSAL = "not causal"
 

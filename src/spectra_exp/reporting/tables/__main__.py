@@ -16,7 +16,7 @@ from spectra_exp.reporting.hypotheses import all_verdicts, hypotheses_table
 from spectra_exp.reporting.material import Material, default_outputs, gather, name_the_odd
 from spectra_exp.reporting.tables.build import build_table
 from spectra_exp.reporting.tables.catalogue import CONTRASTS, PAIRS, ROW_TABLES
-from spectra_exp.reporting.tables.gaps import write_gaps
+from spectra_exp.reporting.tables.gaps import merged_gaps, write_gaps
 from spectra_exp.reporting.tables.overhead import overhead_table
 from spectra_exp.reporting.tables.pairs import build_pairs
 from spectra_exp.reporting.tables.significance import build_significance
@@ -38,7 +38,7 @@ def all_tables(material: Material) -> list[Table]:
 
 def write_all(material: Material) -> list[Table]:
     """Write every table and `missing.csv` into the folder of tables; returns the tables."""
-    folder = material.outputs / "tables"
+    folder = folder_of_tables(material.outputs, None)
     tables = all_tables(material)
     for table in tables:
         write_table(table, folder)
@@ -47,13 +47,20 @@ def write_all(material: Material) -> list[Table]:
 
 
 def write_of_study(material: Material, study: str) -> list[Table]:
-    """Write the tables over the rows of one study and over every run of it; the others stay as they are."""
+    """Write the tables over the rows of one study and over every run of it into a folder of its own."""
+    folder = folder_of_tables(material.outputs, study)
     specs = [spec for spec in ROW_TABLES if spec.study in ("", study)]
     tables = [build_table(spec, material.sections[spec.study]) for spec in specs]
     tables += [build_pairs(spec, material.sections[spec.study]) for spec in PAIRS if spec.study == study]
     for table in tables:
-        write_table(table, material.outputs / "tables")
+        write_table(table, folder)
+    write_gaps([gap for table in tables for gap in table.gaps], folder)
     return tables
+
+
+def folder_of_tables(outputs: Path, study: str | None) -> Path:
+    """Where the tables of one study, or of all runs, lie."""
+    return outputs / "tables" / study if study else outputs / "tables"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -63,8 +70,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--study", help="only the runs of this study")
     parser.add_argument("--show", default="routing_metrics", help="the table to print besides writing all")
     options = parser.parse_args(arguments)
-    prepare_environment()
     try:
+        prepare_environment()
         material = gather(options.outputs, options.study)
         name_the_odd(material)
         if material.collected.runs.empty:
@@ -77,9 +84,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return 1
     print_parts(tables[options.show])
-    gaps = sum(len(table.gaps) for table in tables.values())
-    listed = "" if options.study else f"; missing.csv lists {gaps} gaps"
-    print(f"{len(tables)} tables in {options.outputs / 'tables'} as .csv, .md and .tex{listed}")
+    gaps = len(merged_gaps(gap for table in tables.values() for gap in table.gaps))
+    where = folder_of_tables(options.outputs, options.study)
+    print(f"{len(tables)} tables in {where} as .csv, _long.csv, .md and .tex; missing.csv lists {gaps} gaps")
     return 0
 
 

@@ -14,10 +14,10 @@ from spectra_exp.reporting.render import count_text, interval_text, number_text
 from spectra_exp.reporting.tables.directions import direction
 from spectra_exp.reporting.tables.gaps import row_gaps
 from spectra_exp.reporting.tables.spec import Grid, Panel, Part, Table, TableSpec
-from spectra_exp.statistics.comparison import Comparison
+from spectra_exp.reporting.tables.verdicts import verdict
+from spectra_exp.statistics.comparison import TOO_FEW, Comparison
 from spectra_exp.statistics.corrections import stars
-from spectra_exp.statistics.estimate import TOO_FEW
-from spectra_exp.statistics.mean import mean_interval
+from spectra_exp.statistics.intervals import mean_interval
 from spectra_exp.statistics.pareto import pareto_front
 
 # Evidence only between causal models.
@@ -141,6 +141,7 @@ def _add_tests(spec: TableSpec, section: Section, rows: list[Row], records: list
             f"{metric}_p": test.p,
             f"{metric}_p_corrected": p,
             f"{metric}_test": test.method or test.note,
+            f"{metric}_verdict": verdict(test, p, direction(metric), None, None),
         }
         record[metric] = " ".join(filter(None, [record[metric], stars(p)]))
     if not names:

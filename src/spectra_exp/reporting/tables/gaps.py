@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import shlex
 from collections.abc import Iterable
-from dataclasses import astuple, fields
+from dataclasses import astuple, fields, replace
 from pathlib import Path
 
 from spectra_exp.downstream.tasks import SCORE
 from spectra_exp.foundations.files import write_text
-from spectra_exp.reporting.collect import INFERENCE
+from spectra_exp.reporting.collect import INFERENCE, Collected
 from spectra_exp.reporting.grid import Row, Section
+from spectra_exp.reporting.render import csv_text
 from spectra_exp.reporting.tables.spec import Gap, TableSpec
 from spectra_exp.studies.definition import load_study
 from spectra_exp.studies.state import run_state
@@ -45,19 +44,33 @@ def seed_gaps(table: str, section: Section, row: Row) -> list[Gap]:
     seeds = sorted(row.expected.keys() - row.runs.keys())
     if not seeds:
         return []
-    runs_folder = section.collected.runs_folder
-    states = sorted({run_state(runs_folder, row.expected[seed].run_id).state for seed in seeds})
+    states = [_state(section.collected, row.expected[seed].run_id) for seed in seeds]
     words = ["python", "train.py", "-m", *row.overrides, f"study={section.study}", f"seed={','.join(map(str, seeds))}"]
+    # A run that calls itself completed and does not count would otherwise be passed over as done.
+    words += ["force=true"] if any(refused for _, refused in states) else []
+    reasons = ", ".join(sorted({state for state, _ in states}))
     what = f"seeds {', '.join(map(str, seeds))}"
-    return [Gap(table, section.title, row.label, what, ", ".join(states), shlex.join(words))]
+    return [Gap(table, section.title, row.label, what, reasons, shlex.join(words))]
+
+
+def _state(collected: Collected, run_id: str | None) -> tuple[str, bool]:
+    """The state of a run that no table counts, or why it counts nowhere, and whether it calls itself completed."""
+    stored = collected.stored.get(run_id or "")
+    if stored is None or (stored.summary is not None and stored.summary["status"] != "completed"):
+        return run_state(collected.runs_folder, run_id).state, False
+    return collected.skipped.get(run_id, "done"), stored.summary is not None
+
+
+def merged_gaps(gaps: Iterable[Gap]) -> list[Gap]:
+    """Each gap once, with the names of all the tables that have it: what is listed and counted wherever gaps are."""
+    tables: dict[Gap, list[str]] = {}
+    for gap in gaps:
+        tables.setdefault(replace(gap, table=""), []).append(gap.table)
+    return [replace(gap, table=", ".join(dict.fromkeys(names))) for gap, names in tables.items()]
 
 
 def write_gaps(gaps: Iterable[Gap], folder: Path) -> Path:
     """The path of `missing.csv` in `folder`, written whole; only its head when nothing is missing."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([f.name for f in fields(Gap)])
-    writer.writerows(astuple(gap) for gap in gaps)
     path = folder / "missing.csv"
-    write_text(path, text.getvalue())
+    write_text(path, csv_text([f.name for f in fields(Gap)], [astuple(gap) for gap in merged_gaps(gaps)]))
     return path

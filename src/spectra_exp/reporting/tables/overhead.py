@@ -8,7 +8,7 @@ from typing import Any
 
 from spectra_exp.reporting.render import interval_text, number_text
 from spectra_exp.reporting.tables.spec import Gap, Grid, Part, Table
-from spectra_exp.statistics.mean import mean_interval
+from spectra_exp.statistics.intervals import mean_interval
 
 NAME, TITLE = "table09_overhead", "Cost of routing in a training step"
 SCHEMA = 1

@@ -12,14 +12,13 @@ from spectra_exp.reporting.tables.build import LOSSES
 from spectra_exp.reporting.tables.directions import direction
 from spectra_exp.reporting.tables.gaps import seed_gaps
 from spectra_exp.reporting.tables.spec import Choice, Gap, Grid, Part, Table
-from spectra_exp.statistics.comparison import Comparison
-from spectra_exp.statistics.corrections import holm, stars
-from spectra_exp.statistics.estimate import TOO_FEW
-from spectra_exp.statistics.margins import non_inferior, tost
+from spectra_exp.reporting.tables.verdicts import verdict
+from spectra_exp.statistics.comparison import TOO_FEW, Comparison
+from spectra_exp.statistics.corrections import holm
+from spectra_exp.statistics.equivalence import non_inferior, tost
 
 # Differences as small as these do not matter (nats of validation loss): docs/metrics.md, Tests.
 MARGINS = {"val_loss": 0.02}
-LEVEL = 0.05
 NOT_CAUSAL = "not causal"
 NO_EVIDENCE = "A loss is evidence only between two causal models."
 
@@ -116,26 +115,6 @@ def _record(t: Tested, corrected: float | None) -> dict[str, Any]:
         "note": test.note,
         "verdict": NOT_CAUSAL if blind else verdict(test, corrected, better, inferior, equal),
     }
-
-
-def verdict(
-    test: Comparison, corrected: float | None, better: str, inferior: float | None, equal: float | None
-) -> str:
-    """What the tests allow to say, in words; nothing without runs, and "equivalent" only by an equivalence test."""
-    if test.difference is None:
-        return ""
-    if test.p is None:
-        return test.note
-    if corrected is not None and corrected < LEVEL:
-        if better == "none":
-            return f"{'lower' if test.difference < 0 else 'higher'} {stars(corrected)}"
-        good = (test.difference < 0) == (better == "lower")
-        return f"{'better' if good else 'worse'} {stars(corrected)}"
-    if equal is not None and equal < LEVEL:
-        return "equivalent within the margin"
-    if inferior is not None and inferior < LEVEL:
-        return "not inferior within the margin"
-    return "no difference found"
 
 
 def _causal(section: Section, row: Row) -> str:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from spectra_exp.foundations.files import write_text
-from spectra_exp.reporting.render import markdown_table, print_table
+from spectra_exp.reporting.render import csv_text, markdown_table, markdown_text, print_table
+from spectra_exp.reporting.tables.long import long_frame, narrow_frame
 from spectra_exp.reporting.tables.spec import Grid, Part, Table
 
 # What LaTeX reads as something else than itself.
@@ -26,13 +27,11 @@ LONGEST_NOTE = 300
 
 
 def write_table(table: Table, folder: Path) -> list[Path]:
-    """The paths of the table's `.csv`, `.md` and `.tex` in `folder`, each written whole."""
-    texts = {
-        "csv": table.frame.to_csv(index=False, lineterminator="\n"),
-        "md": markdown(table),
-        "tex": latex(table),
-    }
-    paths = [folder / f"{table.name}.{ending}" for ending in texts]
+    """The paths of the table's `.csv`, `_long.csv`, `.md` and `.tex` in `folder`, each written whole."""
+    frames = {".csv": narrow_frame(table), "_long.csv": long_frame(table)}
+    texts = {end: csv_text(list(frame.columns), frame.values.tolist()) for end, frame in frames.items()}
+    texts |= {".md": markdown(table), ".tex": latex(table)}
+    paths = [folder / f"{table.name}{ending}" for ending in texts]
     for path, text in zip(paths, texts.values(), strict=True):
         write_text(path, text)
     return paths
@@ -42,10 +41,10 @@ def markdown(table: Table) -> str:
     """The printed parts as Markdown."""
     lines = [f"# {table.title}\n"]
     for part in table.parts:
-        lines.append(f"## {part.title}\n")
+        lines.append(f"## {markdown_text(part.title)}\n")
         for grid in part.grids:
-            lines += [f"**{grid.title}**\n", markdown_table(grid.headers, grid.rows)]
-        lines += [f"- {note}\n" for note in part.notes]
+            lines += [f"**{markdown_text(grid.title)}**\n", markdown_table(grid.headers, grid.rows)]
+        lines += [f"- {markdown_text(note)}\n" for note in part.notes]
     return "\n".join(lines)
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from spectra_exp.foundations.bounds import LARGEST_RATE
 from spectra_exp.foundations.options import option
 from spectra_exp.routing.base import RouterConfig, RouterOutput, RoutingInput, register_router
 from spectra_exp.routing.linear import LinearRouter
@@ -21,7 +22,9 @@ class LossFreeConfig(RouterConfig):
 
     name: str = option("loss_free", "which router this is")
     score: str = option("sigmoid", "what makes scores of the logits", choices=["sigmoid", "softmax"])
-    bias_rate: float = option(1e-3, "step of each expert's bias per optimizer step, in units of the score", above=0)
+    bias_rate: float = option(
+        1e-3, "step of each expert's bias per optimizer step, in units of the score", above=0, maximum=LARGEST_RATE
+    )
 
 
 @register_router

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from spectra_exp.foundations.bounds import LARGEST_WEIGHT, MOST_ITERATIONS
 from spectra_exp.foundations.options import option
 from spectra_exp.routing.base import RouterConfig, RouterOutput, RoutingInput, register_router
 from spectra_exp.routing.linear import LinearRouter
@@ -18,8 +19,8 @@ class SinkhornConfig(RouterConfig):
     """Options of the Sinkhorn router."""
 
     name: str = option("sinkhorn", "which router this is")
-    epsilon: float = option(1.0, "entropic regularisation, in units of the logits", above=0)
-    iterations: int = option(10, "column-and-row scalings", unit="iterations", minimum=1)
+    epsilon: float = option(1.0, "entropic regularisation, in units of the logits", above=0, maximum=LARGEST_WEIGHT)
+    iterations: int = option(10, "column-and-row scalings", unit="iterations", minimum=1, maximum=MOST_ITERATIONS)
     inference: str = option(
         "softmax",
         "what selects in inference: each token's own softmax, or Sinkhorn over the batch (not causal)",

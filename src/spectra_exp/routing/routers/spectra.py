@@ -10,9 +10,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from spectra_exp.foundations.bounds import LARGEST_COUNT, LARGEST_WEIGHT, LARGEST_WIDTH
 from spectra_exp.foundations.collective import ALONE, Ranks
 from spectra_exp.foundations.errors import ConfigError
 from spectra_exp.foundations.options import option
+from spectra_exp.foundations.parts import part
 from spectra_exp.routing.base import Router, RouterConfig, RouterOutput, RoutingInput, register_router
 from spectra_exp.routing.expression import EXPRESSIONS, RunningAverage, RunningMean, real_mean
 from spectra_exp.routing.losses import projector_orthogonality, speciality_penalty
@@ -30,8 +32,8 @@ class SpectraConfig(RouterConfig):
     """Options of the SPECTRA router."""
 
     name: str = option("spectra", "which router this is")
-    entropy_coef: float = option(1e-3, "weight of the router entropy loss", minimum=0)
-    dim: int = option(16, "D: size of each routing and expression vector", minimum=1)
+    entropy_coef: float = option(1e-3, "weight of the router entropy loss", minimum=0, maximum=LARGEST_WEIGHT)
+    dim: int = option(16, "D: size of each routing and expression vector", minimum=1, maximum=LARGEST_WIDTH)
     sequence: str = option("min_gru", "what turns hidden states into routing vectors", choices=list(ENCODERS))
     carry: str = option(
         "token",
@@ -45,14 +47,14 @@ class SpectraConfig(RouterConfig):
         choices=list(ORTHOGONALIZATIONS),
     )
     orthogonalize_every: int = option(
-        100, "optimizer steps between two periodic orthogonalisations", unit="steps", minimum=1
+        100, "optimizer steps between two periodic orthogonalisations", unit="steps", minimum=1, maximum=LARGEST_COUNT
     )
     similarity: str = option("cosine", "how routing and expression vectors are compared", choices=list(SIMILARITIES))
     orthogonality_measure: str = option(
         "gram", "what the representation orthogonality loss measures", choices=list(MEASURES)
     )
-    ortho_coef: float = option(0.01, "weight of the projector orthogonality loss", minimum=0)
-    speciality_coef: float = option(5e-3, "weight of the speciality penalty", minimum=0)
+    ortho_coef: float = option(0.01, "weight of the projector orthogonality loss", minimum=0, maximum=LARGEST_WEIGHT)
+    speciality_coef: float = option(5e-3, "weight of the speciality penalty", minimum=0, maximum=LARGEST_WEIGHT)
 
     def check(self) -> None:
         if self.carry == "final_state" and not ENCODERS[self.sequence].fixed_state:
@@ -103,20 +105,26 @@ class SpectraRouter(Router):
         if self.config.carry == "token" and inputs.carry_BSED is not None:
             raw_BSED = raw_BSED + inputs.carry_BSED
         vectors_BSED = unit_vectors(raw_BSED)
-        raw_expressions = self.expression.raw(inputs.hidden_BSd, vectors_BSED, inputs.mask_BS, inputs.ranks)
-        expressions = self.expression.finish(raw_expressions)
+        with part("expression"):
+            raw_expressions = self.expression.raw(inputs.hidden_BSd, vectors_BSED, inputs.mask_BS, inputs.ranks)
+            expressions = self.expression.finish(raw_expressions)
         units = self.similarity.of_unit_vectors
         compared = (vectors_BSED, expressions) if units else (raw_BSED, raw_expressions)
-        similarity_NE = inputs.real(self.similarity(*compared))
+        with part("similarity"):
+            similarity_BSE = self.similarity(*compared)
+        similarity_NE = inputs.real(similarity_BSE)
         per_token = expressions.shape[:2] == vectors_BSED.shape[:2]
         # What is not per token is the same on every rank.
         mask_BS, ranks = (inputs.mask_BS, inputs.ranks) if per_token else (None, ALONE)
         batch_mean_ED = ranks.mean(real_mean(expressions, mask_BS))
         representation_ED = batch_mean_ED if inputs.training else self.representation.value_or(batch_mean_ED)
-        gram_EE = gram(representation_ED)
-        cost_NE = osr_cost(
-            similarity_NE, gram_EE, self.osr.repulsion_weight, self.osr.saturation_weight, self.osr.saturation_threshold
-        )
+        with part("gram"):
+            gram_EE = gram(representation_ED)
+        osr = self.osr
+        with part("cost"):
+            cost_NE = osr_cost(
+                similarity_NE, gram_EE, osr.repulsion_weight, osr.saturation_weight, osr.saturation_threshold
+            )
         output = self._decide(cost_NE, inputs)
         output.representation_ED = representation_ED
         output.carry_BSED = vectors_BSED
@@ -133,11 +141,11 @@ class SpectraRouter(Router):
     def _vectors(self, inputs: RoutingInput) -> tuple[Tensor, Tensor | None]:
         """The sequence encoder over whole sequences, or over each document's stretch on its own."""
         hidden, mask, stretches = inputs.hidden_BSd, inputs.mask_BS, inputs.stretches
-        if stretches is None:
-            return self.sequence(hidden, mask, self._first_state(inputs))
-        real_GT = stretches.mask_GT if mask is None else stretches.split(mask)
-        raw_GTED, state = self.sequence(stretches.split(hidden), real_GT, self._first_state(inputs))
-        return stretches.join(raw_GTED), state
+        if stretches is not None:
+            hidden, mask = stretches.split(hidden), stretches.mask_GT if mask is None else stretches.split(mask)
+        with part("sequence"):
+            raw_BSED, state = self.sequence(hidden, mask, self._first_state(inputs))
+        return raw_BSED if stretches is None else stretches.join(raw_BSED), state
 
     def _first_state(self, inputs: RoutingInput) -> Tensor | None:
         """Where the recurrence starts: after the tokens already decoded, else (`final_state`) at the previous layer's
@@ -151,16 +159,17 @@ class SpectraRouter(Router):
 
     def _plan(self, cost_NE: Tensor, epsilon: float | Tensor, ranks: Ranks) -> Plan:
         osr = self.osr
-        if osr.solver == "softmax":
-            return plan_of(-cost_NE / epsilon, torch.zeros_like(self.hard_potentials_E), ranks)
-        return sinkhorn(
-            cost_NE,
-            epsilon,
-            osr.sinkhorn_iterations,
-            log_domain=osr.log_sinkhorn_enabled,
-            gradient=osr.sinkhorn_grad,
-            ranks=ranks,
-        )
+        with part("sinkhorn"):
+            if osr.solver == "softmax":
+                return plan_of(-cost_NE / epsilon, torch.zeros_like(self.hard_potentials_E), ranks)
+            return sinkhorn(
+                cost_NE,
+                epsilon,
+                osr.sinkhorn_iterations,
+                log_domain=osr.log_sinkhorn_enabled,
+                gradient=osr.sinkhorn_grad,
+                ranks=ranks,
+            )
 
     def _decide(self, cost_NE: Tensor, inputs: RoutingInput) -> RouterOutput:
         """Scores and weights under the rule of training or of inference (docs/method.md 1.8)."""

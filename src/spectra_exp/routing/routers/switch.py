@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from spectra_exp.foundations.bounds import LARGEST_WEIGHT
 from spectra_exp.foundations.options import option
 from spectra_exp.routing.base import RouterConfig, RoutingInput, register_router
 from spectra_exp.routing.linear import LinearRouter
@@ -17,7 +18,9 @@ class SwitchConfig(RouterConfig):
     """Options of the Switch router."""
 
     name: str = option("switch", "which router this is")
-    load_balance_coef: float = option(0.01, "weight of the Switch load-balance loss E*sum(f*P)", minimum=0)
+    load_balance_coef: float = option(
+        0.01, "weight of the Switch load-balance loss E*sum(f*P)", minimum=0, maximum=LARGEST_WEIGHT
+    )
     jitter: float = option(0.01, "training noise: the inputs times U(1-jitter, 1+jitter)", minimum=0, maximum=0.99)
 
 

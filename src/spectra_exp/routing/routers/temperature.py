@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from spectra_exp.foundations.bounds import LARGEST_WEIGHT
 from spectra_exp.foundations.options import option
 from spectra_exp.routing.base import RouterConfig, RoutingInput, register_router
 from spectra_exp.routing.linear import LinearRouter
@@ -17,8 +18,12 @@ class TemperatureRouterConfig(RouterConfig):
     """Options of the temperature study's router."""
 
     name: str = option("temperature", "which router this is")
-    load_balance_coef: float = option(0.01, "weight of the Switch load-balance loss E*sum(f*P)", minimum=0)
-    noise: float = option(0.1, "standard deviation of the noise added to the logits in training", minimum=0)
+    load_balance_coef: float = option(
+        0.01, "weight of the Switch load-balance loss E*sum(f*P)", minimum=0, maximum=LARGEST_WEIGHT
+    )
+    noise: float = option(
+        0.1, "standard deviation of the noise added to the logits in training", minimum=0, maximum=LARGEST_WEIGHT
+    )
 
 
 @register_router

@@ -1,19 +1,22 @@
-"""Intervals over whole documents or pairs: tokens of one text are not independent of each other.
+"""Intervals over whole documents or pairs, whose tokens are not independent of each other, and p-values by chance.
 
 Letters: N tokens, G documents or pairs, R resamples, X anything.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 
 import numpy as np
 
-from spectra_exp.statistics.mean import LEVEL, Interval
+from spectra_exp.statistics.intervals import LEVEL, Interval
 
 RESAMPLES = 2000
 # Fewer documents give no interval.
 FEWEST = 3
+# Fewer draws by chance give a mean, but no p-value worth printing.
+LEAST_DRAWS = 19
 
 
 @lru_cache(maxsize=8)
@@ -24,7 +27,7 @@ def resamples(count: int, seed: int) -> np.ndarray:
     return drawn_RG
 
 
-def interval(point: float, drawn_R: np.ndarray, count: int) -> Interval | None:
+def percentile_interval(point: float, drawn_R: np.ndarray, count: int) -> Interval | None:
     """`point` with the 95 % percentile interval of its resampled values; None when it is not finite.
 
     No bounds for fewer than three documents, or where a resample in ten has no value.
@@ -44,7 +47,7 @@ def mean_over_documents(values_N: np.ndarray, documents_N: np.ndarray, seed: int
     sums_G, counts_G = _sums(values_N, np.isfinite(values_N), documents_N)
     point = _ratio(sums_G.sum(), counts_G.sum())
     drawn_RG = resamples(len(sums_G), seed) if len(sums_G) else np.zeros((0, 0))
-    return interval(float(point), _ratio(drawn_RG @ sums_G, drawn_RG @ counts_G), len(sums_G))
+    return percentile_interval(float(point), _ratio(drawn_RG @ sums_G, drawn_RG @ counts_G), len(sums_G))
 
 
 def difference_over_documents(
@@ -67,7 +70,7 @@ def difference_over_documents(
     drawn_RG = resamples(len(found), seed)
     point = np.subtract(*(_ratio(sums_G.sum(), counts_G.sum()) for sums_G, counts_G in sides))
     drawn_R = np.subtract(*(_ratio(drawn_RG @ sums_G, drawn_RG @ counts_G) for sums_G, counts_G in sides))
-    return interval(float(point), drawn_R, len(found))
+    return percentile_interval(float(point), drawn_R, len(found))
 
 
 def curve_over_pairs(curves_GX: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -78,6 +81,26 @@ def curve_over_pairs(curves_GX: np.ndarray, seed: int) -> tuple[np.ndarray, np.n
     drawn_RX = resamples(len(curves_GX), seed) @ curves_GX / len(curves_GX)
     low_X, high_X = np.quantile(drawn_RX, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
     return mean_X, low_X, high_X
+
+
+def against_chance(value: float | None, drawn: Sequence[float]) -> dict[str, float | None]:
+    """The value, the mean and the 95 % range of chance, and the one-sided p that chance gives as much or more.
+
+    p = (1 + draws at least as large) / (1 + draws), so that it is never 0. *Source:* Phipson and Smyth 2010. None for
+    what cannot be said.
+    """
+    found: dict[str, float | None] = {
+        "value": value, "chance": None, "chance_low": None, "chance_high": None, "p": None, "draws": len(drawn),
+    }  # fmt: skip
+    if value is None or not len(drawn):
+        return found
+    low, high = np.quantile(drawn, [0.025, 0.975])
+    found |= {"chance": float(np.mean(drawn)), "chance_low": float(low), "chance_high": float(high)}
+    if len(drawn) >= LEAST_DRAWS:
+        # Rounding must not decide between equal figures.
+        as_large = int((np.asarray(drawn) >= value - 1e-12).sum())
+        found["p"] = (1 + as_large) / (1 + len(drawn))
+    return found
 
 
 def columns(found: Interval | None, name: str) -> dict[str, float | None]:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from spectra_exp.interpret.intervals import (
+from spectra_exp.statistics.resampling import (
+    against_chance,
     columns,
     curve_over_pairs,
     difference_over_documents,
-    interval,
     mean_over_documents,
+    percentile_interval,
 )
 
 
@@ -36,10 +37,10 @@ def test_two_documents_give_a_mean_without_bounds() -> None:
 
 def test_where_resamples_have_no_value_there_are_no_bounds() -> None:
     drawn = np.linspace(0, 1, 100)
-    assert interval(0.5, drawn, 10).low == pytest.approx(0.025)
+    assert percentile_interval(0.5, drawn, 10).low == pytest.approx(0.025)
     drawn[:20] = np.nan
-    assert interval(0.5, drawn, 10).low is None
-    assert interval(np.nan, drawn, 10) is None
+    assert percentile_interval(0.5, drawn, 10).low is None
+    assert percentile_interval(np.nan, drawn, 10) is None
 
 
 def test_intervals_hold_the_truth_as_often_as_they_say_because_documents_are_the_unit() -> None:
@@ -63,3 +64,10 @@ def test_a_difference_within_documents_is_not_blurred_by_what_documents_have_of_
     values = np.repeat(rng.normal(scale=5, size=30), 40) + 0.5 * marked + rng.normal(scale=0.1, size=1200)
     found = difference_over_documents(values, marked, documents, 0)
     assert 0.45 < found.low < 0.5 < found.high < 0.55
+
+
+def test_p_values_count_draws_as_large_and_are_never_zero() -> None:
+    assert against_chance(1.0, [0.0] * 99)["p"] == 1 / 100
+    assert against_chance(0.5, [0.0] * 49 + [0.5] * 50)["p"] == 51 / 100
+    assert against_chance(0.5, [0.1] * 18)["p"] is None
+    assert against_chance(None, [0.1] * 50)["p"] is None

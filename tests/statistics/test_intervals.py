@@ -8,7 +8,7 @@ import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spectra_exp.statistics.mean import mean_interval
+from spectra_exp.statistics.intervals import mean_interval
 
 _values = st.lists(st.floats(-1e6, 1e6), min_size=2, max_size=12)
 

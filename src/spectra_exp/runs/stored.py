@@ -1,0 +1,164 @@
+"""The one reader of run folders: whatever a folder holds, as far as it can be read, and what is wrong with the rest.
+
+Tables, figures, the report, the interpretation, sharing and the studies read runs through `StoredRun` alone. Nothing in
+a folder makes it fail: `refusal` says why no figure of the run may be used, `problems` what could not be read.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from spectra_exp.foundations.errors import SpectraError
+from spectra_exp.measure.ranges import Sizes
+from spectra_exp.measure.snapshot import RoutingSnapshot
+from spectra_exp.runs.config_file import read_config, setting
+from spectra_exp.runs.contradictions import history_contradiction, summary_contradiction
+from spectra_exp.runs.folder import RunFolder
+from spectra_exp.runs.history import read_history
+from spectra_exp.runs.routing_files import load_snapshot, snapshot_paths
+from spectra_exp.runs.summary import Summary, check_files, summary_edited
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+FOLDERS = (".hydra", "routing", "checkpoints", "analysis")
+FILES = ("summary.json", "config.yaml", "environment.json", "history.parquet", "train.log")
+# How many files a line names.
+NAMED = 3
+
+
+class StoredRun:
+    """The run in the folder `path`, read file by file as it is asked for, each file once.
+
+    `problems`: what is wrong with a file that cannot be used, by path; it grows as files are read, and `examine` reads
+    all. A file that is not there is no problem: a run that goes on has no summary yet.
+    """
+
+    def __init__(self, path: Path):
+        self.path, self.run_id = path, path.name
+        self.folder = RunFolder(path.parent, path.name)
+        self.problems: dict[Path, str] = {}
+
+    @cached_property
+    def summary(self) -> Summary | None:
+        """The summary, None where there is none that can be read."""
+        if not self.folder.summary.exists():
+            return None
+        try:
+            return self.folder.read_summary()
+        except SpectraError as error:
+            return self._problem(self.folder.summary, error)
+
+    @cached_property
+    def config(self) -> dict[str, Any] | None:
+        """The resolved configuration, None where there is none that can be read."""
+        if not self.folder.config.exists():
+            return None
+        try:
+            return read_config(self.folder.config)
+        except SpectraError as error:
+            return self._problem(self.folder.config, error)
+
+    @cached_property
+    def history(self) -> pd.DataFrame | None:
+        """The history's rows in their order, None where there is none that can be read."""
+        if not self.folder.history.exists():
+            return None
+        try:
+            return read_history(self.folder.history)
+        except SpectraError as error:
+            return self._problem(self.folder.history, error)
+
+    @cached_property
+    def snapshots(self) -> dict[int, RoutingSnapshot]:
+        """The whole routing snapshots by step, all of the layers and experts that most of them have."""
+        found: dict[int, RoutingSnapshot] = {}
+        paths = snapshot_paths(self.folder.routing)
+        for step, path in paths.items():
+            try:
+                found[step] = load_snapshot(path)
+            except SpectraError as error:
+                self._problem(path, error)
+        shapes = Counter(snapshot.counts_LE.shape for snapshot in found.values())
+        usual = max(shapes, key=lambda shape: (shapes[shape], shape), default=None)
+        for step in [step for step, snapshot in found.items() if snapshot.counts_LE.shape != usual]:
+            layers, experts = found.pop(step).counts_LE.shape
+            wanted = f"{usual[0]} layers of {usual[1]} experts"
+            self.problems[paths[step]] = f"of {layers} layers of {experts} experts, where the others are of {wanted}"
+        return found
+
+    @cached_property
+    def sizes(self) -> Sizes:
+        """What the possible ranges of the run's figures follow from; what is not known stays None."""
+        experts, top_k = (setting(self.config or {}, f"model.{key}") for key in ("num_experts", "top_k"))
+        domains = sum(name.startswith("val_loss_") for name in (self.summary or {}).get("metrics") or {})
+        return Sizes(experts, top_k, domains if domains > 1 else None)
+
+    @cached_property
+    def refusal(self) -> str | None:
+        """Why no figure of the run may be used, or None for a completed run whose files agree with each other."""
+        if not self.path.is_dir():
+            return "not a run's folder"
+        summary = self.summary
+        if summary is None:
+            return self.problems.get(self.folder.summary, "no summary yet")
+        if summary["status"] != "completed":
+            return f"status is {summary['status']}"
+        if summary["run_id"] != self.run_id:
+            return f"its summary is that of {summary['run_id']}; a copy?"
+        if summary_edited(summary):
+            return "its summary.json was edited"
+        if changed := check_files(self.path, summary):
+            more = f" and {len(changed) - NAMED} more" if len(changed) > NAMED else ""
+            return f"edited, missing or added since the run wrote its summary: {', '.join(changed[:NAMED])}{more}"
+        problem = summary_contradiction(summary, self.config)
+        if problem is None and self.history is not None:
+            problem = history_contradiction(summary, self.history)
+        return problem
+
+    def examine(self) -> dict[Path, str]:
+        """`problems` after every file was read or looked at."""
+        for name in (*FOLDERS, *FILES):
+            path = self.path / name
+            kind = "folder" if name in FOLDERS else "file"
+            if path.exists() and not (path.is_dir() if kind == "folder" else path.is_file()):
+                self.problems[path] = f"not a {kind}"
+        _ = self.summary, self.config, self.history, self.snapshots
+        routed = any(layers for layers in ((self.summary or {}).get("metrics_by_layer") or {}).values())
+        if self.folder.routing.is_dir() and not self.snapshots and routed:
+            self.problems.setdefault(self.folder.routing, "no routing snapshot is left in it")
+        return self.problems
+
+    def require(self, name: str) -> None:
+        """Raise SpectraError, which names the file, where a file called `name`, or one in a folder of that name, is
+        known to be damaged."""
+        wanted = self.path / name
+        for path, problem in self.problems.items():
+            if wanted in (path, *path.parents):
+                raise SpectraError(f"{path}: {problem}")
+
+    def text(self, path: Path, limit: int | None = None) -> str:
+        """The text of a file of the folder, empty without one; its end alone where it is longer than `limit` bytes."""
+        try:
+            content = path.read_bytes()
+        except FileNotFoundError:
+            return ""
+        except OSError as error:
+            self.problems.setdefault(path, f"not readable ({error.strerror})")
+            return ""
+        if limit is None or len(content) <= limit:
+            return content.decode("utf-8", errors="replace")
+        kept = content[-limit:].partition(b"\n")[2]
+        return f"... {len(content) - len(kept)} bytes before this\n{kept.decode('utf-8', errors='replace')}"
+
+    def _problem(self, path: Path, error: SpectraError) -> None:
+        # The first word about a file is the one that is kept.
+        self.problems.setdefault(path, str(error).removeprefix(f"{path}: "))
+
+
+def stored_runs(runs_folder: Path) -> list[StoredRun]:
+    """Everything that lies in the folder of all runs, by name; nothing where there is none."""
+    return [StoredRun(path) for path in sorted(runs_folder.iterdir())] if runs_folder.is_dir() else []
