@@ -7,6 +7,7 @@ from typing import Any
 
 import yaml
 
+from spectra_exp.config.presets import ablations
 from spectra_exp.config.rules_models import MODEL_RULES
 from spectra_exp.config.rules_routing import ROUTING_RULES
 from spectra_exp.config.rules_running import RUNNING_RULES
@@ -63,14 +64,14 @@ def check_ablation_applies(name: str, base: Experiment) -> None:
             f"'{name}' and baseline={base.choices['baseline']} exclude each other",
             "give only one of the two",
         )
-    declared = yaml.safe_load(option_files("ablation")[name].read_text())["ablation"]
-    if base.router.name not in declared["routers"]:
+    declared = ablations()[name]
+    if base.router.name not in declared.routers:
         raise ConfigError(
             "ablation",
             f"'{name}' takes a part away that router={base.router.name} does not have",
-            f"it applies to router={', '.join(declared['routers'])}",
+            f"it applies to router={', '.join(declared.routers)}",
         )
-    for key, accepted in declared.get("requires", {}).items():
+    for key, accepted in declared.requires.items():
         if get(base, key) not in accepted:
             raise ConfigError(
                 "ablation",

@@ -284,6 +284,8 @@ class BaselineConfig:
     """A method of the literature as a preset over router, selection and model."""
 
     name: str = option("none", "which preset this is")
+    label: str = option("", "how tables and figures call it; empty: its name")
+    colour: str = option("", "its colour in figures, #rrggbb; empty: grey")
 
 
 @dataclass
@@ -296,6 +298,12 @@ class AblationConfig:
     routers: list[str] = option([], "routers that have the part")
     requires: dict[str, Any] = option({}, "values one of which the full method must have, by key")
     differs: str = option("", "the tensor that must differ from the full method's at step 1")
+    label: str = option("", "how tables and figures call it; empty: its name")
+    colour: str = option("", "its colour in figures, #rrggbb; empty: grey")
+    studies: list[str] = option([], "studies that it stands in, of those that take their ablations from conf/")
+    only: dict[str, Any] = option({}, "settings under which alone it stands there, by key: others have it or lack it")
+    same_as: str = option("", "another ablation that is the same run")
+    position: int = option(99, "its place in studies and tables")
 
 
 @dataclass

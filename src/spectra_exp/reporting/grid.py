@@ -13,6 +13,7 @@ from spectra_exp.reporting.collect import Collected
 from spectra_exp.reporting.derived import DERIVED
 from spectra_exp.reporting.methods import METHOD_FACTORS, method_name, setting_text
 from spectra_exp.reporting.pairing import GROUP_KEYS, PAIRED, comparable_groups, pair_problem, pairing
+from spectra_exp.reporting.tables.spec import Choice, Values
 from spectra_exp.statistics.comparison import Comparison, compare
 from spectra_exp.studies.definition import Study
 from spectra_exp.studies.expand import meaning, study_jobs
@@ -46,7 +47,7 @@ class Row:
         """The method alone, without settings."""
         return method_name(self.key)
 
-    def matches(self, wanted: Mapping[str, str | Sequence[str]]) -> bool:
+    def matches(self, wanted: Choice) -> bool:
         """Whether each wanted factor has the value, or one of the values; 0.10 is 0.1."""
         return all(
             key in self.key and any(meaning(self.key[key]) == meaning(str(v)) for v in _several(values))
@@ -74,7 +75,7 @@ class Section:
         """What was typed, in words."""
         return " ".join(self.context) or "as in its file"
 
-    def find(self, wanted: Mapping[str, str | Sequence[str]]) -> list[Row]:
+    def find(self, wanted: Choice) -> list[Row]:
         """The rows with these values."""
         return [row for row in self.rows if row.matches(wanted)]
 
@@ -268,5 +269,6 @@ def _place(row: Row, order: Mapping[str, list[object]]) -> tuple[Any, ...]:
     return tuple(place)
 
 
-def _several(values: str | Sequence[str]) -> Sequence[str]:
+def _several(values: Values) -> Iterable[str]:
+    values = values() if callable(values) else values
     return (values,) if isinstance(values, (str, int, float)) else values

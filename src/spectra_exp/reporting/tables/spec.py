@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +11,9 @@ from spectra_exp.statistics.corrections import holm
 if TYPE_CHECKING:
     import pandas as pd
 
-Choice = Mapping[str, "str | Sequence[str]"]
+# What rows must have, by factor: a value, one of several, or of those that a function finds in conf/.
+Values = "str | Iterable[str] | Callable[[], Iterable[str]]"
+Choice = Mapping[str, Values]
 Correction = Callable[[Mapping[Any, "float | None"]], dict[Any, "float | None"]]
 
 
