@@ -10,7 +10,7 @@ JOBS ?= 2
 TRIALS ?= 20
 PROCESSES ?= 2
 # What else is given on make's own command line (trainer.max_steps=5 model=exp10) goes on to train.py.
-TYPED = $(filter-out PYTHON=% SEEDS=% JOBS=% OSR=% STUDY=% TRIALS=% PROCESSES=% BENCH=% SPECTRA_OUTPUTS=%,$(MAKEOVERRIDES))
+TYPED = $(filter-out PYTHON=% SEEDS=% JOBS=% OSR=% STUDY=% TRIALS=% PROCESSES=% BENCH=% SEED=% FUZZ=% SPECTRA_OUTPUTS=%,$(MAKEOVERRIDES))
 LAUNCH = $(if $(filter launch=% hydra/launcher=%,$(TYPED)),,$(if $(filter 1,$(JOBS)),,launch=parallel launch.jobs=$(JOBS)))
 STUDY_RUN = $(PY) train.py $(1) seed=$(SEEDS) $(LAUNCH) $(TYPED)
 SPECTRA_STUDY_RUN = $(call STUDY_RUN,$(1) $(if $(OSR),osr=$(OSR)))
@@ -22,8 +22,8 @@ NO_OSR = $(if $(OSR),@echo "error: OSR: this study has no osr; drop it" >&2; exi
 , := ,
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo train-distributed test tables analysis overhead figures report lint clean-cache status ablations baselines scaling design-choices \
-	sweep-a sweep-b sweep-c sweep-d sweep-e temperature temperature-demo search bench bench-gpu fuzz
+.PHONY: help setup demo train-distributed test test-random fuzz tables analysis overhead figures report lint clean-cache status ablations baselines scaling design-choices \
+	sweep-a sweep-b sweep-c sweep-d sweep-e temperature temperature-demo search bench bench-gpu
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | awk -F'\t' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -102,11 +102,17 @@ bench-gpu: setup  ## the benchmarks that need a GPU
 test: setup  ## everything that needs no GPU, in two processes
 	$(PY) -m pytest -n 2 --dist worksteal
 
-fuzz: setup  ## the fuzzers in full: 2,000 command lines, of which 100 are trained (about half an hour)
-	$(PY) tests/fuzz/config_fuzz.py --count 2000 --seed 1 --train 100
+test-random: setup  ## the same in a random order; SEED=number for that one again
+	@seed=$(or $(SEED),$(shell date +%s)); echo "SEED=$$seed"; SPECTRA_TEST_ORDER=$$seed $(PY) -m pytest -n 2 --dist worksteal
 
-lint: setup  ## ruff
+fuzz: setup  ## random configurations, damaged run folders and kills, in full (about half an hour; FUZZ=folder for one)
+	@for name in $(or $(FUZZ),config folder kill); do \
+		PYTHONPATH=tests/config:tests/end_to_end:tests/reporting $(PY) tests/fuzz/$${name}_fuzz.py || status=1; \
+	done; exit $$status
+
+lint: setup  ## ruff, and the layers of imports
 	$(PY) -m ruff check .
+	$(VENV)/bin/lint-imports --no-cache
 
 tables: setup  ## outputs/tables/ from the finished runs (STUDY=name for one study)
 	$(PY) -m spectra_exp.reporting.tables $(if $(STUDY),--study $(STUDY))

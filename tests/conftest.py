@@ -1,13 +1,23 @@
-"""Models that somebody else saved, tiny and random, in the hub's layout: what `model.source` names."""
+"""Models that somebody else saved, tiny and random, in the hub's layout: what `model.source` names. Random order."""
 
 from __future__ import annotations
 
 import json
+import os
+import random
 from pathlib import Path
 
 import pytest
 
 VOCABULARY = 512
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """With a seed in SPECTRA_TEST_ORDER: the files in a random order, and the tests of each."""
+    if seed := os.environ.get("SPECTRA_TEST_ORDER"):
+        rng = random.Random(seed)
+        places = {path: rng.random() for path in sorted({item.path for item in items})}
+        items.sort(key=lambda item: (places[item.path], rng.random()))
 
 
 @pytest.fixture(scope="session")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -354,6 +355,11 @@ def test_a_run_prints_its_folder_is_not_run_twice_and_can_be_forced(train, tmp_p
     forced = train("force=true")
     assert forced.returncode == 0 and folders(forced) == [folder]
     assert summary.stat().st_mtime_ns > written
+
+    shutil.rmtree(folder / ".hydra")
+    (folder / ".hydra").write_text("mine")
+    blocked = train()
+    assert blocked.returncode == 1 and f"error: {folder / '.hydra'}: a folder belongs here" in blocked.stderr
 
 
 @pytest.mark.slow

@@ -83,11 +83,16 @@ def _one(args: argparse.Namespace, argv: list[str]) -> int:
     make_outputs(Path(experiment.outputs))
     from spectra_exp.runs.plan import plan
 
-    planned = plan(experiment)
+    plan(experiment)
+    ended: list[str] = []
+
+    def one_task(config: DictConfig) -> None:
+        ended.append(task(config))
+
     # A process that a run's launcher started follows that one.
     with nullcontext() if supervised() else stopping.launching():
-        _hydra_main(args.overrides, task)
-    if planned.finished():
+        _hydra_main(args.overrides, one_task)
+    if ended == ["completed"]:
         # A stop asked for in the last evaluation came too late to stop anything.
         return 0
     if stopping.asked():

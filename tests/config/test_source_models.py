@@ -11,10 +11,10 @@ from config_cases import identity
 from safetensors.torch import save_file
 
 from spectra_exp.config.compose import load_experiment
-from spectra_exp.config.schema import ModelConfig
 from spectra_exp.foundations.errors import ConfigError
 from spectra_exp.moe import families
 from spectra_exp.moe import source as source_module
+from spectra_exp.moe.schema import ModelConfig
 
 
 def load(*typed: str):

@@ -31,13 +31,21 @@ TEXTS = [("The", " cat sat"), (LONG, " and an end"), ("", "no context"), ("x", "
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    os.environ["SPECTRA_OUTPUTS"] = str(tmp_path_factory.mktemp("outputs"))
-    prepare_environment()
-    planned = plan(load_experiment([*SMALL, f"outputs={os.environ['SPECTRA_OUTPUTS']}"]))
-    assert execute(planned, "") == "completed"
-    yield planned
-    del os.environ["SPECTRA_OUTPUTS"]
+def made(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SPECTRA_OUTPUTS", str(tmp_path_factory.mktemp("outputs")))
+        prepare_environment()
+        planned = plan(load_experiment([*SMALL, f"outputs={os.environ['SPECTRA_OUTPUTS']}"]))
+        assert execute(planned, "") == "completed"
+        yield planned
+
+
+@pytest.fixture
+def run(made):
+    """The run without the scores of any other test."""
+    unscored = made.folder.summary.read_bytes()
+    yield made
+    made.folder.summary.write_bytes(unscored)
 
 
 def language_model(run, batch_size: int, max_length: int = 32):

@@ -84,13 +84,12 @@ def test_a_disk_too_full_for_one_summary_costs_that_run_alone(launch, tmp_path, 
                 raise OSError(errno.ENOSPC, "No space left on device")
         plain_write(path, value, **kwargs)
 
-    monkeypatch.setattr(execute, "write_json", full)
-    assert launch() == 1
+    with monkeypatch.context() as patch:
+        patch.setattr(execute, "write_json", full)
+        assert launch() == 1
     err = capsys.readouterr().err
     assert statuses(tmp_path) == {0: "completed", 2: "completed"}
     assert err.count("the disk is full") == 1 and "Traceback" not in err and "2 completed, 1 failed" in err
-    monkeypatch.undo()
-    os.environ["SPECTRA_OUTPUTS"] = str(tmp_path)
     assert launch() == 0
     assert statuses(tmp_path) == dict.fromkeys(range(3), "completed")
 

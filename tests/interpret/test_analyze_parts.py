@@ -69,6 +69,7 @@ def test_two_parts_of_one_name_are_refused() -> None:
     def load(request):
         """Another."""
 
+    assert "load" in parts()
     with pytest.raises(ValueError, match="'load' is registered twice"):
         registry.part("Load")(load)
 

@@ -9,10 +9,12 @@ import pandas as pd
 import pytest
 import torch
 from hand_routing import VOCABULARY, HandEngine, of_token, request_of, subject_of
+from matplotlib.figure import Figure
 
 from spectra_exp.interpret.parts.ambiguity import by_tenths, following_losses
 from spectra_exp.interpret.parts.gradients import gradient_rows, summary
-from spectra_exp.interpret.parts.oscillation import changes_between, imbalance_swings, returned
+from spectra_exp.interpret.parts.oscillation import _draw as draw_oscillation
+from spectra_exp.interpret.parts.oscillation import _joined, changes_between, imbalance_swings, returned
 from spectra_exp.interpret.parts.oscillation import summary as oscillation_summary
 from spectra_exp.interpret.parts.unseen_domain import by_domain, differences_of, load_distance
 from spectra_exp.interpret.registry import parts
@@ -135,6 +137,13 @@ def test_swings_are_within_a_layer_and_the_summary_parts_at_the_first_tenth() ->
     early, rest = oscillation_summary(changes, swings.assign(run="r")).to_dict("records")
     assert (early["snapshot_pairs"], early["per_step"], early["swing"]) == (1, 0.2, 1.0)
     assert np.isnan(early["returned"]) and (rest["per_step"], rest["returned"], rest["swing"]) == (0.1, 0.5, 0.5)
+
+
+def test_a_run_that_kept_no_snapshots_is_drawn_by_its_load() -> None:
+    rows = [(step, step / 100, "train", "0", "load_cv_batch", 1.0) for step in (5, 10)]
+    swings, figure = imbalance_swings(history(rows)).assign(run="r"), Figure()
+    draw_oscillation(figure, _joined([]), swings, {"r": "R"})
+    assert [len(axes.lines) for axes in figure.axes] == [0, 1]
 
 
 def test_gradient_rows_are_the_training_ones_and_their_summary_names_the_largest() -> None:

@@ -11,9 +11,9 @@ from made_studies import given, make_study
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from spectra_exp.presentation.draw import draw_page, our_style
+from spectra_exp.presentation.panels import Page
 from spectra_exp.reporting.figures.catalogue import FIGURES
-from spectra_exp.reporting.figures.draw import draw_page, our_style
-from spectra_exp.reporting.figures.panels import Page
 from spectra_exp.reporting.figures.sources import Sources
 from spectra_exp.reporting.grid import Row, Section
 from spectra_exp.reporting.material import Material

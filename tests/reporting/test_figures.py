@@ -13,13 +13,13 @@ from figure_world import SEEDS, SPECS, check_curve, drawn, expected, figures, hi
 from made_studies import make_study
 from matplotlib.axes import Axes
 
-from spectra_exp.reporting.figures.draw import draw_page, our_style
-from spectra_exp.reporting.figures.panels import Page
+from spectra_exp.presentation.colours import colour
+from spectra_exp.presentation.draw import draw_page, our_style
+from spectra_exp.presentation.panels import Page
+from spectra_exp.presentation.text import interval_text
 from spectra_exp.reporting.figures.sources import Sources
 from spectra_exp.reporting.grid import Section
 from spectra_exp.reporting.material import Material, gather
-from spectra_exp.reporting.methods import colour
-from spectra_exp.reporting.render import interval_text
 from spectra_exp.statistics.intervals import mean_interval
 from spectra_exp.statistics.pareto import pareto_front
 

@@ -18,12 +18,12 @@ from typing import Any
 import pytest
 from made_studies import given, make_study
 
+from spectra_exp.presentation.style import COLUMN, DOUBLE
 from spectra_exp.reporting.figures import make
 from spectra_exp.reporting.figures.__main__ import main
 from spectra_exp.reporting.figures.catalogue import FIGURES
 from spectra_exp.reporting.figures.make import named_sections
 from spectra_exp.reporting.figures.sources import Sources
-from spectra_exp.reporting.figures.style import COLUMN, DOUBLE
 from spectra_exp.reporting.grid import Section
 from spectra_exp.reporting.material import gather
 from spectra_exp.runs.history import History

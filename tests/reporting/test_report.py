@@ -16,14 +16,15 @@ import pytest
 from made_studies import DOMAINS
 from report_world import EVIL, Page, shared_world
 
+from spectra_exp.presentation import markup
+from spectra_exp.presentation.colours import luminance, text_on
+from spectra_exp.presentation.markup import Html, element, file_link, join
+from spectra_exp.presentation.text import interval_text, number_text
 from spectra_exp.reporting.material import gather
-from spectra_exp.reporting.render import interval_text, number_text
-from spectra_exp.reporting.report import grids, markup, routing
+from spectra_exp.reporting.report import grids, routing
 from spectra_exp.reporting.report.__main__ import main, write_report
 from spectra_exp.reporting.report.files import run_files
 from spectra_exp.reporting.report.index import index_page
-from spectra_exp.reporting.report.ink import luminance, text_on
-from spectra_exp.reporting.report.markup import Html, element, file_link, join
 from spectra_exp.reporting.report.plot import Scale, interval_ends, scale_over, whisker
 from spectra_exp.reporting.report.run_page import run_page
 from spectra_exp.reporting.tables.__main__ import all_tables

@@ -16,9 +16,9 @@ from selenium.webdriver.common.keys import Keys  # noqa: E402
 from selenium.webdriver.remote.webdriver import WebDriver  # noqa: E402
 from selenium.webdriver.support.ui import Select  # noqa: E402
 
-from spectra_exp.reporting.report import layout
-from spectra_exp.reporting.report.grids import sortable  # noqa: E402
-from spectra_exp.reporting.report.markup import element  # noqa: E402
+from spectra_exp.presentation import layout  # noqa: E402
+from spectra_exp.presentation.html_table import sortable  # noqa: E402
+from spectra_exp.presentation.markup import element  # noqa: E402
 
 pytestmark = pytest.mark.skipif(not available(), reason="no Chromium with its driver")
 

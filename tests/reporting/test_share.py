@@ -14,7 +14,8 @@ from spectra_exp.data.cache import cached_folder
 from spectra_exp.data.tokenizer import train_bpe
 from spectra_exp.foundations.errors import SpectraError
 from spectra_exp.reporting.model_card import model_card
-from spectra_exp.reporting.share import find_run, main, share
+from spectra_exp.reporting.share import main, share
+from spectra_exp.runs.folder import find_run
 
 CONFIG = {
     "seed": 3,

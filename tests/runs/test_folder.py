@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -146,6 +147,22 @@ def test_a_damaged_newest_checkpoint_is_passed_over_with_one_warning(
     assert latest is not None and latest.name == "step-00000010"
     assert [r.levelname for r in caplog.records] == ["WARNING"] * 2
     assert "step-00000030" in caplog.records[0].getMessage()
+
+
+def test_another_runs_checkpoint_in_a_runs_folder_gives_no_model(
+    run: RunFolder, caplog: pytest.LogCaptureFixture
+) -> None:
+    own = _commit(run, 10, keep=(10, 20))
+    other = RunFolder(run.path.parent, "other-00000000")
+    shutil.copytree(_commit(other, 20), run.checkpoints_folder / "step-00000020")
+    assert run.latest_checkpoint() == own
+    assert "made by another run, other-00000000" in caplog.text
+    # A copied folder under another name is still the run that its summary names.
+    copy = RunFolder(run.path.parent, "copy")
+    shutil.copytree(other.path, copy.path)
+    assert copy.latest_checkpoint() is None
+    write_json(copy.summary, {"schema": 1, "status": "stopped", "run_id": "other-00000000"})
+    assert copy.latest_checkpoint() == copy.checkpoints()[0]
 
 
 def test_holding_excludes_others_and_cleans_what_killed_writers_left(run: RunFolder) -> None:

@@ -74,7 +74,7 @@ def test_only_code_that_can_change_numbers_makes_runs_stale(tmp_path: Path) -> N
     shutil.copytree(PACKAGE, package)
     version = digest_sources(package, CODE_OF_RESULTS)
     assert version == code_version()
-    for kept in ("reporting/figures/style.py", "studies/view.py", "runs/history.py", "cli.py"):
+    for kept in ("presentation/style.py", "studies/view.py", "runs/history.py", "cli.py"):
         with (package / kept).open("a") as file:
             file.write("# another colour\n")
     assert digest_sources(package, CODE_OF_RESULTS) == version

@@ -72,6 +72,17 @@ def test_damaged_and_foreign_files_are_one_line(tmp_path: Path) -> None:
         load_snapshot(tmp_path / "nowhere.npz")
 
 
+@pytest.mark.parametrize("name", ["step", "fraction", "top_k", "num_tokens"])
+@pytest.mark.parametrize("value", [np.array([2]), np.array("2"), np.array(-1), np.array(np.nan)])
+def test_a_number_that_is_none_or_cannot_be_is_refused(tmp_path: Path, name: str, value: np.ndarray) -> None:
+    path = save_snapshot(tmp_path, _snapshot())
+    with np.load(path) as archive:
+        arrays = dict(archive)
+    np.savez(path, **arrays | {name: value})
+    with pytest.raises(SpectraError, match="not a whole routing snapshot"):
+        load_snapshot(path)
+
+
 def test_a_pickled_object_is_refused_even_among_good_arrays(tmp_path: Path) -> None:
     path = tmp_path / "step-00000300.npz"
     np.savez(path, **_snapshot().to_arrays(), code=np.array([object()], dtype=object))

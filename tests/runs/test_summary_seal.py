@@ -10,6 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from spectra_exp.foundations.errors import SpectraError
 from spectra_exp.foundations.files import write_json
 from spectra_exp.runs.summary import change_summary, check_files, read_summary, sealed, summary_edited
 
@@ -88,6 +89,14 @@ def test_a_study_that_joins_seals_anew_and_hides_no_edit(run: Path) -> None:
     edit(run, metrics={"val_loss": -5.0})
     change_summary(path, {"studies": ["a", "b", "c"]})
     assert summary_edited(read_summary(path))
+
+
+@pytest.mark.parametrize("key", ["cell_id", "command", "new"])
+def test_a_text_that_could_not_be_written_anywhere_is_refused(run: Path, key: str) -> None:
+    content = json.loads((run / "summary.json").read_text())
+    (run / "summary.json").write_text(json.dumps(content | {key: ["\ud800"]}))
+    with pytest.raises(SpectraError, match="surrogates not allowed"):
+        read_summary(run / "summary.json")
 
 
 def test_a_summary_without_a_seal_is_taken_and_stays_without(run: Path) -> None:

@@ -99,6 +99,7 @@ def check_values(overrides: list[str]) -> Experiment:
 
 
 def _compose(overrides: list[str]) -> Experiment:
+    prepare_environment()
     parsed = [o for o in parse_overrides(overrides) if not o.key_or_group.startswith("hydra")]
     # Finding the files of the groups is what takes the time, and jobs of a study share them.
     chosen = tuple(sorted(str(o.input_line) for o in parsed if o.key_or_group in GROUPS))

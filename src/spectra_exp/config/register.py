@@ -55,7 +55,7 @@ def group_schemas(group: str) -> dict[str, type]:
             return {"schema": OsrConfig, "schema_none": NoOsr}
         case "model":
             kinds = {"schema_upcycle": models.UpcycleConfig, "schema_reroute": models.RerouteConfig}
-            return {"schema": schema.ModelConfig} | kinds
+            return {"schema": models.ModelConfig} | kinds
         case "data":
             return {f"schema_{name}": cls for name, cls in sources().items()}
     return {"schema": PLAIN_GROUPS[group]}

@@ -11,9 +11,10 @@ from spectra_exp.config.presets import ablations
 from spectra_exp.config.rules_models import MODEL_RULES
 from spectra_exp.config.rules_routing import ROUTING_RULES
 from spectra_exp.config.rules_running import RUNNING_RULES
-from spectra_exp.config.schema import Experiment, ModelConfig, result_values
+from spectra_exp.config.schema import Experiment, result_values
 from spectra_exp.config.tree import option_files
 from spectra_exp.foundations.errors import ConfigError
+from spectra_exp.moe.schema import ModelConfig
 from spectra_exp.routing.base import router_class
 from spectra_exp.routing.temperature import BEST_LONG
 

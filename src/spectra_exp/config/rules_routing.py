@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import fields
 
-from spectra_exp.config.schema import Experiment, ModelConfig
+from spectra_exp.config.schema import Experiment
 from spectra_exp.foundations.errors import ConfigError
+from spectra_exp.moe.schema import ModelConfig
 from spectra_exp.routing.base import router_class
 from spectra_exp.routing.learned_temperature import LOWEST
 from spectra_exp.routing.selection import SELECTIONS

@@ -12,21 +12,13 @@ from spectra_exp.foundations.bounds import (
     LARGEST_RATE,
     LARGEST_SEED,
     LARGEST_WEIGHT,
-    LARGEST_WIDTH,
-    MOST_EXPERTS,
-    MOST_HEADS,
     MOST_JOBS,
-    MOST_LAYERS,
     MOST_PROCESSES,
     MOST_THREADS,
 )
 from spectra_exp.foundations.options import option
-from spectra_exp.moe.schema import AttentionConfig, AttentionRequest
+from spectra_exp.moe.schema import AttentionRequest
 from spectra_exp.routing.losses import LossesConfig
-
-# Shares of training at which every run is evaluated (docs/method.md 3).
-FRACTIONS = (0.1, 0.25, 0.5, 0.75, 1.0)
-
 
 # Groups that cannot change a result, and presets, whose effect is in the groups they set.
 LABELS = (
@@ -73,33 +65,6 @@ class RootConfig:
     launch: Any = None
     search: Any = None
     debug: Any = None
-
-
-@dataclass
-class ModelConfig(AttentionConfig):
-    """A decoder from scratch: Llama-style attention and norms, experts in place of the MLPs."""
-
-    hidden_size: int = option(128, "d: width of the residual stream", minimum=1, maximum=LARGEST_WIDTH)
-    num_layers: int = option(4, "decoder layers, each with one routed MLP", minimum=1, maximum=MOST_LAYERS)
-    num_heads: int = option(4, "attention heads", minimum=1, maximum=MOST_HEADS)
-    max_positions: int = option(
-        2048, "longest sequence the rotary positions are made for", unit="tokens", minimum=1, maximum=LARGEST_LENGTH
-    )
-    vocabulary_size: int | None = option(
-        None, "rows of the embedding; none takes the tokenizer's", minimum=1, maximum=LARGEST_LENGTH
-    )
-    num_experts: int = option(8, "E: experts in each routed layer", minimum=1, maximum=MOST_EXPERTS)
-    top_k: int = option(2, "k: experts per token", minimum=1, maximum=MOST_EXPERTS)
-    expert_size: int = option(
-        256, "hidden width of one expert (a dense MLP is k times as wide)", minimum=1, maximum=LARGEST_WIDTH
-    )
-    gated_experts: bool = option(True, "SwiGLU-style experts with a gate matrix")
-    activation: str = option("silu", "activation inside an expert", choices=["silu", "gelu", "relu"])
-    dropout: float = option(
-        0.0, "dropout of attention weights and of the routed layers' outputs", minimum=0, maximum=0.9
-    )
-    tie_embeddings: bool = option(True, "output head shares the embedding's weights")
-    initializer_range: float = option(0.02, "standard deviation of initial weights", above=0, maximum=1)
 
 
 @dataclass

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar
 
 from spectra_exp.data.documents import Splits
 from spectra_exp.foundations.bounds import LARGEST_COUNT, LARGEST_LENGTH, LARGEST_SEED
+from spectra_exp.foundations.modules import import_all
 from spectra_exp.foundations.options import option
 
 # 256 bytes and the end-of-text token: the smallest vocabulary that can spell any text.
@@ -97,7 +96,5 @@ def register_source(cls: type[DataConfig]) -> type[DataConfig]:
 
 def sources() -> dict[str, type[DataConfig]]:
     """All registered sources by name; every module of `data/sources/` is found by itself."""
-    package = importlib.import_module("spectra_exp.data.sources")
-    for module in pkgutil.iter_modules(package.__path__):
-        importlib.import_module(f"{package.__name__}.{module.name}")
+    import_all("spectra_exp.data.sources")
     return dict(sorted(_REGISTRY.items()))

@@ -7,6 +7,7 @@ import json
 import math
 import os
 import secrets
+import stat
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from fnmatch import fnmatch
@@ -60,6 +61,13 @@ def one_line_errors(path: str | os.PathLike[str]) -> Iterator[None]:
             fix = "move away what is in its place" if in_place else "check the folder and its permissions"
             problem = f"cannot be written ({reason}); {fix}"
         raise SpectraError(" ".join(f"{place}: {problem}".split())) from error
+
+
+def regular(path: str | os.PathLike[str]) -> Path:
+    """`path` of a file. Raises OSError for anything else, such as a named pipe: reading it would never end."""
+    if not stat.S_ISREG(os.stat(path).st_mode):
+        raise OSError(errno.EINVAL, "not a file", os.fspath(path))
+    return Path(path)
 
 
 @contextmanager

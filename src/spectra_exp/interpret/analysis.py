@@ -21,9 +21,9 @@ from spectra_exp.interpret.registry import Part, Request, chosen_parts
 from spectra_exp.interpret.results import AnalysisFolder, Result
 from spectra_exp.interpret.subject import Subject
 from spectra_exp.interpret.texts import read_texts
-from spectra_exp.reporting.collect import collect
 from spectra_exp.runs.folder import RunFolder
 from spectra_exp.runs.lock import RunLock
+from spectra_exp.runs.stored import stored_runs
 
 Track = Callable[[Sequence[int]], Iterable[int]]
 
@@ -115,18 +115,18 @@ def _run(
 
 def newest_of_study(outputs: Path, study: str) -> list[str]:
     """The ids of the newest finished run of each method (cell) of a study. SpectraError when it has none."""
-    every = collect(outputs / "runs")
-    try:
-        collected = every.of_study(study)
-    except SpectraError as error:
-        said = str(error).removeprefix("--study: ")
-        raise SpectraError(f"study={study}: {said}; make analysis takes STUDY=NAME") from None
+    finished = [run.summary for run in stored_runs(outputs / "runs") if run.refusal is None]
+    chosen = [summary for summary in finished if study in (summary.get("studies") or ())]
+    if not chosen:
+        known = sorted({name for summary in finished for name in summary.get("studies") or ()})
+        raise SpectraError(
+            f"study={study}: no completed run of study '{study}'; studies with one: {', '.join(known) or 'none'}; make "
+            "analysis takes STUDY=NAME"
+        )
     newest: dict[str, tuple[str, str]] = {}
-    for run_id, row in sorted(collected.by_run.items()):
-        finished = str(collected.run(run_id).summary.get("finished"))
-        newest[row["cell_id"]] = max(newest.get(row["cell_id"], ("", "")), (finished, run_id))
-    if not newest:
-        raise SpectraError(f"study: '{study}' has no finished run; make them first: make status")
+    for summary in chosen:
+        latest = newest.get(summary["cell_id"], ("", ""))
+        newest[summary["cell_id"]] = max(latest, (str(summary.get("finished")), summary["run_id"]))
     return [run_id for _, run_id in newest.values()]
 
 

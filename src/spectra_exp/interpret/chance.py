@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from spectra_exp.interpret.draw import panels
-from spectra_exp.reporting.figures.style import GREY, PLAIN
+from spectra_exp.presentation.style import GREY, PLAIN
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from spectra_exp.reporting.figures.style import GREY, MARKERS, PLAIN
+from spectra_exp.presentation.style import GREY, MARKERS, PLAIN
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -12,9 +12,9 @@ from typing import Any
 from spectra_exp.foundations.files import write_text
 from spectra_exp.interpret.registry import parts
 from spectra_exp.interpret.results import PAGE, read_index
-from spectra_exp.reporting.report.grids import sortable
-from spectra_exp.reporting.report.layout import Block, badge, command, facts, figure, notes, page
-from spectra_exp.reporting.report.markup import Content, Html, element, file_link
+from spectra_exp.presentation.html_table import sortable
+from spectra_exp.presentation.layout import Block, badge, command, facts, figure, notes, page
+from spectra_exp.presentation.markup import Content, Html, element, file_link
 
 # These parts are shown by their own blocks.
 EXPLORE, CASES = "explore", "cases"

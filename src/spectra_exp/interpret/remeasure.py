@@ -18,8 +18,8 @@ from spectra_exp.foundations.errors import ConfigError, SpectraError
 from spectra_exp.foundations.files import write_json
 from spectra_exp.measure.base import METRICS, MetricTable
 from spectra_exp.measure.recompute import floors_of_counts, metrics_of_counts, stability_of_snapshots
-from spectra_exp.reporting.share import find_run
 from spectra_exp.runs.config_file import setting
+from spectra_exp.runs.folder import find_run
 from spectra_exp.runs.history import CHANCE, FINAL, VALIDATION, History
 from spectra_exp.runs.provenance import code_version
 from spectra_exp.runs.stored import StoredRun, stored_runs
@@ -111,7 +111,7 @@ def _undefined(summary: Mapping[str, Any]) -> set[str]:
 
 def _of_counts(stored: StoredRun) -> list[Found]:
     """What the snapshots give. Those of a run whose end was scored on a larger set are not of that set."""
-    from spectra_exp.training.callbacks.cadence import fraction_steps
+    from spectra_exp.training.fractions import fraction_steps
 
     steps, snapshots = stored.summary["steps"], stored.snapshots
     found = []

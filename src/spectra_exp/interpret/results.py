@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from spectra_exp.foundations.files import atomic_path, write_bytes, write_json
-from spectra_exp.reporting.figures.draw import our_style
+from spectra_exp.foundations.files import atomic_path, regular, write_bytes, write_json
+from spectra_exp.presentation.draw import our_style
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -138,7 +138,7 @@ def _remove(path: Path) -> None:
 def read_index(path: Path) -> dict[str, Any] | None:
     """The index of the analysis in `path`, None where there is none that can be read."""
     try:
-        index = json.loads((path / INDEX).read_text(encoding="utf-8"))
+        index = json.loads(regular(path / INDEX).read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
         return None
     parts = index.get("parts") if isinstance(index, dict) else None

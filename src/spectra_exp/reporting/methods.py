@@ -1,4 +1,4 @@
-"""What methods are called and which colour each has, in every table, figure and page."""
+"""What methods are called in every table, figure and page."""
 
 from __future__ import annotations
 
@@ -10,16 +10,6 @@ from spectra_exp.routing.base import Router, routers
 
 # Factors whose values name a method; every other factor is a setting of it.
 METHOD_FACTORS = ("router", "osr", "baseline", "ablation")
-
-# Okabe and Ito's colours (2008), told apart by colour-blind readers; those of presets are in their files.
-COLOURS = {
-    "SPECTRA (causal)": "#0072B2",
-    "SPECTRA (paper)": "#56B4E9",
-    "SPECTRA": "#0072B2",
-    "Switch": "#D55E00",
-    "Temperature": "#7A5C3E",
-}
-SPARE = "#555555"
 
 
 def method_name(factors: Mapping[str, str]) -> str:
@@ -47,16 +37,3 @@ def _label(name: str, declared: AblationConfig | BaselineConfig | type[Router] |
 def setting_text(key: str, value: str) -> str:
     """One setting of a method, by the last part of its key."""
     return f"{key.rpartition('.')[2]} {value}"
-
-
-def colour(label: str) -> str:
-    """The colour of a method or an ablation wherever it is drawn."""
-    declared = [*baselines().values(), *ablations().values()]
-    known = COLOURS | {preset.label: preset.colour for preset in declared if preset.label and preset.colour}
-    if label in known:
-        return known[label]
-    # Of "SPECTRA (paper) − GRU" and "SPECTRA (paper), ..." the part that tells it from others of its picture.
-    for part in (label.partition(") ")[2], label.partition(",")[0]):
-        if part in known:
-            return known[part]
-    return SPARE

@@ -10,7 +10,7 @@ from huggingface_hub import EvalResult, ModelCardData
 
 from spectra_exp.measure.base import METRICS
 from spectra_exp.measure.compute import describe_metrics
-from spectra_exp.reporting.render import markdown_text
+from spectra_exp.presentation.text import markdown_text
 
 LOSSES = ("val_loss", "val_perplexity", "val_accuracy")
 

@@ -16,10 +16,10 @@ from typing import Any
 
 from spectra_exp.config.compose import prepare_environment
 from spectra_exp.data.cache import read_entry
-from spectra_exp.foundations.errors import SpectraError, nearest
+from spectra_exp.foundations.errors import SpectraError
 from spectra_exp.reporting.material import default_outputs
 from spectra_exp.reporting.model_card import model_card
-from spectra_exp.runs.folder import RunFolder
+from spectra_exp.runs.folder import RunFolder, find_run
 from spectra_exp.runs.stored import StoredRun
 
 MODEL_FILES = ("config.json", "generation_config.json", "model.safetensors")
@@ -27,17 +27,6 @@ MODEL_FILES = ("config.json", "generation_config.json", "model.safetensors")
 CODE_KEYS = ("auto_map", "custom_pipelines")
 # What a source's tokenizer is made of besides tokenizer.json.
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja")
-
-
-def find_run(name: str, outputs: Path) -> RunFolder:
-    """The folder of a run, by its id or its path. Raises SpectraError, with the nearest id."""
-    runs = outputs / "runs"
-    path = Path(name) if Path(name).is_dir() else runs / name
-    if not path.is_dir():
-        close = nearest(name, [p.name for p in runs.iterdir()] if runs.is_dir() else [])
-        raise SpectraError(f"no run '{name}' in {runs}" + (f"; did you mean '{close}'?" if close else ""))
-    path = path.resolve()
-    return RunFolder(path.parent, path.name)
 
 
 def share(run: RunFolder, target: Path, outputs: Path) -> Path:

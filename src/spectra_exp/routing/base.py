@@ -5,8 +5,6 @@ Shapes: B sequences, S tokens each, N real tokens in the batch, d hidden size, E
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from typing import ClassVar
@@ -18,6 +16,7 @@ from torch import Tensor, nn
 from spectra_exp.foundations.bounds import LARGEST_WEIGHT
 from spectra_exp.foundations.collective import ALONE, Ranks
 from spectra_exp.foundations.errors import ConfigError
+from spectra_exp.foundations.modules import import_all
 from spectra_exp.foundations.options import option
 from spectra_exp.routing.documents import Stretches
 from spectra_exp.routing.selection import PLAIN, SELECTIONS
@@ -192,9 +191,7 @@ def register_router(cls: type[Router]) -> type[Router]:
 
 def routers() -> dict[str, type[Router]]:
     """All registered routers by name; every module of `routing/routers/` is found by itself."""
-    package = importlib.import_module("spectra_exp.routing.routers")
-    for module in pkgutil.iter_modules(package.__path__):
-        importlib.import_module(f"{package.__name__}.{module.name}")
+    import_all("spectra_exp.routing.routers")
     return dict(sorted(_REGISTRY.items()))
 
 

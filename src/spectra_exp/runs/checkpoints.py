@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from spectra_exp.foundations.errors import SpectraError
-from spectra_exp.foundations.files import fsync, json_text, one_line_errors, told_unreadable, write_text
+from spectra_exp.foundations.files import fsync, json_text, one_line_errors, regular, told_unreadable, write_text
 from spectra_exp.runs.file_hashes import sha256_of
 
 MANIFEST = "manifest.json"
@@ -133,7 +133,7 @@ def verify_checkpoint(path: str | os.PathLike[str]) -> bool:
         return False
     try:
         with told_unreadable():
-            return (folder / MANIFEST).read_bytes() == _manifest_text(folder, int(match[1])).encode("utf-8")
+            return regular(folder / MANIFEST).read_bytes() == _manifest_text(folder, int(match[1])).encode("utf-8")
     except OSError:
         return False
 

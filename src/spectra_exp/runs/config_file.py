@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from spectra_exp.foundations.errors import SpectraError
+from spectra_exp.foundations.files import regular
 
 # What readers take from it, by dotted key.
 WANTED: dict[str, tuple[type, ...]] = {
@@ -42,7 +43,7 @@ def read_config(path: str | os.PathLike[str]) -> dict[str, Any]:
     """The configuration at `path`, with every key of `WANTED`. Raises SpectraError, which names file and key."""
     file = Path(path)
     try:
-        text = file.read_text(encoding="utf-8")
+        text = regular(file).read_text(encoding="utf-8")
         _check_depth(text)
         config = yaml.load(text, Loader=CSafeLoader)
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:

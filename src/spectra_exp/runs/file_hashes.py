@@ -7,10 +7,12 @@ import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from spectra_exp.foundations.files import regular
+
 
 def sha256_of(path: str | os.PathLike[str]) -> str:
     """64 hex digits over the file's content; raises OSError when it cannot be read."""
-    with open(path, "rb") as file:
+    with open(regular(path), "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

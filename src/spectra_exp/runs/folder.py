@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from spectra_exp.foundations.errors import ConfigError, SpectraError
+from spectra_exp.foundations.errors import ConfigError, SpectraError, nearest
 from spectra_exp.foundations.files import TEMPORARY_GLOB, one_line_errors
 from spectra_exp.runs.checkpoints import NEEDED, CheckpointStore, damage
 from spectra_exp.runs.file_hashes import differing, hashes_of
@@ -89,8 +89,8 @@ class RunFolder:
         return self._store.complete()
 
     def latest_checkpoint(self) -> Path | None:
-        """The newest checkpoint that verifies, or None; a warning names each damaged one."""
-        return self._store.latest()
+        """This run's newest checkpoint that verifies, or None; a warning names each damaged one and another run's."""
+        return self._store.latest(self._problem)
 
     def resumable_checkpoint(self) -> Path | None:
         """The newest checkpoint that verifies and whose part of this folder is as it was made with, or None.
@@ -154,6 +154,21 @@ class RunFolder:
         """Whether a process died while it held this folder."""
         return (self.path / HOLDER_NAME).exists() and not holder_alive(self.path)
 
+    def _problem(self, checkpoint: Path) -> str | None:
+        """Why no model may be taken from a checkpoint, in words, or None."""
+        problem = damage(checkpoint)
+        if problem is not None or not (checkpoint / NEEDED).is_file():
+            return problem
+        made_by = needed_by(checkpoint)["run_id"]
+        return None if made_by in self._own_ids() else f"made by another run, {made_by}"
+
+    def _own_ids(self) -> set[str]:
+        """What the run calls itself: a copied folder may have got another name."""
+        try:
+            return {self.run_id, str(self.read_summary().get("run_id"))}
+        except SpectraError:
+            return {self.run_id}
+
     def _resume_problem(self, checkpoint: Path) -> str | None:
         problem = damage(checkpoint)
         if problem is not None:
@@ -189,3 +204,14 @@ def make_outputs(folder: Path) -> None:
         raise ConfigError("outputs", f"{folder}: {error.strerror}", "give another folder") from error
     if not os.access(folder, os.W_OK | os.X_OK):
         raise ConfigError("outputs", f"{folder} cannot be written to", "give another folder")
+
+
+def find_run(name: str, outputs: Path) -> RunFolder:
+    """The folder of a run, by its id or its path. Raises SpectraError, with the nearest id."""
+    runs = outputs / "runs"
+    path = Path(name) if Path(name).is_dir() else runs / name
+    if not path.is_dir():
+        close = nearest(name, [p.name for p in runs.iterdir()] if runs.is_dir() else [])
+        raise SpectraError(f"no run '{name}' in {runs}" + (f"; did you mean '{close}'?" if close else ""))
+    path = path.resolve()
+    return RunFolder(path.parent, path.name)

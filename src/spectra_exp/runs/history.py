@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from spectra_exp.foundations.errors import SpectraError
-from spectra_exp.foundations.files import atomic_path
+from spectra_exp.foundations.files import atomic_path, regular
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -111,7 +111,7 @@ def _read_table(file: Path) -> pa.Table:
     import pyarrow.parquet as pq
 
     try:
-        table = pq.ParquetFile(file).read()
+        table = pq.ParquetFile(regular(file)).read()
     except (OSError, pa.ArrowException) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise SpectraError(f"{file}: not readable as a run's history ({reason}); delete it") from error

@@ -14,7 +14,7 @@ import psutil
 from filelock import FileLock, Timeout
 
 from spectra_exp.foundations.errors import RunInUse
-from spectra_exp.foundations.files import one_line_errors, write_json
+from spectra_exp.foundations.files import one_line_errors, regular, write_json
 
 LOCK_NAME = ".lock"
 HOLDER_NAME = ".lock-holder.json"
@@ -106,7 +106,7 @@ def holder_alive(folder: str | os.PathLike[str]) -> bool:
 def _is_free(folder: Path) -> bool:
     """Whether the operating system holds no lock on the folder; asks by a shared one, given back at once."""
     try:
-        file = os.open(folder / LOCK_NAME, os.O_RDONLY)
+        file = os.open(folder / LOCK_NAME, os.O_RDONLY | os.O_NONBLOCK)
     except OSError:
         # Never taken, or not to be looked at: then who wrote the holder's name is all there is to go by.
         return False
@@ -129,7 +129,7 @@ def _this_process() -> dict[str, int | str]:
 
 def _read_holder(folder: Path) -> dict[str, int | str] | None:
     try:
-        holder = json.loads((folder / HOLDER_NAME).read_text(encoding="utf-8"))
+        holder = json.loads(regular(folder / HOLDER_NAME).read_text(encoding="utf-8"))
         return {"pid": int(holder["pid"]), "host": str(holder["host"]), "started": str(holder["started"])}
     except (OSError, ValueError, TypeError, KeyError):
         # The holder takes the lock a moment before it writes who it is.

@@ -7,7 +7,7 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from spectra_exp.foundations.files import write_json
+from spectra_exp.foundations.files import regular, write_json
 
 NAME = "progress.json"
 # At most one write in so many seconds: a write waits for the disk.
@@ -51,7 +51,7 @@ class ProgressWriter:
 def read_progress(folder: Path) -> Progress | None:
     """What the run in `folder` last noted, None before it did or when the file cannot be read."""
     try:
-        return Progress(**json.loads((folder / NAME).read_text(encoding="utf-8")))
+        return Progress(**json.loads(regular(folder / NAME).read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
         # A reader comes at any moment, also before the first write.
         return None

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from spectra_exp.foundations.errors import SpectraError
-from spectra_exp.foundations.files import atomic_path
+from spectra_exp.foundations.files import atomic_path, regular
 from spectra_exp.measure.snapshot import RoutingSnapshot
 
 _DTYPES = {
@@ -50,7 +50,7 @@ def save_snapshot(folder: str | os.PathLike[str], snapshot: RoutingSnapshot) -> 
 def load_snapshot(path: str | os.PathLike[str]) -> RoutingSnapshot:
     """The snapshot at `path`; raises SpectraError, which names the file, when it is damaged or foreign."""
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with np.load(regular(path), allow_pickle=False) as archive:
             arrays = dict(archive)
         snapshot = RoutingSnapshot.from_arrays(arrays)
         if problem := _impossible(snapshot, arrays["counts_LE"]) or _of_another_step(path, snapshot):
@@ -82,8 +82,11 @@ def _impossible(snapshot: RoutingSnapshot, counts_LE: np.ndarray) -> str | None:
         return "its counts contradict each other"
     if ((experts < -1) | (experts >= num_experts)).any():
         return "a probe token has an expert that there is not"
-    if not (isinstance(snapshot.step, int) and 0 <= snapshot.fraction <= 1 and snapshot.num_tokens > 0):
-        return "its step, fraction or number of tokens cannot be"
+    counted = (snapshot.step + 1, snapshot.top_k, snapshot.num_tokens)
+    if not all(isinstance(number, int) and number > 0 for number in counted):
+        return "its step, k or number of tokens cannot be"
+    if not isinstance(snapshot.fraction, (int, float)) or not 0 <= snapshot.fraction <= 1:
+        return "its fraction of the steps cannot be"
     return None
 
 

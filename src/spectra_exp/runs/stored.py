@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from spectra_exp.foundations.errors import SpectraError
+from spectra_exp.foundations.files import regular
 from spectra_exp.measure.ranges import Sizes
 from spectra_exp.measure.snapshot import RoutingSnapshot
 from spectra_exp.runs.config_file import read_config, setting
@@ -143,7 +144,7 @@ class StoredRun:
     def text(self, path: Path, limit: int | None = None) -> str:
         """The text of a file of the folder, empty without one; its end alone where it is longer than `limit` bytes."""
         try:
-            content = path.read_bytes()
+            content = regular(path).read_bytes()
         except FileNotFoundError:
             return ""
         except OSError as error:

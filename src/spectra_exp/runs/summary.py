@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from spectra_exp.foundations.errors import SpectraError
-from spectra_exp.foundations.files import json_text, write_json
+from spectra_exp.foundations.files import json_text, regular, write_json
 from spectra_exp.runs.file_hashes import differing, hashes_of
 
 SCHEMA = 1
 LARGEST = 10**300
+LONGEST_NAME = 1000
 STATUSES = ("completed", "failed", "diverged", "stopped", "running", "not_run")
 
 # What tables, figures and reports read of a run beside its summary.
@@ -94,7 +95,9 @@ def read_summary(path: str | os.PathLike[str]) -> Summary:
     """The summary at `path`; raises SpectraError with the reason when it is missing, damaged or foreign."""
     file = Path(path)
     try:
-        summary = json.loads(file.read_text(encoding="utf-8"))
+        summary = json.loads(regular(file).read_text(encoding="utf-8"))
+        # A lone surrogate could not be written anywhere.
+        json.dumps(summary, ensure_ascii=False).encode()
     except FileNotFoundError:
         raise SpectraError(f"{file}: no summary yet") from None
     except (OSError, ValueError, RecursionError) as error:
@@ -122,8 +125,8 @@ def _problem(summary: Any) -> str | None:
     if summary["status"] != "completed":
         return None
     for key in _TEXT:
-        if not isinstance(summary.get(key), str):
-            return f"'{key}' is missing or not text"
+        if not isinstance(summary.get(key), str) or len(summary[key]) > LONGEST_NAME:
+            return f"'{key}' is missing or not a text of at most {LONGEST_NAME} letters"
     if type(summary.get("seed")) is not int:
         return "'seed' is missing or not a whole number"
     for key in (*_NUMBERS, "fingerprints"):
@@ -165,8 +168,7 @@ def _is_seal(value: Any) -> bool:
 
 
 def _is_text(value: Any) -> bool:
-    # A lone surrogate could not be written anywhere.
-    return isinstance(value, str) and not any(0xD800 <= ord(letter) <= 0xDFFF for letter in value)
+    return isinstance(value, str)
 
 
 def _is_number(value: Any) -> bool:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from spectra_exp.foundations.errors import SpectraError
-from spectra_exp.foundations.files import write_json
+from spectra_exp.foundations.files import regular, write_json
 from spectra_exp.runs.identity import digest
 from spectra_exp.studies.definition import Study
 from spectra_exp.studies.job import Job
@@ -90,7 +90,7 @@ def read_launches(outputs: Path) -> tuple[list[Launch], dict[str, str]]:
 def read_launch(path: Path) -> Launch:
     """The launch that a file holds. Raises SpectraError with the reason when it cannot be used."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(regular(path).read_text(encoding="utf-8"))
         if content["schema"] != SCHEMA:
             raise SpectraError(f"{path}: schema {content['schema']} is not the schema {SCHEMA} that this code reads")
         runs = [

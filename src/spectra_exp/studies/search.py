@@ -35,12 +35,12 @@ from spectra_exp.foundations import stopping
 from spectra_exp.foundations.errors import ConfigError
 from spectra_exp.measure import METRICS, get_metric
 from spectra_exp.measure.others import OTHER
-from spectra_exp.reporting.search_table import TrialRow, print_front, write_search_table
 from spectra_exp.runs.folder import make_outputs
 from spectra_exp.runs.lock import RunLock
 from spectra_exp.runs.plan import plan
 from spectra_exp.studies.launchers import make_engine
 from spectra_exp.studies.search_space import Space, check_space, is_search_key, read_space
+from spectra_exp.studies.search_table import TrialRow, print_front, write_search_table
 
 if TYPE_CHECKING:
     import optuna

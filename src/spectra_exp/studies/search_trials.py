@@ -15,7 +15,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from spectra_exp.foundations import stopping
 from spectra_exp.foundations.errors import ConfigError, SpectraError
-from spectra_exp.reporting.render import number_text
+from spectra_exp.presentation.text import number_text
 from spectra_exp.studies.job import Job, make_jobs
 from spectra_exp.studies.launch import Launches, run_jobs
 from spectra_exp.studies.view import LiveView

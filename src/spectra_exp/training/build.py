@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 from transformers import LlamaConfig
 
-from spectra_exp.config.schema import Experiment, ModelConfig
+from spectra_exp.config.schema import Experiment
 from spectra_exp.data.corpus import Corpus
 from spectra_exp.moe.model import SpectraMoeForCausalLM, new_model
 from spectra_exp.moe.reroute import reroute
-from spectra_exp.moe.schema import RerouteConfig, SourceModelConfig, UpcycleConfig
+from spectra_exp.moe.schema import ModelConfig, RerouteConfig, SourceModelConfig, UpcycleConfig
 from spectra_exp.moe.settings import MoeSettings
 from spectra_exp.moe.source import load_source, source_folder
 from spectra_exp.moe.upcycle import upcycle

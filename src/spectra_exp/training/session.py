@@ -33,7 +33,7 @@ from spectra_exp.runs.history import CHANCE, FINAL, TRAINING_RULE, VALIDATION
 from spectra_exp.runs.routing_files import load_snapshot, save_snapshot, snapshot_path
 from spectra_exp.training.build import build_model
 from spectra_exp.training.callbacks.budget import TimeBudget
-from spectra_exp.training.callbacks.cadence import Cadence, fraction_steps
+from spectra_exp.training.callbacks.cadence import Cadence
 from spectra_exp.training.callbacks.clock import Clock
 from spectra_exp.training.callbacks.progress import ProgressBar
 from spectra_exp.training.callbacks.progress_file import ProgressFile
@@ -43,6 +43,7 @@ from spectra_exp.training.callbacks.steps import Steps
 from spectra_exp.training.callbacks.update_ratios import UpdateRatios
 from spectra_exp.training.evaluation import Evaluation, Evaluator
 from spectra_exp.training.fit import check_fits
+from spectra_exp.training.fractions import fraction_steps
 from spectra_exp.training.guard import check_losses, sequences_to_check
 from spectra_exp.training.recorder import Recorder
 from spectra_exp.training.sharding import forget_sharding

@@ -15,7 +15,7 @@ from spectra_exp.data.batches import NOT_COUNTED, TrainingBlocks, collate, kept_
 from spectra_exp.foundations.collective import from_first_rank, share_of_labels
 from spectra_exp.moe.model import SpectraMoeForCausalLM
 from spectra_exp.runs.folder import RunFolder
-from spectra_exp.training.callbacks.cadence import fraction_steps
+from spectra_exp.training.fractions import fraction_steps
 from spectra_exp.training.optimizers import experts_without_gradient, gradient_norms, make_optimizer, make_schedule
 from spectra_exp.training.recorder import Recorder
 from spectra_exp.training.sharding import check_distributed, fsdp_arguments

@@ -18,8 +18,9 @@ from spectra_exp.bench.timing import interleaved, ratio
 from spectra_exp.config.compose import load_experiment
 from spectra_exp.data.batches import Example, collate
 from spectra_exp.runs.plan import plan
-from spectra_exp.training.callbacks.cadence import Cadence, fraction_steps
+from spectra_exp.training.callbacks.cadence import Cadence
 from spectra_exp.training.callbacks.settle import LARGEST_SHARE, settle
+from spectra_exp.training.fractions import fraction_steps
 from spectra_exp.training.session import Session
 
 # Steps that are made and those of them that warm up; the run's own number is what their cost is multiplied by.

@@ -14,7 +14,7 @@ from spectra_exp.interpret.draw import panels, with_arms
 from spectra_exp.interpret.registry import DISTRIBUTION, ROUTED, SEVERAL_EXPERTS, TRACE, Empty, Request, part
 from spectra_exp.interpret.results import Result
 from spectra_exp.interpret.trace import Trace
-from spectra_exp.reporting.figures.style import GREY, PLAIN
+from spectra_exp.presentation.style import GREY, PLAIN
 from spectra_exp.statistics.resampling import columns, difference_over_documents, mean_over_documents
 
 if TYPE_CHECKING:

@@ -28,7 +28,7 @@ from spectra_exp.interpret.draw import panels
 from spectra_exp.interpret.registry import DOMAINS, ROUTED, SEVERAL_EXPERTS, TRACE, Empty, Request, part
 from spectra_exp.interpret.results import Result
 from spectra_exp.interpret.subject import Subject
-from spectra_exp.reporting.figures.style import BAND_ALPHA, GREY, PLAIN
+from spectra_exp.presentation.style import BAND_ALPHA, GREY, PLAIN
 from spectra_exp.statistics.resampling import columns, curve_over_pairs
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ from spectra_exp.interpret.results import Result
 from spectra_exp.interpret.subject import Subject
 from spectra_exp.measure.counts import LayerStatistics
 from spectra_exp.moe.interventions import arbitrary, next_best, swapped
-from spectra_exp.reporting.figures.style import PLAIN
+from spectra_exp.presentation.style import PLAIN
 from spectra_exp.statistics.resampling import columns
 
 if TYPE_CHECKING:

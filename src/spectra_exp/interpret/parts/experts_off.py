@@ -18,7 +18,7 @@ from spectra_exp.interpret.rerouted import Rerouted, correlation_within
 from spectra_exp.interpret.results import Result
 from spectra_exp.interpret.subject import Subject
 from spectra_exp.moe.interventions import switched_off
-from spectra_exp.reporting.figures.style import GREY, PLAIN
+from spectra_exp.presentation.style import GREY, PLAIN
 from spectra_exp.statistics.resampling import columns, difference_over_documents
 
 if TYPE_CHECKING:

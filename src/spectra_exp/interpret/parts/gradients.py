@@ -10,7 +10,7 @@ import pandas as pd
 from spectra_exp.interpret.draw import panels, say_empty
 from spectra_exp.interpret.registry import HISTORY, RUN, Empty, Request, part
 from spectra_exp.interpret.results import Result
-from spectra_exp.reporting.figures.style import DASHES, PLAIN
+from spectra_exp.presentation.style import DASHES, PLAIN
 from spectra_exp.training.optimizers import FAMILIES
 
 if TYPE_CHECKING:

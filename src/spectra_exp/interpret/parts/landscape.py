@@ -29,7 +29,7 @@ from spectra_exp.interpret.rerouted import Rerouted
 from spectra_exp.interpret.results import Result
 from spectra_exp.interpret.subject import Subject
 from spectra_exp.moe.model import new_model
-from spectra_exp.reporting.figures.style import PLAIN
+from spectra_exp.presentation.style import PLAIN
 from spectra_exp.runs.checkpoints import MANIFEST
 from spectra_exp.runs.fingerprints import weights_hash
 from spectra_exp.training.fit import WEIGHTS

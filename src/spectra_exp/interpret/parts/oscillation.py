@@ -17,7 +17,7 @@ from spectra_exp.interpret.results import Result
 from spectra_exp.interpret.subject import Subject
 from spectra_exp.measure.snapshot import RoutingSnapshot
 from spectra_exp.measure.stability import agreement, expert_sets
-from spectra_exp.reporting.figures.style import GREY, PLAIN
+from spectra_exp.presentation.style import GREY, PLAIN
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -144,8 +144,9 @@ def _draw(figure: Figure, changes: pd.DataFrame, swings: pd.DataFrame, labels: d
     left, right = panels(figure, 2, (3.3, 2.4))
     for number, run in enumerate(dict.fromkeys([*changes["run"], *swings["run"]])):
         own = changes[changes["run"] == run].groupby(["step", "to_step"], as_index=False)["per_step"].mean()
-        edges = [*own["step"], *own["to_step"].tail(1)]
-        left.stairs(own["per_step"], edges, color=PLAIN[number], linewidth=1.1, label=labels[run], baseline=None)
+        if len(own):
+            edges = [*own["step"], *own["to_step"].tail(1)]
+            left.stairs(own["per_step"], edges, color=PLAIN[number], linewidth=1.1, label=labels[run], baseline=None)
         swung = swings[swings["run"] == run].groupby("step")["load_cv"].mean()
         right.plot(swung.index, swung, color=PLAIN[number], label=labels[run])
     for axes, frame, label in ((left, changes, "experts exchanged per step"), (right, swings, "load CV of the step")):

@@ -15,7 +15,7 @@ from spectra_exp.interpret.registry import DOMAINS, ROUTED, RUN, SEVERAL_EXPERTS
 from spectra_exp.interpret.results import Result
 from spectra_exp.interpret.subject import Subject
 from spectra_exp.measure.balance import coefficient_of_variation
-from spectra_exp.reporting.figures.style import GREY, PLAIN
+from spectra_exp.presentation.style import GREY, PLAIN
 from spectra_exp.statistics.resampling import columns, difference_over_documents
 
 if TYPE_CHECKING:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from spectra_exp.config.presets import FULL, ladder, single_ablations
+from spectra_exp.presentation.style import COLUMN, DOUBLE
 from spectra_exp.reporting.collect import INFERENCE
 from spectra_exp.reporting.figures import temperature_curves, temperature_reports, temperature_usage
 from spectra_exp.reporting.figures.expert_usage import LayerUsage, StackedUsage
 from spectra_exp.reporting.figures.labels import RULES, by_ablation
 from spectra_exp.reporting.figures.spec import FigureSpec, ReportSpec
-from spectra_exp.reporting.figures.style import COLUMN, DOUBLE
 from spectra_exp.reporting.figures.sweeps import SweepCurves, SweepHeat, quota_place, setting
 from spectra_exp.reporting.figures.tradeoff import Tradeoff
 from spectra_exp.reporting.figures.training import Curve, Training

@@ -11,14 +11,14 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from spectra_exp.presentation.colours import colour
+from spectra_exp.presentation.panels import BarPanel, Page, Points, StackPanel, with_seeds
+from spectra_exp.presentation.style import DOUBLE, ramp, rank_places
+from spectra_exp.presentation.text import number_text
 from spectra_exp.reporting.collect import TRAINING_RULE
 from spectra_exp.reporting.figures.labels import Naming, by_method, marked, with_context
-from spectra_exp.reporting.figures.panels import BarPanel, Page, Points, StackPanel, with_seeds
 from spectra_exp.reporting.figures.sources import Sources
-from spectra_exp.reporting.figures.style import DOUBLE, ramp
 from spectra_exp.reporting.grid import Row, Section
-from spectra_exp.reporting.methods import colour
-from spectra_exp.reporting.render import number_text
 from spectra_exp.statistics.intervals import Interval, mean_interval
 
 RANKED = "Experts ranked by their share at the end of training, in each layer and run."
@@ -164,8 +164,3 @@ def rank_key(experts: int) -> tuple[tuple[str, str], ...]:
     shades = ramp(rank_places(experts))
     names = {0: "most used expert", experts // 2: f"rank {experts // 2 + 1}", experts - 1: "least used expert"}
     return tuple((name, shades[rank]) for rank, name in names.items())
-
-
-def rank_places(experts: int) -> list[float]:
-    """The places 0..1 of the ranks on the sequential scale."""
-    return [rank / max(1, experts - 1) for rank in range(experts)]

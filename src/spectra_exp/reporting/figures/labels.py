@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
+from spectra_exp.presentation.panels import Page
 from spectra_exp.reporting.collect import INFERENCE, TRAINING_RULE
-from spectra_exp.reporting.figures.panels import Page
 from spectra_exp.reporting.grid import Row, Section
 from spectra_exp.reporting.methods import ablation_name
 from spectra_exp.reporting.pairing import GROUP_KEYS

@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import TypeVar
 
 from spectra_exp.foundations.files import write_bytes, write_json
-from spectra_exp.reporting.figures.draw import draw_page, our_style
-from spectra_exp.reporting.figures.panels import Page
+from spectra_exp.presentation.draw import draw_page, our_style
+from spectra_exp.presentation.panels import Page
+from spectra_exp.presentation.style import DPI
+from spectra_exp.presentation.text import markdown_text
 from spectra_exp.reporting.figures.sources import Sources
 from spectra_exp.reporting.figures.spec import FigureSpec, ReportSpec
-from spectra_exp.reporting.figures.style import DPI
 from spectra_exp.reporting.grid import Row, Section
 from spectra_exp.reporting.material import Material
-from spectra_exp.reporting.render import markdown_text
 from spectra_exp.reporting.tables.gaps import seed_gaps
 from spectra_exp.reporting.tables.spec import Gap
 from spectra_exp.runs.identity import digest

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from spectra_exp.reporting.figures.panels import Points
+from spectra_exp.presentation.panels import Points
 from spectra_exp.reporting.figures.sources import Sources
 from spectra_exp.reporting.grid import Row, Section
 from spectra_exp.statistics.intervals import Interval, mean_interval

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from spectra_exp.reporting.figures.panels import Page
+from spectra_exp.presentation.panels import Page
 from spectra_exp.reporting.figures.sources import Sources
 from spectra_exp.reporting.grid import Row, Section
 from spectra_exp.reporting.tables.spec import Choice

@@ -7,15 +7,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from spectra_exp.presentation.colours import colour
+from spectra_exp.presentation.panels import HeatPanel, Line, LinePanel, Mark, Page, with_seeds
+from spectra_exp.presentation.style import DASHES, DOUBLE, MARKERS
 from spectra_exp.reporting.collect import INFERENCE, TRAINING_RULE
 from spectra_exp.reporting.figures.labels import NOT_CAUSAL, RULES, arms, is_causal, marked, metric_label, with_context
-from spectra_exp.reporting.figures.panels import HeatPanel, Line, LinePanel, Mark, Page, with_seeds
 from spectra_exp.reporting.figures.series import final
 from spectra_exp.reporting.figures.sources import Sources
-from spectra_exp.reporting.figures.style import DASHES, DOUBLE, MARKERS
 from spectra_exp.reporting.figures.training import floors_of
 from spectra_exp.reporting.grid import Row, Section
-from spectra_exp.reporting.methods import colour
 from spectra_exp.reporting.tables.directions import direction
 
 

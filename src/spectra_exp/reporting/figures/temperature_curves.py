@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+from spectra_exp.presentation.panels import Line, LinePanel, Page, TextPanel, with_seeds
+from spectra_exp.presentation.style import DOUBLE
+from spectra_exp.presentation.text import interval_text
 from spectra_exp.reporting.figures.labels import marked, metric_label, with_context
-from spectra_exp.reporting.figures.panels import Line, LinePanel, Page, TextPanel, with_seeds
 from spectra_exp.reporting.figures.series import final, over_seeds, training_curves
 from spectra_exp.reporting.figures.sources import Sources
-from spectra_exp.reporting.figures.style import DOUBLE
 from spectra_exp.reporting.figures.temperatures import (
     best_constant,
     by_temperature,
@@ -20,7 +21,6 @@ from spectra_exp.reporting.figures.temperatures import (
 )
 from spectra_exp.reporting.figures.training import Curve, curve_panel, floors_of, lost, without_curves
 from spectra_exp.reporting.grid import Row, Section
-from spectra_exp.reporting.render import interval_text
 from spectra_exp.statistics.intervals import Interval, mean_interval
 
 SUMMARY = ("val_loss", "val_accuracy", "routing_entropy", "routing_confidence", "load_gini", "load_cv")

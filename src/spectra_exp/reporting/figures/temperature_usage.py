@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from spectra_exp.presentation.panels import BarPanel, HeatPanel, Page, with_seeds
+from spectra_exp.presentation.style import DOUBLE
 from spectra_exp.reporting.figures.expert_usage import (
     INFERENCE_RULE,
     RANKED,
@@ -13,9 +15,7 @@ from spectra_exp.reporting.figures.expert_usage import (
     usages,
 )
 from spectra_exp.reporting.figures.labels import marked, with_context
-from spectra_exp.reporting.figures.panels import BarPanel, HeatPanel, Page, with_seeds
 from spectra_exp.reporting.figures.sources import Sources
-from spectra_exp.reporting.figures.style import DOUBLE
 from spectra_exp.reporting.figures.temperature_curves import final_panel
 from spectra_exp.reporting.figures.temperatures import by_temperature, constants, over_temperature, temperature_marks
 from spectra_exp.reporting.grid import Row, Section

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 
-from spectra_exp.reporting.figures.panels import Line, LinePanel, Mark, Points
+from spectra_exp.presentation.panels import Line, LinePanel, Mark, Points
+from spectra_exp.presentation.style import ordered_marks, plain_mark
 from spectra_exp.reporting.figures.series import final
-from spectra_exp.reporting.figures.style import ordered_marks, plain_mark
 from spectra_exp.reporting.grid import Row, Section
 from spectra_exp.statistics.intervals import Interval
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from spectra_exp.presentation.panels import Page, Spot, SpotPanel, with_seeds
+from spectra_exp.presentation.style import COLUMN, method_mark
 from spectra_exp.reporting.figures.labels import Naming, by_method, is_causal, marked, metric_label, with_context
-from spectra_exp.reporting.figures.panels import Page, Spot, SpotPanel, with_seeds
 from spectra_exp.reporting.figures.series import final
 from spectra_exp.reporting.figures.sources import Sources
-from spectra_exp.reporting.figures.style import COLUMN, method_mark
 from spectra_exp.reporting.figures.training import floors_of
 from spectra_exp.reporting.grid import Row, Section
 from spectra_exp.reporting.tables.directions import direction

@@ -8,7 +8,7 @@ from typing import Literal
 
 import numpy as np
 
-from spectra_exp.reporting.render import number_text
+from spectra_exp.presentation.text import number_text
 from spectra_exp.statistics.comparison import compare
 from spectra_exp.statistics.corrections import holm
 from spectra_exp.statistics.trends import Slope, Trend, page_trend

@@ -7,6 +7,7 @@ import math
 import yaml
 
 from spectra_exp.config.tree import option_files
+from spectra_exp.presentation.text import number_text
 from spectra_exp.reporting.grid import Section
 from spectra_exp.reporting.hypotheses.parts import (
     Part,
@@ -32,7 +33,6 @@ from spectra_exp.reporting.hypotheses.samples import (
     test_seeds,
     unusable,
 )
-from spectra_exp.reporting.render import number_text
 from spectra_exp.runs.best_long import CONSTANTS
 from spectra_exp.runs.stored import StoredRun
 from spectra_exp.statistics.trends import slope_over, spearman

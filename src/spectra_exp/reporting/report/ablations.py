@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from spectra_exp.presentation.colours import ink
+from spectra_exp.presentation.layout import Block, choice, figure
+from spectra_exp.presentation.markup import Html, element
+from spectra_exp.presentation.text import number_text
 from spectra_exp.reporting.grid import Row, Section
 from spectra_exp.reporting.material import Material
-from spectra_exp.reporting.render import number_text
 from spectra_exp.reporting.report.charts_rows import IntervalRow, rows_chart
-from spectra_exp.reporting.report.ink import ink
-from spectra_exp.reporting.report.layout import Block, choice, figure
-from spectra_exp.reporting.report.markup import Html, element
 from spectra_exp.reporting.report.tested import Outcome, outcomes
 from spectra_exp.reporting.report.words import ablation_of, is_causal, marks, section_heading
 from spectra_exp.reporting.tables.directions import direction

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from spectra_exp.reporting.render import number_text
-from spectra_exp.reporting.report.markup import Html, element
+from spectra_exp.presentation.markup import Html, element
+from spectra_exp.presentation.text import number_text
 from spectra_exp.reporting.report.plot import chart, dot, scale_over, text, tip, x_axis, y_axis
 
 WIDTH, LEFT, RIGHT, TOP, DEEP = 440, 52, 428, 26, 190

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from spectra_exp.reporting.report.ink import Rgb, css, diverging, ramp, text_on
-from spectra_exp.reporting.report.markup import Html, element
+from spectra_exp.presentation.colours import Rgb, css, diverging, ramp, text_on
+from spectra_exp.presentation.markup import Html, element
 from spectra_exp.reporting.report.plot import chart, text, tip
 
 LETTER = 6.1

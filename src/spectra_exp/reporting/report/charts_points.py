@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from spectra_exp.reporting.report.markup import Html, element
+from spectra_exp.presentation.markup import Html, element
 from spectra_exp.reporting.report.plot import (
     Scale,
     chart,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from spectra_exp.reporting.report.markup import Html
+from spectra_exp.presentation.markup import Html
 from spectra_exp.reporting.report.plot import chart, dot, interval_ends, line, scale_over, text, tip, whisker, x_axis
 
 ROW, LETTER = 21, 6.6

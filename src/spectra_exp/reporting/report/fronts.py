@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from operator import attrgetter
 
+from spectra_exp.presentation.colours import ink
+from spectra_exp.presentation.html_table import sortable
+from spectra_exp.presentation.layout import Block, badge, choice, figure
+from spectra_exp.presentation.markup import Html, element
+from spectra_exp.presentation.text import interval_text
 from spectra_exp.reporting.grid import Row, Section
 from spectra_exp.reporting.material import Material
-from spectra_exp.reporting.render import interval_text
 from spectra_exp.reporting.report.charts_points import Point, Series, scatter_chart
-from spectra_exp.reporting.report.grids import sortable
-from spectra_exp.reporting.report.ink import ink
-from spectra_exp.reporting.report.layout import Block, badge, choice, figure
-from spectra_exp.reporting.report.markup import Html, element
 from spectra_exp.reporting.report.words import described, interval, is_causal, marks, setting_name
 from spectra_exp.statistics.pareto import pareto_front
 

@@ -1,13 +1,12 @@
-"""The tables' printed grids as HTML that can be sorted and filtered; a cell's text is that of the other formats."""
+"""The tables' printed grids as HTML; a cell's text is that of the other formats."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Sequence
 
-from spectra_exp.measure import METRICS
-from spectra_exp.reporting.report.layout import badge, choice, notes
-from spectra_exp.reporting.report.markup import Content, Html, anchor, breakable, element
+from spectra_exp.presentation.html_table import sortable
+from spectra_exp.presentation.layout import badge, choice, notes
+from spectra_exp.presentation.markup import Html, anchor, element
 from spectra_exp.reporting.tables.spec import Grid, Table
 
 NUMBER = re.compile(r"[\[+−-]?[+−-]?[\d.]+(e[+-]?\d+)?[kMG]?( ± \S+|, \S+\])?( \*{1,3})?|")
@@ -45,21 +44,6 @@ def grid_table(grid: Grid) -> Html:
     return sortable(grid.title, grid.headers, body, {h for h, n in zip(grid.headers, numeric, strict=True) if n})
 
 
-def sortable(
-    caption: str, headers: Sequence[str], rows: Sequence[Html], numeric: Collection[str] = (), foot: Content = None
-) -> Html:  # fmt: skip
-    """A table of rows (`tr`) with a field to filter them and heads to sort them by; `numeric`: heads of numbers."""
-    heads = [_head(h, h in numeric) for h in headers]
-    field = element("label", "Filter ", element("input", type="search", placeholder="words of a row"), class_="filter")
-    count = element("output", f"{len(rows)} row{'s' * (len(rows) != 1)}")
-    table = element(
-        "table", element("caption", caption), element("thead", element("tr", heads)), element("tbody", rows),
-        element("tfoot", foot) if foot else None, class_="sortable",
-    )  # fmt: skip
-    scroll = element("div", table, class_="scroll", tabindex=0, role="region", aria_label=caption)
-    return element("div", element("div", field, count, class_="tools"), scroll, class_="grid-box")
-
-
 def _cell(text: str, header: str, best: bool, numeric: bool, column: int) -> Html:
     if header == "verdict" and text in VERDICTS:
         return element("td", badge(text, VERDICTS[text]))
@@ -67,16 +51,3 @@ def _cell(text: str, header: str, best: bool, numeric: bool, column: int) -> Htm
         return element("td", badge(text, "warn"))
     kind = " ".join(name for name, is_so in (("n", numeric), ("best", best)) if is_so) or None
     return element("th" if column == 0 else "td", text, class_=kind, scope="row" if column == 0 else None)
-
-
-def _head(header: str, numeric: bool) -> Html:
-    button = element("button", breakable(header), type="button", title=_meaning(header))
-    return element("th", button, scope="col", class_="n" if numeric else None)
-
-
-def _meaning(header: str) -> str | None:
-    metric = METRICS.get(header)
-    if metric is None:
-        return None
-    better = "" if metric.direction == "none" else f"; {metric.direction} is better"
-    return f"{metric.meaning}{better}"

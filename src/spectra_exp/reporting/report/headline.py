@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+from spectra_exp.presentation.colours import ink
+from spectra_exp.presentation.html_table import sortable
+from spectra_exp.presentation.layout import Block, badge, figure, notes
+from spectra_exp.presentation.markup import Html, element
+from spectra_exp.presentation.text import interval_text
 from spectra_exp.reporting.grid import Row, Section
 from spectra_exp.reporting.material import Material
-from spectra_exp.reporting.render import interval_text
 from spectra_exp.reporting.report.charts_rows import IntervalRow, rows_chart
-from spectra_exp.reporting.report.grids import sortable
-from spectra_exp.reporting.report.ink import ink
-from spectra_exp.reporting.report.layout import Block, badge, figure, notes
-from spectra_exp.reporting.report.markup import Html, element
 from spectra_exp.reporting.report.tested import Outcome, outcomes
 from spectra_exp.reporting.report.words import described, interval, is_causal, remarks, section_heading
 from spectra_exp.reporting.tables.directions import direction

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from spectra_exp.measure import METRICS
 from spectra_exp.measure.base import Metric
+from spectra_exp.presentation.html_table import sortable
+from spectra_exp.presentation.layout import Block, page
+from spectra_exp.presentation.markup import Html, breakable, element
 from spectra_exp.reporting.material import Material
 from spectra_exp.reporting.report.ablations import ablation_block
 from spectra_exp.reporting.report.fronts import front_block
-from spectra_exp.reporting.report.grids import sortable, table_content, table_details
+from spectra_exp.reporting.report.grids import table_content, table_details
 from spectra_exp.reporting.report.headline import headline_block
-from spectra_exp.reporting.report.layout import Block, page
 from spectra_exp.reporting.report.loads import load_block
-from spectra_exp.reporting.report.markup import Html, breakable, element
 from spectra_exp.reporting.report.missing import empty_block, missing_block, odd_block
 from spectra_exp.reporting.report.run_list import run_block
 from spectra_exp.reporting.report.sweeps import sweep_block

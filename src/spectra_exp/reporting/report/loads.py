@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
+from spectra_exp.presentation.layout import Block, choice, figure
+from spectra_exp.presentation.markup import Html, element
 from spectra_exp.reporting.grid import Row, Section
 from spectra_exp.reporting.material import Material
 from spectra_exp.reporting.report.charts_heat import Cell, around, heat_chart
-from spectra_exp.reporting.report.layout import Block, choice, figure
-from spectra_exp.reporting.report.markup import Html, element
 
 STUDIES = ("baselines", "core")
 PICTURE = 272  # width of all experts

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from spectra_exp.presentation.html_table import sortable
+from spectra_exp.presentation.layout import Block, badge, command, notes
+from spectra_exp.presentation.markup import Html, element, file_link
 from spectra_exp.reporting.material import Material
-from spectra_exp.reporting.report.grids import sortable
-from spectra_exp.reporting.report.layout import Block, badge, command, notes
-from spectra_exp.reporting.report.markup import Html, element, file_link
 from spectra_exp.reporting.tables.gaps import merged_gaps
 from spectra_exp.reporting.tables.spec import Gap, Table
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from spectra_exp.reporting.report.markup import Html, element, join
+from spectra_exp.presentation.markup import Html, element, join
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,11 @@ from __future__ import annotations
 import numpy as np
 
 from spectra_exp.measure.snapshot import RoutingSnapshot
-from spectra_exp.reporting.render import number_text
+from spectra_exp.presentation.layout import Block, figure
+from spectra_exp.presentation.markup import Html, element
+from spectra_exp.presentation.text import number_text
 from spectra_exp.reporting.report.files import RunFiles
-from spectra_exp.reporting.report.layout import Block, figure
 from spectra_exp.reporting.report.loads import load_chart, relative_load
-from spectra_exp.reporting.report.markup import Html, element
 
 LEAD = (
     "Left: each expert's load over the even share, over training (1 is balance). Right, at the end: how much more "

@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from spectra_exp.presentation.colours import ink
+from spectra_exp.presentation.html_table import sortable
+from spectra_exp.presentation.layout import Block, badge
+from spectra_exp.presentation.markup import Html, anchor, element, file_link
+from spectra_exp.presentation.text import number_text
 from spectra_exp.reporting.collect import Collected
-from spectra_exp.reporting.render import number_text
-from spectra_exp.reporting.report.grids import sortable
-from spectra_exp.reporting.report.ink import ink
-from spectra_exp.reporting.report.layout import Block, badge
-from spectra_exp.reporting.report.markup import Html, anchor, element, file_link
 from spectra_exp.reporting.report.words import NOT_CAUSAL, run_method
 
 METRICS = ("val_loss", "load_cv", "max_vio", "expert_overlap")

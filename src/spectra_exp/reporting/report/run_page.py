@@ -7,14 +7,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from spectra_exp.presentation.colours import PALETTE
+from spectra_exp.presentation.html_table import sortable
+from spectra_exp.presentation.layout import Block, badge, command, facts, figure, notes, page
+from spectra_exp.presentation.markup import Content, Html, anchor, breakable, element, file_link, join
+from spectra_exp.presentation.text import count_text, number_text
 from spectra_exp.reporting.collect import Collected
-from spectra_exp.reporting.render import count_text, number_text
 from spectra_exp.reporting.report.charts_curves import Curve, curves_chart
 from spectra_exp.reporting.report.files import Curves, RunFiles
-from spectra_exp.reporting.report.grids import sortable
-from spectra_exp.reporting.report.ink import PALETTE
-from spectra_exp.reporting.report.layout import Block, badge, command, facts, figure, notes, page
-from spectra_exp.reporting.report.markup import Content, Html, anchor, breakable, element, file_link, join
 from spectra_exp.reporting.report.routing import routing_block
 from spectra_exp.reporting.report.run_list import run_marks
 from spectra_exp.reporting.report.words import causal_text

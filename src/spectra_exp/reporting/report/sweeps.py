@@ -5,16 +5,16 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from spectra_exp.presentation.colours import PALETTE, ink, readable
+from spectra_exp.presentation.layout import Block, choice, figure, notes
+from spectra_exp.presentation.markup import Html, element
+from spectra_exp.presentation.text import number_text
 from spectra_exp.reporting.grid import Row, Section
 from spectra_exp.reporting.material import Material
 from spectra_exp.reporting.methods import ablation_name
-from spectra_exp.reporting.render import number_text
 from spectra_exp.reporting.report.charts_heat import Cell, heat_chart, sequential
 from spectra_exp.reporting.report.charts_points import Point, Series, steps_chart
 from spectra_exp.reporting.report.headline import values_chart
-from spectra_exp.reporting.report.ink import PALETTE, ink, readable
-from spectra_exp.reporting.report.layout import Block, choice, figure, notes
-from spectra_exp.reporting.report.markup import Html, element
 from spectra_exp.reporting.report.words import described, interval, is_causal, remarks, setting_name
 from spectra_exp.reporting.tables.directions import direction
 from spectra_exp.studies.expand import meaning

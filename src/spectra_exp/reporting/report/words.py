@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from spectra_exp.presentation.markup import Html, element
+from spectra_exp.presentation.text import interval_text
 from spectra_exp.reporting.grid import Row, Section
 from spectra_exp.reporting.methods import METHOD_FACTORS, ablation_name, method_name, setting_text
-from spectra_exp.reporting.render import interval_text
-from spectra_exp.reporting.report.markup import Html, element
 from spectra_exp.statistics.intervals import Interval, mean_interval
 
 NOT_CAUSAL = "not causal"

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from spectra_exp.downstream.tasks import SCORE
 from spectra_exp.foundations.files import write_text
+from spectra_exp.presentation.text import csv_text
 from spectra_exp.reporting.collect import INFERENCE, Collected
 from spectra_exp.reporting.grid import Row, Section
-from spectra_exp.reporting.render import csv_text
 from spectra_exp.reporting.tables.spec import Gap, TableSpec
 from spectra_exp.studies.definition import load_study
 from spectra_exp.studies.state import run_state

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from spectra_exp.reporting.render import interval_text, number_text
+from spectra_exp.presentation.text import interval_text, number_text
 from spectra_exp.reporting.tables.spec import Gap, Grid, Part, Table
 from spectra_exp.statistics.intervals import mean_interval
 

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from spectra_exp.presentation.text import number_text
 from spectra_exp.reporting.grid import Row, Section
-from spectra_exp.reporting.render import number_text
 from spectra_exp.reporting.tables.build import LOSSES
 from spectra_exp.reporting.tables.directions import direction
 from spectra_exp.reporting.tables.gaps import seed_gaps

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from spectra_exp.foundations.files import write_text
-from spectra_exp.reporting.render import csv_text, markdown_table, markdown_text, print_table
+from spectra_exp.presentation.text import csv_text, markdown_table, markdown_text, print_table
 from spectra_exp.reporting.tables.long import long_frame, narrow_frame
 from spectra_exp.reporting.tables.spec import Grid, Part, Table
 

@@ -7,12 +7,8 @@ from typing import Any
 
 from transformers import TrainerCallback
 
-from spectra_exp.config.schema import FRACTIONS, TrainerConfig
-
-
-def fraction_steps(max_steps: int) -> list[int]:
-    """Optimizer steps at 10, 25, 50, 75 and 100 % of the run; in short runs several may coincide."""
-    return [max(1, round(f * max_steps)) for f in FRACTIONS]
+from spectra_exp.config.schema import TrainerConfig
+from spectra_exp.training.fractions import fraction_steps
 
 
 class Cadence(TrainerCallback):

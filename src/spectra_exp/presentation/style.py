@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from spectra_exp.reporting.figures.panels import Mark
-from spectra_exp.reporting.methods import colour
+from spectra_exp.presentation.colours import colour
+from spectra_exp.presentation.panels import Mark
 
 COLUMN, DOUBLE = 3.35, 6.9  # inches: a column of a two-column page, and both
 DPI = 240
@@ -69,3 +69,8 @@ def ramp(places: Sequence[float]) -> list[str]:
 
     scale = matplotlib.colormaps[SEQUENTIAL]
     return [to_hex(scale(place)) for place in places]
+
+
+def rank_places(experts: int) -> list[float]:
+    """The places 0..1 of the ranks on the sequential scale."""
+    return [rank / max(1, experts - 1) for rank in range(experts)]

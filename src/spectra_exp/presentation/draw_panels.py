@@ -6,8 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from spectra_exp.reporting.figures.expert_usage import rank_places
-from spectra_exp.reporting.figures.panels import (
+from spectra_exp.presentation.panels import (
     BarPanel,
     HeatPanel,
     Line,
@@ -17,8 +16,8 @@ from spectra_exp.reporting.figures.panels import (
     StackPanel,
     TextPanel,
 )
-from spectra_exp.reporting.figures.style import BAND_ALPHA, GREY, SEQUENTIAL, ramp
-from spectra_exp.reporting.render import interval_text
+from spectra_exp.presentation.style import BAND_ALPHA, GREY, SEQUENTIAL, ramp, rank_places
+from spectra_exp.presentation.text import interval_text
 from spectra_exp.statistics.intervals import Interval
 
 if TYPE_CHECKING:

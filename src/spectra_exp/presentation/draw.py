@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from spectra_exp.reporting.figures.draw_panels import PAINTERS, draw_text
-from spectra_exp.reporting.figures.panels import BarPanel, LinePanel, Page, Panel, StackPanel
-from spectra_exp.reporting.figures.style import FOOTNOTE_SIZE, GREY, RC
+from spectra_exp.presentation.draw_panels import PAINTERS, draw_text
+from spectra_exp.presentation.panels import BarPanel, LinePanel, Page, Panel, StackPanel
+from spectra_exp.presentation.style import FOOTNOTE_SIZE, GREY, RC
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from spectra_exp.foundations.files import write_text
-from spectra_exp.reporting.render import csv_text, markdown_table, number_text, print_table
+from spectra_exp.presentation.text import csv_text, markdown_table, number_text, print_table
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from spectra_exp.reporting.report.markup import Content, Html, element, join
+from spectra_exp.presentation.markup import Content, Html, element, join
 
 ICON = "data:,"  # no icon, so that no browser asks for one
 

@@ -1,14 +1,37 @@
-"""Colours in the report: a method's own one on light and dark paper, and the ramps of heat maps."""
+"""The colour of each method wherever it is drawn, on light and dark paper too, and the ramps of heat maps."""
 
 from __future__ import annotations
 
-from spectra_exp.reporting.methods import colour
+from spectra_exp.config.presets import ablations, baselines
 
+# Okabe and Ito's colours (2008), told apart by colour-blind readers; those of ablations and baselines, with some darker
+# ones of the same hues, are in their files.
+COLOURS = {
+    "SPECTRA (causal)": "#0072B2",
+    "SPECTRA (paper)": "#56B4E9",
+    "SPECTRA": "#0072B2",
+    "Switch": "#D55E00",
+    "Temperature": "#7A5C3E",
+}
+SPARE = "#555555"
 LIGHT_END, DARK_END = (236, 244, 250), (8, 64, 120)
 COOL, EVEN, WARM = (0, 114, 178), (245, 245, 242), (213, 94, 0)
 Rgb = tuple[int, int, int]
 # Okabe and Ito's colours, for curves that are no methods.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C6BB1", "#7A5C3E")
+
+
+def colour(label: str) -> str:
+    """The colour of a method or an ablation wherever it is drawn."""
+    declared = [*baselines().values(), *ablations().values()]
+    known = COLOURS | {preset.label: preset.colour for preset in declared if preset.label and preset.colour}
+    if label in known:
+        return known[label]
+    # Of "SPECTRA (paper) − GRU" and "SPECTRA (paper), ..." the part that tells it from others of its picture.
+    for part in (label.partition(") ")[2], label.partition(",")[0]):
+        if part in known:
+            return known[part]
+    return SPARE
 
 
 def ink(label: str) -> str:

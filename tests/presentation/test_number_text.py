@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from spectra_exp.reporting.render import count_text, interval_text, markdown_table
+from spectra_exp.presentation.text import count_text, interval_text, markdown_table
 from spectra_exp.statistics.intervals import Interval
 
 
