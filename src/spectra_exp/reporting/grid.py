@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import shlex
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -13,11 +13,14 @@ from spectra_exp.reporting.collect import Collected
 from spectra_exp.reporting.derived import DERIVED
 from spectra_exp.reporting.methods import METHOD_FACTORS, method_name, setting_text
 from spectra_exp.reporting.pairing import GROUP_KEYS, PAIRED, comparable_groups, pair_problem, pairing
-from spectra_exp.reporting.tables.spec import Choice, Values
 from spectra_exp.statistics.comparison import Comparison, compare
 from spectra_exp.studies.definition import Study
 from spectra_exp.studies.expand import meaning, study_jobs
 from spectra_exp.studies.ledger import Expected, Launch
+
+# What rows must have, by factor: a value, one of several, or of those that a function finds in conf/.
+Values = str | Iterable[str] | Callable[[], Iterable[str]]
+Choice = Mapping[str, Values]
 
 # Keys that say which run of a cell a line is, and for whom.
 NOT_OF_A_CELL = ("study", "seed")

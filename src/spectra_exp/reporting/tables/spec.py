@@ -6,14 +6,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from spectra_exp.reporting.grid import Choice
 from spectra_exp.statistics.corrections import holm
 
 if TYPE_CHECKING:
     import pandas as pd
 
-# What rows must have, by factor: a value, one of several, or of those that a function finds in conf/.
-Values = "str | Iterable[str] | Callable[[], Iterable[str]]"
-Choice = Mapping[str, Values]
 Correction = Callable[[Mapping[Any, "float | None"]], dict[Any, "float | None"]]
 
 
