@@ -44,8 +44,10 @@ def main(argv: list[str] | None = None) -> int:
 
 def _main(argv: list[str]) -> int:
     from spectra_exp.config.compose import prepare_environment
+    from spectra_exp.config.plugins import load_typed_plugins
 
     prepare_environment()
+    load_typed_plugins(argv)
     if any(a in ("--help", "-h") for a in argv):
         from spectra_exp.config.help import print_help
 
@@ -111,17 +113,18 @@ def _many(args: argparse.Namespace, chosen: list[str]) -> int:
         )
     if args.cfg or args.info:
         raise ConfigError("command line", "--cfg and --info show one run", "see python -m spectra_exp.studies show")
-    if asks_for_search(args.overrides):
+    typed = [o for o in args.overrides if o not in chosen]
+    if asks_for_search(typed):
         from spectra_exp.studies.search import launch_search
 
         if chosen:
             raise ConfigError("command line", f"'{chosen[0]}' and a search were given", "drop one of the two")
-        return launch_search(args.overrides, task)
+        return launch_search(typed, task)
     if not chosen:
-        return launch_multirun(args.overrides, task)
+        return launch_multirun(typed, task)
     if len(chosen) > 1:
         raise ConfigError("command line", f"'{chosen[0]}' and '{chosen[1]}' were given", "launch one study at a time")
-    return launch_study(chosen[0], [o for o in args.overrides if o not in chosen], task)
+    return launch_study(chosen[0], typed, task)
 
 
 def parse_arguments(argv: list[str]) -> argparse.Namespace:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from spectra_exp.moe.build import make_router
 from spectra_exp.moe.context import ContextHolder, RoutingContext
+from spectra_exp.moe.initial_weights import draws_itself
 from spectra_exp.moe.layer import MoeLayer
 from spectra_exp.moe.settings import MoeSettings
 from spectra_exp.routing.base import Router, RoutingInput, router_class, routers
@@ -45,7 +46,7 @@ def reset(module: torch.nn.Module, seed: int = 0) -> None:
     """Draw our modules' weights; linear maps ten times larger than at the start, so that logits matter."""
     torch.manual_seed(seed)
     for child in module.modules():
-        if type(child).__module__.startswith("spectra_exp") and hasattr(child, "reset_parameters"):
+        if draws_itself(child):
             child.reset_parameters()
     for child in module.modules():
         if isinstance(child, torch.nn.Linear):

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import MISSING, fields
-from typing import Any
+from dataclasses import fields
 
 from spectra_exp.config.rules import get
 from spectra_exp.config.schema import Experiment
 from spectra_exp.foundations.errors import ConfigError
+from spectra_exp.foundations.options import default_of
 from spectra_exp.routing.base import router_class
 from spectra_exp.routing.linear import LinearRouter
 from spectra_exp.routing.selection import SELECTIONS
@@ -98,14 +98,6 @@ UNUSED: tuple[tuple[tuple[str, ...], Callable[[Experiment], bool], str], ...] = 
 )
 
 
-def default_of(node: Any, name: str) -> Any:
-    """A key's default; None where the schema has no such key. A list's is a new one each time."""
-    declared = {f.name: f for f in fields(node)}.get(name)
-    if declared is None:
-        return None
-    return declared.default if declared.default is not MISSING else declared.default_factory()
-
-
 def check_used(experiment: Experiment, typed: dict[str, str]) -> None:
     """Refuse a typed value, other than the default, of a key that does nothing in this configuration.
 
@@ -116,7 +108,8 @@ def check_used(experiment: Experiment, typed: dict[str, str]) -> None:
     for keys, unused, reason in UNUSED:
         for key in keys:
             group, _, name = key.partition(".")
-            default = default_of(getattr(experiment, group), name)
+            declared = {f.name: f for f in fields(getattr(experiment, group))}.get(name)
+            default = default_of(declared) if declared else None
             if key in typed and get(experiment, key) != default and unused(experiment):
                 setting = reason.format(x=experiment)
                 raise ConfigError(key, f"{typed[key]} would have no effect with {setting}", "drop it")

@@ -89,8 +89,11 @@ _REGISTRY: dict[str, type[DataConfig]] = {}
 
 
 def register_source(cls: type[DataConfig]) -> type[DataConfig]:
-    """Class decorator: makes a source known under its default name."""
-    _REGISTRY[cls().name] = cls
+    """Class decorator: makes a source known under its default name. Raises ValueError where that is taken."""
+    name = cls().name
+    if name in _REGISTRY:
+        raise ValueError(f"data source '{name}' is registered twice")
+    _REGISTRY[name] = cls
     return cls
 
 

@@ -184,8 +184,11 @@ _REGISTRY: dict[str, type[Router]] = {}
 
 
 def register_router(cls: type[Router]) -> type[Router]:
-    """Class decorator: makes a router known under its schema's default name."""
-    _REGISTRY[cls.Config().name] = cls
+    """Class decorator: makes a router known under its schema's default name. Raises ValueError where that is taken."""
+    name = cls.Config().name
+    if name in _REGISTRY:
+        raise ValueError(f"router '{name}' is registered twice")
+    _REGISTRY[name] = cls
     return cls
 
 
