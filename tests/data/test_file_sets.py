@@ -110,8 +110,8 @@ def test_patterns_without_a_file_that_is_read_are_refused(tmp_path):
     (tmp_path / "README.md").write_text("about")
     assert "no file matches" in refused(FilesData(train=f"{folder}/*.parquet"))
     assert "files of kind '.md' are not read" in refused(FilesData(train=f"{folder}/*.md"))
-    assert "there is no file" in refused(FilesData(train=f"{folder}/{'x' * 300}"))
-    assert "no file" in refused(FilesData(train=f"{folder}/a.jsonl", validation="v\0"))
+    assert "no file has such a name" in refused(FilesData(train=f"{folder}/{'x' * 300}"))
+    assert "holds a control character" in refused(FilesData(train=f"{folder}/a.jsonl", validation="v\0"))
 
 
 def test_a_domain_for_every_sub_folder_is_refused(tmp_path):

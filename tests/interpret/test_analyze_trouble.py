@@ -208,7 +208,7 @@ def test_the_command_on_the_page_names_both_models_as_they_were_typed(tmp_path: 
     folder = AnalysisFolder(tmp_path, {"subject": one.head(), "against": other.head(), "seed": 0})
     folder.write("cases", "Cases", Result(empty="nothing"))
     page = write_page(tmp_path).read_text()
-    assert "interpret &#x27;run=/models/a b/final&#x27; against=second parts=cases" in page
+    assert "interpret &#39;run=/models/a b/final&#39; against=second parts=cases" in page
 
 
 def test_figures_without_bounds_are_drawn_all_the_same() -> None:

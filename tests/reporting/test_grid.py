@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import math
+import shutil
 from pathlib import Path
 
 import pytest
-from made_studies import given, make_study
+from made_studies import given, make_study, no_data, write_run
 
-from spectra_exp.reporting.grid import Section, study_factors
+from spectra_exp.config import resolved
+from spectra_exp.reporting.grid import Section
 from spectra_exp.reporting.material import gather
+from spectra_exp.studies.cells import study_factors
 from spectra_exp.studies.definition import load_study
+from spectra_exp.studies.job import make_jobs
 
 
 @pytest.fixture
@@ -36,7 +40,7 @@ def test_rows_keep_the_order_of_the_file_whatever_was_typed(outputs: Path) -> No
     (section,) = sections(outputs, "c_repulsion")
     assert [row.key["osr.repulsion_weight"] for row in section.rows] == ["0", "0.3", "1", "0.45"]
     assert all(row.runs.keys() == {0} for row in section.rows)
-    assert section.find({"osr.repulsion_weight": "0.30"}) == [section.rows[1]]
+    assert section.find({"osr.repulsion_weight": 0.30}) == [section.rows[1]]
 
 
 def test_what_was_typed_beside_the_file_is_a_section_of_its_own(outputs: Path) -> None:
@@ -128,3 +132,101 @@ def test_gap_closure_is_the_share_of_the_way_from_switch_to_dense(outputs: Path)
     make_study(outputs, "baselines", figures, ("seed=0..1", "baseline=switch_top2,dense,hash"))
     (section,) = sections(outputs, "baselines")
     assert not any(section.values(row, "gap_closure") for row in section.rows)
+
+
+def hand_made(line: str) -> None:
+    """A completed run of what was typed, with nothing launched."""
+    with no_data():
+        (job,) = make_jobs([line.split()])
+        write_run(job, {}, curves=False)
+
+
+def by_label(section: Section) -> dict[str, list[int]]:
+    return {row.label: sorted(row.runs) for row in section.rows if row.runs}
+
+
+def test_a_run_stands_where_its_values_are_however_it_was_asked_for(outputs: Path) -> None:
+    """no_gru by its two settings; 3e-1 for 0.3; a rung that is another ablation's configuration."""
+    hand_made("study=core osr=paper router.sequence=linear router.carry=none seed=0")
+    hand_made("study=core osr=paper ablation=cumulative_1 seed=0")
+    hand_made("study=c_repulsion osr=paper osr.repulsion_weight=3e-1 seed=7")
+    (core,) = sections(outputs, "core")
+    assert by_label(core) == {
+        "SPECTRA (paper) − GRU": [0], "SPECTRA (paper) − All": [0], "SPECTRA (paper) 1 Switch-style": [0],
+    }  # fmt: skip
+    (repulsion,) = sections(outputs, "c_repulsion")
+    assert by_label(repulsion) == {"SPECTRA (paper), repulsion_weight 0.3": [7]}
+
+
+def test_what_differs_from_the_file_makes_the_section_by_options_where_they_say_it(outputs: Path) -> None:
+    hand_made("study=c_repulsion osr=paper osr.repulsion_weight=0.3 seed=0 debug=smoke")
+    hand_made("study=c_repulsion osr=paper osr.repulsion_weight=0.3 seed=0 model=exp10 optim.learning_rate=1e-3")
+    hand_made("study=c_repulsion osr=causal osr.repulsion_weight=0.2 seed=0")
+    found = {section.title: by_label(section) for section in sections(outputs, "c_repulsion")}
+    own = {"SPECTRA (paper), repulsion_weight 0.3": [0]}
+    assert found == {
+        "as in its file": {"SPECTRA (causal), repulsion_weight 0.2": [0]},
+        "debug=smoke": own,
+        "model=exp10 optim.learning_rate=0.001": own,
+    }
+
+
+def test_a_study_that_was_never_launched_has_the_runs_that_are_its_cells(outputs: Path) -> None:
+    hand_made("study=other osr=paper seed=3")
+    hand_made("study=other osr=paper seed=9")
+    (section,) = sections(outputs, "core")
+    assert by_label(section) == {"SPECTRA (paper)": [3]} and len(section.rows) == 14
+    # Once launched it has what was asked for: other seeds would make pairs of its rows incomplete.
+    make_study(outputs, "core", lambda job: {}, ("seed=0", "ablation=none,no_gru"))
+    (section,) = sections(outputs, "core")
+    assert by_label(section) == {"SPECTRA (paper)": [0], "SPECTRA (paper) − GRU": [0]} and len(section.rows) == 2
+
+
+def test_rows_are_the_same_without_what_was_launched(outputs: Path) -> None:
+    make_study(outputs, "scaling_experts", lambda job: {}, ("seed=0..1", "osr=causal", "trainer.max_steps=9"))
+    (before,) = sections(outputs, "scaling_experts")
+    shutil.rmtree(outputs / "studies")
+    after = next(s for s in sections(outputs, "scaling_experts") if s.context)
+    assert after.title == before.title == "trainer.max_steps=9" and by_label(after) == by_label(before)
+    assert [row.values for row in after.rows] == [row.values for row in before.rows]
+
+
+def test_a_run_without_a_readable_configuration_stands_with_its_cell(outputs: Path) -> None:
+    jobs = make_study(outputs, "c_repulsion", lambda job: {}, ("seed=0..1", "osr.repulsion_weight=0,0.3"))
+    for job in jobs[:3]:
+        job.planned.folder.config.write_text("")
+    (section,) = sections(outputs, "c_repulsion")
+    assert [sorted(row.runs) for row in section.rows] == [[0, 1], [0, 1]]
+
+
+def test_the_longer_run_of_the_best_constant_is_the_row_of_its_option(outputs: Path) -> None:
+    def figures(job):
+        return {"metrics": {"val_loss": 4.0 if given(job)["temperature"] == "t2_0" else 5.0}}
+
+    make_study(outputs, "temperature", figures, ("seed=0",))
+    make_study(outputs, "temperature", figures, ("seed=0",))
+    (section,) = sections(outputs, "temperature")
+    (best,) = section.find({"temperature": "best_long"})
+    assert section.run(best, 0)["max_steps"] == 600 and all(row.runs for row in section.rows)
+
+
+def test_cells_are_composed_once_for_all_processes(outputs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_study(outputs, "d_sharpness", lambda job: {}, ("seed=0",))
+    before = by_label(*sections(outputs, "d_sharpness"))
+    monkeypatch.setattr(resolved, "_composed", lambda *key: pytest.fail(f"composed again: {key}"))
+    assert by_label(*sections(outputs, "d_sharpness")) == before
+    monkeypatch.undo()
+    monkeypatch.setenv("SPECTRA_OUTPUTS", str(outputs))
+    (outputs / "cache" / "compositions.json").write_text("{")
+    assert by_label(*sections(outputs, "d_sharpness")) == before
+
+
+def test_an_override_that_is_no_longer_one_is_named(outputs: Path) -> None:
+    make_study(outputs, "d_sharpness", lambda job: None, ("seed=0",))
+    (launch,) = (outputs / "studies").glob("*.json")
+    launch.write_text(launch.read_text().replace("router.entropy_coef=0.1", "router.gone=0.1"))
+    material = gather(outputs)
+    (section,) = material.sections["d_sharpness"]
+    assert len(section.rows) == 4
+    (line,) = material.collected.skipped_launches
+    assert line.startswith("d_sharpness: ") and "router.gone=0.1" in line and line.endswith("cannot be composed")

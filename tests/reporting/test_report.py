@@ -14,11 +14,12 @@ from urllib.parse import unquote
 import numpy as np
 import pytest
 from made_studies import DOMAINS
+from markupsafe import Markup
 from report_world import EVIL, Page, shared_world
 
-from spectra_exp.presentation import markup
+from spectra_exp.presentation import html
 from spectra_exp.presentation.colours import luminance, text_on
-from spectra_exp.presentation.markup import Html, element, file_link, join
+from spectra_exp.presentation.html import Block, Cell, Row, Table, file_link, html_page
 from spectra_exp.presentation.text import interval_text, number_text
 from spectra_exp.reporting.material import gather
 from spectra_exp.reporting.report import grids, routing
@@ -26,7 +27,7 @@ from spectra_exp.reporting.report.__main__ import main, write_report
 from spectra_exp.reporting.report.files import run_files
 from spectra_exp.reporting.report.index import index_page
 from spectra_exp.reporting.report.plot import Scale, interval_ends, scale_over, whisker
-from spectra_exp.reporting.report.run_page import run_page
+from spectra_exp.reporting.report.run_page import TEMPLATE, run_page
 from spectra_exp.reporting.tables.__main__ import all_tables
 from spectra_exp.reporting.tables.spec import Grid
 from spectra_exp.runs.routing_files import load_snapshot
@@ -222,7 +223,10 @@ def test_labels_logs_and_names_stay_text(world: Path, index: Page) -> None:
 
 
 def test_a_missing_escape_is_found(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(markup.html, "escape", lambda text, quote: text)
+    bare = html._environment.__wrapped__(TEMPLATE.parent)
+    bare.autoescape = False
+    monkeypatch.setattr(html, "_environment", lambda folder: bare)
+    monkeypatch.setattr(html, "escape", Markup)
     name = sorted((world / "runs").glob("dense-*"))[0]
     page = Page(run_page(run_files(StoredRun(name)), gather(world).collected))
     assert page.tags.count("script") > 1
@@ -278,16 +282,23 @@ def test_one_study_alone(world: Path, tmp_path: Path, capsys: pytest.CaptureFixt
     assert "no completed run of study 'nothing'" in capsys.readouterr().err
 
 
-def test_text_is_escaped_and_markup_is_not() -> None:
-    assert element("td", "<b>", title='"<') == '<td title="&quot;&lt;">&lt;b&gt;</td>'
-    assert join(["a&b", Html("<i>"), None, 1]) == "a&amp;b<i>1"
-    assert element("p", "x", hidden=True, class_=None, data_tip="y") == '<p hidden data-tip="y">x</p>'
+def shown_table(table: Table) -> str:
+    return html_page(html.TEMPLATES / "page.html", "<T>", [Block("one", "One", None, table)])
+
+
+def test_text_is_escaped_everywhere_in_a_table() -> None:
+    cell = Cell("<b>", "n", swatch='"<', small="<i>", number=0.5, ident='"x')
+    shown = shown_table(Table("<c>", ["a<", "<val>"], [Row(["<r>_&_\x1b of a long name", cell], '"y')]))
+    assert "<title>&lt;T&gt;</title>" in shown and "<caption>&lt;c&gt;</caption>" in shown
+    assert '<th scope="row">&lt;r&gt;_<wbr>&amp;_<wbr>� of a long name</th>' in shown
+    assert '<td class="n" data-value="0.5">' in shown and "&lt;b&gt; <small>&lt;i&gt;</small></td>" in shown
+    assert not re.search(r'(id|style)="[^"]*["<][^ >]', shown) and "<r>" not in shown
     assert file_link("..", "a b#.html") == "../a%20b%23.html"
 
 
 def test_a_verdict_and_a_best_value_are_marked() -> None:
     grid = Grid("g", ["label", "x", "verdict"], [["a", "1 ± 2 *", "supported"]], frozenset({(0, 1)}))
-    shown = grids.grid_table(grid)
+    shown = shown_table(grids.grid_table(grid))
     assert '<td class="n best">1 ± 2 *</td>' in shown
     assert '<span class="badge good">supported</span>' in shown
 

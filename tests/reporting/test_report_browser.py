@@ -16,9 +16,7 @@ from selenium.webdriver.common.keys import Keys  # noqa: E402
 from selenium.webdriver.remote.webdriver import WebDriver  # noqa: E402
 from selenium.webdriver.support.ui import Select  # noqa: E402
 
-from spectra_exp.presentation import layout  # noqa: E402
-from spectra_exp.presentation.html_table import sortable  # noqa: E402
-from spectra_exp.presentation.markup import element  # noqa: E402
+from spectra_exp.presentation.html import TEMPLATES, Block, Row, Table, html_page  # noqa: E402
 
 pytestmark = pytest.mark.skipif(not available(), reason="no Chromium with its driver")
 
@@ -57,9 +55,9 @@ def column(driver: WebDriver, place: int) -> list[str]:
 
 def small_page(folder: Path, old: str = "", new: str = "") -> str:
     """The address of a page with one table of `VALUES`, its script changed if asked."""
-    rows = [element("tr", element("th", f"row {i}"), element("td", value)) for i, value in enumerate(VALUES)]
-    block = layout.Block("one", "One", None, sortable("Values", ["row", "value"], rows))
-    text = layout.page("Small", None, [block])
+    rows = [Row([f"row {i}", value]) for i, value in enumerate(VALUES)]
+    block = Block("one", "One", None, Table("Values", ["row", "value"], rows))
+    text = html_page(TEMPLATES / "page.html", "Small", [block])
     assert old in text
     path = folder / "small.html"
     path.write_text(text.replace(old, new), encoding="utf-8")

@@ -345,7 +345,10 @@ def test_rows_that_may_not_be_compared_are_never_the_best(outputs: Path, changes
     table = tables(outputs)["sweep_c"]
     found = rows(table, "osr.repulsion_weight")
     best = "0.8" if changes else "1"
-    assert [weight for weight, row in found.items() if row["pareto"] == "yes"] == [best]
+    # Other steps are a section of their own.
+    front = table.frame[table.frame["pareto"] == "yes"]
+    fronts = {section: own["osr.repulsion_weight"].tolist() for section, own in front.groupby("section")}
+    assert fronts.pop("as in its file") == [best] and (not fronts or fronts == {"trainer.max_steps=77": ["1"]})
     assert bold(found[best]["val_loss"]) in latex(table)
     assert best == "1" or bold(found["1"]["val_loss"]) not in latex(table)
 

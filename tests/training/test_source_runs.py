@@ -96,7 +96,7 @@ def test_a_shared_run_ends_and_samples_a_text_as_its_source_does(planned, source
 def test_rerouted_run_trains_the_router_alone_where_asked(planned, sources):
     run = planned("mixtral", "router=switch", "model.freeze=all_but_router")
     summary = finished(run)
-    assert summary["metrics"]["val_loss"] > 0 and summary["label"].startswith("switch")
+    assert summary["metrics"]["val_loss"] > 0 and summary["label"].startswith("Switch")
     before = AutoModelForCausalLM.from_pretrained(sources / "mixtral", dtype=torch.float32).state_dict()
     after = load_file(run.folder.latest_checkpoint() / "model.safetensors")
     routers = {name for name in after if ".router." in name}

@@ -35,7 +35,7 @@ def test_each_run_of_a_process_is_a_wandb_run_of_its_own(planned, capfd) -> None
         piece = only_piece(p)
         run = piece.run
         assert run.run_id == p.identity.run_id
-        assert (run.project, run.run_group, run.display_name) == ("mine", "pair", f"switch top2 s{seed}")
+        assert (run.project, run.run_group, run.display_name) == ("mine", "pair", f"Switch top-2 s{seed}")
         assert list(run.tags) == ["router=switch", "baseline=switch_top2"]
         assert piece.config["seed"] == seed and piece.config["cell_id"] == p.identity.cell_id
         assert piece.config["router"]["name"] == "switch" and piece.config["trainer"]["max_steps"] == 6
@@ -57,7 +57,7 @@ def test_entity_group_and_tags_are_the_users(planned) -> None:
 def test_a_tag_that_wandb_would_refuse_is_refused_first() -> None:
     with pytest.raises(ConfigError, match="logger.tags: .* is empty or longer than 64 characters"):
         load_experiment(["logger=wandb", f"logger.tags=[{'a' * 65}]"])
-    with pytest.raises(ConfigError, match=r"^logger.tags: it is a list: \[a,b\]$"):
+    with pytest.raises(ConfigError, match=r"^logger.tags: 'night' was given; it is a list of texts: \[a,b\]$"):
         load_experiment(["logger=wandb", "logger.tags=night"])
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 from functools import lru_cache
+from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Glob, Override
@@ -132,3 +133,14 @@ def _text(override: Override) -> str:
     """The value without the quotes around it."""
     value = override.value()
     return value if isinstance(value, str) else override.get_value_element_as_str()
+
+
+def value_text(value: Any) -> str:
+    """A value as it is typed and printed: true, 0.1, 1, null."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float):
+        return repr(value).removesuffix(".0")
+    if isinstance(value, (list, tuple)):
+        return f"[{','.join(map(value_text, value))}]"
+    return "null" if value is None else str(value)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import html
-from urllib.parse import quote
+
+from markupsafe import Markup
 
 HTML_VOID = frozenset({"input", "meta", "br", "wbr", "img"})
 VOID = HTML_VOID | {"circle", "rect", "line", "path"}
@@ -11,7 +12,7 @@ VOID = HTML_VOID | {"circle", "rect", "line", "path"}
 CONTROL = {code: "�" for code in [*range(9), 11, 12, *range(14, 32), 127]}
 
 
-class Html(str):
+class Html(Markup):
     """Markup, as opposed to text."""
 
 
@@ -44,21 +45,6 @@ def join(content: Content) -> Html:
     if isinstance(content, (int, float)):
         return Html(str(content))
     return Html("".join(join(part) for part in content))
-
-
-def breakable(name: str) -> Html:
-    """A name that may be broken after its underscores, where it is long."""
-    return Html(join(name).replace("_", "_<wbr>")) if len(name) > 14 else join(name)
-
-
-def file_link(*parts: str) -> str:
-    """The relative address of a file, whatever its name holds."""
-    return "/".join(quote(part, safe="") if part != ".." else part for part in parts)
-
-
-def anchor(text: str) -> str:
-    """An id made of `text`, without a space."""
-    return "-".join(text.split())
 
 
 def _attribute(key: str, value: str | float | bool) -> str:

@@ -3,47 +3,53 @@
 from __future__ import annotations
 
 import math
-import shlex
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
+from spectra_exp.config.names import METHOD_FACTORS, method_name, own_settings, run_label, setting_text
+from spectra_exp.config.resolved import Compositions, Resolved, of_the_cell, resolved_config
+from spectra_exp.config.typed import value_text
 from spectra_exp.reporting.collect import Collected
-from spectra_exp.reporting.derived import DERIVED
-from spectra_exp.reporting.methods import METHOD_FACTORS, method_name, setting_text
 from spectra_exp.reporting.pairing import GROUP_KEYS, PAIRED, comparable_groups, pair_problem, pairing
 from spectra_exp.statistics.comparison import Comparison, compare
+from spectra_exp.studies.cells import Place, StudyCells
 from spectra_exp.studies.definition import Study
-from spectra_exp.studies.expand import meaning, study_jobs
+from spectra_exp.studies.expand import file_seeds
 from spectra_exp.studies.ledger import Expected, Launch
 
 # What rows must have, by factor: a value, one of several, or of those that a function finds in conf/.
-Values = str | Iterable[str] | Callable[[], Iterable[str]]
+Values = Any | Iterable[Any] | Callable[[], Iterable[str]]
 Choice = Mapping[str, Values]
 
-# Keys that say which run of a cell a line is, and for whom.
-NOT_OF_A_CELL = ("study", "seed")
 # Settings are chosen on these seeds, so they cannot test what was chosen (docs/metrics.md).
 CHOOSING_SEEDS = range(100, 103)
 CHOSEN_ON = "seeds 100 to 102, on which settings are chosen"
-# Groups and keys that change no result.
-NO_RESULT = ("launch", "logger", "force", "refresh", "outputs", "debug", "search")
+AS_IN_ITS_FILE = "as in its file"
+SWITCH, DENSE = {"baseline": "switch_top2"}, {"baseline": "dense"}
+# Losses this close to each other leave no gap to close.
+LEAST_GAP = 1e-9
 
 
 @dataclass
 class Row:
     """One cell of a study.
 
-    `key`: the value of each factor. `expected`: what a launch wants, by seed; empty when never launched. `overrides`:
-    the line that makes it, without study and seed. `runs`: the run id of each completed seed.
+    `values`: the value of each factor. `expected`: what a launch wants, by seed; empty when never launched. `runs`:
+    the run id of each completed seed.
     """
 
-    key: dict[str, str]
+    values: dict[str, Any]
     label: str
-    overrides: list[str]
     expected: dict[int, Expected] = field(default_factory=dict)
     runs: dict[int, str] = field(default_factory=dict)
+
+    @cached_property
+    def key(self) -> dict[str, str]:
+        """The values as they are printed."""
+        return {factor: value_text(value) for factor, value in self.values.items()}
 
     @property
     def method(self) -> str:
@@ -51,19 +57,20 @@ class Row:
         return method_name(self.key)
 
     def matches(self, wanted: Choice) -> bool:
-        """Whether each wanted factor has the value, or one of the values; 0.10 is 0.1."""
+        """Whether each wanted factor has the value, or one of the values."""
         return all(
-            key in self.key and any(meaning(self.key[key]) == meaning(str(v)) for v in _several(values))
+            key in self.key and any(self.key[key] == value_text(value) for value in _several(values))
             for key, values in wanted.items()
         )
 
 
 @dataclass
 class Section:
-    """The rows of a study that share what was typed beside its own values (`context`).
+    """The rows of a study that share what their runs have beside its own settings (`context`, as `key=value`).
 
-    `unpaired`: why the runs of a cell do not pair with the others of the section, by cell id; only where every cell
-    of a group of comparable runs is a row (there `study` is empty).
+    `choosing`: whether they are of the seeds on which settings are chosen. `unpaired`: why the runs of a cell do not
+    pair with the others of the section, by cell id; only where every cell of a group of comparable runs is a row
+    (there `study` is empty).
     """
 
     study: str
@@ -71,12 +78,18 @@ class Section:
     factors: tuple[str, ...]
     rows: list[Row]
     collected: Collected
+    choosing: bool = False
     unpaired: dict[str, str] = field(default_factory=dict)
 
     @property
+    def special(self) -> bool:
+        """Whether it is other than the study's file says."""
+        return bool(self.context) or self.choosing
+
+    @property
     def title(self) -> str:
-        """What was typed, in words."""
-        return " ".join(self.context) or "as in its file"
+        """What tells it from the study's file."""
+        return " ".join([*self.context, *([CHOSEN_ON] if self.choosing else [])]) or AS_IN_ITS_FILE
 
     def find(self, wanted: Choice) -> list[Row]:
         """The rows with these values."""
@@ -132,146 +145,154 @@ class Section:
         return compare(self.values(a, metric), self.values(b, metric))
 
 
-def study_sections(study: Study, launches: Iterable[Launch], collected: Collected) -> list[Section]:
-    """The study's sections, the one as in its file first; one of empty rows when it was never launched."""
-    factors = study_factors(study)
+def study_sections(
+    cells: StudyCells, launches: Iterable[Launch], collected: Collected, configurations: Mapping[str, Resolved]
+) -> list[Section]:
+    """The study's sections, the one as in its file first; one of empty rows when it was never launched.
+
+    A run counts when its summary names the study or a launch of the study asked for it; for a study that was never
+    launched, when it is one of its cells at one of its file's seeds. `configurations`: what each cell id stands for.
+    """
+    study, order = cells.study, _file_order(cells.study)
+    found: dict[tuple[tuple[str, ...], bool], dict[tuple[tuple[str, str], ...], Row]] = {}
     own = [launch for launch in launches if launch.study == study.name]
-    found: dict[tuple[str, ...], dict[tuple[tuple[str, str], ...], Row]] = {}
+
+    def row(place: Place, seed: int) -> Row:
+        rows = found.setdefault((place.context, seed in CHOOSING_SEEDS), {})
+        values = dict(place.key)
+        made = Row(values, row_label(values))
+        return rows.setdefault(tuple(made.key.items()), made)
+
     twins = {(run["cell_id"], run["seed"]): run_id for run_id, run in collected.by_run.items()}
     for launch in own:
         for run in launch.runs:
             # A copy under another name stands for the run that it was made of.
             finished = run.run_id if run.run_id in collected.by_run else twins.get((run.cell_id, run.seed))
-            for line in (run.overrides, *run.also):
-                row = _row_of(line, study, factors, found)
-                row.expected[run.seed] = run
+            for place in _expected_places(run, cells, configurations):
+                row(place, run.seed).expected[run.seed] = run
                 if finished is not None:
-                    row.runs[run.seed] = finished
-    if not own:
-        for line in study_jobs(study, []):
-            _row_of(line, study, factors, found)
-    order = _file_order(study)
+                    row(place, run.seed).runs[run.seed] = finished
+    seeds = () if own else file_seeds(study)
+    for run_id, run in collected.by_run.items():
+        resolved = configurations.get(run["cell_id"])
+        named = study.name in run["studies"]
+        if resolved is not None and (named or run["seed"] in seeds):
+            for place in cells.places(resolved) if named else cells.exact(resolved):
+                row(place, run["seed"]).runs.setdefault(run["seed"], run_id)
+    for cell in () if own else cells.own:
+        row(Place(cell.key), seeds[0])
     sections = [
-        Section(study.name, context, factors, sorted(rows.values(), key=lambda r: _place(r, order)), collected)
-        for context, rows in found.items()
+        Section(study.name, context, cells.factors, sorted(rows.values(), key=lambda r: _place(r, order)), collected, c)
+        for (context, c), rows in found.items()
     ]
-    return sorted(sections, key=lambda section: section.context)
+    return sorted(sections, key=lambda section: (section.context, section.choosing))
 
 
-def cell_sections(collected: Collected) -> list[Section]:
+def _expected_places(run: Expected, cells: StudyCells, configurations: Mapping[str, Resolved]) -> list[Place]:
+    """Where a run that a launch wants stands; nowhere for one whose overrides are no longer any."""
+    resolved = configurations.get(run.cell_id or "") or cells.composed(of_the_cell(run.overrides))
+    return cells.places(resolved) if resolved is not None else []
+
+
+def configurations_of(collected: Collected) -> dict[str, Resolved]:
+    """What the completed runs of each cell id are configured as, of those whose config.yaml can be read."""
+    found: dict[str, Resolved] = {}
+    for run_id, run in sorted(collected.by_run.items()):
+        if run["cell_id"] not in found and (config := collected.run(run_id).config) is not None:
+            found[run["cell_id"]] = resolved_config(config)
+    return found
+
+
+def cell_sections(
+    collected: Collected, configurations: Mapping[str, Resolved], compositions: Compositions
+) -> list[Section]:
     """Every cell of completed runs as a row, a section for each group of comparable runs."""
     groups = comparable_groups(collected.runs)
     reasons = pairing(collected.runs.assign(comparable_group=collected.runs["run_id"].map(groups)))
+    settings = {cell: own_settings(resolved, compositions) for cell, resolved in configurations.items()}
+    labels = {cell: run_label(resolved, settings[cell]) for cell, resolved in configurations.items()}
     found: dict[int, dict[str, Row]] = {}
     titles: dict[int, str] = {}
     for run_id, run in sorted(collected.by_run.items()):
         group = groups[run_id]
         data, evaluation = (str(run[key])[:8] for key in GROUP_KEYS[:2])
         titles[group] = f"Group {group}: {run['max_steps']} steps, data {data}, evaluation {evaluation}"
-        row = found.setdefault(group, {}).setdefault(run["cell_id"], Row({}, run["label"], []))
+        row = found.setdefault(group, {}).setdefault(
+            run["cell_id"], Row({}, labels.get(run["cell_id"], run["label"]))
+        )
         row.runs.setdefault(run["seed"], run_id)
     sections = []
     for group, rows in sorted(found.items()):
-        _tell_apart(rows.values(), collected)
+        _tell_apart(rows, settings)
         unpaired = {cell: reasons[group, cell] for cell in rows if reasons[group, cell] != PAIRED}
         by_label = sorted(rows, key=lambda cell: (rows[cell].label, cell))
-        sections.append(Section("", (titles[group],), (), [rows[cell] for cell in by_label], collected, unpaired))
+        own = [rows[cell] for cell in by_label]
+        sections.append(Section("", (titles[group],), (), own, collected, unpaired=unpaired))
     return sections
 
 
-def _tell_apart(rows: Iterable[Row], collected: Collected) -> None:
-    """Add to labels that several cells share what was typed for one of these cells and not for all."""
-    alike: dict[str, list[Row]] = {}
-    for row in rows:
-        alike.setdefault(row.label, []).append(row)
-    for label, same in alike.items():
-        typed = [_typed(collected.by_run[min(row.runs.values())]["command"]) for row in same]
-        common = set.intersection(*map(set, typed))
-        for row, own in zip(same, typed, strict=True):
-            # What the label says already is not said twice.
-            row.label = " ".join([label, *(part for part in own if part not in common and part not in label)])
+def _tell_apart(rows: Mapping[str, Row], settings: Mapping[str, Mapping[str, str]]) -> None:
+    """Add to labels that several cells share the settings that not all of them have."""
+    alike: dict[str, list[str]] = {}
+    for cell, row in rows.items():
+        alike.setdefault(row.label, []).append(cell)
+    for label, cells in alike.items():
+        own = {cell: {setting_text(key, value) for key, value in settings.get(cell, {}).items()} for cell in cells}
+        common = set.intersection(*own.values())
+        for cell in cells:
+            rows[cell].label = ", ".join([label, *sorted(own[cell] - common)])
 
 
-def _typed(command: str | None) -> list[str]:
-    """The overrides of a run's command that belong to its cell."""
-    words = shlex.split(command or "")
-    return [w for w in words if "=" in w and _of_a_cell(w.split("=")[0])]
-
-
-def _of_a_cell(key: str) -> bool:
-    """Whether a typed key tells cells apart."""
-    return key not in NOT_OF_A_CELL and key.split(".")[0] not in NO_RESULT
-
-
-def study_factors(study: Study) -> tuple[str, ...]:
-    """The keys that tell the study's rows apart: the method's first, then what its grid varies."""
-    varied = [key for block in study.blocks for key in block.axes()]
-    set_methods = [key for block in study.blocks for key in block.settings if key in METHOD_FACTORS]
-    keys = list(dict.fromkeys([*set_methods, *varied]))
-    methods = [key for key in METHOD_FACTORS if key in keys]
-    return (*methods, *(key for key in keys if key not in methods))
-
-
-def _row_of(
-    line: list[str],
-    study: Study,
-    factors: tuple[str, ...],
-    found: dict[tuple[str, ...], dict[tuple[tuple[str, str], ...], Row]],
-) -> Row:
-    """The row that a line of overrides belongs to, made if it is the first of it."""
-    given = dict(part.split("=", 1) for part in line)
-    key = {factor: given[factor] for factor in factors if factor in given}
-    settings = {(k, meaning(v)) for block in study.blocks for k, v in block.settings.items()}
-    context = tuple(
-        sorted(
-            f"{k}={v}" for k, v in given.items()
-            if k not in key and _of_a_cell(k) and (k, meaning(v)) not in settings
-        )
-    )  # fmt: skip
-    if given.get("seed", "").isdecimal() and int(given["seed"]) in CHOOSING_SEEDS:
-        # Never averaged or tested with the seeds that settings are tested on.
-        context = (*context, CHOSEN_ON)
-    same = tuple(sorted((k, str(meaning(v))) for k, v in key.items()))
-    rows = found.setdefault(context, {})
-    if same not in rows:
-        overrides = [part for part in line if part.split("=", 1)[0] not in NOT_OF_A_CELL]
-        rows[same] = Row(key, row_label(key, study), overrides)
-    return rows[same]
-
-
-def row_label(key: Mapping[str, str], study: Study) -> str:
+def row_label(key: Mapping[str, Any]) -> str:
     """The method and the settings by which rows of the study differ."""
-    settings = [setting_text(k, v) for k, v in key.items() if k not in METHOD_FACTORS]
+    settings = [setting_text(k, value_text(v)) for k, v in key.items() if k not in METHOD_FACTORS]
     return ", ".join([method_name(key), *settings])
 
 
-def _file_order(study: Study) -> dict[str, list[object]]:
+def _file_order(study: Study) -> dict[str, list[str]]:
     """For each factor its values in the order of the file."""
-    order: dict[str, list[object]] = {}
+    order: dict[str, list[str]] = {}
     for block in study.blocks:
         for cell in block.cells():
             for key, value in cell.items():
                 known = order.setdefault(key, [])
-                if meaning(value) not in known:
-                    known.append(meaning(value))
+                if value not in known:
+                    known.append(value)
     return order
 
 
-def _place(row: Row, order: Mapping[str, list[object]]) -> tuple[Any, ...]:
+def _place(row: Row, order: Mapping[str, list[str]]) -> tuple[Any, ...]:
     """Rows as the file has them; values it does not have come after, by size."""
     place: list[Any] = []
     for key, known in order.items():
-        value = meaning(row.key[key]) if key in row.key else None
-        if value is None:
+        if key not in row.key:
             place.append((-1, 0.0, ""))
-        elif value in known:
-            place.append((known.index(value), 0.0, ""))
+        elif row.key[key] in known:
+            place.append((known.index(row.key[key]), 0.0, ""))
         else:
-            number = value if isinstance(value, float) else math.inf
-            place.append((len(known), number, str(value)))
+            value = row.values[key]
+            place.append((len(known), value if isinstance(value, (int, float)) else math.inf, row.key[key]))
     return tuple(place)
 
 
-def _several(values: Values) -> Iterable[str]:
+def _several(values: Values) -> Iterable[Any]:
     values = values() if callable(values) else values
-    return (values,) if isinstance(values, (str, int, float)) else values
+    return values if isinstance(values, (list, tuple, dict)) else (values,)
+
+
+def gap_closure(section: Section, row: Row) -> dict[int, float]:
+    """(Switch − method)/(Switch − dense) in validation loss by seed; the dense model has the same active size.
+
+    Absent at seeds without all three runs, for runs that may not be compared, for the two ends themselves, and where
+    the dense model is no better than Switch: there is no gap then. *Source:* docs/metrics.md.
+    """
+    ends = [rows[0] for wanted in (SWITCH, DENSE) if (rows := section.find(wanted))]
+    if len(ends) < 2 or any(row is end for end in ends) or any(section.pair_problem(row, end) for end in ends):
+        return {}
+    own, switch, dense = (section.values(r, "val_loss") for r in (row, *ends))
+    gaps = {seed: switch[seed] - dense[seed] for seed in own.keys() & switch.keys() & dense.keys()}
+    return {seed: (switch[seed] - own[seed]) / gap for seed, gap in sorted(gaps.items()) if gap > LEAST_GAP}
+
+
+# Figures of a row that need other rows of its section.
+DERIVED: dict[str, Callable[[Section, Row], dict[int, float]]] = {"gap_closure": gap_closure}

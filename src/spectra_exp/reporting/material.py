@@ -11,7 +11,8 @@ from pathlib import Path
 from spectra_exp.config.tree import project_root
 from spectra_exp.foundations.errors import ConfigError
 from spectra_exp.reporting.collect import Collected, collect
-from spectra_exp.reporting.grid import Section, cell_sections, study_sections
+from spectra_exp.reporting.grid import Section, cell_sections, configurations_of, study_sections
+from spectra_exp.studies.cells import StudyCells, stored_compositions
 from spectra_exp.studies.definition import Study, load_study, study_files
 from spectra_exp.studies.ledger import read_launches
 
@@ -40,8 +41,15 @@ class Material:
         """The sections of each study; under the empty name every cell of completed runs, by comparable group."""
         launches, skipped = read_launches(self.outputs)
         self.collected.skipped_launches[:] = skipped.values()
-        found = {name: study_sections(study, launches, self.collected) for name, study in self.studies.items()}
-        return Sections(found | {"": cell_sections(self.collected)})
+        configurations = configurations_of(self.collected)
+        compositions = stored_compositions(self.outputs)
+        cells = {name: StudyCells(study, compositions) for name, study in self.studies.items()}
+        found = {name: study_sections(own, launches, self.collected, configurations) for name, own in cells.items()}
+        broken = [f"{name}: {line}: cannot be composed" for name, own in cells.items() for line in own.broken]
+        self.collected.skipped_launches.extend(dict.fromkeys(broken))
+        every_cell = cell_sections(self.collected, configurations, compositions)
+        compositions.save()
+        return Sections(found | {"": every_cell})
 
 
 def gather(outputs: Path, study: str | None = None) -> Material:

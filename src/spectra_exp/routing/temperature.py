@@ -12,6 +12,8 @@ from spectra_exp.foundations.options import option
 STEP_POINTS = ((0.6, 1.0), (0.2, 2.0), (0.0, 5.0))
 # The option whose value finished runs decide (runs/best_long.py).
 BEST_LONG = "best_long"
+# How many times the steps it makes.
+LENGTHENING = 2
 
 
 @dataclass

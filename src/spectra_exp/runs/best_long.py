@@ -12,12 +12,11 @@ from spectra_exp.config.compose import load_experiment
 from spectra_exp.config.schema import Experiment
 from spectra_exp.config.typed import parse_overrides
 from spectra_exp.foundations.errors import ConfigError, NotYet
-from spectra_exp.routing.temperature import BEST_LONG
+from spectra_exp.routing.temperature import BEST_LONG, LENGTHENING
 from spectra_exp.runs.folder import RunFolder
 
 # Lowest first: of equal losses the first wins.
 CONSTANTS = ("t0_5", "t0_7", "t1_0", "t1_5", "t2_0", "t3_0", "t5_0", "t10_0")
-LENGTHENING = 2
 
 
 def resolve_best_long(experiment: Experiment, run_id: Callable[[Experiment], str]) -> Experiment:

@@ -1,15 +1,14 @@
-"""What a run's summary says before its training, and the name of its method."""
+"""What a run's summary says before its training."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from spectra_exp.config.schema import Experiment
+from spectra_exp.config.names import own_settings, run_label
+from spectra_exp.config.resolved import Compositions, resolved_experiment
 from spectra_exp.runs.plan import Plan
 
 SCHEMA = 1
-# Groups whose typed keys make another method of it.
-METHOD_GROUPS = ("router", "osr", "selection", "temperature", "losses")
 
 
 def summary_head(planned: Plan, made_by: dict[str, Any], started: str) -> dict[str, Any]:
@@ -17,13 +16,14 @@ def summary_head(planned: Plan, made_by: dict[str, Any], started: str) -> dict[s
     experiment, corpus = planned.experiment, planned.corpus
     # The set behind the summary's figures.
     scored = corpus.final or corpus
+    resolved = resolved_experiment(experiment)
     groups = ("router", "osr", "selection", "temperature", "baseline", "ablation", "model", "data")
     return {
         "schema": SCHEMA,
         "run_id": planned.identity.run_id,
         "cell_id": planned.identity.cell_id,
         "name": planned.identity.run_id.rsplit("-s", 1)[0],
-        "label": label(experiment),
+        "label": run_label(resolved, own_settings(resolved, Compositions())),
         "studies": [experiment.study] if experiment.study else [],
         "status": "failed",
         "error": None,
@@ -49,18 +49,3 @@ def summary_head(planned: Plan, made_by: dict[str, Any], started: str) -> dict[s
         "unigram_loss": scored.eval_unigram_cross_entropy,
         "started": started,
     }
-
-
-def label(experiment: Experiment) -> str:
-    """Readable name of the method, from the options chosen."""
-    choices = experiment.choices
-    parts = [choices["router"]]
-    if choices["baseline"] != "none":
-        parts = [choices["baseline"].replace("_", " ")]
-    elif choices["osr"] != "none":
-        parts.append(f"({choices['osr']})")
-    parts += [choices["ablation"]] if choices["ablation"] != "none" else []
-    parts += [f"T={choices['temperature']}"] if choices["temperature"] != "t1_0" else []
-    typed = [o for o in experiment.overrides if o.partition(".")[0] in METHOD_GROUPS and "." in o.partition("=")[0]]
-    typed += [o for o in experiment.overrides if o.partition("=")[0] == "selection"]
-    return " ".join([*parts, *typed])

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from spectra_exp.config.compose import load_experiment
+from spectra_exp.config.resolved import of_the_cell, resolved_experiment
+from spectra_exp.config.schema import Experiment
 from spectra_exp.config.typed import expand_jobs
 from spectra_exp.data.sources import check_data
 from spectra_exp.foundations import stopping
 from spectra_exp.runs.folder import make_outputs
+from spectra_exp.studies.cells import stored_compositions
 from spectra_exp.studies.definition import Study, load_study
 from spectra_exp.studies.expand import study_jobs
 from spectra_exp.studies.job import check_twice, planned_jobs
@@ -50,6 +53,7 @@ def _launch(lines: list[list[str]], typed: list[str], task: Callable[..., Any], 
     jobs = planned_jobs(experiments)
     if study is not None:
         write_launch(study, typed, jobs)
+        keep_compositions(experiments)
     with stopping.launching(), LiveView(jobs, study.name if study else "multirun"):
         ends = run_jobs(jobs, engine)
     if study is not None:
@@ -63,6 +67,14 @@ def _launch(lines: list[list[str]], typed: list[str], task: Callable[..., Any], 
     if stopping.asked():
         raise KeyboardInterrupt
     return 1
+
+
+def keep_compositions(experiments: Sequence[Experiment]) -> None:
+    """Keep what was composed for the tables, which compose the cells of studies again where they do not find them."""
+    compositions = stored_compositions(Path(experiments[0].outputs))
+    for experiment in experiments:
+        compositions.keep(of_the_cell(experiment.overrides), resolved_experiment(experiment))
+    compositions.save()
 
 
 def _in_words(ends: Counter[str]) -> str:

@@ -12,6 +12,7 @@ import yaml
 
 from spectra_exp.config.presets import ablations
 from spectra_exp.config.tree import KINDS, project_root
+from spectra_exp.config.typed import value_text
 from spectra_exp.foundations.errors import ConfigError
 
 # Of an axis `ablation` and of `runs`: what the files of conf/ablation say.
@@ -107,7 +108,7 @@ def _blocks(path: Path, index: int, node: Any) -> Iterator[Block]:
     given = dict(node.get("grid", {}))
     for needed, names in _ablations_of(path).items() if given.get("ablation") == FROM_CONF else [((), None)]:
         values = given if names is None else given | {"ablation": names}
-        grid = {key: tuple(_text(value) for value in values) for key, values in values.items()}
+        grid = {key: tuple(value_text(value) for value in values) for key, values in values.items()}
         yield Block(settings, points, grid, only | dict(needed))
 
 
@@ -145,9 +146,4 @@ def _check_keys(path: Path, where: str, node: Any, known: set[str], required: se
 
 
 def _texts(node: dict[str, Any]) -> dict[str, str]:
-    return {str(key): _text(value) for key, value in node.items()}
-
-
-def _text(value: Any) -> str:
-    """A YAML value as it would be typed."""
-    return str(value).lower() if isinstance(value, bool) else str(value)
+    return {str(key): value_text(value) for key, value in node.items()}

@@ -7,7 +7,7 @@ from itertools import product
 
 import yaml
 
-from spectra_exp.config.typed import typed_lists
+from spectra_exp.config.typed import parse_overrides, typed_lists
 from spectra_exp.foundations.errors import ConfigError
 from spectra_exp.studies.definition import Block, Study
 
@@ -31,6 +31,12 @@ def study_jobs(study: Study, typed: list[str]) -> list[list[str]]:
         raise ConfigError(study.choice, "no run is left of what was typed", fix)
     _check_all_used(study, picked, given, jobs)
     return jobs
+
+
+def file_seeds(study: Study) -> list[int]:
+    """The seeds that the study's file gives."""
+    (given,) = parse_overrides([f"seed={study.seeds}"])
+    return [int(seed) for seed in given.sweep_iterator()] if given.is_sweep_override() else [given.value()]
 
 
 def _check_all_used(study: Study, picked: set[str], given: dict[str, list[str]], jobs: list[list[str]]) -> None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
+from spectra_exp.config.names import ablation_name
 from spectra_exp.presentation.panels import Page
 from spectra_exp.reporting.collect import INFERENCE, TRAINING_RULE
 from spectra_exp.reporting.grid import Row, Section
-from spectra_exp.reporting.methods import ablation_name
 from spectra_exp.reporting.pairing import GROUP_KEYS
 
 METRIC_LABELS = {
@@ -80,7 +80,7 @@ def marked(section: Section, row: Row, name: str) -> str:
 def with_context(page: Page, section: Section, rows: Iterable[Row]) -> Page:
     """The page that says what was typed, which rows are not causal or stale, and which may not be compared."""
     own = [row for row in rows if row.runs]
-    footnotes = [f"Runs with {section.title}."] if section.context else []
+    footnotes = [f"Runs with {section.title}."] if section.special else []
     if any(not is_causal(section, row) for row in own):
         footnotes.append("† not shown to be causal: its loss is no evidence.")
     runs = [(row, section.run(row, seed)) for row in own for seed in sorted(row.runs)]

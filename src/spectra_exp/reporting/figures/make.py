@@ -23,7 +23,7 @@ from spectra_exp.reporting.tables.spec import Gap
 from spectra_exp.runs.identity import digest
 from spectra_exp.studies.definition import load_study
 
-# Letters of what was typed that stand in a file's name.
+# Letters of a section's title that stand in a file's name.
 LONGEST = 100
 
 # Dates and versions would make two equal figures differ.
@@ -64,14 +64,14 @@ def make_figures(
 
 
 def named_sections(name: str, sections: Iterable[Section]) -> dict[str, Section]:
-    """A file's name for each section: the figure's own, and what was typed after two dashes."""
+    """A file's name for each section: the figure's own, and what is special of it after two dashes."""
     found: dict[str, Section] = {}
     for section in sections:
-        typed = re.sub(r"[^A-Za-z0-9._=+-]+", "_", "_".join(section.context))
-        if len(typed) > LONGEST:
+        title = re.sub(r"[^A-Za-z0-9._=+-]+", "_", section.title)
+        if len(title) > LONGEST:
             # File systems take 255 bytes.
-            typed = f"{typed[:LONGEST]}-{digest(list(section.context))}"
-        found[f"{name}--{typed}" if typed else name] = section
+            title = f"{title[:LONGEST]}-{digest(section.title)}"
+        found[f"{name}--{title}" if section.special else name] = section
     return found
 
 
@@ -123,8 +123,9 @@ def _no_data(spec: FigureSpec, name: str, section: Section, rows: Sequence[Row])
 
 
 def again(section: Section) -> str:
-    """The command that runs a study's finished runs once more, with what was typed."""
-    return " ".join([load_study(section.study).command, *section.context, "force=true"])
+    """The command that runs a section's finished runs once more."""
+    seeds = ["SEEDS=100..102"] if section.choosing else []
+    return " ".join([load_study(section.study).command, *seeds, *section.context, "force=true"])
 
 
 def _report(spec: ReportSpec, sections: Iterable[Section], sources: Sources, folder: Path, made: Made) -> None:

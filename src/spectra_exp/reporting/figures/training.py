@@ -6,13 +6,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
+from spectra_exp.config.names import method_name
 from spectra_exp.presentation.panels import Line, LinePanel, Mark, Page, with_seeds
 from spectra_exp.presentation.style import method_mark
 from spectra_exp.reporting.figures.labels import Naming, arms, by_method, marked, metric_label, with_context
 from spectra_exp.reporting.figures.series import lost_values, over_seeds, training_curves
 from spectra_exp.reporting.figures.sources import Sources
 from spectra_exp.reporting.grid import Row, Section
-from spectra_exp.reporting.methods import method_name
 from spectra_exp.reporting.tables.spec import Choice
 
 Marking = Callable[[Sequence[Row]], list[Mark]]

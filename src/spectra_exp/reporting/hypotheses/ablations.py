@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from spectra_exp.config.names import ablation_name
 from spectra_exp.config.presets import FULL, ablations
 from spectra_exp.reporting.grid import Section
 from spectra_exp.reporting.hypotheses.parts import Part, Ruling, Side, compared, judge, ordered
 from spectra_exp.reporting.hypotheses.samples import Lack, Rows, difference, one_row, sample
-from spectra_exp.reporting.methods import ablation_name
 from spectra_exp.reporting.tables.directions import direction
+from spectra_exp.studies.cells import holds
 from spectra_exp.studies.definition import load_study
-from spectra_exp.studies.expand import study_jobs
 
 LADDER = tuple(f"cumulative_{rung}" for rung in range(1, 7))
 WORSE: dict[str, Side] = {"lower": "higher", "higher": "lower"}
@@ -35,9 +35,8 @@ def declared_metrics() -> dict[str, str]:
 
 def wanted_ablations(study: str, rule: str) -> list[str]:
     """The ablations that the study has under a rule."""
-    lines = study_jobs(load_study(study), [f"osr={rule}"])
-    given = (dict(part.split("=", 1) for part in line) for line in lines)
-    return list(dict.fromkeys(line["ablation"] for line in given))
+    cells = [(block, {**cell, "osr": rule}) for block in load_study(study).blocks for cell in block.cells()]
+    return list(dict.fromkeys(cell["ablation"] for block, cell in cells if holds(block, cell)))
 
 
 def _worse(section: Section, rule: str, name: str, metric: str) -> Part:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from spectra_exp.config.names import method_name
 from spectra_exp.reporting.collect import INFERENCE, TRAINING_RULE
 from spectra_exp.reporting.grid import Row, Section
 from spectra_exp.reporting.hypotheses.parts import Part, Ruling, Side, compared, judge
@@ -18,7 +19,6 @@ from spectra_exp.reporting.hypotheses.samples import (
     test_values,
     unusable,
 )
-from spectra_exp.reporting.methods import method_name
 
 SWITCH = {"baseline": "switch_top2"}
 # Where the paper expects the larger gains.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from spectra_exp.reporting.grid import CHOSEN_ON, Section
+from spectra_exp.reporting.grid import Section
 from spectra_exp.reporting.hypotheses import ablations, baselines, overhead, scaling, temperature
 from spectra_exp.reporting.hypotheses.parts import Ruling
 from spectra_exp.reporting.hypotheses.samples import fill_command, rules
@@ -86,7 +86,7 @@ def _by_section(study: str, ruling: Callable[[Section], Ruling]) -> Callable[[Ma
 
 
 def _with_runs(material: Material, study: str) -> list[Section]:
-    sections = [section for section in material.sections[study] if CHOSEN_ON not in section.context]
+    sections = [section for section in material.sections[study] if not section.choosing]
     return [section for section in sections if any(row.runs for row in section.rows)]
 
 

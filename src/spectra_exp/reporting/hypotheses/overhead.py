@@ -7,12 +7,12 @@ import math
 from collections.abc import Mapping
 from pathlib import Path
 
+from spectra_exp.config.names import method_name
 from spectra_exp.config.tree import option_files
 from spectra_exp.foundations.errors import SpectraError
 from spectra_exp.presentation.text import number_text
 from spectra_exp.reporting.hypotheses.parts import Part, Ruling, judge
 from spectra_exp.reporting.hypotheses.samples import Lack
-from spectra_exp.reporting.methods import method_name
 from spectra_exp.statistics.comparison import MIN_SEEDS, compare
 
 COMMAND = "make overhead"

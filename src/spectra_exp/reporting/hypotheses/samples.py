@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from spectra_exp.reporting.grid import CHOOSING_SEEDS, CHOSEN_ON, Row, Section
+from spectra_exp.reporting.grid import CHOOSING_SEEDS, Row, Section
 from spectra_exp.reporting.hypotheses.parts import Part, Ruling, Side, compared, judge
 from spectra_exp.statistics.comparison import MIN_SEEDS, TOO_FEW
 from spectra_exp.studies.definition import load_study
@@ -56,10 +56,9 @@ def rules(section: Section) -> list[str]:
 
 
 def fill_command(section: Section, rule: str = "") -> str:
-    """What runs the section again, with what was typed; finished runs are not run twice."""
+    """What runs the section again, with its context; finished runs are not run twice."""
     osr = [f"OSR={rule}"] if rule else []
-    typed = [part for part in section.context if part != CHOSEN_ON]
-    return " ".join([load_study(section.study).command, shlex.join([*osr, *typed])]).strip()
+    return " ".join([load_study(section.study).command, shlex.join([*osr, *section.context])]).strip()
 
 
 def sample(section: Section, rows: Rows, metrics: Sequence[str], rule: str = "") -> Sample | Lack:

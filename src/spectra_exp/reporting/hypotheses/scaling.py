@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 
+from spectra_exp.config.names import setting_text
 from spectra_exp.reporting.grid import Section
 from spectra_exp.reporting.hypotheses.baselines import SWITCH
 from spectra_exp.reporting.hypotheses.parts import Ruling, judge, sloped
 from spectra_exp.reporting.hypotheses.samples import Lack, Sample, fill_command, same_seeds, sample, test_seeds
-from spectra_exp.reporting.methods import setting_text
 from spectra_exp.reporting.pairing import GROUP_KEYS
 from spectra_exp.reporting.tables.pairs import Size, pair_sizes
 from spectra_exp.statistics.trends import MIN_CONDITIONS, slope_over

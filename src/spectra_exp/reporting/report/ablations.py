@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from spectra_exp.presentation.colours import ink
-from spectra_exp.presentation.layout import Block, choice, figure
-from spectra_exp.presentation.markup import Html, element
+from spectra_exp.presentation.html import Block, Chart, Choice, Content, Group
 from spectra_exp.presentation.text import number_text
 from spectra_exp.reporting.grid import Row, Section
 from spectra_exp.reporting.material import Material
@@ -30,11 +29,11 @@ def ablation_block(material: Material, significance: Table) -> Block | None:
         metrics = list(dict.fromkeys(metric for _, _, metric in found))
         panels = [(metric, _forests(section, metric, found)) for metric in metrics]
         if any(forests for _, forests in panels):
-            bodies.append(element("div", section_heading(section), choice("Metric", panels)))
+            bodies.append([section_heading(section), Choice("Metric", panels)])
     return Block("ablations", "Ablations", LEAD, bodies) if bodies else None
 
 
-def _forests(section: Section, metric: str, found: dict[tuple[str, str, str], Outcome]) -> list[Html]:
+def _forests(section: Section, metric: str, found: dict[tuple[str, str, str], Outcome]) -> Content:
     """A plot for each Full row there is (one per rule)."""
     charts = []
     for full in section.find({"ablation": "none"}):
@@ -45,9 +44,9 @@ def _forests(section: Section, metric: str, found: dict[tuple[str, str, str], Ou
         better = direction(metric)
         axis = f"{metric}, ablation − Full" + ("" if better == "none" else f" ({better} is better)")
         label = f"Difference in {metric} of {len(rows)} ablations from {full.label}, with 95 % intervals"
-        caption = [element("b", full.label), f": difference in {metric} from Full"]
-        charts.append(figure(rows_chart(lines, axis, label, zero=True), caption))
-    return [element("div", charts, class_="charts")] if charts else []
+        chart = rows_chart(lines, axis, label, zero=True)
+        charts.append(Chart(chart, full.label, f": difference in {metric} from Full"))
+    return [Group("charts", charts)] if charts else []
 
 
 def _line(section: Section, row: Row, full: Row, metric: str, outcome: Outcome) -> IntervalRow:

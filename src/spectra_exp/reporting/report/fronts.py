@@ -5,11 +5,10 @@ from __future__ import annotations
 from operator import attrgetter
 
 from spectra_exp.presentation.colours import ink
-from spectra_exp.presentation.html_table import sortable
-from spectra_exp.presentation.layout import Block, badge, choice, figure
-from spectra_exp.presentation.markup import Html, element
+from spectra_exp.presentation.html import Badge, Block, Cell, Chart, Choice, Group, Row, Table
 from spectra_exp.presentation.text import interval_text
-from spectra_exp.reporting.grid import Row, Section
+from spectra_exp.reporting import grid
+from spectra_exp.reporting.grid import Section
 from spectra_exp.reporting.material import Material
 from spectra_exp.reporting.report.charts_points import Point, Series, scatter_chart
 from spectra_exp.reporting.report.words import described, interval, is_causal, marks, setting_name
@@ -33,10 +32,10 @@ def front_block(material: Material) -> Block | None:
             rows = [row for row in section.rows if interval(section, row, X) and interval(section, row, Y)]
             if len(rows) > 1:
                 panels.append((f"{study}, {section.title}", _picture(section, rows)))
-    return Block("front", "Balance against loss", LEAD, choice("Study", panels)) if panels else None
+    return Block("front", "Balance against loss", LEAD, Choice("Study", panels)) if panels else None
 
 
-def _picture(section: Section, rows: list[Row]) -> Html:
+def _picture(section: Section, rows: list[grid.Row]) -> Group:
     ranked = section.ranked(rows)
     means = [
         [interval(section, row, m).mean if may else None for m in (X, Y)] for row, may in zip(rows, ranked, strict=True)
@@ -49,27 +48,28 @@ def _picture(section: Section, rows: list[Row]) -> Html:
     # Rows of one method are told apart by their settings alone.
     named = setting_name if len({row.method for row in rows}) == 1 else attrgetter("label")
     lines = [_line(section, row, named(row), on) for row, on in zip(rows, front, strict=True)]
-    key = sortable("The points", ["row", Y, X, "n", "marks"], lines, (Y, X, "n"))
-    picture = figure(chart, f"{Y} against {X}, means over seeds with 95 % intervals: {section.study}, {section.title}")
-    return element("div", picture, key, class_="beside")
+    key = Table("The points", ["row", Y, X, "n", "marks"], lines, (Y, X, "n"))
+    caption = f"{Y} against {X}, means over seeds with 95 % intervals: {section.study}, {section.title}"
+    return Group("beside", [Chart(chart, caption=caption), key])
 
 
-def _point(section: Section, row: Row, on_front: bool) -> Point:
+def _point(section: Section, row: grid.Row, on_front: bool) -> Point:
     x, y = interval(section, row, X), interval(section, row, Y)
     words = described(section, row, (Y, X)) + ("\non the front" if on_front else "")
     link = f"#cell-{_cell_id(section, row)}"
     return Point(x.mean, y.mean, y.low, y.high, words, is_causal(section, row), x.low, x.high, on_front, link)
 
 
-def _line(section: Section, row: Row, name: str, on_front: bool) -> Html:
-    swatch = element("span", class_="swatch", style=f"background:{ink(row.label)}")
-    link = element("a", name, href=f"#cell-{_cell_id(section, row)}")
-    figures = [element("td", interval_text(interval(section, row, m)), class_="n") for m in (Y, X)]
-    said = [badge("front", "good")] if on_front else []
-    said += [badge(mark, "warn") for mark in marks(section, row)]
-    seeds = element("td", len(row.runs), class_="n")
-    return element("tr", element("th", swatch, link, scope="row"), figures, seeds, element("td", said))
+def _line(section: Section, row: grid.Row, name: str, on_front: bool) -> Row:
+    badges = [Badge("front", "good")] if on_front else []
+    badges += [Badge(mark, "warn") for mark in marks(section, row)]
+    return Row([
+        Cell(name, href=f"#cell-{_cell_id(section, row)}", swatch=ink(row.label)),
+        *(Cell(interval_text(interval(section, row, m)), "n") for m in (Y, X)),
+        Cell(str(len(row.runs)), "n"),
+        Cell(badges=badges),
+    ])  # fmt: skip
 
 
-def _cell_id(section: Section, row: Row) -> str:
+def _cell_id(section: Section, row: grid.Row) -> str:
     return section.run(row, min(row.runs))["cell_id"]

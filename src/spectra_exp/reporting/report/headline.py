@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from spectra_exp.presentation.colours import ink
-from spectra_exp.presentation.html_table import sortable
-from spectra_exp.presentation.layout import Block, badge, figure, notes
-from spectra_exp.presentation.markup import Html, element
+from spectra_exp.presentation.html import Badge, Block, Cell, Chart, Content, Group, Notes, Row, Table
 from spectra_exp.presentation.text import interval_text
-from spectra_exp.reporting.grid import Row, Section
+from spectra_exp.reporting import grid
+from spectra_exp.reporting.grid import Section
 from spectra_exp.reporting.material import Material
 from spectra_exp.reporting.report.charts_rows import IntervalRow, rows_chart
 from spectra_exp.reporting.report.tested import Outcome, outcomes
 from spectra_exp.reporting.report.words import described, interval, is_causal, remarks, section_heading
+from spectra_exp.reporting.tables import spec
 from spectra_exp.reporting.tables.directions import direction
-from spectra_exp.reporting.tables.spec import Table
 
 STUDY = "baselines"
 METRICS = ("val_loss", "load_cv", "max_vio", "expert_overlap")
@@ -25,7 +24,7 @@ LEAD = (
 )
 
 
-def headline_block(material: Material, significance: Table) -> Block | None:
+def headline_block(material: Material, significance: spec.Table) -> Block | None:
     """SPECTRA against the baselines; None without two finished rows of that study."""
     bodies = [
         _section(section, significance)
@@ -37,7 +36,7 @@ def headline_block(material: Material, significance: Table) -> Block | None:
     return Block("headline", "SPECTRA against the baselines", LEAD, bodies)
 
 
-def values_chart(section: Section, rows: list[Row], names: list[str], colours: list[str], metric: str) -> Html:
+def values_chart(section: Section, rows: list[grid.Row], names: list[str], colours: list[str], metric: str) -> Chart:
     """The rows' intervals of one metric."""
     lines = []
     for row, name, colour in zip(rows, names, colours, strict=True):
@@ -51,48 +50,45 @@ def values_chart(section: Section, rows: list[Row], names: list[str], colours: l
     better = direction(metric)
     label = f"{metric} of {len(rows)} rows, mean and 95 % interval"
     chart = rows_chart(lines, metric if better == "none" else f"{metric} ({better} is better)", label)
-    return figure(chart, [element("b", metric), " over seeds, mean ± half the 95 % interval"])
+    return Chart(chart, metric, " over seeds, mean ± half the 95 % interval")
 
 
-def _section(section: Section, significance: Table) -> Html:
+def _section(section: Section, significance: spec.Table) -> Content:
     rows = sorted((row for row in section.rows if row.runs), key=lambda row: "SPECTRA" not in row.method)
     colours = [ink(row.label) for row in rows]
     names = [row.label for row in rows]
     charts = [values_chart(section, rows, names, colours, metric) for metric in METRICS]
     found = outcomes(significance, section)
     grids = [_pairs(section, row, rows, found) for row in rows if "SPECTRA" in row.method]
-    note = notes(remarks(section, {row.label: row for row in rows}))
-    return element("div", section_heading(section), element("div", charts, class_="charts"), note, grids)
+    notes = Notes(remarks(section, {row.label: row for row in rows}))
+    return [section_heading(section), Group("charts", charts), notes, grids]
 
 
-def _pairs(section: Section, spectra: Row, rows: list[Row], found: dict[tuple[str, str, str], Outcome]) -> Html | None:
+def _pairs(
+    section: Section, spectra: grid.Row, rows: list[grid.Row], found: dict[tuple[str, str, str], Outcome]
+) -> Table | None:
     """A line for each baseline: what the test says, and the difference with its interval."""
     against = [row for row in rows if any((spectra.label, row.label, m) in found for m in METRICS)]
     if not against:
         return None
     lines, tally = [], {metric: dict.fromkeys(("better", "worse", "else"), 0) for metric in METRICS}
     for row in against:
-        cells = [element("th", row.label, scope="row")]
+        cells: list[Cell | str] = [row.label]
         for metric in METRICS:
             outcome = found.get((spectra.label, row.label, metric))
             cells.append(_outcome_cell(outcome))
             word = outcome.verdict.partition(" ")[0] if outcome else ""
             tally[metric][word if word in KINDS else "else"] += 1
-        lines.append(element("tr", cells))
-    sums = [
-        element("td", f"better {tally[m]['better']}, worse {tally[m]['worse']}, else {tally[m]['else']}")
-        for m in METRICS
-    ]
-    foot = element("tr", element("th", f"of {len(against)}", scope="row"), sums)
+        lines.append(Row(cells))
+    sums = [f"better {tally[m]['better']}, worse {tally[m]['worse']}, else {tally[m]['else']}" for m in METRICS]
+    foot = Row([f"of {len(against)}", *sums])
     caption = f"{spectra.label} − each baseline: difference [95 % interval]"
-    return sortable(caption, ["against", *METRICS], lines, foot=foot)
+    return Table(caption, ["against", *METRICS], lines, foot=foot)
 
 
-def _outcome_cell(outcome: Outcome | None) -> Html:
+def _outcome_cell(outcome: Outcome | None) -> Cell:
     if outcome is None or not outcome.verdict:
-        return element("td")
-    word = outcome.verdict.partition(" ")[0]
+        return Cell()
+    kind = KINDS.get(outcome.verdict.partition(" ")[0], "plain")
     numbers = " ".join(filter(None, [outcome.shown_difference, outcome.shown_interval]))
-    value = None if outcome.difference is None else repr(outcome.difference)
-    small = element("small", numbers) if numbers else None
-    return element("td", badge(outcome.verdict, KINDS.get(word, "plain")), " ", small, data_value=value, class_="pair")
+    return Cell(kind="pair", badges=[Badge(outcome.verdict, kind)], small=numbers or None, number=outcome.difference)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 from spectra_exp.measure import METRICS
 from spectra_exp.measure.base import Metric
-from spectra_exp.presentation.html_table import sortable
-from spectra_exp.presentation.layout import Block, page
-from spectra_exp.presentation.markup import Html, breakable, element
+from spectra_exp.presentation.html import Block, Row, Table, html_page
 from spectra_exp.reporting.material import Material
 from spectra_exp.reporting.report.ablations import ablation_block
 from spectra_exp.reporting.report.fronts import front_block
@@ -17,9 +18,10 @@ from spectra_exp.reporting.report.missing import empty_block, missing_block, odd
 from spectra_exp.reporting.report.run_list import run_block
 from spectra_exp.reporting.report.sweeps import sweep_block
 from spectra_exp.reporting.report.tested import NAME as SIGNIFICANCE
+from spectra_exp.reporting.tables import spec
 from spectra_exp.reporting.tables.gaps import merged_gaps
-from spectra_exp.reporting.tables.spec import Table
 
+TEMPLATE = Path(__file__).parent / "templates" / "index.html"
 TITLE = "SPECTRA: what the runs show"
 HYPOTHESES = "hypotheses"
 HYPOTHESES_LEAD = "Each hypothesis as a stated test over stated runs. Without runs there is no verdict."
@@ -30,7 +32,7 @@ TABLES_LEAD = (
 METRICS_LEAD = "Counts are of executed assignments on the held-out set; see docs/metrics.md."
 
 
-def index_page(material: Material, tables: list[Table]) -> str:
+def index_page(material: Material, tables: list[spec.Table]) -> str:
     """The page over all runs, or how to start some where there are none."""
     by_name = {table.name: table for table in tables}
     if material.collected.runs.empty:
@@ -42,11 +44,11 @@ def index_page(material: Material, tables: list[Table]) -> str:
             _table_block(tables), missing_block(tables), odd_block(material), run_block(material.collected),
             _metric_block(),
         ]  # fmt: skip
-    return page(TITLE, _counts(material, tables), [block for block in blocks if block is not None])
+    return html_page(TEMPLATE, TITLE, blocks, tiles=_tiles(material, tables))
 
 
-def _counts(material: Material, tables: list[Table]) -> Html:
-    """How much there is to go by."""
+def _tiles(material: Material, tables: list[spec.Table]) -> list[dict[str, Any]]:
+    """How much there is to go by, and the block that each number is of."""
     collected = material.collected
     runs = list(collected.by_run.values())
     gaps = len(merged_gaps(gap for table in tables for gap in table.gaps))
@@ -61,35 +63,26 @@ def _counts(material: Material, tables: list[Table]) -> Html:
         (gaps, "gaps", "missing"),
     ]
     bad = {"not causal", "stale", "left out", "odd"}
-    shown = [
-        _tile(number, name, place, "tile warn" if name in bad else "tile")
+    return [
+        {"number": number, "name": name.removesuffix("s") if number == 1 else name, "place": place, "warn": name in bad}
         for number, name, place in counted
         if number or name not in bad
     ]
-    return element("div", shown, class_="tiles")
 
 
-def _tile(number: int, name: str, place: str, kind: str) -> Html:
-    said = name.removesuffix("s") if number == 1 else name
-    return element("a", element("b", number), " ", said, href=f"#{place}", class_=kind)
-
-
-def _verdict_block(by_name: dict[str, Table]) -> Block | None:
+def _verdict_block(by_name: dict[str, spec.Table]) -> Block | None:
     table = by_name.get(HYPOTHESES)
     return None if table is None else Block(HYPOTHESES, "Hypotheses", HYPOTHESES_LEAD, table_content(table))
 
 
-def _table_block(tables: list[Table]) -> Block:
+def _table_block(tables: list[spec.Table]) -> Block:
     return Block("tables", "All tables", TABLES_LEAD, [table_details(table) for table in tables])
 
 
 def _metric_block() -> Block:
     """What each metric means."""
-    rows = [
-        element("tr", element("th", breakable(name), scope="row"), [element("td", said) for said in _said(metric)])
-        for name, metric in sorted(METRICS.items())
-    ]  # fmt: skip
-    grid = sortable("Metrics", ["metric", "meaning", "unit", "better"], rows)
+    rows = [Row([name, *_said(metric)]) for name, metric in sorted(METRICS.items())]
+    grid = Table("Metrics", ["metric", "meaning", "unit", "better"], rows)
     return Block("metrics", "What the metrics mean", METRICS_LEAD, grid)
 
 

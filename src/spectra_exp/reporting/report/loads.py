@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
+from markupsafe import Markup
 
-from spectra_exp.presentation.layout import Block, choice, figure
-from spectra_exp.presentation.markup import Html, element
+from spectra_exp.presentation.html import Block, Chart, Choice, Group
 from spectra_exp.reporting.grid import Row, Section
 from spectra_exp.reporting.material import Material
 from spectra_exp.reporting.report.charts_heat import Cell, around, heat_chart
@@ -26,8 +26,8 @@ def load_block(material: Material) -> Block | None:
         for section in material.sections.get(study, []):
             pictures = [p for row in section.rows if (p := _row_picture(section, row)) is not None]
             if pictures:
-                panels.append((f"{study}, {section.title}", element("div", pictures, class_="charts small")))
-    return Block("loads", "Load per layer", LEAD, choice("Study", panels)) if panels else None
+                panels.append((f"{study}, {section.title}", Group("charts small", pictures)))
+    return Block("loads", "Load per layer", LEAD, Choice("Study", panels)) if panels else None
 
 
 def relative_load(counts_LE: np.ndarray) -> np.ndarray:
@@ -36,7 +36,7 @@ def relative_load(counts_LE: np.ndarray) -> np.ndarray:
     return np.divide(counts_LE, mean_L1, out=np.zeros(counts_LE.shape), where=mean_L1 > 0)
 
 
-def load_chart(load_LE: np.ndarray, rows: list[str], columns: list[str], label: str, words: str) -> Html:
+def load_chart(load_LE: np.ndarray, rows: list[str], columns: list[str], label: str, words: str) -> Markup:
     """A heat map of loads over the even share; `words`: what a row is and what a column is, with {row}, {column}."""
     experts = load_LE.shape[1]
     shown = experts <= PRINTED
@@ -49,7 +49,7 @@ def load_chart(load_LE: np.ndarray, rows: list[str], columns: list[str], label: 
     return heat_chart(rows, names, cells, label, around(1.0, 1.0), size=(max(3.0, PICTURE / experts), 22))
 
 
-def _row_picture(section: Section, row: Row) -> Html | None:
+def _row_picture(section: Section, row: Row) -> Chart | None:
     runs = [row.runs[seed] for seed in sorted(row.runs)]
     snapshots = [section.collected.run(run).snapshots for run in runs]
     found = [kept[max(kept)].counts_LE for kept in snapshots if kept]
@@ -62,4 +62,4 @@ def _row_picture(section: Section, row: Row) -> Html | None:
     rows, columns = [f"layer {i}" for i in range(layers)], [str(i + 1) for i in range(experts)]
     label = f"Load by layer and rank of {row.label}, mean over {len(found)} seeds"
     chart = load_chart(load_LE, rows, columns, label, "{row}, expert of rank {column}")
-    return figure(chart, [element("b", row.label), f", n {len(found)}"])
+    return Chart(chart, row.label, f", n {len(found)}")

@@ -4,12 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from spectra_exp.presentation.html_table import sortable
-from spectra_exp.presentation.layout import Block, badge, command, notes
-from spectra_exp.presentation.markup import Html, element, file_link
+from spectra_exp.presentation.html import (
+    Badge,
+    Block,
+    Cell,
+    Commands,
+    CopyAll,
+    Notes,
+    Row,
+    Table,
+    Text,
+    file_link,
+)
 from spectra_exp.reporting.material import Material
+from spectra_exp.reporting.tables import spec
 from spectra_exp.reporting.tables.gaps import merged_gaps
-from spectra_exp.reporting.tables.spec import Gap, Table
 
 START = ("make demo", "make baselines", "make ablations", "make status")
 MISSING_LEAD = "Every gap of every table, with the command that fills it. A run that is finished is not run again."
@@ -20,19 +29,16 @@ STALE = (
 )
 
 
-def missing_block(tables: Iterable[Table]) -> Block:
+def missing_block(tables: Iterable[spec.Table]) -> Block:
     """All gaps; a gap of several tables stands once."""
     merged = merged_gaps(gap for table in tables for gap in table.gaps)
     if not merged:
-        nothing = element("p", "Nothing: every cell of every table has its runs.")
+        nothing = Text("Nothing: every cell of every table has its runs.")
         return Block("missing", "What is missing", None, nothing)
     rows = [_gap_row(gap) for gap in merged]
     commands = list(dict.fromkeys(gap.command for gap in merged if gap.command))
-    everything = element(
-        "button", f"Copy all {len(commands)} commands", type="button", class_="copy-all", data_copy="\n".join(commands)
-    )
-    grid = sortable("Gaps", ["row", "what", "reason", "command", "tables", "part"], rows)
-    return Block("missing", "What is missing", MISSING_LEAD, [everything if commands else None, grid])
+    grid = Table("Gaps", ["row", "what", "reason", "command", "tables", "part"], rows)
+    return Block("missing", "What is missing", MISSING_LEAD, [CopyAll(commands) if commands else None, grid])
 
 
 def odd_block(material: Material) -> Block | None:
@@ -49,8 +55,8 @@ def odd_block(material: Material) -> Block | None:
     said = [STALE.format(stale=stale, runs=len(collected.by_run))] if stale else []
     if not rows and not said:
         return None
-    grid = sortable("Odd runs", ["run", "state", "reason"], rows) if rows else None
-    return Block("odd", "Left out and odd", ODD_LEAD, [notes(said), grid])
+    grid = Table("Odd runs", ["run", "state", "reason"], rows) if rows else None
+    return Block("odd", "Left out and odd", ODD_LEAD, [Notes(said), grid])
 
 
 def empty_block(material: Material) -> Block:
@@ -59,22 +65,18 @@ def empty_block(material: Material) -> Block:
         "empty", "No finished run yet",
         f"There is no completed run in {material.outputs.name}/runs. Any of these commands starts some; then make the "
         "report again.",
-        element("ul", [element("li", command(line)) for line in START], class_="commands"),
+        Commands(START),
     )  # fmt: skip
 
 
-def _gap_row(gap: Gap) -> Html:
-    fill = command(gap.command) if gap.command else "none: its runs do not measure it"
-    texts = [gap.what, gap.reason]
-    return element(
-        "tr", element("th", gap.row, scope="row"), [element("td", text) for text in texts], element("td", fill),
-        element("td", gap.table), element("td", gap.part),
-    )  # fmt: skip
+def _gap_row(gap: spec.Gap) -> Row:
+    fill = Cell(command=gap.command) if gap.command else "none: its runs do not measure it"
+    return Row([gap.row, gap.what, gap.reason, fill, gap.table, gap.part])
 
 
-def _odd_row(name: str, reason: str, state: str, kind: str, has_page: bool) -> Html:
-    shown = element("a", name, href=file_link("runs", f"{name}.html")) if has_page else name
-    return element("tr", element("th", shown, scope="row"), element("td", badge(state, kind)), element("td", reason))
+def _odd_row(name: str, reason: str, state: str, kind: str, has_page: bool) -> Row:
+    shown = Cell(name, href=file_link("runs", f"{name}.html")) if has_page else name
+    return Row([shown, Cell(badges=[Badge(state, kind)]), reason])
 
 
 def _is_run(material: Material, name: str) -> bool:

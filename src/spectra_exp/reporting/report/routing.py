@@ -8,8 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from spectra_exp.measure.snapshot import RoutingSnapshot
-from spectra_exp.presentation.layout import Block, figure
-from spectra_exp.presentation.markup import Html, element
+from spectra_exp.presentation.html import Block, Chart, Group
 from spectra_exp.presentation.text import number_text
 from spectra_exp.reporting.report.files import RunFiles
 from spectra_exp.reporting.report.loads import load_chart, relative_load
@@ -50,7 +49,7 @@ def affinity(counts_ME: np.ndarray) -> np.ndarray:
         return of_domain_ME / (counts_ME.sum(axis=0) / counts_ME.sum())
 
 
-def _layer(layer: int, kept: list[RoutingSnapshot], last: RoutingSnapshot, names: list[str]) -> Html:
+def _layer(layer: int, kept: list[RoutingSnapshot], last: RoutingSnapshot, names: list[str]) -> Group:
     experts = [str(i) for i in range(last.counts_LE.shape[1])]
     same = [s for s in kept if s.counts_LE.shape == last.counts_LE.shape]
     loads = np.array([relative_load(s.counts_LE)[layer] for s in same])
@@ -62,11 +61,11 @@ def _layer(layer: int, kept: list[RoutingSnapshot], last: RoutingSnapshot, names
     served_ME = affinity(final_LME[layer])
     found = np.isfinite(served_ME).all(axis=1)
     rows = [name for name, is_there in zip(names, found, strict=True) if is_there]
-    pictures = [figure(usage, [element("b", f"Layer {layer}"), ": load by expert over training", _cv(last, layer)])]
+    pictures = [Chart(usage, f"Layer {layer}", f": load by expert over training{_cv(last, layer)}")]
     if rows:
         chart = load_chart(served_ME[found], rows, experts, f"Domains of layer {layer}", "{row}, expert {column}")
-        pictures.append(figure(chart, [element("b", f"Layer {layer}"), ": use by domain over use by all"]))
-    return element("div", pictures, class_="charts")
+        pictures.append(Chart(chart, f"Layer {layer}", ": use by domain over use by all"))
+    return Group("charts", pictures)
 
 
 def _cv(snapshot: RoutingSnapshot, layer: int) -> str:

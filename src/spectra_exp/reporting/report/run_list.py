@@ -6,9 +6,7 @@ import math
 from typing import Any
 
 from spectra_exp.presentation.colours import ink
-from spectra_exp.presentation.html_table import sortable
-from spectra_exp.presentation.layout import Block, badge
-from spectra_exp.presentation.markup import Html, anchor, element, file_link
+from spectra_exp.presentation.html import Badge, Block, Cell, Row, Table, anchor, file_link
 from spectra_exp.presentation.text import number_text
 from spectra_exp.reporting.collect import Collected
 from spectra_exp.reporting.report.words import NOT_CAUSAL, run_method
@@ -25,37 +23,38 @@ def run_block(collected: Collected) -> Block:
     for run in runs:
         # Charts link to the first run of a cell.
         cell = run["cell_id"]
-        place = None if cell in seen else element("span", id=f"cell-{anchor(cell)}")
+        place = None if cell in seen else f"cell-{anchor(cell)}"
         seen.add(cell)
         rows.append(_row(collected, run, place))
-    grid = sortable(
+    grid = Table(
         "Runs", ["run", "method", "seed", "steps", *METRICS, "studies", "marks"], rows, ("seed", "steps", *METRICS)
     )
     return Block("runs", f"All {len(runs)} runs", LEAD, grid)
 
 
-def run_marks(collected: Collected, run: dict[str, Any]) -> list[Html]:
+def run_marks(collected: Collected, run: dict[str, Any]) -> list[Badge]:
     """What a reader must know of the run."""
-    marks = [badge(NOT_CAUSAL, "bad")] if run["causal"] is False else []
+    marks = [Badge(NOT_CAUSAL, "bad")] if run["causal"] is False else []
     if run["causal"] is not False and run["causal_training"] is False:
-        marks.append(badge("training rule not causal", "warn"))
+        marks.append(Badge("training rule not causal", "warn"))
     if run["stale"]:
-        marks.append(badge("stale", "warn"))
+        marks.append(Badge("stale", "warn"))
     if run["run_id"] in collected.odd:
-        marks.append(badge("odd", "warn"))
+        marks.append(Badge("odd", "warn"))
     return marks
 
 
-def _row(collected: Collected, run: dict[str, Any], place: Html | None) -> Html:
-    link = element("a", run["run_id"], href=file_link("runs", f"{run['run_id']}.html"))
-    swatch = element("span", class_="swatch", style=f"background:{ink(run_method(run))}")
-    figures = [element("td", _figure(collected, run["run_id"], metric), class_="n") for metric in METRICS]
-    return element(
-        "tr", element("th", place, link, scope="row"), element("td", swatch, run["label"]),
-        element("td", run["seed"], class_="n"), element("td", run["max_steps"], class_="n"), figures,
-        element("td", ", ".join(run["studies"])), element("td", run_marks(collected, run)),
-        id=f"run-{anchor(run['run_id'])}",
-    )  # fmt: skip
+def _row(collected: Collected, run: dict[str, Any], place: str | None) -> Row:
+    cells = [
+        Cell(run["run_id"], href=file_link("runs", f"{run['run_id']}.html"), ident=place),
+        Cell(run["label"], swatch=ink(run_method(run))),
+        Cell(str(run["seed"]), "n"),
+        Cell(str(run["max_steps"]), "n"),
+        *(Cell(_figure(collected, run["run_id"], metric), "n") for metric in METRICS),
+        ", ".join(run["studies"]),
+        Cell(badges=run_marks(collected, run)),
+    ]
+    return Row(cells, f"run-{anchor(run['run_id'])}")
 
 
 def _figure(collected: Collected, run_id: str, metric: str) -> str:

@@ -8,9 +8,24 @@ from pathlib import Path
 from typing import Any
 
 from spectra_exp.presentation.colours import PALETTE
-from spectra_exp.presentation.html_table import sortable
-from spectra_exp.presentation.layout import Block, badge, command, facts, figure, notes, page
-from spectra_exp.presentation.markup import Content, Html, anchor, breakable, element, file_link, join
+from spectra_exp.presentation.html import (
+    Badge,
+    Block,
+    Cell,
+    Chart,
+    Command,
+    Content,
+    Facts,
+    Group,
+    Link,
+    Pre,
+    Row,
+    Table,
+    Text,
+    anchor,
+    file_link,
+    html_page,
+)
 from spectra_exp.presentation.text import count_text, number_text
 from spectra_exp.reporting.collect import Collected
 from spectra_exp.reporting.report.charts_curves import Curve, curves_chart
@@ -19,6 +34,7 @@ from spectra_exp.reporting.report.routing import routing_block
 from spectra_exp.reporting.report.run_list import run_marks
 from spectra_exp.reporting.report.words import causal_text
 
+TEMPLATE = Path(__file__).parent / "templates" / "run.html"
 # (title, unit, (split, metric) or a metric's beginning), each one picture.
 PICTURES = (
     ("Loss", "nats per token", (("train", "train_loss"), ("validation", "val_loss"))),
@@ -37,12 +53,7 @@ PICTURES = (
 def run_page(files: RunFiles, collected: Collected) -> str:
     """The whole page, from whatever the folder holds."""
     run = collected.by_run.get(files.run_id)
-    back = element("a", "← Report", href=f"{file_link('..', 'index.html')}#{_place(files.run_id, run)}", class_="back")
-    marks = run_marks(collected, run) if run else [badge("in no table", "bad")]
     odd = [reason for source in (collected.odd, collected.skipped) if (reason := source.get(files.run_id))]
-    told = notes([*odd, *files.problems])
-    label = (files.summary or {}).get("label")
-    title = element("p", str(label), class_="subtitle") if label else None
     blocks = [
         _facts_block(files, run, _analyses(collected.runs_folder, files.run_id)),
         *_curve_blocks(files.curves),
@@ -52,48 +63,52 @@ def run_page(files: RunFiles, collected: Collected) -> str:
         _text_block("environment", "Environment", files.environment),
         _text_block("log", "Log", files.log, "The log is empty."),
     ]
-    top = [element("p", back), title, element("p", marks, _siblings(collected, run)), told]
-    return page(files.run_id, top, [block for block in blocks if block is not None])
+    return html_page(
+        TEMPLATE,
+        files.run_id,
+        blocks,
+        back=f"{file_link('..', 'index.html')}#{_place(files.run_id, run)}",
+        label=(files.summary or {}).get("label"),
+        marks=run_marks(collected, run) if run else [Badge("in no table", "bad")],
+        siblings=_siblings(collected, run),
+        notes=[*odd, *files.problems],
+    )
 
 
 def _place(run_id: str, run: Mapping[str, Any] | None) -> str:
     return f"run-{anchor(run_id)}" if run else "odd"
 
 
-def _siblings(collected: Collected, run: Mapping[str, Any] | None) -> list[Html]:
+def _siblings(collected: Collected, run: Mapping[str, Any] | None) -> list[Link]:
     """Links to the runs of the same cell, by seed."""
     if run is None:
         return []
     cell = sorted((r["seed"], r["run_id"]) for r in collected.by_run.values() if r["cell_id"] == run["cell_id"])
     return [
-        element("span", " ", element("b", f"seed {seed}") if run_id == run["run_id"] else
-                element("a", f"seed {seed}", href=file_link(f"{run_id}.html")))
-        for seed, run_id in cell
-    ]  # fmt: skip
+        Link(f"seed {seed}", None if run_id == run["run_id"] else file_link(f"{run_id}.html")) for seed, run_id in cell
+    ]
 
 
-def _analyses(runs_folder: Path, run_id: str) -> list[Html]:
+def _analyses(runs_folder: Path, run_id: str) -> Content:
     """Links to the pages of `python -m spectra_exp.interpret`: of the run alone, then of it against others."""
     folder = runs_folder / run_id / "analysis"
     against = sorted(path.parent.name for path in folder.glob("against-*/index.html"))
     pages = [("what its experts do", ()), *((name.replace("-", " ", 1), (name,)) for name in against)]
     made = [(words, parts) for words, parts in pages if folder.joinpath(*parts, "index.html").is_file()]
     start = ("..", "..", "runs", run_id, "analysis")
-    return [
-        element("span", element("a", words, href=file_link(*start, *parts, "index.html")), " ") for words, parts in made
-    ]
+    return [[Link(words, file_link(*start, *parts, "index.html")), " "] for words, parts in made]
 
 
-def _facts_block(files: RunFiles, run: Mapping[str, Any] | None, analyses: list[Html]) -> Block:
+def _facts_block(files: RunFiles, run: Mapping[str, Any] | None, analyses: Content) -> Block:
     summary = files.summary or {}
     parameters, timings = summary.get("parameters") or {}, summary.get("timings") or {}
     prints = summary.get("fingerprints") or {}
     pairs: list[tuple[str, Content]] = [
         ("status", summary.get("status", "no summary yet")),
         ("error", summary.get("error")),
-        ("command", command(summary["command"]) if isinstance(summary.get("command"), str) else None),
+        ("command", Command(summary["command"]) if isinstance(summary.get("command"), str) else None),
         ("studies", ", ".join(map(str, summary.get("studies") or ()))),
-        ("analysis", analyses or None),
+        ("analysis", analyses),
         ("seed", _plain(summary.get("seed"))),
         ("steps", " of ".join(filter(None, [_plain(summary.get("steps")), _plain(summary.get("max_steps"))]))),
         ("causal", causal_text(summary.get("causal"))),
@@ -110,7 +125,7 @@ def _facts_block(files: RunFiles, run: Mapping[str, Any] | None, analyses: list[
         ("code", f"{prints['code']}{' (not today’s)' if run and run['stale'] else ''}" if prints.get("code") else None),
         ("finished", summary.get("finished")),
     ]
-    return Block("facts", "The run", None, facts(pairs))
+    return Block("facts", "The run", None, Facts(pairs))
 
 
 def _curve_blocks(curves: Curves) -> list[Block]:
@@ -124,7 +139,7 @@ def _curve_blocks(curves: Curves) -> list[Block]:
     drawn = [chart for chart in charts if chart is not None]
     if not drawn:
         return []
-    return [Block("curves", "Curves", None, element("div", drawn, class_="charts"))]
+    return [Block("curves", "Curves", None, Group("charts", drawn))]
 
 
 def _matching(curves: Curves, split: str, metric: str) -> list[tuple[str, list[tuple[int, float]]]]:
@@ -135,12 +150,12 @@ def _matching(curves: Curves, split: str, metric: str) -> list[tuple[str, list[t
     return [(name.removeprefix(start), curves[split, "all", name]) for name in names]
 
 
-def _curve_figure(title: str, unit: str, lines: list[tuple[str, list[tuple[int, float]]]]) -> Html | None:
+def _curve_figure(title: str, unit: str, lines: list[tuple[str, list[tuple[int, float]]]]) -> Chart | None:
     drawn = [Curve(name, PALETTE[i % len(PALETTE)], points) for i, (name, points) in enumerate(lines) if points]
     if not drawn:
         return None
     label = f"{title} over training: {', '.join(curve.name for curve in drawn)}"
-    return figure(curves_chart(drawn, unit, label), [element("b", title), " over training"])
+    return Chart(curves_chart(drawn, unit, label), title, " over training")
 
 
 def _figures_block(summary: dict[str, Any] | None) -> Block | None:
@@ -153,21 +168,20 @@ def _figures_block(summary: dict[str, Any] | None) -> Block | None:
         others = ((summary.get(key) or {}).get(name) for key in ("floors", "metrics_training_rule"))
         layers = (summary.get("metrics_by_layer") or {}).get(name) or []
         cells = [_number(value), *(_number(other) for other in others), ", ".join(_number(v) or "–" for v in layers)]
-        head = element("th", breakable(name), scope="row")
-        rows.append(element("tr", head, [element("td", cell, class_="n") for cell in cells]))
+        rows.append(Row([name, *(Cell(cell, "n") for cell in cells)]))
     headers = ["metric", "value", "by chance", "training rule", "layer by layer"]
     return Block(
         "figures",
         "Figures",
         "At the end of the run, mean over layers.",
-        sortable("Figures", headers, rows, headers[1:]),
+        Table("Figures", headers, rows, headers[1:]),
     )
 
 
 def _text_block(ident: str, title: str, text: str, otherwise: str | None = None) -> Block | None:
     if not text:
-        return Block(ident, title, None, element("p", otherwise)) if otherwise else None
-    return Block(ident, title, None, element("pre", join(text), tabindex=0, aria_label=title))
+        return Block(ident, title, None, Text(otherwise)) if otherwise else None
+    return Block(ident, title, None, Pre(text, title))
 
 
 def _plain(value: object) -> str | None:

@@ -5,19 +5,17 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from spectra_exp.config.names import ablation_name
 from spectra_exp.presentation.colours import PALETTE, ink, readable
-from spectra_exp.presentation.layout import Block, choice, figure, notes
-from spectra_exp.presentation.markup import Html, element
+from spectra_exp.presentation.html import Block, Chart, Choice, Group, Heading, Notes, Text
 from spectra_exp.presentation.text import number_text
 from spectra_exp.reporting.grid import Row, Section
 from spectra_exp.reporting.material import Material
-from spectra_exp.reporting.methods import ablation_name
 from spectra_exp.reporting.report.charts_heat import Cell, heat_chart, sequential
 from spectra_exp.reporting.report.charts_points import Point, Series, steps_chart
 from spectra_exp.reporting.report.headline import values_chart
 from spectra_exp.reporting.report.words import described, interval, is_causal, remarks, setting_name
 from spectra_exp.reporting.tables.directions import direction
-from spectra_exp.studies.expand import meaning
 
 METRICS = ("val_loss", "load_cv", "max_vio", "expert_overlap", "expert_entropy_norm", "routing_consistency")
 
@@ -63,27 +61,28 @@ def sweep_block(material: Material) -> Block | None:
                 bodies.append(_section(material, picture, section))
     if not bodies:
         return None
-    return Block("sweeps", "Sweeps and scaling", LEAD, element("div", bodies, class_="beside"))
+    return Block("sweeps", "Sweeps and scaling", LEAD, Group("beside", bodies))
 
 
-def _section(material: Material, picture: Picture, section: Section) -> Html:
+def _section(material: Material, picture: Picture, section: Section) -> Group:
     drawn = _heat_maps if picture.down else _steps if picture.across else _rows
     wanted = [m for m in METRICS if any(interval(section, row, m) for row in section.rows)]
-    panels = [(metric, element("div", drawn(picture, section, metric), class_="charts")) for metric in wanted]
+    panels = [(metric, Group("charts", drawn(picture, section, metric))) for metric in wanted]
     unfinished = [row for row in section.rows if not row.runs]
     lines = [f"No finished run: {', '.join(setting_name(row) for row in unfinished)}."] if unfinished else []
     named = {f"{row.method}, {setting_name(row)}" if picture.apart else setting_name(row): row for row in section.rows}
     lines += remarks(section, {name: row for name, row in named.items() if row.runs})
     study = material.studies[picture.study]
-    asked = element("p", study.question, " ", element("i", study.hypothesis), class_="aside")
-    return element(
-        "div", element("h3", picture.title), asked,
-        element("p", section.title, class_="aside") if section.context else None,
-        choice("Metric", panels) if panels else element("p", "No metric was measured."), notes(lines), class_="sweep",
-    )  # fmt: skip
+    return Group("sweep", [
+        Heading(picture.title),
+        Text(study.question, "aside", study.hypothesis),
+        Text(section.title, "aside") if section.special else None,
+        Choice("Metric", panels) if panels else Text("No metric was measured."),
+        Notes(lines),
+    ])  # fmt: skip
 
 
-def _heat_maps(picture: Picture, section: Section, metric: str) -> list[Html]:
+def _heat_maps(picture: Picture, section: Section, metric: str) -> list[Chart]:
     """A map for each value that stands apart, in the same colours."""
     rows = [(row, interval(section, row, metric)) for row in section.rows]
     colours = sequential([found.mean for _, found in rows if found])
@@ -95,7 +94,7 @@ def _heat_maps(picture: Picture, section: Section, metric: str) -> list[Html]:
         caption = f"{metric}, {_last(picture.apart)} {group}" if picture.apart else metric
         label = f"Heat map of {caption} over {_last(picture.down)} and {_last(picture.across[0])}"
         chart = heat_chart(downs, acrosses, cells, label, colours, _last(picture.down), _last(picture.across[0]))
-        charts.append(figure(chart, [element("b", metric), caption.removeprefix(metric), _better(metric)]))
+        charts.append(Chart(chart, metric, caption.removeprefix(metric) + _better(metric)))
     return charts
 
 
@@ -107,7 +106,7 @@ def _heat_cell(section: Section, row: Row | None, metric: str) -> Cell:
     return Cell(found.mean, number_text(found.mean) + flag, described(section, row, (metric,), setting_name(row)))
 
 
-def _steps(picture: Picture, section: Section, metric: str) -> list[Html]:
+def _steps(picture: Picture, section: Section, metric: str) -> list[Chart]:
     names = list(dict.fromkeys(_step_name(picture, row) for row in section.rows))
     groups = _groups(picture, section.rows)
     series = []
@@ -118,9 +117,8 @@ def _steps(picture: Picture, section: Section, metric: str) -> list[Html]:
     axis = ", ".join(_last(key) for key in picture.across)
     label = f"{metric} over {axis}, means with 95 % intervals"
     named = series if len(series) > 1 else []
-    key = [[element("span", class_="swatch", style=f"background:{s.colour}"), s.name, " "] for s in named]
-    caption = [element("b", metric), f" over {axis}", _better(metric), element("br") if key else None, key]
-    return [figure(steps_chart(names, series, axis, metric, label), caption)]
+    chart = steps_chart(names, series, axis, metric, label)
+    return [Chart(chart, metric, f" over {axis}{_better(metric)}", [(one.name, one.colour) for one in named])]
 
 
 def _step(section: Section, row: Row, metric: str, names: list[str], name: str) -> Point | None:
@@ -132,7 +130,7 @@ def _step(section: Section, row: Row, metric: str, names: list[str], name: str) 
     return Point(place, found.mean, found.low, found.high, words, is_causal(section, row), follows=follows)
 
 
-def _rows(picture: Picture, section: Section, metric: str) -> list[Html]:
+def _rows(picture: Picture, section: Section, metric: str) -> list[Chart]:
     rows = [row for row in section.rows if row.runs]
     names = [setting_name(row) for row in rows]
     return [values_chart(section, rows, names, [ink(row.label) for row in rows], metric)]
@@ -163,9 +161,9 @@ def _kind(step: str) -> str:
 
 def _values(rows: list[Row], key: str) -> list[str]:
     """The key's values, numbers by size."""
-    found = dict.fromkeys(_value(row, key) for row in rows)
-    numbers = [value for value in found if isinstance(meaning(value), float)]
-    return [*sorted(numbers, key=meaning), *(value for value in found if value not in numbers)]
+    found = {_value(row, key): row.values.get(key) for row in rows}
+    numbers = {text: value for text, value in found.items() if type(value) in (int, float)}
+    return [*sorted(numbers, key=numbers.__getitem__), *(text for text in found if text not in numbers)]
 
 
 def _value(row: Row, key: str) -> str:

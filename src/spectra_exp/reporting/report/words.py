@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from spectra_exp.presentation.markup import Html, element
+from spectra_exp.config.names import METHOD_FACTORS, ablation_name, method_name, setting_text
+from spectra_exp.presentation.html import Heading
 from spectra_exp.presentation.text import interval_text
 from spectra_exp.reporting.grid import Row, Section
-from spectra_exp.reporting.methods import METHOD_FACTORS, ablation_name, method_name, setting_text
 from spectra_exp.statistics.intervals import Interval, mean_interval
 
 NOT_CAUSAL = "not causal"
@@ -35,9 +35,9 @@ def marks(section: Section, row: Row) -> list[str]:
     return [*found, "stale"] if is_stale(section, row) else found
 
 
-def section_heading(section: Section) -> Html | None:
+def section_heading(section: Section) -> Heading | None:
     """What was typed beside the study's own values; None where it was run as in its file."""
-    return element("h3", section.title) if section.context else None
+    return Heading(section.title) if section.special else None
 
 
 def remarks(section: Section, names: Mapping[str, Row]) -> list[str]:

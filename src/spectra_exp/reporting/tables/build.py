@@ -6,10 +6,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
+from spectra_exp.config.names import METHOD_FACTORS
 from spectra_exp.presentation.text import count_text, interval_text, number_text
 from spectra_exp.reporting.collect import INFERENCE, METHOD_COLUMNS, TRAINING_RULE
 from spectra_exp.reporting.grid import Row, Section
-from spectra_exp.reporting.methods import METHOD_FACTORS
 from spectra_exp.reporting.pairing import GROUP_KEYS, PAIRED
 from spectra_exp.reporting.tables.directions import direction
 from spectra_exp.reporting.tables.gaps import row_gaps

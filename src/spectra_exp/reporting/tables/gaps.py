@@ -45,7 +45,8 @@ def seed_gaps(table: str, section: Section, row: Row) -> list[Gap]:
     if not seeds:
         return []
     states = [_state(section.collected, row.expected[seed].run_id) for seed in seeds]
-    words = ["python", "train.py", "-m", *row.overrides, f"study={section.study}", f"seed={','.join(map(str, seeds))}"]
+    asked = [o for o in row.expected[seeds[0]].overrides if not o.startswith(("study=", "seed="))]
+    words = ["python", "train.py", "-m", *asked, f"study={section.study}", f"seed={','.join(map(str, seeds))}"]
     # A run that calls itself completed and does not count would otherwise be passed over as done.
     words += ["force=true"] if any(refused for _, refused in states) else []
     reasons = ", ".join(sorted({state for state, _ in states}))

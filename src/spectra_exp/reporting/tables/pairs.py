@@ -6,9 +6,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from spectra_exp.config.names import METHOD_FACTORS, setting_text
 from spectra_exp.presentation.text import count_text, number_text
 from spectra_exp.reporting.grid import Row, Section
-from spectra_exp.reporting.methods import METHOD_FACTORS, setting_text
 from spectra_exp.reporting.tables.build import beside, metric_columns, odd_notes, untested_notes
 from spectra_exp.reporting.tables.gaps import row_gaps
 from spectra_exp.reporting.tables.spec import Choice, Gap, Grid, Panel, Part, Table, TableSpec

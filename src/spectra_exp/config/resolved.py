@@ -1,0 +1,206 @@
+"""Configurations as plain values by dotted key, whether composed now or stored with a run, and what tells two apart."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, fields
+from functools import cache, cached_property, lru_cache
+from pathlib import Path
+from typing import Any
+
+from spectra_exp.config.compose import check_values, prepare_environment
+from spectra_exp.config.register import GROUPS, group_schemas
+from spectra_exp.config.schema import LABELS, Experiment
+from spectra_exp.config.source_model import resolve_source
+from spectra_exp.config.tree import project_root
+from spectra_exp.config.typed import parse_overrides, typed_values, value_text
+from spectra_exp.foundations.errors import ConfigError
+from spectra_exp.foundations.files import write_json
+from spectra_exp.routing.temperature import BEST_LONG, LENGTHENING
+
+# What no result depends on, and what tells the runs of one cell apart.
+OUTSIDE = (*LABELS, "seed")
+# Groups without an option that changes a result.
+WITHOUT_RESULT = ("logger", "launch", "search")
+# Options that choose those of other groups.
+PRESETS = ("baseline", "ablation", "debug", "model")
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """`values`: all that can change a result, by dotted key, without the seed; `choices`: the option of each group."""
+
+    values: dict[str, Any]
+    choices: dict[str, str]
+
+    @cached_property
+    def signature(self) -> str:
+        """The same for equal values."""
+        return json.dumps(self.values, sort_keys=True, default=str)
+
+    def at(self, key: str) -> Any:
+        """The option of a group or the value of a dotted key; None where there is none."""
+        return self.choices.get(key) if key in GROUPS else self.values.get(key)
+
+    def differences(self, other: Resolved) -> dict[str, Any]:
+        """Own values that the other has otherwise; an option that only one of them knows is none, but by its group."""
+        found = {}
+        for key, value in self.values.items():
+            if key in other.values:
+                if value != other.values[key]:
+                    found[key] = value
+            elif self._chosen(key) != other._chosen(key):
+                found[key] = value
+        return found
+
+    def distance(self, other: Resolved) -> int:
+        """How many options differ."""
+        gone = sum(key not in self.values for key in other.differences(self))
+        return len(self.differences(other)) + gone
+
+    def _chosen(self, key: str) -> str | None:
+        return self.choices.get(key.partition(".")[0])
+
+
+def resolved_experiment(experiment: Experiment) -> Resolved:
+    """What was composed."""
+    return _resolved(asdict(experiment), experiment.choices)
+
+
+def resolved_config(config: Mapping[str, Any]) -> Resolved:
+    """What a run's config.yaml says."""
+    choices = config.get("choices")
+    found = _resolved(config, choices if isinstance(choices, Mapping) else {})
+    if found.choices.get("temperature") == BEST_LONG and isinstance(found.values.get("trainer.max_steps"), int):
+        # The file holds the longer run that came of it.
+        found.values["trainer.max_steps"] //= LENGTHENING
+    return found
+
+
+def _resolved(config: Mapping[str, Any], choices: Mapping[str, Any]) -> Resolved:
+    values = {key: value for key, value in _flat(config) if not _left_out(key, value)}
+    chosen = {str(group): str(option) for group, option in choices.items()}
+    if chosen.get("temperature") == BEST_LONG:
+        # Which constant it becomes is a result.
+        values = {key: value for key, value in values.items() if not key.startswith("temperature.")}
+    return Resolved(values, chosen)
+
+
+def _flat(node: Mapping[str, Any], above: str = "") -> Iterable[tuple[str, Any]]:
+    for name, value in node.items():
+        if above or name not in OUTSIDE:
+            key = f"{above}{name}"
+            yield from _flat(value, f"{key}.") if isinstance(value, Mapping) else [(key, value)]
+
+
+def _left_out(key: str, value: Any) -> bool:
+    return key in _options()[0] or (key in _options()[1] and value == _options()[1][key])
+
+
+@cache
+def _options() -> tuple[frozenset[str], dict[str, Any]]:
+    """The keys that no result depends on, and the defaults of those that runs from before them do not have."""
+    every = {f"{group}.{f.name}": f for group in GROUPS for node in group_schemas(group).values() for f in fields(node)}
+    without = frozenset(key for key, f in every.items() if f.metadata.get("affects_result") is False)
+    return without, {key: f.default for key, f in every.items() if f.metadata.get("later")}
+
+
+class Compositions:
+    """What lines of overrides compose to, without the rules between keys; each is composed once.
+
+    `file` keeps them for the next process, for as long as conf/ and the code stay as they are (`version`: of the code).
+    """
+
+    def __init__(self, file: Path | None = None, version: str = ""):
+        prepare_environment()
+        self._file, self._new = file, False
+        self._version = _with_conf(version, project_root()) if file else ""
+        self._stored = _read(file, self._version)
+
+    def __call__(self, line: Iterable[str]) -> Resolved | None:
+        """None for a line that cannot be composed."""
+        parts = tuple(sorted(line))
+        key = " ".join(parts)
+        if key not in self._stored:
+            self._stored[key] = _composed(parts, project_root())
+            self._new = True
+        return self._stored[key]
+
+    def keep(self, line: Iterable[str], found: Resolved) -> None:
+        """Note what a line was composed to elsewhere."""
+        self._stored[" ".join(sorted(line))] = found
+        self._new = True
+
+    def save(self) -> None:
+        """Write what was composed since the file was read."""
+        if self._new and self._file is not None:
+            content = {key: found and [found.values, found.choices] for key, found in self._stored.items()}
+            write_json(self._file, {"version": self._version, "compositions": content})
+            self._new = False
+
+
+@lru_cache(maxsize=4096)
+def _composed(line: tuple[str, ...], root: Path) -> Resolved | None:
+    """`root`: where conf/ lies."""
+    try:
+        experiment = check_values(list(line))
+        resolve_source(experiment, typed_values(list(line)))
+    except ConfigError:
+        return None
+    return resolved_experiment(experiment)
+
+
+def of_the_cell(line: Iterable[str]) -> list[str]:
+    """The overrides of a job that belong to its cell: all but its seed, its study and what changes no result; nothing
+    where they cannot be read."""
+    try:
+        parsed = parse_overrides(list(line))
+    except ConfigError:
+        return []
+    outside = {"seed", "study", "outputs", "force", "refresh", *WITHOUT_RESULT, "hydra"}
+    return [str(o.input_line) for o in parsed if o.key_or_group.partition(".")[0].partition("/")[0] not in outside]
+
+
+def beside(settings: Mapping[str, str], found: Resolved, compositions: Compositions) -> dict[str, str]:
+    """What must be set beside `settings` to be this configuration, by key: options of groups where they say most of it,
+    then values."""
+    now = compositions(line_of(settings))
+    if now is None:
+        return {}
+    line, extra = dict(settings), {}
+    for group in (*PRESETS, *(group for group in GROUPS if group not in (*PRESETS, *WITHOUT_RESULT))):
+        option = found.choices.get(group)
+        if option is None or option == now.choices.get(group):
+            continue
+        trial = compositions(line_of({**line, group: option}))
+        if trial is not None and found.distance(trial) < found.distance(now):
+            line[group] = extra[group] = option
+            now = trial
+    return extra | {key: value_text(value) for key, value in found.differences(now).items()}
+
+
+def line_of(settings: Mapping[str, str]) -> list[str]:
+    """The overrides that set them."""
+    return [f"{key}={value}" for key, value in settings.items()]
+
+
+def _read(file: Path | None, version: str) -> dict[str, Resolved | None]:
+    try:
+        content = json.loads(file.read_text(encoding="utf-8")) if file else {}
+        kept = content["compositions"] if content.get("version") == version else {}
+        return {key: found and Resolved(*found) for key, found in kept.items()}
+    except (OSError, ValueError, AttributeError, KeyError, TypeError):
+        # Damaged or gone, it is made anew.
+        return {}
+
+
+@cache
+def _with_conf(version: str, root: Path) -> str:
+    """What stands for the code and for conf/."""
+    digest = hashlib.sha256(version.encode())
+    for path in sorted((root / "conf").rglob("*.yaml")):
+        digest.update(hashlib.sha256(path.relative_to(root).as_posix().encode()).digest())
+        digest.update(hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()[:16]
