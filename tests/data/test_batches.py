@@ -8,7 +8,7 @@ import torch
 
 from spectra_exp.data.batches import TrainingBlocks, collate, evaluation_batches
 from spectra_exp.data.corpus import load_corpus
-from spectra_exp.data.schema import EmbeddedData
+from spectra_exp.data.sources.embedded import EmbeddedData
 
 
 @pytest.fixture(scope="module")

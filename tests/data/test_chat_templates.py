@@ -12,8 +12,8 @@ import pytest
 
 from spectra_exp.data.batches import NOT_COUNTED, TrainingBlocks
 from spectra_exp.data.corpus import data_fingerprint, load_corpus
-from spectra_exp.data.schema import SmoltalkData
 from spectra_exp.data.sources import check_data, read_documents
+from spectra_exp.data.sources.hub import SmoltalkData
 from spectra_exp.data.tokenizer import train_bpe
 from spectra_exp.foundations.errors import ConfigError
 

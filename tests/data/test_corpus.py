@@ -11,8 +11,8 @@ import pytest
 from spectra_exp.data import corpus as corpus_module
 from spectra_exp.data.cache import damaged_files
 from spectra_exp.data.corpus import data_fingerprint, load_corpus
-from spectra_exp.data.embedded import EMBEDDED_DOMAINS, read_splits
-from spectra_exp.data.schema import EmbeddedData, FilesData
+from spectra_exp.data.sources.embedded import EMBEDDED_DOMAINS, EmbeddedData
+from spectra_exp.data.sources.files import FilesData
 from spectra_exp.foundations.errors import ConfigError
 
 SMALL = EmbeddedData(
@@ -57,7 +57,7 @@ def test_every_token_leads_back_to_its_document(corpus):
     from tokenizers import Tokenizer
 
     tokenizer = Tokenizer.from_file(str(corpus.tokenizer_file))
-    splits = read_splits(SMALL)
+    splits = SMALL.read_splits()
     names = corpus.document_names()
     for documents, tokens, document_ids, domain_ids in (
         (splits.train, corpus.train_blocks_MS, corpus.train_document_ids, corpus.train_domain_ids),
@@ -101,7 +101,7 @@ def test_each_option_that_changes_the_content_changes_the_fingerprint_and_no_oth
         assert data_fingerprint(replace(SMALL, **{key: value})) == data_fingerprint(SMALL)
     assert set(OTHER_CONTENT) | {"name", "tokenizer", "probe_tokens", "cross_document"} == set(vars(SMALL))
     before = data_fingerprint(SMALL)
-    monkeypatch.setattr("spectra_exp.data.embedded.GENERATOR_VERSION", 99)
+    monkeypatch.setattr("spectra_exp.data.sources.embedded.GENERATOR_VERSION", 99)
     assert data_fingerprint(SMALL) != before
 
 

@@ -8,21 +8,23 @@ import pytest
 from omegaconf import OmegaConf
 from omegaconf.errors import ConfigAttributeError, ValidationError
 
-from spectra_exp.data.schema import DATA_SCHEMAS, EmbeddedData, FilesData
-from spectra_exp.data.sources import SOURCES, check_data
+from spectra_exp.data.schema import sources
+from spectra_exp.data.sources import check_data
+from spectra_exp.data.sources.embedded import EmbeddedData
+from spectra_exp.data.sources.files import FilesData
 from spectra_exp.foundations.errors import ConfigError
 
 
-@pytest.mark.parametrize("name", DATA_SCHEMAS)
-def test_schemas_work_as_structured_configs(name):
-    config = OmegaConf.structured(DATA_SCHEMAS[name])
-    assert config.name == name and name in SOURCES
+@pytest.mark.parametrize("name, schema", sources().items())
+def test_schemas_work_as_structured_configs(name, schema):
+    config = OmegaConf.structured(schema)
+    assert config.name == name
     with pytest.raises(ValidationError):
         config.sequence_length = "long"
     with pytest.raises(ConfigAttributeError):
         config.sequence_lenght = 3
-    assert OmegaConf.to_object(config) == DATA_SCHEMAS[name]()
-    assert all(f.metadata["meaning"] for f in fields(DATA_SCHEMAS[name]))
+    assert OmegaConf.to_object(config) == schema()
+    assert all(f.metadata["meaning"] for f in fields(schema))
 
 
 def test_the_schema_imports_nothing_heavy():

@@ -9,8 +9,9 @@ import pyarrow.parquet
 import pytest
 
 from spectra_exp.data.rows import MISSING, find
-from spectra_exp.data.schema import CosmopediaData, FilesData
 from spectra_exp.data.sources import read_documents
+from spectra_exp.data.sources.files import FilesData
+from spectra_exp.data.sources.hub import CosmopediaData
 from spectra_exp.foundations.errors import ConfigError
 
 ROWS = [

@@ -11,10 +11,10 @@ from collections import Counter, defaultdict
 import numpy as np
 import pytest
 
-from spectra_exp.data import embedded
 from spectra_exp.data.documents import digest
 from spectra_exp.data.embedded_grammar import count_words
-from spectra_exp.data.schema import EmbeddedData
+from spectra_exp.data.sources import embedded
+from spectra_exp.data.sources.embedded import EmbeddedData
 
 SMALL = EmbeddedData(train_words=7000, validation_words=1400)
 TEXT_DOMAINS = ("code", "arithmetic", "dialogue", "prose", "records")
@@ -24,7 +24,7 @@ PINNED = (1, "c55d92991d8305a9", "c072f831ff2813ab")
 
 
 def texts_digest(config: EmbeddedData) -> str:
-    splits = embedded.read_splits(config)
+    splits = config.read_splits()
     return digest(*((d.id, d.domain, d.text) for d in splits.train + splits.validation))
 
 
@@ -35,9 +35,9 @@ def test_generated_texts_are_pinned_to_the_generator_version():
 
 def test_another_process_with_another_hash_seed_writes_the_same():
     code = (
-        "from spectra_exp.data import embedded; from spectra_exp.data.documents import digest;"
-        "from spectra_exp.data.schema import EmbeddedData;"
-        "s = embedded.read_splits(EmbeddedData(train_words=7000, validation_words=1400));"
+        "from spectra_exp.data.sources import embedded; from spectra_exp.data.documents import digest;"
+        "from spectra_exp.data.sources.embedded import EmbeddedData;"
+        "s = EmbeddedData(train_words=7000, validation_words=1400).read_splits();"
         "print(digest(*((d.id, d.domain, d.text) for d in s.train + s.validation)))"
     )
     environment = os.environ | {"PYTHONHASHSEED": "12345"}
@@ -49,7 +49,7 @@ def test_another_process_with_another_hash_seed_writes_the_same():
 
 def test_generator_seed_changes_every_document():
     first, second = (
-        {d.text for d in embedded.read_splits(c).train}
+        {d.text for d in c.read_splits().train}
         for c in (SMALL, EmbeddedData(train_words=7000, validation_words=1400, generator_seed=1))
     )
     assert not first & second
@@ -57,7 +57,7 @@ def test_generator_seed_changes_every_document():
 
 def test_domains_have_equal_shares_in_both_splits_and_the_default_is_fast():
     start = time.perf_counter()
-    splits = embedded.read_splits(EmbeddedData())
+    splits = EmbeddedData().read_splits()
     assert time.perf_counter() - start < 5
     for documents, words in ((splits.train, 650_000), (splits.validation, 42_000)):
         shares: Counter[str] = Counter()
@@ -69,15 +69,15 @@ def test_domains_have_equal_shares_in_both_splits_and_the_default_is_fast():
 
 
 def test_splits_share_no_text_and_ids_are_unique():
-    splits = embedded.read_splits(EmbeddedData())
+    splits = EmbeddedData().read_splits()
     assert not {d.text for d in splits.train} & {d.text for d in splits.validation}
     ids = [d.id for d in splits.train + splits.validation]
     assert len(set(ids)) == len(ids)
 
 
 def test_a_larger_corpus_begins_with_the_documents_of_a_smaller_one():
-    small = {d.id: d.text for d in embedded.read_splits(SMALL).train}
-    large = {d.id: d.text for d in embedded.read_splits(EmbeddedData(train_words=14000)).train}
+    small = {d.id: d.text for d in SMALL.read_splits().train}
+    large = {d.id: d.text for d in EmbeddedData(train_words=14000).read_splits().train}
     same = sum(large[key] == text for key, text in small.items())
     assert same >= len(small) - len(embedded.EMBEDDED_DOMAINS)
 
@@ -86,7 +86,7 @@ def test_a_larger_corpus_begins_with_the_documents_of_a_smaller_one():
 def test_documents_have_the_length_asked_for(words):
     config = EmbeddedData(document_words=words, train_words=20 * 7 * words if words < 3000 else 7 * words)
     lengths = defaultdict(list)
-    for document in embedded.read_splits(config).train:
+    for document in config.read_splits().train:
         lengths[document.domain].append(count_words(document.text))
     for domain in embedded.EMBEDDED_DOMAINS:
         # Up to a line more than 1.5 times the mean; the first is never cut short.
@@ -96,7 +96,7 @@ def test_documents_have_the_length_asked_for(words):
 
 def long_document(domain: str) -> list[str]:
     config = EmbeddedData(document_words=20_000, train_words=7, validation_words=7)
-    (text,) = (d.text for d in embedded.read_splits(config).train if d.domain == domain)
+    (text,) = (d.text for d in config.read_splits().train if d.domain == domain)
     return re.findall(r"\w+-\d+|\w+|[^\w\s]|\n", text)
 
 
@@ -125,11 +125,8 @@ def test_the_check_for_returns_fails_without_a_return(monkeypatch):
 
 
 def test_facts_are_the_same_when_a_topic_returns():
-    text = next(
-        d.text for d in embedded.read_splits(
-            EmbeddedData(document_words=20_000, train_words=7, validation_words=7)
-        ).train if d.domain == "prose"
-    )  # fmt: skip
+    config = EmbeddedData(document_words=20_000, train_words=7, validation_words=7)
+    text = next(d.text for d in config.read_splits().train if d.domain == "prose")
     crafts = defaultdict(list)
     for match in re.finditer(r"The \w+ of (\w+) make (\w+) and sell it in (\w+)\.", text):
         crafts[match[1]].append((match.start(), match[2], match[3]))
@@ -139,7 +136,7 @@ def test_facts_are_the_same_when_a_topic_returns():
 
 
 def test_balances_of_the_records_add_up():
-    text = next(d.text for d in embedded.read_splits(SMALL).train if d.domain == "records")
+    text = next(d.text for d in SMALL.read_splits().train if d.domain == "records")
     rows = [line.split(" | ") for line in text.splitlines() if not line.startswith("[")]
     balance = None
     for _, _, deed, amount, _, after in rows:
@@ -149,7 +146,7 @@ def test_balances_of_the_records_add_up():
 
 
 def test_sums_are_right():
-    text = "\n".join(d.text for d in embedded.read_splits(SMALL).train if d.domain == "arithmetic")
+    text = "\n".join(d.text for d in SMALL.read_splits().train if d.domain == "arithmetic")
     sums = re.findall(r"Answer: (\d+) ([-+*/]) (\d+) = (\d+)\. #### (\d+)", text)
     operations = {"+": int.__add__, "-": int.__sub__, "*": int.__mul__, "/": int.__floordiv__}
     assert {sign for _, sign, *_ in sums} == set(operations)
@@ -157,5 +154,5 @@ def test_sums_are_right():
 
 
 def test_code_is_python():
-    code = [document for document in embedded.read_splits(SMALL).train if document.domain == "code"]
+    code = [document for document in SMALL.read_splits().train if document.domain == "code"]
     assert code and all(ast.parse(document.text).body for document in code)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from spectra_exp.data import embedded, embedded_rounds
+from spectra_exp.data import embedded_rounds
 from spectra_exp.data.dice import Dice
 from spectra_exp.data.embedded_rounds import PLAYERS, ROUNDS_LAG, ROUNDS_PAIR, rounds_calls
 from spectra_exp.data.packing import tokenise
-from spectra_exp.data.schema import EmbeddedData
+from spectra_exp.data.sources.embedded import EmbeddedData
 from spectra_exp.data.tokenizer import train_bpe
 
 SEAT = {player: seat for seat, player in enumerate(PLAYERS)}
@@ -74,7 +74,7 @@ def test_a_skewed_direction_would_be_caught(monkeypatch):
 
 
 def test_both_domains_have_exactly_the_same_tokens():
-    splits = embedded.read_splits(EmbeddedData(train_words=70_000, validation_words=14_000))
+    splits = EmbeddedData(train_words=70_000, validation_words=14_000).read_splits()
     tokenizer = train_bpe([d.text for d in splits.train], 2048)
     for documents in (splits.train, splits.validation):
         counts = []
@@ -93,6 +93,6 @@ def test_both_domains_have_exactly_the_same_tokens():
 def test_calls_are_uniform_and_each_is_one_token():
     counts = np.bincount(np.concatenate([seats for seats, _ in games("uniform")]), minlength=len(PLAYERS))
     assert counts.min() / counts.max() > 0.85
-    splits = embedded.read_splits(EmbeddedData(train_words=70_000))
+    splits = EmbeddedData(train_words=70_000).read_splits()
     tokenizer = train_bpe([d.text for d in splits.train], 2048)
     assert all(len(tokenizer.encode(f" {player}").ids) == 1 for player in PLAYERS)

@@ -14,8 +14,8 @@ import pytest
 
 from spectra_exp.data.corpus import data_fingerprint, load_corpus
 from spectra_exp.data.readers import DEEPEST, json_values
-from spectra_exp.data.schema import FilesData
 from spectra_exp.data.sources import read_documents
+from spectra_exp.data.sources.files import FilesData
 from spectra_exp.foundations.errors import ConfigError
 
 ROWS = [{"text": f"one, two\nand {i}", "domain": "ab"[i % 2]} for i in range(20)]

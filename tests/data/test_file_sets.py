@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from spectra_exp.data.corpus import data_fingerprint
-from spectra_exp.data.schema import FilesData
 from spectra_exp.data.sources import check_data, read_documents
+from spectra_exp.data.sources.files import FilesData
 from spectra_exp.foundations.errors import ConfigError
 
 

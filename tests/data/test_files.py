@@ -9,8 +9,8 @@ import pyarrow.parquet
 import pytest
 
 from spectra_exp.data.corpus import data_fingerprint, load_corpus
-from spectra_exp.data.schema import FilesData
 from spectra_exp.data.sources import check_data, read_documents
+from spectra_exp.data.sources.files import FilesData
 from spectra_exp.foundations.errors import ConfigError
 
 ROWS = [{"text": f"document {i} says {i * i}", "domain": "ab"[i % 2]} for i in range(40)]

@@ -11,8 +11,9 @@ import pytest
 
 from spectra_exp.data.corpus import data_fingerprint, load_corpus
 from spectra_exp.data.documents import Document, Splits, without_domain
-from spectra_exp.data.schema import EmbeddedData, FilesData
 from spectra_exp.data.sources import check_data, read_documents
+from spectra_exp.data.sources.embedded import EmbeddedData
+from spectra_exp.data.sources.files import FilesData
 from spectra_exp.foundations.errors import ConfigError
 
 SMALL = EmbeddedData(train_words=14_000, validation_words=7000, vocabulary_size=512, sequence_length=32,

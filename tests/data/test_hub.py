@@ -12,12 +12,11 @@ import pyarrow.parquet
 import pytest
 import torch
 
-from spectra_exp.data import hub
 from spectra_exp.data.batches import NOT_COUNTED, TrainingBlocks, evaluation_batches
 from spectra_exp.data.chat import END, MARKERS, START, chatml, renderer
 from spectra_exp.data.corpus import data_fingerprint, load_corpus
-from spectra_exp.data.schema import CosmopediaData, SmoltalkData
-from spectra_exp.data.sources import check_data
+from spectra_exp.data.sources import check_data, hub
+from spectra_exp.data.sources.hub import CosmopediaData, SmoltalkData
 from spectra_exp.data.tokenizer import train_bpe
 from spectra_exp.foundations.errors import ConfigError
 
@@ -77,7 +76,7 @@ def of_cosmopedia(path: str, **options) -> CosmopediaData:
 
 
 def test_conversations_are_rendered_and_their_split_and_domains_kept(smoltalk):
-    splits = hub.read_splits(of_smoltalk(smoltalk))
+    splits = of_smoltalk(smoltalk).read_splits()
     assert (len(splits.train), len(splits.validation)) == (48, 12)
     assert {d.domain for d in splits.train} == {"maths", "words"}
     (seven,) = (d for d in splits.train if "What is 7 " in d.text)
@@ -89,13 +88,13 @@ def test_conversations_are_rendered_and_their_split_and_domains_kept(smoltalk):
 
 
 def test_a_stream_gives_as_many_rows_as_asked_for(smoltalk, cosmopedia):
-    some = hub.read_splits(of_smoltalk(smoltalk, max_samples=10))
+    some = of_smoltalk(smoltalk, max_samples=10).read_splits()
     assert (len(some.train), len(some.validation)) == (10, 5)
-    texts = hub.read_splits(of_cosmopedia(cosmopedia, max_samples=20))
+    texts = of_cosmopedia(cosmopedia, max_samples=20).read_splits()
     documents = [*texts.train, *texts.validation]
     assert len(documents) == 20 and {d.domain for d in documents} == {"stories", "openstax"}
     assert sum(d.domain == "stories" for d in documents) == 10 and documents[0].spans is None
-    whole = hub.read_splits(of_cosmopedia(cosmopedia, max_samples=None))
+    whole = of_cosmopedia(cosmopedia, max_samples=None).read_splits()
     assert len(whole.train) + len(whole.validation) == 80
 
 
@@ -170,7 +169,7 @@ def test_what_cannot_be_read_is_told_in_one_line(change, key, told, smoltalk):
     config = replace(of_smoltalk(smoltalk), **change)
     with pytest.raises(ConfigError) as caught:
         check_data(config)
-        hub.read_splits(config)
+        config.read_splits()
     assert caught.value.key == key and told in str(caught.value) and "\n" not in str(caught.value)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from spectra_exp.data.corpus import load_corpus
-from spectra_exp.data.schema import EmbeddedData
+from spectra_exp.data.sources.embedded import EmbeddedData
 
 
 def trigram_cross_entropy(train: np.ndarray, test: np.ndarray, vocabulary: int) -> float:

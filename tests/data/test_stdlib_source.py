@@ -2,10 +2,9 @@ from __future__ import annotations
 
 import pytest
 
-from spectra_exp.data import stdlib
 from spectra_exp.data.corpus import data_fingerprint
-from spectra_exp.data.schema import StdlibData
-from spectra_exp.data.sources import check_data, read_documents
+from spectra_exp.data.sources import check_data, read_documents, stdlib
+from spectra_exp.data.sources.stdlib import StdlibData
 from spectra_exp.foundations.errors import ConfigError
 
 LIMIT = 1_500_000
@@ -36,7 +35,7 @@ def test_docstrings_move_from_code_to_docs(tmp_path, monkeypatch):
     (tmp_path / "site-packages").mkdir()
     (tmp_path / "site-packages" / "foreign.py").write_text("FOREIGN = 1\n")
     monkeypatch.setattr(stdlib, "_library", lambda: tmp_path)
-    splits = stdlib.read_splits(StdlibData())
+    splits = StdlibData().read_splits()
     texts = {d.id: d.text for d in splits.train + splits.validation}
     assert texts == {
         "m.py:code": 'X = "kept"\ndef f():\n    return 1\n',

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from spectra_exp.config.register import GROUPS, group_schemas
 from spectra_exp.config.schema import RootConfig
-from spectra_exp.data.schema import FilesData
+from spectra_exp.data.sources.files import FilesData
 from spectra_exp.downstream.options import EvaluateOptions
 from spectra_exp.foundations.errors import ConfigError
 from spectra_exp.foundations.options import check_fields, describe_fields, option

@@ -5,32 +5,11 @@ from __future__ import annotations
 import re
 
 import pytest
-
-from spectra_exp.config.tree import project_root
-from spectra_exp.measure import METRICS, describe_metrics
-
-PAGE = project_root() / "docs" / "metrics.md"
-FLOORS = {None: "–", "uniform": "uniform", "marginals": "own loads", "documents": "permuted documents"}
-BETTER = {"lower": "lower", "higher": "higher", "none": "–"}
-
-
-def listed(text: str) -> list[list[str]]:
-    """The cells of the table's rows, without the header."""
-    rows = [line.strip("|").split("|") for line in text.splitlines() if re.match(r"\| `", line)]
-    return [[cell.strip() for cell in row] for row in rows]
+from metrics_page import PAGE, listed, made
 
 
 def check(text: str) -> None:
-    rows = listed(text)
-    described = describe_metrics()
-    assert [row[0] for row in rows] == [f"`{m['name']}`" for m in described]
-    for (name, definition, limits, better, floor), metric in zip(rows, described, strict=True):
-        assert definition == metric["meaning"], name
-        assert better == BETTER[metric["direction"]], name
-        null = METRICS[metric["name"]].floor
-        assert floor == FLOORS.get(null, f"`{null}`"), name
-        nats = " nats" if metric["unit"] == "nats" else ""
-        assert limits == metric["range"] + nats, name
+    assert listed(text) == made(), "run python tests/measure/metrics_page.py"
 
 
 def test_the_page_lists_every_registered_metric_and_nothing_else():

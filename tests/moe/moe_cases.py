@@ -45,7 +45,7 @@ def settings_of(
         expert_size=8,
         router=cls.Config(**(router or {})),
         osr=OsrConfig(**(osr or {})) if cls.uses_osr else NoOsr(),
-        selection=SelectionConfig(**({"rule": cls.selections[0]} | (selection or {}))),
+        selection=SelectionConfig(**({"rule": cls.selections()[0]} | (selection or {}))),
     )
     return MoeSettings(**(values | own))
 
@@ -54,8 +54,7 @@ def model_of(name: str, *, seed: int = 0, backbone: LlamaConfig | None = None, *
     """A small new model in training mode; the balanced hash router knows its token counts."""
     model = new_model(backbone or backbone_of(), settings_of(name, **settings), seed)
     for layer in model.routed_layers:
-        if hasattr(layer.router, "set_token_counts"):
-            layer.router.set_token_counts(np.arange(VOCABULARY)[::-1].copy())
+        layer.router.set_token_counts(np.arange(VOCABULARY)[::-1].copy())
     return model.train()
 
 

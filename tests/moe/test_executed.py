@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from family_cases import family_model
@@ -16,8 +18,7 @@ from spectra_exp.moe.dispatch import sorted_on_device
 from spectra_exp.moe.experts import Experts
 from spectra_exp.moe.record import check_executed
 from spectra_exp.moe.reroute import reroute
-from spectra_exp.routing import selection
-from spectra_exp.routing.selection import AT_MOST_K, OTHER_BOUNDS, SELECTIONS
+from spectra_exp.routing.selection import SELECTIONS, SelectionRule
 
 
 def varied(scores_NE: torch.Tensor, top_k: int, capacity_factor: float) -> torch.Tensor:
@@ -30,7 +31,7 @@ def varied(scores_NE: torch.Tensor, top_k: int, capacity_factor: float) -> torch
 @pytest.fixture
 def varying(monkeypatch):
     """Every token's best K replaced by a varying number, under the same name."""
-    monkeypatch.setitem(SELECTIONS, "topk", varied)
+    monkeypatch.setitem(SELECTIONS, "topk", replace(SELECTIONS["topk"], choose=varied))
 
 
 def records_of(model, ids) -> list:
@@ -46,11 +47,12 @@ def records_of(model, ids) -> list:
 def test_every_rule_keeps_its_bound(rule, data):
     N, E = data.draw(st.integers(1, 40)), data.draw(st.integers(1, 9))
     k, alpha = data.draw(st.integers(1, E)), data.draw(st.sampled_from([1.0, 1.1, 1.25, 3.0]))
-    chosen_NE = SELECTIONS[rule](torch.randn(N, E), k, alpha)
-    if rule in AT_MOST_K:
-        assert chosen_NE.sum(1).max() <= k
-    else:
-        assert chosen_NE.sum() <= OTHER_BOUNDS[rule](N, E, k, alpha)
+    declared = SELECTIONS[rule]
+    chosen_NE = declared.choose(torch.randn(N, E), k, alpha)
+    assert not declared.at_most_k or chosen_NE.sum(1).max() <= k
+    most = declared.most_assignments(N, E, k, alpha)
+    assert most is None or chosen_NE.sum() <= most
+    assert chosen_NE.sum() <= declared.experts_per_token(E, k, alpha) * N + E
 
 
 def test_a_rule_that_breaks_its_bound_is_told_with_the_number_that_a_gpu_leaves_out(varying, monkeypatch):
@@ -74,7 +76,7 @@ def test_a_rule_that_breaks_its_bound_is_told_with_the_number_that_a_gpu_leaves_
 
 
 def test_a_rule_with_no_bound_is_executed_whole(monkeypatch):
-    monkeypatch.setitem(selection.SELECTIONS, "varied", varied)
+    monkeypatch.setitem(SELECTIONS, "varied", SelectionRule("varied", varied, sees_other_tokens=True))
     model = model_of("switch", selection={"rule": "varied", "at_inference": True}).eval()
     records = records_of(model, ids_of())
     check_executed(records)
@@ -83,7 +85,7 @@ def test_a_rule_with_no_bound_is_executed_whole(monkeypatch):
 
 @pytest.mark.parametrize("rule", ["topk", "varied"])
 def test_a_source_s_experts_get_every_place_or_it_is_told(rule, varying, monkeypatch):
-    monkeypatch.setitem(selection.SELECTIONS, "varied", varied)
+    monkeypatch.setitem(SELECTIONS, "varied", SelectionRule("varied", varied, sees_other_tokens=True))
     made = settings_of("switch", top_k=2, selection={"rule": rule, "at_inference": True})
     model = reroute(family_model("mixtral"), made, 0, None, True).eval()
     records = records_of(model, family_ids())

@@ -11,7 +11,7 @@ from spectra_exp.routing.base import routers
 FILTERED = [
     name
     for name, cls in routers().items()
-    if cls.learned and cls.selections[0] == "topk" and name != "dense" and not cls.needs_source
+    if cls.learned and cls.selections()[0] == "topk" and not cls.needs_source
 ]
 
 

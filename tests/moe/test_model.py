@@ -240,6 +240,6 @@ def test_dropout_acts_in_training_alone():
 
 def test_dense_has_no_routed_layer():
     model = model_of("dense", top_k=3)
-    assert model.routed_layers == [] and router_class("dense").selections == ("topk",)
+    assert model.routed_layers == [] and router_class("dense").selections() == ["topk"]
     assert model.backbone.model.layers[0].mlp.up.weight.shape == (3 * 8, HIDDEN)
     assert train_pass(model, ids_of()).isfinite()

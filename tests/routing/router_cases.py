@@ -11,6 +11,7 @@ from torch import Tensor
 
 from spectra_exp.moe.build import make_router
 from spectra_exp.moe.context import ContextHolder, RoutingContext
+from spectra_exp.moe.initial_weights import draws_itself
 from spectra_exp.moe.layer import MoeLayer
 from spectra_exp.moe.settings import MoeSettings
 from spectra_exp.routing.base import Router, RoutingInput, router_class, routers
@@ -19,9 +20,9 @@ from spectra_exp.routing.selection import SelectionConfig
 
 HIDDEN, EXPERTS, VOCABULARY = 12, 4, 50
 # A dense model routes nothing; every other registered router is found by itself.
-ROUTERS = [name for name, cls in routers().items() if name != "dense" and not cls.needs_source]
+ROUTERS = [name for name, cls in routers().items() if cls.routes and not cls.needs_source]
 LEARNED = [name for name in ROUTERS if router_class(name).learned]
-PAIRS = [(name, rule) for name in ROUTERS for rule in router_class(name).selections]
+PAIRS = [(name, rule) for name in ROUTERS for rule in router_class(name).selections()]
 
 
 def normal(*shape: int, seed: int = 0) -> Tensor:
@@ -37,7 +38,7 @@ def settings_of(name: str, top_k: int = 2, rule: str | None = None, osr: OsrConf
         8,
         cls.Config(**options),
         osr or (OsrConfig() if cls.uses_osr else NoOsr()),
-        SelectionConfig(rule=rule or cls.selections[0]),
+        SelectionConfig(rule=rule or cls.selections()[0]),
     )
 
 
@@ -45,7 +46,7 @@ def reset(module: torch.nn.Module, seed: int = 0) -> None:
     """Draw our modules' weights; linear maps ten times larger than at the start, so that logits matter."""
     torch.manual_seed(seed)
     for child in module.modules():
-        if type(child).__module__.startswith("spectra_exp") and hasattr(child, "reset_parameters"):
+        if draws_itself(child):
             child.reset_parameters()
     for child in module.modules():
         if isinstance(child, torch.nn.Linear):
@@ -55,8 +56,7 @@ def reset(module: torch.nn.Module, seed: int = 0) -> None:
 def router_of(settings: MoeSettings, seed: int = 0) -> Router:
     router = make_router(settings, HIDDEN, VOCABULARY)
     reset(router, seed)
-    if hasattr(router, "set_token_counts"):
-        router.set_token_counts(np.arange(VOCABULARY)[::-1].copy())
+    router.set_token_counts(np.arange(VOCABULARY)[::-1].copy())
     return router
 
 

@@ -7,7 +7,7 @@ import torch
 from router_cases import PAIRS, inputs_of, router_of, settings_of
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from spectra_exp.routing.selection import SELECTIONS, assignment_weights, select_topk
+from spectra_exp.routing.selection import assignment_weights, rule_in_force
 from spectra_exp.routing.sequence import ENCODERS
 
 # Those whose result's size or status the host must know: CUDA copies it back and waits.
@@ -44,8 +44,9 @@ def passes(name: str, rule: str, training: bool, **options) -> list[str]:
         inputs.hidden_BSd.requires_grad_()
     with Waits() as waits:
         output = router(inputs)
-        selection = SELECTIONS[rule] if training or settings.selection.at_inference else select_topk
-        chosen_NE = selection(output.scores_NE.detach(), settings.top_k, settings.selection.capacity_factor)
+        chosen_NE = rule_in_force(settings.selection, training).choose(
+            output.scores_NE.detach(), settings.top_k, settings.selection.capacity_factor
+        )
         loss = assignment_weights(output.weights_NE, chosen_NE, settings.normalizes).square().sum()
         loss = loss + sum(output.losses.values())
         if training and loss.requires_grad:

@@ -28,7 +28,7 @@ from spectra_exp.foundations.errors import ConfigError
 from spectra_exp.moe import layer as layer_module
 from spectra_exp.routing.base import router_class
 from spectra_exp.routing.losses import router_entropy
-from spectra_exp.routing.selection import capacity
+from spectra_exp.routing.selection import PLAIN, SELECTIONS, capacity
 from spectra_exp.routing.sequence import ENCODERS
 
 NOISY = [name for name in ROUTERS if {"jitter", "noise"} & set(vars(router_class(name).Config()))]
@@ -56,12 +56,18 @@ def test_shapes_and_assignments(name, rule, training, top_k):
     assert record.weights_NE.shape == (n, EXPERTS) and record.weights_NE.dtype == torch.float32
     per_token_N, per_expert_E = record.chosen_NE.sum(1), record.chosen_NE.sum(0)
     limit = capacity(n, EXPERTS, top_k, 1.25)
-    if rule == "expert_choice" and training:
-        assert (per_expert_E == limit).all()
-    elif rule == "quota" and training:
-        assert per_expert_E.max() <= limit and per_token_N.min() >= 1 and per_token_N.max() <= top_k
-    else:
-        assert (per_token_N == top_k).all()  # evaluation is dropless
+    in_force = layer.rule_in_force(training)
+    assert in_force.name == (rule if training or not SELECTIONS[rule].sees_other_tokens else PLAIN)
+    most = in_force.most_assignments(n, EXPERTS, top_k, 1.25)
+    assert most is None or per_token_N.sum() <= most
+    assert not in_force.at_most_k or per_token_N.max() <= top_k
+    match in_force.name:
+        case "topk":
+            assert (per_token_N == top_k).all()  # evaluation is dropless
+        case "quota":
+            assert per_expert_E.max() <= limit and per_token_N.min() >= 1
+        case "expert_choice":
+            assert (per_expert_E == limit).all()
     assert not record.weights_NE[~record.chosen_NE].any() and (record.weights_NE >= 0).all()
     sums_N = record.weights_NE.sum(1)[per_token_N > 0]
     if top_k > 1:
@@ -96,7 +102,7 @@ def test_the_output_alone_trains_every_parameter(name, top_k, monkeypatch):
         # Planted fault: normalised weights at K = 1 teach a router nothing (experts that took two tokens apart).
         normalised = layer_module.assignment_weights
         monkeypatch.setattr(layer_module, "assignment_weights", lambda w, c, _: normalised(w, c, True))
-        layer = layer_of(settings_of(name, 1, router_class(name).selections[0]))
+        layer = layer_of(settings_of(name, 1, router_class(name).selections()[0]))
         output, record = run_layer(layer, hidden_BSd, False)
         output.sum().backward()
         assert all(p.grad is None or p.grad.abs().max() < 1e-4 for p in layer.router.parameters())

@@ -20,6 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from spectra_exp.config import rules, rules_unused
 from spectra_exp.config.keys import meant_by, root_keys, unknown_key
+from spectra_exp.config.plugins import load_own_plugins, load_typed_plugins
 from spectra_exp.config.register import GROUPS, register
 from spectra_exp.config.schema import Experiment, RootConfig
 from spectra_exp.config.source_model import resolve_source
@@ -34,9 +35,9 @@ LAUNCHER_EXTRAS = {"submitit_local": "submitit", "submitit_slurm": "submitit", "
 
 
 def prepare_environment() -> None:
-    """Register the schemas, set the variables that conf/ reads, and take out those that would change a run.
+    """Register the schemas, set the variables that conf/ reads, take out those that would change a run, load plug-ins.
 
-    ConfigError where there is no conf/.
+    ConfigError where there is no conf/, or for a plug-in that does not load.
     """
     root = project_root()
     if not (root / "conf" / "config.yaml").is_file():
@@ -51,6 +52,7 @@ def prepare_environment() -> None:
         os.environ["MPLBACKEND"] = "agg"
     neutralise()
     register()
+    load_own_plugins()
 
 
 @contextmanager
@@ -69,6 +71,7 @@ def own_hydra() -> Iterator[None]:
 
 def load_experiment(overrides: list[str]) -> Experiment:
     """The checked experiment that the overrides of one job describe. Raises ConfigError, never anything else."""
+    load_typed_plugins(overrides)
     expand_jobs(overrides, multirun=False)
     typed = typed_values(overrides)
     ablation = typed.get("ablation", "none")

@@ -4,50 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from spectra_exp.config.presets import ablations, baselines
 from spectra_exp.config.resolved import Compositions, Resolved, beside
+from spectra_exp.config.schema import AblationConfig, BaselineConfig
+from spectra_exp.routing.base import Router, routers
 
 # Groups whose options name a method; every other key is a setting of it.
 METHOD_FACTORS = ("router", "osr", "baseline", "ablation")
 # Groups whose settings make another method of it.
 METHOD_GROUPS = ("router", "osr", "selection", "temperature", "losses")
 
-BASELINES = {
-    "switch_top1": "Switch top-1",
-    "switch_top2": "Switch top-2",
-    "expert_choice": "Expert Choice",
-    "loss_free": "Loss-free",
-    "sinkhorn": "Sinkhorn",
-    "hash": "Hash",
-    "random": "Random",
-    "dense": "Dense",
-}
-ROUTERS = {"temperature": "Temperature", "switch": "Switch", "spectra": "SPECTRA", **BASELINES}
-ABLATIONS = {
-    "none": "Full",
-    "no_expression": "− Expression",
-    "no_gru": "− GRU",
-    "no_repulsion": "− Repulsion",
-    "no_quota": "− Quota",
-    "no_ortho": "− Ortho constraint",
-    "no_speciality": "− Speciality penalty",
-    "no_osr": "− OSR",
-    "no_all": "− All",
-    "cumulative_1": "1 Switch-style",
-    "cumulative_2": "2 + expression",
-    "cumulative_3": "3 + recurrence",
-    "cumulative_4": "4 + OSR",
-    "cumulative_5": "5 + orthogonality",
-    "cumulative_6": "6 + quota",
-}
 
 
 def method_name(factors: Mapping[str, str]) -> str:
     """The method that the values of METHOD_FACTORS name, such as "SPECTRA (paper) − GRU"."""
     baseline = factors.get("baseline", "none")
     if baseline != "none":
-        return BASELINES.get(baseline, baseline.replace("_", " "))
+        return _label(baseline, baselines().get(baseline))
     router = factors.get("router", "spectra")
-    name = ROUTERS.get(router, router.replace("_", " "))
+    name = _label(router, routers().get(router))
     if (osr := factors.get("osr", "none")) != "none":
         name += f" ({osr})"
     ablation = factors.get("ablation", "none")
@@ -56,7 +31,11 @@ def method_name(factors: Mapping[str, str]) -> str:
 
 def ablation_name(ablation: str) -> str:
     """How an ablation's option is printed."""
-    return ABLATIONS.get(ablation, ablation.replace("_", " "))
+    return _label(ablation, ablations().get(ablation))
+
+
+def _label(name: str, declared: AblationConfig | BaselineConfig | type[Router] | None) -> str:
+    return declared.label if declared and declared.label else name.replace("_", " ")
 
 
 def setting_text(key: str, value: str) -> str:

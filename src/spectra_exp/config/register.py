@@ -5,7 +5,7 @@ from __future__ import annotations
 from hydra.core.config_store import ConfigStore
 
 from spectra_exp.config import schema
-from spectra_exp.data.schema import DATA_SCHEMAS
+from spectra_exp.data.schema import sources
 from spectra_exp.moe import schema as models
 from spectra_exp.routing.base import routers
 from spectra_exp.routing.losses import LossesConfig
@@ -57,7 +57,7 @@ def group_schemas(group: str) -> dict[str, type]:
             kinds = {"schema_upcycle": models.UpcycleConfig, "schema_reroute": models.RerouteConfig}
             return {"schema": models.ModelConfig} | kinds
         case "data":
-            return {f"schema_{name}": cls for name, cls in DATA_SCHEMAS.items()}
+            return {f"schema_{name}": cls for name, cls in sources().items()}
     return {"schema": PLAIN_GROUPS[group]}
 
 

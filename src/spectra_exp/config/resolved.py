@@ -18,6 +18,7 @@ from spectra_exp.config.tree import project_root
 from spectra_exp.config.typed import parse_overrides, typed_values, value_text
 from spectra_exp.foundations.errors import ConfigError
 from spectra_exp.foundations.files import write_json
+from spectra_exp.foundations.options import default_of
 from spectra_exp.routing.temperature import BEST_LONG, LENGTHENING
 
 # What no result depends on, and what tells the runs of one cell apart.
@@ -103,8 +104,9 @@ def _left_out(key: str, value: Any) -> bool:
 def _options() -> tuple[frozenset[str], dict[str, Any]]:
     """The keys that no result depends on, and the defaults of those that runs from before them do not have."""
     every = {f"{group}.{f.name}": f for group in GROUPS for node in group_schemas(group).values() for f in fields(node)}
+    every |= {f.name: f for f in fields(Experiment)}
     without = frozenset(key for key, f in every.items() if f.metadata.get("affects_result") is False)
-    return without, {key: f.default for key, f in every.items() if f.metadata.get("later")}
+    return without, {key: default_of(f) for key, f in every.items() if f.metadata.get("later")}
 
 
 class Compositions:

@@ -7,6 +7,7 @@ from typing import Any
 
 import yaml
 
+from spectra_exp.config.presets import ablations
 from spectra_exp.config.rules_models import MODEL_RULES
 from spectra_exp.config.rules_routing import ROUTING_RULES
 from spectra_exp.config.rules_running import RUNNING_RULES
@@ -64,14 +65,14 @@ def check_ablation_applies(name: str, base: Experiment) -> None:
             f"'{name}' and baseline={base.choices['baseline']} exclude each other",
             "give only one of the two",
         )
-    declared = yaml.safe_load(option_files("ablation")[name].read_text())["ablation"]
-    if base.router.name not in declared["routers"]:
+    declared = ablations()[name]
+    if base.router.name not in declared.routers:
         raise ConfigError(
             "ablation",
             f"'{name}' takes a part away that router={base.router.name} does not have",
-            f"it applies to router={', '.join(declared['routers'])}",
+            f"it applies to router={', '.join(declared.routers)}",
         )
-    for key, accepted in declared.get("requires", {}).items():
+    for key, accepted in declared.requires.items():
         if get(base, key) not in accepted:
             raise ConfigError(
                 "ablation",
@@ -127,7 +128,7 @@ def transport_belongs(x: Experiment) -> None:
 
 
 def selection_belongs(x: Experiment) -> None:
-    accepted = router_class(x.router.name).selections
+    accepted = router_class(x.router.name).selections()
     if x.selection.rule not in accepted:
         raise ConfigError(
             "selection.rule",
@@ -139,14 +140,14 @@ def selection_belongs(x: Experiment) -> None:
 def temperature_belongs(x: Experiment) -> None:
     constant = x.temperature.schedule == "constant" and x.choices["temperature"] != BEST_LONG
     plain = constant and x.temperature.value == 1.0
-    if not router_class(x.router.name).learned and not plain or x.router.name == "dense" and not plain:
+    if not router_class(x.router.name).learned and not plain:
         raise ConfigError(
             "temperature", f"router={x.router.name} has no logits to divide", "drop it, or give temperature=t1_0"
         )
 
 
 def losses_belong(x: Experiment) -> None:
-    if router_class(x.router.name).learned and x.router.name != "dense":
+    if router_class(x.router.name).learned:
         return
     for key in ("load_balance_coef", "entropy_coef", "z_loss_coef"):
         if getattr(x.router, key):

@@ -21,7 +21,8 @@ def native_needs_reroute(x: Experiment) -> None:
     if not router_class(x.router.name).needs_source:
         return
     if not isinstance(x.model, RerouteConfig):
-        raise ConfigError("router", "'native' is the router of a sparse source", "give model=reroute model.source=...")
+        problem = f"'{x.router.name}' is the router of a sparse source"
+        raise ConfigError("router", problem, "give model=reroute model.source=...")
     if x.model.top_k != _facts(x).top_k:
         raise ConfigError(
             "model.top_k", f"{x.model.top_k} was given, but the source's router takes {_facts(x).top_k}", "drop it"
@@ -34,21 +35,21 @@ def native_needs_reroute(x: Experiment) -> None:
         ("model.keep_router_weights", x.model.keep_router_weights),
     ):
         if not unused:
-            raise ConfigError(key, "router=native decides by the source's rule alone", "drop it")
+            raise ConfigError(key, f"router={x.router.name} decides by the source's rule alone", "drop it")
 
 
 def reroute_has_routers(x: Experiment) -> None:
-    if isinstance(x.model, RerouteConfig) and x.router.name == "dense":
-        raise ConfigError("router", "'dense' has no router to put into a sparse model", "give model=upcycle for it")
+    if isinstance(x.model, RerouteConfig) and not router_class(x.router.name).routes:
+        problem = f"'{x.router.name}' has no router to put into a sparse model"
+        raise ConfigError("router", problem, "give model=upcycle for it")
 
 
 def all_but_router_leaves_some(x: Experiment) -> None:
-    if isinstance(x.model, SourceModelConfig) and x.model.freeze == "all_but_router":
-        cls = router_class(x.router.name)
-        if not cls.learned or x.router.name == "dense":
-            raise ConfigError(
-                "model.freeze", f"router={x.router.name} has no weights, so nothing would be trained", "give none"
-            )
+    frozen = isinstance(x.model, SourceModelConfig) and x.model.freeze == "all_but_router"
+    if frozen and not router_class(x.router.name).learned:
+        raise ConfigError(
+            "model.freeze", f"router={x.router.name} has no weights, so nothing would be trained", "give none"
+        )
 
 
 def some_layer_is_replaced(x: Experiment) -> None:

@@ -10,13 +10,13 @@ from spectra_exp.foundations.errors import ConfigError
 from spectra_exp.moe.schema import ModelConfig
 from spectra_exp.routing.base import router_class
 from spectra_exp.routing.learned_temperature import LOWEST
-from spectra_exp.routing.sequence import ENCODERS
+from spectra_exp.routing.selection import SELECTIONS
 from spectra_exp.routing.temperature import BEST_LONG
 
 
 def learns(x: Experiment) -> bool:
     """Whether the router has weights and logits."""
-    return router_class(x.router.name).learned and x.router.name != "dense"
+    return router_class(x.router.name).learned
 
 
 def learned_temperature_belongs(x: Experiment) -> None:
@@ -55,10 +55,10 @@ def load_average_belongs(x: Experiment) -> None:
         return
     if not learns(x):
         raise ConfigError("router.load_ema_strength", f"router={x.router.name} has no scores to lower", "leave it at 0")
-    if x.selection.rule == "expert_choice":
+    if SELECTIONS[x.selection.rule].chooser == "expert":
         raise ConfigError(
             "router.load_ema_strength",
-            "selection=expert_choice ranks tokens within each expert, which this cannot change in training",
+            f"selection={x.selection.rule} ranks tokens within each expert, which this cannot change in training",
             "leave it at 0",
         )
 
@@ -72,16 +72,8 @@ def shared_router_belongs(x: Experiment) -> None:
         raise ConfigError("router.shared", "model.num_layers=1 leaves no other layer", "leave it at false")
 
 
-def carry_belongs(x: Experiment) -> None:
-    if x.router.name != "spectra" or x.router.carry != "final_state":
-        return
-    if not ENCODERS[x.router.sequence].fixed_state:
-        accepted = ", ".join(name for name, encoder in ENCODERS.items() if encoder.fixed_state)
-        raise ConfigError(
-            "router.carry",
-            f"'final_state' needs a recurrence, but router.sequence={x.router.sequence} has none",
-            f"give router.sequence one of {accepted}",
-        )
+def options_go_together(x: Experiment) -> None:
+    x.router.check()
 
 
 ROUTING_RULES: tuple[Callable[[Experiment], None], ...] = (
@@ -89,5 +81,5 @@ ROUTING_RULES: tuple[Callable[[Experiment], None], ...] = (
     best_long_decides,
     load_average_belongs,
     shared_router_belongs,
-    carry_belongs,
+    options_go_together,
 )

@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import MISSING, fields
-from typing import Any
+from dataclasses import fields
 
 from spectra_exp.config.rules import get
 from spectra_exp.config.schema import Experiment
 from spectra_exp.foundations.errors import ConfigError
+from spectra_exp.foundations.options import default_of
 from spectra_exp.routing.base import router_class
 from spectra_exp.routing.linear import LinearRouter
+from spectra_exp.routing.selection import SELECTIONS
 
-# Keys, when they do nothing, and the setting that makes it so.
+# Keys, when they do nothing, and the setting that makes it so, {x} for the experiment.
 UNUSED: tuple[tuple[tuple[str, ...], Callable[[Experiment], bool], str], ...] = (
     (
-        ("selection.capacity_factor", "selection.at_inference"),
-        lambda x: x.selection.rule == "topk",
-        "selection=topk",
+        ("selection.capacity_factor",),
+        lambda x: not SELECTIONS[x.selection.rule].uses_capacity,
+        "selection={x.selection.rule}",
+    ),
+    (
+        ("selection.at_inference",),
+        lambda x: not SELECTIONS[x.selection.rule].sees_other_tokens,
+        "selection={x.selection.rule}",
     ),
     (
         ("temperature.value",),
@@ -69,8 +75,8 @@ UNUSED: tuple[tuple[tuple[str, ...], Callable[[Experiment], bool], str], ...] = 
     (("losses.balance_scope",), lambda x: not x.router.load_balance_coef, "router.load_balance_coef=0"),
     (
         ("model.num_shared", "model.first_k_dense_replace", "model.upcycle_noise"),
-        lambda x: x.router.name == "dense",
-        "router=dense",
+        lambda x: not router_class(x.router.name).routes,
+        "router={x.router.name}",
     ),
     (
         ("model.keep_router_weights",),
@@ -92,14 +98,6 @@ UNUSED: tuple[tuple[tuple[str, ...], Callable[[Experiment], bool], str], ...] = 
 )
 
 
-def default_of(node: Any, name: str) -> Any:
-    """A key's default; None where the schema has no such key. A list's is a new one each time."""
-    declared = {f.name: f for f in fields(node)}.get(name)
-    if declared is None:
-        return None
-    return declared.default if declared.default is not MISSING else declared.default_factory()
-
-
 def check_used(experiment: Experiment, typed: dict[str, str]) -> None:
     """Refuse a typed value, other than the default, of a key that does nothing in this configuration.
 
@@ -110,6 +108,8 @@ def check_used(experiment: Experiment, typed: dict[str, str]) -> None:
     for keys, unused, reason in UNUSED:
         for key in keys:
             group, _, name = key.partition(".")
-            default = default_of(getattr(experiment, group), name)
+            declared = {f.name: f for f in fields(getattr(experiment, group))}.get(name)
+            default = default_of(declared) if declared else None
             if key in typed and get(experiment, key) != default and unused(experiment):
-                raise ConfigError(key, f"{typed[key]} would have no effect with {reason}", "drop it")
+                setting = reason.format(x=experiment)
+                raise ConfigError(key, f"{typed[key]} would have no effect with {setting}", "drop it")

@@ -16,7 +16,7 @@ from spectra_exp.foundations.bounds import (
     MOST_PROCESSES,
     MOST_THREADS,
 )
-from spectra_exp.foundations.options import option
+from spectra_exp.foundations.options import default_of, option
 from spectra_exp.moe.schema import AttentionRequest
 from spectra_exp.routing.losses import LossesConfig
 
@@ -47,6 +47,7 @@ class RootConfig:
         "none", "stale: run again what finished under other code", choices=["none", "stale"], affects_result=False
     )
     study: str | None = option(None, "name of the study that this run is for", affects_result=False)
+    plugins: list[str] = option([], "modules to import first, whose routers, rules, metrics and sources there then are")
     outputs: str = option(
         "${oc.env:SPECTRA_OUTPUTS}", "folder of runs, cache and tables", affects_result=False, path=True
     )
@@ -249,6 +250,8 @@ class BaselineConfig:
     """A method of the literature as a preset over router, selection and model."""
 
     name: str = option("none", "which preset this is")
+    label: str = option("", "how tables and figures call it; empty: its name")
+    colour: str = option("", "its colour in figures, #rrggbb; empty: grey")
 
 
 @dataclass
@@ -261,6 +264,12 @@ class AblationConfig:
     routers: list[str] = option([], "routers that have the part")
     requires: dict[str, Any] = option({}, "values one of which the full method must have, by key")
     differs: str = option("", "the tensor that must differ from the full method's at step 1")
+    label: str = option("", "how tables and figures call it; empty: its name")
+    colour: str = option("", "its colour in figures, #rrggbb; empty: grey")
+    studies: list[str] = option([], "studies that it stands in, of those that take their ablations from conf/")
+    only: dict[str, Any] = option({}, "settings under which alone it stands there, by key: others have it or lack it")
+    same_as: str = option("", "another ablation that is the same run")
+    position: int = option(99, "its place in studies and tables")
 
 
 @dataclass
@@ -287,6 +296,7 @@ class Experiment:
     launch: LaunchConfig
     search: SearchConfig
     debug: DebugConfig
+    plugins: list[str] = option([], "modules imported first", later=True)
     choices: dict[str, str] = field(default_factory=dict)
     overrides: list[str] = field(default_factory=list)
 
@@ -306,7 +316,7 @@ def _fields_of_result(node: Any, skip: tuple[str, ...] = ()) -> dict[str, Any]:
         if f.name in skip or f.metadata.get("affects_result") is False:
             continue
         value = getattr(node, f.name)
-        if f.metadata.get("later") and value == f.default:
+        if f.metadata.get("later") and value == default_of(f):
             continue
         values[f.name] = _fields_of_result(value) if is_dataclass(value) else value
     return values

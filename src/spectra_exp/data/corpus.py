@@ -19,7 +19,7 @@ from spectra_exp.data.chat import MARKERS
 from spectra_exp.data.documents import Document, Splits, digest, mixed_order
 from spectra_exp.data.packing import Stream, tokenise, unigram_cross_entropy, unigram_entropy
 from spectra_exp.data.schema import DataConfig
-from spectra_exp.data.sources import check_data, read_documents, source_digest
+from spectra_exp.data.sources import check_data, read_documents
 from spectra_exp.data.tokenizer import TRAINER_VERSION, TokenizerFile, named_tokenizer, trained_tokenizer
 from spectra_exp.foundations.errors import ConfigError
 
@@ -105,7 +105,7 @@ def data_fingerprint(config: DataConfig) -> str:
         tokenizer = ("named", named_tokenizer(config.tokenizer).digest())
     else:
         tokenizer = ("trained", TRAINER_VERSION, config.vocabulary_size)
-    content = source_digest(config)
+    content = config.content_digest()
     # Null adds no part, so that every corpus without a final set or a held-out domain keeps its fingerprint.
     final = [] if config.final_evaluation_tokens is None else [config.final_evaluation_tokens]
     held_out = [] if config.hold_out_domain is None else ["held out", config.hold_out_domain]

@@ -14,14 +14,21 @@ import zlib
 from collections.abc import Callable, Iterator
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from spectra_exp.data.rows import Row, listed, names_of
-from spectra_exp.data.schema import FilesData
 from spectra_exp.foundations.errors import ConfigError
 
+
 # A row and where it stands.
-Reader = Callable[[Path, str, FilesData], Iterator[tuple[str, Row]]]
+class Fields(Protocol):
+    """Where a row has what is read of it: names, or dotted paths."""
+
+    text_field: str
+    domain_field: str | None
+
+
+Reader = Callable[[Path, str, Fields], Iterator[tuple[str, Row]]]
 
 # Nothing below this depth has a name that anybody would ask for.
 DEEPEST = 50
@@ -36,7 +43,7 @@ _PLAIN = json.JSONDecoder()
 _LONG_NUMBERS = json.JSONDecoder(parse_int=Decimal)
 
 
-def read_jsonl(path: Path, key: str, config: FilesData) -> Iterator[tuple[str, Row]]:
+def read_jsonl(path: Path, key: str, config: Fields) -> Iterator[tuple[str, Row]]:
     """The rows of a JSONL file; blank lines are passed over."""
     for number, raw in enumerate(_bytes(path, key).split(b"\n"), start=1):
         if not raw.strip():
@@ -51,7 +58,7 @@ def read_jsonl(path: Path, key: str, config: FilesData) -> Iterator[tuple[str, R
         yield where, _object(values[0], where, key, config)
 
 
-def read_json(path: Path, key: str, config: FilesData) -> Iterator[tuple[str, Row]]:
+def read_json(path: Path, key: str, config: Fields) -> Iterator[tuple[str, Row]]:
     """The objects of a JSON file, however it is broken into lines: a list of them, or one after the other."""
     try:
         values = json_values(_decode(_bytes(path, key), str(path), key))
@@ -64,7 +71,7 @@ def read_json(path: Path, key: str, config: FilesData) -> Iterator[tuple[str, Ro
         yield where, _object(row, where, key, config)
 
 
-def read_csv(path: Path, key: str, config: FilesData) -> Iterator[tuple[str, Row]]:
+def read_csv(path: Path, key: str, config: Fields) -> Iterator[tuple[str, Row]]:
     """The rows of a CSV file whose first line has the names; parted by what that line has most of: , ; or tab."""
     text = _decode(_bytes(path, key), str(path), key)
     separator = max(",;\t", key=text.partition("\n")[0].count)
@@ -80,7 +87,7 @@ def read_csv(path: Path, key: str, config: FilesData) -> Iterator[tuple[str, Row
         raise ConfigError(key, f"line {reader.line_num} of {path} is not CSV ({error})", "write it again") from None
 
 
-def read_parquet(path: Path, key: str, config: FilesData) -> Iterator[tuple[str, Row]]:
+def read_parquet(path: Path, key: str, config: Fields) -> Iterator[tuple[str, Row]]:
     """The rows of a Parquet file, of which only the columns of the text and the domain are read."""
     import pyarrow
     import pyarrow.parquet
@@ -102,14 +109,14 @@ def read_parquet(path: Path, key: str, config: FilesData) -> Iterator[tuple[str,
         yield f"row {number} of {path}", row
 
 
-def read_text(path: Path, key: str, config: FilesData) -> Iterator[tuple[str, Row]]:
+def read_text(path: Path, key: str, config: Fields) -> Iterator[tuple[str, Row]]:
     """The documents of a text file: parted by lines `<|endoftext|>` where there are any, else by blank lines."""
     text = _text(path, key)
     for part in _MARK_LINE.split(text) if _MARK in text else _BLANK_LINES.split(text):
         yield str(path), {config.text_field: part.strip("\n")}
 
 
-def read_document(path: Path, key: str, config: FilesData) -> Iterator[tuple[str, Row]]:
+def read_document(path: Path, key: str, config: Fields) -> Iterator[tuple[str, Row]]:
     """The one document that a text file among others is, or those that lines `<|endoftext|>` part."""
     for part in _MARK_LINE.split(_text(path, key)):
         yield str(path), {config.text_field: part.strip("\n")}
@@ -149,7 +156,7 @@ def kind_of(path: Path) -> str | None:
     return kind if kind in READERS and not (packed and kind == ".parquet") else None
 
 
-def names_in(path: Path, key: str, config: FilesData) -> list[str]:
+def names_in(path: Path, key: str, config: Fields) -> list[str]:
     """The names and dotted paths that the first row has a value under; of a table, its columns."""
     if kind_of(path) == ".parquet":
         import pyarrow.parquet
@@ -218,7 +225,7 @@ def _decode(raw: bytes, where: str, key: str) -> str:
         raise ConfigError(key, f"{where} is not UTF-8 (byte {error.start})", "save the file as UTF-8") from None
 
 
-def _object(value: Any, where: str, key: str, config: FilesData) -> Row:
+def _object(value: Any, where: str, key: str, config: Fields) -> Row:
     if not isinstance(value, dict):
         raise ConfigError(key, f"{where} is not a JSON object", f'write {{"{config.text_field}": ...}}')
     return value

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import unicodedata
 from collections.abc import Sequence
-from dataclasses import MISSING, field, fields, is_dataclass
+from dataclasses import MISSING, Field, field, fields, is_dataclass
 from typing import Any
 
 from spectra_exp.foundations.bounds import LONGEST_NAME, LONGEST_TEXT
@@ -49,6 +49,11 @@ def option(
     if isinstance(default, (list, dict)):
         return field(default_factory=lambda: type(default)(default), metadata=metadata)
     return field(default=default, metadata=metadata)
+
+
+def default_of(declared: Field) -> Any:
+    """The default of a field; a list's is a new one each time."""
+    return declared.default if declared.default is not MISSING else declared.default_factory()
 
 
 def check_fields(config: Any, path: str) -> None:
@@ -102,7 +107,7 @@ def describe_fields(schema: type) -> list[dict[str, str]]:
     rows = []
     for f in fields(schema):
         m = f.metadata
-        default = f.default if f.default is not MISSING else f.default_factory()
+        default = default_of(f)
         accepted = ", ".join(map(str, m["choices"])) if m.get("choices") else _range_text(m)
         rows.append(
             dict(

@@ -15,7 +15,7 @@ from transformers.utils import logging as transformers_logging
 
 from spectra_exp.data.corpus import Corpus, data_fingerprint, load_corpus
 from spectra_exp.data.documents import UNLABELLED, digest
-from spectra_exp.data.schema import DATA_SCHEMAS, DataConfig
+from spectra_exp.data.schema import DataConfig, sources
 from spectra_exp.data.tokenizer import TokenizerFile
 from spectra_exp.foundations.errors import SpectraError
 from spectra_exp.interpret.subject import Engine, Run, Subject
@@ -147,7 +147,7 @@ def newest_model(folder: RunFolder, again: str) -> Newest:
 
 
 def _data_config(values: dict[str, Any], path: Path) -> DataConfig:
-    schema = DATA_SCHEMAS.get(values.get("name"))
+    schema = sources().get(values.get("name"))
     if schema is None or set(values) - {f.name for f in fields(schema)}:
         raise SpectraError(f"{path}: its data group is not one that this code knows; run it again")
     return schema(**values)

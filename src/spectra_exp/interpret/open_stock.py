@@ -18,10 +18,10 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, Pre
 from transformers.utils import logging as transformers_logging
 
 from spectra_exp.data.documents import UNLABELLED, Document, digest, mixed_order
-from spectra_exp.data.files import documents_of
 from spectra_exp.data.packing import tokenise
-from spectra_exp.data.schema import EmbeddedData
 from spectra_exp.data.sources import read_documents
+from spectra_exp.data.sources.embedded import EmbeddedData
+from spectra_exp.data.sources.files import documents_of
 from spectra_exp.data.tokenizer import named_tokenizer
 from spectra_exp.foundations.errors import ConfigError, SpectraError
 from spectra_exp.interpret.subject import Engine, Subject

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from spectra_exp.data.documents import UNLABELLED, Document
-from spectra_exp.data.files import documents_of
+from spectra_exp.data.sources.files import documents_of
 from spectra_exp.foundations.errors import ConfigError
 
 

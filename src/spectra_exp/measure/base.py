@@ -53,7 +53,8 @@ def metric(
 
     `range`: the least and the largest possible value, numbers or names of `ranges.BOUNDS` such as "log E".
     The function takes LayerStatistics (reduction sum, batch) or LayerTrajectory (fractions) and returns a float,
-    or None where the metric is not defined. Raises ValueError for a name already taken or an unknown bound.
+    or None where the metric is not defined. Raises ValueError for a name already taken, an unknown bound, or no
+    docstring.
     """
 
     possible = Range(*range)
@@ -62,6 +63,8 @@ def metric(
         if name in METRICS:
             raise ValueError(f"metric '{name}' is registered twice")
         meaning = (inspect.getdoc(function) or "").split("\n")[0].rstrip(".")
+        if not meaning:
+            raise ValueError(f"metric '{name}' has no sentence that says what it means")
         METRICS[name] = Metric(name, function, direction, unit, reduction, floor, meaning, possible)
         return function
 

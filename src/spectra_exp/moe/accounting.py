@@ -9,6 +9,7 @@ from transformers.pytorch_utils import Conv1D
 
 from spectra_exp.moe.attention import head_size
 from spectra_exp.moe.model import SpectraMoeForCausalLM
+from spectra_exp.routing.selection import rule_in_force
 
 
 @dataclass(frozen=True)
@@ -24,8 +25,8 @@ class Size:
 def model_size(model: SpectraMoeForCausalLM, sequence_length: int) -> Size:
     """Counts of a model; active: what one token uses, the share (executed experts / E) of the expert weights.
 
-    An untied input embedding is a look-up of one row, so only that row counts as active. Expert choice executes
-    capacity_factor * K experts per token, top-k and quota K. FLOPs: two per active weight of a matrix, the router's
+    An untied input embedding is a look-up of one row, so only that row counts as active. Executed are as many experts
+    per token as the selection rule in force allows. FLOPs: two per active weight of a matrix, the router's
     own count, and causal attention (scores and values over half the sequence on average, windows left out of account).
     """
     settings, config = model.settings, model.config.backbone
@@ -45,9 +46,9 @@ def model_size(model: SpectraMoeForCausalLM, sequence_length: int) -> Size:
 
 def executed_experts(model: SpectraMoeForCausalLM) -> float:
     """Experts per token that evaluation executes on average, by the rule in force."""
-    selection = model.settings.selection
-    widened = selection.rule == "expert_choice" and selection.at_inference
-    return model.settings.top_k * (selection.capacity_factor if widened else 1.0)
+    settings = model.settings
+    rule = rule_in_force(settings.selection, training_rule=False)
+    return rule.experts_per_token(settings.num_experts, settings.top_k, settings.selection.capacity_factor)
 
 
 def _weights(experts: nn.Module) -> int:

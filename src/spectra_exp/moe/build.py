@@ -13,8 +13,6 @@ from spectra_exp.moe.layer import MoeLayer, RoutedLayer
 from spectra_exp.moe.settings import MoeSettings
 from spectra_exp.routing.base import Router, router_class
 from spectra_exp.routing.learned_temperature import make_learned_temperature
-from spectra_exp.routing.routers.hash import HashRouter
-from spectra_exp.routing.routers.native import NativeRouter
 
 
 def install_layers(backbone: PreTrainedModel, settings: MoeSettings, holder: ContextHolder) -> list[RoutedLayer]:
@@ -27,7 +25,7 @@ def install_layers(backbone: PreTrainedModel, settings: MoeSettings, holder: Con
             sites = dense_sites(backbone)[settings.first_dense :]
         case _:
             sites = [Site(block, GATED) for block in decoder_blocks(backbone)]
-    if settings.router.name == "dense":
+    if not router_class(settings.router.name).routes:
         if settings.origin == "scratch":
             for site in sites:
                 site.replace(_dense_mlp(config, settings))
@@ -56,7 +54,7 @@ def install_gates(backbone: PreTrainedModel, settings: MoeSettings, holder: Cont
     routed: list[RoutedLayer] = []
     for block in sparse_blocks(backbone):
         router = make_router(settings, config.hidden_size, config.vocab_size)
-        if isinstance(router, NativeRouter):
+        if router.needs_source:
             router.take(getattr(block, gate_name), sparse_family(config).sigmoid)
         routed.append(ReroutedGate(len(routed), settings, router.float(), holder, block))
         setattr(block, gate_name, routed[-1])
@@ -69,10 +67,10 @@ def decoder_blocks(backbone: PreTrainedModel) -> list[nn.Module]:
 
 
 def make_router(settings: MoeSettings, hidden_size: int, vocabulary_size: int) -> Router:
-    """One layer's router; SPECTRA also takes the transport options, the hash router the vocabulary's size."""
+    """One layer's router, with what it says that it uses besides its own options."""
     cls = router_class(settings.router.name)
     extra = {"osr": settings.osr} if cls.uses_osr else {}
-    if cls is HashRouter:
+    if cls.uses_vocabulary:
         extra["vocabulary_size"] = vocabulary_size
     router = cls(hidden_size, settings.num_experts, settings.top_k, settings.router, **extra)
     learned, value = settings.temperature.learned, settings.temperature.value

@@ -13,7 +13,6 @@ from spectra_exp.moe.context import ContextHolder, RoutingContext
 from spectra_exp.moe.layer import RoutedLayer
 from spectra_exp.moe.settings import MoeSettings
 from spectra_exp.routing.base import Router
-from spectra_exp.routing.selection import AT_MOST_K
 
 
 class ReroutedGate(RoutedLayer):
@@ -39,7 +38,7 @@ class ReroutedGate(RoutedLayer):
         tokens_Nd = inputs.real(hidden_BSd)
         sums_Ed = output_sums(self.experts, tokens_Nd, chosen_NE) if context.keep_outputs else None
         width = self.settings.top_k
-        if self.rule_in_force(context.training_rule) not in AT_MOST_K or self.intervention is not None:
+        if not self.rule_in_force(context.training_rule).at_most_k or self.intervention is not None:
             width = max(width, int(chosen_NE.sum(1).max())) if len(chosen_NE) else width
         unexecuted = (chosen_NE.sum(1) - width).clamp(min=0).sum()
         self._leave_record(context, output, chosen_NE, weights_NE, sums_Ed, tokens_Nd, unexecuted)

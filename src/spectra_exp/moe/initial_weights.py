@@ -16,6 +16,12 @@ def seed_from(*parts: Any) -> int:
     return int.from_bytes(hashlib.sha256(text).digest()[:8], "big") >> 2
 
 
+def draws_itself(module: nn.Module) -> bool:
+    """Whether `reset_parameters` is a router's or an expert's own, a plug-in's too, and not a library's."""
+    library = type(module).__module__.partition(".")[0] in ("torch", "transformers")
+    return hasattr(module, "reset_parameters") and not library
+
+
 def initialise(model: PreTrainedModel, seed: int, within: str = "") -> None:
     """Draw all weights, or those of modules with `within` in their name, each module's from a seed of its own name.
 
@@ -36,6 +42,6 @@ def initialise(model: PreTrainedModel, seed: int, within: str = "") -> None:
                 nn.init.ones_(module.weight)
         # Backwards, so that of layers that share a router the first has the last word, as it has alone.
         for name, module in reversed(named):
-            if hasattr(module, "reset_parameters") and type(module).__module__.startswith("spectra_exp"):
+            if draws_itself(module):
                 torch.default_generator.manual_seed(seed_from(seed, name))
                 module.reset_parameters()

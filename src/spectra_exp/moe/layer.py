@@ -18,7 +18,7 @@ from spectra_exp.moe.settings import MoeSettings
 from spectra_exp.routing.base import Router, RouterOutput, RoutingInput
 from spectra_exp.routing.expression import RunningAverage
 from spectra_exp.routing.losses import load_balance_of_counts, router_entropy, router_z_loss
-from spectra_exp.routing.selection import AT_MOST_K, OTHER_BOUNDS, SELECTIONS, assignment_weights
+from spectra_exp.routing.selection import SelectionRule, assignment_weights, rule_in_force
 
 
 class RoutedLayer(nn.Module):
@@ -62,14 +62,12 @@ class RoutedLayer(nn.Module):
 
     def select(self, scores_NE: Tensor, training_rule: bool) -> Tensor:
         """Executed assignments, bool [N, E], under the rule of training or of inference."""
-        selection = self.settings.selection
-        rule = SELECTIONS[self.rule_in_force(training_rule)]
-        return rule(self.ranked(scores_NE), self.settings.top_k, selection.capacity_factor)
+        settings, rule = self.settings, self.rule_in_force(training_rule)
+        return rule.choose(self.ranked(scores_NE), settings.top_k, settings.selection.capacity_factor)
 
-    def rule_in_force(self, training_rule: bool) -> str:
-        """Name of the selection rule under the rule of training or of inference."""
-        selection = self.settings.selection
-        return selection.rule if training_rule or selection.at_inference else "topk"
+    def rule_in_force(self, training_rule: bool) -> SelectionRule:
+        """The selection rule of training or of inference."""
+        return rule_in_force(self.settings.selection, training_rule)
 
     def ranked(self, scores_NE: Tensor) -> Tensor:
         """The scores that selection ranks, [N, E]: the router's, lowered by the load average where there is one."""
@@ -203,14 +201,11 @@ class MoeLayer(RoutedLayer):
 
     def _most(self, num_tokens: int, context: RoutingContext) -> int | None:
         """At least as many assignments as a pass can make of `num_tokens`; None where only the pass knows."""
-        settings, rule = self.settings, self.rule_in_force(context.training_rule)
         if self.intervention is not None:
             return None
-        if rule in AT_MOST_K:
-            return num_tokens * settings.top_k
-        bound = OTHER_BOUNDS.get(rule)
+        settings, rule = self.settings, self.rule_in_force(context.training_rule)
         shape = num_tokens, settings.num_experts, settings.top_k
-        return None if bound is None else bound(*shape, settings.selection.capacity_factor)
+        return rule.most_assignments(*shape, settings.selection.capacity_factor)
 
     def _shared_output(self, tokens_Nd: Tensor) -> Tensor:
         """The sum of the shared experts' outputs, [N, d]."""

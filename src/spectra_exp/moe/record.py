@@ -42,5 +42,5 @@ def check_executed(records: Sequence[RoutingRecord]) -> None:
         if left:
             raise SpectraError(
                 f"routed layer {record.layer}: {left} of {int(record.chosen_NE.sum())} assignments are more than its "
-                "selection rule says that it makes, and are not executed; declare its bound in routing/selection.py"
+                "selection rule says that it makes, and are not executed; declare its bound where it is registered"
             )

@@ -15,8 +15,8 @@ from spectra_exp.moe.initial_weights import initialise
 from spectra_exp.moe.model import SpectraMoeForCausalLM
 from spectra_exp.moe.settings import MoeSettings
 from spectra_exp.moe.upcycle import copy_backbone
+from spectra_exp.routing.base import router_class
 from spectra_exp.routing.linear import LinearRouter
-from spectra_exp.routing.routers.native import NativeRouter
 
 log = logging.getLogger(__name__)
 
@@ -25,7 +25,7 @@ def rerouted_settings(source: PreTrainedModel, settings: MoeSettings, renormaliz
     """The settings with what the source decides; `renormalize`: None does as the source does."""
     config = source.config
     own = dict(origin="reroute", num_experts=num_experts_of(config))
-    if settings.router.name == NativeRouter.Config().name:
+    if router_class(settings.router.name).needs_source:
         # Its weights are final.
         return replace(settings, **own, renormalize=False)
     wanted = renormalizes(config) if renormalize is None else renormalize
@@ -41,7 +41,7 @@ def reroute(
     source's where the source's rule is softmax and top-k, and the model then computes the source's logits.
     """
     settings = rerouted_settings(source, settings, renormalize)
-    native = settings.router.name == NativeRouter.Config().name
+    native = router_class(settings.router.name).needs_source
     if settings.top_k == 1 and (renormalizes(source.config) if native else settings.normalizes):
         log.warning(
             "k = 1, and a token's weight is divided by itself%s: it is 1 whatever the router says, so the language "
@@ -62,7 +62,7 @@ def reroute(
     with torch.no_grad():
         for layer, block in zip(model.routed_layers, sparse_blocks(source), strict=True):
             gate, router = getattr(block, family.gate), layer.router
-            if isinstance(router, NativeRouter):
+            if router.needs_source:
                 router.gate.load_state_dict(gate.state_dict())
             elif keep_weights and family.softmax and isinstance(router, LinearRouter):
                 router.linear.weight.copy_(gate.weight)

@@ -2,37 +2,16 @@
 
 from __future__ import annotations
 
-# Okabe and Ito's colours (2008), told apart by colour-blind readers, and three darker ones of the same hues.
+from spectra_exp.config.presets import ablations, baselines
+
+# Okabe and Ito's colours (2008), told apart by colour-blind readers; those of ablations and baselines, with some darker
+# ones of the same hues, are in their files.
 COLOURS = {
     "SPECTRA (causal)": "#0072B2",
     "SPECTRA (paper)": "#56B4E9",
     "SPECTRA": "#0072B2",
-    "Switch top-1": "#F0A35E",
-    "Switch top-2": "#D55E00",
     "Switch": "#D55E00",
-    "Expert Choice": "#CC79A7",
-    "Loss-free": "#009E73",
-    "Sinkhorn": "#8C6BB1",
-    "Hash": "#B8A000",
-    "Random": "#999999",
-    "Dense": "#000000",
     "Temperature": "#7A5C3E",
-    "− GRU": "#E69F00",
-    "− Expression": "#CC79A7",
-    "− Repulsion": "#8C6BB1",
-    "− Quota": "#009E73",
-    "− Ortho constraint": "#D55E00",
-    "− Speciality penalty": "#B8A000",
-    "− OSR": "#7A5C3E",
-    "− All": "#999999",
-    "Full": "#0072B2",
-    # The ladder's rungs, from dark to light as parts are added.
-    "1 Switch-style": "#440154",
-    "2 + expression": "#414487",
-    "3 + recurrence": "#2A788E",
-    "4 + OSR": "#22A884",
-    "5 + orthogonality": "#7AD151",
-    "6 + quota": "#BBBB00",
 }
 SPARE = "#555555"
 LIGHT_END, DARK_END = (236, 244, 250), (8, 64, 120)
@@ -44,12 +23,14 @@ PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8
 
 def colour(label: str) -> str:
     """The colour of a method or an ablation wherever it is drawn."""
-    if label in COLOURS:
-        return COLOURS[label]
+    declared = [*baselines().values(), *ablations().values()]
+    known = COLOURS | {preset.label: preset.colour for preset in declared if preset.label and preset.colour}
+    if label in known:
+        return known[label]
     # Of "SPECTRA (paper) − GRU" and "SPECTRA (paper), ..." the part that tells it from others of its picture.
     for part in (label.partition(") ")[2], label.partition(",")[0]):
-        if part in COLOURS:
-            return COLOURS[part]
+        if part in known:
+            return known[part]
     return SPARE
 
 

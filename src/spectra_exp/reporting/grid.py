@@ -20,6 +20,10 @@ from spectra_exp.studies.definition import Study
 from spectra_exp.studies.expand import file_seeds
 from spectra_exp.studies.ledger import Expected, Launch
 
+# What rows must have, by factor: a value, one of several, or of those that a function finds in conf/.
+Values = Any | Iterable[Any] | Callable[[], Iterable[str]]
+Choice = Mapping[str, Values]
+
 # Settings are chosen on these seeds, so they cannot test what was chosen (docs/metrics.md).
 CHOOSING_SEEDS = range(100, 103)
 CHOSEN_ON = "seeds 100 to 102, on which settings are chosen"
@@ -52,7 +56,7 @@ class Row:
         """The method alone, without settings."""
         return method_name(self.key)
 
-    def matches(self, wanted: Mapping[str, Any]) -> bool:
+    def matches(self, wanted: Choice) -> bool:
         """Whether each wanted factor has the value, or one of the values."""
         return all(
             key in self.key and any(self.key[key] == value_text(value) for value in _several(values))
@@ -87,7 +91,7 @@ class Section:
         """What tells it from the study's file."""
         return " ".join([*self.context, *([CHOSEN_ON] if self.choosing else [])]) or AS_IN_ITS_FILE
 
-    def find(self, wanted: Mapping[str, Any]) -> list[Row]:
+    def find(self, wanted: Choice) -> list[Row]:
         """The rows with these values."""
         return [row for row in self.rows if row.matches(wanted)]
 
@@ -271,8 +275,9 @@ def _place(row: Row, order: Mapping[str, list[str]]) -> tuple[Any, ...]:
     return tuple(place)
 
 
-def _several(values: Any) -> Sequence[Any]:
-    return values if isinstance(values, (list, tuple)) else (values,)
+def _several(values: Values) -> Iterable[Any]:
+    values = values() if callable(values) else values
+    return values if isinstance(values, (list, tuple, dict)) else (values,)
 
 
 def gap_closure(section: Section, row: Row) -> dict[int, float]:

@@ -5,20 +5,21 @@ Shapes: B sequences, S tokens each, N real tokens in the batch, d hidden size, E
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from typing import ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from spectra_exp.foundations.bounds import LARGEST_WEIGHT
 from spectra_exp.foundations.collective import ALONE, Ranks
 from spectra_exp.foundations.errors import ConfigError
+from spectra_exp.foundations.modules import import_all
 from spectra_exp.foundations.options import option
 from spectra_exp.routing.documents import Stretches
+from spectra_exp.routing.selection import PLAIN, SELECTIONS
 
 
 @dataclass
@@ -38,6 +39,13 @@ class RouterConfig:
         maximum=LARGEST_WEIGHT,
     )
     shared: bool = option(False, "all layers use one router's parameters; running averages and states stay their own")
+
+    def check(self) -> None:
+        """Raise ConfigError for options of the router that do not go together."""
+
+    def name_parts(self) -> list[str]:
+        """What names the router in a run's name: its name and what decides most about it."""
+        return [self.name]
 
 
 @dataclass
@@ -104,16 +112,24 @@ class RouterOutput:
 class Router(nn.Module, ABC):
     """One layer's router. Subclasses give `forward`; those with state of their own give the hooks too.
 
-    `two_rules`: training selects by another rule than inference, noise aside. `needs_source`: it is a part of somebody
-    else's model, so that a model from scratch cannot have it.
+    `label`: how tables call it; its name without one. `routes`: False for a dense model, which has no router.
+    `learned`: it has weights and logits. `two_rules`: its scores in training are by another rule than in inference,
+    noise aside. `needs_source`: it is a part of somebody else's model, so that a model from scratch cannot have it, and
+    its weights are final. `decides`: its scores are a choice that is made already, which plain top-k alone executes.
+    `choosers`: whose choice they can be ranked for, a token's or an expert's. `uses_osr`, `uses_vocabulary`: its
+    constructor takes `osr`, `vocabulary_size`.
     """
 
     Config: ClassVar[type[RouterConfig]] = RouterConfig
+    label: ClassVar[str] = ""
+    routes: ClassVar[bool] = True
     uses_osr: ClassVar[bool] = False
+    uses_vocabulary: ClassVar[bool] = False
     learned: ClassVar[bool] = True
     two_rules: ClassVar[bool] = False
     needs_source: ClassVar[bool] = False
-    selections: ClassVar[tuple[str, ...]] = ("topk", "quota")
+    decides: ClassVar[bool] = False
+    choosers: ClassVar[tuple[str, ...]] = ("token",)
 
     def __init__(self, hidden_size: int, num_experts: int, top_k: int, config: RouterConfig):
         super().__init__()
@@ -121,6 +137,16 @@ class Router(nn.Module, ABC):
         self.config = config
         # The model's builder puts a LearnedTemperature here when one is wanted.
         self.register_module("learned_temperature", None)
+
+    @classmethod
+    def selections(cls) -> list[str]:
+        """The selection rules that go with it."""
+        if cls.decides:
+            return [PLAIN]
+        return [rule.name for rule in SELECTIONS.values() if rule.chooser in cls.choosers]
+
+    def set_token_counts(self, counts_V: np.ndarray) -> None:
+        """Take in how often each token stands in the training text; called once, before training."""
 
     @abstractmethod
     def forward(self, inputs: RoutingInput) -> RouterOutput:
@@ -158,16 +184,17 @@ _REGISTRY: dict[str, type[Router]] = {}
 
 
 def register_router(cls: type[Router]) -> type[Router]:
-    """Class decorator: makes a router known under its schema's default name."""
-    _REGISTRY[cls.Config().name] = cls
+    """Class decorator: makes a router known under its schema's default name. Raises ValueError where that is taken."""
+    name = cls.Config().name
+    if name in _REGISTRY:
+        raise ValueError(f"router '{name}' is registered twice")
+    _REGISTRY[name] = cls
     return cls
 
 
 def routers() -> dict[str, type[Router]]:
     """All registered routers by name; every module of `routing/routers/` is found by itself."""
-    package = importlib.import_module("spectra_exp.routing.routers")
-    for module in pkgutil.iter_modules(package.__path__):
-        importlib.import_module(f"{package.__name__}.{module.name}")
+    import_all("spectra_exp.routing.routers")
     return dict(sorted(_REGISTRY.items()))
 
 

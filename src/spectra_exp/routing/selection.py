@@ -7,14 +7,86 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from fractions import Fraction
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from spectra_exp.foundations.bounds import MOST_EXPERTS
+from spectra_exp.foundations.errors import ConfigError
 from spectra_exp.foundations.options import option
+
+Choose = Callable[[Tensor, int, float], Tensor]
+Bound = Callable[[int, int, int, float], int]
+
+
+@dataclass(frozen=True)
+class SelectionRule:
+    """A rule and what others must know about it.
+
+    choose: scores [N, E], K and the capacity factor alpha -> assignments, bool [N, E]. sees_other_tokens: a token's
+    experts depend on other tokens too, so that the rule is not causal. at_most_k: no token gets more than K experts.
+    most: assignments of a pass at most, by N, E, K, alpha, of a rule that is not `at_most_k`; without either bound the
+    number is asked of the device in each pass. A rule that breaks its bound ends the run, since experts on a GPU have
+    places for so many alone. uses_capacity: it reads alpha. chooser: each token ranks the experts, or each expert the
+    tokens.
+    """
+
+    name: str
+    choose: Choose
+    _: KW_ONLY
+    sees_other_tokens: bool
+    at_most_k: bool = False
+    most: Bound | None = None
+    uses_capacity: bool = False
+    chooser: Literal["token", "expert"] = "token"
+
+    def most_assignments(self, num_tokens: int, num_experts: int, top_k: int, capacity_factor: float) -> int | None:
+        """At least as many assignments as it makes of `num_tokens`; None for a rule that declares no bound."""
+        if self.at_most_k:
+            return num_tokens * top_k
+        return None if self.most is None else self.most(num_tokens, num_experts, top_k, capacity_factor)
+
+    def experts_per_token(self, num_experts: int, top_k: int, capacity_factor: float) -> float:
+        """Experts per token at most, on average over many tokens: E for a rule that declares no bound."""
+        many = MANY_TOKENS * num_experts
+        most = self.most_assignments(many, num_experts, top_k, capacity_factor)
+        return float(num_experts) if most is None else most / many
+
+
+# So many tokens per expert that rounding a capacity up does not show.
+MANY_TOKENS = 10**9
+# What each token gets where nothing else is in force.
+PLAIN = "topk"
+SELECTIONS: dict[str, SelectionRule] = {}
+
+
+def selection_rule(name: str, **needs: Any) -> Callable[[Choose], Choose]:
+    """A decorator that registers a function as the selection rule `name`; `needs`: the other fields of SelectionRule.
+
+    Raises ValueError for a name already taken.
+    """
+
+    def register(choose: Choose) -> Choose:
+        if name in SELECTIONS:
+            raise ValueError(f"selection rule '{name}' is registered twice")
+        SELECTIONS[name] = SelectionRule(name, choose, **needs)
+        return choose
+
+    return register
+
+
+def rule_in_force(config: SelectionConfig, training_rule: bool) -> SelectionRule:
+    """The rule of training or of inference: one that sees other tokens gives way there to plain top-k, unless asked.
+
+    Raises ConfigError, with the nearest name, for a rule that is not registered.
+    """
+    if config.rule not in SELECTIONS:
+        raise ConfigError.unknown("selection.rule", config.rule, SELECTIONS)
+    rule = SELECTIONS[config.rule]
+    return rule if training_rule or config.at_inference or not rule.sees_other_tokens else SELECTIONS[PLAIN]
 
 
 @dataclass
@@ -22,9 +94,10 @@ class SelectionConfig:
     """Which rule turns scores into assignments."""
 
     rule: str = option(
-        "topk",
+        PLAIN,
         "topk: each token its best K; quota: the same under a capacity; expert_choice: each expert its best tokens",
-        choices=["topk", "quota", "expert_choice"],
+        # By reference: rules that register later are among them.
+        choices=SELECTIONS,
     )
     capacity_factor: float = option(
         1.25, "alpha: an expert's capacity is ceil(alpha N K / E) tokens", minimum=1, maximum=MOST_EXPERTS
@@ -40,12 +113,14 @@ def capacity(num_tokens: int, num_experts: int, top_k: int, capacity_factor: flo
     return min(num_tokens, math.ceil(exact))
 
 
+@selection_rule(PLAIN, at_most_k=True, sees_other_tokens=False)
 def select_topk(scores_NE: Tensor, top_k: int, capacity_factor: float = 1.0) -> Tensor:
     """Assignments, bool [N, E]: each token's K best experts. The capacity plays no part."""
     chosen_NE = torch.zeros_like(scores_NE, dtype=torch.bool)
     return chosen_NE.scatter_(1, scores_NE.topk(top_k, dim=-1).indices, True)
 
 
+@selection_rule("quota", at_most_k=True, sees_other_tokens=True, uses_capacity=True)
 def select_quota(scores_NE: Tensor, top_k: int, capacity_factor: float) -> Tensor:
     """Assignments, bool [N, E], of deferred acceptance under capacity C; all pairs ranked by one strict order.
 
@@ -72,27 +147,18 @@ def select_quota(scores_NE: Tensor, top_k: int, capacity_factor: float) -> Tenso
         refused_NE |= turned_away_NE
 
 
+def all_places(num_tokens: int, num_experts: int, top_k: int, capacity_factor: float) -> int:
+    """Assignments when every expert is full: E C."""
+    return num_experts * capacity(num_tokens, num_experts, top_k, capacity_factor)
+
+
+@selection_rule("expert_choice", chooser="expert", most=all_places, sees_other_tokens=True, uses_capacity=True)
 def select_expert_choice(scores_NE: Tensor, top_k: int, capacity_factor: float) -> Tensor:
     """Assignments, bool [N, E]: each expert takes its C best tokens. *Source:* Zhou et al. 2022, 3.2."""
     limit = capacity(*scores_NE.shape, top_k, capacity_factor)
     rank_NE = strict_ranks(scores_NE)
     chosen_NE = torch.zeros_like(scores_NE, dtype=torch.bool)
     return chosen_NE.scatter_(0, rank_NE.topk(limit, dim=0).indices, True)
-
-
-SELECTIONS: dict[str, Callable[[Tensor, int, float], Tensor]] = {
-    "topk": select_topk,
-    "quota": select_quota,
-    "expert_choice": select_expert_choice,
-}
-
-# Rules under which no token has more than K experts, and those that bound the assignments of a pass in another way: by
-# N, E, K, alpha. Of a rule in neither the number is asked of the device in each pass. One that breaks its bound ends
-# the run, since experts on a GPU have places for so many alone.
-AT_MOST_K = ("topk", "quota")
-OTHER_BOUNDS: dict[str, Callable[[int, int, int, float], int]] = {
-    "expert_choice": lambda tokens, experts, top_k, alpha: experts * capacity(tokens, experts, top_k, alpha),
-}
 
 
 def assignment_weights(weights_NE: Tensor, chosen_NE: Tensor, normalize: bool) -> Tensor:

@@ -10,6 +10,7 @@ from typing import Any
 from spectra_exp.config.schema import Experiment, result_values
 from spectra_exp.moe.schema import SourceModelConfig, kind_of
 from spectra_exp.moe.source import source_fingerprint, source_folder
+from spectra_exp.routing.osr import NoOsr
 
 
 @dataclass(frozen=True)
@@ -49,10 +50,9 @@ def _data_options(experiment: Experiment) -> dict[str, Any]:
 
 def run_name(experiment: Experiment) -> str:
     """Readable part of a run's name, from resolved values alone: the same run has the same name by any route."""
-    parts = [experiment.router.name]
-    if experiment.router.name == "spectra":
-        parts += [experiment.router.sequence, experiment.osr.solver]
-    parts += [
+    parts = [
+        *experiment.router.name_parts(),
+        *([] if isinstance(experiment.osr, NoOsr) else [experiment.osr.solver]),
         experiment.selection.rule,
         f"e{experiment.model.num_experts}k{experiment.model.top_k}",
         *([kind_of(experiment.model)] if isinstance(experiment.model, SourceModelConfig) else []),

@@ -10,9 +10,13 @@ from typing import Any
 
 import yaml
 
+from spectra_exp.config.presets import ablations
 from spectra_exp.config.tree import KINDS, project_root
 from spectra_exp.config.typed import value_text
 from spectra_exp.foundations.errors import ConfigError
+
+# Of an axis `ablation` and of `runs`: what the files of conf/ablation say.
+FROM_CONF = "from conf"
 
 
 @dataclass(frozen=True)
@@ -21,7 +25,8 @@ class Block:
 
     settings: values that all of its points share, replaced by typed ones. points: values that belong together, one
     mapping a point. grid: values by key, crossed with each other and with the points. only: settings that must hold,
-    or the block is left out.
+    or the block is left out. In a file the values of `ablation` may be `from conf`: the ablations whose files name the
+    study, in the order of their positions, in a block for each of the settings that some need (`only`).
     """
 
     settings: dict[str, str] = field(default_factory=dict)
@@ -46,7 +51,8 @@ class Block:
 
 @dataclass(frozen=True)
 class Study:
-    """A study's file. `runs`: how many distinct configurations a seed has, by `osr` where that decides."""
+    """A study's file. `runs`: how many distinct configurations a seed has, by `osr` where that decides;
+    in a file `from conf` counts the ablations that are taken from there."""
 
     name: str
     kind: str
@@ -84,20 +90,49 @@ def read_study(path: Path) -> Study:
         raise ConfigError(str(path), " ".join(str(error).split())) from error
     known = {f.name for f in fields(Study)} - {"name", "kind"}
     _check_keys(path, "", content, known, required=known)
-    blocks = tuple(_block(path, index, node) for index, node in enumerate(content["blocks"]))
-    runs = {str(key): int(count) for key, count in content["runs"].items()}
+    blocks = tuple(block for index, node in enumerate(content["blocks"]) for block in _blocks(path, index, node))
+    runs = content["runs"]
+    runs = _runs_from_conf(path) if runs == FROM_CONF else {str(key): int(count) for key, count in runs.items()}
     return Study(
         path.stem, path.parent.name, content["question"], content["hypothesis"], runs, content["command"],
         str(content["seeds"]), blocks,
     )  # fmt: skip
 
 
-def _block(path: Path, index: int, node: Any) -> Block:
+def _blocks(path: Path, index: int, node: Any) -> Iterator[Block]:
+    """The block as it stands; with ablations taken from conf/ one for each of the settings that these need."""
     where = f"blocks[{index}]"
     _check_keys(path, where, node, {f.name for f in fields(Block)})
+    settings, only = _texts(node.get("settings", {})), _texts(node.get("only", {}))
     points = tuple(_texts(point) for point in node.get("points", [{}]))
-    grid = {key: tuple(value_text(value) for value in values) for key, values in node.get("grid", {}).items()}
-    return Block(_texts(node.get("settings", {})), points, grid, _texts(node.get("only", {})))
+    given = dict(node.get("grid", {}))
+    for needed, names in _ablations_of(path).items() if given.get("ablation") == FROM_CONF else [((), None)]:
+        values = given if names is None else given | {"ablation": names}
+        grid = {key: tuple(value_text(value) for value in values) for key, values in values.items()}
+        yield Block(settings, points, grid, only | dict(needed))
+
+
+def _ablations_of(path: Path) -> dict[tuple[tuple[str, str], ...], list[str]]:
+    """The ablations that name the study of this file, by the settings under which alone they stand there."""
+    found: dict[tuple[tuple[str, str], ...], list[str]] = {}
+    for name, ablation in ablations().items():
+        for study in ablation.studies:
+            if study not in study_files():
+                raise ConfigError.unknown(f"conf/ablation/{name}.yaml studies", study, study_files())
+        if path.stem in ablation.studies:
+            found.setdefault(tuple(_texts(ablation.only).items()), []).append(name)
+    if not found:
+        raise ConfigError(f"{path}", "no file of conf/ablation names this study", f"give one `studies: [{path.stem}]`")
+    return found
+
+
+def _runs_from_conf(path: Path) -> dict[str, int]:
+    """How many distinct runs the ablations of a study are: always, and under each of the settings that some need."""
+    count = {
+        needed: sum(not ablations()[name].same_as for name in names) for needed, names in _ablations_of(path).items()
+    }
+    always = count.pop((), 0)
+    return {"any": always} | {f"{key}={value}": always + own for ((key, value),), own in count.items()}
 
 
 def _check_keys(path: Path, where: str, node: Any, known: set[str], required: set[str] = frozenset()) -> None:

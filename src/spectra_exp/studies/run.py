@@ -40,8 +40,10 @@ def search(argv: Sequence[str]) -> int:
 
 def _main(argv: list[str]) -> int:
     from spectra_exp.config.compose import prepare_environment
+    from spectra_exp.config.plugins import load_typed_plugins
 
     prepare_environment()
+    load_typed_plugins(argv)
     if set(HELP) & set(argv):
         from spectra_exp.config.help import print_help
 

@@ -7,6 +7,7 @@ import sys
 from omegaconf import DictConfig, OmegaConf
 
 from spectra_exp.config.compose import composed_experiment, hydra_settings, prepare_environment
+from spectra_exp.config.plugins import load_typed_plugins
 from spectra_exp.foundations import stopping
 from spectra_exp.foundations.devices import see_what_was_handed_on
 from spectra_exp.foundations.errors import SpectraError
@@ -40,6 +41,7 @@ def run_in_worker(config: DictConfig) -> str:
     hydra = HydraConfig.get()
     with stopping.busy:
         try:
+            load_typed_plugins(list(hydra.overrides.task))
             planned = plan(composed_experiment(config, hydra.runtime.choices, list(hydra.overrides.task)))
         except SpectraError as error:
             print(f"error: {error}", file=sys.stderr)

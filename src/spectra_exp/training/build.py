@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import torch
+import numpy as np
 from transformers import LlamaConfig
 
 from spectra_exp.config.schema import Experiment
@@ -13,19 +13,17 @@ from spectra_exp.moe.schema import ModelConfig, RerouteConfig, SourceModelConfig
 from spectra_exp.moe.settings import MoeSettings
 from spectra_exp.moe.source import load_source, source_folder
 from spectra_exp.moe.upcycle import upcycle
-from spectra_exp.routing.routers.hash import HashRouter
 from spectra_exp.training.optimizers import family
 
 
 def build_model(experiment: Experiment, corpus: Corpus) -> SpectraMoeForCausalLM:
     """The model of an experiment with its initial weights."""
     model = _made(experiment, corpus)
+    counts_V = np.zeros(model.config.backbone.vocab_size, dtype=np.int64)
+    counted_V = corpus.train_token_counts_V[: len(counts_V)]
+    counts_V[: len(counted_V)] = counted_V
     for layer in model.routed_layers:
-        if isinstance(layer.router, HashRouter):
-            counts = torch.zeros(model.config.backbone.vocab_size, dtype=torch.long)
-            counted = torch.from_numpy(corpus.train_token_counts_V[: len(counts)].copy())
-            counts[: len(counted)] = counted
-            layer.router.set_token_counts(counts.numpy())
+        layer.router.set_token_counts(counts_V)
     if isinstance(experiment.model, SourceModelConfig) and experiment.model.freeze == "all_but_router":
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(family(name) == "router")

@@ -26,6 +26,7 @@ from spectra_exp.moe.attention import use_attention
 from spectra_exp.moe.context import RoutingContext
 from spectra_exp.moe.model import SpectraMoeForCausalLM
 from spectra_exp.routing.osr import INFERENCE_RULES, NoOsr
+from spectra_exp.routing.selection import rule_in_force
 from spectra_exp.runs.fingerprints import weights_hash
 from spectra_exp.runs.folder import RunFolder
 from spectra_exp.runs.history import CHANCE, FINAL, TRAINING_RULE, VALIDATION
@@ -296,6 +297,5 @@ def floors_by_metric(values: dict[str, float]) -> dict[str, float]:
 
 def rules_differ(model: SpectraMoeForCausalLM) -> bool:
     """Whether training routes by another rule than inference, noise and dropout aside."""
-    selection = model.settings.selection
-    selects = selection.rule != "topk" and not selection.at_inference
-    return bool(model.routed_layers) and (selects or model.routed_layers[0].router.two_rules)
+    training, inference = (rule_in_force(model.settings.selection, training_rule) for training_rule in (True, False))
+    return bool(model.routed_layers) and (training != inference or model.routed_layers[0].router.two_rules)

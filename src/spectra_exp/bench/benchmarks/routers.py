@@ -18,6 +18,7 @@ from spectra_exp.bench.floor import SHAPES, ExpertsFloor, Shape, make_case
 from spectra_exp.bench.registry import Figure, benchmark
 from spectra_exp.bench.timing import interleaved, ratio
 from spectra_exp.foundations.allocator import keep_freed_memory
+from spectra_exp.moe.initial_weights import draws_itself
 from spectra_exp.routing.base import Router, RoutingInput, router_class
 from spectra_exp.routing.osr import OsrConfig
 from spectra_exp.routing.selection import assignment_weights, select_topk
@@ -113,7 +114,7 @@ def _linear(shape: Shape, name: str, **options: float) -> Subject:
 def _subject(router: Router, shape: Shape, length: int) -> Subject:
     torch.manual_seed(0)
     for module in router.modules():
-        if type(module).__module__.startswith("spectra_exp") and hasattr(module, "reset_parameters"):
+        if draws_itself(module):
             module.reset_parameters()
     hidden_BSd = torch.randn(shape.tokens // length, length, shape.hidden_size)
     return Subject(router.train(), hidden_BSd, shape.top_k, torch.randn(shape.tokens, shape.num_experts))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from spectra_exp.config.presets import FULL, ladder, single_ablations
 from spectra_exp.presentation.style import COLUMN, DOUBLE
 from spectra_exp.reporting.collect import INFERENCE
 from spectra_exp.reporting.figures import temperature_curves, temperature_reports, temperature_usage
@@ -14,12 +15,8 @@ from spectra_exp.reporting.figures.training import Curve, Training
 from spectra_exp.reporting.tables.spec import Choice
 
 HISTORY, SNAPSHOTS, SUMMARY = "history.parquet", "routing/step-*.npz", "summary.json"
-ABLATIONS: Choice = {
-    "ablation": (
-        "none", "no_expression", "no_gru", "no_repulsion", "no_quota", "no_ortho", "no_speciality", "no_osr", "no_all",
-    )
-}  # fmt: skip
-LADDER: Choice = {"ablation": ("none", *(f"cumulative_{rung}" for rung in range(1, 7)))}
+ABLATIONS: Choice = {"ablation": lambda: [FULL, *single_ablations()]}
+LADDER: Choice = {"ablation": lambda: [FULL, *ladder()]}
 
 
 def losses(reference: Choice) -> tuple[Curve, ...]:

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import yaml
-
 from spectra_exp.config.names import ablation_name
-from spectra_exp.config.tree import option_files
+from spectra_exp.config.presets import FULL, ablations
 from spectra_exp.reporting.grid import Section
 from spectra_exp.reporting.hypotheses.parts import Part, Ruling, Side, compared, judge, ordered
 from spectra_exp.reporting.hypotheses.samples import Lack, Rows, difference, one_row, sample
@@ -15,7 +13,6 @@ from spectra_exp.reporting.tables.directions import direction
 from spectra_exp.studies.cells import holds
 from spectra_exp.studies.definition import load_study
 
-FULL = "none"
 LADDER = tuple(f"cumulative_{rung}" for rung in range(1, 7))
 WORSE: dict[str, Side] = {"lower": "higher", "higher": "lower"}
 
@@ -33,9 +30,7 @@ def ablation_importance(section: Section, rule: str) -> Ruling:
 
 def declared_metrics() -> dict[str, str]:
     """The metric that each single ablation is said to worsen, from its file in `conf/ablation`."""
-    files = {name: yaml.safe_load(path.read_text()) for name, path in option_files("ablation").items()}
-    declared = {name: content.get("ablation", {}).get("metric", "") for name, content in files.items()}
-    return {name: metric for name, metric in declared.items() if metric}
+    return {name: ablation.metric for name, ablation in ablations().items() if ablation.metric}
 
 
 def wanted_ablations(study: str, rule: str) -> list[str]:

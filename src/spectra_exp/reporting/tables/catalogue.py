@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from spectra_exp.config.names import BASELINES
+from spectra_exp.config.presets import FULL, baselines, single_ablations
 from spectra_exp.reporting.tables.pairs import PairSpec
 from spectra_exp.reporting.tables.significance import Contrast
 from spectra_exp.reporting.tables.spec import Choice, Panel, TableSpec
 from spectra_exp.statistics.corrections import benjamini_hochberg
 
-# What takes one part of the method away, or all of them.
-SINGLE = (
-    "no_expression", "no_gru", "no_repulsion", "no_quota", "no_ortho", "no_speciality", "no_osr", "no_all",
-)  # fmt: skip
 SPECTRA: Choice = {"router": "spectra"}
 SWITCH: Choice = {"baseline": "switch_top2"}
 BALANCE = ("val_loss", "load_cv", "max_vio", "load_gini", "expert_entropy_norm")
@@ -49,7 +45,7 @@ ABLATION = TableSpec(
     name="table07_ablation",
     title="Ablations of SPECTRA",
     study="core",
-    only={"ablation": ("none", *SINGLE)},
+    only={"ablation": lambda: [FULL, *single_ablations()]},
     panels=(
         Panel(
             "Specialization",
@@ -135,11 +131,11 @@ HEADLINE = ("val_loss", "load_cv", "max_vio", "expert_overlap", "output_gram_ort
 CONTRASTS = (
     Contrast(
         "baselines", SPECTRA,
-        {"baseline": tuple(BASELINES)}, HEADLINE, "against the baselines",
+        {"baseline": baselines}, HEADLINE, "against the baselines",
     ),
     Contrast(
         "core", {"ablation": "none"},
-        {"ablation": SINGLE}, HEADLINE, "against its ablations",
+        {"ablation": single_ablations}, HEADLINE, "against its ablations",
     ),
 )  # fmt: skip
 

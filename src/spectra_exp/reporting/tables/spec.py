@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from spectra_exp.reporting.grid import Choice
 from spectra_exp.statistics.corrections import holm
 
 if TYPE_CHECKING:
     import pandas as pd
 
-Choice = Mapping[str, "str | Sequence[str]"]
 Correction = Callable[[Mapping[Any, "float | None"]], dict[Any, "float | None"]]
 
 

@@ -20,8 +20,9 @@ class DenseRouter(Router):
     """Marks a dense model: the model builder puts in MLPs of K times an expert's width and no router at all."""
 
     Config = DenseConfig
-    learned = False
-    selections = ("topk",)
+    routes = learned = False
+    decides = True
+    label = "Dense"
 
     def forward(self, inputs: RoutingInput) -> RouterOutput:
         raise AssertionError("a dense model routes nothing")

@@ -21,4 +21,5 @@ class ExpertChoiceRouter(LinearRouter):
     """*Source:* Zhou et al. 2022, 3.2. *Departs:* a token's weights are renormalised (docs/method.md 1.10)."""
 
     Config = ExpertChoiceConfig
-    selections = ("expert_choice",)
+    choosers = ("expert",)
+    label = "Expert Choice"

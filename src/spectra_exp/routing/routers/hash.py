@@ -34,7 +34,9 @@ class HashRouter(Router):
 
     Config = HashConfig
     learned = False
-    selections = ("topk",)
+    decides = True
+    uses_vocabulary = True
+    label = "Hash"
 
     def __init__(self, hidden_size: int, num_experts: int, top_k: int, config: HashConfig, vocabulary_size: int):
         super().__init__(hidden_size, num_experts, top_k, config)

@@ -35,6 +35,7 @@ class LossFreeRouter(LinearRouter):
     """
 
     Config = LossFreeConfig
+    label = "Loss-free"
 
     def __init__(self, hidden_size: int, num_experts: int, top_k: int, config: LossFreeConfig):
         super().__init__(hidden_size, num_experts, top_k, config)

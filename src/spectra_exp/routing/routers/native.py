@@ -27,7 +27,7 @@ class NativeRouter(Router):
 
     Config = NativeConfig
     needs_source = True
-    selections = ("topk",)
+    decides = True
 
     def __init__(self, hidden_size: int, num_experts: int, top_k: int, config: NativeConfig):
         super().__init__(hidden_size, num_experts, top_k, config)

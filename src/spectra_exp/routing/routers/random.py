@@ -35,7 +35,8 @@ class RandomRouter(Router):
 
     Config = RandomConfig
     learned = False
-    selections = ("topk",)
+    decides = True
+    label = "Random"
 
     def __init__(self, hidden_size: int, num_experts: int, top_k: int, config: RandomConfig):
         super().__init__(hidden_size, num_experts, top_k, config)

@@ -37,6 +37,7 @@ class SinkhornRouter(LinearRouter):
     """
 
     Config = SinkhornConfig
+    label = "Sinkhorn"
     two_rules = True
 
     def forward(self, inputs: RoutingInput) -> RouterOutput:

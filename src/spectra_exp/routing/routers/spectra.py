@@ -12,6 +12,7 @@ from torch import Tensor
 
 from spectra_exp.foundations.bounds import LARGEST_COUNT, LARGEST_WEIGHT, LARGEST_WIDTH
 from spectra_exp.foundations.collective import ALONE, Ranks
+from spectra_exp.foundations.errors import ConfigError
 from spectra_exp.foundations.options import option
 from spectra_exp.foundations.parts import part
 from spectra_exp.routing.base import Router, RouterConfig, RouterOutput, RoutingInput, register_router
@@ -55,6 +56,18 @@ class SpectraConfig(RouterConfig):
     ortho_coef: float = option(0.01, "weight of the projector orthogonality loss", minimum=0, maximum=LARGEST_WEIGHT)
     speciality_coef: float = option(5e-3, "weight of the speciality penalty", minimum=0, maximum=LARGEST_WEIGHT)
 
+    def check(self) -> None:
+        if self.carry == "final_state" and not ENCODERS[self.sequence].fixed_state:
+            accepted = ", ".join(name for name, encoder in ENCODERS.items() if encoder.fixed_state)
+            raise ConfigError(
+                "router.carry",
+                f"'final_state' needs a recurrence, but router.sequence={self.sequence} has none",
+                f"give router.sequence one of {accepted}",
+            )
+
+    def name_parts(self) -> list[str]:
+        return [self.name, self.sequence]
+
 
 @register_router
 class SpectraRouter(Router):
@@ -62,7 +75,8 @@ class SpectraRouter(Router):
 
     Config = SpectraConfig
     uses_osr = two_rules = True
-    selections = ("topk", "quota", "expert_choice")
+    choosers = ("token", "expert")
+    label = "SPECTRA"
 
     def __init__(self, hidden_size: int, num_experts: int, top_k: int, config: SpectraConfig, osr: OsrConfig):
         super().__init__(hidden_size, num_experts, top_k, config)

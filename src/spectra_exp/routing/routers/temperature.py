@@ -34,6 +34,7 @@ class TemperatureRouter(LinearRouter):
     """
 
     Config = TemperatureRouterConfig
+    label = "Temperature"
 
     def logits(self, inputs: RoutingInput) -> Tensor:
         logits_NE = super().logits(inputs)

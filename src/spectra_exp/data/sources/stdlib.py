@@ -7,11 +7,14 @@ import os
 import sysconfig
 import tokenize
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from spectra_exp.data.documents import Document, Splits, digest, split_by_document
-from spectra_exp.data.schema import StdlibData
+from spectra_exp.data.schema import SplitDataConfig, register_source
+from spectra_exp.foundations.bounds import LARGEST_COUNT
 from spectra_exp.foundations.errors import ConfigError
+from spectra_exp.foundations.options import option
 
 # Raise when the documents made of the same files change: it is part of the fingerprint.
 READER_VERSION = 1
@@ -21,26 +24,34 @@ _TOPICS = "pydoc_data/topics.py"
 _PASSED_OVER = {"site-packages", "dist-packages", "__pycache__", "test", "tests", "idle_test"}
 
 
-def check(config: StdlibData) -> None:
-    """Raise ConfigError when this interpreter's library is not there as source files within the limit."""
-    if not _selected(config):
-        raise ConfigError(
-            "data.max_bytes",
-            f"no library file under {_library()} fits in {config.max_bytes} bytes",
-            "raise it, or use data=embedded",
-        )
+@register_source
+@dataclass
+class StdlibData(SplitDataConfig):
+    """The source code and the documentation of the running interpreter's own library."""
 
+    name: str = option("stdlib", "where the documents come from", choices=("stdlib",))
+    max_bytes: int = option(
+        3_000_000, "how much of the library is read, in whole files", unit="bytes", minimum=1, maximum=LARGEST_COUNT
+    )
 
-def content_digest(config: StdlibData) -> str:
-    """The hash of the files read and of the options that split them."""
-    contents = (path.read_bytes() for path in _selected(config))
-    return digest("stdlib", READER_VERSION, config.validation_fraction, config.split_seed, *contents)
+    def check(self) -> None:
+        """Raise ConfigError when this interpreter's library is not there as source files within the limit."""
+        if not _selected(self):
+            raise ConfigError(
+                "data.max_bytes",
+                f"no library file under {_library()} fits in {self.max_bytes} bytes",
+                "raise it, or use data=embedded",
+            )
 
+    def content_digest(self) -> str:
+        """The hash of the files read and of the options that split them."""
+        contents = (path.read_bytes() for path in _selected(self))
+        return digest("stdlib", READER_VERSION, self.validation_fraction, self.split_seed, *contents)
 
-def read_splits(config: StdlibData) -> Splits:
-    """The library's documents, split by document: domain "code" without docstrings, "docs" of them alone."""
-    documents = [document for path in _selected(config) for document in _documents(path)]
-    return split_by_document(documents, config.validation_fraction, config.split_seed)
+    def read_splits(self) -> Splits:
+        """The library's documents, split by document: domain "code" without docstrings, "docs" of them alone."""
+        documents = [document for path in _selected(self) for document in _documents(path)]
+        return split_by_document(documents, self.validation_fraction, self.split_seed)
 
 
 def _library() -> Path:

@@ -6,7 +6,7 @@ import os
 from collections import Counter, deque
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -16,9 +16,11 @@ import numpy as np
 from spectra_exp.data.chat import ASSISTANT, BrokenTemplate, Spans, Unwritable, chatml, renderer
 from spectra_exp.data.documents import UNLABELLED, Document, Splits, digest, split_by_document
 from spectra_exp.data.rows import Row, domain_of, find, names_of, refuse_a_domain_each
-from spectra_exp.data.schema import HubData
+from spectra_exp.data.schema import SplitDataConfig, register_source
+from spectra_exp.foundations.bounds import LARGEST_COUNT
 from spectra_exp.foundations.errors import ConfigError
 from spectra_exp.foundations.hub_errors import hub_errors
+from spectra_exp.foundations.options import option
 
 # Raise when the documents made of the same rows change: it is part of the fingerprint.
 READER_VERSION = 1
@@ -35,42 +37,96 @@ _NOT_HASHED = ("online", "revision", "tokenizer", "loss_on")
 _last_read: tuple[dict[str, Any], Splits] | None = None
 
 
-def check(config: HubData) -> None:
-    """Raise ConfigError, with the command that fetches it, when the data set is neither here nor asked for."""
-    if config.path is not None and not os.path.isdir(os.path.expanduser(config.path)):
-        raise ConfigError("data.path", f"there is no folder {config.path}", _how_to_get(config))
-    if config.path is None and not config.online:
-        raise ConfigError("data.path", f"no copy of {config.dataset} is named", _how_to_get(config))
-    if config.loss_on != "all" and not config.messages_field:
-        raise ConfigError("data.loss_on", f"'{config.loss_on}' needs conversations, and these are texts", "give all")
+@dataclass
+class HubData(SplitDataConfig):
+    """A data set of the Hugging Face Hub, from a local copy in its layout or over the network."""
+
+    dataset: str = option("", "the data set's name on the hub")
+    path: str | None = option(
+        None, "folder with a copy of the data set, as `hf download --local-dir` makes it", path=True
+    )
+    online: bool = option(False, "stream it over the network where no copy is named")
+    revision: str | None = option(None, "commit to read over the network; null: the newest")
+    subsets: list[str] = option([], "subsets (configurations) to read, in equal shares")
+    train_split: str = option("train", "the split to train on")
+    validation_split: str | None = option(None, "the split to score; null holds documents of the training split out")
+    max_samples: int | None = option(
+        20_000, "rows to read; of a validation split data.validation_fraction as many; null: all",
+        unit="rows", minimum=2, maximum=LARGEST_COUNT,
+    )  # fmt: skip
+    text_field: str = option("text", "column with the text")
+    messages_field: str | None = option(None, "column with the messages of a conversation; null: text_field is read")
+    domain_field: str | None = option(None, "column with the domain; null: the subset is the domain")
+    loss_on: str = option(
+        "all", "tokens that the loss counts: all, or those of one role's turns, such as assistant"
+    )
+    template_refusals: str = option(
+        "stop",
+        "a conversation that the chat template does not write: stop with what it says, or leave_out and count it",
+        choices=("stop", "leave_out"),
+        later=True,
+    )
+
+    def check(self) -> None:
+        """Raise ConfigError, with the command that fetches it, when the data set is neither here nor asked for."""
+        if self.path is not None and not os.path.isdir(os.path.expanduser(self.path)):
+            raise ConfigError("data.path", f"there is no folder {self.path}", _how_to_get(self))
+        if self.path is None and not self.online:
+            raise ConfigError("data.path", f"no copy of {self.dataset} is named", _how_to_get(self))
+        if self.loss_on != "all" and not self.messages_field:
+            raise ConfigError("data.loss_on", f"'{self.loss_on}' needs conversations, and these are texts", "give all")
+
+    def content_digest(self) -> str:
+        """The hash of the documents of a local copy, wherever it lies; online, of the data set's commit and options."""
+        parts: list[object] = ["hub", READER_VERSION, self.loss_on]
+        if self.path is None:
+            options = {key: getattr(self, key) for key in _READ_BY if key not in _NOT_HASHED}
+            if self.template_refusals == HubData().template_refusals:
+                del options["template_refusals"]
+            return digest(*parts, _commit(self), sorted(options.items()))
+        splits = self.read_splits()
+        documents = [*splits.train, *splits.validation]
+        return digest(*parts, len(splits.train), *((d.text, d.domain, d.spans) for d in documents))
+
+    def read_splits(self) -> Splits:
+        """The documents: the data set's own validation split where one is named, else split by document."""
+        global _last_read
+        key = {name: asdict(self)[name] for name in _READ_BY}
+        # The hash of a local copy reads all of them already.
+        if _last_read is None or _last_read[0] != key:
+            _last_read = (key, _read(self))
+        return _last_read[1]
+
+
+@register_source
+@dataclass
+class SmoltalkData(HubData):
+    """Conversations with an assistant."""
+
+    name: str = option("smoltalk", "where the documents come from", choices=("smoltalk",))
+    dataset: str = option("HuggingFaceTB/smoltalk", "the data set's name on the hub")
+    subsets: list[str] = option(["all"], "subsets (configurations) to read, in equal shares")
+    validation_split: str | None = option("test", "the split to score; null holds documents of the training split out")
+    messages_field: str | None = option("messages", "column with the messages of a conversation")
+    domain_field: str | None = option("source", "column with the domain; null: the subset is the domain")
+
+
+@register_source
+@dataclass
+class CosmopediaData(HubData):
+    """Textbooks, stories and articles written by a model."""
+
+    name: str = option("cosmopedia", "where the documents come from", choices=("cosmopedia",))
+    dataset: str = option("HuggingFaceTB/cosmopedia", "the data set's name on the hub")
+    subsets: list[str] = option(
+        ["auto_math_text", "khanacademy", "openstax", "stanford", "stories", "wikihow"],
+        "subsets (configurations) to read, in equal shares",
+    )
 
 
 def _how_to_get(config: HubData) -> str:
     fetch = f"hf download {config.dataset} --repo-type dataset --local-dir FOLDER"
     return f"`{fetch}` where there is a network, then data.path=FOLDER; or data.online=true to stream it"
-
-
-def content_digest(config: HubData) -> str:
-    """The hash of the documents of a local copy, wherever it lies; online, of the data set's commit and the options."""
-    parts: list[object] = ["hub", READER_VERSION, config.loss_on]
-    if config.path is None:
-        options = {key: getattr(config, key) for key in _READ_BY if key not in _NOT_HASHED}
-        if config.template_refusals == HubData().template_refusals:
-            del options["template_refusals"]
-        return digest(*parts, _commit(config), sorted(options.items()))
-    splits = read_splits(config)
-    documents = [*splits.train, *splits.validation]
-    return digest(*parts, len(splits.train), *((d.text, d.domain, d.spans) for d in documents))
-
-
-def read_splits(config: HubData) -> Splits:
-    """The documents: the data set's own validation split where one is named, else split by document."""
-    global _last_read
-    key = {name: asdict(config)[name] for name in _READ_BY}
-    # The hash of a local copy reads all of them already.
-    if _last_read is None or _last_read[0] != key:
-        _last_read = (key, _read(config))
-    return _last_read[1]
 
 
 def _read(config: HubData) -> Splits:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections import Counter
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -13,40 +13,63 @@ from spectra_exp.data.documents import UNLABELLED, Document, Splits, digest, spl
 from spectra_exp.data.file_sets import FileSet, Member, find_set, validation_beside
 from spectra_exp.data.readers import KINDS, READERS, kind_of, missing_field, names_in, read_document
 from spectra_exp.data.rows import MISSING, Row, domain_of, find, listed, names_of, refuse_a_domain_each
-from spectra_exp.data.schema import FilesData
+from spectra_exp.data.schema import SplitDataConfig, register_source
 from spectra_exp.foundations.errors import ConfigError
+from spectra_exp.foundations.options import option
 
 log = logging.getLogger(__name__)
 
 _NAMED_AT_MOST = 3
 
 
-def check(config: FilesData) -> None:
-    """Raise ConfigError when a named file is missing or of a kind that is not read."""
-    _locate(config)
+@register_source
+@dataclass
+class FilesData(SplitDataConfig):
+    """Documents read from local files."""
 
+    documents_key = "data.train"
 
-def content_digest(config: FilesData) -> str:
-    """The hash of the files' bytes and of the options that say what is read from them; paths do not enter."""
-    train, validation = _locate(config)
-    parts: list[object] = ["files", *_identity(train, config)]
-    if validation is None:
-        parts += ["split", config.validation_fraction, config.split_seed]
-    else:
-        parts += ["validation", *_identity(validation, config)]
-    return digest(*parts)
+    name: str = option("files", "where the documents come from", choices=("files",))
+    train: str | None = option(
+        None,
+        "a .jsonl, .json, .csv, .parquet or .txt file, a folder of them (of its train.* and validation.* where it has "
+        "those), or a pattern such as 'shards/*.parquet'",
+        path=True,
+    )
+    validation: str | None = option(
+        None, "the same for the validation split; null splits the training files by document", path=True
+    )
+    text_field: str = option("text", "field or column with the document's text, or a dotted path to it")
+    domain_field: str | None = option(
+        "domain",
+        "field, column or dotted path (meta.set) with the document's domain; a document without one has its "
+        "sub-folder's name. null: no domains",
+    )
 
+    def check(self) -> None:
+        """Raise ConfigError when a named file is missing or of a kind that is not read."""
+        _locate(self)
 
-def read_splits(config: FilesData) -> Splits:
-    """The documents of both sets of files, or those of the one set split by document."""
-    train_files, validation_files = _locate(config)
-    train = _Reading(train_files, "data.train", config)
-    train.refuse_wrong_domains()
-    if validation_files is None:
-        splits = split_by_document(train.documents, config.validation_fraction, config.split_seed)
-        return replace(splits, notes=train.notes())
-    validation = _Reading(validation_files, "data.validation", config)
-    return Splits(train.documents, validation.documents, [*train.notes(), *validation.notes()])
+    def content_digest(self) -> str:
+        """The hash of the files' bytes and of the options that say what is read from them; paths do not enter."""
+        train, validation = _locate(self)
+        parts: list[object] = ["files", *_identity(train, self)]
+        if validation is None:
+            parts += ["split", self.validation_fraction, self.split_seed]
+        else:
+            parts += ["validation", *_identity(validation, self)]
+        return digest(*parts)
+
+    def read_splits(self) -> Splits:
+        """The documents of both sets of files, or those of the one set split by document."""
+        train_files, validation_files = _locate(self)
+        train = _Reading(train_files, "data.train", self)
+        train.refuse_wrong_domains()
+        if validation_files is None:
+            splits = split_by_document(train.documents, self.validation_fraction, self.split_seed)
+            return replace(splits, notes=train.notes())
+        validation = _Reading(validation_files, "data.validation", self)
+        return Splits(train.documents, validation.documents, [*train.notes(), *validation.notes()])
 
 
 def documents_of(name: str, key: str) -> list[Document]:

@@ -16,8 +16,10 @@ from spectra_exp.data.embedded_grammar import Topic, count_words
 from spectra_exp.data.embedded_prose import ConversationTopic, PlaceTopic
 from spectra_exp.data.embedded_rounds import ROUNDS_PAIR, rounds_calls, rounds_text
 from spectra_exp.data.embedded_structured import AccountTopic, ClassTopic, ProblemTopic
-from spectra_exp.data.schema import EmbeddedData
+from spectra_exp.data.schema import DataConfig, register_source
+from spectra_exp.foundations.bounds import LARGEST_SEED, MOST_WORDS, MOST_WORDS_OF_A_DOCUMENT
 from spectra_exp.foundations.errors import ConfigError
+from spectra_exp.foundations.options import option
 
 # Raise when any generated text changes: it is part of every fingerprint. A test pins a digest of the texts.
 GENERATOR_VERSION = 1
@@ -26,6 +28,8 @@ GENERATOR_VERSION = 1
 SECTION_WORDS = 250
 WORDS_PER_TOPIC = 500
 MOST_TOPICS = 16
+
+_WORDS = "words, punctuation marks and line breaks"
 
 
 @dataclass(frozen=True)
@@ -45,34 +49,52 @@ _TOPIC_DOMAINS = {
 EMBEDDED_DOMAINS = (*_TOPIC_DOMAINS, *ROUNDS_PAIR)
 
 
-def check(config: EmbeddedData) -> None:
-    """Raise ConfigError for a domain to hold out that the package does not write."""
-    if config.hold_out_domain is not None and config.hold_out_domain not in EMBEDDED_DOMAINS:
-        raise ConfigError.unknown("data.hold_out_domain", config.hold_out_domain, EMBEDDED_DOMAINS)
+@register_source
+@dataclass
+class EmbeddedData(DataConfig):
+    """Documents written by the package itself, the same on every machine."""
 
-
-def content_digest(config: EmbeddedData) -> str:
-    """The hash of what determines the documents."""
-    return digest(
-        "embedded",
-        GENERATOR_VERSION,
-        config.train_words,
-        config.validation_words,
-        config.document_words,
-        config.generator_seed,
+    name: str = option("embedded", "where the documents come from", choices=("embedded",))
+    train_words: int = option(
+        650_000, "size of the training split over all domains", unit=_WORDS, minimum=1, maximum=MOST_WORDS
+    )
+    validation_words: int = option(
+        42_000, "size of the validation split over all domains", unit=_WORDS, minimum=1, maximum=MOST_WORDS
+    )
+    document_words: int = option(
+        120, "mean length of a document; each is 0.5 to 1.5 times as long", unit=_WORDS, minimum=20,
+        maximum=MOST_WORDS_OF_A_DOCUMENT,
+    )
+    generator_seed: int = option(
+        0, "another seed writes other documents of the same kind", minimum=0, maximum=LARGEST_SEED
     )
 
+    def check(self) -> None:
+        """Raise ConfigError for a domain to hold out that the package does not write."""
+        if self.hold_out_domain is not None and self.hold_out_domain not in EMBEDDED_DOMAINS:
+            raise ConfigError.unknown("data.hold_out_domain", self.hold_out_domain, EMBEDDED_DOMAINS)
 
-def read_splits(config: EmbeddedData) -> Splits:
-    """Both splits, each with about the same number of words in every domain.
+    def content_digest(self) -> str:
+        """The hash of what determines the documents."""
+        return digest(
+            "embedded",
+            GENERATOR_VERSION,
+            self.train_words,
+            self.validation_words,
+            self.document_words,
+            self.generator_seed,
+        )
 
-    A document depends on the seed, its split, domain and number only (the last of a domain is cut to what is
-    left of the domain's share): a larger corpus begins with the documents of a smaller one.
-    """
-    return Splits(
-        train=_split(config, "train", config.train_words),
-        validation=_split(config, "validation", config.validation_words),
-    )
+    def read_splits(self) -> Splits:
+        """Both splits, each with about the same number of words in every domain.
+
+        A document depends on the seed, its split, domain and number only (the last of a domain is cut to what is
+        left of the domain's share): a larger corpus begins with the documents of a smaller one.
+        """
+        return Splits(
+            train=_split(self, "train", self.train_words),
+            validation=_split(self, "validation", self.validation_words),
+        )
 
 
 def _split(config: EmbeddedData, split: str, words: int) -> list[Document]:
