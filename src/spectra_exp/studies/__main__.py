@@ -14,6 +14,7 @@ from rich.console import Console
 from spectra_exp.config.compose import prepare_environment
 from spectra_exp.foundations.errors import SpectraError
 from spectra_exp.studies.definition import load_study, study_files
+from spectra_exp.studies.page import studies_page
 from spectra_exp.studies.show import print_runs, show_json, shown_runs
 from spectra_exp.studies.status import all_statuses, print_status
 
@@ -49,6 +50,8 @@ def _parser() -> argparse.ArgumentParser:
     show.set_defaults(function=_show)
     status = commands.add_parser("status", help="expected, done, running, failed and missing runs of every study")
     status.set_defaults(function=_status)
+    page = commands.add_parser("page", help="docs/studies.md: every study as its file declares it")
+    page.set_defaults(function=_page)
     for command in (show, status):
         command.add_argument("--json", action="store_true", help="for other programs")
     return parser
@@ -63,6 +66,11 @@ def _list(options: argparse.Namespace) -> int:
     for name in study_files():
         study = load_study(name)
         print(f"{study.choice:<28} {study.question}\n{'':<28} {study.command}")
+    return 0
+
+
+def _page(options: argparse.Namespace) -> int:
+    print(studies_page(), end="")
     return 0
 
 

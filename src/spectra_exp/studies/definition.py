@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,9 @@ import yaml
 from spectra_exp.config.tree import KINDS, project_root
 from spectra_exp.config.typed import value_text
 from spectra_exp.foundations.errors import ConfigError
+
+# Pictures that the report draws and that are no figure of their own.
+CHARTS = ("rows", "forest", "bars")
 
 
 @dataclass(frozen=True)
@@ -46,16 +49,24 @@ class Block:
 
 @dataclass(frozen=True)
 class Study:
-    """A study's file. `runs`: how many distinct configurations a seed has, by `osr` where that decides."""
+    """A study's file.
+
+    `runs`: how many distinct configurations a seed has, by `osr` where that decides. `reference`: the row that others
+    are tested against. `tables`, `pictures`: what is made of its runs, as `reporting/declared.py` reads it.
+    """
 
     name: str
     kind: str
     question: str
     hypothesis: str
     runs: dict[str, int]
-    command: str
     seeds: str
     blocks: tuple[Block, ...]
+    command: str = ""
+    title: str = ""
+    reference: dict[str, Any] = field(default_factory=dict)
+    tables: tuple[dict[str, Any], ...] = ()
+    pictures: tuple[dict[str, Any], ...] = ()
 
     @property
     def choice(self) -> str:
@@ -82,14 +93,24 @@ def read_study(path: Path) -> Study:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, yaml.YAMLError) as error:
         raise ConfigError(str(path), " ".join(str(error).split())) from error
-    known = {f.name for f in fields(Study)} - {"name", "kind"}
-    _check_keys(path, "", content, known, required=known)
+    known = {f.name: f for f in fields(Study) if f.name not in ("name", "kind")}
+    needed = {name for name, f in known.items() if f.default is MISSING and f.default_factory is MISSING}
+    _check_keys(path, "", content, set(known), required=needed)
     blocks = tuple(_block(path, index, node) for index, node in enumerate(content["blocks"]))
     runs = {str(key): int(count) for key, count in content["runs"].items()}
     return Study(
-        path.stem, path.parent.name, content["question"], content["hypothesis"], runs, content["command"],
-        str(content["seeds"]), blocks,
+        path.stem, path.parent.name, content["question"], content["hypothesis"], runs, str(content["seeds"]), blocks,
+        content.get("command", f"make study STUDY={path.stem}"), content.get("title", path.stem),
+        content.get("reference", {}),
+        *(_nodes(path, content, key) for key in ("tables", "pictures")),
     )  # fmt: skip
+
+
+def _nodes(path: Path, content: dict[str, Any], key: str) -> tuple[dict[str, Any], ...]:
+    nodes = content.get(key, [])
+    if not isinstance(nodes, list) or not all(isinstance(node, dict) for node in nodes):
+        raise ConfigError(f"{path} {key}", "a list of mappings is expected")
+    return tuple(nodes)
 
 
 def _block(path: Path, index: int, node: Any) -> Block:

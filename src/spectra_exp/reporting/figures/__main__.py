@@ -12,17 +12,20 @@ from pathlib import Path
 
 from spectra_exp.config.compose import prepare_environment
 from spectra_exp.foundations.errors import SpectraError
-from spectra_exp.reporting.figures.catalogue import FIGURES, REPORTS
+from spectra_exp.reporting.declared import all_figures
 from spectra_exp.reporting.figures.make import Made, make_figures
 from spectra_exp.reporting.figures.sources import Sources
 from spectra_exp.reporting.figures.spec import FigureSpec, ReportSpec
 from spectra_exp.reporting.material import default_outputs, gather, name_the_odd
 from spectra_exp.reporting.tables.gaps import write_gaps
+from spectra_exp.studies.definition import Study, load_study, study_files
 
 
-def chosen(study: str | None, only: Sequence[str]) -> tuple[list[FigureSpec], list[ReportSpec]]:
+def chosen(
+    studies: Iterable[Study], study: str | None, only: Sequence[str]
+) -> tuple[list[FigureSpec], list[ReportSpec]]:
     """The figures and reports of a study and of these names; raises SpectraError that lists the known for others."""
-    specs = [*FIGURES, *REPORTS]
+    specs = all_figures(studies)
     for option, wanted, known in (
         ("--study", [study] if study else [], {spec.study for spec in specs}),
         ("--only", only, {spec.name for spec in specs}),
@@ -33,7 +36,9 @@ def chosen(study: str | None, only: Sequence[str]) -> tuple[list[FigureSpec], li
     def wanted_spec(spec: FigureSpec | ReportSpec) -> bool:
         return study in (None, spec.study) and (not only or spec.name in only)
 
-    return [spec for spec in FIGURES if wanted_spec(spec)], [spec for spec in REPORTS if wanted_spec(spec)]
+    wanted = [spec for spec in specs if wanted_spec(spec)]
+    figures = [spec for spec in wanted if isinstance(spec, FigureSpec)]
+    return figures, [spec for spec in wanted if isinstance(spec, ReportSpec)]
 
 
 def along(figures: Sequence[FigureSpec]) -> Iterable[FigureSpec]:
@@ -63,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     prepare_environment()
     try:
-        figures, reports = chosen(options.study, options.only)
+        figures, reports = chosen(map(load_study, study_files()), options.study, options.only)
         material = gather(options.outputs)
         name_the_odd(material)
         if material.collected.runs.empty:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from spectra_exp.reporting.declared import picture_sections
 from spectra_exp.reporting.grid import Row, Section
 from spectra_exp.reporting.material import Material
 from spectra_exp.reporting.render import interval_text
@@ -15,7 +16,6 @@ from spectra_exp.reporting.report.words import described, interval, is_causal, r
 from spectra_exp.reporting.tables.directions import direction
 from spectra_exp.reporting.tables.spec import Table
 
-STUDY = "baselines"
 METRICS = ("val_loss", "load_cv", "max_vio", "expert_overlap")
 KINDS = {"better": "good", "worse": "bad"}
 LEAD = (
@@ -29,7 +29,7 @@ def headline_block(material: Material, significance: Table) -> Block | None:
     """SPECTRA against the baselines; None without two finished rows of that study."""
     bodies = [
         _section(section, significance)
-        for section in material.sections.get(STUDY, [])
+        for section in picture_sections(material, "bars")
         if sum(bool(row.runs) for row in section.rows) > 1
     ]
     if not bodies:
