@@ -13,17 +13,19 @@ PROCESSES ?= 2
 TYPED = $(filter-out PYTHON=% SEEDS=% JOBS=% OSR=% STUDY=% TRIALS=% PROCESSES=% BENCH=% SEED=% FUZZ=% SPECTRA_OUTPUTS=%,$(MAKEOVERRIDES))
 LAUNCH = $(if $(filter launch=% hydra/launcher=%,$(TYPED)),,$(if $(filter 1,$(JOBS)),,launch=parallel launch.jobs=$(JOBS)))
 STUDY_RUN = $(PY) train.py $(1) seed=$(SEEDS) $(LAUNCH) $(TYPED)
-SPECTRA_STUDY_RUN = $(call STUDY_RUN,$(1) $(if $(OSR),osr=$(OSR)))
-
-# Refuses what would be ignored.
-NO_OSR = $(if $(OSR),@echo "error: OSR: this study has no osr; drop it" >&2; exit 2)
+# A study by its file: sweeps/NAME.yaml or ablations/NAME.yaml. What would be ignored is refused.
+STUDY_FILE = $(wildcard $(foreach kind,sweeps ablations,$(kind)/$(strip $(1)).yaml))
+HAS_OSR = $(shell grep -l 'osr:' $(STUDY_FILE))
+LAUNCH_STUDY = $(if $(STUDY_FILE),,echo "error: STUDY: give the name of a study (docs/studies.md)" >&2; exit 2; )$(if $(OSR),$(if \
+	$(HAS_OSR),,echo "error: OSR: this study has no osr; drop it" >&2; exit 2; ))$(call \
+	STUDY_RUN,$(patsubst %/,%,$(dir $(STUDY_FILE)))=$(strip $(1)) $(if $(OSR),osr=$(OSR)) $(2))
 
 # A comma that $(call) does not take for its own.
 , := ,
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo train-distributed test test-random fuzz tables analysis overhead figures report lint clean-cache status ablations baselines scaling design-choices \
-	sweep-a sweep-b sweep-c sweep-d sweep-e temperature temperature-demo search bench bench-gpu
+.PHONY: help setup demo train-distributed test test-random fuzz tables analysis overhead figures report lint clean-cache status study ablations baselines scaling design-choices \
+	sweep-a sweep-b sweep-c sweep-d sweep-e temperature temperature-demo search bench bench-gpu studies-page
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | awk -F'\t' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -48,43 +50,30 @@ demo: setup  ## a small study: SPECTRA, one ablation, Switch top-2; 3 seeds; its
 train-distributed: setup  ## one small run by PROCESSES=2 processes that share every batch (deepspeed: trainer.deepspeed=zero2)
 	$(PY) train.py $(if $(filter debug=%,$(TYPED)),,debug=smoke) trainer.processes=$(PROCESSES) $(TYPED)
 
-sweep-a: setup  ## sweep A: top-k against quota
-	$(call SPECTRA_STUDY_RUN,sweeps=a_quota)
+study: setup  ## any study: STUDY=a_quota (docs/studies.md)
+	$(call LAUNCH_STUDY,$(STUDY))
 
-sweep-b: setup  ## sweep B: Sinkhorn's epsilon, iterations, domain
-	$(call SPECTRA_STUDY_RUN,sweeps=b_sinkhorn)
-
-sweep-c: setup  ## sweep C: weight of the repulsion
-	$(call SPECTRA_STUDY_RUN,sweeps=c_repulsion)
-
-sweep-d: setup  ## sweep D: entropy loss
-	$(call SPECTRA_STUDY_RUN,sweeps=d_sharpness)
-
-sweep-e: setup  ## sweep E: length of context
-	$(call SPECTRA_STUDY_RUN,sweeps=e_context)
-
-ablations: setup  ## every ablation of SPECTRA
-	$(call SPECTRA_STUDY_RUN,ablations=core)
-
-baselines: setup  ## SPECTRA beside every baseline
-	$(call SPECTRA_STUDY_RUN,ablations=baselines)
-
-temperature: setup  ## the 13-run temperature study
-	$(NO_OSR)
-	$(call STUDY_RUN,sweeps=temperature)
+# Short names of studies.
+sweep-a: STUDY := a_quota  ## sweep A: top-k against quota
+sweep-b: STUDY := b_sinkhorn  ## sweep B: Sinkhorn's epsilon, iterations, domain
+sweep-c: STUDY := c_repulsion  ## sweep C: weight of the repulsion
+sweep-d: STUDY := d_sharpness  ## sweep D: entropy loss
+sweep-e: STUDY := e_context  ## sweep E: length of context
+ablations: STUDY := core  ## every ablation of SPECTRA
+baselines: STUDY := baselines  ## SPECTRA beside every baseline
+temperature: STUDY := temperature  ## the 13-run temperature study
+design-choices: STUDY := design_choices  ## encoder, similarity, orthogonality, k and D, one at a time
+sweep-a sweep-b sweep-c sweep-d sweep-e ablations baselines temperature design-choices: setup
+	$(call LAUNCH_STUDY,$(STUDY))
 
 temperature-demo: setup  ## three of its temperatures: 0.7, 1, 2
-	$(NO_OSR)
-	$(call STUDY_RUN,sweeps=temperature temperature=t0_7$(,)t1_0$(,)t2_0)
+	$(call LAUNCH_STUDY,temperature,temperature=t0_7$(,)t1_0$(,)t2_0)
 
 scaling: setup  ## SPECTRA and Switch over numbers of experts and sizes of model
 	@status=0; \
-	$(call SPECTRA_STUDY_RUN,sweeps=scaling_experts) || status=$$?; \
-	$(call SPECTRA_STUDY_RUN,sweeps=scaling_model) || status=$$?; \
+	$(call LAUNCH_STUDY,scaling_experts) || status=$$?; \
+	$(call LAUNCH_STUDY,scaling_model) || status=$$?; \
 	exit $$status
-
-design-choices: setup  ## encoder, similarity, orthogonality, k and D, one at a time
-	$(call SPECTRA_STUDY_RUN,sweeps=design_choices)
 
 search: setup  ## a stored search over SPECTRA's main knobs (TRIALS=20); again goes on
 	$(if $(filter SEEDS=%,$(MAKEOVERRIDES)),@echo "error: SEEDS: a search has one seed; give seed=N" >&2; exit 2)
@@ -109,6 +98,9 @@ fuzz: setup  ## random configurations, damaged run folders and kills, in full (a
 	@for name in $(or $(FUZZ),config folder kill); do \
 		PYTHONPATH=tests/config:tests/end_to_end:tests/reporting $(PY) tests/fuzz/$${name}_fuzz.py || status=1; \
 	done; exit $$status
+
+studies-page: setup  ## docs/studies.md, from the files of the studies
+	$(PY) -m spectra_exp study page > docs/studies.md
 
 lint: setup  ## ruff, and the layers of imports
 	$(PY) -m ruff check .

@@ -9,7 +9,7 @@ import pytest
 
 from spectra_exp.config.compose import load_experiment, prepare_environment
 from spectra_exp.config.typed import expand_jobs
-from spectra_exp.reporting.tables.command import main as make_tables
+from spectra_exp.reporting.make_tables import main as make_tables
 from spectra_exp.runs.plan import plan
 from spectra_exp.training.execute import execute
 

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 from test_killed import start
 
-from spectra_exp.reporting.tables.command import main as make_tables
+from spectra_exp.reporting.make_tables import main as make_tables
 from spectra_exp.runs.summary import read_summary
 
 A = ("sweeps=a_quota", "seed=0", "trainer.max_steps=16", "launch=parallel", "launch.jobs=2")

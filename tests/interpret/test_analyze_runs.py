@@ -17,8 +17,8 @@ from spectra_exp.interpret.opening import open_subject
 from spectra_exp.interpret.parts import maps
 from spectra_exp.interpret.registry import Request, parts
 from spectra_exp.interpret.results import read_index
+from spectra_exp.reporting.make_report import write_report
 from spectra_exp.reporting.material import gather
-from spectra_exp.reporting.report.command import write_report
 from spectra_exp.runs.folder import RunFolder
 from spectra_exp.runs.plan import plan
 from spectra_exp.runs.routing_files import load_snapshot, snapshot_paths

@@ -13,15 +13,18 @@ from matplotlib.figure import Figure
 
 from spectra_exp.presentation.draw import draw_page, our_style
 from spectra_exp.presentation.panels import Page
-from spectra_exp.reporting.figures.catalogue import FIGURES
+from spectra_exp.reporting.declared import all_figures
 from spectra_exp.reporting.figures.sources import Sources
+from spectra_exp.reporting.figures.spec import FigureSpec
 from spectra_exp.reporting.grid import Row, Section
 from spectra_exp.reporting.material import Material
 from spectra_exp.runs.folder import RunFolder
 from spectra_exp.runs.history import History
 from spectra_exp.statistics.intervals import Interval, mean_interval
+from spectra_exp.studies.definition import load_study, study_files
 
 SEEDS = (0, 1, 2)
+FIGURES = [spec for spec in all_figures(map(load_study, study_files())) if isinstance(spec, FigureSpec)]
 SPECS = {spec.name: spec for spec in FIGURES}
 
 

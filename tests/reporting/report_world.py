@@ -15,9 +15,9 @@ from made_studies import DOMAINS, make_study
 
 from spectra_exp.foundations.files import write_text
 from spectra_exp.measure import METRICS
+from spectra_exp.reporting.make_report import write_report
+from spectra_exp.reporting.make_tables import write_all
 from spectra_exp.reporting.material import gather
-from spectra_exp.reporting.report.command import write_report
-from spectra_exp.reporting.tables.command import write_all
 
 EVIL = "<script>alert(1)</script>"
 

@@ -18,10 +18,10 @@ from made_studies import make_study
 from spectra_exp.foundations.errors import SpectraError
 from spectra_exp.foundations.files import write_json
 from spectra_exp.reporting.collect import collect
-from spectra_exp.reporting.figures.command import main as figures
-from spectra_exp.reporting.report.command import main as report
+from spectra_exp.reporting.make_figures import main as figures
+from spectra_exp.reporting.make_report import main as report
+from spectra_exp.reporting.make_tables import main as tables
 from spectra_exp.reporting.share import find_run, share
-from spectra_exp.reporting.tables.command import main as tables
 from spectra_exp.runs.history import History
 from spectra_exp.runs.routing_files import load_snapshot, save_snapshot
 from spectra_exp.runs.stored import StoredRun

@@ -19,18 +19,22 @@ import pytest
 from made_studies import given, make_study
 
 from spectra_exp.presentation.style import COLUMN, DOUBLE
+from spectra_exp.reporting.declared import all_figures
 from spectra_exp.reporting.figures import make
-from spectra_exp.reporting.figures.catalogue import FIGURES
-from spectra_exp.reporting.figures.command import main
 from spectra_exp.reporting.figures.make import named_sections
 from spectra_exp.reporting.figures.sources import Sources
+from spectra_exp.reporting.figures.spec import FigureSpec
 from spectra_exp.reporting.grid import Section
+from spectra_exp.reporting.make_figures import main
 from spectra_exp.reporting.material import gather
 from spectra_exp.runs.history import History
 from spectra_exp.runs.routing_files import snapshot_path
 from spectra_exp.statistics.intervals import mean_interval
+from spectra_exp.studies.definition import load_study, study_files
 
 FEW = "baseline=switch_top2,dense"
+
+FIGURES = [spec for spec in all_figures(map(load_study, study_files())) if isinstance(spec, FigureSpec)]
 
 
 @pytest.fixture(scope="module")
@@ -75,8 +79,7 @@ def test_what_has_no_data_is_named_with_its_command_and_not_written(
 
 def test_all_gaps_are_listed_when_all_is_drawn(outputs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     few = tuple(spec for spec in FIGURES if spec.name in ("pareto", "sweep_c"))
-    monkeypatch.setattr("spectra_exp.reporting.figures.command.FIGURES", few)
-    monkeypatch.setattr("spectra_exp.reporting.figures.command.REPORTS", ())
+    monkeypatch.setattr("spectra_exp.reporting.make_figures.all_figures", lambda studies: few)
     assert draw(outputs) == 0
     with open(outputs / "figures" / "missing.csv", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
@@ -257,7 +260,7 @@ def test_figures_are_declared_once_and_matplotlib_is_loaded_late() -> None:
         "entropy_analysis", "schedule_comparison", *(f"sweep_{letter}" for letter in "abcde"),
     }  # fmt: skip
     assert wanted <= set(names)
-    code = "import sys, spectra_exp.reporting.figures.command; print('matplotlib' in sys.modules)"
+    code = "import sys, spectra_exp.reporting.make_figures; print('matplotlib' in sys.modules)"
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert answer.stdout == "False\n"
 

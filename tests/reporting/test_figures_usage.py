@@ -10,14 +10,18 @@ import pytest
 from figure_world import SEEDS, drawn, figures, history, make_baselines, page_of
 from made_studies import make_study
 
-from spectra_exp.reporting.figures.catalogue import REPORTS
+from spectra_exp.reporting.declared import all_figures
 from spectra_exp.reporting.figures.expert_usage import usage
 from spectra_exp.reporting.figures.sources import Sources
+from spectra_exp.reporting.figures.spec import ReportSpec
 from spectra_exp.reporting.figures.temperatures import best_constant, constant
 from spectra_exp.reporting.material import Material, gather
 from spectra_exp.runs.folder import RunFolder
 from spectra_exp.runs.routing_files import load_snapshot, snapshot_paths
 from spectra_exp.statistics.intervals import mean_interval
+from spectra_exp.studies.definition import load_study, study_files
+
+REPORTS = [spec for spec in all_figures(map(load_study, study_files())) if isinstance(spec, ReportSpec)]
 
 
 @pytest.fixture(scope="module")

@@ -18,8 +18,8 @@ from spectra_exp.config.tree import option_files
 from spectra_exp.reporting.hypotheses import HYPOTHESES, Verdict, all_verdicts, hypotheses_table, overhead
 from spectra_exp.reporting.hypotheses.ablations import LADDER, declared_metrics
 from spectra_exp.reporting.hypotheses.parts import Part, compared, judge, ordered
+from spectra_exp.reporting.make_tables import all_tables
 from spectra_exp.reporting.material import Material, gather
-from spectra_exp.reporting.tables.command import all_tables
 from spectra_exp.reporting.tables.directions import direction
 from spectra_exp.reporting.tables.write import latex, markdown
 

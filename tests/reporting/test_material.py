@@ -8,9 +8,9 @@ import pytest
 from made_runs import summary, write
 
 from spectra_exp.config.tree import project_root
-from spectra_exp.reporting.figures.command import main as figures
-from spectra_exp.reporting.report.command import main as report
-from spectra_exp.reporting.tables.command import main as tables
+from spectra_exp.reporting.make_figures import main as figures
+from spectra_exp.reporting.make_report import main as report
+from spectra_exp.reporting.make_tables import main as tables
 
 
 @pytest.mark.parametrize("command", [tables, figures, report])

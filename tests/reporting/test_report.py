@@ -21,14 +21,14 @@ from spectra_exp.presentation import html
 from spectra_exp.presentation.colours import luminance, text_on
 from spectra_exp.presentation.html import Block, Cell, Row, Table, file_link, html_page
 from spectra_exp.presentation.text import interval_text, number_text
+from spectra_exp.reporting.make_report import main, write_report
+from spectra_exp.reporting.make_tables import all_tables
 from spectra_exp.reporting.material import gather
 from spectra_exp.reporting.report import grids, routing
-from spectra_exp.reporting.report.command import main, write_report
 from spectra_exp.reporting.report.files import run_files
 from spectra_exp.reporting.report.index import index_page
 from spectra_exp.reporting.report.plot import Scale, interval_ends, scale_over, whisker
 from spectra_exp.reporting.report.run_page import TEMPLATE, run_page
-from spectra_exp.reporting.tables.command import all_tables
 from spectra_exp.reporting.tables.spec import Grid
 from spectra_exp.runs.routing_files import load_snapshot
 from spectra_exp.runs.stored import StoredRun

@@ -14,7 +14,7 @@ from made_runs import read_table, summary, write
 
 from spectra_exp.reporting import collect as collecting
 from spectra_exp.reporting.collect import collect
-from spectra_exp.reporting.tables.command import main
+from spectra_exp.reporting.make_tables import main
 from spectra_exp.reporting.tables.long import LONG
 
 LOSSES = {0: 4.0, 1: 4.2, 2: 4.1}

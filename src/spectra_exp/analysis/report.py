@@ -1,7 +1,7 @@
 """`spectra-exp report` by its name in the last version."""
 
 from spectra_exp.config.verb import renamed
-from spectra_exp.reporting.report.command import main
+from spectra_exp.reporting.make_report import main
 
 if __name__ == "__main__":
     raise SystemExit(renamed("spectra_exp.analysis.report", "report", main))

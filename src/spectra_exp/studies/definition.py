@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,8 @@ from spectra_exp.foundations.errors import ConfigError
 
 # Of an axis `ablation` and of `runs`: what the files of conf/ablation say.
 FROM_CONF = "from conf"
+# Pictures that the report draws and that are no figure of their own.
+CHARTS = ("rows", "forest", "bars")
 
 
 @dataclass(frozen=True)
@@ -51,17 +53,25 @@ class Block:
 
 @dataclass(frozen=True)
 class Study:
-    """A study's file. `runs`: how many distinct configurations a seed has, by `osr` where that decides;
-    in a file `from conf` counts the ablations that are taken from there."""
+    """A study's file.
+
+    `runs`: how many distinct configurations a seed has, by `osr` where that decides; in a file `from conf` counts the
+    ablations that are taken from there. `reference`: the row that others
+    are tested against. `tables`, `pictures`: what is made of its runs, as `reporting/declared.py` reads it.
+    """
 
     name: str
     kind: str
     question: str
     hypothesis: str
     runs: dict[str, int]
-    command: str
     seeds: str
     blocks: tuple[Block, ...]
+    command: str = ""
+    title: str = ""
+    reference: dict[str, Any] = field(default_factory=dict)
+    tables: tuple[dict[str, Any], ...] = ()
+    pictures: tuple[dict[str, Any], ...] = ()
 
     @property
     def choice(self) -> str:
@@ -88,15 +98,25 @@ def read_study(path: Path) -> Study:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, yaml.YAMLError) as error:
         raise ConfigError(str(path), " ".join(str(error).split())) from error
-    known = {f.name for f in fields(Study)} - {"name", "kind"}
-    _check_keys(path, "", content, known, required=known)
+    known = {f.name: f for f in fields(Study) if f.name not in ("name", "kind")}
+    needed = {name for name, f in known.items() if f.default is MISSING and f.default_factory is MISSING}
+    _check_keys(path, "", content, set(known), required=needed)
     blocks = tuple(block for index, node in enumerate(content["blocks"]) for block in _blocks(path, index, node))
     runs = content["runs"]
     runs = _runs_from_conf(path) if runs == FROM_CONF else {str(key): int(count) for key, count in runs.items()}
     return Study(
-        path.stem, path.parent.name, content["question"], content["hypothesis"], runs, content["command"],
-        str(content["seeds"]), blocks,
+        path.stem, path.parent.name, content["question"], content["hypothesis"], runs, str(content["seeds"]), blocks,
+        content.get("command", f"make study STUDY={path.stem}"), content.get("title", path.stem),
+        content.get("reference", {}),
+        *(_nodes(path, content, key) for key in ("tables", "pictures")),
     )  # fmt: skip
+
+
+def _nodes(path: Path, content: dict[str, Any], key: str) -> tuple[dict[str, Any], ...]:
+    nodes = content.get(key, [])
+    if not isinstance(nodes, list) or not all(isinstance(node, dict) for node in nodes):
+        raise ConfigError(f"{path} {key}", "a list of mappings is expected")
+    return tuple(nodes)
 
 
 def _blocks(path: Path, index: int, node: Any) -> Iterator[Block]:

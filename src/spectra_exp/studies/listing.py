@@ -15,6 +15,7 @@ from spectra_exp.foundations.files import one_line_errors
 from spectra_exp.foundations.options import option
 from spectra_exp.foundations.shell import DONE, HELP, exit_status
 from spectra_exp.studies.definition import load_study, study_files
+from spectra_exp.studies.page import studies_page
 from spectra_exp.studies.show import print_runs, show_json, shown_runs
 from spectra_exp.studies.status import all_statuses, print_status
 
@@ -76,6 +77,11 @@ def _status(options: StatusOptions) -> int:
     return DONE
 
 
+def _page(options: VerbOptions) -> int:
+    print(studies_page(), end="")
+    return DONE
+
+
 COMMANDS = {
     verb.name.split()[1]: verb
     for verb in (
@@ -88,6 +94,7 @@ COMMANDS = {
             ("b_sinkhorn", "b_sinkhorn seed=0..4 osr=causal json=true"),
             bare=("study",),
         ),
+        Verb("study page", VerbOptions, _page, "Every study as its file declares it, as Markdown: docs/studies.md."),
         Verb(
             "study status",
             StatusOptions,

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from spectra_exp.presentation.colours import colour
@@ -23,16 +23,22 @@ from spectra_exp.reporting.tables.directions import direction
 class SweepCurves:
     """A page with a panel for each metric and a line for each method and rule of routing.
 
-    `place`: the row's value of the swept setting, as text. `scale`: category puts the values at equal distances.
-    `joined`: whether neighbouring values are joined. `rules`: suffixes of the rules of routing shown, where measured.
+    `over`: the keys whose values make a row's place. `scale`: category puts the values at equal distances. `joined`:
+    whether neighbouring values are joined. `rules`: suffixes of the rules of routing shown, where measured. `texts`:
+    how values are printed that are not printed as they are.
     """
 
-    place: Callable[[Row], str]
+    over: tuple[str, ...]
     x_label: str
     metrics: tuple[str, ...]
     scale: Literal["linear", "log", "category"] = "category"
     joined: bool = True
     rules: tuple[str, ...] = ("", TRAINING_RULE)
+    texts: Mapping[str, str] = field(default_factory=dict)
+
+    def place(self, row: Row) -> str:
+        """The row's place as text."""
+        return " ".join(self.texts.get(row.key[key], row.key[key]) for key in self.over if key in row.key)
 
     def __call__(self, section: Section, rows: Sequence[Row], sources: Sources) -> Page:
         """The page of these rows."""
@@ -69,7 +75,7 @@ class SweepCurves:
         return tuple(lines)
 
     def _x(self, row: Row, places: Mapping[str, int]) -> float:
-        return float(places[self.place(row)]) if self.scale == "category" else float(self.place(row))
+        return float(places[self.place(row)]) if self.scale == "category" else float(row.values[self.over[0]])
 
 
 def arms_by_method(rows: Sequence[Row]) -> dict[str, list[Row]]:
@@ -85,16 +91,6 @@ def measured_rules(section: Section, rows: Sequence[Row], metrics: Sequence[str]
     runs = {run for row in rows for run in row.runs.values()}
     found = {metric for run, metric in section.collected.figures if run in runs}
     return [suffix for suffix in rules if any(metric + suffix in found for metric in metrics)]
-
-
-def setting(key: str) -> Callable[[Row], str]:
-    """The row's value of one key, as typed."""
-    return lambda row: row.key[key]
-
-
-def quota_place(row: Row) -> str:
-    """The row's rule of selection: top-k, or the quota's capacity factor."""
-    return f"quota {row.key['selection.capacity_factor']}" if "selection.capacity_factor" in row.key else "top-k"
 
 
 def _rule_label(section: Section, rows: Sequence[Row], method: str, suffix: str, several: bool) -> str:

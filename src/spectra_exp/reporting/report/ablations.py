@@ -5,6 +5,7 @@ from __future__ import annotations
 from spectra_exp.presentation.colours import ink
 from spectra_exp.presentation.html import Block, Chart, Choice, Content, Group
 from spectra_exp.presentation.text import number_text
+from spectra_exp.reporting.declared import picture_sections
 from spectra_exp.reporting.grid import Row, Section
 from spectra_exp.reporting.material import Material
 from spectra_exp.reporting.report.charts_rows import IntervalRow, rows_chart
@@ -13,7 +14,6 @@ from spectra_exp.reporting.report.words import ablation_of, is_causal, marks, se
 from spectra_exp.reporting.tables.directions import direction
 from spectra_exp.reporting.tables.spec import Table
 
-STUDY = "core"
 LEAD = (
     "Difference of each ablation from Full, paired over seeds, with the 95 % interval of that comparison alone; stars "
     "by the Holm-corrected test of table 13, so that an interval may leave out zero without one. An arrow says that "
@@ -24,7 +24,7 @@ LEAD = (
 def ablation_block(material: Material, significance: Table) -> Block | None:
     """A forest plot for each rule and metric; None without a pair to compare."""
     bodies = []
-    for section in material.sections.get(STUDY, []):
+    for section in picture_sections(material, "forest"):
         found = outcomes(significance, section)
         metrics = list(dict.fromkeys(metric for _, _, metric in found))
         panels = [(metric, _forests(section, metric, found)) for metric in metrics]

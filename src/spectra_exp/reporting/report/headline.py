@@ -6,6 +6,7 @@ from spectra_exp.presentation.colours import ink
 from spectra_exp.presentation.html import Badge, Block, Cell, Chart, Content, Group, Notes, Row, Table
 from spectra_exp.presentation.text import interval_text
 from spectra_exp.reporting import grid
+from spectra_exp.reporting.declared import picture_sections
 from spectra_exp.reporting.grid import Section
 from spectra_exp.reporting.material import Material
 from spectra_exp.reporting.report.charts_rows import IntervalRow, rows_chart
@@ -14,7 +15,6 @@ from spectra_exp.reporting.report.words import described, interval, is_causal, r
 from spectra_exp.reporting.tables import spec
 from spectra_exp.reporting.tables.directions import direction
 
-STUDY = "baselines"
 METRICS = ("val_loss", "load_cv", "max_vio", "expert_overlap")
 KINDS = {"better": "good", "worse": "bad"}
 LEAD = (
@@ -28,7 +28,7 @@ def headline_block(material: Material, significance: spec.Table) -> Block | None
     """SPECTRA against the baselines; None without two finished rows of that study."""
     bodies = [
         _section(section, significance)
-        for section in material.sections.get(STUDY, [])
+        for section in picture_sections(material, "bars")
         if sum(bool(row.runs) for row in section.rows) > 1
     ]
     if not bodies:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 
 from spectra_exp.config.names import ablation_name
 from spectra_exp.presentation.colours import PALETTE, ink, readable
 from spectra_exp.presentation.html import Block, Chart, Choice, Group, Heading, Notes, Text
 from spectra_exp.presentation.text import number_text
+from spectra_exp.reporting.declared import Picture, all_pictures
 from spectra_exp.reporting.grid import Row, Section
 from spectra_exp.reporting.material import Material
 from spectra_exp.reporting.report.charts_heat import Cell, heat_chart, sequential
@@ -18,44 +18,13 @@ from spectra_exp.reporting.report.words import described, interval, is_causal, r
 from spectra_exp.reporting.tables.directions import direction
 
 METRICS = ("val_loss", "load_cv", "max_vio", "expert_overlap", "expert_entropy_norm", "routing_consistency")
-
-
-@dataclass(frozen=True)
-class Picture:
-    """How a study is drawn.
-
-    `across`: factors of the steps, without which the rows stand one below the other; `down`: factor of a heat map's
-    rows; `apart`: factor of panels or series.
-    """
-
-    study: str
-    title: str
-    across: tuple[str, ...] = ()
-    down: str = ""
-    apart: str = ""
-
-
-PICTURES = (
-    Picture("a_quota", "Sweep A: top-k against quota", ("selection", "selection.capacity_factor")),
-    Picture(
-        "b_sinkhorn", "Sweep B: Sinkhorn's epsilon, iterations and domain", ("osr.sinkhorn_iterations",),
-        "osr.sinkhorn_epsilon", "osr.log_sinkhorn_enabled",
-    ),
-    Picture("c_repulsion", "Sweep C: weight of the repulsive cost", ("osr.repulsion_weight",)),
-    Picture("d_sharpness", "Sweep D: coefficient of the entropy loss", ("router.entropy_coef",)),
-    Picture("e_context", "Sweep E: length of context", ("data.sequence_length",), apart="ablation"),
-    Picture("temperature", "Router temperature", ("temperature",)),
-    Picture("scaling_experts", "Number of experts", ("model.num_experts",), apart="baseline"),
-    Picture("scaling_model", "Size of the model", ("model.hidden_size",), apart="baseline"),
-    Picture("design_choices", "Design choices, one at a time"),
-)  # fmt: skip
 LEAD = "Means over seeds with 95 % intervals; choose the metric above each picture. Hollow marks are not causal."
 
 
 def sweep_block(material: Material) -> Block | None:
     """A picture for each sweep with a finished run; None without any."""
     bodies = []
-    for picture in PICTURES:
+    for picture in all_pictures(material.studies.values(), "curve", "heat", "rows"):
         for section in material.sections.get(picture.study, []):
             if any(row.runs for row in section.rows):
                 bodies.append(_section(material, picture, section))
@@ -65,7 +34,7 @@ def sweep_block(material: Material) -> Block | None:
 
 
 def _section(material: Material, picture: Picture, section: Section) -> Group:
-    drawn = _heat_maps if picture.down else _steps if picture.across else _rows
+    drawn = {"heat": _heat_maps, "curve": _steps, "rows": _rows}[picture.kind]
     wanted = [m for m in METRICS if any(interval(section, row, m) for row in section.rows)]
     panels = [(metric, Group("charts", drawn(picture, section, metric))) for metric in wanted]
     unfinished = [row for row in section.rows if not row.runs]

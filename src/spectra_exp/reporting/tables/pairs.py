@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from spectra_exp.config.names import METHOD_FACTORS, setting_text
+from spectra_exp.config.names import METHOD_FACTORS, method_name, setting_text
 from spectra_exp.presentation.text import count_text, number_text
 from spectra_exp.reporting.grid import Row, Section
 from spectra_exp.reporting.tables.build import beside, metric_columns, odd_notes, untested_notes
@@ -60,7 +60,7 @@ def build_pairs(spec: PairSpec, sections: Iterable[Section]) -> Table:
             sizes = _sizes(spec, section, rule)
             own, notes = _records(spec, section, rule, sizes)
             records += own
-            parts.append(Part(" ".join(filter(None, [section.title, rule])), _grids(spec, own), notes))
+            parts.append(Part(" ".join(filter(None, [section.title, rule])), _grids(spec, own, sizes), notes))
             gaps += _gaps(spec, section, sizes)
     return Table(spec.name, spec.title, pd.DataFrame(records, dtype=object), parts, gaps)
 
@@ -125,10 +125,10 @@ def _difference(metric: str, test: Comparison | None, p: float | None) -> dict[s
     }
 
 
-def _grids(spec: PairSpec, records: list[dict[str, Any]]) -> list[Grid]:
+def _grids(spec: PairSpec, records: list[dict[str, Any]], sizes: list[Size]) -> list[Grid]:
     """What the sizes are, then a grid for each metric: both methods, and the difference where it is tested."""
-    settings = [key for key in dict.fromkeys(key for record in records for key in record) if "." in key.split(":")[0]]
-    names = list(dict.fromkeys(key.partition(": ")[0] for record in records for key in record if ": " in key))
+    settings = list(dict.fromkeys(key for size in sizes for key in size.settings))
+    names = list(dict.fromkeys(_short(row) for size in sizes for row in size.cells))
     beside_them = [f"{name}: {column}" for name in names for column in SIZE_COLUMNS]
     chosen = {"Sizes": beside_them} | {
         metric: [*(f"{name}: {metric}" for name in names), *([f"Δ {metric}"] if metric in spec.tested else [])]
@@ -156,7 +156,8 @@ def _gaps(spec: PairSpec, section: Section, sizes: list[Size]) -> list[Gap]:
 
 
 def _short(row: Row) -> str:
-    return row.method.partition(" (")[0]
+    """The method without its rule, which heads the part."""
+    return method_name({key: value for key, value in row.key.items() if key != "osr"})
 
 
 def _text(size: Size) -> str:

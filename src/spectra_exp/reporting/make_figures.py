@@ -10,17 +10,20 @@ from spectra_exp.config.verb import Verb, VerbOptions
 from spectra_exp.foundations.errors import ConfigError, SpectraError
 from spectra_exp.foundations.options import option
 from spectra_exp.foundations.shell import DONE, FAILED
-from spectra_exp.reporting.figures.catalogue import FIGURES, REPORTS
+from spectra_exp.reporting.declared import all_figures
 from spectra_exp.reporting.figures.make import Made, make_figures
 from spectra_exp.reporting.figures.sources import Sources
 from spectra_exp.reporting.figures.spec import FigureSpec, ReportSpec
 from spectra_exp.reporting.material import gather, name_the_odd
 from spectra_exp.reporting.tables.gaps import write_gaps
+from spectra_exp.studies.definition import Study, load_study, study_files
 
 
-def chosen(study: str | None, only: Sequence[str]) -> tuple[list[FigureSpec], list[ReportSpec]]:
+def chosen(
+    studies: Iterable[Study], study: str | None, only: Sequence[str]
+) -> tuple[list[FigureSpec], list[ReportSpec]]:
     """The figures and reports of a study and of these names; raises ConfigError that lists the known for others."""
-    specs = [*FIGURES, *REPORTS]
+    specs = all_figures(studies)
     for key, wanted, known in (
         ("study", [study] if study else [], {spec.study for spec in specs}),
         ("only", only, {spec.name for spec in specs}),
@@ -31,7 +34,9 @@ def chosen(study: str | None, only: Sequence[str]) -> tuple[list[FigureSpec], li
     def wanted_spec(spec: FigureSpec | ReportSpec) -> bool:
         return study in (None, spec.study) and (not only or spec.name in only)
 
-    return [spec for spec in FIGURES if wanted_spec(spec)], [spec for spec in REPORTS if wanted_spec(spec)]
+    wanted = [spec for spec in specs if wanted_spec(spec)]
+    figures = [spec for spec in wanted if isinstance(spec, FigureSpec)]
+    return figures, [spec for spec in wanted if isinstance(spec, ReportSpec)]
 
 
 def along(figures: Sequence[FigureSpec]) -> Iterable[FigureSpec]:
@@ -62,7 +67,7 @@ class FiguresOptions(VerbOptions):
 
 def draw_figures(options: FiguresOptions) -> int:
     """Write the figures; 1 when no run gives any. Raises SpectraError when there is nothing to draw."""
-    figures, reports = chosen(options.study, options.only)
+    figures, reports = chosen(map(load_study, study_files()), options.study, options.only)
     material = gather(options.folder)
     name_the_odd(material)
     if material.collected.runs.empty:

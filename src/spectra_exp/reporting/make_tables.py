@@ -9,27 +9,39 @@ from spectra_exp.config.verb import Verb, VerbOptions
 from spectra_exp.foundations.errors import ConfigError, SpectraError
 from spectra_exp.foundations.options import option
 from spectra_exp.foundations.shell import DONE
+from spectra_exp.reporting.declared import study_tables
 from spectra_exp.reporting.hypotheses import all_verdicts, hypotheses_table
 from spectra_exp.reporting.material import Material, gather, name_the_odd
 from spectra_exp.reporting.tables.build import build_table
-from spectra_exp.reporting.tables.catalogue import CONTRASTS, PAIRS, ROW_TABLES
+from spectra_exp.reporting.tables.catalogue import CONTRASTS, ROUTING_METRICS
 from spectra_exp.reporting.tables.gaps import merged_gaps, write_gaps
 from spectra_exp.reporting.tables.overhead import overhead_table
-from spectra_exp.reporting.tables.pairs import build_pairs
+from spectra_exp.reporting.tables.pairs import PairSpec, build_pairs
 from spectra_exp.reporting.tables.significance import build_significance
 from spectra_exp.reporting.tables.spec import Table
 from spectra_exp.reporting.tables.write import print_parts, write_table
 
 
 def all_tables(material: Material) -> list[Table]:
-    """Every table of the catalogue, in its order."""
+    """Every table: of all runs, of each study, of the project's claims."""
     sections = material.sections
     return [
-        *(build_table(spec, sections[spec.study]) for spec in ROW_TABLES),
+        build_table(ROUTING_METRICS, sections[""]),
+        *(table for name in material.studies for table in tables_of(material, name)),
         overhead_table(material.outputs),
-        *(build_pairs(spec, sections[spec.study]) for spec in PAIRS),
         build_significance("table13_significance", "Significance of each comparison", CONTRASTS, sections),
         hypotheses_table(all_verdicts(material)),
+    ]
+
+
+def tables_of(material: Material, study: str) -> list[Table]:
+    """The tables that a study's file declares; none of a name that is no study's."""
+    if study not in material.studies:
+        return []
+    sections = material.sections[study]
+    return [
+        build_pairs(spec, sections) if isinstance(spec, PairSpec) else build_table(spec, sections)
+        for spec in study_tables(material.studies[study])
     ]
 
 
@@ -46,9 +58,7 @@ def write_all(material: Material) -> list[Table]:
 def write_of_study(material: Material, study: str) -> list[Table]:
     """Write the tables over the rows of one study and over every run of it into a folder of its own."""
     folder = folder_of_tables(material.outputs, study)
-    specs = [spec for spec in ROW_TABLES if spec.study in ("", study)]
-    tables = [build_table(spec, material.sections[spec.study]) for spec in specs]
-    tables += [build_pairs(spec, material.sections[spec.study]) for spec in PAIRS if spec.study == study]
+    tables = [build_table(ROUTING_METRICS, material.sections[""]), *tables_of(material, study)]
     for table in tables:
         write_table(table, folder)
     write_gaps([gap for table in tables for gap in table.gaps], folder)

@@ -10,11 +10,11 @@ from spectra_exp.config.verb import Verb, VerbOptions
 from spectra_exp.foundations.files import write_text
 from spectra_exp.foundations.options import option
 from spectra_exp.foundations.shell import DONE
+from spectra_exp.reporting.make_tables import all_tables
 from spectra_exp.reporting.material import Material, gather, name_the_odd
 from spectra_exp.reporting.report.files import run_files
 from spectra_exp.reporting.report.index import index_page
 from spectra_exp.reporting.report.run_page import run_page
-from spectra_exp.reporting.tables.command import all_tables
 
 
 def write_report(material: Material, study: str | None = None) -> Path:

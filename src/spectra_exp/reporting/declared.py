@@ -1,0 +1,190 @@
+"""What a study's file declares of its tables and pictures, made into the tables, figures and charts that there are."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from spectra_exp.config.typed import value_text
+from spectra_exp.foundations.errors import ConfigError
+from spectra_exp.reporting.figures.kinds import KINDS, REPORTS
+from spectra_exp.reporting.figures.spec import FigureSpec, ReportSpec
+from spectra_exp.reporting.grid import Section
+from spectra_exp.reporting.material import Material
+from spectra_exp.reporting.tables.pairs import PairSpec
+from spectra_exp.reporting.tables.panels import PANELS
+from spectra_exp.reporting.tables.spec import Choice, Panel, TableSpec
+from spectra_exp.statistics.corrections import benjamini_hochberg, holm
+from spectra_exp.studies.definition import CHARTS, Study
+
+CORRECTIONS = {"holm": holm, "benjamini_hochberg": benjamini_hochberg}
+# Tested against the reference row, and marked where nothing betters them, unless the file says otherwise.
+TESTED = ("val_loss", "load_cv")
+FRONT = ("load_cv", "expert_overlap", "val_loss")
+
+
+@dataclass(frozen=True)
+class Picture:
+    """How the report draws a study: `kind` of `KINDS` or `CHARTS`.
+
+    `across`: factors of a curve's steps or of a heat map's columns; `down`: factor of its rows; `apart`: factor of
+    panels or series.
+    """
+
+    study: str
+    title: str
+    kind: str
+    across: tuple[str, ...] = ()
+    down: str = ""
+    apart: str = ""
+
+
+def study_tables(study: Study) -> list[TableSpec | PairSpec]:
+    """The tables of a study: those that its file declares, else one over its rows. Raises ConfigError."""
+    return [_table(study, f"tables[{i}]", node) for i, node in enumerate(study.tables or ({},))]
+
+
+def _table(study: Study, where: str, node: Mapping[str, Any]) -> TableSpec | PairSpec:
+    if "method" in node:
+        return _made(study, where, _pair_table, node)
+    return _made(study, where, _row_table, node)
+
+
+def _pair_table(
+    study: Study, name: str, method: dict[str, Any], against: dict[str, Any], metrics: list[str], tested: list[str],
+    title: str = "",
+) -> PairSpec:  # fmt: skip
+    title = title or study.title
+    return PairSpec(name, title, study.name, choice(method), choice(against), tuple(metrics), tuple(tested))
+
+
+def _row_table(
+    study: Study,
+    name: str = "",
+    title: str = "",
+    only: dict[str, Any] | None = None,
+    panels: list[Any] | None = None,
+    reference: dict[str, Any] | None = None,
+    tested: list[str] | None = None,
+    correction: str = "",
+    pareto: list[str] | None = None,
+) -> TableSpec:
+    """Over a grid of settings many tests are made and none is awaited, so false discoveries are held down; comparisons
+    that a paper rests on are held to no false one."""
+    sweep = study.kind == "sweeps"
+    correction = correction or ("benjamini_hochberg" if sweep else "holm")
+    if correction not in CORRECTIONS:
+        raise ConfigError.unknown("correction", correction, CORRECTIONS)
+    shown = [_panel(panel) for panel in panels or ("balance", "decisions")]
+    baseline = choice(study.reference if reference is None else reference)
+    front = pareto if pareto is not None else FRONT if sweep else ()
+    return TableSpec(
+        name=name or study.name,
+        title=title or study.title,
+        study=study.name,
+        panels=(Panel(shown[0].title, shown[0].metrics, beside=True), *shown[1:]),
+        only=choice(only or {}),
+        baseline=baseline,
+        tested=tuple(tested or TESTED) if baseline else (),
+        correction=CORRECTIONS[correction],
+        pareto=tuple(front),
+    )
+
+
+def _panel(declared: Any) -> Panel:
+    if isinstance(declared, Mapping):
+        return Panel(declared["title"], tuple(declared["metrics"]))
+    if declared not in PANELS:
+        raise ConfigError.unknown("panels", str(declared), PANELS)
+    return PANELS[declared]
+
+
+def study_figures(study: Study) -> list[FigureSpec | ReportSpec]:
+    """The figures of a study and its reports in JSON. Raises ConfigError."""
+    found: list[FigureSpec | ReportSpec] = []
+    for index, node in enumerate(study.pictures):
+        where, kind = f"pictures[{index}]", _kind(study, index, node)
+        name = node.get("figure", study.name)
+        if kind in CHARTS or name is None:
+            continue
+        title, only = node.get("title", study.title), choice(node.get("only", {}))
+        if kind in REPORTS:
+            found.append(ReportSpec(name, title, study.name, REPORTS[kind], only))
+            continue
+        options = {key: value for key, value in node.items() if key not in ("kind", "figure", "title", "only")}
+        needs, make = KINDS[kind]
+        compose = _made(study, where, lambda _study, make=make, **given: make(**given), options, make)
+        found.append(FigureSpec(name, title, study.name, needs, compose, only))
+    return found
+
+
+def study_picture(study: Study) -> Picture | None:
+    """How the report draws the study: as the first of its pictures that is one of settings or rows; None without."""
+    for index, node in enumerate(study.pictures):
+        match _kind(study, index, node):
+            case "curve":
+                return Picture(study.name, study.title, "curve", tuple(node["over"]), apart=node.get("apart", ""))
+            case "heat":
+                return Picture(study.name, study.title, "heat", (node["x"],), node["y"], node["panels"])
+            case "rows" | "forest" | "bars" as kind:
+                return Picture(study.name, study.title, kind)
+    return None
+
+
+def all_figures(studies: Iterable[Study]) -> list[FigureSpec | ReportSpec]:
+    """The figures and reports of these studies."""
+    return [spec for study in studies for spec in study_figures(study)]
+
+
+def all_pictures(studies: Iterable[Study], *kinds: str) -> list[Picture]:
+    """How the report draws those of the studies that are of these kinds."""
+    found = [study_picture(study) for study in studies]
+    return [picture for picture in found if picture is not None and picture.kind in kinds]
+
+
+def picture_sections(material: Material, kind: str) -> list[Section]:
+    """The sections of the studies that the report draws so."""
+    pictures = all_pictures(material.studies.values(), kind)
+    return [section for picture in pictures for section in material.sections[picture.study]]
+
+
+def choice(node: Mapping[str, Any]) -> Choice:
+    """Values of a file as rows print them."""
+    return {
+        key: tuple(map(value_text, value)) if isinstance(value, list) else value_text(value)
+        for key, value in node.items()
+    }
+
+
+def _kind(study: Study, index: int, node: Mapping[str, Any]) -> str:
+    known = (*KINDS, *REPORTS, *CHARTS)
+    if node.get("kind") not in known:
+        raise ConfigError.unknown(f"{study.choice} pictures[{index}].kind", str(node.get("kind")), known)
+    return node["kind"]
+
+
+def _made(
+    study: Study,
+    where: str,
+    make: Callable[..., Any],
+    node: Mapping[str, Any],
+    described: Callable[..., Any] | None = None,
+) -> Any:
+    """What `make` gives of the study and the declared options. Raises ConfigError, which names the key."""
+    options = {name: p for name, p in inspect.signature(described or make).parameters.items() if name != "study"}
+    _check_keys(f"{study.choice} {where}", node, options)
+    try:
+        return make(study, **node)
+    except ConfigError as error:
+        raise ConfigError(f"{study.choice} {where}.{error.key}", error.problem, error.fix) from error
+
+
+def _check_keys(where: str, node: Mapping[str, Any], options: Mapping[str, inspect.Parameter]) -> None:
+    for key in node:
+        if key not in options:
+            raise ConfigError.unknown(where, str(key), options)
+    needed: Iterable[str] = (name for name, p in options.items() if p.default is inspect.Parameter.empty)
+    if missing := [name for name in needed if name not in node]:
+        raise ConfigError(where, f"without {', '.join(missing)}")
