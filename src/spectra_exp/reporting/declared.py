@@ -127,7 +127,8 @@ def study_picture(study: Study) -> Picture | None:
             case "curve":
                 return Picture(study.name, study.title, "curve", tuple(node["over"]), apart=node.get("apart", ""))
             case "heat":
-                return Picture(study.name, study.title, "heat", (node["x"],), node["y"], node["panels"])
+                # The page has its maps upright.
+                return Picture(study.name, study.title, "heat", (node["y"],), node["x"], node["panels"])
             case "rows" | "forest" | "bars" as kind:
                 return Picture(study.name, study.title, kind)
     return None
