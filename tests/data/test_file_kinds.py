@@ -77,6 +77,7 @@ def test_long_texts_in_a_table_are_read(tmp_path):
         ("t.csv", b'text,domain\n"a,b\n', "is not CSV"),
         ("t.csv", b"body,domain\na,b\n", "there are: body, domain"),
         ("t.csv", b"text,domain\n", "is empty"),
+        ("t.csv", b"text,domain,text\na,b,c\n", "2 columns of"),
         ("t.jsonl.gz", gzip.compress(LINES.encode())[:-20], "cannot be unpacked"),
         ("t.jsonl.gz", b"plain", "cannot be read"),
         ("t.jsonl.zst", zstandard(LINES.encode())[:-9], "cannot be read"),

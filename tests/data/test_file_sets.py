@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -118,3 +119,16 @@ def test_a_domain_for_every_sub_folder_is_refused(tmp_path):
     folder = put(tmp_path, **{f"folder{i}__text": 1 for i in range(15)})
     assert "15 domains for 15 documents" in refused(FilesData(train=folder))
     assert read_documents(FilesData(train=folder, domain_field=None)).train
+
+
+def test_a_file_that_links_lead_to_is_read_once(tmp_path):
+    folder = tmp_path / "set"
+    folder.mkdir()
+    (folder / "one.txt").write_text("first document\n\nsecond document")
+    (folder / "latest.txt").symlink_to(folder / "one.txt")
+    (folder / "gone.txt").symlink_to(tmp_path / "nowhere")
+    (folder / "again").symlink_to(folder)
+    os.mkfifo(folder / "pipe.txt")
+    for name in (folder, f"{folder}/*.txt", f"{folder}/**", f"{folder}/**/*.txt"):
+        splits = read_documents(FilesData(train=str(name), validation_fraction=0.5))
+        assert len(splits.train) + len(splits.validation) == 2, name

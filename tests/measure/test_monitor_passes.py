@@ -109,6 +109,17 @@ def test_an_evaluation_that_broke_off_leaves_nothing_to_the_next(tmp_path):
     assert len(calls) == 2 and routing(trainer.evaluate()) == expected
 
 
+def test_a_monitor_that_is_no_callback_counts_every_pass_of_its_block(tmp_path):
+    model = copy.deepcopy(family_model("mixtral"))
+    trainer = trainer_of(model, tmp_path)
+    with RoutingMonitor(model) as monitor:
+        trainer.evaluate()
+        trainer.predict(TEST)
+        with torch.no_grad():
+            model(input_ids=ids_of(5, 9, 3))
+    assert {stats.num_tokens for stats in monitor.statistics()} == {(len(VALIDATION) + len(TEST)) * 12 + 5 * 9}
+
+
 def test_samples_drawn_during_training_are_no_part_of_an_evaluation(tmp_path):
     found = []
     for samples in ([], [Samples()]):

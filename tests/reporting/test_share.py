@@ -33,7 +33,7 @@ SUMMARY = {
     "parameters": {"total": 1234567, "active": 234567}, "flops_per_token": 4.5e6, "unigram_loss": 5.25,
     "metrics": {"val_loss": 3.875, "val_perplexity": 48.2, "load_cv": 0.0625}, "metrics_training_rule": {},
     "floors": {"load_cv": 0.03125}, "fingerprints": {"data": "0" * 32},
-    "command": "python train.py model=upcycle data.train=/home/me/secret/train.jsonl seed=3",
+    "command": "python train.py model=upcycle 'data.train=/home/me/secret of mine/train.jsonl' seed=3",
 }  # fmt: skip
 
 
@@ -71,7 +71,7 @@ def test_text_of_a_summary_is_no_markup_in_the_card():
     text, _, code = card.partition("---\n\n")[2].partition("Made by")
     assert "<script" not in text and "\n# mine" not in text and "&lt;script>" in text
     # In a block of code it stays what it is: nothing ends the block before its own last line.
-    assert code.strip().startswith("````\npython ```") and code.strip().endswith("\n````")
+    assert code.strip().startswith("````\npython '```'") and code.strip().endswith("\n````")
 
 
 def test_a_local_source_is_named_and_its_folder_is_not(tmp_path):

@@ -440,7 +440,7 @@ def test_a_huge_figure_costs_its_interval_and_not_the_tables(outputs: Path) -> N
     [
         ("timings", []), ("metrics_by_inference", {"true": []}), ("initial_weights", {"a": 3}), ("studies", 5),
         ("max_steps", []), ("causal", {}), ("flops_per_token", "many"), ("fingerprints", {"batches": []}),
-        ("metrics_by_layer", {"load_cv": 3}), ("timings", {"step_time_ms": "fast"}),
+        ("metrics_by_layer", {"load_cv": 3}), ("timings", {"step_time_ms": "fast"}), ("studies", ["../../x"]),
     ],
 )  # fmt: skip
 def test_a_value_of_the_wrong_kind_costs_its_own_run_alone(

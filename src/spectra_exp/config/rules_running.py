@@ -8,6 +8,13 @@ from importlib.util import find_spec
 from spectra_exp.config.schema import Experiment
 from spectra_exp.foundations import variables
 from spectra_exp.foundations.errors import ConfigError
+from spectra_exp.foundations.files import is_file_name
+
+
+def study_is_a_name(x: Experiment) -> None:
+    if x.study and not is_file_name(x.study):
+        # Its tables and its report lie in folders of that name.
+        raise ConfigError("study", f"'{x.study}' cannot be a folder's name", "give a short one without / and \\")
 
 
 def device_exists(x: Experiment) -> None:
@@ -107,6 +114,7 @@ def environment_asks_for_nothing(x: Experiment) -> None:
 
 RUNNING_RULES: tuple[Callable[[Experiment], None], ...] = (
     environment_asks_for_nothing,
+    study_is_a_name,
     device_exists,
     logger_installed,
     wandb_accepts,

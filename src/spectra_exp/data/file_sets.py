@@ -83,7 +83,8 @@ def _in_folder(path: Path, key: str, split: str) -> FileSet:
 
 def _by_pattern(pattern: Path, key: str) -> FileSet:
     matches = [Path(match) for match in sorted(glob.glob(str(pattern), recursive=True))]
-    files = sorted({p for match in matches for p in ([match] if match.is_file() else _walk(match, key))})
+    folders = [match for match in matches if match.is_dir()]
+    files = _once([*filter(Path.is_file, matches), *(path for folder in folders for path in _walk(folder, key))])
     if not files:
         raise ConfigError(key, f"no file matches {pattern}", "check the pattern")
     readable = [p for p in files if kind_of(p)]
@@ -119,7 +120,13 @@ def _walk(root: Path, key: str) -> list[Path]:
     for folder, folders, names in os.walk(root, onerror=refuse):
         folders[:] = [name for name in folders if not name.startswith(".")]
         found += [path for name in names if not name.startswith(".") and (path := Path(folder, name)).is_file()]
-    return sorted(found)
+    return _once(found)
+
+
+def _once(files: Iterable[Path]) -> list[Path]:
+    """The files in order, each under one name: links to another of them would give its documents twice."""
+    plainest_first = sorted(files, key=lambda path: (path.is_symlink(), len(path.parts), path))
+    return sorted({path.resolve(): path for path in reversed(plainest_first)}.values())
 
 
 def _named(folder: Path, stem: str) -> list[Path]:

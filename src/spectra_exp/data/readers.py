@@ -78,6 +78,10 @@ def read_csv(path: Path, key: str, config: Fields) -> Iterator[tuple[str, Row]]:
     csv.field_size_limit(sys.maxsize)
     reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
     try:
+        names = list(reader.fieldnames or ())
+        for field in (config.text_field, config.domain_field):
+            if names.count(field) > 1:
+                raise ConfigError(key, f"{names.count(field)} columns of {path} are named '{field}'", "rename one")
         for row in reader:
             where = f"the row that ends in line {reader.line_num} of {path}"
             if None in row:

@@ -6,6 +6,7 @@ import errno
 import json
 import math
 import os
+import re
 import secrets
 import stat
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,6 +21,11 @@ TEMPORARY_GLOB = ".*.tmp"
 """What the temporary files of this module are called; such a file was left by a killed writer."""
 
 _DISK_FULL = {errno.ENOSPC, errno.EDQUOT}
+
+
+def is_file_name(text: str) -> bool:
+    """Whether a file or folder can be called so: no path, not hidden, and short enough for a prefix or suffix."""
+    return re.fullmatch(r"[^./\\\0][^/\\\0]*", text) is not None and len(text.encode()) <= 200
 
 
 @contextmanager

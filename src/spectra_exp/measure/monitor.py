@@ -216,8 +216,9 @@ class RoutingMonitor(TrainerCallback):
                 sums.forget_probabilities(record.layer)
 
     def _note_loop(self) -> None:
-        """Begin anew where the pass is the first of an evaluation by a Trainer: what came before is no part of it."""
-        loop = _evaluation_loop()
+        """Begin anew where the pass is the first of an evaluation by a Trainer that this is a callback of: what came
+        before is no part of it."""
+        loop = _evaluation_loop(self)
         if loop is not self._evaluation_loop:
             self.reset()
             self._evaluation_loop = loop
@@ -293,13 +294,14 @@ def _streams(model: nn.Module, top_k: int | None) -> list[TokenStream[Layer]]:
     return token_streams(model, [(block.name, block) for block in blocks])
 
 
-def _evaluation_loop() -> FrameType | None:
-    """The call of Trainer.evaluation_loop that this pass is made in; None outside. Trainer tells callbacks when an
-    evaluation ends, but not when it begins."""
+def _evaluation_loop(callback: TrainerCallback) -> FrameType | None:
+    """The call of Trainer.evaluation_loop, of a Trainer with this callback, that this pass is made in; None outside.
+    Trainer tells callbacks when an evaluation ends, but not when it begins."""
     frame = sys._getframe(1)
     while frame is not None and frame.f_code is not Trainer.evaluation_loop.__code__:
         frame = frame.f_back
-    return frame
+    callbacks = [] if frame is None else frame.f_locals["self"].callback_handler.callbacks
+    return frame if callback in callbacks else None
 
 
 def _if_compiled(model: nn.Module) -> str:

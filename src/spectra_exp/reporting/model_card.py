@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -93,7 +94,7 @@ def _fenced(text: str) -> str:
 
 def _without_folders(command: str) -> str:
     """The command with the names of files alone: where they lay is nobody else's business."""
-    return re.sub(r"=\S*/(\S+)", r"=\1", command)
+    return shlex.join(re.sub(r"=(['\"]?).*/(?=[^/])", r"=\1", word) for word in shlex.split(command))
 
 
 def _table(names: list[str], metrics: dict[str, float], floors: dict[str, float]) -> str:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from spectra_exp.foundations.errors import SpectraError
-from spectra_exp.foundations.files import json_text, regular, write_json
+from spectra_exp.foundations.files import is_file_name, json_text, regular, write_json
 from spectra_exp.runs.file_hashes import differing, hashes_of
 
 SCHEMA = 1
@@ -146,7 +146,7 @@ def _odd_type(summary: dict[str, Any]) -> str | None:
         "metrics_by_inference": _table_of(_table_of(_is_number_or_none)),
         "metrics_by_layer": _table_of(_list_of(_is_number_or_none)),
         "initial_weights": _table_of(_is_text),
-        "studies": _list_of(_is_text),
+        "studies": _list_of(_is_study),
         "max_steps": lambda value: type(value) is int,
         "causal": lambda value: isinstance(value, bool),
         "causal_training": lambda value: isinstance(value, bool),
@@ -169,6 +169,10 @@ def _is_seal(value: Any) -> bool:
 
 def _is_text(value: Any) -> bool:
     return isinstance(value, str)
+
+
+def _is_study(value: Any) -> bool:
+    return isinstance(value, str) and is_file_name(value)
 
 
 def _is_number(value: Any) -> bool:
