@@ -223,9 +223,7 @@ class Data:
         return Markup(self.json.replace("<", "\\u003c"))
 
 
-def html_page(
-    template: Path, title: str, blocks: Iterable[Block | None], draw: Draw = draw_svg, **values: Any
-) -> str:
+def html_page(template: Path, title: str, blocks: Iterable[Block | None], draw: Draw = draw_svg, **values: Any) -> str:
     """The whole page by a template that extends `page.html`; nothing in it is fetched from anywhere.
 
     `draw` makes the pictures; `values`: what else the template prints.
