@@ -121,5 +121,5 @@ analysis: setup  ## what the experts do: the newest finished run of each method 
 figures: setup  ## outputs/figures/ from the finished runs (STUDY=name for one study)
 	$(PY) -m spectra_exp figures $(if $(STUDY),study=$(STUDY))
 
-clean-cache:  ## delete the tokenised data; runs rebuild what they need
+clean-cache:  ## delete the tokenised data and the drawn charts; runs and reports rebuild what they need
 	rm -rf "$${SPECTRA_OUTPUTS:-outputs}/cache"

@@ -108,7 +108,8 @@ class Page(HTMLParser):
         self.ids += [given["id"]] if given.get("id") else []
         if tag == "a":
             self.links.append(given["href"] or "")
-        self.fetched += [v for k, v in attrs if v and (k == "src" or (k == "href" and tag != "a"))]
+        outside = [v for k, v in attrs if v and (k == "src" or (k == "href" and tag != "a"))]
+        self.fetched += [address for address in outside if not address.startswith("#")]
         if tag in ("th", "td", "caption", "tr"):
             self._text = []
         if tag == "tr":

@@ -1,6 +1,8 @@
-"""The colour of each method wherever it is drawn, on light and dark paper too, and the ramps of heat maps."""
+"""The colour of each method wherever it is drawn, on light and dark paper."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 from spectra_exp.config.presets import ablations, baselines
 
@@ -14,9 +16,8 @@ COLOURS = {
     "Temperature": "#7A5C3E",
 }
 SPARE = "#555555"
-LIGHT_END, DARK_END = (236, 244, 250), (8, 64, 120)
-COOL, EVEN, WARM = (0, 114, 178), (245, 245, 242), (213, 94, 0)
-Rgb = tuple[int, int, int]
+# Black has as much contrast as white on a colour of this luminance: (L + 0.05) / 0.05 = 1.05 / (L + 0.05).
+BLACK_ABOVE = 0.179
 # Okabe and Ito's colours, for curves that are no methods.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C6BB1", "#7A5C3E")
 
@@ -41,41 +42,14 @@ def ink(label: str) -> str:
 
 def readable(code: str) -> str:
     """A colour `#rrggbb` as CSS; one too dark for dark paper becomes light there."""
-    return code if luminance(_rgb(code)) > 0.02 else f"light-dark({code}, #f2f2f2)"
+    return code if luminance(_parts(code)) > 0.02 else f"light-dark({code}, #f2f2f2)"
 
 
-def ramp(share: float) -> Rgb:
-    """From light to dark as `share` goes from 0 to 1."""
-    return _mix(LIGHT_END, DARK_END, share)
-
-
-def diverging(value: float, centre: float, reach: float) -> Rgb:
-    """Blue below the centre, orange above, even at it; full at `reach` from it."""
-    away = max(-1.0, min(1.0, (value - centre) / reach)) if reach > 0 else 0.0
-    return _mix(EVEN, WARM, away) if away >= 0 else _mix(EVEN, COOL, -away)
-
-
-def text_on(fill: Rgb) -> str:
-    """Black or white, whichever is read more easily on `fill`."""
-    lightness = luminance(fill)
-    return "#000" if (lightness + 0.05) / 0.05 > 1.05 / (lightness + 0.05) else "#fff"
-
-
-def css(fill: Rgb) -> str:
-    """`fill` as `#rrggbb`."""
-    return "#{:02x}{:02x}{:02x}".format(*fill)
-
-
-def luminance(fill: Rgb) -> float:
-    """Relative luminance, 0..1. *Source:* WCAG 2.1."""
-    linear = [c / 12.92 if c <= 0.03928 else ((c + 0.055) / 1.055) ** 2.4 for c in (part / 255 for part in fill)]
+def luminance(parts: Sequence[float]) -> float:
+    """Relative luminance of red, green and blue in 0..1. *Source:* WCAG 2.1."""
+    linear = [c / 12.92 if c <= 0.03928 else ((c + 0.055) / 1.055) ** 2.4 for c in parts[:3]]
     return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 
 
-def _rgb(code: str) -> Rgb:
-    return tuple(int(code[i : i + 2], 16) for i in (1, 3, 5))
-
-
-def _mix(low: Rgb, high: Rgb, share: float) -> Rgb:
-    share = max(0.0, min(1.0, share))
-    return tuple(round(a + (b - a) * share) for a, b in zip(low, high, strict=True))
+def _parts(code: str) -> list[float]:
+    return [int(code[i : i + 2], 16) / 255 for i in (1, 3, 5)]

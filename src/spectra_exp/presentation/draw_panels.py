@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from spectra_exp.presentation.panels import (
     BarPanel,
+    CellPanel,
     HeatPanel,
     Line,
     LinePanel,
@@ -16,7 +17,7 @@ from spectra_exp.presentation.panels import (
     StackPanel,
     TextPanel,
 )
-from spectra_exp.presentation.style import BAND_ALPHA, GREY, SEQUENTIAL, ramp, rank_places
+from spectra_exp.presentation.style import BAND_ALPHA, GREY, SEQUENTIAL, cell_scale, ramp, rank_places, text_colour
 from spectra_exp.presentation.text import interval_text
 from spectra_exp.statistics.intervals import Interval
 
@@ -24,6 +25,14 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 Handles = dict[str, Any]
+# How the ids of marks begin that say the rest on a page: to the keyboard too, to the pointer, in colours of their own.
+REACHABLE, TIP, CELL = "reachable:", "tip:", "cell:"
+# The id of a text on a cell.
+ON_CELL = "on cell"
+# Stand for the end of a line in an id, where XML has no other, and for the end of what one mark of many says.
+LINE_END, MARK_END = "\u2028", "\u2029"
+# Letters of all tick labels of an axis that stand side by side.
+TICK_CHARACTERS = 46
 # Markers on a line over many steps.
 MARKERS_PER_LINE = 6
 # Of more lines the bands are fainter.
@@ -38,6 +47,9 @@ def draw_lines(axes: Axes, panel: LinePanel) -> Handles:
     alpha = BAND_ALPHA if len(panel.lines) <= FEW_LINES else BAND_ALPHA / 2
     for index, line in enumerate(panel.lines):
         handles[line.label] = _band(axes, line, index, alpha) if line.joined else _bars(axes, line)
+        if line.tips:
+            axes.plot(line.x, _means(line.points), color=line.mark.colour, linestyle="", marker="o",
+                      gid=said(TIP, *line.tips))  # fmt: skip
     _floors(axes.axhline, axes.axhspan, panel.floors)
     if panel.zero:
         axes.axhline(0, color="black", linewidth=0.6)
@@ -118,6 +130,31 @@ def draw_heat(axes: Axes, panel: HeatPanel) -> Handles:
     return {}
 
 
+def draw_cells(axes: Axes, panel: CellPanel) -> Handles:
+    """No handle; a coloured box with its text for each cell, a grey one without a text where there is no value."""
+    import numpy as np
+
+    scale = cell_scale(panel.even)
+    values = [[math.nan if cell.value is None else cell.value for cell in row] for row in panel.cells]
+    tips = said(CELL, *(cell.tip for row in panel.cells for cell in row))
+    mesh = axes.pcolormesh(
+        np.ma.masked_invalid(values), cmap=scale, vmin=panel.limits[0], vmax=panel.limits[1], gid=tips,
+        edgecolor=GREY, linewidth=0.2,
+    )  # fmt: skip
+    for y, row in enumerate(panel.cells):
+        for x, cell in enumerate(row):
+            if cell.text:
+                shade = text_colour(scale(float(mesh.norm(cell.value))))
+                axes.text(x + 0.5, y + 0.5, cell.text, ha="center", va="center", color=shade, gid=ON_CELL)
+    axes.set_xticks([x + 0.5 for x in range(len(panel.x_ticks))], panel.x_ticks)
+    axes.set_yticks([y + 0.5 for y in range(len(panel.y_ticks))], panel.y_ticks)
+    axes.set(xlabel=panel.x_label, ylabel=panel.y_label, xlim=(0, len(panel.x_ticks)), ylim=(len(panel.y_ticks), 0))
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    axes.grid(False)
+    return {}
+
+
 def draw_spots(axes: Axes, panel: SpotPanel) -> Handles:
     """The handle of each spot by its label; hollow where not causal, ringed and joined on the front."""
     handles: Handles = {}
@@ -128,7 +165,12 @@ def draw_spots(axes: Axes, panel: SpotPanel) -> Handles:
             spot.x.mean, spot.y.mean, xerr=_arms((spot.x,)), yerr=_arms((spot.y,)), fmt="none",
             ecolor=spot.mark.colour, elinewidth=0.7, alpha=0.6,
         )  # fmt: skip
+        if spot.tip:
+            style |= {"gid": said(REACHABLE, spot.tip), "url": spot.link}
         (handles[spot.label],) = axes.plot([spot.x.mean], [spot.y.mean], markersize=5, label=spot.label, **style)
+    for first, second in panel.joints:
+        ends = panel.spots[first], panel.spots[second]
+        axes.plot([s.x.mean for s in ends], [s.y.mean for s in ends], color=ends[0].mark.colour, alpha=0.6, zorder=1.6)
     front = sorted((spot.x.mean, spot.y.mean) for spot in panel.spots if spot.on_front)
     if front:
         x, y = zip(*front, strict=True)
@@ -136,8 +178,13 @@ def draw_spots(axes: Axes, panel: SpotPanel) -> Handles:
                   gid="front", zorder=1.5)  # fmt: skip
     _floors(axes.axvline, axes.axvspan, panel.floors)
     if panel.spots:
-        axes.set_xlim(*frame([spot.x for spot in panel.spots], panel.floors))
-        axes.set_ylim(*frame([spot.y for spot in panel.spots]))
+        xs, ys = [spot.x for spot in panel.spots], [spot.y for spot in panel.spots]
+        reach = usual_reach if panel.reach == "intervals" else means_range
+        axes.set_xlim(*frame(xs, [*panel.floors, *([0.0] if panel.zero else [])], reach(xs)))
+        axes.set_ylim(*frame(ys, reach=reach(ys)))
+    _ticks(axes, panel)
+    if panel.reach == "intervals":
+        _arrows(axes, panel)
     axes.set(title=panel.title, xlabel=panel.x_label, ylabel=panel.y_label)
     return handles
 
@@ -163,6 +210,7 @@ PAINTERS: dict[type, Callable[[Any, Any], Handles]] = {
     BarPanel: draw_bars,
     HeatPanel: draw_heat,
     SpotPanel: draw_spots,
+    CellPanel: draw_cells,
 }
 
 
@@ -197,14 +245,68 @@ def _floors(line: Callable[..., Any], strip: Callable[..., Any], floors: Sequenc
         line(floor, color=GREY, linestyle=":", linewidth=0.9, gid="floor")
 
 
-def frame(intervals: Sequence[Interval], floors: Sequence[float] = ()) -> tuple[float, float]:
-    """The limits of an axis: the means and floors, and of the intervals what lies within the means' range of them.
+def _ticks(axes: Axes, panel: SpotPanel) -> None:
+    """Named places on the axes, and the texts to the right of them."""
+    if panel.x_ticks:
+        axes.set_xticks([at for at, _ in panel.x_ticks], [text for _, text in panel.x_ticks])
+        axes.set_xlim(panel.x_ticks[0][0] - 0.5, panel.x_ticks[-1][0] + 0.5)
+        axes.grid(axis="x", visible=False)
+        if sum(len(text) for _, text in panel.x_ticks) > TICK_CHARACTERS:
+            axes.tick_params(axis="x", rotation=38)
+            for label in axes.get_xticklabels():
+                label.set(ha="right", rotation_mode="anchor")
+    if panel.y_ticks:
+        axes.set_yticks([at for at, _ in panel.y_ticks], [text for _, text in panel.y_ticks])
+        axes.set_ylim(panel.y_ticks[-1][0] - 0.5, panel.y_ticks[0][0] + 0.5)
+        axes.tick_params(axis="y", length=0)
+        axes.grid(axis="y", visible=False)
+        axes.locator_params(axis="x", nbins=4)
+    for place, text in panel.y_texts:
+        axes.annotate(text, (1, place), (6, 0), axes.get_yaxis_transform(), textcoords="offset points", va="center")
+    if panel.zero:
+        axes.axvline(0, color=GREY, linewidth=0.8, linestyle="--")
 
-    With two seeds an interval can be so long that the means would be one line.
+
+def _arrows(axes: Axes, panel: SpotPanel) -> None:
+    """An arrow where the frame cuts an interval."""
+    (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
+    for spot in panel.spots:
+        ends = (
+            (spot.x.low, left, "<", left, spot.y.mean), (spot.x.high, right, ">", right, spot.y.mean),
+            (spot.y.low, bottom, "v", spot.x.mean, bottom), (spot.y.high, top, "^", spot.x.mean, top),
+        )  # fmt: skip
+        for bound, limit, marker, x, y in ends:
+            if bound is not None and (bound < limit if marker in "<v" else bound > limit):
+                axes.plot([x], [y], color=spot.mark.colour, marker=marker, markersize=3, clip_on=False)
+
+
+def said(kind: str, *tips: str) -> str:
+    """The id by which marks say their tips on a page."""
+    return kind + MARK_END.join(tips).replace("\n", LINE_END)
+
+
+def means_range(intervals: Sequence[Interval]) -> float:
+    """How far the means lie apart."""
+    means = [interval.mean for interval in intervals]
+    return max(means) - min(means)
+
+
+def usual_reach(intervals: Sequence[Interval]) -> float:
+    """Twice half the length of the usual interval: what shows most intervals whole, and cuts those of few seeds."""
+    halves = sorted(interval.half_width for interval in intervals if interval.half_width is not None)
+    return 2 * halves[len(halves) // 2] if halves else 0.0
+
+
+def frame(
+    intervals: Sequence[Interval], floors: Sequence[float] = (), reach: float | None = None
+) -> tuple[float, float]:
+    """The limits of an axis: the means and floors, and of the intervals what lies within `reach` of the means.
+
+    Without a reach it is the means' range. With two seeds an interval can be so long that the means would be one line.
     """
     means = [interval.mean for interval in intervals]
     bounds = [bound for interval in intervals for bound in (interval.low, interval.high) if bound is not None]
-    reach = max(means) - min(means) or math.inf
+    reach = (means_range(intervals) if reach is None else reach) or math.inf
     low = min(max(min([*means, *bounds]), min(means) - reach), *means, *floors)
     high = max(min(max([*means, *bounds]), max(means) + reach), *means, *floors)
     room = 0.05 * (high - low) or 0.05 * abs(high) or 1.0

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import count
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -16,10 +17,12 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from spectra_exp.measure import METRICS
+from spectra_exp.presentation.colours import readable
+from spectra_exp.presentation.panels import LinePanel, PagePanel
+from spectra_exp.presentation.svg import Draw, draw_svg, own_ids
+from spectra_exp.presentation.text import printable
 
 TEMPLATES = Path(__file__).with_name("templates")
-# Characters that no XML or HTML text may hold: a log can have them.
-CONTROL = {code: "�" for code in [*range(9), 11, 12, *range(14, 32), 127]}
 # Names longer than this may be broken after an underscore.
 LONG_NAME = 14
 
@@ -98,12 +101,20 @@ class CopyAll:
 
 @dataclass(frozen=True)
 class Chart:
-    """A drawn picture with what it shows; `title` is printed bold before the caption, `key`: names with colours."""
+    """A picture; `label` says in words what it shows, `title` is printed bold before the caption, `key`: names with
+    colours, those of the lines where none is given."""
 
-    svg: Markup
+    panel: PagePanel
+    label: str
     title: str = ""
     caption: str = ""
     key: Sequence[tuple[str, str]] = ()
+
+    @property
+    def colours(self) -> Sequence[tuple[str, str]]:
+        """Each name of the key with its colour in CSS."""
+        lines = self.panel.lines if isinstance(self.panel, LinePanel) else ()
+        return [(name, readable(code)) for name, code in self.key or [(line.label, line.mark.colour) for line in lines]]
 
 
 @dataclass(frozen=True)
@@ -212,11 +223,30 @@ class Data:
         return Markup(self.json.replace("<", "\\u003c"))
 
 
-def html_page(template: Path, title: str, blocks: Iterable[Block | None], **values: Any) -> str:
-    """The whole page by a template that extends `page.html`; nothing in it is fetched from anywhere."""
+def html_page(template: Path, title: str, blocks: Iterable[Block | None], draw: Draw = draw_svg, **values: Any) -> str:
+    """The whole page by a template that extends `page.html`; nothing in it is fetched from anywhere.
+
+    `draw` makes the pictures; `values`: what else the template prints.
+    """
     environment = _environment(template.parent)
+
+    def show(content: Content) -> Markup:
+        if content is None:
+            return Markup("")
+        if isinstance(content, str):
+            return escape(printable(content))
+        if isinstance(content, Sequence):
+            return Markup("").join(map(show, content))
+        return getattr(macros, type(content).__name__.lower())(content)
+
+    numbers = count(1)
+
+    def picture(panel: PagePanel, label: str) -> Markup:
+        return own_ids(draw(panel, label), next(numbers))
+
+    macros = environment.get_template("content.html").make_module({"show": show, "picture": picture})
     shown = [block for block in blocks if block is not None]
-    return environment.get_template(template.name).render(title=title, blocks=shown, **values) + "\n"
+    return environment.get_template(template.name).render(title=title, blocks=shown, show=show, **values) + "\n"
 
 
 def file_link(*parts: str) -> str:
@@ -243,18 +273,6 @@ def _environment(folder: Path) -> Environment:
     environment.filters["breakable"] = _breakable
     environment.globals["asset"] = lambda name: Markup(environment.loader.get_source(environment, name)[0])
     environment.globals["meaning"] = _meaning
-
-    def show(content: Content) -> Markup:
-        if content is None:
-            return Markup("")
-        if isinstance(content, str):
-            return escape(_printable(content))
-        if isinstance(content, Sequence):
-            return Markup("").join(map(show, content))
-        macros = environment.get_template("content.html").module
-        return getattr(macros, type(content).__name__.lower())(content)
-
-    environment.globals["show"] = show
     return environment
 
 
@@ -262,12 +280,12 @@ def _printable(value: Any) -> Any:
     """What a template prints of a value: nothing for None, no control characters in texts."""
     if value is None:
         return ""
-    return value.translate(CONTROL) if type(value) is str else value
+    return printable(value) if type(value) is str else value
 
 
 def _breakable(name: str) -> Markup:
     """A name that may be broken after its underscores, where it is long."""
-    text = escape(_printable(name))
+    text = escape(printable(name))
     return text.replace("_", Markup("_<wbr>")) if len(name) > LONG_NAME else text
 
 

@@ -27,7 +27,8 @@ class Mark:
 class Line:
     """A series: at each `x` the mean over seeds, None where no seed has a finite value.
 
-    `joined`: whether the points lie on a scale, so that a line between them means something.
+    `joined`: whether the points lie on a scale, so that a line between them means something. `tips`: what each point
+    says under the pointer on a page, none in a figure.
     """
 
     label: str
@@ -35,6 +36,7 @@ class Line:
     x: tuple[float, ...]
     points: Points
     joined: bool = True
+    tips: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -124,8 +126,37 @@ class HeatPanel:
 
 
 @dataclass(frozen=True)
+class HeatCell:
+    """`value` decides the colour, `text` stands in it, `tip` is said under the pointer. Empty without a value."""
+
+    value: float | None
+    text: str
+    tip: str
+
+
+@dataclass(frozen=True)
+class CellPanel:
+    """A heat map for a page, `cells[y][x]`. `limits`: of the colours, which part at `even` if there is one.
+
+    `size`: width and height of a cell, in points.
+    """
+
+    x_label: str
+    y_label: str
+    x_ticks: tuple[str, ...]
+    y_ticks: tuple[str, ...]
+    cells: tuple[tuple[HeatCell, ...], ...]
+    limits: tuple[float, float]
+    even: float | None = None
+    size: tuple[float, float] = (40.0, 17.0)
+
+
+@dataclass(frozen=True)
 class Spot:
-    """A method as a point in two metrics. `on_front`: no causal one betters it. `solid`: whether it is causal."""
+    """A method as a point in two metrics. `on_front`: no causal one betters it. `solid`: whether it is causal.
+
+    `tip`: what it says under the pointer on a page; `link`: where a click on it leads.
+    """
 
     label: str
     mark: Mark
@@ -133,22 +164,62 @@ class Spot:
     y: Interval
     on_front: bool
     solid: bool
+    tip: str = ""
+    link: str | None = None
 
 
 @dataclass(frozen=True)
 class SpotPanel:
-    """Spots, the front among them joined. `floors`: chance floors of x."""
+    """Spots, the front among them joined. `floors`: chance floors of x.
+
+    `x_ticks`, `y_ticks`: position and text of each tick, none for a scale of numbers. `y_texts`: texts on the right, by
+    position. `joints`: pairs of spots, by place, that a line joins. `zero`: whether x = 0 is marked, for differences.
+    `reach`: how far beyond the means the frame holds intervals, the means' range or twice the usual interval.
+    """
 
     title: str
     x_label: str
     y_label: str
     spots: tuple[Spot, ...]
     floors: tuple[float, ...] = ()
+    x_ticks: tuple[tuple[float, str], ...] = ()
+    y_ticks: tuple[tuple[float, str], ...] = ()
+    y_texts: tuple[tuple[float, str], ...] = ()
+    joints: tuple[tuple[int, int], ...] = ()
+    zero: bool = False
+    reach: Literal["means", "intervals"] = "means"
 
     @property
     def intervals(self) -> list[Interval]:
         """Every interval drawn."""
         return [interval for spot in self.spots for interval in (spot.x, spot.y)]
+
+
+@dataclass(frozen=True)
+class IntervalRow:
+    """A line of a chart of rows: the name, the interval (None where not measured), the text beside it, the tip."""
+
+    name: str
+    colour: str
+    value: Interval | None
+    text: str
+    tip: str
+    solid: bool = True
+
+
+def row_panel(rows: Sequence[IntervalRow], x_label: str, zero: bool = False) -> SpotPanel:
+    """The rows one below the other over a common scale."""
+    places = [(-float(index), row) for index, row in enumerate(rows)]
+    spots = tuple(
+        Spot(row.name, Mark(row.colour), row.value, at(y), False, row.solid, row.tip) for y, row in places if row.value
+    )
+    names, texts = tuple((y, row.name) for y, row in places), tuple((y, row.text) for y, row in places)
+    return SpotPanel("", x_label, "", spots, y_ticks=names, y_texts=texts, zero=zero, reach="intervals")
+
+
+def at(place: float) -> Interval:
+    """A place on a scale that is no mean over seeds."""
+    return Interval(1, place, None, None)
 
 
 @dataclass(frozen=True)
@@ -160,6 +231,7 @@ class TextPanel:
 
 
 Panel = LinePanel | StackPanel | BarPanel | HeatPanel | SpotPanel
+PagePanel = LinePanel | SpotPanel | CellPanel
 
 
 @dataclass(frozen=True)

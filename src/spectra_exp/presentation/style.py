@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from spectra_exp.presentation.colours import colour
+from spectra_exp.presentation.colours import BLACK_ABOVE, colour, luminance
 from spectra_exp.presentation.panels import Mark
+
+if TYPE_CHECKING:
+    from matplotlib.colors import Colormap
 
 COLUMN, DOUBLE = 3.35, 6.9  # inches: a column of a two-column page, and both
 DPI = 240
@@ -69,6 +73,19 @@ def ramp(places: Sequence[float]) -> list[str]:
 
     scale = matplotlib.colormaps[SEQUENTIAL]
     return [to_hex(scale(place)) for place in places]
+
+
+def cell_scale(even: float | None) -> Colormap:
+    """The colours of a page's heat map: light to dark, or blue below and orange above where it has an even value."""
+    from matplotlib.colors import LinearSegmentedColormap
+
+    ends = ("#ECF4FA", "#084078") if even is None else ("#0072B2", "#F5F5F2", "#D55E00")
+    return LinearSegmentedColormap.from_list("cells", ends).with_extremes(bad="#DDDDDD")
+
+
+def text_colour(face: Sequence[float]) -> str:
+    """Black or white, whichever is read more easily on a colour of parts in 0..1."""
+    return "black" if luminance(face) > BLACK_ABOVE else "white"
 
 
 def rank_places(experts: int) -> list[float]:

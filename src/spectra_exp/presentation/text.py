@@ -15,6 +15,15 @@ from spectra_exp.statistics.intervals import Interval
 WIDE = 200
 
 
+# Characters that no XML or HTML text may hold: a log can have them.
+_CONTROL = {code: "\ufffd" for code in [*range(9), 11, 12, *range(14, 32), 127]}
+
+
+def printable(text: str) -> str:
+    """The text with a mark in place of each control character."""
+    return text.translate(_CONTROL)
+
+
 def number_text(value: float, decimals: int | None = None) -> str:
     """`value` with four significant digits, or with `decimals` places; very large and small ones as powers."""
     if value != 0 and not 1e-4 <= abs(value) < 1e7:

@@ -10,6 +10,7 @@ from spectra_exp.config.verb import Verb, VerbOptions
 from spectra_exp.foundations.files import write_text
 from spectra_exp.foundations.options import option
 from spectra_exp.foundations.shell import DONE
+from spectra_exp.presentation.svg import cached
 from spectra_exp.reporting.make_tables import all_tables
 from spectra_exp.reporting.material import Material, gather, name_the_odd
 from spectra_exp.reporting.report.files import run_files
@@ -21,15 +22,16 @@ def write_report(material: Material, study: str | None = None) -> Path:
     """The path of the first page, in `report/` or `report-<study>/`; pages of runs that are gone are removed."""
     # Beside the one of all runs, so that neither takes the other's pages away.
     folder = material.outputs / (f"report-{study}" if study else "report")
+    draw = cached(material.outputs / "cache" / "charts")
     runs = _run_names(material)
     for name in _with_progress(runs):
-        page = run_page(run_files(material.collected.run(name)), material.collected)
+        page = run_page(run_files(material.collected.run(name)), material.collected, draw)
         write_text(folder / "runs" / f"{name}.html", page)
     for old in sorted((folder / "runs").glob("*.html")):
         if old.stem not in runs:
             old.unlink()
     index = folder / "index.html"
-    write_text(index, index_page(material, all_tables(material)))
+    write_text(index, index_page(material, all_tables(material), draw))
     return index
 
 

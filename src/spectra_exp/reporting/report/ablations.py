@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from spectra_exp.presentation.colours import ink
+from spectra_exp.presentation.colours import colour
 from spectra_exp.presentation.html import Block, Chart, Choice, Content, Group
+from spectra_exp.presentation.panels import IntervalRow, row_panel
 from spectra_exp.presentation.text import number_text
 from spectra_exp.reporting.declared import picture_sections
 from spectra_exp.reporting.grid import Row, Section
 from spectra_exp.reporting.material import Material
-from spectra_exp.reporting.report.charts_rows import IntervalRow, rows_chart
 from spectra_exp.reporting.report.tested import Outcome, outcomes
 from spectra_exp.reporting.report.words import ablation_of, is_causal, marks, section_heading
 from spectra_exp.reporting.tables.directions import direction
 from spectra_exp.reporting.tables.spec import Table
+from spectra_exp.statistics.intervals import Interval
 
 LEAD = (
     "Difference of each ablation from Full, paired over seeds, with the 95 % interval of that comparison alone; stars "
@@ -44,20 +45,21 @@ def _forests(section: Section, metric: str, found: dict[tuple[str, str, str], Ou
         better = direction(metric)
         axis = f"{metric}, ablation − Full" + ("" if better == "none" else f" ({better} is better)")
         label = f"Difference in {metric} of {len(rows)} ablations from {full.label}, with 95 % intervals"
-        chart = rows_chart(lines, axis, label, zero=True)
-        charts.append(Chart(chart, full.label, f": difference in {metric} from Full"))
+        panel = row_panel(lines, axis, zero=True)
+        charts.append(Chart(panel, label, full.label, f": difference in {metric} from Full"))
     return [Group("charts", charts)] if charts else []
 
 
 def _line(section: Section, row: Row, full: Row, metric: str, outcome: Outcome) -> IntervalRow:
     test = section.compare(row, full, metric)
-    name, colour = ablation_of(row), ink(row.label)
+    name, own = ablation_of(row), colour(row.label)
     if test.difference is None:
-        return IntervalRow(name, colour, None, None, None, test.note or "no common seed", name)
+        return IntervalRow(name, own, None, test.note or "no common seed", name)
     signed = f"{test.difference:+}"[0].replace("-", "−") + number_text(abs(test.difference))
     shown = " ".join(filter(None, [signed, outcome.stars or (test.note if test.p is None else "")]))
     bounds = "" if test.ci_low is None else f"\n95 % interval [{number_text(test.ci_low)}, {number_text(test.ci_high)}]"
     p = "" if outcome.p_corrected is None else f"\np (Holm) {number_text(outcome.p_corrected)}"
     said = ", ".join([f"n {test.n}", *marks(section, row)])
     words = f"{row.label}\n{metric} {signed}{bounds}{p}\n{said}"
-    return IntervalRow(name, colour, test.difference, test.ci_low, test.ci_high, shown, words, is_causal(section, row))
+    found = Interval(test.n, test.difference, test.ci_low, test.ci_high)
+    return IntervalRow(name, own, found, shown, words, is_causal(section, row))

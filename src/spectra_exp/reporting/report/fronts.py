@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from operator import attrgetter
 
-from spectra_exp.presentation.colours import ink
+from spectra_exp.presentation.colours import colour, ink
 from spectra_exp.presentation.html import Badge, Block, Cell, Chart, Choice, Group, Row, Table
+from spectra_exp.presentation.panels import Mark, Spot, SpotPanel
 from spectra_exp.presentation.text import interval_text
 from spectra_exp.reporting import grid
 from spectra_exp.reporting.grid import Section
 from spectra_exp.reporting.material import Material
-from spectra_exp.reporting.report.charts_points import Point, Series, scatter_chart
 from spectra_exp.reporting.report.words import described, interval, is_causal, marks, setting_name
 from spectra_exp.statistics.pareto import pareto_front
 
@@ -41,23 +41,22 @@ def _picture(section: Section, rows: list[grid.Row]) -> Group:
         [interval(section, row, m).mean if may else None for m in (X, Y)] for row, may in zip(rows, ranked, strict=True)
     ]
     front = pareto_front(means, ["lower", "lower"])
-    points = [_point(section, row, on) for row, on in zip(rows, front, strict=True)]
-    series = [Series(row.label, ink(row.label), [point]) for row, point in zip(rows, points, strict=True)]
+    spots = tuple(_spot(section, row, on) for row, on in zip(rows, front, strict=True))
     label = f"{Y} against {X} of {len(rows)} rows of {section.study}; {sum(front)} on the front"
-    chart = scatter_chart(series, f"{X} (lower is better)", f"{Y} (lower is better)", label)
+    panel = SpotPanel("", f"{X} (lower is better)", f"{Y} (lower is better)", spots, reach="intervals")
     # Rows of one method are told apart by their settings alone.
     named = setting_name if len({row.method for row in rows}) == 1 else attrgetter("label")
     lines = [_line(section, row, named(row), on) for row, on in zip(rows, front, strict=True)]
     key = Table("The points", ["row", Y, X, "n", "marks"], lines, (Y, X, "n"))
     caption = f"{Y} against {X}, means over seeds with 95 % intervals: {section.study}, {section.title}"
-    return Group("beside", [Chart(chart, caption=caption), key])
+    return Group("beside", [Chart(panel, label, caption=caption), key])
 
 
-def _point(section: Section, row: grid.Row, on_front: bool) -> Point:
+def _spot(section: Section, row: grid.Row, on_front: bool) -> Spot:
     x, y = interval(section, row, X), interval(section, row, Y)
-    words = described(section, row, (Y, X)) + ("\non the front" if on_front else "")
+    tip = described(section, row, (Y, X)) + ("\non the front" if on_front else "")
     link = f"#cell-{_cell_id(section, row)}"
-    return Point(x.mean, y.mean, y.low, y.high, words, is_causal(section, row), x.low, x.high, on_front, link)
+    return Spot(row.label, Mark(colour(row.label)), x, y, on_front, is_causal(section, row), tip, link)
 
 
 def _line(section: Section, row: grid.Row, name: str, on_front: bool) -> Row:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from spectra_exp.presentation.colours import ink
+from spectra_exp.presentation.colours import colour
 from spectra_exp.presentation.html import Badge, Block, Cell, Chart, Content, Group, Notes, Row, Table
+from spectra_exp.presentation.panels import IntervalRow, row_panel
 from spectra_exp.presentation.text import interval_text
 from spectra_exp.reporting import grid
 from spectra_exp.reporting.declared import picture_sections
 from spectra_exp.reporting.grid import Section
 from spectra_exp.reporting.material import Material
-from spectra_exp.reporting.report.charts_rows import IntervalRow, rows_chart
 from spectra_exp.reporting.report.tested import Outcome, outcomes
 from spectra_exp.reporting.report.words import described, interval, is_causal, remarks, section_heading
 from spectra_exp.reporting.tables import spec
@@ -39,23 +39,19 @@ def headline_block(material: Material, significance: spec.Table) -> Block | None
 def values_chart(section: Section, rows: list[grid.Row], names: list[str], colours: list[str], metric: str) -> Chart:
     """The rows' intervals of one metric."""
     lines = []
-    for row, name, colour in zip(rows, names, colours, strict=True):
+    for row, name, own in zip(rows, names, colours, strict=True):
         found = interval(section, row, metric)
-        low, high = (found.low, found.high) if found else (None, None)
-        shown = interval_text(found) or "not measured"
-        words = described(section, row, (metric,))
-        lines.append(
-            IntervalRow(name, colour, found.mean if found else None, low, high, shown, words, is_causal(section, row))
-        )
+        text, tip = interval_text(found) or "not measured", described(section, row, (metric,))
+        lines.append(IntervalRow(name, own, found, text, tip, is_causal(section, row)))
     better = direction(metric)
     label = f"{metric} of {len(rows)} rows, mean and 95 % interval"
-    chart = rows_chart(lines, metric if better == "none" else f"{metric} ({better} is better)", label)
-    return Chart(chart, metric, " over seeds, mean ± half the 95 % interval")
+    panel = row_panel(lines, metric if better == "none" else f"{metric} ({better} is better)")
+    return Chart(panel, label, metric, " over seeds, mean ± half the 95 % interval")
 
 
 def _section(section: Section, significance: spec.Table) -> Content:
     rows = sorted((row for row in section.rows if row.runs), key=lambda row: "SPECTRA" not in row.method)
-    colours = [ink(row.label) for row in rows]
+    colours = [colour(row.label) for row in rows]
     names = [row.label for row in rows]
     charts = [values_chart(section, rows, names, colours, metric) for metric in METRICS]
     found = outcomes(significance, section)

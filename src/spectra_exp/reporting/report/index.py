@@ -8,6 +8,7 @@ from typing import Any
 from spectra_exp.measure import METRICS
 from spectra_exp.measure.base import Metric
 from spectra_exp.presentation.html import Block, Row, Table, html_page
+from spectra_exp.presentation.svg import Draw, draw_svg
 from spectra_exp.reporting.material import Material
 from spectra_exp.reporting.report.ablations import ablation_block
 from spectra_exp.reporting.report.fronts import front_block
@@ -32,7 +33,7 @@ TABLES_LEAD = (
 METRICS_LEAD = "Counts are of executed assignments on the held-out set; see docs/metrics.md."
 
 
-def index_page(material: Material, tables: list[spec.Table]) -> str:
+def index_page(material: Material, tables: list[spec.Table], draw: Draw = draw_svg) -> str:
     """The page over all runs, or how to start some where there are none."""
     by_name = {table.name: table for table in tables}
     if material.collected.runs.empty:
@@ -44,7 +45,7 @@ def index_page(material: Material, tables: list[spec.Table]) -> str:
             _table_block(tables), missing_block(tables), odd_block(material), run_block(material.collected),
             _metric_block(),
         ]  # fmt: skip
-    return html_page(TEMPLATE, TITLE, blocks, tiles=_tiles(material, tables))
+    return html_page(TEMPLATE, TITLE, blocks, draw, tiles=_tiles(material, tables))
 
 
 def _tiles(material: Material, tables: list[spec.Table]) -> list[dict[str, Any]]:

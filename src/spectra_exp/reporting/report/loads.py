@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
-from markupsafe import Markup
 
 from spectra_exp.presentation.html import Block, Chart, Choice, Group
+from spectra_exp.presentation.panels import CellPanel, HeatCell
 from spectra_exp.reporting.grid import Row, Section
 from spectra_exp.reporting.material import Material
-from spectra_exp.reporting.report.charts_heat import Cell, around, heat_chart
 
 STUDIES = ("baselines", "core")
-PICTURE = 272  # width of all experts
+PICTURE = 173.0  # width of all experts, in points
 PRINTED = 8  # up to so many experts each cell holds its figure
 LEAD = (
     "Load of the experts of each layer at the end of training over the even share, so that 1 is balance; the busiest "
@@ -36,17 +35,20 @@ def relative_load(counts_LE: np.ndarray) -> np.ndarray:
     return np.divide(counts_LE, mean_L1, out=np.zeros(counts_LE.shape), where=mean_L1 > 0)
 
 
-def load_chart(load_LE: np.ndarray, rows: list[str], columns: list[str], label: str, words: str) -> Markup:
+def load_panel(load_LE: np.ndarray, rows: list[str], columns: list[str], words: str) -> CellPanel:
     """A heat map of loads over the even share; `words`: what a row is and what a column is, with {row}, {column}."""
     experts = load_LE.shape[1]
     shown = experts <= PRINTED
-    cells = [
-        [Cell(float(v), f"{v:.2f}" if shown else "", f"{words.format(row=rows[y], column=columns[x])}: {v:.3f}")
-         for x, v in enumerate(line)]
+    cells = tuple(
+        tuple(
+            HeatCell(float(v), f"{v:.2f}" if shown else "", f"{words.format(row=rows[y], column=columns[x])}: {v:.3f}")
+            for x, v in enumerate(line)
+        )
         for y, line in enumerate(load_LE)
-    ]  # fmt: skip
+    )
     names = columns if experts <= 2 * PRINTED else [n if i % 8 == 0 else "" for i, n in enumerate(columns)]
-    return heat_chart(rows, names, cells, label, around(1.0, 1.0), size=(max(3.0, PICTURE / experts), 22))
+    size = max(2.0, PICTURE / experts), 14.0
+    return CellPanel("", "", tuple(names), tuple(rows), cells, (0.0, 2.0), even=1.0, size=size)
 
 
 def _row_picture(section: Section, row: Row) -> Chart | None:
@@ -61,5 +63,5 @@ def _row_picture(section: Section, row: Row) -> Chart | None:
     layers, experts = load_LE.shape
     rows, columns = [f"layer {i}" for i in range(layers)], [str(i + 1) for i in range(experts)]
     label = f"Load by layer and rank of {row.label}, mean over {len(found)} seeds"
-    chart = load_chart(load_LE, rows, columns, label, "{row}, expert of rank {column}")
-    return Chart(chart, row.label, f", n {len(found)}")
+    panel = load_panel(load_LE, rows, columns, "{row}, expert of rank {column}")
+    return Chart(panel, label, row.label, f", n {len(found)}")

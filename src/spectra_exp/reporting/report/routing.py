@@ -11,7 +11,7 @@ from spectra_exp.measure.snapshot import RoutingSnapshot
 from spectra_exp.presentation.html import Block, Chart, Group
 from spectra_exp.presentation.text import number_text
 from spectra_exp.reporting.report.files import RunFiles
-from spectra_exp.reporting.report.loads import load_chart, relative_load
+from spectra_exp.reporting.report.loads import load_panel, relative_load
 
 LEAD = (
     "Left: each expert's load over the even share, over training (1 is balance). Right, at the end: how much more "
@@ -54,17 +54,23 @@ def _layer(layer: int, kept: list[RoutingSnapshot], last: RoutingSnapshot, names
     same = [s for s in kept if s.counts_LE.shape == last.counts_LE.shape]
     loads = np.array([relative_load(s.counts_LE)[layer] for s in same])
     times = [f"{100 * s.fraction:.0f} %" for s in same]
-    usage = load_chart(
-        loads, times, experts, f"Load of layer {layer} over training", "{row} of training, expert {column}"
-    )
+    usage = load_panel(loads, times, experts, "{row} of training, expert {column}")
     final_LME = last.domain_counts_LME
     served_ME = affinity(final_LME[layer])
     found = np.isfinite(served_ME).all(axis=1)
     rows = [name for name, is_there in zip(names, found, strict=True) if is_there]
-    pictures = [Chart(usage, f"Layer {layer}", f": load by expert over training{_cv(last, layer)}")]
+    pictures = [
+        Chart(
+            usage,
+            f"Load of layer {layer} over training",
+            f"Layer {layer}",
+            f": load by expert over training{_cv(last, layer)}",
+        )
+    ]
     if rows:
-        chart = load_chart(served_ME[found], rows, experts, f"Domains of layer {layer}", "{row}, expert {column}")
-        pictures.append(Chart(chart, f"Layer {layer}", ": use by domain over use by all"))
+        domains = load_panel(served_ME[found], rows, experts, "{row}, expert {column}")
+        label = f"Domains of layer {layer}"
+        pictures.append(Chart(domains, label, f"Layer {layer}", ": use by domain over use by all"))
     return Group("charts", pictures)
 
 

@@ -26,14 +26,16 @@ from spectra_exp.presentation.html import (
     file_link,
     html_page,
 )
+from spectra_exp.presentation.panels import Line, LinePanel, Mark, at
+from spectra_exp.presentation.svg import Draw, draw_svg
 from spectra_exp.presentation.text import count_text, number_text
 from spectra_exp.reporting.collect import Collected
-from spectra_exp.reporting.report.charts_curves import Curve, curves_chart
 from spectra_exp.reporting.report.files import Curves, RunFiles
 from spectra_exp.reporting.report.routing import routing_block
 from spectra_exp.reporting.report.run_list import run_marks
 from spectra_exp.reporting.report.words import causal_text
 
+SHORT = 16  # up to so many points each has a mark of its own
 TEMPLATE = Path(__file__).parent / "templates" / "run.html"
 # (title, unit, (split, metric) or a metric's beginning), each one picture.
 PICTURES = (
@@ -50,8 +52,8 @@ PICTURES = (
 )  # fmt: skip
 
 
-def run_page(files: RunFiles, collected: Collected) -> str:
-    """The whole page, from whatever the folder holds."""
+def run_page(files: RunFiles, collected: Collected, draw: Draw = draw_svg) -> str:
+    """The whole page, from whatever the folder holds; `draw` makes the pictures."""
     run = collected.by_run.get(files.run_id)
     odd = [reason for source in (collected.odd, collected.skipped) if (reason := source.get(files.run_id))]
     blocks = [
@@ -67,6 +69,7 @@ def run_page(files: RunFiles, collected: Collected) -> str:
         TEMPLATE,
         files.run_id,
         blocks,
+        draw,
         back=f"{file_link('..', 'index.html')}#{_place(files.run_id, run)}",
         label=(files.summary or {}).get("label"),
         marks=run_marks(collected, run) if run else [Badge("in no table", "bad")],
@@ -132,10 +135,10 @@ def _curve_blocks(curves: Curves) -> list[Block]:
     charts = []
     for title, unit, wanted in PICTURES:
         lines = [line for split, metric in wanted for line in _matching(curves, split, metric)]
-        charts.append(_curve_figure(title, unit, lines))
+        charts.append(_curve_chart(title, unit, lines))
     layers = sorted({layer for split, layer, _ in curves if layer != "all" and split == "validation"}, key=_layer_order)
     by_layer = [(f"layer {layer}", curves.get(("validation", layer, "load_cv"), [])) for layer in layers]
-    charts.append(_curve_figure("Balance by layer", "coefficient of variation of the load", by_layer))
+    charts.append(_curve_chart("Balance by layer", "coefficient of variation of the load", by_layer))
     drawn = [chart for chart in charts if chart is not None]
     if not drawn:
         return []
@@ -150,12 +153,19 @@ def _matching(curves: Curves, split: str, metric: str) -> list[tuple[str, list[t
     return [(name.removeprefix(start), curves[split, "all", name]) for name in names]
 
 
-def _curve_figure(title: str, unit: str, lines: list[tuple[str, list[tuple[int, float]]]]) -> Chart | None:
-    drawn = [Curve(name, PALETTE[i % len(PALETTE)], points) for i, (name, points) in enumerate(lines) if points]
-    if not drawn:
+def _curve_chart(title: str, unit: str, curves: list[tuple[str, list[tuple[int, float]]]]) -> Chart | None:
+    lines = tuple(_line(name, i, points) for i, (name, points) in enumerate(curves) if points)
+    if not lines:
         return None
-    label = f"{title} over training: {', '.join(curve.name for curve in drawn)}"
-    return Chart(curves_chart(drawn, unit, label), title, " over training")
+    label = f"{title} over training: {', '.join(line.label for line in lines)}"
+    return Chart(LinePanel("", "step", unit, lines), label, title, " over training")
+
+
+def _line(name: str, place: int, points: list[tuple[int, float]]) -> Line:
+    """The curve; few points are marked and say their figures."""
+    steps, values = zip(*points, strict=True)
+    tips = [f"{name}\nstep {x}: {number_text(y)}" for x, y in points] if len(points) <= SHORT else []
+    return Line(name, Mark(PALETTE[place % len(PALETTE)], marker=""), steps, tuple(map(at, values)), tips=tuple(tips))
 
 
 def _figures_block(summary: dict[str, Any] | None) -> Block | None:

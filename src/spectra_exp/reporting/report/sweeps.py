@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import re
+from operator import itemgetter
 
 from spectra_exp.config.names import ablation_name
-from spectra_exp.presentation.colours import PALETTE, ink, readable
+from spectra_exp.presentation.colours import PALETTE, colour
 from spectra_exp.presentation.html import Block, Chart, Choice, Group, Heading, Notes, Text
+from spectra_exp.presentation.panels import CellPanel, HeatCell, Mark, Spot, SpotPanel, at
 from spectra_exp.presentation.text import number_text
 from spectra_exp.reporting.declared import Picture, all_pictures
 from spectra_exp.reporting.grid import Row, Section
 from spectra_exp.reporting.material import Material
-from spectra_exp.reporting.report.charts_heat import Cell, heat_chart, sequential
-from spectra_exp.reporting.report.charts_points import Point, Series, steps_chart
 from spectra_exp.reporting.report.headline import values_chart
 from spectra_exp.reporting.report.words import described, interval, is_causal, remarks, setting_name
 from spectra_exp.reporting.tables.directions import direction
@@ -54,55 +54,59 @@ def _section(material: Material, picture: Picture, section: Section) -> Group:
 def _heat_maps(picture: Picture, section: Section, metric: str) -> list[Chart]:
     """A map for each value that stands apart, in the same colours."""
     rows = [(row, interval(section, row, metric)) for row in section.rows]
-    colours = sequential([found.mean for _, found in rows if found])
+    means = [found.mean for _, found in rows if found]
     charts = []
     for group, members in _groups(picture, section.rows).items():
         downs, acrosses = _values(members, picture.down), _values(members, picture.across[0])
-        at = {(_value(row, picture.down), _value(row, picture.across[0])): row for row in members}
-        cells = [[_heat_cell(section, at.get((d, a)), metric) for a in acrosses] for d in downs]
+        by_place = {(_value(row, picture.down), _value(row, picture.across[0])): row for row in members}
+        cells = tuple(tuple(_heat_cell(section, by_place.get((d, a)), metric) for a in acrosses) for d in downs)
         caption = f"{metric}, {_last(picture.apart)} {group}" if picture.apart else metric
         label = f"Heat map of {caption} over {_last(picture.down)} and {_last(picture.across[0])}"
-        chart = heat_chart(downs, acrosses, cells, label, colours, _last(picture.down), _last(picture.across[0]))
-        charts.append(Chart(chart, metric, caption.removeprefix(metric) + _better(metric)))
+        names = _last(picture.across[0]), _last(picture.down)
+        panel = CellPanel(*names, tuple(acrosses), tuple(downs), cells, (min(means), max(means)))
+        charts.append(Chart(panel, label, metric, caption.removeprefix(metric) + _better(metric)))
     return charts
 
 
-def _heat_cell(section: Section, row: Row | None, metric: str) -> Cell:
+def _heat_cell(section: Section, row: Row | None, metric: str) -> HeatCell:
     found = interval(section, row, metric) if row else None
     if row is None or found is None:
-        return Cell(None, "", f"{row.label if row else 'not in the study'}\nnot measured")
+        return HeatCell(None, "", f"{row.label if row else 'not in the study'}\nnot measured")
     flag = " ○" if not is_causal(section, row) else ""
-    return Cell(found.mean, number_text(found.mean) + flag, described(section, row, (metric,), setting_name(row)))
+    return HeatCell(found.mean, number_text(found.mean) + flag, described(section, row, (metric,), setting_name(row)))
 
 
 def _steps(picture: Picture, section: Section, metric: str) -> list[Chart]:
     names = list(dict.fromkeys(_step_name(picture, row) for row in section.rows))
     groups = _groups(picture, section.rows)
-    series = []
+    spots: list[Spot] = []
+    joints: list[tuple[int, int]] = []
+    key = []
     for place, (group, members) in enumerate(groups.items()):
-        points = [_step(section, row, metric, names, _step_name(picture, row)) for row in members]
-        colour = ink(members[0].label) if picture.apart != "ablation" else readable(PALETTE[place % len(PALETTE)])
-        series.append(Series(group, colour, sorted(filter(None, points), key=lambda p: p.x)))
-    axis = ", ".join(_last(key) for key in picture.across)
-    label = f"{metric} over {axis}, means with 95 % intervals"
-    named = series if len(series) > 1 else []
-    chart = steps_chart(names, series, axis, metric, label)
-    return [Chart(chart, metric, f" over {axis}{_better(metric)}", [(one.name, one.colour) for one in named])]
-
-
-def _step(section: Section, row: Row, metric: str, names: list[str], name: str) -> Point | None:
-    """The row's point at the place of its name among all; it follows the name before it if both are of one kind."""
-    found, place = interval(section, row, metric), names.index(name)
-    if found is None:
-        return None
-    words, follows = described(section, row, (metric,)), _kind(names[place - 1]) == _kind(name)
-    return Point(place, found.mean, found.low, found.high, words, is_causal(section, row), follows=follows)
+        own = colour(members[0].label) if picture.apart != "ablation" else PALETTE[place % len(PALETTE)]
+        key.append((group, own))
+        shift = 0.06 * (place - (len(groups) - 1) / 2)
+        before = None
+        for step, row in sorted(((names.index(_step_name(picture, row)), row) for row in members), key=itemgetter(0)):
+            found = interval(section, row, metric)
+            if found is None:
+                continue
+            if before == step - 1 and _kind(names[before]) == _kind(names[step]):
+                joints.append((len(spots) - 1, len(spots)))
+            tip = described(section, row, (metric,))
+            spots.append(Spot(group, Mark(own), at(step + shift), found, False, is_causal(section, row), tip))
+            before = step
+    axis = ", ".join(_last(name) for name in picture.across)
+    ticks = tuple((float(place), name) for place, name in enumerate(names))
+    panel = SpotPanel("", axis, metric, tuple(spots), x_ticks=ticks, joints=tuple(joints), reach="intervals")
+    label, caption = f"{metric} over {axis}, means with 95 % intervals", f" over {axis}{_better(metric)}"
+    return [Chart(panel, label, metric, caption, key if len(key) > 1 else ())]
 
 
 def _rows(picture: Picture, section: Section, metric: str) -> list[Chart]:
     rows = [row for row in section.rows if row.runs]
     names = [setting_name(row) for row in rows]
-    return [values_chart(section, rows, names, [ink(row.label) for row in rows], metric)]
+    return [values_chart(section, rows, names, [colour(row.label) for row in rows], metric)]
 
 
 def _groups(picture: Picture, rows: list[Row]) -> dict[str, list[Row]]:
