@@ -29,7 +29,7 @@ FAULTS = {
     "up in a function": ("foundations/errors.py", "\ndef late():\n    from spectra_exp.runs import folder", "runs"),
     "up for a type": ("moe/config.py", "\nif TYPE_CHECKING:\n    from spectra_exp.cli import main", "cli"),
     "a package of no layer": ("new_package/__init__.py", "", "new_package"),
-    "a circle": ("statistics/mean.py", "\ndef late():\n    from spectra_exp.statistics import trends", "trends"),
+    "a circle": ("statistics/intervals.py", "\ndef late():\n    from spectra_exp.statistics import trends", "trends"),
 }
 
 
