@@ -49,13 +49,14 @@ def run(root: Path, *command: str) -> subprocess.CompletedProcess[str]:
 
 
 def train(root: Path, *overrides: str) -> subprocess.CompletedProcess[str]:
-    return run(root, "-m", "spectra_exp.cli", *SMALL, *overrides)
+    return run(root, "-m", "spectra_exp", "run", *SMALL, *overrides)
 
 
 # Prints the exit status of each of the command lines that it is given.
 EACH = "import json, sys; from spectra_exp.cli import main; print([main(line) for line in json.loads(sys.argv[1])])"
 
 
+@pytest.mark.slow
 def test_router_rule_metric_and_source_train_and_are_measured(root):
     ended = train(root, *PARTS, "router.sharpness=3", "data.documents=50")
     assert ended.returncode == 0, ended.stderr
@@ -81,8 +82,9 @@ def test_they_keep_the_contracts(root):
     assert int(re.search(r"(\d+) passed", ended.stdout)[1]) > 30
 
 
+@pytest.mark.slow
 def test_an_ablation_stands_in_its_study_and_in_the_table(root):
-    shown = run(root, "-m", "spectra_exp.studies", "show", "core", "seed=0", "osr=causal", "--json")
+    shown = run(root, "-m", "spectra_exp", "study", "show", "core", "seed=0", "osr=causal", "json=true")
     assert shown.returncode == 0, shown.stderr
     overrides = [run["overrides"] for run in json.loads(shown.stdout)["runs"]]
     names = [part.removeprefix("ablation=") for line in overrides for part in line if part.startswith("ablation=")]
@@ -90,10 +92,9 @@ def test_an_ablation_stands_in_its_study_and_in_the_table(root):
     short = ["data.train_words=20000", "data.validation_words=4000", "launch.view=false"]
     ended = train(root, "ablations=core", "ablation=no_carry", "seed=0", "osr=causal", *short)
     assert ended.returncode == 0, ended.stderr
-    ended = run(root, "-m", "spectra_exp.reporting.tables", "--study", "core")
+    ended = run(root, "-m", "spectra_exp", "tables", "study=core")
     assert ended.returncode == 0, ended.stderr
-    table = (root / "outputs" / "tables" / "core" / "table07_ablation.md").read_text()
-    assert "− Carry" in table
+    assert "− Carry" in (root / "outputs" / "tables" / "core" / "table07_ablation.md").read_text()
 
 
 # Command lines, in the order of one process, and what each of them is told.
@@ -135,7 +136,7 @@ def test_an_ablation_of_a_study_that_is_not_there_is_told(root):
     text = planted.read_text()
     planted.write_text(text.replace("[core]", "[coer]"))
     try:
-        shown = run(root, "-m", "spectra_exp.studies", "show", "core")
+        shown = run(root, "-m", "spectra_exp", "study", "show", "core")
         assert shown.returncode == 2 and "did you mean 'core'" in shown.stderr and "no_carry" in shown.stderr
     finally:
         planted.write_text(text)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from spectra_exp.config.presets import FULL, ladder, single_ablations
 from spectra_exp.config.typed import value_text
 from spectra_exp.foundations.errors import ConfigError
 from spectra_exp.reporting.figures.kinds import KINDS, REPORTS
@@ -19,6 +20,8 @@ from spectra_exp.reporting.tables.spec import Choice, Panel, TableSpec
 from spectra_exp.statistics.corrections import benjamini_hochberg, holm
 from spectra_exp.studies.definition import CHARTS, Study
 
+# What `ablation` may be in a file's `only`.
+FROM_CONF = {"single ones from conf": single_ablations, "ladder from conf": ladder}
 CORRECTIONS = {"holm": holm, "benjamini_hochberg": benjamini_hochberg}
 # Tested against the reference row, and marked where nothing betters them, unless the file says otherwise.
 TESTED = ("val_loss", "load_cv")
@@ -152,7 +155,9 @@ def picture_sections(material: Material, kind: str) -> list[Section]:
 
 
 def choice(node: Mapping[str, Any]) -> Choice:
-    """Values of a file as rows print them."""
+    """Values of a file as rows print them; those of `FROM_CONF` are the full method and what its word stands for."""
+    if str(node.get("ablation")) in FROM_CONF:
+        node = {**node, "ablation": [FULL, *FROM_CONF[node["ablation"]]()]}
     return {
         key: tuple(map(value_text, value)) if isinstance(value, list) else value_text(value)
         for key, value in node.items()

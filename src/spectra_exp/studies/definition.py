@@ -56,8 +56,8 @@ class Study:
     """A study's file.
 
     `runs`: how many distinct configurations a seed has, by `osr` where that decides; in a file `from conf` counts the
-    ablations that are taken from there. `reference`: the row that others
-    are tested against. `tables`, `pictures`: what is made of its runs, as `reporting/declared.py` reads it.
+    ablations that are taken from there. `reference`: the row that others are tested against. `tables`, `pictures`: what
+    is made of its runs, as `reporting/declared.py` reads it.
     """
 
     name: str
