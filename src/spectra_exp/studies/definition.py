@@ -65,9 +65,9 @@ class Study:
     question: str
     hypothesis: str
     runs: dict[str, int]
+    command: str
     seeds: str
     blocks: tuple[Block, ...]
-    command: str = ""
     title: str = ""
     reference: dict[str, Any] = field(default_factory=dict)
     tables: tuple[dict[str, Any], ...] = ()
@@ -100,14 +100,15 @@ def read_study(path: Path) -> Study:
         raise ConfigError(str(path), " ".join(str(error).split())) from error
     known = {f.name: f for f in fields(Study) if f.name not in ("name", "kind")}
     needed = {name for name, f in known.items() if f.default is MISSING and f.default_factory is MISSING}
+    needed -= {"command"}
     _check_keys(path, "", content, set(known), required=needed)
     blocks = tuple(block for index, node in enumerate(content["blocks"]) for block in _blocks(path, index, node))
     runs = content["runs"]
     runs = _runs_from_conf(path) if runs == FROM_CONF else {str(key): int(count) for key, count in runs.items()}
     return Study(
-        path.stem, path.parent.name, content["question"], content["hypothesis"], runs, str(content["seeds"]), blocks,
-        content.get("command", f"make study STUDY={path.stem}"), content.get("title", path.stem),
-        content.get("reference", {}),
+        path.stem, path.parent.name, content["question"], content["hypothesis"], runs,
+        content.get("command", f"make study STUDY={path.stem}"), str(content["seeds"]), blocks,
+        content.get("title", path.stem), content.get("reference", {}),
         *(_nodes(path, content, key) for key in ("tables", "pictures")),
     )  # fmt: skip
 
