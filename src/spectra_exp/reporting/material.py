@@ -33,8 +33,11 @@ class Material:
 
     @cached_property
     def studies(self) -> dict[str, Study]:
-        """Every study there is a file of, by name."""
-        return {name: load_study(name) for name in study_files()}
+        """Every study there is a file of, by name. Raises ConfigError for a checkout without any."""
+        found = {name: load_study(name) for name in study_files()}
+        if not found:
+            raise ConfigError("SPECTRA_ROOT", f"{project_root()} has no studies", "unset it, or name the checkout")
+        return found
 
     @cached_property
     def sections(self) -> Sections:
