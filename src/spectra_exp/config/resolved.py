@@ -155,12 +155,15 @@ def _composed(line: tuple[str, ...], root: Path) -> Resolved | None:
 
 
 def of_the_cell(line: Iterable[str]) -> list[str]:
-    """The overrides of a job that belong to its cell: all but its seed, its study and what changes no result; nothing
-    where they cannot be read."""
+    """The overrides of a job that belong to its cell: all but its seed, its study and what changes no result.
+
+    Overrides that cannot be read are given back whole: they compose to nothing, and are named.
+    """
+    line = list(line)
     try:
-        parsed = parse_overrides(list(line))
+        parsed = parse_overrides(line)
     except ConfigError:
-        return []
+        return line
     outside = {"seed", "study", "outputs", "force", "refresh", *WITHOUT_RESULT, "hydra"}
     return [str(o.input_line) for o in parsed if o.key_or_group.partition(".")[0].partition("/")[0] not in outside]
 
