@@ -137,6 +137,7 @@ IMPOSSIBLE: dict[str, tuple[Damage, str]] = {
     "parameters": (change("parameters.active", -1), "active parameters are -1"),
     "more active": (change("parameters.active", 9_000_000), "9000000 active parameters of 2500000"),
     "flops": (change("flops_per_token", -2.0), "-2.0 FLOPs per token"),
+    "vast flops": (change("flops_per_token", 1e300), "1e+300 FLOPs per token"),
     "layers": (change("metrics_by_layer.load_cv", [0.9, 0.9]), "is not the mean over its layers"),
     "contradiction": (swapped_history, "its history contradicts its summary: metrics.val_loss 1, not"),
     "half": (short_history, "its history ends at step 150 and its summary at step 300"),

@@ -16,6 +16,10 @@ if TYPE_CHECKING:
 # Figures are kept to the last digit; a mean over layers rounds.
 CLOSE = 1e-9
 
+# A thousand times what the largest models have: a figure above is no figure of a run.
+MOST_PARAMETERS = 1e16
+MOST_FLOPS = 1e17
+
 
 def summary_contradiction(summary: Mapping[str, Any], config: Mapping[str, Any] | None) -> str | None:
     """What of a completed run's summary cannot be, alone or beside its configuration, in words, or None."""
@@ -66,13 +70,13 @@ def _impossible(summary: Mapping[str, Any], config: Mapping[str, Any]) -> Iterat
             yield f"its configuration has {key} {configured}, and its summary {told}"
     sizes = summary["parameters"]
     for name, size in sizes.items():
-        if size is not None and not 1 <= size < math.inf:
+        if size is not None and not 1 <= size <= MOST_PARAMETERS:
             yield f"{name} parameters are {size}"
     total, active = sizes.get("total"), sizes.get("active")
     if None not in (total, active) and active > total:
         yield f"{active} active parameters of {total}"
     flops = summary.get("flops_per_token")
-    if flops is not None and not 0 < flops < math.inf:
+    if flops is not None and not 0 < flops <= MOST_FLOPS:
         yield f"{flops} FLOPs per token"
     for name, layers in (summary.get("metrics_by_layer") or {}).items():
         defined = [value for value in layers if value is not None]
