@@ -167,7 +167,7 @@ def test_a_search_whose_every_trial_failed_says_so(launch, tmp_path):
 
 
 def test_the_plugins_own_failure_rate_still_ends_a_search(launch, tmp_path, capfd):
-    assert launch(lambda *_: "failed", EPSILON, "hydra.sweeper.n_trials=3", "hydra.sweeper.max_failure_rate=0")[0] == 2
+    assert launch(lambda *_: "failed", EPSILON, "hydra.sweeper.n_trials=3", "hydra.sweeper.max_failure_rate=0")[0] == 1
     assert len(table(tmp_path / "out")) == 1
     assert capfd.readouterr().err.strip().splitlines()[-1].startswith("error: ")
 
@@ -241,7 +241,7 @@ def test_asked_to_stop_it_stops_and_goes_on_with_the_same_trial(launch, tmp_path
 
 def test_on_failure_stop_ends_it_and_the_trial_is_tried_again(launch, tmp_path):
     typed = (EPSILON, "hydra.sweeper.n_trials=2", "launch.on_failure=stop")
-    assert launch(lambda *_: "failed", *typed)[0] == 2
+    assert launch(lambda *_: "failed", *typed)[0] == 1
     assert table(tmp_path / "out") == []
     status, engine = launch(bowl, *typed)
     assert (status, engine.launched) == (0, 2)
@@ -261,7 +261,7 @@ def test_another_search_under_the_same_name_is_refused(launch, tmp_path, capfd):
 
 def test_two_launches_at_once(launch, tmp_path, capfd):
     with RunLock(tmp_path / "out" / "search" / "single"):
-        assert launch(bowl, EPSILON)[0] == 2
+        assert launch(bowl, EPSILON)[0] == 1
     assert "in use by process" in capfd.readouterr().err
 
 

@@ -90,7 +90,7 @@ def valid(dice: random.Random, field: Field) -> str:
     if "None" in kind and dice.random() < 0.1:
         return "null"
     if limits["choices"]:
-        return str(dice.choice(limits["choices"]))
+        return str(dice.choice(list(limits["choices"])))
     match kind.split(" ")[0]:
         case "bool":
             return dice.choice(("true", "false"))

@@ -8,7 +8,7 @@ import pytest
 from config_fuzz import apart, fuzz, planned_only, tiny, try_line
 
 from spectra_exp.config import compose
-from spectra_exp.foundations.errors import ConfigError, SpectraError
+from spectra_exp.foundations.errors import ConfigError
 
 
 @pytest.fixture(autouse=True)
@@ -33,7 +33,7 @@ def of_the_parser(*_):
 
 
 def too_long(*_):
-    raise SpectraError("study: " + "x" * 2000)
+    raise ConfigError("study", "far too long " * 200)
 
 
 @pytest.mark.parametrize(

@@ -269,7 +269,7 @@ class AblationConfig:
     studies: list[str] = option([], "studies that it stands in, of those that take their ablations from conf/")
     only: dict[str, Any] = option({}, "settings under which alone it stands there, by key: others have it or lack it")
     same_as: str = option("", "another ablation that is the same run")
-    position: int = option(99, "its place in studies and tables")
+    position: int = option(99, "its place in studies and tables", minimum=0, maximum=LARGEST_COUNT)
 
 
 @dataclass
