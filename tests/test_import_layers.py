@@ -43,3 +43,10 @@ def test_what_is_against_the_layers_is_found(tmp_path: Path, fault: str) -> None
         file.write(f"{added}\n")
     found = lint(tmp_path / "src")
     assert found.returncode == 1 and said in found.stdout, found.stdout + found.stderr
+
+
+@pytest.mark.parametrize("module", ["spectra_exp.moe.attention", "spectra_exp.moe.families", "spectra_exp.moe.source"])
+def test_a_module_of_the_model_can_be_the_first_that_is_imported(module: str) -> None:
+    # transformers' Auto classes, which these import, have ours registered: not in the middle of our own imports.
+    found = subprocess.run([sys.executable, "-c", f"import {module}"], capture_output=True, text=True, check=False)
+    assert found.returncode == 0, found.stderr

@@ -12,30 +12,24 @@ from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
 from typing import Any
 
-# Ours, by the module of transformers that holds what it registers with: whoever loads a model imports these first.
-REGISTRATIONS = {
-    "transformers.models.auto.configuration_auto": "spectra_exp.moe.config",
-    "transformers.models.auto.modeling_auto": "spectra_exp.moe.model",
-}
+# Defines AutoConfig; whatever loads a model imports it first.
+AUTO_CONFIG = "transformers.models.auto.configuration_auto"
+OURS = "spectra_exp.moe.config"
 
 
 def register_with_transformers() -> None:
-    """Register our model type now where transformers' Auto classes are in use, else as soon as they are imported."""
-    for theirs, ours in REGISTRATIONS.items():
-        if theirs in sys.modules:
-            importlib.import_module(ours)
-        elif not any(isinstance(finder, _After) and finder.theirs == theirs for finder in sys.meta_path):
-            sys.meta_path.insert(0, _After(theirs, ours))
+    """Register our model type now where transformers is in use, else as soon as its AutoConfig is imported."""
+    if AUTO_CONFIG in sys.modules:
+        importlib.import_module(OURS)
+    elif not any(isinstance(finder, _AfterAutoConfig) for finder in sys.meta_path):
+        sys.meta_path.insert(0, _AfterAutoConfig())
 
 
-class _After(MetaPathFinder):
-    """Finds a module as Python itself does, and has one of ours imported after it."""
-
-    def __init__(self, theirs: str, ours: str):
-        self.theirs, self.ours = theirs, ours
+class _AfterAutoConfig(MetaPathFinder):
+    """Finds AutoConfig's module as Python itself does, and has our configuration imported after it."""
 
     def find_spec(self, name: str, path: Any = None, target: ModuleType | None = None) -> ModuleSpec | None:
-        if name != self.theirs:
+        if name != AUTO_CONFIG:
             return None
         sys.meta_path.remove(self)
         spec = PathFinder.find_spec(name, path, target)
@@ -45,7 +39,7 @@ class _After(MetaPathFinder):
 
         def run_and_register(module: ModuleType) -> None:
             run(module)
-            importlib.import_module(self.ours)
+            importlib.import_module(OURS)
 
         spec.loader.exec_module = run_and_register
         return spec
