@@ -18,8 +18,8 @@ class SpectraMoeConfig(PreTrainedConfig):
     has_no_defaults_at_init = True
 
     def __init__(self, backbone: Any = None, moe: dict | None = None, routing_seed: int = 0, **kwargs: Any):
-        # Whoever has a configuration may ask AutoModelForCausalLM for its model next: this registers the class. Earlier,
-        # with transformers' Auto classes, would be in the middle of the model's own imports.
+        # Whoever has a configuration may ask AutoModelForCausalLM for its model next: this registers the class; with
+        # transformers' Auto classes it would be in the middle of the model's own imports.
         importlib.import_module("spectra_exp.moe.model")
         if isinstance(backbone, dict):
             backbone = AutoConfig.for_model(**backbone)
