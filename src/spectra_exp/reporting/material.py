@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from dataclasses import dataclass
 from functools import cached_property
@@ -72,8 +71,3 @@ def name_the_odd(material: Material) -> None:
         print(f"{run_id}: {reason}", file=sys.stderr)
     for line in material.collected.skipped_launches:
         print(f"left out {line}", file=sys.stderr)
-
-
-def default_outputs() -> Path:
-    """The folder that train.py writes to: SPECTRA_OUTPUTS, else `outputs` in the checkout."""
-    return Path(os.environ.get("SPECTRA_OUTPUTS", project_root() / "outputs"))
