@@ -102,8 +102,9 @@ fuzz: setup  ## random configurations, damaged run folders and kills, in full (a
 studies-page: setup  ## docs/studies.md, from the files of the studies
 	$(PY) -m spectra_exp study page > docs/studies.md
 
-lint: setup  ## ruff, and the layers of imports
+lint: setup  ## ruff (rules and form), and the layers of imports
 	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
 	$(VENV)/bin/lint-imports --no-cache
 
 tables: setup  ## outputs/tables/ from the finished runs (STUDY=name for one study)

@@ -32,19 +32,30 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> Path:
     words = [f"{a}{b} {b}{a}{b}, {b}." for a in ("the", "quick", "brown", "fox") for b in ("over", "lazy", "dogs")]
     tokenizer = train_bpe(words, VOCABULARY)
     llama = dict(
-        vocab_size=VOCABULARY, hidden_size=32, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=1,
-        intermediate_size=48, max_position_embeddings=128, pad_token_id=0, bos_token_id=None, eos_token_id=0,
+        vocab_size=VOCABULARY,
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        intermediate_size=48,
+        max_position_embeddings=128,
+        pad_token_id=0,
+        bos_token_id=None,
+        eos_token_id=0,
         tie_word_embeddings=True,
-    )  # fmt: skip
+    )
     vision = dict(hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2, image_size=8)
     made = {
         "llama": AutoConfig.for_model("llama", **llama),
         "gpt2": AutoConfig.for_model("gpt2", vocab_size=VOCABULARY, n_embd=32, n_layer=2, n_head=2, n_positions=128),
         "mixtral": AutoConfig.for_model("mixtral", **llama, num_local_experts=4, num_experts_per_tok=2),
         "smolvlm": AutoConfig.for_model(
-            "smolvlm", text_config=llama | {"model_type": "llama"}, vision_config=vision, image_token_id=511,
+            "smolvlm",
+            text_config=llama | {"model_type": "llama"},
+            vision_config=vision,
+            image_token_id=511,
         ),
-    }  # fmt: skip
+    }
     for name, config in made.items():
         torch.manual_seed(0)
         auto = AutoModelForImageTextToText if name == "smolvlm" else AutoModelForCausalLM

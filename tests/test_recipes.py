@@ -20,10 +20,19 @@ from spectra_exp.config.tree import project_root
 
 ADDED = Path(__file__).parent / "throwaway"
 SMALL = [
-    "model.num_layers=2", "model.hidden_size=32", "model.num_heads=2", "model.expert_size=32", "model.num_experts=4",
-    "data.sequence_length=32", "data.vocabulary_size=300", "data.evaluation_tokens=1024", "data.probe_tokens=256",
-    "trainer.batch_size=4", "trainer.max_steps=3", "logger.progress=false",
-]  # fmt: skip
+    "model.num_layers=2",
+    "model.hidden_size=32",
+    "model.num_heads=2",
+    "model.expert_size=32",
+    "model.num_experts=4",
+    "data.sequence_length=32",
+    "data.vocabulary_size=300",
+    "data.evaluation_tokens=1024",
+    "data.probe_tokens=256",
+    "trainer.batch_size=4",
+    "trainer.max_steps=3",
+    "logger.progress=false",
+]
 PARTS = ["plugins=[throwaway_parts]", "router=throwaway", "selection=throwaway", "data=throwaway"]
 
 
@@ -41,8 +50,10 @@ def run(root: Path, *command: str) -> subprocess.CompletedProcess[str]:
     """A command of the project in that root."""
     places = [str(root), str(project_root() / "src"), os.environ.get("PYTHONPATH", "")]
     environment = os.environ | {
-        "SPECTRA_ROOT": str(root), "SPECTRA_OUTPUTS": str(root / "outputs"), "PYTHONPATH": os.pathsep.join(places),
-    }  # fmt: skip
+        "SPECTRA_ROOT": str(root),
+        "SPECTRA_OUTPUTS": str(root / "outputs"),
+        "PYTHONPATH": os.pathsep.join(places),
+    }
     return subprocess.run(
         [sys.executable, *command], env=environment, cwd=root, capture_output=True, text=True, timeout=300
     )

@@ -14,10 +14,14 @@ from spectra_exp.foundations.errors import ConfigError
 @pytest.mark.parametrize(
     "value, target, better, met",
     [
-        (1.0, 2.0, "lower", True), (2.0, 2.0, "lower", True), (3.0, 2.0, "lower", False),
-        (1.0, 2.0, "higher", False), (2.0, 2.0, "higher", True), (1.0, None, "lower", None),
+        (1.0, 2.0, "lower", True),
+        (2.0, 2.0, "lower", True),
+        (3.0, 2.0, "lower", False),
+        (1.0, 2.0, "higher", False),
+        (2.0, 2.0, "higher", True),
+        (1.0, None, "lower", None),
     ],
-)  # fmt: skip
+)
 def test_a_target_is_met_from_its_own_side(value, target, better, met):
     assert Figure("x", value, "s", target, better).met is met
 

@@ -56,8 +56,9 @@ def test_all_peers_compute_what_ours_does():
 def test_exp10_and_transformers_model_are_of_one_size(monkeypatch):
     for name, value in dict(LAYERS=1, HIDDEN=48, VOCABULARY=100, WIDTH=96, LENGTH=16).items():
         monkeypatch.setattr(step, name, value)
-    ours, theirs = (sum(p.numel() for p in make().parameters()) for make in
-                    (step.exp10, step.transformers_of_the_same_size))  # fmt: skip
+    ours, theirs = (
+        sum(p.numel() for p in make().parameters()) for make in (step.exp10, step.transformers_of_the_same_size)
+    )
     assert ours == theirs
     subjects = step.step_subjects()
     # Attention is not in the floor; the head of a sequence's last token is not in ours.

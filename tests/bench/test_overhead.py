@@ -19,10 +19,19 @@ from spectra_exp.runs.plan import plan
 from spectra_exp.training.build import build_model
 
 SMALL = [
-    "model.num_layers=2", "model.hidden_size=32", "model.num_heads=2", "model.expert_size=64", "model.num_experts=4",
-    "data.sequence_length=16", "data.train_words=4000", "data.validation_words=2000",
-    "data.vocabulary_size=300", "data.evaluation_tokens=256", "data.probe_tokens=64", "trainer.batch_size=4",
-]  # fmt: skip
+    "model.num_layers=2",
+    "model.hidden_size=32",
+    "model.num_heads=2",
+    "model.expert_size=64",
+    "model.num_experts=4",
+    "data.sequence_length=16",
+    "data.train_words=4000",
+    "data.validation_words=2000",
+    "data.vocabulary_size=300",
+    "data.evaluation_tokens=256",
+    "data.probe_tokens=64",
+    "trainer.batch_size=4",
+]
 TOKENS = 4 * 16
 
 

@@ -136,8 +136,14 @@ def test_every_data_key_that_can_change_the_result_changes_the_run(source, tmp_p
         return identity(x, data_fingerprint(x.data)).run_id
 
     # Another length is another whole number of library files, and another field must be in the file.
-    other_values = {"max_bytes": 1_000_000, "train": other, "validation": other, "text_field": "x", "domain_field": "x",
-                    "hold_out_domain": "code"}  # fmt: skip
+    other_values = {
+        "max_bytes": 1_000_000,
+        "train": other,
+        "validation": other,
+        "text_field": "x",
+        "domain_field": "x",
+        "hold_out_domain": "code",
+    }
     changed = {}
     for f in fields(experiment.data):
         # A tokenizer is a file: see the tests of data_fingerprint.

@@ -93,7 +93,7 @@ def test_runs_from_scratch_keep_their_ids():
         ("model=reroute model.source={sources}/mixtral model.keep_router_weights=false", "is not one linear map"),
         ("model=upcycle model.source={sources}/llama router=dense model.num_shared=1", "no effect with router=dense"),
     ],
-)  # fmt: skip
+)
 def test_what_makes_no_sense_is_refused_in_one_line(typed, message, sources):
     with pytest.raises(ConfigError, match=message) as error:
         load(*typed.format(sources=sources).split())
@@ -118,7 +118,7 @@ def test_a_download_that_was_cut_off_is_refused_before_any_run(sources, tmp_path
         ),
         (dict(model_type="mamba"), "no MLPs were found in the layers of model_type 'mamba'"),
     ],
-)  # fmt: skip
+)
 def test_a_family_that_cannot_be_built_is_refused_before_any_run(family, message, tmp_path, monkeypatch):
     # As without its row: found by structure, and its dropout has another name.
     monkeypatch.delitem(families.DENSE_FAMILIES, "gpt_neo")

@@ -14,9 +14,13 @@ from spectra_exp.data.sources.embedded import EmbeddedData
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory):
     config = EmbeddedData(
-        train_words=7000, validation_words=3500, vocabulary_size=300, sequence_length=64, evaluation_tokens=1000,
+        train_words=7000,
+        validation_words=3500,
+        vocabulary_size=300,
+        sequence_length=64,
+        evaluation_tokens=1000,
         probe_tokens=64,
-    )  # fmt: skip
+    )
     return load_corpus(config, tmp_path_factory.mktemp("cache"))
 
 

@@ -87,8 +87,10 @@ def test_refused_rows_are_left_out_and_counted_where_that_is_asked_for(tmp_path)
     config = of(tmp_path, "system", tokenizer=tokenizer(tmp_path, STRICT), template_refusals="leave_out")
     splits = read_documents(config)
     assert (len(splits.train), len(splits.validation)) == (20, 8)
-    assert splits.notes[0] == "10 of 30 rows of train are left out: row 1 of all/train: its chat template says: " \
-        "no system role here"  # fmt: skip
+    assert (
+        splits.notes[0] == "10 of 30 rows of train are left out: row 1 of all/train: its chat template says: "
+        "no system role here"
+    )
     assert splits.notes[1].startswith("4 of 12 rows of test are left out")
     # None at all is told as without the option.
     tokenizer(tmp_path, "{{ raise_exception('never') }}")

@@ -89,9 +89,16 @@ def test_another_cache_gives_the_same_corpus(corpus, tmp_path):
 
 
 OTHER_CONTENT = dict(
-    sequence_length=64, vocabulary_size=600, evaluation_tokens=2048, train_words=20_000, validation_words=9000,
-    document_words=300, generator_seed=1, final_evaluation_tokens=8192, hold_out_domain="prose",
-)  # fmt: skip
+    sequence_length=64,
+    vocabulary_size=600,
+    evaluation_tokens=2048,
+    train_words=20_000,
+    validation_words=9000,
+    document_words=300,
+    generator_seed=1,
+    final_evaluation_tokens=8192,
+    hold_out_domain="prose",
+)
 
 
 def test_each_option_that_changes_the_content_changes_the_fingerprint_and_no_other_does(monkeypatch):

@@ -127,5 +127,6 @@ def test_the_manifest_has_sizes_and_hashes(tmp_path):
     folder = cached_folder(tmp_path, "k", build).folder
     record = json.loads((folder / "manifest.json").read_text())["files"]["data.bin"]
     assert record == {
-        "bytes": 10, "sha256": "84d89877f0d4041efb6bf91a16f0248f2fd573e6af05c19f96bedb9f882f7882",
-    }  # fmt: skip
+        "bytes": 10,
+        "sha256": "84d89877f0d4041efb6bf91a16f0248f2fd573e6af05c19f96bedb9f882f7882",
+    }

@@ -41,9 +41,7 @@ def test_another_process_with_another_hash_seed_writes_the_same():
         "print(digest(*((d.id, d.domain, d.text) for d in s.train + s.validation)))"
     )
     environment = os.environ | {"PYTHONHASHSEED": "12345"}
-    run = subprocess.run(
-        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
-    )
+    run = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert run.stdout.strip() == texts_digest(SMALL)
 
 
@@ -106,9 +104,10 @@ def far_returns(words: list[str], gap: int) -> list[str]:
     for place, word in enumerate(words):
         places[word].append(place)
     return [
-        word for word, at in places.items()
+        word
+        for word, at in places.items()
         if len(at) >= 6 and sum(np.diff(at) >= gap) >= 2 and np.median(np.diff(at)) < 200
-    ]  # fmt: skip
+    ]
 
 
 @pytest.mark.parametrize("domain", TEXT_DOMAINS)

@@ -54,9 +54,7 @@ def test_other_field_names_and_rows_without_domain(tmp_path):
     assert [d.domain for d in splits.train] == ["unlabelled", "k", "k", "unlabelled"]
 
 
-@pytest.mark.parametrize(
-    "text", ["a b\n<|endoftext|>\nc\n\nd\n<|endoftext|>\ne f\n", "a b\n\nc\nd\n  \n\ne f"]
-)
+@pytest.mark.parametrize("text", ["a b\n<|endoftext|>\nc\n\nd\n<|endoftext|>\ne f\n", "a b\n\nc\nd\n  \n\ne f"])
 def test_text_files_are_parted_by_marks_or_blank_lines(tmp_path, text):
     path = tmp_path / "t.txt"
     path.write_text(text)
@@ -66,9 +64,7 @@ def test_text_files_are_parted_by_marks_or_blank_lines(tmp_path, text):
 
 
 def test_without_a_validation_file_documents_are_split(tmp_path):
-    splits = read_documents(
-        FilesData(train=write_jsonl(tmp_path / "t.jsonl", ROWS), validation_fraction=0.25)
-    )
+    splits = read_documents(FilesData(train=write_jsonl(tmp_path / "t.jsonl", ROWS), validation_fraction=0.25))
     assert len(splits.validation) == 10 and len(splits.train) == 30
 
 
@@ -85,9 +81,10 @@ def test_a_folder_gives_both_files_and_validation_wins_over_it(tmp_path):
 
 def test_validation_documents_that_are_in_training_are_dropped(tmp_path):
     train = write_jsonl(tmp_path / "t.jsonl", ROWS[:30])
-    assert len(read_documents(
-        FilesData(train=train, validation=write_jsonl(tmp_path / "v.jsonl", ROWS[25:]))
-    ).validation) == 10  # fmt: skip
+    assert (
+        len(read_documents(FilesData(train=train, validation=write_jsonl(tmp_path / "v.jsonl", ROWS[25:]))).validation)
+        == 10
+    )
     assert "no document is left for validation" in str(refused(FilesData(train=train, validation=train)))
 
 

@@ -16,8 +16,15 @@ from spectra_exp.data.sources.embedded import EmbeddedData
 from spectra_exp.data.sources.files import FilesData
 from spectra_exp.foundations.errors import ConfigError
 
-SMALL = EmbeddedData(train_words=14_000, validation_words=7000, vocabulary_size=512, sequence_length=32,
-                     evaluation_tokens=4096, probe_tokens=128, hold_out_domain="code")  # fmt: skip
+SMALL = EmbeddedData(
+    train_words=14_000,
+    validation_words=7000,
+    vocabulary_size=512,
+    sequence_length=32,
+    evaluation_tokens=4096,
+    probe_tokens=128,
+    hold_out_domain="code",
+)
 
 
 def documents(domains: str) -> list[Document]:

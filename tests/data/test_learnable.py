@@ -43,9 +43,7 @@ def corpus(tmp_path_factory):
 
 
 def test_a_trigram_model_is_far_below_the_unigram_entropy(corpus):
-    loss = trigram_cross_entropy(
-        corpus.train_blocks_MS.ravel(), corpus.eval_blocks.ravel(), corpus.vocabulary_size
-    )
+    loss = trigram_cross_entropy(corpus.train_blocks_MS.ravel(), corpus.eval_blocks.ravel(), corpus.vocabulary_size)
     assert loss < 0.5 * corpus.unigram_entropy
     assert loss > 0.5  # and there is something left to learn
 

@@ -19,9 +19,7 @@ documents = st.lists(
 
 @given(documents, st.integers(0, 1000))
 def test_every_token_keeps_its_document_and_domain(given_documents, first):
-    stream = tokenise(
-        TOKENIZER, given_documents, end_token_id=0, domains=["x", "y", "z"], first_document_id=first
-    )
+    stream = tokenise(TOKENIZER, given_documents, end_token_id=0, domains=["x", "y", "z"], first_document_id=first)
     for index, document in enumerate(given_documents):
         mine = stream.document_ids == first + index
         tokens = stream.tokens[mine]
@@ -54,7 +52,5 @@ def test_entropies_by_hand():
     counts = np.array([2, 1, 1, 0])
     assert unigram_entropy(counts) == pytest.approx(1.5 * math.log(2))
     # Plus one each: 3/8, 2/8, 2/8, 1/8.
-    assert unigram_cross_entropy(np.array([[0, 3]]), counts) == pytest.approx(
-        -(math.log(3 / 8) + math.log(1 / 8)) / 2
-    )
+    assert unigram_cross_entropy(np.array([[0, 3]]), counts) == pytest.approx(-(math.log(3 / 8) + math.log(1 / 8)) / 2)
     assert unigram_entropy(np.full(16, 5)) == pytest.approx(math.log(16))

@@ -28,9 +28,7 @@ def test_nothing_outside_the_limit_is_read():
 
 
 def test_docstrings_move_from_code_to_docs(tmp_path, monkeypatch):
-    (tmp_path / "m.py").write_text(
-        '"""Doc é of m."""\nX = "kept"\ndef f():\n    """Of\n    f."""\n    return 1\n'
-    )
+    (tmp_path / "m.py").write_text('"""Doc é of m."""\nX = "kept"\ndef f():\n    """Of\n    f."""\n    return 1\n')
     (tmp_path / "n.py").write_text('def g(): "short"\nY = 2\n')
     (tmp_path / "site-packages").mkdir()
     (tmp_path / "site-packages" / "foreign.py").write_text("FOREIGN = 1\n")

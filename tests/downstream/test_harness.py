@@ -21,11 +21,23 @@ from spectra_exp.training.execute import execute
 pytest.importorskip("lm_eval", reason="lm_eval is not installed (pip install 'spectra-exp[downstream]')")
 
 SMALL = [
-    "router=spectra", "router.dim=4", "model.num_layers=2", "model.hidden_size=32", "model.num_heads=2",
-    "model.expert_size=32", "model.num_experts=4", "data.sequence_length=32", "data.train_words=8000",
-    "data.validation_words=4000", "data.vocabulary_size=400", "data.evaluation_tokens=256", "data.probe_tokens=64",
-    "trainer.max_steps=4", "trainer.batch_size=4", "logger.progress=false",
-]  # fmt: skip
+    "router=spectra",
+    "router.dim=4",
+    "model.num_layers=2",
+    "model.hidden_size=32",
+    "model.num_heads=2",
+    "model.expert_size=32",
+    "model.num_experts=4",
+    "data.sequence_length=32",
+    "data.train_words=8000",
+    "data.validation_words=4000",
+    "data.vocabulary_size=400",
+    "data.evaluation_tokens=256",
+    "data.probe_tokens=64",
+    "trainer.max_steps=4",
+    "trainer.batch_size=4",
+    "logger.progress=false",
+]
 LONG = "A much longer beginning of a text, with commas,"
 TEXTS = [("The", " cat sat"), (LONG, " and an end"), ("", "no context"), ("x", " y")]
 
@@ -53,9 +65,14 @@ def language_model(run, batch_size: int, max_length: int = 32):
 
     model = SpectraMoeForCausalLM.from_pretrained(run.folder.latest_checkpoint())
     return SpectraLM(
-        model, run.corpus.load_tokenizer(), run.corpus.eos_token, batch_size, max_length, torch.device("cpu"),
+        model,
+        run.corpus.load_tokenizer(),
+        run.corpus.eos_token,
+        batch_size,
+        max_length,
+        torch.device("cpu"),
         lambda done, all_: None,
-    )  # fmt: skip
+    )
 
 
 def requests(*arguments):

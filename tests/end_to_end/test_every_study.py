@@ -16,9 +16,16 @@ from spectra_exp.studies.ledger import read_launches
 from spectra_exp.studies.status import all_statuses
 
 SMALL = [
-    "seed=0", "trainer.max_steps=2", "trainer.batch_size=2", "trainer.accumulation=1", "data.train_words=5000",
-    "data.validation_words=2000", "data.vocabulary_size=512", "data.evaluation_tokens=512", "data.probe_tokens=256",
-]  # fmt: skip
+    "seed=0",
+    "trainer.max_steps=2",
+    "trainer.batch_size=2",
+    "trainer.accumulation=1",
+    "data.train_words=5000",
+    "data.validation_words=2000",
+    "data.vocabulary_size=512",
+    "data.evaluation_tokens=512",
+    "data.probe_tokens=256",
+]
 SIZES = {"model.num_layers": 1, "model.hidden_size": 16, "model.num_heads": 2, "model.expert_size": 16}
 # What a study varies is left as it is, but for lengths of context that no test has time for.
 OWN = {"scaling_model": [], "e_context": ["data.sequence_length=16,32", "data.document_words=2000"]}

@@ -15,11 +15,22 @@ from spectra_exp.runs.summary import read_summary
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = [
-    "model.num_layers=2", "model.hidden_size=32", "model.num_heads=2", "model.expert_size=32", "model.num_experts=4",
-    "data.sequence_length=32", "data.train_words=20000", "data.validation_words=4000", "data.vocabulary_size=512",
-    "data.evaluation_tokens=1024", "data.probe_tokens=256", "trainer.batch_size=4", "trainer.log_every=3",
-    "trainer.checkpoint_every=2", "trainer.max_steps=60",
-]  # fmt: skip
+    "model.num_layers=2",
+    "model.hidden_size=32",
+    "model.num_heads=2",
+    "model.expert_size=32",
+    "model.num_experts=4",
+    "data.sequence_length=32",
+    "data.train_words=20000",
+    "data.validation_words=4000",
+    "data.vocabulary_size=512",
+    "data.evaluation_tokens=1024",
+    "data.probe_tokens=256",
+    "trainer.batch_size=4",
+    "trainer.log_every=3",
+    "trainer.checkpoint_every=2",
+    "trainer.max_steps=60",
+]
 
 
 def start(outputs: Path, *overrides: str) -> subprocess.Popen:
@@ -29,9 +40,14 @@ def start(outputs: Path, *overrides: str) -> subprocess.Popen:
     small = [o for o in SMALL if o.split("=")[0] not in given]
     command = [sys.executable, str(ROOT / "train.py"), *small, *overrides]
     return subprocess.Popen(
-        command, env=environment, cwd=outputs, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        command,
+        env=environment,
+        cwd=outputs,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
         start_new_session=True,
-    )  # fmt: skip
+    )
 
 
 def finish(outputs: Path, *overrides: str) -> list[str]:

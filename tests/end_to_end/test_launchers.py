@@ -18,11 +18,23 @@ import pytest
 from test_killed import ROOT, outcome
 
 SWEEP = (
-    "-m", "seed=0,1", "baseline=switch_top2",
-    "model.num_layers=1", "model.hidden_size=16", "model.num_heads=2", "model.expert_size=16", "model.num_experts=4",
-    "data.sequence_length=32", "data.train_words=5000", "data.validation_words=2000", "data.vocabulary_size=512",
-    "data.evaluation_tokens=512", "data.probe_tokens=256", "trainer.batch_size=4", "trainer.checkpoint_every=3",
-)  # fmt: skip
+    "-m",
+    "seed=0,1",
+    "baseline=switch_top2",
+    "model.num_layers=1",
+    "model.hidden_size=16",
+    "model.num_heads=2",
+    "model.expert_size=16",
+    "model.num_experts=4",
+    "data.sequence_length=32",
+    "data.train_words=5000",
+    "data.validation_words=2000",
+    "data.vocabulary_size=512",
+    "data.evaluation_tokens=512",
+    "data.probe_tokens=256",
+    "trainer.batch_size=4",
+    "trainer.checkpoint_every=3",
+)
 SHORT, LONG = "trainer.max_steps=18", "trainer.max_steps=4000"
 NEEDS_RAY = pytest.mark.skipif(find_spec("ray") is None, reason="ray is not installed")
 Outcomes = dict[str, tuple[dict, pd.DataFrame, str]]
@@ -48,9 +60,13 @@ def start(outputs: Path, *overrides: str) -> subprocess.Popen:
     environment = {k: v for k, v in os.environ.items() if not k.endswith("_NUM_THREADS")}
     return subprocess.Popen(
         [sys.executable, str(ROOT / "train.py"), *SWEEP, *overrides],
-        env=environment | {"SPECTRA_OUTPUTS": str(outputs)}, cwd=outputs, start_new_session=True,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+        env=environment | {"SPECTRA_OUTPUTS": str(outputs)},
+        cwd=outputs,
+        start_new_session=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
 
 
 def finish(process: subprocess.Popen) -> tuple[list[str], str]:

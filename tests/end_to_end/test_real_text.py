@@ -16,10 +16,20 @@ REAL_MIX = Path(__file__).resolve().parents[3] / "shared" / "data" / "real_mix"
 @pytest.mark.parametrize("baseline", ["dense", "switch_top2"])
 def test_tiny_models_beat_a_unigram_model_clearly_on_real_text(tmp_path: Path, baseline: str) -> None:
     prepare_environment()
-    p = plan(load_experiment([
-        f"baseline={baseline}", "data=files", f"data.train={REAL_MIX}", f"outputs={tmp_path}", "trainer.max_steps=150",
-        "trainer.batch_size=8", "data.evaluation_tokens=8192", "logger.progress=false",
-    ]))  # fmt: skip
+    p = plan(
+        load_experiment(
+            [
+                f"baseline={baseline}",
+                "data=files",
+                f"data.train={REAL_MIX}",
+                f"outputs={tmp_path}",
+                "trainer.max_steps=150",
+                "trainer.batch_size=8",
+                "data.evaluation_tokens=8192",
+                "logger.progress=false",
+            ]
+        )
+    )
     assert execute(p, "") == "completed"
     summary = p.folder.read_summary()
     assert summary["metrics"]["val_loss"] < summary["unigram_loss"] - 0.3

@@ -23,11 +23,21 @@ from spectra_exp.runs.summary_head import summary_head
 from spectra_exp.studies import search
 
 SMALL = [
-    "model.num_layers=2", "model.hidden_size=32", "model.num_heads=2", "model.expert_size=32", "model.num_experts=4",
-    "data.sequence_length=32", "data.train_words=20000", "data.validation_words=4000", "data.vocabulary_size=512",
-    "data.evaluation_tokens=1024", "data.probe_tokens=256", "trainer.batch_size=4", "trainer.max_steps=3",
+    "model.num_layers=2",
+    "model.hidden_size=32",
+    "model.num_heads=2",
+    "model.expert_size=32",
+    "model.num_experts=4",
+    "data.sequence_length=32",
+    "data.train_words=20000",
+    "data.validation_words=4000",
+    "data.vocabulary_size=512",
+    "data.evaluation_tokens=1024",
+    "data.probe_tokens=256",
+    "trainer.batch_size=4",
+    "trainer.max_steps=3",
     "logger.progress=false",
-]  # fmt: skip
+]
 EPSILON = "osr.sinkhorn_epsilon=tag(log, interval(0.05, 5))"
 REPULSION = "osr.repulsion_weight=interval(0, 1)"
 

@@ -38,8 +38,11 @@ sys.stdin.read()
 def claimer(folder: Path, count: int = 2) -> subprocess.Popen:
     return subprocess.Popen(
         [sys.executable, "-c", CLAIM, str(count), str(folder)],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
 
 
 @pytest.mark.parametrize(

@@ -17,22 +17,50 @@ from spectra_exp.foundations import variables
 PACKAGES = ("accelerate", "torch", "transformers")
 # Read by the C++ of torch and by the libraries below it, as far as they bear on numbers.
 COMPILED = (
-    "NVIDIA_TF32_OVERRIDE", "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE", "ATEN_CPU_CAPABILITY", "MKL_CBWR", "MKL_NUM_THREADS",
-    "MKL_ENABLE_INSTRUCTIONS", "ONEDNN_MAX_CPU_ISA", "DNNL_DEFAULT_FPMATH_MODE", "ONEDNN_DEFAULT_FPMATH_MODE",
-    "OMP_NUM_THREADS", "OMP_DYNAMIC", "KMP_AFFINITY", "CUBLAS_WORKSPACE_CONFIG", "CUBLASLT_WORKSPACE_SIZE",
-    "TORCH_BLAS_PREFER_CUBLASLT", "TORCH_LINALG_PREFER_CUSOLVER", "TORCH_CUDNN_V8_API_DISABLED",
-    "PYTORCH_TUNABLEOP_ENABLED", "PYTORCH_CUDA_ALLOC_CONF", "NCCL_ALGO", "GLOO_SOCKET_IFNAME",
-)  # fmt: skip
+    "NVIDIA_TF32_OVERRIDE",
+    "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE",
+    "ATEN_CPU_CAPABILITY",
+    "MKL_CBWR",
+    "MKL_NUM_THREADS",
+    "MKL_ENABLE_INSTRUCTIONS",
+    "ONEDNN_MAX_CPU_ISA",
+    "DNNL_DEFAULT_FPMATH_MODE",
+    "ONEDNN_DEFAULT_FPMATH_MODE",
+    "OMP_NUM_THREADS",
+    "OMP_DYNAMIC",
+    "KMP_AFFINITY",
+    "CUBLAS_WORKSPACE_CONFIG",
+    "CUBLASLT_WORKSPACE_SIZE",
+    "TORCH_BLAS_PREFER_CUBLASLT",
+    "TORCH_LINALG_PREFER_CUSOLVER",
+    "TORCH_CUDNN_V8_API_DISABLED",
+    "PYTORCH_TUNABLEOP_ENABLED",
+    "PYTORCH_CUDA_ALLOC_CONF",
+    "NCCL_ALGO",
+    "GLOO_SOCKET_IFNAME",
+)
 # A reading with the name in it: a call, or a subscript that is not set.
 LITERAL = re.compile(
     r"""\bos\.(?:environ\.(?:get|pop)\(|getenv\(|environ\[(?=[^]]*\](?!\s*=[^=])))\s*["']([A-Z][A-Z0-9_]+)["']"""
 )
 RUN = [
-    "router=switch", "trainer.max_steps=3", "trainer.log_every=1", "trainer.batch_size=4", "trainer.accumulation=2",
-    "model.hidden_size=16", "model.num_layers=2", "model.num_heads=2", "model.expert_size=16", "model.num_experts=4",
-    "data.train_words=4000", "data.validation_words=2000", "data.vocabulary_size=300", "data.sequence_length=16",
-    "data.evaluation_tokens=256", "data.probe_tokens=64",
-]  # fmt: skip
+    "router=switch",
+    "trainer.max_steps=3",
+    "trainer.log_every=1",
+    "trainer.batch_size=4",
+    "trainer.accumulation=2",
+    "model.hidden_size=16",
+    "model.num_layers=2",
+    "model.num_heads=2",
+    "model.expert_size=16",
+    "model.num_experts=4",
+    "data.train_words=4000",
+    "data.validation_words=2000",
+    "data.vocabulary_size=300",
+    "data.sequence_length=16",
+    "data.evaluation_tokens=256",
+    "data.probe_tokens=64",
+]
 
 
 @pytest.fixture(scope="module", params=PACKAGES)

@@ -124,15 +124,28 @@ def test_json_is_strict_and_only_non_finite_numbers_change(value: object) -> Non
 def test_json_takes_numpy_and_torch(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
     value = {
-        "np": np.float32(0.5), "int": np.int64(3), "bool": np.bool_(True), "array": np.array([[1.0, np.nan]]),
-        "torch": torch.tensor(0.25, requires_grad=True), "half": torch.ones(2, dtype=torch.bfloat16),
-        "path": Path("a/b"), "tuple": (1, 2), 7: "key",
-    }  # fmt: skip
+        "np": np.float32(0.5),
+        "int": np.int64(3),
+        "bool": np.bool_(True),
+        "array": np.array([[1.0, np.nan]]),
+        "torch": torch.tensor(0.25, requires_grad=True),
+        "half": torch.ones(2, dtype=torch.bfloat16),
+        "path": Path("a/b"),
+        "tuple": (1, 2),
+        7: "key",
+    }
     write_json(path, value)
     assert json.loads(path.read_text()) == {
-        "np": 0.5, "int": 3, "bool": True, "array": [[1.0, None]], "torch": 0.25, "half": [1.0, 1.0],
-        "path": "a/b", "tuple": [1, 2], "7": "key",
-    }  # fmt: skip
+        "np": 0.5,
+        "int": 3,
+        "bool": True,
+        "array": [[1.0, None]],
+        "torch": 0.25,
+        "half": [1.0, 1.0],
+        "path": "a/b",
+        "tuple": [1, 2],
+        "7": "key",
+    }
 
 
 def test_json_refuses_what_it_cannot_say_and_sorts_on_request() -> None:

@@ -40,17 +40,30 @@ NOISE = re.compile(
     r"Traceback|LexerNoViableAlt|mismatched input|no viable alternative|token recognition|extraneous input"
     r"|\w+Exception\b|(?<!')\b[A-Z]\w+Error\b|OmegaConf|DictConfig|ListConfig|NoneType|full_key|object_type|hydra\.cc|_target_=|\bstruct\b"
     r"|Errno|object at 0x|<class|Interpolation|dereferenc",
-)  # fmt: skip
+)
 TINY = {
-    "trainer.max_steps": "3", "trainer.batch_size": "4", "trainer.accumulation": "1", "trainer.cpu_threads": "1",
-    "trainer.evaluation_batch_size": "8", "trainer.eval_every": "0", "trainer.log_every": "1",
-    "trainer.memory_limit_mb": "3000", "trainer.processes": "1", "data.sequence_length": "16",
-    "data.evaluation_tokens": "256", "data.probe_tokens": "64", "data.vocabulary_size": "300",
-}  # fmt: skip
+    "trainer.max_steps": "3",
+    "trainer.batch_size": "4",
+    "trainer.accumulation": "1",
+    "trainer.cpu_threads": "1",
+    "trainer.evaluation_batch_size": "8",
+    "trainer.eval_every": "0",
+    "trainer.log_every": "1",
+    "trainer.memory_limit_mb": "3000",
+    "trainer.processes": "1",
+    "data.sequence_length": "16",
+    "data.evaluation_tokens": "256",
+    "data.probe_tokens": "64",
+    "data.vocabulary_size": "300",
+}
 TINY_MODEL = {
-    "model.hidden_size": "16", "model.num_layers": "2", "model.num_heads": "2", "model.expert_size": "16",
-    "model.max_positions": "64", "model.vocabulary_size": "null",
-}  # fmt: skip
+    "model.hidden_size": "16",
+    "model.num_layers": "2",
+    "model.num_heads": "2",
+    "model.expert_size": "16",
+    "model.max_positions": "64",
+    "model.vocabulary_size": "null",
+}
 TINY_DATA = {"data.train_words": "4000", "data.validation_words": "2000"}
 
 

@@ -180,15 +180,40 @@ def shuffled(rng: Random, array: np.ndarray) -> np.ndarray:
 
 
 OF_FILE: tuple[Callable[[Random, Path, Path], None], ...] = (
-    remove, make_empty, truncate, flip, noise, nest, other_words, of_another_run, empty_folder,
-    link_to_itself, link_to_nothing, pipe, unreadable,
-)  # fmt: skip
+    remove,
+    make_empty,
+    truncate,
+    flip,
+    noise,
+    nest,
+    other_words,
+    of_another_run,
+    empty_folder,
+    link_to_itself,
+    link_to_nothing,
+    pipe,
+    unreadable,
+)
 OF_CONTENT = (remove, make_empty, truncate, flip, noise, of_another_run)
 OF_FOLDER: tuple[Callable[[Random, Path, Path], None], ...] = (
-    file_instead, link_to_itself, link_to_nothing, empty_folder, folder_of_another_run, link_to_another_run,
+    file_instead,
+    link_to_itself,
+    link_to_nothing,
+    empty_folder,
+    folder_of_another_run,
+    link_to_another_run,
     pipe,
-)  # fmt: skip
+)
 OF_HISTORY = (half_the_rows, no_rows, rows_twice, a_column_less, other_type, value, value)
 OF_ARRAY = (
-    gone, one_layer, a_half_less, flat, negative, huge, not_numbers, texts, objects, shuffled,
-)  # fmt: skip
+    gone,
+    one_layer,
+    a_half_less,
+    flat,
+    negative,
+    huge,
+    not_numbers,
+    texts,
+    objects,
+    shuffled,
+)

@@ -21,13 +21,44 @@ BESIDE = ("environment.json", "train.log", "progress.json", ".hydra", "analysis"
 # Keys of a summary that are no result and decide nothing; one without a seal is one of earlier code.
 WORDS = ("started", "finished", "error", "command", "timings", "seal")
 VALUES: tuple[Any, ...] = (
-    None, True, False, 0, -1, -5, 3, 500, 9, 1e308, -1e308, 10**400, float("nan"), float("inf"), "", "text", "=1+1",
-    "<script>alert(1)</script>", "\ud800", "../../x", "x" * 100_000, [], {}, [1, "a", None], {"a": {"b": []}},
-)  # fmt: skip
+    None,
+    True,
+    False,
+    0,
+    -1,
+    -5,
+    3,
+    500,
+    9,
+    1e308,
+    -1e308,
+    10**400,
+    float("nan"),
+    float("inf"),
+    "",
+    "text",
+    "=1+1",
+    "<script>alert(1)</script>",
+    "\ud800",
+    "../../x",
+    "x" * 100_000,
+    [],
+    {},
+    [1, "a", None],
+    {"a": {"b": []}},
+)
 CONFIGURATIONS = (
-    "", "[]", "1", "\t", "- x\n- y", "trainer: 5", "data: null", "a: &a [*a]", "!!python/object/apply:os.getcwd []",
+    "",
+    "[]",
+    "1",
+    "\t",
+    "- x\n- y",
+    "trainer: 5",
+    "data: null",
+    "a: &a [*a]",
+    "!!python/object/apply:os.getcwd []",
     "{" * 5000,
-)  # fmt: skip
+)
 
 
 @dataclass(frozen=True)

@@ -40,11 +40,22 @@ from spectra_exp.studies.ledger import write_launch
 from spectra_exp.training.execute import execute
 
 TINY = [
-    "model.num_layers=2", "model.hidden_size=32", "model.num_heads=2", "model.expert_size=32", "model.num_experts=4",
-    "data.sequence_length=32", "data.train_words=20000", "data.validation_words=4000", "data.vocabulary_size=512",
-    "data.evaluation_tokens=1024", "data.probe_tokens=256", "trainer.max_steps=4", "trainer.batch_size=2",
-    "trainer.log_every=1", "logger.progress=false",
-]  # fmt: skip
+    "model.num_layers=2",
+    "model.hidden_size=32",
+    "model.num_heads=2",
+    "model.expert_size=32",
+    "model.num_experts=4",
+    "data.sequence_length=32",
+    "data.train_words=20000",
+    "data.validation_words=4000",
+    "data.vocabulary_size=512",
+    "data.evaluation_tokens=1024",
+    "data.probe_tokens=256",
+    "trainer.max_steps=4",
+    "trainer.batch_size=2",
+    "trainer.log_every=1",
+    "logger.progress=false",
+]
 # One that reads histories and one that reads snapshots.
 DRAWN = ("loss_curves_methods", "usage_histograms")
 ASKED = ("tables", "figures", "report", "status", "share", "analyze", "train")
@@ -115,8 +126,10 @@ def _make(outputs: Path, asked: Sequence[str]) -> World:
         if execute(job.planned, "") != "completed":
             raise RuntimeError(f"{job.run_id} did not complete")
     write_launch(study, typed, jobs)
-    made = [made_runs.summary(cell, 0, {"val_loss": 4.0 + place / 7, "load_cv": 0.2 + place / 9})
-            for place, cell in enumerate(("left", "right"))]  # fmt: skip
+    made = [
+        made_runs.summary(cell, 0, {"val_loss": 4.0 + place / 7, "load_cv": 0.2 + place / 9})
+        for place, cell in enumerate(("left", "right"))
+    ]
     made_runs.write(outputs, *made)
     pristine = outputs / "pristine"
     shutil.copytree(outputs / "runs", pristine)
@@ -212,13 +225,15 @@ def _trained_anew(world: World, status: int | None, text: str) -> Iterator[str]:
     """A run that was completed again has its old figures."""
     if status != 0 or "already completed" in text:
         return
-    first, again = (json.loads((folder / "summary.json").read_text()) for folder in
-                    (world.pristine / world.run.name, world.run))  # fmt: skip
+    first, again = (
+        json.loads((folder / "summary.json").read_text()) for folder in (world.pristine / world.run.name, world.run)
+    )
     for key in ("metrics", "metrics_by_layer", "metrics_training_rule", "floors", "parameters"):
         if first[key] != again[key]:
             yield f"train: completed again with other {key}"
-    one, two = (History.load(folder / "history.parquet").frame() for folder in
-                (world.pristine / world.run.name, world.run))  # fmt: skip
+    one, two = (
+        History.load(folder / "history.parquet").frame() for folder in (world.pristine / world.run.name, world.run)
+    )
     if not one.equals(two):
         yield f"train: completed again with another history ({len(one)} rows, then {len(two)})"
 

@@ -27,9 +27,13 @@ class HandEngine(Engine):
     """
 
     def __init__(
-        self, num_layers: int, num_experts: int, experts: Callable[[Tensor], Tensor],
-        probs: Callable[[Tensor], Tensor] | None = None, logits: Callable[[Tensor], Tensor] | None = None,
-    ):  # fmt: skip
+        self,
+        num_layers: int,
+        num_experts: int,
+        experts: Callable[[Tensor], Tensor],
+        probs: Callable[[Tensor], Tensor] | None = None,
+        logits: Callable[[Tensor], Tensor] | None = None,
+    ):
         self.num_layers, self.num_experts, self.top_k = num_layers, num_experts, 1
         self.vocabulary_size, self.longest = VOCABULARY, 64
         self._experts, self._probs, self._logits = experts, probs, logits
@@ -40,13 +44,20 @@ class HandEngine(Engine):
         records = []
         for layer in range(self.num_layers):
             first_N = experts_BSL[..., layer].flatten()
-            chosen_NE = (torch.arange(self.num_experts) == first_N[:, None])
-            records.append(RoutingRecord(
-                layer=layer, chosen_NE=chosen_NE, weights_NE=chosen_NE.float(),
-                probs_NE=None if self._probs is None else self._probs(ids_BS)[:, :, layer].flatten(0, 1),
-                representation_ED=None, output_sum_ED=None, losses={}, figures={},
-                hidden_Nd=torch.zeros(first_N.numel(), 2),
-            ))  # fmt: skip
+            chosen_NE = torch.arange(self.num_experts) == first_N[:, None]
+            records.append(
+                RoutingRecord(
+                    layer=layer,
+                    chosen_NE=chosen_NE,
+                    weights_NE=chosen_NE.float(),
+                    probs_NE=None if self._probs is None else self._probs(ids_BS)[:, :, layer].flatten(0, 1),
+                    representation_ED=None,
+                    output_sum_ED=None,
+                    losses={},
+                    figures={},
+                    hidden_Nd=torch.zeros(first_N.numel(), 2),
+                )
+            )
         return Pass(logits_BSV, records)
 
     def rows_at_once(self, length: int) -> int:
@@ -62,9 +73,16 @@ def text_of(tokens: list[list[int]], documents: list[list[int]], domains: list[l
 
 def subject_of(engine: Engine, held_out: HeldOut, name: str = "by hand") -> Subject:
     return Subject(
-        name=name, label=name, path=Path("nowhere"), step=None, fingerprint="", engine=engine, tokenizer=None,
-        held_out=held_out, run=None,
-    )  # fmt: skip
+        name=name,
+        label=name,
+        path=Path("nowhere"),
+        step=None,
+        fingerprint="",
+        engine=engine,
+        tokenizer=None,
+        held_out=held_out,
+        run=None,
+    )
 
 
 def request_of(engine: Engine, held_out: HeldOut) -> Request:

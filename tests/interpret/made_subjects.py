@@ -95,22 +95,38 @@ class MadeEngine(Engine):
         weights = torch.from_numpy(np.where(chosen_NE, weights_NE, 0)[:, :-1])
         probs = (weights + 0.01) / (weights + 0.01).sum(1, keepdim=True)
         return RoutingRecord(
-            layer=layer, chosen_NE=chosen, weights_NE=weights, probs_NE=probs if self.with_probs else None,
-            representation_ED=torch.from_numpy(self.vectors_ED), output_sum_ED=chosen.float().T @ hidden_Nd,
-            losses={}, figures={}, hidden_Nd=hidden_Nd,
-        )  # fmt: skip
+            layer=layer,
+            chosen_NE=chosen,
+            weights_NE=weights,
+            probs_NE=probs if self.with_probs else None,
+            representation_ED=torch.from_numpy(self.vectors_ED),
+            output_sum_ED=chosen.float().T @ hidden_Nd,
+            losses={},
+            figures={},
+            hidden_Nd=hidden_Nd,
+        )
 
 
 def made_subject(
-    *routes: Route, num_experts: int = 4, top_k: int = 1, text: HeldOut | None = None, name: str = "made",
+    *routes: Route,
+    num_experts: int = 4,
+    top_k: int = 1,
+    text: HeldOut | None = None,
+    name: str = "made",
     with_probs: bool = True,
-) -> Subject:  # fmt: skip
+) -> Subject:
     """A subject that routes as told, one route for each layer."""
     return Subject(
-        name=name, label=name, path=Path("/nowhere") / name, step=None, fingerprint="made",
-        engine=MadeEngine(routes, num_experts, top_k, with_probs), tokenizer=made_tokenizer(),
-        held_out=held_out() if text is None else text, run=None,
-    )  # fmt: skip
+        name=name,
+        label=name,
+        path=Path("/nowhere") / name,
+        step=None,
+        fingerprint="made",
+        engine=MadeEngine(routes, num_experts, top_k, with_probs),
+        tokenizer=made_tokenizer(),
+        held_out=held_out() if text is None else text,
+        run=None,
+    )
 
 
 def made_request(*routes: Route, **given) -> Request:

@@ -30,8 +30,19 @@ from spectra_exp.interpret.registry import Empty, Part, Request, chosen_parts, p
 from spectra_exp.interpret.results import AnalysisFolder, Result, picture_bytes, read_index
 from spectra_exp.interpret.trace import HeldOut, trace_text
 
-PACKAGE_PARTS = {"load", "keywords", "contexts", "neighbours", "affinity", "vocabulary", "separation", "hidden_map",
-                 "expert_map", "cases", "explore"}  # fmt: skip
+PACKAGE_PARTS = {
+    "load",
+    "keywords",
+    "contexts",
+    "neighbours",
+    "affinity",
+    "vocabulary",
+    "separation",
+    "hidden_map",
+    "expert_map",
+    "cases",
+    "explore",
+}
 
 
 def test_parts_are_found_by_themselves_and_say_what_they_are() -> None:
@@ -171,12 +182,24 @@ def test_the_trace_is_the_routing_executed_whatever_the_batches() -> None:
 
 def test_a_trace_of_many_tokens_stays_small() -> None:
     rows = 100_352 // 64
-    text = HeldOut(np.arange(rows * 64).reshape(rows, 64) % 300, np.zeros((rows, 64), np.int64),
-                   np.zeros((rows, 64), np.int64), ["one"])  # fmt: skip
+    text = HeldOut(
+        np.arange(rows * 64).reshape(rows, 64) % 300,
+        np.zeros((rows, 64), np.int64),
+        np.zeros((rows, 64), np.int64),
+        ["one"],
+    )
     subject = made_subject(at_random, at_random, text=text)
     engine = subject.engine
-    trace = trace_text(engine.forward, text, rows_at_once=512, num_layers=2, num_experts=4, top_k=1,
-                       vocabulary_size=engine.vocabulary_size, seed=0)  # fmt: skip
+    trace = trace_text(
+        engine.forward,
+        text,
+        rows_at_once=512,
+        num_layers=2,
+        num_experts=4,
+        top_k=1,
+        vocabulary_size=engine.vocabulary_size,
+        seed=0,
+    )
     assert trace.num_tokens > 100_000 and len(trace.sample_H) == 3000
     # Of each token: ids and places, and for each layer experts, weights, entropy and half a distribution.
     assert trace.bytes() < 100_352 * (64 + 2 * (2 + 4 + 4 + 8)) + 10**6

@@ -25,11 +25,22 @@ from spectra_exp.runs.routing_files import load_snapshot, snapshot_paths
 from spectra_exp.training.execute import execute
 
 TINY = [
-    "model.num_layers=2", "model.hidden_size=32", "model.num_heads=2", "model.expert_size=32", "model.num_experts=4",
-    "data.sequence_length=64", "data.train_words=20000", "data.validation_words=8000", "data.vocabulary_size=512",
-    "data.evaluation_tokens=4096", "data.probe_tokens=256", "trainer.max_steps=6", "trainer.batch_size=4",
-    "logger.progress=false", "study=core",
-]  # fmt: skip
+    "model.num_layers=2",
+    "model.hidden_size=32",
+    "model.num_heads=2",
+    "model.expert_size=32",
+    "model.num_experts=4",
+    "data.sequence_length=64",
+    "data.train_words=20000",
+    "data.validation_words=8000",
+    "data.vocabulary_size=512",
+    "data.evaluation_tokens=4096",
+    "data.probe_tokens=256",
+    "trainer.max_steps=6",
+    "trainer.batch_size=4",
+    "logger.progress=false",
+    "study=core",
+]
 
 
 @pytest.fixture(scope="module")
@@ -56,8 +67,9 @@ def small_maps(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def opened(path: Path, tokens: int | None = None):
-    return open_subject("run", str(path), path.parent.parent, tokens=tokens, texts=None, seed=0,
-                        device=torch.device("cpu"))  # fmt: skip
+    return open_subject(
+        "run", str(path), path.parent.parent, tokens=tokens, texts=None, seed=0, device=torch.device("cpu")
+    )
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -93,11 +105,22 @@ def test_documents_without_a_domain_belong_to_none(runs, tmp_path: Path) -> None
     lines = [{"text": f"zebra number {i} " * 30} | ({"domain": "animals"} if i % 2 else {}) for i in range(200)]
     (tmp_path / "train.jsonl").write_text("\n".join(map(json.dumps, lines)))
     typed = [o for o in TINY if not o.startswith(("data.", "study", "trainer.max"))]
-    planned = plan(load_experiment([
-        *typed, f"outputs={tmp_path}", "baseline=switch_top2", "data=files", f"data.train={tmp_path}/train.jsonl",
-        "data.sequence_length=64", "data.vocabulary_size=300", "data.evaluation_tokens=512", "data.probe_tokens=64",
-        "trainer.max_steps=1",
-    ]))  # fmt: skip
+    planned = plan(
+        load_experiment(
+            [
+                *typed,
+                f"outputs={tmp_path}",
+                "baseline=switch_top2",
+                "data=files",
+                f"data.train={tmp_path}/train.jsonl",
+                "data.sequence_length=64",
+                "data.vocabulary_size=300",
+                "data.evaluation_tokens=512",
+                "data.probe_tokens=64",
+                "trainer.max_steps=1",
+            ]
+        )
+    )
     assert execute(planned, "") == "completed"
     subject = opened(planned.folder.path)
     labelled = {subject.domains[d] for d in np.unique(subject.trace.domains_N) if d >= 0}

@@ -33,9 +33,17 @@ from spectra_exp.interpret.registry import Request, parts
 from spectra_exp.interpret.results import read_index
 
 SHAPE = dict(
-    vocab_size=400, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=2,
-    intermediate_size=24, max_position_embeddings=64, bos_token_id=0, eos_token_id=0, pad_token_id=0,
-)  # fmt: skip
+    vocab_size=400,
+    hidden_size=16,
+    num_hidden_layers=2,
+    num_attention_heads=2,
+    num_key_value_heads=2,
+    intermediate_size=24,
+    max_position_embeddings=64,
+    bos_token_id=0,
+    eos_token_id=0,
+    pad_token_id=0,
+)
 ROUTED = dict(num_experts_per_tok=2, moe_intermediate_size=12, initializer_range=0.5)
 FAMILIES: dict[str, PreTrainedConfig] = {
     "mixtral": MixtralConfig(**SHAPE, num_experts_per_tok=2, num_local_experts=4, initializer_range=0.5),
@@ -116,9 +124,19 @@ def test_experts_executed_against_the_routers_word_are_what_is_recorded() -> Non
 
 def test_a_grouped_router_with_dense_first_layers_opens(tmp_path: Path) -> None:
     config = DeepseekV3Config(
-        **SHAPE, moe_intermediate_size=12, n_routed_experts=4, num_experts_per_tok=2, n_group=2, topk_group=1,
-        first_k_dense_replace=1, kv_lora_rank=8, q_lora_rank=8, qk_rope_head_dim=4, qk_nope_head_dim=4, v_head_dim=8,
-    )  # fmt: skip
+        **SHAPE,
+        moe_intermediate_size=12,
+        n_routed_experts=4,
+        num_experts_per_tok=2,
+        n_group=2,
+        topk_group=1,
+        first_k_dense_replace=1,
+        kv_lora_rank=8,
+        q_lora_rank=8,
+        qk_rope_head_dim=4,
+        qk_nope_head_dim=4,
+        v_head_dim=8,
+    )
     subject = opened(saved(config, tmp_path / "deepseek"))
     assert (subject.num_layers, subject.num_experts, subject.top_k) == (1, 4, 2)
     assert (subject.trace.experts_NLK >= 0).all()

@@ -39,12 +39,24 @@ from spectra_exp.runs.plan import plan
 from spectra_exp.training.execute import execute
 
 TINY = [
-    "model.num_layers=2", "model.hidden_size=32", "model.num_heads=2", "model.expert_size=32", "model.num_experts=4",
-    "data.sequence_length=64", "data.train_words=20000", "data.validation_words=8000", "data.vocabulary_size=512",
-    "data.evaluation_tokens=2048", "data.probe_tokens=256", "trainer.max_steps=4", "trainer.batch_size=2",
-    "trainer.log_every=1", "trainer.keep_checkpoints=fractions", "logger.progress=false",
+    "model.num_layers=2",
+    "model.hidden_size=32",
+    "model.num_heads=2",
+    "model.expert_size=32",
+    "model.num_experts=4",
+    "data.sequence_length=64",
+    "data.train_words=20000",
+    "data.validation_words=8000",
+    "data.vocabulary_size=512",
+    "data.evaluation_tokens=2048",
+    "data.probe_tokens=256",
+    "trainer.max_steps=4",
+    "trainer.batch_size=2",
+    "trainer.log_every=1",
+    "trainer.keep_checkpoints=fractions",
+    "logger.progress=false",
     "data.hold_out_domain=code",
-]  # fmt: skip
+]
 
 
 @pytest.fixture(scope="module")
@@ -69,8 +81,9 @@ def run(made: dict[str, Path], tmp_path: Path) -> Path:
 
 
 def opened(path: Path):
-    return open_subject("run", str(path), path.parent.parent, tokens=256, texts=None, seed=0,
-                        device=torch.device("cpu"))  # fmt: skip
+    return open_subject(
+        "run", str(path), path.parent.parent, tokens=256, texts=None, seed=0, device=torch.device("cpu")
+    )
 
 
 def test_a_dense_run_beside_a_routed_one_stops_no_part(made, tmp_path: Path) -> None:
@@ -247,11 +260,24 @@ def test_labels_are_told_apart_by_what_differs_in_the_names() -> None:
 def test_legends_name_models_by_their_labels() -> None:
     subjects = [replace(made_subject(by_domain, name="a-long-name-of-a-run-" + end), label=end) for end in "xy"]
     assert Request(*subjects).labels == {subject.name: subject.label for subject in subjects}
-    curves = pd.DataFrame({"run": [s.name for s in subjects], "layer": "all", "curve": "before", "distance": 0,
-                           "mean": 0.5, "low": 0.4, "high": 0.6})  # fmt: skip
+    curves = pd.DataFrame(
+        {
+            "run": [s.name for s in subjects],
+            "layer": "all",
+            "curve": "before",
+            "distance": 0,
+            "mean": 0.5,
+            "low": 0.4,
+            "high": 0.6,
+        }
+    )
     seen = []
-    picture_bytes(lambda figure: (boundaries._draw(figure, curves, Request(*subjects).labels), seen.extend(
-        text.get_text() for text in figure.axes[0].get_legend().get_texts())))  # fmt: skip
+    picture_bytes(
+        lambda figure: (
+            boundaries._draw(figure, curves, Request(*subjects).labels),
+            seen.extend(text.get_text() for text in figure.axes[0].get_legend().get_texts()),
+        )
+    )
     assert seen == ["x: before", "x: after", "y: before", "y: after"]
 
 

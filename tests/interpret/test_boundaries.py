@@ -166,7 +166,11 @@ def test_short_documents_and_models_give_shorter_halves_or_no_pairs() -> None:
 
 
 def test_documents_are_cut_where_ids_change_across_blocks_and_unlabelled_ones_are_left_out() -> None:
-    text = HeldOut(np.arange(8).reshape(2, 4), np.array([[5, 5, 6, 6], [6, 7, 7, 7]]),
-                   np.array([[0, 0, 1, 1], [1, -1, -1, -1]]), ["a", "b"])  # fmt: skip
+    text = HeldOut(
+        np.arange(8).reshape(2, 4),
+        np.array([[5, 5, 6, 6], [6, 7, 7, 7]]),
+        np.array([[0, 0, 1, 1], [1, -1, -1, -1]]),
+        ["a", "b"],
+    )
     found = pieces(text)
     assert [(p.document, p.domain, p.token_ids.tolist()) for p in found] == [(5, 0, [0, 1]), (6, 1, [2, 3, 4])]

@@ -126,14 +126,26 @@ def history(rows: list[tuple]) -> pd.DataFrame:
 
 def test_swings_are_within_a_layer_and_the_summary_parts_at_the_first_tenth() -> None:
     by_layer = {"0": (1, 3, 2), "1": (5, 5, 5)}
-    rows = [(s, s / 100, "train", layer, "load_cv_batch", value) for layer, values in by_layer.items()
-            for s, value in zip((5, 10, 15), values, strict=True)]  # fmt: skip
+    rows = [
+        (s, s / 100, "train", layer, "load_cv_batch", value)
+        for layer, values in by_layer.items()
+        for s, value in zip((5, 10, 15), values, strict=True)
+    ]
     rows += [(5, 0.05, "train", "all", "load_cv_batch", 9), (5, 0.05, "validation", "0", "load_cv", 9)]
     swings = imbalance_swings(history(rows))
     assert swings.dropna()["swing"].tolist() == [2, 1, 0, 0] and len(swings) == 6
-    changes = pd.DataFrame({"step": [0, 10], "to_step": [10, 30], "fraction": [0.1, 0.3], "per_step": [0.2, 0.1],
-                            "change": [0.5, 0.4], "by_chance": 0.6, "returned": [None, 0.5],
-                            "returned_by_chance": [None, 0.1]}).assign(run="r")  # fmt: skip
+    changes = pd.DataFrame(
+        {
+            "step": [0, 10],
+            "to_step": [10, 30],
+            "fraction": [0.1, 0.3],
+            "per_step": [0.2, 0.1],
+            "change": [0.5, 0.4],
+            "by_chance": 0.6,
+            "returned": [None, 0.5],
+            "returned_by_chance": [None, 0.1],
+        }
+    ).assign(run="r")
     early, rest = oscillation_summary(changes, swings.assign(run="r")).to_dict("records")
     assert (early["snapshot_pairs"], early["per_step"], early["swing"]) == (1, 0.2, 1.0)
     assert np.isnan(early["returned"]) and (rest["per_step"], rest["returned"], rest["swing"]) == (0.1, 0.5, 0.5)
@@ -148,10 +160,18 @@ def test_a_run_that_kept_no_snapshots_is_drawn_by_its_load() -> None:
 
 def test_gradient_rows_are_the_training_ones_and_their_summary_names_the_largest() -> None:
     by_name = {"grad_norm_router": (1.0, 4.0, 2.0), "experts_without_gradient": (0.5, 0.0, 0.0), "loss": (9, 9, 9)}
-    rows = [(s, s / 30, "train", "all", name, value) for name, values in by_name.items()
-            for s, value in zip((10, 20, 30), values, strict=True)]  # fmt: skip
+    rows = [
+        (s, s / 30, "train", "all", name, value)
+        for name, values in by_name.items()
+        for s, value in zip((10, 20, 30), values, strict=True)
+    ]
     found = gradient_rows(history([*rows, (10, 0.3, "train", "0", "grad_norm_router", 7.0)])).assign(run="r")
     assert len(found) == 6 and set(found["metric"]) == {"grad_norm_router", "experts_without_gradient"}
     router = summary(found).set_index("metric").loc["grad_norm_router"]
     assert (router["first"], router["median"], router["largest"], router["largest_at_step"], router["last"]) == (
-        1.0, 2.0, 4.0, 20, 2.0)  # fmt: skip
+        1.0,
+        2.0,
+        4.0,
+        20,
+        2.0,
+    )

@@ -24,14 +24,35 @@ from spectra_exp.runs.folder import RunFolder
 from spectra_exp.runs.plan import plan
 from spectra_exp.training.execute import execute
 
-MINE = ("positions", "depth", "boundaries", "ambiguity", "unseen_domain", "oscillation", "experts_off", "causal",
-        "gradients", "landscape")  # fmt: skip
+MINE = (
+    "positions",
+    "depth",
+    "boundaries",
+    "ambiguity",
+    "unseen_domain",
+    "oscillation",
+    "experts_off",
+    "causal",
+    "gradients",
+    "landscape",
+)
 SMALL = [
-    "model.num_layers=2", "model.hidden_size=32", "model.num_heads=2", "model.expert_size=32", "model.num_experts=4",
-    "data.sequence_length=64", "data.train_words=20000", "data.validation_words=8000", "data.vocabulary_size=512",
-    "data.evaluation_tokens=4096", "data.probe_tokens=512", "trainer.max_steps=20", "trainer.batch_size=4",
-    "trainer.log_every=2", "logger.progress=false",
-]  # fmt: skip
+    "model.num_layers=2",
+    "model.hidden_size=32",
+    "model.num_heads=2",
+    "model.expert_size=32",
+    "model.num_experts=4",
+    "data.sequence_length=64",
+    "data.train_words=20000",
+    "data.validation_words=8000",
+    "data.vocabulary_size=512",
+    "data.evaluation_tokens=4096",
+    "data.probe_tokens=512",
+    "trainer.max_steps=20",
+    "trainer.batch_size=4",
+    "trainer.log_every=2",
+    "logger.progress=false",
+]
 
 
 @pytest.fixture(scope="module")
@@ -61,8 +82,12 @@ def opened(folder: RunFolder, outputs: Path) -> Subject:
 
 @pytest.fixture(scope="module")
 def switch(trained) -> Subject:
-    return trained("baseline=switch_top2", "data.hold_out_domain=code", "trainer.eval_every=1",
-                   "trainer.keep_checkpoints=fractions")  # fmt: skip
+    return trained(
+        "baseline=switch_top2",
+        "data.hold_out_domain=code",
+        "trainer.eval_every=1",
+        "trainer.keep_checkpoints=fractions",
+    )
 
 
 @pytest.fixture(scope="module")
@@ -166,7 +191,8 @@ def test_the_experts_table_is_of_all_experts_with_their_shares(results: dict[str
     code = switch.domains.index("code")
     row = domains.query("layer == 0 and expert == 1 and domain == 'code'").iloc[0]
     assert table.set_index(["layer", "expert"]).loc[(0, 1), "hit_most"] == (
-        domains.query("layer == 0 and expert == 1").set_index("domain")["added"].astype(float).idxmax())  # fmt: skip
+        domains.query("layer == 0 and expert == 1").set_index("domain")["added"].astype(float).idxmax()
+    )
     counts_EM = (stats.counts_ME / stats.counts_ME.sum(axis=1, keepdims=True)).T
     purity_E = (counts_EM / counts_EM.sum(axis=1, keepdims=True)).max(axis=1)
     assert table["purity"].iloc[:4].to_numpy(float) == pytest.approx(purity_E)
@@ -194,8 +220,11 @@ def test_oscillation_is_read_at_the_cadence_kept(results: dict[str, Result]) -> 
 
 def test_gradients_have_all_families_and_the_experts_left_out(results: dict[str, Result]) -> None:
     found = set(results["gradients"].tables["gradients"]["metric"])
-    wanted = {f"{kind}_{family}" for kind in ("grad_norm", "update_ratio", "learning_rate")
-              for family in ("router", "experts", "other")}  # fmt: skip
+    wanted = {
+        f"{kind}_{family}"
+        for kind in ("grad_norm", "update_ratio", "learning_rate")
+        for family in ("router", "experts", "other")
+    }
     assert found == wanted | {"experts_without_gradient"}
 
 
@@ -214,8 +243,13 @@ def test_k_of_one_without_labels_and_with_an_empty_expert(trained, outputs: Path
     words = ["river", "stone", "ember", "quiet", "lantern", "orbit", "meadow", "copper"]
     documents = [" ".join(rng.choice(words, 60)) for _ in range(120)]
     (outputs / "plain.jsonl").write_text("\n".join(f'{{"text": "{text}"}}' for text in documents))
-    subject = trained("baseline=switch_top1", "data=files", f"data.train={outputs / 'plain.jsonl'}",
-                      "data.evaluation_tokens=512", "trainer.max_steps=4")  # fmt: skip
+    subject = trained(
+        "baseline=switch_top1",
+        "data=files",
+        f"data.train={outputs / 'plain.jsonl'}",
+        "data.evaluation_tokens=512",
+        "trainer.max_steps=4",
+    )
     with torch.no_grad():
         for layer in subject.engine.model.routed_layers:
             # The mean of two logits is never the largest.

@@ -93,8 +93,10 @@ def test_matching_and_joint_counts_by_hand() -> None:
 
 
 def test_one_layer_and_one_expert_say_why_there_is_nothing() -> None:
-    assert "one routed layer" in run_part("depth", request_of(HandEngine(1, 2, of_token(1, lambda i: i % 2)),
-                                                              long_text())).empty  # fmt: skip
+    assert (
+        "one routed layer"
+        in run_part("depth", request_of(HandEngine(1, 2, of_token(1, lambda i: i % 2)), long_text())).empty
+    )
     single = request_of(HandEngine(2, 1, of_token(2, torch.zeros_like)), long_text())
     for name in ("positions", "depth", "boundaries", "ambiguity"):
         assert "one expert each" in run_part(name, single).empty
@@ -157,8 +159,10 @@ def test_experts_of_joined_texts_do_not_depend_on_how_many_are_read_at_once() ->
 
 def test_joined_texts_are_no_longer_than_the_blocks_that_are_looked_at() -> None:
     text = long_text()
-    narrow = HeldOut(*(array.reshape(-1, 16) for array in (text.token_ids_MS, text.document_ids_MS,
-                                                           text.domain_ids_MS)), text.domains)  # fmt: skip
+    narrow = HeldOut(
+        *(array.reshape(-1, 16) for array in (text.token_ids_MS, text.document_ids_MS, text.domain_ids_MS)),
+        text.domains,
+    )
     engine = HandEngine(1, 2, of_token(1, lambda ids: ids % 2))
     assert engine.longest > 16
     table = run_part("boundaries", request_of(engine, narrow)).tables["latency"]

@@ -25,9 +25,15 @@ def record_of(chosen_NE: torch.Tensor, layer: int = 0, **fields) -> RoutingRecor
     """A record of these assignments; equal weights unless given."""
     weights_NE = chosen_NE / chosen_NE.sum(1, keepdim=True).clamp_min(1)
     values = dict(
-        layer=layer, chosen_NE=chosen_NE, weights_NE=weights_NE, probs_NE=None, representation_ED=None,
-        output_sum_ED=None, losses={}, figures={},
-    )  # fmt: skip
+        layer=layer,
+        chosen_NE=chosen_NE,
+        weights_NE=weights_NE,
+        probs_NE=None,
+        representation_ED=None,
+        output_sum_ED=None,
+        losses={},
+        figures={},
+    )
     return RoutingRecord(**(values | fields))
 
 
@@ -97,9 +103,13 @@ def routings(draw, min_layers: int = 1, ragged: bool = True):
     sequences = [row for row, length in enumerate(lengths) for _ in range(length)]
     # Documents change inside sequences too, as in packed text; a document never has two domains.
     documents = (torch.rand(num_tokens, generator=generator) < 0.3).cumsum(0)
-    return records, TokenBatch(
-        token_ids_N=torch.randint(0, 7, (num_tokens,), generator=generator),
-        document_ids_N=documents,
-        domain_ids_N=documents % 3,
-        sequence_ids_N=torch.tensor(sequences),
-    ), top_k  # fmt: skip
+    return (
+        records,
+        TokenBatch(
+            token_ids_N=torch.randint(0, 7, (num_tokens,), generator=generator),
+            document_ids_N=documents,
+            domain_ids_N=documents % 3,
+            sequence_ids_N=torch.tensor(sequences),
+        ),
+        top_k,
+    )

@@ -11,9 +11,21 @@ from routing_cases import accumulator_of, chosen_of, cut, record_of, routings, s
 from spectra_exp.measure.tokens import TokenBatch
 
 EXACT = (
-    "counts_E", "counts_GE", "domains_G", "counts_EV", "tokens_V", "pairs_EE", "sizes", "overlap_sum", "num_adjacent",
-    "num_tokens", "probe_experts_PK", "probe_weights_PK", "counts_ME", "first_EE",
-)  # fmt: skip
+    "counts_E",
+    "counts_GE",
+    "domains_G",
+    "counts_EV",
+    "tokens_V",
+    "pairs_EE",
+    "sizes",
+    "overlap_sum",
+    "num_adjacent",
+    "num_tokens",
+    "probe_experts_PK",
+    "probe_weights_PK",
+    "counts_ME",
+    "first_EE",
+)
 SUMS = ("entropy_sum", "gap_sum", "confidence_sum")
 
 

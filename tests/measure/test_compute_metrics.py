@@ -15,14 +15,38 @@ from spectra_exp.measure import METRICS, compute_floors, compute_metrics, descri
 
 # Names that other people's scripts read: a contract.
 NAMES = {
-    "load_cv", "load_cv_batch", "max_vio", "max_vio_batch", "load_gini", "expert_entropy",
-    "expert_entropy_norm", "unused_rate", "collapse_rate", "expert_overlap", "coactivation",
-    "gram_orthogonality", "gram_rms", "gram_welch_floor", "output_gram_orthogonality", "routing_entropy",
-    "routing_entropy_norm", "routing_confidence", "score_gap", "routing_consistency", "router_saturation",
-    "usage_variance", "usage_kendall_tau", "fraction_to_stability", "sequential_overlap",
-    "layer_mutual_information", "domain_purity", "domain_mutual_information", "expert_diversity",
-    "quota_short_rate", "dropped_rate",
-}  # fmt: skip
+    "load_cv",
+    "load_cv_batch",
+    "max_vio",
+    "max_vio_batch",
+    "load_gini",
+    "expert_entropy",
+    "expert_entropy_norm",
+    "unused_rate",
+    "collapse_rate",
+    "expert_overlap",
+    "coactivation",
+    "gram_orthogonality",
+    "gram_rms",
+    "gram_welch_floor",
+    "output_gram_orthogonality",
+    "routing_entropy",
+    "routing_entropy_norm",
+    "routing_confidence",
+    "score_gap",
+    "routing_consistency",
+    "router_saturation",
+    "usage_variance",
+    "usage_kendall_tau",
+    "fraction_to_stability",
+    "sequential_overlap",
+    "layer_mutual_information",
+    "domain_purity",
+    "domain_mutual_information",
+    "expert_diversity",
+    "quota_short_rate",
+    "dropped_rate",
+}
 
 
 def test_every_name_of_the_contract_is_registered():
@@ -47,9 +71,7 @@ def test_the_names_of_the_experts_do_not_matter(case, random):
     order = list(range(records[0].chosen_NE.shape[1]))
     random.shuffle(order)
     renamed = [
-        record_of(
-            r.chosen_NE[:, order], r.layer, weights_NE=r.weights_NE[:, order], probs_NE=r.probs_NE[:, order]
-        )
+        record_of(r.chosen_NE[:, order], r.layer, weights_NE=r.weights_NE[:, order], probs_NE=r.probs_NE[:, order])
         for r in records
     ]
     table = compute_metrics(statistics_of(records, tokens, top_k))

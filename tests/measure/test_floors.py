@@ -86,8 +86,9 @@ def test_whole_documents_are_permuted_not_tokens():
     stats = layer_of(sets, 4, 1, documents=documents.tolist(), domains=(documents % 3).tolist())
     floor = compute_floors([stats])["0", "domain_mutual_information_floor"]
     assert floor > 0.1
-    told_apart = layer_of((documents % 3)[:, None].tolist(), 4, 1, documents=documents.tolist(),
-                          domains=(documents % 3).tolist())  # fmt: skip
+    told_apart = layer_of(
+        (documents % 3)[:, None].tolist(), 4, 1, documents=documents.tolist(), domains=(documents % 3).tolist()
+    )
     assert METRICS["domain_mutual_information"].function(told_apart) == pytest.approx(np.log(3))
     assert compute_floors([told_apart])["0", "domain_mutual_information_floor"] < 0.5
     token_domains = rng.permutation(documents % 3)

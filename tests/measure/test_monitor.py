@@ -118,9 +118,18 @@ def test_in_anybody_s_trainer(checkpointing, tmp_path):
     model = copy.deepcopy(family_model("qwen3_moe"))
     monitor = RoutingMonitor(model, training=True)
     arguments = TrainingArguments(
-        tmp_path, max_steps=2, logging_steps=1, eval_strategy="steps", eval_steps=2, report_to=[], use_cpu=True,
-        per_device_train_batch_size=4, disable_tqdm=True, gradient_checkpointing=checkpointing, save_strategy="no",
-    )  # fmt: skip
+        tmp_path,
+        max_steps=2,
+        logging_steps=1,
+        eval_strategy="steps",
+        eval_steps=2,
+        report_to=[],
+        use_cpu=True,
+        per_device_train_batch_size=4,
+        disable_tqdm=True,
+        gradient_checkpointing=checkpointing,
+        save_strategy="no",
+    )
     trainer = Trainer(model, arguments, train_dataset=Tokens(), eval_dataset=Tokens(), callbacks=[monitor])
     trainer.train()
     history = trainer.state.log_history
@@ -204,10 +213,22 @@ def test_what_it_cannot_see_it_does_not_make_up():
 @torch.no_grad()
 def test_a_stock_family_without_a_row_is_watched_too():
     config = AutoConfig.for_model(
-        "glm4_moe", vocab_size=VOCABULARY, hidden_size=16, num_hidden_layers=3, num_attention_heads=2, head_dim=8,
-        num_key_value_heads=1, intermediate_size=24, moe_intermediate_size=8, n_routed_experts=4, num_experts_per_tok=2,
-        n_group=1, topk_group=1, first_k_dense_replace=1, pad_token_id=0,
-    )  # fmt: skip
+        "glm4_moe",
+        vocab_size=VOCABULARY,
+        hidden_size=16,
+        num_hidden_layers=3,
+        num_attention_heads=2,
+        head_dim=8,
+        num_key_value_heads=1,
+        intermediate_size=24,
+        moe_intermediate_size=8,
+        n_routed_experts=4,
+        num_experts_per_tok=2,
+        n_group=1,
+        topk_group=1,
+        first_k_dense_replace=1,
+        pad_token_id=0,
+    )
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(config).eval()
     with RoutingMonitor(model) as monitor:

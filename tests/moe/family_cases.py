@@ -11,9 +11,17 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 VOCABULARY = 61
 _SMALL = dict(
-    vocab_size=VOCABULARY, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=24,
-    max_position_embeddings=64, pad_token_id=0, bos_token_id=1, eos_token_id=2, tie_word_embeddings=False,
-)  # fmt: skip
+    vocab_size=VOCABULARY,
+    hidden_size=16,
+    num_hidden_layers=2,
+    num_attention_heads=2,
+    intermediate_size=24,
+    max_position_embeddings=64,
+    pad_token_id=0,
+    bos_token_id=1,
+    eos_token_id=2,
+    tie_word_embeddings=False,
+)
 _GROUPED = dict(num_key_value_heads=1, head_dim=8)
 _WINDOW = dict(sliding_window=4)
 # Larger than the usual deviation, so that routing and experts matter to the logits.
@@ -48,18 +56,31 @@ SPARSE: dict[str, dict[str, Any]] = {
     "mixtral": dict(num_local_experts=4, num_experts_per_tok=2) | _GROUPED,
     "olmoe": dict(num_experts=4, num_experts_per_tok=2),
     "qwen2_moe": dict(
-        num_experts=4, num_experts_per_tok=2, moe_intermediate_size=12, shared_expert_intermediate_size=12,
+        num_experts=4,
+        num_experts_per_tok=2,
+        moe_intermediate_size=12,
+        shared_expert_intermediate_size=12,
         num_key_value_heads=1,
     ),
     "qwen3_moe": dict(num_experts=4, num_experts_per_tok=2, moe_intermediate_size=12, norm_topk_prob=True) | _GROUPED,
     "deepseek_v3": dict(
-        n_routed_experts=4, num_experts_per_tok=2, moe_intermediate_size=12, n_group=2, topk_group=1,
-        first_k_dense_replace=1, num_hidden_layers=3, q_lora_rank=8, kv_lora_rank=8, qk_rope_head_dim=4,
-        qk_nope_head_dim=4, v_head_dim=8, num_key_value_heads=2,
+        n_routed_experts=4,
+        num_experts_per_tok=2,
+        moe_intermediate_size=12,
+        n_group=2,
+        topk_group=1,
+        first_k_dense_replace=1,
+        num_hidden_layers=3,
+        q_lora_rank=8,
+        kv_lora_rank=8,
+        qk_rope_head_dim=4,
+        qk_nope_head_dim=4,
+        v_head_dim=8,
+        num_key_value_heads=2,
     ),
     "gpt_oss": dict(num_local_experts=4, num_experts_per_tok=2) | _GROUPED | _WINDOW,
     "granitemoe": dict(num_local_experts=4, num_experts_per_tok=2, num_key_value_heads=1),
-}  # fmt: skip
+}
 
 
 @cache

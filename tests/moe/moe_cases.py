@@ -27,10 +27,18 @@ ROUTED = [name for name in ROUTERS if name != "dense"]
 
 def backbone_of(**changes) -> LlamaConfig:
     values = dict(
-        vocab_size=VOCABULARY, hidden_size=HIDDEN, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2,
-        num_key_value_heads=2, max_position_embeddings=128, tie_word_embeddings=True, pad_token_id=0, bos_token_id=1,
+        vocab_size=VOCABULARY,
+        hidden_size=HIDDEN,
+        intermediate_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        max_position_embeddings=128,
+        tie_word_embeddings=True,
+        pad_token_id=0,
+        bos_token_id=1,
         eos_token_id=2,
-    )  # fmt: skip
+    )
     return LlamaConfig(**(values | changes))
 
 

@@ -13,13 +13,36 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
 VOCABULARY, E = 61, 4
 # Every configuration takes what it does not know; each family reads its own names.
 COMMON: dict[str, Any] = dict(
-    vocab_size=VOCABULARY, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=2,
-    head_dim=8, intermediate_size=24, moe_intermediate_size=12, max_position_embeddings=64, pad_token_id=0,
-    bos_token_id=1, eos_token_id=2, tie_word_embeddings=False, num_experts=E, num_local_experts=E, n_routed_experts=E,
-    num_experts_per_tok=2, first_k_dense_replace=0, n_group=2, topk_group=1, n_shared_experts=1, num_shared_experts=1,
-    shared_expert_intermediate_size=12, sliding_window=8, q_lora_rank=8, kv_lora_rank=8, qk_rope_head_dim=4,
-    qk_nope_head_dim=4, v_head_dim=8,
-)  # fmt: skip
+    vocab_size=VOCABULARY,
+    hidden_size=16,
+    num_hidden_layers=2,
+    num_attention_heads=2,
+    num_key_value_heads=2,
+    head_dim=8,
+    intermediate_size=24,
+    moe_intermediate_size=12,
+    max_position_embeddings=64,
+    pad_token_id=0,
+    bos_token_id=1,
+    eos_token_id=2,
+    tie_word_embeddings=False,
+    num_experts=E,
+    num_local_experts=E,
+    n_routed_experts=E,
+    num_experts_per_tok=2,
+    first_k_dense_replace=0,
+    n_group=2,
+    topk_group=1,
+    n_shared_experts=1,
+    num_shared_experts=1,
+    shared_expert_intermediate_size=12,
+    sliding_window=8,
+    q_lora_rank=8,
+    kv_lora_rank=8,
+    qk_rope_head_dim=4,
+    qk_nope_head_dim=4,
+    v_head_dim=8,
+)
 _LATENT = dict(head_dim=4)
 _MIXED = dict(layer_types=["linear_attention", "full_attention"])
 _SPARSE = dict(mlp_layer_types=["sparse", "sparse"])
@@ -37,7 +60,10 @@ DECODERS: dict[str, tuple[str, dict[str, Any]]] = {
     "dbrx": (
         "softmax",
         dict(
-            d_model=16, n_heads=2, n_layers=2, max_seq_len=64,
+            d_model=16,
+            n_heads=2,
+            n_layers=2,
+            max_seq_len=64,
             attn_config=dict(kv_n_heads=1, rope_theta=10000.0, clip_qkv=8.0),
             ffn_config=dict(hidden_size=16, ffn_hidden_size=12, moe_num_experts=E, moe_top_k=2),
         ),
@@ -63,7 +89,8 @@ DECODERS: dict[str, tuple[str, dict[str, Any]]] = {
     "granitemoe": ("softmax", {}),
     "granitemoe_swa": ("softmax", {}),
     "granitemoehybrid": (
-        "softmax", dict(mamba_n_heads=2, layer_types=["attention", "attention"], shared_intermediate_size=12)
+        "softmax",
+        dict(mamba_n_heads=2, layer_types=["attention", "attention"], shared_intermediate_size=12),
     ),
     "granitemoeshared": ("softmax", {}),
     "hunyuan_v1_moe": ("softmax", dict(moe_topk=2)),
@@ -71,9 +98,7 @@ DECODERS: dict[str, tuple[str, dict[str, Any]]] = {
     "hy_v4": ("sigmoid", {}),
     "inkling2_text": ("sigmoid", {}),
     "inkling_text": ("sigmoid", {}),
-    "jamba": (
-        "softmax", dict(attn_layer_period=2, attn_layer_offset=1, use_mamba_kernels=False, mamba_dt_rank=4)
-    ),
+    "jamba": ("softmax", dict(attn_layer_period=2, attn_layer_offset=1, use_mamba_kernels=False, mamba_dt_rank=4)),
     "jetmoe": ("softmax", dict(kv_channels=8)),
     "kimi_linear": ("sigmoid", _LATENT | _MIXED | _SPARSE | dict(num_experts_per_token=2)),
     "kolibri1": ("sigmoid", {}),
@@ -82,8 +107,13 @@ DECODERS: dict[str, tuple[str, dict[str, Any]]] = {
     "llama4_text": ("sigmoid", dict(intermediate_size_mlp=24)),
     "longcat_flash": (
         "softmax",
-        _LATENT | dict(
-            num_layers=1, moe_topk=2, zero_expert_num=1, n_routed_experts=E - 1, expert_ffn_hidden_size=12,
+        _LATENT
+        | dict(
+            num_layers=1,
+            moe_topk=2,
+            zero_expert_num=1,
+            n_routed_experts=E - 1,
+            expert_ffn_hidden_size=12,
             ffn_hidden_size=24,
         ),
     ),
@@ -102,21 +132,35 @@ DECODERS: dict[str, tuple[str, dict[str, Any]]] = {
     "qwen3_next": ("softmax", _MIXED | _DELTA),
     "qwen4_exp_text": (
         "softmax",
-        _MIXED | _DELTA | dict(
-            indexer_n_heads=2, indexer_kv_heads=1, indexer_head_dim=8, indexer_budget=16, indexer_compress_ratio=4,
-            hc_count=2, hc_lowrank=4,
+        _MIXED
+        | _DELTA
+        | dict(
+            indexer_n_heads=2,
+            indexer_kv_heads=1,
+            indexer_head_dim=8,
+            indexer_budget=16,
+            indexer_compress_ratio=4,
+            hc_count=2,
+            hc_lowrank=4,
         ),
     ),
     "solar_open": ("sigmoid", {}),
     "zaya": ("softmax", dict(num_experts_per_tok=1, router_hidden_size=8)),
-}  # fmt: skip
+}
 ENCODERS_TOO: dict[str, dict[str, Any]] = {
     "switch_transformers": _SEQ2SEQ | dict(num_layers=2, num_sparse_encoder_layers=1, num_sparse_decoder_layers=1),
     "nllb-moe": dict(
-        d_model=16, encoder_layers=1, decoder_layers=1, encoder_ffn_dim=24, decoder_ffn_dim=24,
-        encoder_attention_heads=2, decoder_attention_heads=2, encoder_sparse_step=1, decoder_sparse_step=1,
+        d_model=16,
+        encoder_layers=1,
+        decoder_layers=1,
+        encoder_ffn_dim=24,
+        decoder_ffn_dim=24,
+        encoder_attention_heads=2,
+        decoder_attention_heads=2,
+        encoder_sparse_step=1,
+        decoder_sparse_step=1,
     ),
-}  # fmt: skip
+}
 UNREADABLE: dict[str, dict[str, Any]] = {"doge": dict(is_moe=True, num_experts=16)}
 
 

@@ -91,9 +91,14 @@ def test_flops_equal_a_counted_forward_pass(name, settings, tied):
 def test_the_temperature_study_has_79_million_parameters():
     """6 layers, d 384, 8 ungated experts of 1536, tied embeddings of 49,152 (docs/method.md 4); on the meta device."""
     backbone = LlamaConfig(
-        vocab_size=49_152, hidden_size=384, intermediate_size=1536, num_hidden_layers=6, num_attention_heads=8,
-        num_key_value_heads=8, tie_word_embeddings=True,
-    )  # fmt: skip
+        vocab_size=49_152,
+        hidden_size=384,
+        intermediate_size=1536,
+        num_hidden_layers=6,
+        num_attention_heads=8,
+        num_key_value_heads=8,
+        tie_word_embeddings=True,
+    )
     settings = settings_of("temperature", num_experts=8, expert_size=1536, gated=False)
     with torch.device("meta"):
         model = SpectraMoeForCausalLM(SpectraMoeConfig(backbone=backbone, moe=settings.to_dict()))

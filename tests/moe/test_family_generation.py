@@ -27,9 +27,15 @@ def test_generation_with_left_padding_equals_full_passes(model_type):
     mask = torch.ones_like(ids)
     mask[0, :2] = 0
     found = model.generate(
-        ids * mask, attention_mask=mask, max_new_tokens=NEW, do_sample=False, eos_token_id=None, pad_token_id=0,
-        output_logits=True, return_dict_in_generate=True,
-    )  # fmt: skip
+        ids * mask,
+        attention_mask=mask,
+        max_new_tokens=NEW,
+        do_sample=False,
+        eos_token_id=None,
+        pad_token_id=0,
+        output_logits=True,
+        return_dict_in_generate=True,
+    )
     logits_BNV = torch.stack(found.logits, dim=1)
     for row, start in ((0, 2), (1, 0)):
         alone = found.sequences[row : row + 1, start:]

@@ -28,10 +28,12 @@ def routing_of(chosen: list, weights: list, raw: list, top_k: int) -> Routing:
 
 
 # Token 0 uses experts 0 and 1, token 1 experts 1 and 2.
-PAIRS = routing_of([[1, 1, 0], [0, 1, 1]], [[0.75, 0.25, 0.0], [0.0, 0.5, 0.5]],
-                   [[0.6, 0.2, 0.1], [0.1, 0.4, 0.4]], top_k=2)  # fmt: skip
-SINGLE = routing_of([[1, 0, 0], [0, 0, 1]], [[0.6, 0.0, 0.0], [0.0, 0.0, 0.5]],
-                    [[0.6, 0.1, 0.3], [0.2, 0.3, 0.5]], top_k=1)  # fmt: skip
+PAIRS = routing_of(
+    [[1, 1, 0], [0, 1, 1]], [[0.75, 0.25, 0.0], [0.0, 0.5, 0.5]], [[0.6, 0.2, 0.1], [0.1, 0.4, 0.4]], top_k=2
+)
+SINGLE = routing_of(
+    [[1, 0, 0], [0, 0, 1]], [[0.6, 0.0, 0.0], [0.0, 0.0, 0.5]], [[0.6, 0.1, 0.3], [0.2, 0.3, 0.5]], top_k=1
+)
 
 
 def check(intervention: Intervention, routing: Routing, chosen: list, weights: list) -> None:

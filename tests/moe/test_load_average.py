@@ -9,9 +9,7 @@ from moe_cases import ids_of, model_of, train_pass
 from spectra_exp.routing.base import routers
 
 FILTERED = [
-    name
-    for name, cls in routers().items()
-    if cls.learned and cls.selections()[0] == "topk" and not cls.needs_source
+    name for name, cls in routers().items() if cls.learned and cls.selections()[0] == "topk" and not cls.needs_source
 ]
 
 

@@ -39,8 +39,13 @@ each_routed = pytest.mark.parametrize("name", ROUTED)
 @each_router
 @pytest.mark.parametrize("tied", [True, False])
 def test_save_and_load_give_identical_logits(name, tied, tmp_path):
-    model = model_of(name, backbone=backbone_of(tie_word_embeddings=tied), osr={"sinkhorn_inference": "dual"},
-                     temperature=TemperatureConfig(schedule="linear"), total_steps=10)  # fmt: skip
+    model = model_of(
+        name,
+        backbone=backbone_of(tie_word_embeddings=tied),
+        osr={"sinkhorn_inference": "dual"},
+        temperature=TemperatureConfig(schedule="linear"),
+        total_steps=10,
+    )
     model = settled(model)
     model.set_step(7)
     model.save_pretrained(tmp_path)

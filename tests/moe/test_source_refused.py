@@ -17,15 +17,27 @@ from spectra_exp.moe.schema import RerouteConfig, UpcycleConfig
 from spectra_exp.moe.source import load_source, source_facts
 
 SMALL = dict(
-    vocab_size=61, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=2, head_dim=8,
-    intermediate_size=24, max_position_embeddings=64, pad_token_id=0, bos_token_id=1, eos_token_id=2,
-)  # fmt: skip
+    vocab_size=61,
+    hidden_size=16,
+    num_hidden_layers=2,
+    num_attention_heads=2,
+    num_key_value_heads=2,
+    head_dim=8,
+    intermediate_size=24,
+    max_position_embeddings=64,
+    pad_token_id=0,
+    bos_token_id=1,
+    eos_token_id=2,
+)
 GEMMA4 = dict(global_head_dim=8, vocab_size_per_layer_input=61, hidden_size_per_layer_input=0, num_kv_shared_layers=0)
 GEMMA4_EXPERTS = dict(enable_moe_block=True, num_experts=4, top_k_experts=2, moe_intermediate_size=12)
 GEMMA3N = dict(
-    vocab_size_per_layer_input=61, hidden_size_per_layer_input=8, num_kv_shared_layers=0, laurel_rank=4,
+    vocab_size_per_layer_input=61,
+    hidden_size_per_layer_input=8,
+    num_kv_shared_layers=0,
+    laurel_rank=4,
     intermediate_size=[24, 24],
-)  # fmt: skip
+)
 DBRX = dict(d_model=16, n_heads=2, n_layers=2, max_seq_len=64)
 
 
@@ -42,26 +54,36 @@ def described(folder: Path, model_type: str, **config: Any) -> str:
         ("doge", dict(is_moe=True, num_experts=16), "'doge' cannot be run as its parts", "no row for model_type"),
         ("doge", dict(is_moe=False), None, "'doge' is a dense model; give model=upcycle"),
         (
-            "gemma4_text", GEMMA4 | GEMMA4_EXPERTS,
-            "'gemma4_text' is a sparse model already; give another: model=reroute has no row", "no row for model_type",
+            "gemma4_text",
+            GEMMA4 | GEMMA4_EXPERTS,
+            "'gemma4_text' is a sparse model already; give another: model=reroute has no row",
+            "no row for model_type",
         ),
         ("gemma4_text", GEMMA4, None, "'gemma4_text' is a dense model; give model=upcycle"),
         ("bitnet", {}, "'bitnet' is not the function of its parts", "no row for model_type 'bitnet'"),
         (
-            "gemma3n_text", GEMMA3N | dict(activation_sparsity_pattern=[0.0, 0.95]),
-            "'gemma3n_text' is not the function of its parts", "no row for model_type 'gemma3n_text'",
+            "gemma3n_text",
+            GEMMA3N | dict(activation_sparsity_pattern=[0.0, 0.95]),
+            "'gemma3n_text' is not the function of its parts",
+            "no row for model_type 'gemma3n_text'",
         ),
         (
-            "gemma3n_text", GEMMA3N | dict(activation_sparsity_pattern=[0.0, 0.0], intermediate_size=[24, 48]),
-            "differ in width or parts from layer to layer", "no row for model_type 'gemma3n_text'",
+            "gemma3n_text",
+            GEMMA3N | dict(activation_sparsity_pattern=[0.0, 0.0], intermediate_size=[24, 48]),
+            "differ in width or parts from layer to layer",
+            "no row for model_type 'gemma3n_text'",
         ),
         (
-            "aria_text", dict(moe_num_experts=4, moe_topk=2, moe_num_shared_experts=1),
-            "'aria_text' is a sparse model already; give another", "no row for model_type 'aria_text'",
+            "aria_text",
+            dict(moe_num_experts=4, moe_topk=2, moe_num_shared_experts=1),
+            "'aria_text' is a sparse model already; give another",
+            "no row for model_type 'aria_text'",
         ),
         (
-            "dbrx", DBRX | dict(attn_config=dict(rope_theta=1e4)),
-            "'dbrx' is a sparse model already; give another", "no row for model_type 'dbrx'",
+            "dbrx",
+            DBRX | dict(attn_config=dict(rope_theta=1e4)),
+            "'dbrx' is a sparse model already; give another",
+            "no row for model_type 'dbrx'",
         ),
         # Its configuration cannot be built as it stands, whatever it is.
         ("dbrx", DBRX, "no model can be built from its config.json .*rope_theta", "no row for model_type 'dbrx'"),
@@ -69,7 +91,7 @@ def described(folder: Path, model_type: str, **config: Any) -> str:
         ("mamba", {}, "no MLPs were found in the layers of model_type 'mamba'", "no row for model_type 'mamba'"),
         ("olmo2", {}, None, "'olmo2' is a dense model; give model=upcycle"),
     ],
-)  # fmt: skip
+)
 def test_each_command_says_what_the_other_can_do(model_type, config, upcycle, reroute, tmp_path):
     source = described(tmp_path, model_type, **config)
     for kind, message in ((UpcycleConfig, upcycle), (RerouteConfig, reroute)):

@@ -121,9 +121,16 @@ def test_flops_are_those_that_torch_counts(model_type, num_shared):
 def idefics3(tied: bool = False) -> Idefics3ForConditionalGeneration:
     """A tiny model that also sees, whose text part is a Llama."""
     text = dict(
-        model_type="llama", vocab_size=61, hidden_size=16, num_hidden_layers=2, num_attention_heads=2,
-        intermediate_size=24, max_position_embeddings=64, pad_token_id=0, tie_word_embeddings=tied,
-    )  # fmt: skip
+        model_type="llama",
+        vocab_size=61,
+        hidden_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=24,
+        max_position_embeddings=64,
+        pad_token_id=0,
+        tie_word_embeddings=tied,
+    )
     vision = dict(hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2, image_size=8)
     torch.manual_seed(0)
     own = dict(image_token_id=60, pad_token_id=0, tie_word_embeddings=tied)

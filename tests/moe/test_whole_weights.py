@@ -41,11 +41,13 @@ def saved(folder: Path, family: str = "llama", change=None, **config) -> Path:
         ("llama", lambda t: t[ONE].__setitem__((0, 0), torch.nan), {}, f"{ONE} holds values that are not finite"),
         ("llama", lambda t: t[ONE].__setitem__((0, 0), torch.inf), {}, f"{ONE} holds values that are not finite"),
         (
-            "mixtral", lambda t: t.pop("model.layers.0.block_sparse_moe.experts.0.w2.weight"), {},
+            "mixtral",
+            lambda t: t.pop("model.layers.0.block_sparse_moe.experts.0.w2.weight"),
+            {},
             r"experts.down_proj is \[3, .* and should be \[4, ",
         ),
     ],
-)  # fmt: skip
+)
 def test_weights_that_are_not_all_there_are_refused(family, change, config, message, tmp_path, capfd):
     folder = saved(tmp_path, family, change, **config)
     before = transformers_logging.get_verbosity()

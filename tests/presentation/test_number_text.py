@@ -38,6 +38,4 @@ def test_count_text(count: float | None, text: str) -> None:
 
 def test_a_markdown_table_lines_up_and_escapes() -> None:
     text = markdown_table(["label", "n"], [["a|b", "3"], ["longer label", "12"]])
-    assert text == (
-        "| label        |   n |\n| :----------- | --: |\n| a\\|b         |   3 |\n| longer label |  12 |\n"
-    )
+    assert text == ("| label        |   n |\n| :----------- | --: |\n| a\\|b         |   3 |\n| longer label |  12 |\n")

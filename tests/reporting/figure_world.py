@@ -40,9 +40,11 @@ def figures(job: Any) -> dict[str, Any]:
     metrics = own | {"val_loss": loss, "train_loss": loss - 0.1}
     other = {"dual": {"val_loss": loss + 1, "load_cv": own["load_cv"] + 1}}
     return {
-        "metrics": metrics, "metrics_by_inference": other, "metrics_training_rule": {"load_cv": own["load_cv"] / 2},
+        "metrics": metrics,
+        "metrics_by_inference": other,
+        "metrics_training_rule": {"load_cv": own["load_cv"] / 2},
         "causal": causal,
-    }  # fmt: skip
+    }
 
 
 def page_of(name: str, material: Material, sources: Sources) -> tuple[Page, Section]:

@@ -15,18 +15,47 @@ def summary(cell: str, seed: int, metrics: dict[str, float | None], **changes: A
     """A completed run's summary; `changes` replace keys, those of `fingerprints` and `parameters` one by one."""
     # A completed run made all the steps that it was to make.
     steps = changes.get("max_steps", 300)
-    prints = {"data": "d" * 16, "evaluation": "e" * 16, "initial_weights": f"w{cell}{seed}", "batches": f"b{seed}",
-              "code": code_version()} | changes.pop("fingerprints", {})  # fmt: skip
+    prints = {
+        "data": "d" * 16,
+        "evaluation": "e" * 16,
+        "initial_weights": f"w{cell}{seed}",
+        "batches": f"b{seed}",
+        "code": code_version(),
+    } | changes.pop("fingerprints", {})
     return {
-        "schema": 1, "run_id": f"{cell}-s{seed}-00000000", "cell_id": f"{cell}-11111111", "name": cell,
-        "label": cell.title(), "studies": ["demo"], "status": "completed", "error": None, "seed": seed,
-        "router": cell, "osr": "none", "selection": "topk", "temperature": "t1_0", "baseline": "none",
-        "ablation": "none", "model": "tiny", "data": "embedded", "command": "python train.py", "steps": steps,
-        "max_steps": steps, "metrics": metrics, "metrics_by_layer": {}, "metrics_training_rule": {},
-        "floors": {"load_cv": 0.01}, "parameters": {"total": 2_500_000, "active": 1_200_000},
-        "flops_per_token": 1.5e6, "causal": True, "causal_training": False, "timings": {}, "fingerprints": prints,
-        "started": "2026-01-01T00:00:00+00:00", "finished": "2026-01-01T00:01:00+00:00",
-    } | changes  # fmt: skip
+        "schema": 1,
+        "run_id": f"{cell}-s{seed}-00000000",
+        "cell_id": f"{cell}-11111111",
+        "name": cell,
+        "label": cell.title(),
+        "studies": ["demo"],
+        "status": "completed",
+        "error": None,
+        "seed": seed,
+        "router": cell,
+        "osr": "none",
+        "selection": "topk",
+        "temperature": "t1_0",
+        "baseline": "none",
+        "ablation": "none",
+        "model": "tiny",
+        "data": "embedded",
+        "command": "python train.py",
+        "steps": steps,
+        "max_steps": steps,
+        "metrics": metrics,
+        "metrics_by_layer": {},
+        "metrics_training_rule": {},
+        "floors": {"load_cv": 0.01},
+        "parameters": {"total": 2_500_000, "active": 1_200_000},
+        "flops_per_token": 1.5e6,
+        "causal": True,
+        "causal_training": False,
+        "timings": {},
+        "fingerprints": prints,
+        "started": "2026-01-01T00:00:00+00:00",
+        "finished": "2026-01-01T00:01:00+00:00",
+    } | changes
 
 
 ENDS = {"mean": "_mean", "low": "_ci_low", "high": "_ci_high", "n": "_n", "floor": "_floor"}

@@ -30,9 +30,12 @@ from spectra_exp.studies.ledger import write_launch
 from spectra_exp.training.execute import _plain
 
 CORPUS = SimpleNamespace(
-    vocabulary_size=2048, fingerprint="d" * 16, evaluation_fingerprint="e" * 16, final=None,
+    vocabulary_size=2048,
+    fingerprint="d" * 16,
+    evaluation_fingerprint="e" * 16,
+    final=None,
     eval_unigram_cross_entropy=5.5,
-)  # fmt: skip
+)
 DOMAINS = ("code", "math", "science", "literature")
 FRACTIONS = (0.0, 0.1, 0.25, 0.5, 0.75, 1.0)
 LAYERS, EXPERTS = 2, 8
@@ -83,12 +86,17 @@ def write_run(job: Job, changes: dict[str, Any], curves: bool) -> None:
     steps = changes.get("max_steps", experiment.trainer.max_steps)
     config = _plain(replace(experiment, trainer=replace(experiment.trainer, max_steps=steps)))
     head |= {
-        "status": "completed", "steps": steps, "floors": {"load_cv": 0.01, "routing_consistency": 0.3},
-        "parameters": {"total": 2_500_000, "active": 1_200_000}, "flops_per_token": 1.5e6,
-        "causal": True, "causal_training": True, "finished": "2026-01-01T00:02:00+00:00",
+        "status": "completed",
+        "steps": steps,
+        "floors": {"load_cv": 0.01, "routing_consistency": 0.3},
+        "parameters": {"total": 2_500_000, "active": 1_200_000},
+        "flops_per_token": 1.5e6,
+        "causal": True,
+        "causal_training": True,
+        "finished": "2026-01-01T00:02:00+00:00",
         "timings": {"step_time_ms": 300.0, "tokens_per_second": 6000.0, "peak_memory_mb": 900.0, "wall_s": 100.0},
         "initial_weights": {"embed": f"2048x128:{seed}"},
-    }  # fmt: skip
+    }
     head["fingerprints"] |= {"batches": f"b{seed}", "initial_weights": f"w{seed}"}
     changes = dict(changes)
     head["fingerprints"] |= changes.pop("fingerprints", {})
@@ -109,10 +117,13 @@ def made_up_metrics(seed: int) -> dict[str, float]:
     found |= {"routing_confidence": 0.5, "domain_purity": 0.5}
     loss = 4.0 + 0.1 * seed
     return found | {
-        "val_loss": loss, "train_loss": loss - 0.1, "val_perplexity": math.exp(loss), "val_accuracy": 0.2,
+        "val_loss": loss,
+        "train_loss": loss - 0.1,
+        "val_perplexity": math.exp(loss),
+        "val_accuracy": 0.2,
         **{f"val_loss_{domain}": loss + 0.01 * i for i, domain in enumerate(DOMAINS)},
         **{f"val_perplexity_{domain}": math.exp(loss + 0.01 * i) for i, domain in enumerate(DOMAINS)},
-    }  # fmt: skip
+    }
 
 
 def write_curves(job: Job, metrics: dict[str, float]) -> None:

@@ -169,8 +169,11 @@ OUT_OF_RANGE: dict[str, tuple[Damage, str]] = {
     "other rule": (change("metrics_training_rule", {"load_cv": 4.0}), "load_cv_training_rule 4"),
     "timing": (change("timings.step_time_ms", -1.0), "step_time_ms -1"),
 }
-ALL = {f"{kind} {name}": case for kind, cases in (("edited", EDITED), ("impossible", IMPOSSIBLE), ("part", PARTS),
-                                                  ("range", OUT_OF_RANGE)) for name, case in cases.items()}  # fmt: skip
+ALL = {
+    f"{kind} {name}": case
+    for kind, cases in (("edited", EDITED), ("impossible", IMPOSSIBLE), ("part", PARTS), ("range", OUT_OF_RANGE))
+    for name, case in cases.items()
+}
 
 
 @pytest.fixture(scope="module")
@@ -245,8 +248,11 @@ def test_no_figure_of_a_damaged_run_and_none_out_of_range_counts(outputs: Path) 
     (row,) = read_table(outputs / "tables", "routing_metrics").to_dict("records")
     losses = len(collected.by_run) - 2
     assert (row["n"], row["val_loss_n"], row["load_cv_n"], row["max_vio_n"]) == (
-        len(collected.by_run), losses, len(collected.by_run) - 1, len(collected.by_run) - 1,
-    )  # fmt: skip
+        len(collected.by_run),
+        losses,
+        len(collected.by_run) - 1,
+        len(collected.by_run) - 1,
+    )
     assert 4 <= float(row["val_loss_mean"]) < 10
 
 

@@ -85,9 +85,7 @@ def with_lines(page: Page, lines: tuple[Any, ...]) -> Page:
 
 
 @pytest.mark.parametrize("plant", [plant_tokens_for_seeds, plant_mixed_methods, plant_lost_seed])
-def test_planted_faults_in_curves_are_seen(
-    plant: Callable[[Page], Page], material: Material, sources: Sources
-) -> None:
+def test_planted_faults_in_curves_are_seen(plant: Callable[[Page], Page], material: Material, sources: Sources) -> None:
     page, section = page_of("figure05_routing_entropy", material, sources)
     row = section.find({"baseline": "switch_top2"})[0]
     assert page.panels[0].lines[0].label == row.method
@@ -188,8 +186,12 @@ def test_the_quota_sweep_joins_no_points(material: Material, sources: Sources) -
     page, section = page_of("sweep_a", material, sources)
     axes = drawn(page).axes[0]
     assert [text.get_text() for text in axes.get_xticklabels()] == [
-        "top-k", "quota 1", "quota 1.25", "quota 1.5", "quota 2",
-    ]  # fmt: skip
+        "top-k",
+        "quota 1",
+        "quota 1.25",
+        "quota 1.5",
+        "quota 2",
+    ]
     line = line_of(axes, "SPECTRA (paper), rule of the run")
     assert line.get_linestyle() == "None" and np.round(line.get_xdata()).tolist() == [0, 1, 2, 3, 4]
     means = [mean_interval(section.values(row, "val_loss").values()).mean for row in section.rows]

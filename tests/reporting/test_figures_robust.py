@@ -114,9 +114,7 @@ def test_a_truncated_history_is_named_and_the_rest_is_drawn(
     assert f"left out {damaged}: not readable as a run's history" in capsys.readouterr().err
 
 
-def test_a_truncated_snapshot_is_named_and_the_rest_is_drawn(
-    outputs: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_truncated_snapshot_is_named_and_the_rest_is_drawn(outputs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     damaged = snapshot_path(run_of(outputs, "switch_top2", 1) / "routing", 150)
     damaged.write_bytes(damaged.read_bytes()[:300])
     assert draw(outputs, "only=usage_histograms") == 0
@@ -256,9 +254,14 @@ def test_figures_are_declared_once_and_matplotlib_is_loaded_late() -> None:
     names = [spec.name for spec in FIGURES]
     assert len(names) == len(set(names))
     wanted = {
-        "temperature_ablation_comprehensive", "routing_dynamics", "expert_utilization", "expert_utilization_analysis",
-        "entropy_analysis", "schedule_comparison", *(f"sweep_{letter}" for letter in "abcde"),
-    }  # fmt: skip
+        "temperature_ablation_comprehensive",
+        "routing_dynamics",
+        "expert_utilization",
+        "expert_utilization_analysis",
+        "entropy_analysis",
+        "schedule_comparison",
+        *(f"sweep_{letter}" for letter in "abcde"),
+    }
     assert wanted <= set(names)
     code = "import sys, spectra_exp.reporting.make_figures; print('matplotlib' in sys.modules)"
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

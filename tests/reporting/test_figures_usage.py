@@ -107,10 +107,16 @@ def test_the_reports_hold_the_same_intervals(material: Material, sources: Source
     wanted = mean_interval(section.values(row, "val_loss").values())
     own = next(entry for entry in summary["rows"] if entry["option"] == "t0_5")
     assert own["metrics"]["val_loss"] == {
-        "n": 3, "mean": wanted.mean, "low": wanted.low, "high": wanted.high, "floor": None,
-    }  # fmt: skip
-    losses = {n: mean_interval(section.values(section.find({"temperature": n})[0], "val_loss").values()).mean
-              for n in ("linear", "cosine")}  # fmt: skip
+        "n": 3,
+        "mean": wanted.mean,
+        "low": wanted.low,
+        "high": wanted.high,
+        "floor": None,
+    }
+    losses = {
+        n: mean_interval(section.values(section.find({"temperature": n})[0], "val_loss").values()).mean
+        for n in ("linear", "cosine")
+    }
     assert [name.lower() for name in summary["schedules_by_val_loss"]] == sorted(losses, key=lambda n: losses[n])
     own = next(entry for entry in special["rows"] if entry["option"] == "t0_5")
     change = [history(section, row, seed, "validation", "routing_entropy") for seed in SEEDS]

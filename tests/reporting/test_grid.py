@@ -152,8 +152,10 @@ def test_a_run_stands_where_its_values_are_however_it_was_asked_for(outputs: Pat
     hand_made("study=c_repulsion osr=paper osr.repulsion_weight=3e-1 seed=7")
     (core,) = sections(outputs, "core")
     assert by_label(core) == {
-        "SPECTRA (paper) − GRU": [0], "SPECTRA (paper) − All": [0], "SPECTRA (paper) 1 Switch-style": [0],
-    }  # fmt: skip
+        "SPECTRA (paper) − GRU": [0],
+        "SPECTRA (paper) − All": [0],
+        "SPECTRA (paper) 1 Switch-style": [0],
+    }
     (repulsion,) = sections(outputs, "c_repulsion")
     assert by_label(repulsion) == {"SPECTRA (paper), repulsion_weight 0.3": [7]}
 

@@ -169,9 +169,10 @@ def test_without_usable_times_overhead_is_not_tested(tmp_path: Path) -> None:
     )
     assert found(timed(tmp_path, 1.0, 1.0, names=(SWITCH, "Hash"))) == ("", "overhead.json has no times of SPECTRA")
     assert found(timed(tmp_path, 1.0, 1.0, repeats=2)) == (
-        "paper", "2 and 2 repeats of routing_ms: not interleaved or too few; "
+        "paper",
+        "2 and 2 repeats of routing_ms: not interleaved or too few; "
         "2 and 2 repeats of step_ms: not interleaved or too few",
-    )  # fmt: skip
+    )
 
 
 def test_both_rules_are_timed_apart(tmp_path: Path) -> None:

@@ -27,9 +27,12 @@ def all_are(verdict: str) -> dict[str, str]:
 
 
 def contributing(
-    step: float = 0.05, noise: float = 0.001, effect: float = 0.1, odd: dict[str, float] | None = None,
+    step: float = 0.05,
+    noise: float = 0.001,
+    effect: float = 0.1,
+    odd: dict[str, float] | None = None,
     rungs: dict[str, float] | None = None,
-) -> Told:  # fmt: skip
+) -> Told:
     """Each ablation worsens its own metric by `effect` (`odd`: others), and each rung lowers the loss by `step`.
 
     rungs: what is added to the loss of a rung; "none" is the full method. Other metrics of an ablation get better.

@@ -22,9 +22,12 @@ CHOSEN_ON = 100  # a seed on which settings are chosen; its figures are absurd a
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Material]:
     """SPECTRA under both rules and Switch top-2, five seeds and one more that settings are chosen on."""
     with study_of(
-        tmp_path_factory.mktemp("baselines"), "baselines", "seed=0,1,2,3,4,100", "osr=paper,causal",
+        tmp_path_factory.mktemp("baselines"),
+        "baselines",
+        "seed=0,1,2,3,4,100",
+        "osr=paper,causal",
         figures=lambda job: {} if given(job).get("baseline", "none") in NEEDED else None,
-    ) as material:  # fmt: skip
+    ) as material:
         yield material
 
 

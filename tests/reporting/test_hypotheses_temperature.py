@@ -197,8 +197,11 @@ def test_an_evaluation_far_from_a_tenth_is_none(tmp_path: Path) -> None:
 
 
 TRUE = {
-    "T1": losses(t1_5=0.0), "T2": losses(**RANKED), "T3": ginis(), "T4": lambda run: {},
-}  # fmt: skip
+    "T1": losses(t1_5=0.0),
+    "T2": losses(**RANKED),
+    "T3": ginis(),
+    "T4": lambda run: {},
+}
 
 
 @pytest.fixture
@@ -215,8 +218,10 @@ def test_what_gives_no_verdict(true_world: Material, name: str) -> None:
 
     assert found(lambda run: {})[0] == "supported"
     assert found(lambda run: None if run["temperature"] == "t5_0" else {}) == (
-        "not tested", "no finished run of t5_0", "make temperature",
-    )  # fmt: skip
+        "not tested",
+        "no finished run of t5_0",
+        "make temperature",
+    )
     few, reason, command = found(lambda run: None if run["temperature"] == "t5_0" and run["seed"] > 1 else {})
     assert (few, command) == ("not tested", "make temperature") and "n<3: 2 seeds" in reason
     odd, reason, command = found(lambda run: {"max_steps": 9} if run["temperature"] == "t5_0" else {})

@@ -23,11 +23,23 @@ from spectra_exp.runs.summary import sealed
 from spectra_exp.training.execute import execute
 
 TINY = [
-    "model.num_layers=2", "model.hidden_size=32", "model.num_heads=2", "model.expert_size=32", "model.num_experts=4",
-    "data.sequence_length=64", "data.train_words=20000", "data.validation_words=8000", "data.vocabulary_size=512",
-    "data.evaluation_tokens=2048", "data.probe_tokens=256", "trainer.max_steps=4", "trainer.batch_size=2",
-    "trainer.log_every=1", "logger.progress=false", "baseline=switch_top2",
-]  # fmt: skip
+    "model.num_layers=2",
+    "model.hidden_size=32",
+    "model.num_heads=2",
+    "model.expert_size=32",
+    "model.num_experts=4",
+    "data.sequence_length=64",
+    "data.train_words=20000",
+    "data.validation_words=8000",
+    "data.vocabulary_size=512",
+    "data.evaluation_tokens=2048",
+    "data.probe_tokens=256",
+    "trainer.max_steps=4",
+    "trainer.batch_size=2",
+    "trainer.log_every=1",
+    "logger.progress=false",
+    "baseline=switch_top2",
+]
 # From counts, from the fractions of training, and from the model.
 NEWER = ("load_gini", "usage_variance", "expert_overlap")
 
@@ -74,8 +86,10 @@ def test_what_is_newer_than_a_run_is_what_the_run_would_have_measured(run: Path,
     now, then = (json.loads((path / "summary.json").read_text()) for path in (run, trained))
     made = now.pop("remeasured")
     assert {name: made[name]["from"] for name in NEWER} == {
-        "load_gini": "counts", "usage_variance": "counts", "expert_overlap": "checkpoint",
-    }  # fmt: skip
+        "load_gini": "counts",
+        "usage_variance": "counts",
+        "expert_overlap": "checkpoint",
+    }
     assert {k: v for k, v in now.items() if k != "seal"} == {k: v for k, v in then.items() if k != "seal"}
     rows, before = (History.load(path / "history.parquet").frame() for path in (run, trained))
     # What needs the model cannot be had of earlier steps; counts of them were kept.

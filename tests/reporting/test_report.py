@@ -135,10 +135,11 @@ def test_the_front_is_of_causal_rows_alone(world: Path, index: Page) -> None:
 def test_the_heat_maps_hold_each_cells_mean_in_its_place(world: Path, index: Page) -> None:
     section = gather(world).sections["b_sinkhorn"][0]
     means = {
-        tuple(row.key[f"osr.{name}"] for name in ("log_sinkhorn_enabled", "sinkhorn_epsilon", "sinkhorn_iterations")):
-        number_text(mean_interval(section.values(row, "val_loss").values()).mean)
+        tuple(
+            row.key[f"osr.{name}"] for name in ("log_sinkhorn_enabled", "sinkhorn_epsilon", "sinkhorn_iterations")
+        ): number_text(mean_interval(section.values(row, "val_loss").values()).mean)
         for row in section.rows
-    }  # fmt: skip
+    }
     wanted = [means[d, e, i] for d in ("false", "true") for e in ("0.03", "0.05", "0.1", "0.2") for i in ("2", "3")]
     sweep = index.source[index.source.index("Sweep B") :]
     assert re.findall(r"<text[^>]*>(\d\.\d{3})</text>", sweep)[:16] == wanted

@@ -26,15 +26,32 @@ CONFIG = {
     "trainer": {"max_steps": 1200, "cpu_threads": 1, "evaluation_batch_size": 32, "precision": "float32"},
 }
 SUMMARY = {
-    "schema": 1, "run_id": "switch-s0-01234567", "cell_id": "c", "name": "n", "label": "switch top2",
-    "router": "switch", "osr": "none", "selection": "topk", "temperature": "t1_0", "baseline": "none",
-    "ablation": "none", "model": "upcycle", "data": "embedded", "status": "completed", "seed": 3, "steps": 1200,
+    "schema": 1,
+    "run_id": "switch-s0-01234567",
+    "cell_id": "c",
+    "name": "n",
+    "label": "switch top2",
+    "router": "switch",
+    "osr": "none",
+    "selection": "topk",
+    "temperature": "t1_0",
+    "baseline": "none",
+    "ablation": "none",
+    "model": "upcycle",
+    "data": "embedded",
+    "status": "completed",
+    "seed": 3,
+    "steps": 1200,
     "causal": True,
-    "parameters": {"total": 1234567, "active": 234567}, "flops_per_token": 4.5e6, "unigram_loss": 5.25,
-    "metrics": {"val_loss": 3.875, "val_perplexity": 48.2, "load_cv": 0.0625}, "metrics_training_rule": {},
-    "floors": {"load_cv": 0.03125}, "fingerprints": {"data": "0" * 32},
+    "parameters": {"total": 1234567, "active": 234567},
+    "flops_per_token": 4.5e6,
+    "unigram_loss": 5.25,
+    "metrics": {"val_loss": 3.875, "val_perplexity": 48.2, "load_cv": 0.0625},
+    "metrics_training_rule": {},
+    "floors": {"load_cv": 0.03125},
+    "fingerprints": {"data": "0" * 32},
     "command": "python train.py model=upcycle 'data.train=/home/me/secret of mine/train.jsonl' seed=3",
-}  # fmt: skip
+}
 
 
 @pytest.fixture
@@ -53,9 +70,13 @@ def test_the_card_says_what_the_summary_says():
     results = {r.metric_type: r.metric_value for r in card.data.eval_results}
     assert results == {"val_loss": 3.875, "val_perplexity": 48.2}
     for expected in (
-        "| val_loss | 3.875 | 5.25 | lower |", "| load_cv | 0.0625 | 0.03125 | lower |", "import spectra_exp",
-        "1,234,567, of which 234,567 active", "causal (measured): yes", "data.train=train.jsonl seed=3",
-    ):  # fmt: skip
+        "| val_loss | 3.875 | 5.25 | lower |",
+        "| load_cv | 0.0625 | 0.03125 | lower |",
+        "import spectra_exp",
+        "1,234,567, of which 234,567 active",
+        "causal (measured): yes",
+        "data.train=train.jsonl seed=3",
+    ):
         assert expected in text
     assert "secret" not in text
 
@@ -172,8 +193,9 @@ def test_no_code_is_shared(run, tmp_path):
     run.config.write_text(yaml.safe_dump(CONFIG | {"data": {"name": "embedded", "tokenizer": str(named)}}))
     shared = share(run, tmp_path / "new", tmp_path)
     assert json.loads((shared / "config.json").read_text()) == {
-        "model_type": "spectra_moe", "backbone": {"model_type": "llama"}
-    }  # fmt: skip
+        "model_type": "spectra_moe",
+        "backbone": {"model_type": "llama"},
+    }
     assert json.loads((shared / "tokenizer_config.json").read_text()) == {"eos_token": "é"}
     assert (shared / "tokenizer.json").read_bytes() == (named / "tokenizer.json").read_bytes()
     assert not list(shared.glob("*.py"))

@@ -62,9 +62,19 @@ def test_every_table_of_the_contract_is_declared_once_over_studies_and_metrics_t
     names = [*(spec.name for spec in specs), "table13_significance"]
     assert len(set(names)) == len(names)
     contract = {
-        "routing_metrics", "table07_ablation", "table10_scaling_model", "table11_scaling_experts", "table12_stability",
-        "table13_significance", "sweep_a", "sweep_b", "sweep_c", "sweep_d", "sweep_e", "temperature",
-    }  # fmt: skip
+        "routing_metrics",
+        "table07_ablation",
+        "table10_scaling_model",
+        "table11_scaling_experts",
+        "table12_stability",
+        "table13_significance",
+        "sweep_a",
+        "sweep_b",
+        "sweep_c",
+        "sweep_d",
+        "sweep_e",
+        "temperature",
+    }
     assert contract <= set(names)
     known = {*METRICS, "val_loss", "downstream_score", "gap_closure"}
     for spec in (*specs, *CONTRASTS):
@@ -141,8 +151,13 @@ def test_a_sweep_marks_the_front_and_corrects_over_its_grid(outputs: Path) -> No
     table = tables(outputs)["sweep_c"]
     found = rows(table, "osr.repulsion_weight")
     assert {weight: row["pareto"] for weight, row in found.items()} == {
-        "0": "yes", "0.1": "yes", "0.3": "yes", "0.5": "", "0.8": "", "1": "",
-    }  # fmt: skip
+        "0": "yes",
+        "0.1": "yes",
+        "0.3": "yes",
+        "0.5": "",
+        "0.8": "",
+        "1": "",
+    }
     tested = [w for w in found if w != "0.5"]
     raw = [found[w][f"{m}_p"] for w in tested for m in ("val_loss", "load_cv")]
     corrected = [found[w][f"{m}_p_corrected"] for w in tested for m in ("val_loss", "load_cv")]
@@ -302,9 +317,7 @@ def test_planted_fault_a_swapped_reference_turns_the_signs(outputs: Path, monkey
 
 
 @pytest.mark.parametrize("damage", ["truncated", "half json", "older schema", "foreign"])
-def test_a_damaged_run_costs_its_own_seed_alone(
-    outputs: Path, damage: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_damaged_run_costs_its_own_seed_alone(outputs: Path, damage: str, capsys: pytest.CaptureFixture[str]) -> None:
     jobs = make_study(outputs, "core", core, ("seed=0..4",))
     run_id = next(j.run_id for j in jobs if given(j)["ablation"] == "no_gru" and j.experiment.seed == 2)
     path = outputs / "runs" / run_id / "summary.json"
@@ -438,11 +451,19 @@ def test_a_huge_figure_costs_its_interval_and_not_the_tables(outputs: Path) -> N
 @pytest.mark.parametrize(
     "key, value",
     [
-        ("timings", []), ("metrics_by_inference", {"true": []}), ("initial_weights", {"a": 3}), ("studies", 5),
-        ("max_steps", []), ("causal", {}), ("flops_per_token", "many"), ("fingerprints", {"batches": []}),
-        ("metrics_by_layer", {"load_cv": 3}), ("timings", {"step_time_ms": "fast"}), ("studies", ["../../x"]),
+        ("timings", []),
+        ("metrics_by_inference", {"true": []}),
+        ("initial_weights", {"a": 3}),
+        ("studies", 5),
+        ("max_steps", []),
+        ("causal", {}),
+        ("flops_per_token", "many"),
+        ("fingerprints", {"batches": []}),
+        ("metrics_by_layer", {"load_cv": 3}),
+        ("timings", {"step_time_ms": "fast"}),
+        ("studies", ["../../x"]),
     ],
-)  # fmt: skip
+)
 def test_a_value_of_the_wrong_kind_costs_its_own_run_alone(
     outputs: Path, key: str, value: object, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -66,8 +66,12 @@ def test_the_declared_metrics_come_first_and_every_other_after_them(outputs: Pat
     assert list(narrow.columns)[first : first + 3] == ["val_loss", "load_cv", "max_vio"] and "extra" not in narrow
     assert len(narrow.columns) <= 60 and len(long.columns) == len(LONG)
     own = list(dict.fromkeys(zip(long["metric"], long["rule"], strict=True)))
-    assert own[:4] == [("val_loss", "inference"), ("load_cv", "inference"), ("load_cv", "training"),
-                       ("extra", "inference")]  # fmt: skip
+    assert own[:4] == [
+        ("val_loss", "inference"),
+        ("load_cv", "inference"),
+        ("load_cv", "training"),
+        ("extra", "inference"),
+    ]
 
 
 def test_a_name_that_a_spreadsheet_would_run_is_text(tmp_path: Path) -> None:
@@ -164,8 +168,11 @@ def test_other_batches_and_other_code_are_said(
     )
     table = _table(outputs)
     assert table["pairing"].to_dict() == {
-        "Spectra": "ok", "Switch": "ok", "Dense": "ok", "Hash": "other batches at seed 0",
-    }  # fmt: skip
+        "Spectra": "ok",
+        "Switch": "ok",
+        "Dense": "ok",
+        "Hash": "other batches at seed 0",
+    }
     assert table["stale"].to_dict() == {"Spectra": False, "Switch": False, "Dense": True, "Hash": False}
     for text in (capsys.readouterr().out, (outputs / "tables" / "routing_metrics.md").read_text()):
         assert "Not paired: Hash: other batches at seed 0." in text and "again): Dense." in text
@@ -196,10 +203,15 @@ def test_bad_folders_are_named_with_the_reason_and_skipped(outputs: Path, capsys
     lines = capsys.readouterr().err.splitlines()
     reasons = {Path(line.split(":")[0].removeprefix("left out ")).name: line for line in lines}
     expected = {
-        "empty": "no summary", "notes.txt": "not a run's folder", "corrupt": "JSON", "backup": "a copy?",
-        "no_metrics-s0-00000000": "'metrics' is missing", "old-s0-00000000": "schema 0",
-        "text-s0-00000000": "'metrics.val_loss' is not a number", "broken-s0-00000000": "status is failed",
-    }  # fmt: skip
+        "empty": "no summary",
+        "notes.txt": "not a run's folder",
+        "corrupt": "JSON",
+        "backup": "a copy?",
+        "no_metrics-s0-00000000": "'metrics' is missing",
+        "old-s0-00000000": "schema 0",
+        "text-s0-00000000": "'metrics.val_loss' is not a number",
+        "broken-s0-00000000": "status is failed",
+    }
     assert set(reasons) == set(expected)
     for name, reason in expected.items():
         assert reason in reasons[name]
@@ -211,8 +223,15 @@ def test_the_markdown_is_narrow_and_in_plain_text(outputs: Path, capsys: pytest.
     assert max(len(line) for line in text.splitlines()) <= 120
     spectra = next(line for line in text.splitlines() if line.startswith("| Spectra"))
     assert [cell.strip() for cell in spectra.strip("|").split("|")] == [
-        "Spectra", "3", "no", "1.2M", "1.5M", "4.100 ± 0.25", "0.1410 ± 0.0025", "",
-    ]  # fmt: skip
+        "Spectra",
+        "3",
+        "no",
+        "1.2M",
+        "1.5M",
+        "4.100 ± 0.25",
+        "0.1410 ± 0.0025",
+        "",
+    ]
     assert "\x1b" not in text
     out = capsys.readouterr().out
     assert "Spectra" in out and "4.100 ± 0.25" in out and str(outputs / "tables") in out

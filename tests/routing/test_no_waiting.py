@@ -12,10 +12,20 @@ from spectra_exp.routing.sequence import ENCODERS
 
 # Those whose result's size or status the host must know: CUDA copies it back and waits.
 WAITING = {
-    "aten::_local_scalar_dense", "aten::nonzero", "aten::masked_select", "aten::unique_consecutive", "aten::_unique2",
-    "aten::_linalg_svd", "aten::linalg_svd", "aten::_linalg_eigh", "aten::linalg_qr", "aten::linalg_inv_ex",
-    "aten::repeat_interleave", "aten::equal", "aten::is_nonzero",
-}  # fmt: skip
+    "aten::_local_scalar_dense",
+    "aten::nonzero",
+    "aten::masked_select",
+    "aten::unique_consecutive",
+    "aten::_unique2",
+    "aten::_linalg_svd",
+    "aten::linalg_svd",
+    "aten::_linalg_eigh",
+    "aten::linalg_qr",
+    "aten::linalg_inv_ex",
+    "aten::repeat_interleave",
+    "aten::equal",
+    "aten::is_nonzero",
+}
 
 
 class Waits(TorchDispatchMode):

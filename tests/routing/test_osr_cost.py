@@ -22,10 +22,12 @@ GRAM_EE = torch.tensor([[1.0, 0.5, -0.2], [0.5, 1.0, 0.0], [-0.2, 0.0, 1.0]])
 
 def test_cost_by_hand():
     """lambda 0.5, beta 0.5, tau 0.7; squared off-diagonals 0.25, 0.04, 0; written out for each entry."""
-    expected = torch.tensor([
-        [-0.9 + 0.5 * (0.5 * 0.25 + 0.2 * 0.04) + 0.5 * 0.2**2, 0.5 + 0.5 * 0.9 * 0.25, -0.2 + 0.5 * 0.9 * 0.04],
-        [0.8 + 0.5 * 0.1 * 0.25 + 0.5 * 0.1**2, -0.1 + 0.5 * 0.8 * 0.25, 0.5 * 0.8 * 0.04],
-    ])  # fmt: skip
+    expected = torch.tensor(
+        [
+            [-0.9 + 0.5 * (0.5 * 0.25 + 0.2 * 0.04) + 0.5 * 0.2**2, 0.5 + 0.5 * 0.9 * 0.25, -0.2 + 0.5 * 0.9 * 0.04],
+            [0.8 + 0.5 * 0.1 * 0.25 + 0.5 * 0.1**2, -0.1 + 0.5 * 0.8 * 0.25, 0.5 * 0.8 * 0.04],
+        ]
+    )
     torch.testing.assert_close(osr_cost(SIMILARITY_NE, GRAM_EE, 0.5, 0.5, 0.7), expected)
     # Planted fault: with the diagonal left in, each expert repels itself.
     wrong = -SIMILARITY_NE + 0.5 * (SIMILARITY_NE.abs() @ GRAM_EE.square())

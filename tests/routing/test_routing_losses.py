@@ -109,8 +109,11 @@ def test_speciality_against_a_plain_loop(experts, dim):
     vectors_NED = normalize(normal(5, experts, dim), dim=-1)
     terms = [
         float(vectors_NED[n, i] @ vectors_NED[n, j]) ** 2
-        for n in range(5) for i in range(experts) for j in range(experts) if i != j
-    ]  # fmt: skip
+        for n in range(5)
+        for i in range(experts)
+        for j in range(experts)
+        if i != j
+    ]
     assert float(speciality_penalty(vectors_NED)) == pytest.approx(np.mean(terms) if terms else 0.0, abs=1e-6)
 
 

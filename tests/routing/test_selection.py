@@ -64,9 +64,13 @@ def _drop_over_capacity(scores: Tensor, k: int, limit: int) -> Tensor:
 
 
 instances = dict(
-    n=st.integers(1, 14), e=st.integers(1, 6), k=st.integers(1, 3), seed=st.integers(0, 10_000),
-    alpha=st.sampled_from([1.0, 1.1, 1.25, 1.5, 2.0]), skew=st.sampled_from([0.0, 3.0]),
-)  # fmt: skip
+    n=st.integers(1, 14),
+    e=st.integers(1, 6),
+    k=st.integers(1, 3),
+    seed=st.integers(0, 10_000),
+    alpha=st.sampled_from([1.0, 1.1, 1.25, 1.5, 2.0]),
+    skew=st.sampled_from([0.0, 3.0]),
+)
 
 
 def _scores(n: int, e: int, seed: int, skew: float) -> Tensor:

@@ -44,9 +44,12 @@ def test_plain_pot_sinkhorn_agrees_too():
 
 @settings(deadline=None, max_examples=40)
 @given(
-    n=st.integers(1, 40), e=st.integers(1, 9), seed=st.integers(0, 99), iterations=st.integers(1, 8),
+    n=st.integers(1, 40),
+    e=st.integers(1, 9),
+    seed=st.integers(0, 99),
+    iterations=st.integers(1, 8),
     epsilon=st.sampled_from([0.05, 0.1, 0.5, 2.0]),
-)  # fmt: skip
+)
 def test_both_domains_agree(n, e, seed, iterations, epsilon):
     cost_NE = normal(n, e, seed=seed).clamp(-1, 1)
     log = sinkhorn(cost_NE, epsilon, iterations)

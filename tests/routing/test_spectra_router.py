@@ -195,9 +195,14 @@ def _skewed_batch(seed: int) -> torch.Tensor:
 def _imbalance(potentials: str, inference: str, rate: float = 0.05) -> float:
     """CV of the top-2 load on fresh data of E = 8 experts, after 200 passes that train the potentials alone."""
     osr = OsrConfig(
-        potentials=potentials, sinkhorn_inference=inference, training="potentials", potential_rate=abs(rate),
-        sinkhorn_epsilon=0.1, sinkhorn_iterations=20, repulsion_weight=0.0,
-    )  # fmt: skip
+        potentials=potentials,
+        sinkhorn_inference=inference,
+        training="potentials",
+        potential_rate=abs(rate),
+        sinkhorn_epsilon=0.1,
+        sinkhorn_iterations=20,
+        repulsion_weight=0.0,
+    )
     osr.potential_rate = rate
     router = SpectraRouter(HIDDEN, 8, 2, SpectraConfig(dim=4, sequence="linear"), osr)
     reset(router)

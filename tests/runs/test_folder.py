@@ -18,11 +18,27 @@ from spectra_exp.runs.folder import RunFolder
 from spectra_exp.runs.lock import RunLock
 
 SUMMARY: dict[str, Any] = {
-    "schema": 1, "run_id": "r-00000000", "cell_id": "r-11111111", "name": "r", "label": "R", "status": "completed",
-    "seed": 0, "router": "switch", "osr": "none", "selection": "topk", "temperature": "t1_0", "baseline": "none",
-    "ablation": "none", "model": "tiny", "data": "embedded", "metrics": {"val_loss": 4.0}, "floors": {},
-    "metrics_training_rule": {}, "parameters": {"total": 2, "active": 1}, "fingerprints": {},
-}  # fmt: skip
+    "schema": 1,
+    "run_id": "r-00000000",
+    "cell_id": "r-11111111",
+    "name": "r",
+    "label": "R",
+    "status": "completed",
+    "seed": 0,
+    "router": "switch",
+    "osr": "none",
+    "selection": "topk",
+    "temperature": "t1_0",
+    "baseline": "none",
+    "ablation": "none",
+    "model": "tiny",
+    "data": "embedded",
+    "metrics": {"val_loss": 4.0},
+    "floors": {},
+    "metrics_training_rule": {},
+    "parameters": {"total": 2, "active": 1},
+    "fingerprints": {},
+}
 
 
 @pytest.fixture
@@ -43,10 +59,29 @@ def _names(folder: Path) -> list[str]:
 
 
 def test_paths_are_the_contract_s(run: RunFolder) -> None:
-    names = {path.name for path in (run.config, run.hydra, run.environment, run.history, run.routing,
-                                    run.checkpoints_folder, run.summary, run.log)}  # fmt: skip
-    assert names == {"config.yaml", ".hydra", "environment.json", "history.parquet", "routing", "checkpoints",
-                     "summary.json", "train.log"}  # fmt: skip
+    names = {
+        path.name
+        for path in (
+            run.config,
+            run.hydra,
+            run.environment,
+            run.history,
+            run.routing,
+            run.checkpoints_folder,
+            run.summary,
+            run.log,
+        )
+    }
+    assert names == {
+        "config.yaml",
+        ".hydra",
+        "environment.json",
+        "history.parquet",
+        "routing",
+        "checkpoints",
+        "summary.json",
+        "train.log",
+    }
     assert not run.path.exists()
 
 

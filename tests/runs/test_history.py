@@ -70,12 +70,18 @@ def test_truncation_drops_rows_that_the_resumed_run_will_not_make_again(tmp_path
 @settings(max_examples=30, deadline=None)
 @given(
     rows=st.lists(
-        st.tuples(st.integers(0, 50), st.sampled_from(["train", "eval"]), st.sampled_from(["all", "0", "3", "11"]),
-                  st.sampled_from(["a", "b"]), st.floats()),
-        max_size=40, unique_by=lambda row: row[:4],
+        st.tuples(
+            st.integers(0, 50),
+            st.sampled_from(["train", "eval"]),
+            st.sampled_from(["all", "0", "3", "11"]),
+            st.sampled_from(["a", "b"]),
+            st.floats(),
+        ),
+        max_size=40,
+        unique_by=lambda row: row[:4],
     ),
     data=st.data(),
-)  # fmt: skip
+)
 def test_order_of_adding_does_not_matter(rows: list, data: st.DataObject) -> None:
     def built(ordered: list) -> pd.DataFrame:
         history = History()

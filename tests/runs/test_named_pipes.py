@@ -16,15 +16,42 @@ from spectra_exp.runs.summary import sealed
 from spectra_exp.studies.state import run_state
 
 COMPLETED = {
-    "schema": 1, "status": "completed", "run_id": "a", "cell_id": "c", "name": "a", "label": "A", "router": "hash",
-    "osr": "none", "selection": "topk", "temperature": "t1_0", "baseline": "hash", "ablation": "none", "model": "tiny",
-    "data": "embedded", "seed": 0, "metrics": {}, "metrics_training_rule": {}, "floors": {}, "parameters": {},
-    "fingerprints": {}, "max_steps": 3, "steps": 3,
-}  # fmt: skip
+    "schema": 1,
+    "status": "completed",
+    "run_id": "a",
+    "cell_id": "c",
+    "name": "a",
+    "label": "A",
+    "router": "hash",
+    "osr": "none",
+    "selection": "topk",
+    "temperature": "t1_0",
+    "baseline": "hash",
+    "ablation": "none",
+    "model": "tiny",
+    "data": "embedded",
+    "seed": 0,
+    "metrics": {},
+    "metrics_training_rule": {},
+    "floors": {},
+    "parameters": {},
+    "fingerprints": {},
+    "max_steps": 3,
+    "steps": 3,
+}
 FILES = (
-    "summary.json", "config.yaml", "environment.json", "history.parquet", "train.log", "progress.json", ".lock",
-    ".lock-holder.json", ".hydra/config.yaml", "routing/step-00000003.npz", "checkpoints/step-00000003/manifest.json",
-)  # fmt: skip
+    "summary.json",
+    "config.yaml",
+    "environment.json",
+    "history.parquet",
+    "train.log",
+    "progress.json",
+    ".lock",
+    ".lock-holder.json",
+    ".hydra/config.yaml",
+    "routing/step-00000003.npz",
+    "checkpoints/step-00000003/manifest.json",
+)
 
 
 @pytest.fixture

@@ -19,8 +19,9 @@ PACKAGE = Path(spectra_exp.__file__).parent
 
 def _git(folder: Path, *arguments: str) -> str:
     names = {f"GIT_{who}_{what}": "t@example.com" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
-    answer = subprocess.run(["git", "-C", str(folder), *arguments], check=True, capture_output=True, text=True,
-                            env={**os.environ, **names})  # fmt: skip
+    answer = subprocess.run(
+        ["git", "-C", str(folder), *arguments], check=True, capture_output=True, text=True, env={**os.environ, **names}
+    )
     return answer.stdout.strip()
 
 

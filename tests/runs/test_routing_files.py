@@ -15,12 +15,15 @@ def _snapshot(step: int = 300) -> RoutingSnapshot:
     L, M, G, E, P, K = 2, 3, 6, 4, 5, 2
     random = np.random.default_rng(0)
     return RoutingSnapshot(
-        step=step, fraction=0.25, top_k=K, num_tokens=1000,
+        step=step,
+        fraction=0.25,
+        top_k=K,
+        num_tokens=1000,
         domain_counts_LME=random.integers(0, 10**10, (L, M, E)),
         document_counts_LGE=random.integers(0, 10**10, (L, G, E)),
         probe_experts_LPK=random.integers(-1, E, (L, P, K)),
         probe_weights_LPK=random.random((L, P, K)),
-    )  # fmt: skip
+    )
 
 
 def _assert_same(found: RoutingSnapshot, given: RoutingSnapshot) -> None:

@@ -15,9 +15,14 @@ from spectra_exp.foundations.files import write_json
 from spectra_exp.runs.summary import change_summary, check_files, read_summary, sealed, summary_edited
 
 CONTENT: dict[str, Any] = {
-    "schema": 1, "run_id": "r-00000000", "status": "stopped", "seed": 0, "studies": [],
-    "metrics": {"val_loss": 4.1, "load_cv": float("nan")}, "timings": {"wall_s": 3.0},
-}  # fmt: skip
+    "schema": 1,
+    "run_id": "r-00000000",
+    "status": "stopped",
+    "seed": 0,
+    "studies": [],
+    "metrics": {"val_loss": 4.1, "load_cv": float("nan")},
+    "timings": {"wall_s": 3.0},
+}
 SNAPSHOTS = ("routing/step-00000000.npz", "routing/step-00000010.npz")
 FILES = ("config.yaml", ".hydra/config.yaml", "history.parquet", *SNAPSHOTS)
 

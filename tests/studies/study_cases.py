@@ -20,9 +20,13 @@ from spectra_exp.training.execute import _plain
 
 # Data of which the tokeniser is trained in a moment.
 TINY = [
-    "data.train_words=4000", "data.validation_words=2000", "data.vocabulary_size=300", "data.sequence_length=16",
-    "data.evaluation_tokens=256", "data.probe_tokens=64",
-]  # fmt: skip
+    "data.train_words=4000",
+    "data.validation_words=2000",
+    "data.vocabulary_size=300",
+    "data.sequence_length=16",
+    "data.evaluation_tokens=256",
+    "data.probe_tokens=64",
+]
 
 
 def jobs_of(*lines: str) -> list[Job]:
@@ -81,8 +85,10 @@ def hold_elsewhere(job: Job, seconds: float) -> subprocess.Popen[str]:
     folder = job.planned.folder
     process = subprocess.Popen(
         [sys.executable, "-c", HOLDER, str(folder.path.parent), folder.run_id, str(seconds)],
-        stdout=subprocess.PIPE, text=True, env=os.environ,
-    )  # fmt: skip
+        stdout=subprocess.PIPE,
+        text=True,
+        env=os.environ,
+    )
     assert process.stdout.readline() == "held\n"
     return process
 

@@ -97,10 +97,11 @@ def test_the_nearest_kind_of_run_is_asked_first(outputs):
     experiment = run.job.experiment
     own = tuple(setting(asdict(experiment), key) for key in SIZES)
     speeds = [
-        Speed("spectra", "tiny", "mine", 10, 1.0, 0.0, own), Speed("spectra", "tiny", "other", 10, 3.0, 0.0, own),
+        Speed("spectra", "tiny", "mine", 10, 1.0, 0.0, own),
+        Speed("spectra", "tiny", "other", 10, 3.0, 0.0, own),
         Speed("switch", "tiny", "third", 10, 9.0, 0.0, own),
         Speed("switch", "tiny", "fourth", 10, 100.0, 0.0, (1, *own[1:])),
-    ]  # fmt: skip
+    ]
     assert expected_seconds(speeds, "mine", experiment) == 10.0
     assert expected_seconds(speeds, "new", experiment) == 20.0
     assert expected_seconds(speeds[2:], "new", experiment) == 90.0

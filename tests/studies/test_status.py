@@ -72,8 +72,14 @@ def test_each_state_is_counted_as_what_it_is(outputs):
         text = printed(outputs)
         holder.kill()
     assert found == {
-        "done": 1, "failed": 1, "diverged": 1, "not_run": 1, "interrupted": 2, "running": 1, "missing": 1,
-    }  # fmt: skip
+        "done": 1,
+        "failed": 1,
+        "diverged": 1,
+        "not_run": 1,
+        "interrupted": 2,
+        "running": 1,
+        "missing": 1,
+    }
     assert [(s.run_id, s.progress.step, s.progress.loss) for s in running] == [(jobs[6].run_id, 3, 4.25)]
     assert f"running  {jobs[6].run_id}  3/10  loss 4.250  CV 0.50" in text
     for end, job in zip(("failed", "diverged", "not run"), jobs[1:4], strict=True):

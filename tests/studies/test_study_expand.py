@@ -9,14 +9,20 @@ from spectra_exp.studies.definition import Block, Study
 from spectra_exp.studies.expand import study_jobs
 
 STUDY = Study(
-    "mine", "sweeps", "why?", "so.", {"any": 6}, "make mine", "0..1",
+    "mine",
+    "sweeps",
+    "why?",
+    "so.",
+    {"any": 6},
+    "make mine",
+    "0..1",
     (
         Block(settings={"osr": "paper"}, grid={"selection": ("topk",)}),
         Block(settings={"osr": "paper"}, grid={"selection": ("quota",), "selection.capacity_factor": ("1", "1.5")}),
         Block(settings={"osr": "paper"}, only={"osr": "causal"}, grid={"osr.sinkhorn_epsilon": ("0.5", "1")}),
         Block(points=({"baseline": "hash"}, {"baseline": "random", "model.top_k": "1"})),
     ),
-)  # fmt: skip
+)
 
 
 def jobs(*typed: str) -> list[str]:

@@ -57,15 +57,28 @@ def test_every_study_has_the_declared_number_of_distinct_runs(no_corpus, name, o
 
 def test_there_is_a_file_for_every_study():
     assert list(study_files()) == [
-        "a_quota", "b_sinkhorn", "c_repulsion", "d_sharpness", "design_choices", "e_context", "scaling_experts",
-        "scaling_model", "temperature", "baselines", "core",
-    ]  # fmt: skip
+        "a_quota",
+        "b_sinkhorn",
+        "c_repulsion",
+        "d_sharpness",
+        "design_choices",
+        "e_context",
+        "scaling_experts",
+        "scaling_model",
+        "temperature",
+        "baselines",
+        "core",
+    ]
 
 
 def test_sweep_a():
     assert values_of("a_quota", "paper", "selection", "selection.capacity_factor") == {
-        ("topk", ""), ("quota", "1"), ("quota", "1.25"), ("quota", "1.5"), ("quota", "2"),
-    }  # fmt: skip
+        ("topk", ""),
+        ("quota", "1"),
+        ("quota", "1.25"),
+        ("quota", "1.5"),
+        ("quota", "2"),
+    }
 
 
 @pytest.mark.parametrize("osr, more", [("paper", ()), ("causal", (0.5, 1, 2))])
@@ -143,8 +156,11 @@ def test_the_command_in_the_file_launches_the_study(name):
     assert study.question.endswith("?") and study.hypothesis.endswith(".")
     dry = subprocess.run(
         ["make", "-n", *study.command.split()[1:], "SEEDS=7", "JOBS=1", "trainer.max_steps=5"],
-        cwd=project_root(), capture_output=True, text=True, check=True,
-    )  # fmt: skip
+        cwd=project_root(),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     lines = [line for line in dry.stdout.splitlines() if f"train.py {study.choice} " in line]
     assert len(lines) == 1
     assert {"seed=7", "trainer.max_steps=5"} <= set(lines[0].split())

@@ -39,9 +39,12 @@ def view(outputs) -> LiveView:
 
 def test_runs_done_running_with_loss_and_cv_and_failed_with_their_error(view):
     states = [
-        RunState("a", "done"), running("b", 40, 75.0), RunState("c", "running"), RunState("d", "not_run", None, "why"),
+        RunState("a", "done"),
+        running("b", 40, 75.0),
+        RunState("c", "running"),
+        RunState("d", "not_run", None, "why"),
         RunState("e", "missing"),
-    ]  # fmt: skip
+    ]
     lines = [" ".join(line.split()) for line in text_of(view, states).splitlines()]
     assert lines[0].startswith("mine: 5 runs: 2 running, 1 done, 1 not run, 1 missing")
     assert lines[1:] == ["b 40/100 loss 3.250 CV 0.50 1 min 15 s left", "c starting", "d: why"]

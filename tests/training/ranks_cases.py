@@ -84,9 +84,12 @@ def fail() -> None:
 def as_rank(rank: int, folder: str) -> None:
     """Make this process a rank, as the launcher does; the ranks meet in `folder`."""
     os.environ |= {
-        "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(RANKS), "LOCAL_WORLD_SIZE": str(RANKS),
+        "RANK": str(rank),
+        "LOCAL_RANK": str(rank),
+        "WORLD_SIZE": str(RANKS),
+        "LOCAL_WORLD_SIZE": str(RANKS),
         RENDEZVOUS: f"{folder}/store",
-    }  # fmt: skip
+    }
     prepare_environment()
 
 

@@ -4,8 +4,21 @@ from __future__ import annotations
 
 # A run of seconds: two layers, short blocks, a small evaluation set.
 SMALL = [
-    "model.num_layers=2", "model.hidden_size=32", "model.num_heads=2", "model.expert_size=32", "model.num_experts=4",
-    "router.dim=4", "data.sequence_length=32", "data.train_words=20000", "data.validation_words=4000",
-    "data.vocabulary_size=512", "data.evaluation_tokens=1024", "data.probe_tokens=256", "trainer.max_steps=12",
-    "trainer.batch_size=4", "trainer.log_every=3", "trainer.checkpoint_every=4", "logger.progress=false",
-]  # fmt: skip
+    "model.num_layers=2",
+    "model.hidden_size=32",
+    "model.num_heads=2",
+    "model.expert_size=32",
+    "model.num_experts=4",
+    "router.dim=4",
+    "data.sequence_length=32",
+    "data.train_words=20000",
+    "data.validation_words=4000",
+    "data.vocabulary_size=512",
+    "data.evaluation_tokens=1024",
+    "data.probe_tokens=256",
+    "trainer.max_steps=12",
+    "trainer.batch_size=4",
+    "trainer.log_every=3",
+    "trainer.checkpoint_every=4",
+    "logger.progress=false",
+]

@@ -19,9 +19,10 @@ def measured(monkeypatch) -> list[bool]:
     rules: list[bool] = []
     plain = Evaluator.causality
     monkeypatch.setattr(
-        Evaluator, "causality", lambda self, model, training_rule: rules.append(training_rule)
-        or plain(self, model, training_rule),
-    )  # fmt: skip
+        Evaluator,
+        "causality",
+        lambda self, model, training_rule: rules.append(training_rule) or plain(self, model, training_rule),
+    )
     return rules
 
 

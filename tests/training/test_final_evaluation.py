@@ -21,11 +21,21 @@ from spectra_exp.training.execute import execute
 
 # The full method trains by another rule than it infers by, and has other rules of inference.
 SMALL = [
-    "model.num_layers=2", "model.hidden_size=32", "model.num_heads=2", "model.expert_size=32", "model.num_experts=4",
-    "data.sequence_length=32", "data.train_words=14000", "data.validation_words=6000", "data.vocabulary_size=512",
-    "data.evaluation_tokens=1024", "data.probe_tokens=256", "trainer.max_steps=4", "trainer.batch_size=4",
+    "model.num_layers=2",
+    "model.hidden_size=32",
+    "model.num_heads=2",
+    "model.expert_size=32",
+    "model.num_experts=4",
+    "data.sequence_length=32",
+    "data.train_words=14000",
+    "data.validation_words=6000",
+    "data.vocabulary_size=512",
+    "data.evaluation_tokens=1024",
+    "data.probe_tokens=256",
+    "trainer.max_steps=4",
+    "trainer.batch_size=4",
     "logger.progress=false",
-]  # fmt: skip
+]
 LARGE, END = 4096, 4  # tokens of the larger set; the last step
 COURSE = {m.name for m in METRICS.values() if m.reduction == "fractions"}
 

@@ -156,10 +156,13 @@ def test_adamw_groups_are_torch_s_bit_for_bit(options: dict) -> None:
 
 def _mixed(params: list[nn.Parameter]) -> tuple[MuonAdamW, torch.optim.lr_scheduler.LambdaLR]:
     muon = [p for p in params if p.ndim >= 2]
-    optimizer = MuonAdamW([
-        {"params": muon, "kind": "muon", "lr": 0.07, "momentum": 0.9, "names": ["m"] * len(muon)},
-        {"params": [p for p in params if p.ndim < 2], "kind": "adamw", "lr": 0.007},
-    ], weight_decay=0.2)  # fmt: skip
+    optimizer = MuonAdamW(
+        [
+            {"params": muon, "kind": "muon", "lr": 0.07, "momentum": 0.9, "names": ["m"] * len(muon)},
+            {"params": [p for p in params if p.ndim < 2], "kind": "adamw", "lr": 0.007},
+        ],
+        weight_decay=0.2,
+    )
     return optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 0.9**step)
 
 

@@ -18,11 +18,22 @@ from spectra_exp.training.guard import CHECKED_TOKENS, LossDisagreement, check_l
 from spectra_exp.training.session import Session
 
 SMALL = [
-    "model.num_layers=2", "model.hidden_size=32", "model.num_heads=2", "model.expert_size=32", "model.num_experts=4",
-    "router.dim=4", "data.sequence_length=32", "data.vocabulary_size=300", "data.evaluation_tokens=4096",
-    "data.probe_tokens=256", "trainer.max_steps=6", "trainer.batch_size=2", "trainer.log_every=1",
-    "trainer.checkpoint_every=6", "logger.progress=false",
-]  # fmt: skip
+    "model.num_layers=2",
+    "model.hidden_size=32",
+    "model.num_heads=2",
+    "model.expert_size=32",
+    "model.num_experts=4",
+    "router.dim=4",
+    "data.sequence_length=32",
+    "data.vocabulary_size=300",
+    "data.evaluation_tokens=4096",
+    "data.probe_tokens=256",
+    "trainer.max_steps=6",
+    "trainer.batch_size=2",
+    "trainer.log_every=1",
+    "trainer.checkpoint_every=6",
+    "logger.progress=false",
+]
 
 
 @pytest.fixture

@@ -23,10 +23,16 @@ from spectra_exp.training.callbacks.cadence import Cadence
 from spectra_exp.training.execute import execute
 
 SMALL = [
-    "data.sequence_length=32", "data.train_words=4000", "data.validation_words=1500", "data.evaluation_tokens=512",
-    "data.probe_tokens=128", "trainer.max_steps=4", "trainer.batch_size=2", "trainer.checkpoint_every=2",
+    "data.sequence_length=32",
+    "data.train_words=4000",
+    "data.validation_words=1500",
+    "data.evaluation_tokens=512",
+    "data.probe_tokens=128",
+    "trainer.max_steps=4",
+    "trainer.batch_size=2",
+    "trainer.checkpoint_every=2",
     "logger.progress=false",
-]  # fmt: skip
+]
 
 
 @pytest.fixture

@@ -53,8 +53,13 @@ def test_the_share_of_experts_that_no_gradient_reached_is_counted_over_all_layer
 
 
 def test_a_run_writes_the_share_of_experts_without_gradient(planned) -> None:
-    p = planned("baseline=switch_top1", "trainer.log_every=1", "trainer.max_steps=3", "trainer.batch_size=1",
-                "model.num_experts=16")  # fmt: skip
+    p = planned(
+        "baseline=switch_top1",
+        "trainer.log_every=1",
+        "trainer.max_steps=3",
+        "trainer.batch_size=1",
+        "model.num_experts=16",
+    )
     assert execute(p, "") == "completed"
     history = pd.read_parquet(p.folder.history)
     shares = history[(history["split"] == "train") & (history["metric"] == "experts_without_gradient")]["value"]

@@ -42,9 +42,11 @@ class TransformersExperts(nn.Module):
         super().__init__()
         shape = case.shape
         config = MixtralConfig(
-            hidden_size=shape.hidden_size, intermediate_size=gated_width(shape), num_local_experts=shape.num_experts,
+            hidden_size=shape.hidden_size,
+            intermediate_size=gated_width(shape),
+            num_local_experts=shape.num_experts,
             num_experts_per_tok=shape.top_k,
-        )  # fmt: skip
+        )
         config._experts_implementation = implementation
         self.experts = MixtralExperts(config)
         for parameter in self.experts.parameters():

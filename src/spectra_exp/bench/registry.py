@@ -34,8 +34,12 @@ class Figure:
     def as_json(self) -> dict[str, Any]:
         """Plain values for other programs."""
         return {
-            "value": self.value, "unit": self.unit, "target": self.target, "better": self.better, "met": self.met,
-        }  # fmt: skip
+            "value": self.value,
+            "unit": self.unit,
+            "target": self.target,
+            "better": self.better,
+            "met": self.met,
+        }
 
 
 # How the names of benchmarks end that need a GPU.

@@ -15,7 +15,6 @@ METHOD_FACTORS = ("router", "osr", "baseline", "ablation")
 METHOD_GROUPS = ("router", "osr", "selection", "temperature", "losses")
 
 
-
 def method_name(factors: Mapping[str, str]) -> str:
     """The method that the values of METHOD_FACTORS name, such as "SPECTRA (paper) − GRU"."""
     baseline = factors.get("baseline", "none")

@@ -68,9 +68,10 @@ def deepspeed_belongs(x: Experiment) -> None:
     routers_stay_float32(x, key, given)
     if getattr(x.router, "orthogonalization", None) == "periodic":
         raise ConfigError(
-            key, f"{given} keeps weights of its own, past which router.orthogonalization=periodic would set them",
+            key,
+            f"{given} keeps weights of its own, past which router.orthogonalization=periodic would set them",
             "give another router.orthogonalization",
-        )  # fmt: skip
+        )
 
 
 def routers_stay_float32(x: Experiment, key: str, given: str) -> None:
@@ -96,9 +97,10 @@ def fsdp_belongs(x: Experiment) -> None:
         raise ConfigError(key, f"{given} cannot share one router among layers", "give router.shared=false")
     if getattr(x.router, "orthogonalization", None) == "periodic":
         raise ConfigError(
-            key, f"{given} keeps weights in parts, which router.orthogonalization=periodic would set whole",
+            key,
+            f"{given} keeps weights in parts, which router.orthogonalization=periodic would set whole",
             "give another router.orthogonalization",
-        )  # fmt: skip
+        )
 
 
 def trains_on_gpu(x: Experiment) -> bool:

@@ -80,7 +80,9 @@ class OptimConfig:
         None, "peak rate of routers; none takes learning_rate", above=0, maximum=LARGEST_RATE
     )
     expert_learning_rate: float | None = option(
-        None, "peak rate of experts; none takes learning_rate (under muon: muon_learning_rate)", above=0,
+        None,
+        "peak rate of experts; none takes learning_rate (under muon: muon_learning_rate)",
+        above=0,
         maximum=LARGEST_RATE,
     )
     beta1: float = option(0.9, "AdamW decay of the first moment", minimum=0, maximum=0.999999)
@@ -108,14 +110,20 @@ class TrainerConfig:
     )
     accumulation: int = option(1, "micro-batches in one optimizer step", minimum=1, maximum=LARGEST_LENGTH)
     eval_every: int = option(
-        0, "evaluate every so many steps besides 0, 10, 25, 50, 75, 100 %; 0: only then", unit="steps", minimum=0,
+        0,
+        "evaluate every so many steps besides 0, 10, 25, 50, 75, 100 %; 0: only then",
+        unit="steps",
+        minimum=0,
         maximum=LARGEST_COUNT,
     )
     evaluation_batch_size: int = option(
         32, "sequences in one evaluation batch", unit="sequences", minimum=1, maximum=LARGEST_LENGTH
     )
     log_every: int = option(
-        10, "write training losses, load and gradient norms every so many steps", unit="steps", minimum=1,
+        10,
+        "write training losses, load and gradient norms every so many steps",
+        unit="steps",
+        minimum=1,
         maximum=LARGEST_COUNT,
     )
     checkpoint_every: int = option(
@@ -138,7 +146,9 @@ class TrainerConfig:
         None, "NEFTune noise on the embeddings; none: off", above=0, maximum=LARGEST_WEIGHT
     )
     divergence_factor: float = option(
-        2.0, "end the run as diverged when a step's loss exceeds this times the loss at step 0", above=1,
+        2.0,
+        "end the run as diverged when a step's loss exceeds this times the loss at step 0",
+        above=1,
         maximum=LARGEST_COUNT,
     )
     time_budget_s: float | None = option(
@@ -162,8 +172,11 @@ class TrainerConfig:
         1, "threads of one run on the CPU (other counts change the last digits)", minimum=1, maximum=MOST_THREADS
     )
     processes: int = option(
-        1, "processes (a GPU each) that share every batch; under torchrun as many as it starts", minimum=1,
-        maximum=MOST_PROCESSES, later=True,
+        1,
+        "processes (a GPU each) that share every batch; under torchrun as many as it starts",
+        minimum=1,
+        maximum=MOST_PROCESSES,
+        later=True,
     )
     deepspeed: str = option(
         "none",
@@ -187,9 +200,7 @@ class LoggerConfig:
     name: str = option("none", "also write to this logger", choices=["none", "tensorboard", "wandb"])
     project: str = option("spectra-exp", "W&B project", affects_result=False)
     entity: str | None = option(None, "W&B user or team; none: that of the key", affects_result=False)
-    group: str | None = option(
-        None, "W&B group; none: the study, or the run without its seed", affects_result=False
-    )
+    group: str | None = option(None, "W&B group; none: the study, or the run without its seed", affects_result=False)
     tags: list[str] = option([], "W&B tags besides those of the method", affects_result=False)
     mode: str = option(
         "offline",
@@ -212,12 +223,13 @@ class LaunchConfig:
         affects_result=False,
     )
     retries: int = option(
-        0, "how often a failed job is tried again in the same launch", minimum=0,
-        maximum=MOST_JOBS, affects_result=False,
+        0,
+        "how often a failed job is tried again in the same launch",
+        minimum=0,
+        maximum=MOST_JOBS,
+        affects_result=False,
     )
-    view: bool = option(
-        True, "one live table of all the jobs, when standard error is a terminal", affects_result=False
-    )
+    view: bool = option(True, "one live table of all the jobs, when standard error is a terminal", affects_result=False)
 
 
 @dataclass
@@ -233,7 +245,10 @@ class SearchConfig:
         affects_result=False,
     )
     seed: int = option(
-        0, "seed of the sampler, unless hydra.sweeper.sampler.seed is given", minimum=0, maximum=LARGEST_SEED,
+        0,
+        "seed of the sampler, unless hydra.sweeper.sampler.seed is given",
+        minimum=0,
+        maximum=LARGEST_SEED,
         affects_result=False,
     )
 

@@ -78,9 +78,7 @@ def evaluation_batches(corpus: Corpus, batch_size: int) -> Iterator[Example]:
         yield collate([_example(*(None if array is None else array[row] for array in arrays)) for row in rows])
 
 
-def _example(
-    tokens: np.ndarray, document_ids: np.ndarray, domain_ids: np.ndarray, said: np.ndarray | None
-) -> Example:
+def _example(tokens: np.ndarray, document_ids: np.ndarray, domain_ids: np.ndarray, said: np.ndarray | None) -> Example:
     """`labels` are the tokens themselves, which the loss shifts, and NOT_COUNTED where only `said` ones count."""
     labels = tokens if said is None else np.where(said, tokens, NOT_COUNTED)
     arrays = dict(input_ids=tokens, document_ids=document_ids, domain_ids=domain_ids, labels=labels)

@@ -88,8 +88,7 @@ def _build(cache_dir: Path, key: str, build: Callable[[Path], dict[str, Any]]) -
     try:
         facts = build(partial)
         files = {
-            path.name: {"bytes": path.stat().st_size, "sha256": _sha256(path)}
-            for path in sorted(partial.iterdir())
+            path.name: {"bytes": path.stat().st_size, "sha256": _sha256(path)} for path in sorted(partial.iterdir())
         }
         manifest = json.dumps({"facts": facts, "files": files}, indent=1)
         (partial / _MANIFEST).write_text(manifest, encoding="utf-8")

@@ -30,9 +30,14 @@ if TYPE_CHECKING:
 PACKING_VERSION = 1
 
 _ARRAYS = (
-    "train_blocks_MS", "train_document_ids", "train_domain_ids", "eval_blocks", "eval_document_ids",
-    "eval_domain_ids", "train_token_counts_V",
-)  # fmt: skip
+    "train_blocks_MS",
+    "train_document_ids",
+    "train_domain_ids",
+    "eval_blocks",
+    "eval_document_ids",
+    "eval_domain_ids",
+    "train_token_counts_V",
+)
 # Each with the tokens that the loss counts last, which not every corpus has.
 _TRAIN_ARRAYS = ("train_blocks_MS", "train_document_ids", "train_domain_ids", "train_said_MS")
 _EVAL_ARRAYS = ("eval_blocks", "eval_document_ids", "eval_domain_ids", "eval_said")
@@ -213,9 +218,7 @@ def _build(config: DataConfig, folder: Path, cache_dir: Path, progress: Progress
     )
 
 
-def _evaluation_facts(
-    arrays: tuple[np.ndarray, ...], domains: list[str], counts_V: np.ndarray
-) -> dict[str, Any]:
+def _evaluation_facts(arrays: tuple[np.ndarray, ...], domains: list[str], counts_V: np.ndarray) -> dict[str, Any]:
     counted = arrays[0] if len(arrays) == 3 else arrays[0][arrays[3]]
     return dict(
         eval_unigram_cross_entropy=unigram_cross_entropy(counted, counts_V),
@@ -223,9 +226,7 @@ def _evaluation_facts(
     )
 
 
-def _tokenizer(
-    config: DataConfig, train: list[Document], cache_dir: Path, progress: Progress
-) -> TokenizerFile:
+def _tokenizer(config: DataConfig, train: list[Document], cache_dir: Path, progress: Progress) -> TokenizerFile:
     if config.tokenizer:
         return named_tokenizer(config.tokenizer)
     texts = [document.text for document in train]
@@ -247,12 +248,8 @@ def _require_a_block(stream: Stream, split: str, config: DataConfig) -> None:
         )
 
 
-def _tell_missing_domains(
-    splits: Splits, eval_domain_ids: np.ndarray, domains: list[str], progress: Progress
-) -> None:
+def _tell_missing_domains(splits: Splits, eval_domain_ids: np.ndarray, domains: list[str], progress: Progress) -> None:
     scored = {domains[index] for index in np.unique(eval_domain_ids)}
     unscored = sorted({document.domain for document in splits.validation} - scored)
     if unscored:
-        progress(
-            f"no scored token is from {', '.join(unscored)}: raise data.evaluation_tokens to score all domains"
-        )
+        progress(f"no scored token is from {', '.join(unscored)}: raise data.evaluation_tokens to score all domains")

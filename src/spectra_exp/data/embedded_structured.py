@@ -28,8 +28,7 @@ class ClassTopic:
         "    def copy(self):\n        return {name}(self.{attribute}, self.{second})",
         "    def {verb}_{noun}(self, other):\n        if not isinstance(other, {name}):\n"
         "            return self.{attribute}\n        return other.{second} {operator} {limit}",
-        "    def {verb}_all(self, {noun}s):\n"
-        "        return [self.{verb}_{attribute}({local}) for {local} in {noun}s]",
+        "    def {verb}_all(self, {noun}s):\n        return [self.{verb}_{attribute}({local}) for {local} in {noun}s]",
         "    def {verb}(self):\n        for {local} in range({limit}):\n"
         "            self.{second} {operator}= {local}\n        return self.{second}",
     )
@@ -80,10 +79,7 @@ class ProblemTopic:
         self.price = dice.between(2, 9)
 
     def opening(self, dice: Dice) -> str:
-        return (
-            f"Each {self.box} of {self.name} holds {self.per_box} {self.goods}. "
-            f"One {self.box} costs ${self.price}."
-        )
+        return f"Each {self.box} of {self.name} holds {self.per_box} {self.goods}. One {self.box} costs ${self.price}."
 
     def line(self, dice: Dice) -> str:
         return dice.pick((self._change, self._boxes, self._cost, self._share))(dice)

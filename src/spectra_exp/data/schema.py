@@ -25,7 +25,8 @@ class DataConfig(ABC):
     name: str = option("", "where the documents come from")
     sequence_length: int = option(128, "length of a block", unit="tokens", minimum=2, maximum=LARGEST_LENGTH)
     tokenizer: str | None = option(
-        None, "a local tokenizer.json or its folder, or source, that of model.source; null trains a byte-level BPE",
+        None,
+        "a local tokenizer.json or its folder, or source, that of model.source; null trains a byte-level BPE",
         path=True,
     )
     vocabulary_size: int = option(
@@ -56,7 +57,10 @@ class DataConfig(ABC):
         None, "a domain left out of training, and of the tokenizer trained here; it is still scored. null: none"
     )
     probe_tokens: int = option(
-        4096, "tokens, the first of the scored ones, whose routing is written down", unit="tokens", minimum=2,
+        4096,
+        "tokens, the first of the scored ones, whose routing is written down",
+        unit="tokens",
+        minimum=2,
         maximum=LARGEST_COUNT,
     )
 

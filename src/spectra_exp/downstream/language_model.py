@@ -24,9 +24,15 @@ class SpectraLM(TemplateLM):
     """`model` in evaluation mode on `device`; sequences are cut at their beginning to `max_length` tokens."""
 
     def __init__(
-        self, model: SpectraMoeForCausalLM, tokenizer: Tokenizer, end_token: str, batch_size: int, max_length: int,
-        device: torch.device, progress: Callable[[int, int], None],
-    ):  # fmt: skip
+        self,
+        model: SpectraMoeForCausalLM,
+        tokenizer: Tokenizer,
+        end_token: str,
+        batch_size: int,
+        max_length: int,
+        device: torch.device,
+        progress: Callable[[int, int], None],
+    ):
         super().__init__()
         self.model, self.tokens, self.end_token = model.to(device).eval(), tokenizer, end_token
         self.batch_size, self.max_length = batch_size, max_length
@@ -101,10 +107,14 @@ class SpectraLM(TemplateLM):
             most = min(settings.get("max_gen_toks", MOST_NEW_TOKENS), self.max_length - 1)
             ids = torch.tensor([self.tok_encode(context)[-(self.max_length - most) :]], device=self._device)
             output = self.model.generate(
-                ids, attention_mask=torch.ones_like(ids), max_new_tokens=most, do_sample=False,
-                eos_token_id=self.end_token_id, pad_token_id=self.end_token_id,
+                ids,
+                attention_mask=torch.ones_like(ids),
+                max_new_tokens=most,
+                do_sample=False,
+                eos_token_id=self.end_token_id,
+                pad_token_id=self.end_token_id,
                 **({"stop_strings": stops, "tokenizer": decoder} if stops else {}),
-            )  # fmt: skip
+            )
             text = self.tokens.decode(output[0, ids.shape[1] :].tolist())
             found.append(min((text.partition(stop)[0] for stop in stops), key=len, default=text))
             self.progress(number + 1, len(requests))

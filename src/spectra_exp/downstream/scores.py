@@ -104,9 +104,12 @@ def load_run(folder: RunFolder, outputs: Path) -> tuple[SpectraMoeForCausalLM, C
 
 
 def score_tasks(
-    folder: RunFolder, tasks: list[Wanted], options: EvaluateOptions, outputs: Path,
+    folder: RunFolder,
+    tasks: list[Wanted],
+    options: EvaluateOptions,
+    outputs: Path,
     progress: Callable[[int, int], None],
-) -> dict[str, dict[str, Any]]:  # fmt: skip
+) -> dict[str, dict[str, Any]]:
     """What the harness finds, by task: all its figures, the one that counts with its standard error, and chance."""
     import lm_eval
     from lm_eval.tasks import TaskManager
@@ -127,10 +130,15 @@ def score_tasks(
         # The harness's own progress bars.
         with contextlib.redirect_stderr(io.StringIO()):
             results = lm_eval.simple_evaluate(
-                model=language_model, tasks=[task.spec], limit=options.limit, num_fewshot=options.fewshot,
-                task_manager=TaskManager(include_defaults=not own), log_samples=False,
-                bootstrap_iters=BOOTSTRAP, confirm_run_unsafe_code=options.run_code,
-            )  # fmt: skip
+                model=language_model,
+                tasks=[task.spec],
+                limit=options.limit,
+                num_fewshot=options.fewshot,
+                task_manager=TaskManager(include_defaults=not own),
+                log_samples=False,
+                bootstrap_iters=BOOTSTRAP,
+                confirm_run_unsafe_code=options.run_code,
+            )
         found[task.name] = _figures(task, results)
     return found
 
@@ -151,9 +159,14 @@ def _figures(task: Wanted, results: dict[str, Any]) -> dict[str, Any]:
         raise SpectraError(f"{name}: the harness gave none of {', '.join(PREFERRED)}, only {', '.join(figures)}")
     samples = results.get("n-samples", {}).get(name, {}).get("effective")
     return {
-        "score": figures[chosen], "error": figures.get(f"{counts}_stderr{chosen.removeprefix(counts)}"),
-        "figure": chosen, "items": samples, "chance": task.chance, "figures": figures, "settings": task.settings,
-    }  # fmt: skip
+        "score": figures[chosen],
+        "error": figures.get(f"{counts}_stderr{chosen.removeprefix(counts)}"),
+        "figure": chosen,
+        "items": samples,
+        "chance": task.chance,
+        "figures": figures,
+        "settings": task.settings,
+    }
 
 
 def keep_scores(folder: RunFolder, scores: dict[str, dict[str, Any]]) -> dict[str, Any]:

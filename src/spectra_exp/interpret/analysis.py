@@ -73,8 +73,10 @@ def _subjects(name: str, options: Options, outputs: Path, track: Track) -> tuple
     paths = locate("run", name, outputs), locate("against", options.against, outputs)
     if paths[0] == paths[1]:
         raise ConfigError("against", f"is the run itself ({paths[0]})", "name another one, or leave it out")
-    both = [open_subject(key, given, outputs, **shared).watched(track)
-            for key, given in (("run", name), ("against", options.against))]  # fmt: skip
+    both = [
+        open_subject(key, given, outputs, **shared).watched(track)
+        for key, given in (("run", name), ("against", options.against))
+    ]
     both = [replace(one, name=own) for one, own in zip(both, distinct_names(both), strict=True)]
     if both[0].label == both[1].label:
         marks = differing_ends([one.name for one in both])

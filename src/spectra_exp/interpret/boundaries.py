@@ -89,9 +89,14 @@ def _joined(by_domain: dict[int, list[TextPiece]], half: int, count: int, seed: 
 
     ids = np.array([[piece.document for piece in row] for row in rows])
     return Pairs(
-        half=half, switch_QT=texts(0), control_QT=texts(1), before_Q=ids[:, 0], control_Q=ids[:, 1], after_Q=ids[:, 2],
+        half=half,
+        switch_QT=texts(0),
+        control_QT=texts(1),
+        before_Q=ids[:, 0],
+        control_Q=ids[:, 1],
+        after_Q=ids[:, 2],
         domains_Q2=np.array([[row[0].domain, row[2].domain] for row in rows]),
-    )  # fmt: skip
+    )
 
 
 def profiles(counts_GE: np.ndarray, domains_G: np.ndarray, domain: int, left_out: Sequence[int]) -> np.ndarray:
@@ -204,9 +209,12 @@ def _levels(switch_QT: np.ndarray, control_QT: np.ndarray) -> _Levels:
         lean.mean(axis=1) for lean in (switch_QT[:, half - quarter : half], control_QT[:, last], switch_QT[:, last])
     )
     return _Levels(
-        before_Q, after_Q - before_Q, after_Q - reached_Q, (control_QT[:, early] - switch_QT[:, early]).sum(axis=1),
+        before_Q,
+        after_Q - before_Q,
+        after_Q - reached_Q,
+        (control_QT[:, early] - switch_QT[:, early]).sum(axis=1),
         (reached_Q[:, None] - switch_QT[:, early]).sum(axis=1),
-    )  # fmt: skip
+    )
 
 
 def half_way(lean_T: np.ndarray, before: float, after: float) -> int | None:

@@ -16,6 +16,7 @@ from spectra_exp.interpret.registry import chosen_parts, parts
 if TYPE_CHECKING:
     from spectra_exp.interpret.analysis import Analysis
 
+
 def interpret(options: Options) -> int:
     """The exit status, after the page of each analysis was printed; of a study's runs one may fail alone."""
     check_options(options)

@@ -29,9 +29,15 @@ def panels(figure: Figure, count: int, size: tuple[float, float], columns: int =
 
 
 def heat(
-    axes: Axes, cells: np.ndarray, title: str, *, limits: tuple[float, float] | None = None, scale: str = "viridis",
-    rows: Sequence[str] | None = None, columns: Sequence[str] | None = None,
-) -> None:  # fmt: skip
+    axes: Axes,
+    cells: np.ndarray,
+    title: str,
+    *,
+    limits: tuple[float, float] | None = None,
+    scale: str = "viridis",
+    rows: Sequence[str] | None = None,
+    columns: Sequence[str] | None = None,
+) -> None:
     """A heat map of a matrix; NaN cells are grey; figures are printed where there is room."""
     import matplotlib
 
@@ -55,8 +61,15 @@ def heat(
                 shade = colours((value - low) / (high - low) if high > low else 0.5)
                 dark = 0.299 * shade[0] + 0.587 * shade[1] + 0.114 * shade[2] < 0.5
                 # Adding zero makes a rounded -0.00 a 0.00.
-                axes.text(x, y, f"{round(float(value), 2) + 0.0:.2f}", ha="center", va="center", fontsize=5.0,
-                          color="white" if dark else "black")  # fmt: skip
+                axes.text(
+                    x,
+                    y,
+                    f"{round(float(value), 2) + 0.0:.2f}",
+                    ha="center",
+                    va="center",
+                    fontsize=5.0,
+                    color="white" if dark else "black",
+                )
     axes.figure.colorbar(image, ax=axes, shrink=0.8)
 
 

@@ -92,9 +92,13 @@ def open_run(path: Path, tokens: int | None, seed: int, device: torch.device) ->
         torch.set_num_threads(trainer["cpu_threads"])
     model = newest.model.to(device).eval()
     evaluator = Evaluator(
-        corpus.final or corpus, trainer["evaluation_batch_size"], data.probe_tokens, device,
-        trainer["precision"] == "bf16", data.cross_document,
-    )  # fmt: skip
+        corpus.final or corpus,
+        trainer["evaluation_batch_size"],
+        data.probe_tokens,
+        device,
+        trainer["precision"] == "bf16",
+        data.cross_document,
+    )
     return Subject(
         name=folder.run_id,
         label=(summary or {}).get("label") or config["router"]["name"],
@@ -161,8 +165,9 @@ def _held_out(data: DataConfig, corpus: Corpus, cache: Path, tokens: int | None)
         scored = load_corpus(replace(data, evaluation_tokens=wanted, final_evaluation_tokens=None), cache)
     rows = max(1, wanted // scored.sequence_length)
     if rows > len(scored.eval_blocks):
-        log.warning("tokens=%d is more than the %d of the run's held-out split: all are taken", wanted,
-                    scored.eval_blocks.size)  # fmt: skip
+        log.warning(
+            "tokens=%d is more than the %d of the run's held-out split: all are taken", wanted, scored.eval_blocks.size
+        )
     arrays = (scored.eval_blocks, scored.eval_document_ids, scored.eval_domain_ids)
     tokens_MS, documents_MS, domains_MS = (np.asarray(array[:rows], dtype=np.int64) for array in arrays)
     domains = list(scored.domains)

@@ -95,9 +95,7 @@ class StockEngine(Engine):
         return record
 
 
-def open_stock(
-    key: str, path: Path, tokens: int | None, texts: str | None, seed: int, device: torch.device
-) -> Subject:
+def open_stock(key: str, path: Path, tokens: int | None, texts: str | None, seed: int, device: torch.device) -> Subject:
     """The model in the folder `path`, looked at on the documents of `texts`, or on the embedded validation text.
 
     Raises SpectraError, one line, for what cannot be opened.

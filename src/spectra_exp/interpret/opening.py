@@ -24,9 +24,7 @@ def open_subject(
     return replace(found, typed=path.name if known else str(path))
 
 
-def _opened(
-    key: str, path: Path, *, tokens: int | None, texts: str | None, seed: int, device: torch.device
-) -> Subject:
+def _opened(key: str, path: Path, *, tokens: int | None, texts: str | None, seed: int, device: torch.device) -> Subject:
     if (path / "config.yaml").is_file():
         from spectra_exp.interpret.open_run import open_run
 

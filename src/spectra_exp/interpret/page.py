@@ -122,10 +122,19 @@ def _cases_block(folder: Path, index: dict[str, Any], made: dict[str, Any]) -> B
     named = " ".join(shlex.quote(f"{key}={side['typed']}") for key, side in sides if side)
     line = f'spectra-exp interpret {named} parts=cases text="..."'
     again = Text(["Any text: ", Command(line)], "aside")
-    return Block(CASES, "Case studies", lead, [
-        _empty(made), _fed(folder, CASES, made), _segments(folder / CASES / "segments.csv"), again,
-        Notes(made["notes"]), _files(CASES, made),
-    ])  # fmt: skip
+    return Block(
+        CASES,
+        "Case studies",
+        lead,
+        [
+            _empty(made),
+            _fed(folder, CASES, made),
+            _segments(folder / CASES / "segments.csv"),
+            again,
+            Notes(made["notes"]),
+            _files(CASES, made),
+        ],
+    )
 
 
 def _segments(path: Path) -> Fold | None:

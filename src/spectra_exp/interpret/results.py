@@ -1,7 +1,7 @@
 """What a part gives, and the folder that holds it: data and pictures side by side, and an index of what was made.
 
-    analysis/index.json, index.html
-    analysis/<part>/<name>.csv, .json, .png
+analysis/index.json, index.html
+analysis/<part>/<name>.csv, .json, .png
 """
 
 from __future__ import annotations
@@ -104,8 +104,11 @@ class AnalysisFolder:
         changes = []
         for side in ("subject", "against"):
             old, new = (head.get(side) or {} for head in (earlier, self.head))
-            changes += [f"{name} {old.get(name)} then, {value} now" for name, value in new.items()
-                        if name in SAID and old.get(name, value) != value]  # fmt: skip
+            changes += [
+                f"{name} {old.get(name)} then, {value} now"
+                for name, value in new.items()
+                if name in SAID and old.get(name, value) != value
+            ]
         if earlier.get("seed") != self.head.get("seed"):
             changes.append(f"seed {earlier.get('seed')} then, {self.head.get('seed')} now")
         return (

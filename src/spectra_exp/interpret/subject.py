@@ -186,7 +186,13 @@ class Subject:
     def _trace(self, text: HeldOut, track: Callable[[Sequence[int]], Iterable[int]]) -> Trace:
         engine = self.engine
         return trace_text(
-            engine.forward, text, rows_at_once=engine.rows_at_once(text.token_ids_MS.shape[1]),
-            num_layers=engine.num_layers, num_experts=engine.num_experts, top_k=engine.top_k,
-            vocabulary_size=engine.vocabulary_size, seed=self.seed, track=track,
-        )  # fmt: skip
+            engine.forward,
+            text,
+            rows_at_once=engine.rows_at_once(text.token_ids_MS.shape[1]),
+            num_layers=engine.num_layers,
+            num_experts=engine.num_experts,
+            top_k=engine.top_k,
+            vocabulary_size=engine.vocabulary_size,
+            seed=self.seed,
+            track=track,
+        )

@@ -106,9 +106,17 @@ class Trace:
 
 @torch.no_grad()
 def trace_text(
-    forward: Forward, held_out: HeldOut, *, rows_at_once: int, num_layers: int, num_experts: int, top_k: int,
-    vocabulary_size: int, seed: int, track: Callable[[Sequence[int]], Iterable[int]] = iter,
-) -> Trace:  # fmt: skip
+    forward: Forward,
+    held_out: HeldOut,
+    *,
+    rows_at_once: int,
+    num_layers: int,
+    num_experts: int,
+    top_k: int,
+    vocabulary_size: int,
+    seed: int,
+    track: Callable[[Sequence[int]], Iterable[int]] = iter,
+) -> Trace:
     """The trace of the whole text, `rows_at_once` sequences in a pass; `track` goes along with the passes."""
     rows, length = held_out.token_ids_MS.shape
     first_document = int(held_out.document_ids_MS.min())

@@ -61,6 +61,8 @@ def context(
     first, last = max(0, token - BEFORE), min(trace.num_tokens, token + AFTER + 1)
     home = trace.documents_N[token], trace.sequences_N[token]
     near = [i for i in range(first, last) if (trace.documents_N[i], trace.sequences_N[i]) == home]
-    before, after = ("".join(around(int(trace.token_ids_N[i])) for i in near if keep(i)) for keep in (
-        lambda i: i < token, lambda i: i > token))  # fmt: skip
+    before, after = (
+        "".join(around(int(trace.token_ids_N[i])) for i in near if keep(i))
+        for keep in (lambda i: i < token, lambda i: i > token)
+    )
     return before, piece(int(trace.token_ids_N[token])), after

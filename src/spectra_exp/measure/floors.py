@@ -70,9 +70,7 @@ def marginal_draws(stats: LayerStatistics, seed: int) -> Iterator[LayerStatistic
         )
 
 
-def document_draws(
-    stats: LayerStatistics, seed: int, draws: int = DOCUMENT_DRAWS
-) -> Iterator[LayerStatistics]:
+def document_draws(stats: LayerStatistics, seed: int, draws: int = DOCUMENT_DRAWS) -> Iterator[LayerStatistics]:
     """The layer's statistics with the domains of its documents permuted, each document kept whole."""
     rng = np.random.default_rng([seed, stats.layer])
     present = np.flatnonzero((stats.domains_G >= 0) & stats.counts_GE.any(axis=1))

@@ -14,9 +14,19 @@ from spectra_exp.measure.counts import LayerStatistics
 
 # What adds up, whoever saw which token.
 SUMS = (
-    "num_tokens", "counts_E", "counts_EV", "tokens_V", "pairs_EE", "sizes", "entropy_sum", "gap_sum", "confidence_sum",
-    "overlap_sum", "num_adjacent", "first_EE",
-)  # fmt: skip
+    "num_tokens",
+    "counts_E",
+    "counts_EV",
+    "tokens_V",
+    "pairs_EE",
+    "sizes",
+    "entropy_sum",
+    "gap_sum",
+    "confidence_sum",
+    "overlap_sum",
+    "num_adjacent",
+    "first_EE",
+)
 
 
 def merged(ranks: Sequence[LayerStatistics]) -> LayerStatistics:

@@ -27,9 +27,7 @@ class RoutingSnapshot:
     probe_weights_LPK: np.ndarray  # float32, padded with 0
 
     @classmethod
-    def from_statistics(
-        cls, stats_per_layer: Sequence[LayerStatistics], step: int, fraction: float
-    ) -> RoutingSnapshot:
+    def from_statistics(cls, stats_per_layer: Sequence[LayerStatistics], step: int, fraction: float) -> RoutingSnapshot:
         """The snapshot of one evaluation."""
         first = stats_per_layer[0]
         return cls(

@@ -241,9 +241,10 @@ def num_experts_of(config: Any) -> int:
         if getattr(config, key, None):
             return getattr(config, key)
     raise ConfigError(
-        "model.source", f"the configuration of '{config.model_type}' has none of {', '.join(NUM_EXPERTS)}",
+        "model.source",
+        f"the configuration of '{config.model_type}' has none of {', '.join(NUM_EXPERTS)}",
         "add its key to NUM_EXPERTS in moe/families.py",
-    )  # fmt: skip
+    )
 
 
 def renormalizes(config: Any) -> bool:

@@ -18,9 +18,7 @@ from spectra_exp.routing.base import Router
 class ReroutedGate(RoutedLayer):
     """Called by a sparse block as its own gate is: hidden states in, (scores, weights [M, K], experts [M, K]) out."""
 
-    def __init__(
-        self, layer: int, settings: MoeSettings, router: Router, holder: ContextHolder, block: nn.Module
-    ):
+    def __init__(self, layer: int, settings: MoeSettings, router: Router, holder: ContextHolder, block: nn.Module):
         super().__init__(layer, settings, router, holder)
         # Not a child: the block holds its experts, and they must not be saved twice.
         self._block = (block,)

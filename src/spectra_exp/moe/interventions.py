@@ -117,9 +117,7 @@ def arbitrary(tokens_N: Tensor, seed: int) -> Intervention:
     def draw(routing: Routing) -> tuple[Tensor, Tensor]:
         num_tokens, num_experts = routing.chosen_NE.shape
         place_N = torch.arange(num_tokens, device=routing.chosen_NE.device) + seed * 1_000_003
-        return _rerouted(
-            routing, tokens_N, position_hash(place_N, num_experts), torch.ones_like(routing.raw_NE)
-        )
+        return _rerouted(routing, tokens_N, position_hash(place_N, num_experts), torch.ones_like(routing.raw_NE))
 
     return draw
 

@@ -93,8 +93,14 @@ class RoutedLayer(nn.Module):
         )
 
     def _leave_record(
-        self, context: RoutingContext, output: RouterOutput, chosen_NE: Tensor, weights_NE: Tensor,
-        sums_Ed: Tensor | None, tokens_Nd: Tensor, unexecuted: Tensor | None,
+        self,
+        context: RoutingContext,
+        output: RouterOutput,
+        chosen_NE: Tensor,
+        weights_NE: Tensor,
+        sums_Ed: Tensor | None,
+        tokens_Nd: Tensor,
+        unexecuted: Tensor | None,
     ) -> None:
         context.carries_BSED[self.layer] = output.carry_BSED
         context.new_states[self.layer] = output.state

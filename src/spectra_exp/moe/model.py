@@ -181,9 +181,7 @@ class SpectraMoeForCausalLM(PreTrainedModel, GenerationMixin):
         if outputs.past_key_values is not None:
             outputs.past_key_values.routing_states = context.new_states
             outputs.past_key_values.routing_last_ids = input_ids[:, -1:]
-        result = SpectraMoeOutput(
-            past_key_values=outputs.past_key_values, routing=context, terms={}, coefficients={}
-        )
+        result = SpectraMoeOutput(past_key_values=outputs.past_key_values, routing=context, terms={}, coefficients={})
         if head is None:
             result.logits = outputs.logits
         else:

@@ -47,9 +47,10 @@ def reroute(
             "k = 1, and a token's weight is divided by itself%s: it is 1 whatever the router says, so the language "
             "model's loss gives the router no gradient. %s",
             "" if renormalize else ", as in the source",
-            "router=switch model.renormalize=false gives it one" if native
+            "router=switch model.renormalize=false gives it one"
+            if native
             else "model.renormalize=false gives it one, from logits that are not the source's",
-        )  # fmt: skip
+        )
     # Its own balancing loss reads gates that are no longer there.
     own = copy.deepcopy(source.config)
     if hasattr(own, "output_router_logits"):

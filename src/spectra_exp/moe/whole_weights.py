@@ -65,9 +65,12 @@ def load_whole(key: str, auto: Any, folder: Path, **options: Any) -> PreTrainedM
 
     with _said_by_us():
         model, found = auto.from_pretrained(
-            folder, use_safetensors=True, output_loading_info=True, ignore_mismatched_sizes=True,
+            folder,
+            use_safetensors=True,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,
             **(options | ONLY_HERE),
-        )  # fmt: skip
+        )
     for name, saved, wanted in sorted(found["mismatched_keys"]):
         shapes = f"{name} is {list(saved)} and should be {list(wanted)}"
         raise ConfigError(key, f"{folder}: its weights are not those of its config.json ({shapes})", AGAIN)

@@ -49,8 +49,13 @@ def draw_page(page: Page) -> Figure:
         named = PAINTERS[type(panel)](axes, panel)
         _trim(axes, page, index, panel)
         if isinstance(panel, LinePanel) and panel.keyed:
-            axes.legend(handles=list(named.values()), labels=list(named), ncols=2, loc="upper center",
-                        bbox_to_anchor=(0.5, -0.24))  # fmt: skip
+            axes.legend(
+                handles=list(named.values()),
+                labels=list(named),
+                ncols=2,
+                loc="upper center",
+                bbox_to_anchor=(0.5, -0.24),
+            )
         else:
             handles |= {label: handle for label, handle in named.items() if label and label not in handles}
     if page.below:
@@ -102,9 +107,15 @@ def _add_legend(figure: Figure, page: Page, handles: dict[str, Artist]) -> None:
     longest = max(len(name) for name in entries) + HANDLE_CHARACTERS
     columns = max(1, min(len(entries), int(width * LEGEND_CHARACTERS / longest)))
     legend = figure.legend(
-        handles=list(entries.values()), labels=list(entries), loc="outside lower center", ncols=columns,
-        title=text, alignment="left", handlelength=3.2, columnspacing=1.2,
-    )  # fmt: skip
+        handles=list(entries.values()),
+        labels=list(entries),
+        loc="outside lower center",
+        ncols=columns,
+        title=text,
+        alignment="left",
+        handlelength=3.2,
+        columnspacing=1.2,
+    )
     legend.get_title().set_color(GREY)
 
 

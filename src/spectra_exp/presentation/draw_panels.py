@@ -48,8 +48,9 @@ def draw_lines(axes: Axes, panel: LinePanel) -> Handles:
     for index, line in enumerate(panel.lines):
         handles[line.label] = _band(axes, line, index, alpha) if line.joined else _bars(axes, line)
         if line.tips:
-            axes.plot(line.x, _means(line.points), color=line.mark.colour, linestyle="", marker="o",
-                      gid=said(TIP, *line.tips))  # fmt: skip
+            axes.plot(
+                line.x, _means(line.points), color=line.mark.colour, linestyle="", marker="o", gid=said(TIP, *line.tips)
+            )
     _floors(axes.axhline, axes.axhspan, panel.floors)
     if panel.zero:
         axes.axhline(0, color="black", linewidth=0.6)
@@ -138,9 +139,14 @@ def draw_cells(axes: Axes, panel: CellPanel) -> Handles:
     values = [[math.nan if cell.value is None else cell.value for cell in row] for row in panel.cells]
     tips = said(CELL, *(cell.tip for row in panel.cells for cell in row))
     mesh = axes.pcolormesh(
-        np.ma.masked_invalid(values), cmap=scale, vmin=panel.limits[0], vmax=panel.limits[1], gid=tips,
-        edgecolor=GREY, linewidth=0.2,
-    )  # fmt: skip
+        np.ma.masked_invalid(values),
+        cmap=scale,
+        vmin=panel.limits[0],
+        vmax=panel.limits[1],
+        gid=tips,
+        edgecolor=GREY,
+        linewidth=0.2,
+    )
     for y, row in enumerate(panel.cells):
         for x, cell in enumerate(row):
             if cell.text:
@@ -162,9 +168,15 @@ def draw_spots(axes: Axes, panel: SpotPanel) -> Handles:
         face = spot.mark.colour if spot.solid else "white"
         style = {"color": spot.mark.colour, "linestyle": "none", "marker": spot.mark.marker, "markerfacecolor": face}
         axes.errorbar(
-            spot.x.mean, spot.y.mean, xerr=_arms((spot.x,)), yerr=_arms((spot.y,)), fmt="none",
-            ecolor=spot.mark.colour, elinewidth=0.7, alpha=0.6,
-        )  # fmt: skip
+            spot.x.mean,
+            spot.y.mean,
+            xerr=_arms((spot.x,)),
+            yerr=_arms((spot.y,)),
+            fmt="none",
+            ecolor=spot.mark.colour,
+            elinewidth=0.7,
+            alpha=0.6,
+        )
         if spot.tip:
             style |= {"gid": said(REACHABLE, spot.tip), "url": spot.link}
         (handles[spot.label],) = axes.plot([spot.x.mean], [spot.y.mean], markersize=5, label=spot.label, **style)
@@ -174,8 +186,18 @@ def draw_spots(axes: Axes, panel: SpotPanel) -> Handles:
     front = sorted((spot.x.mean, spot.y.mean) for spot in panel.spots if spot.on_front)
     if front:
         x, y = zip(*front, strict=True)
-        axes.plot(x, y, color="black", linewidth=0.8, linestyle="--", marker="o", markersize=9, markerfacecolor="none",
-                  gid="front", zorder=1.5)  # fmt: skip
+        axes.plot(
+            x,
+            y,
+            color="black",
+            linewidth=0.8,
+            linestyle="--",
+            marker="o",
+            markersize=9,
+            markerfacecolor="none",
+            gid="front",
+            zorder=1.5,
+        )
     _floors(axes.axvline, axes.axvspan, panel.floors)
     if panel.spots:
         xs, ys = [spot.x for spot in panel.spots], [spot.y for spot in panel.spots]
@@ -216,14 +238,17 @@ PAINTERS: dict[type, Callable[[Any, Any], Handles]] = {
 
 def _band(axes: Axes, line: Line, index: int, alpha: float) -> Any:
     low, high = _bounds(line.points)
-    axes.fill_between(
-        line.x, low, high, color=line.mark.colour, alpha=alpha, linewidth=0, gid=f"band {line.label}"
-    )  # fmt: skip
+    axes.fill_between(line.x, low, high, color=line.mark.colour, alpha=alpha, linewidth=0, gid=f"band {line.label}")
     every = max(1, len(line.x) // MARKERS_PER_LINE)
     (handle,) = axes.plot(
-        line.x, _means(line.points), color=line.mark.colour, linestyle=line.mark.dash, marker=line.mark.marker,
-        markevery=(index % every, every), label=line.label,
-    )  # fmt: skip
+        line.x,
+        _means(line.points),
+        color=line.mark.colour,
+        linestyle=line.mark.dash,
+        marker=line.mark.marker,
+        markevery=(index % every, every),
+        label=line.label,
+    )
     return handle
 
 
@@ -272,9 +297,11 @@ def _arrows(axes: Axes, panel: SpotPanel) -> None:
     (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
     for spot in panel.spots:
         ends = (
-            (spot.x.low, left, "<", left, spot.y.mean), (spot.x.high, right, ">", right, spot.y.mean),
-            (spot.y.low, bottom, "v", spot.x.mean, bottom), (spot.y.high, top, "^", spot.x.mean, top),
-        )  # fmt: skip
+            (spot.x.low, left, "<", left, spot.y.mean),
+            (spot.x.high, right, ">", right, spot.y.mean),
+            (spot.y.low, bottom, "v", spot.x.mean, bottom),
+            (spot.y.high, top, "^", spot.x.mean, top),
+        )
         for bound, limit, marker, x, y in ends:
             if bound is not None and (bound < limit if marker in "<v" else bound > limit):
                 axes.plot([x], [y], color=spot.mark.colour, marker=marker, markersize=3, clip_on=False)

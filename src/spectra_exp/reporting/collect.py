@@ -23,11 +23,25 @@ if TYPE_CHECKING:
 
 METHOD_COLUMNS = ("label", "router", "osr", "selection", "temperature", "baseline", "ablation", "model", "data")
 RUN_COLUMNS = (
-    "run_id", "cell_id", *METHOD_COLUMNS, "seed", "studies", "command", "max_steps", "stale",
-    "causal", "causal_training",
-    "active_parameters", "total_parameters", "flops_per_token",
-    "data_fingerprint", "evaluation_fingerprint", "initial_weights", "weights_by_name", "batches",
-)  # fmt: skip
+    "run_id",
+    "cell_id",
+    *METHOD_COLUMNS,
+    "seed",
+    "studies",
+    "command",
+    "max_steps",
+    "stale",
+    "causal",
+    "causal_training",
+    "active_parameters",
+    "total_parameters",
+    "flops_per_token",
+    "data_fingerprint",
+    "evaluation_fingerprint",
+    "initial_weights",
+    "weights_by_name",
+    "batches",
+)
 VALUE_COLUMNS = ("run_id", "metric", "value", "floor")
 # The kind of floor that is the same for every routing of as many tokens.
 UNIFORM = "uniform"

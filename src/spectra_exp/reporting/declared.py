@@ -56,9 +56,14 @@ def _table(study: Study, where: str, node: Mapping[str, Any]) -> TableSpec | Pai
 
 
 def _pair_table(
-    study: Study, name: str, method: dict[str, Any], against: dict[str, Any], metrics: list[str], tested: list[str],
+    study: Study,
+    name: str,
+    method: dict[str, Any],
+    against: dict[str, Any],
+    metrics: list[str],
+    tested: list[str],
     title: str = "",
-) -> PairSpec:  # fmt: skip
+) -> PairSpec:
     title = title or study.title
     return PairSpec(name, title, study.name, choice(method), choice(against), tuple(metrics), tuple(tested))
 

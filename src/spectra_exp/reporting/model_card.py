@@ -39,12 +39,15 @@ def _metadata(summary: dict[str, Any], config: dict[str, Any]) -> ModelCardData:
     source = config["model"].get("source")
     results = [
         EvalResult(
-            task_type="text-generation", dataset_type=config["data"]["name"], dataset_name=config["data"]["name"],
-            metric_type=name, metric_value=summary["metrics"][name],
+            task_type="text-generation",
+            dataset_type=config["data"]["name"],
+            dataset_name=config["data"]["name"],
+            metric_type=name,
+            metric_value=summary["metrics"][name],
         )
         for name in LOSSES
         if name in summary["metrics"]
-    ]  # fmt: skip
+    ]
     return ModelCardData(
         library_name="transformers",
         pipeline_tag="text-generation",

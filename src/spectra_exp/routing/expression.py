@@ -32,9 +32,7 @@ class ExpressionSource(nn.Module, ABC):
         self.num_experts, self.dim = num_experts, dim
 
     @abstractmethod
-    def raw(
-        self, hidden_BSd: Tensor, vectors_BSED: Tensor, mask_BS: Tensor | None, ranks: Ranks = ALONE
-    ) -> Tensor:
+    def raw(self, hidden_BSd: Tensor, vectors_BSED: Tensor, mask_BS: Tensor | None, ranks: Ranks = ALONE) -> Tensor:
         """Expression vectors before `finish`; they broadcast to [B, S, E, D]. Means are over the tokens of `ranks`."""
 
     def finish(self, raw: Tensor) -> Tensor:

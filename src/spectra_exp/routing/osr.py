@@ -69,7 +69,8 @@ class OsrConfig:
         0.05, "step of the hard potentials per optimizer step, in units of the cost", above=0, maximum=LARGEST_RATE
     )
     potential_decay: float = option(
-        1.0, "power of the learning rate's schedule that this step follows: 1 falls with it, 0 stays",
+        1.0,
+        "power of the learning rate's schedule that this step follows: 1 falls with it, 0 stays",
         minimum=0,
         maximum=1,
     )
@@ -86,7 +87,10 @@ class OsrConfig:
         1e-3, "final weight of the representation orthogonality loss", minimum=0, maximum=LARGEST_WEIGHT
     )
     so_warmup_steps: int = option(
-        1000, "steps over which that weight rises from 0 (at most 10 % of the run)", unit="steps", minimum=0,
+        1000,
+        "steps over which that weight rises from 0 (at most 10 % of the run)",
+        unit="steps",
+        minimum=0,
         maximum=LARGEST_COUNT,
     )
 

@@ -128,9 +128,7 @@ class RunFolder:
         """A new, empty folder to write the checkpoint of `step` into."""
         return self._store.staging(step)
 
-    def commit_checkpoint(
-        self, staging_dir: str | os.PathLike[str], step: int, keep: Collection[int] = ()
-    ) -> Path:
+    def commit_checkpoint(self, staging_dir: str | os.PathLike[str], step: int, keep: Collection[int] = ()) -> Path:
         """The checkpoint made of `staging_dir`; then older ones not in `keep` (steps) are removed.
 
         It lists, with their hashes, the routing snapshots that are there: those of its steps.

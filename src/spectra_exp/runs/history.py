@@ -84,8 +84,9 @@ class History:
         import pyarrow as pa
 
         ordered = sorted(self._rows.items(), key=lambda item: _order(item[0]))
-        rows = [(step, fraction, split, layer, metric, value)
-                for (step, split, layer, metric), (fraction, value) in ordered]  # fmt: skip
+        rows = [
+            (step, fraction, split, layer, metric, value) for (step, split, layer, metric), (fraction, value) in ordered
+        ]
         columns = list(zip(*rows, strict=True)) or [()] * len(COLUMNS)
         arrays = [pa.array(column, type=field.type) for column, field in zip(columns, _schema(), strict=True)]
         return pa.Table.from_arrays(arrays, schema=_schema())

@@ -15,9 +15,18 @@ from typing import Any
 from spectra_exp.foundations import variables
 
 PACKAGES = (
-    "spectra-exp", "torch", "transformers", "datasets", "accelerate", "hydra-core", "omegaconf", "numpy", "pandas",
-    "pyarrow", "scipy",
-)  # fmt: skip
+    "spectra-exp",
+    "torch",
+    "transformers",
+    "datasets",
+    "accelerate",
+    "hydra-core",
+    "omegaconf",
+    "numpy",
+    "pandas",
+    "pyarrow",
+    "scipy",
+)
 
 # What can change a run's numbers: how it is configured, trained and measured, and its ranks, devices and threads. The
 # rest of `runs` keeps results, and what stands above only launches runs or reads them.
@@ -161,8 +170,11 @@ def _git(folder: Path, *arguments: str) -> str | None:
     try:
         answer = subprocess.run(
             ["git", "-C", str(folder), *arguments],
-            capture_output=True, text=True, timeout=_GIT_TIMEOUT_S, check=False,
-        )  # fmt: skip
+            capture_output=True,
+            text=True,
+            timeout=_GIT_TIMEOUT_S,
+            check=False,
+        )
     except (OSError, subprocess.TimeoutExpired):
         return None
     return answer.stdout.strip() if answer.returncode == 0 else None

@@ -83,9 +83,10 @@ def with_processes(experiment: Experiment) -> Experiment:
         asked = getattr(trainer, key)
         if processes == 1 and asked != "none":
             raise ConfigError(
-                f"trainer.{key}", f"'{asked}' shares out over processes, and there is one",
+                f"trainer.{key}",
+                f"'{asked}' shares out over processes, and there is one",
                 "give trainer.processes=2 or more",
-            )  # fmt: skip
+            )
     return replace(experiment, trainer=replace(trainer, processes=processes))
 
 

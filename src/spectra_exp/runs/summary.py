@@ -24,15 +24,29 @@ STATUSES = ("completed", "failed", "diverged", "stopped", "running", "not_run")
 
 # What tables, figures and reports read of a run beside its summary.
 SEALED_FILES = (
-    "config.yaml", ".hydra/config.yaml", ".hydra/overrides.yaml", "environment.json", "history.parquet",
+    "config.yaml",
+    ".hydra/config.yaml",
+    ".hydra/overrides.yaml",
+    "environment.json",
+    "history.parquet",
     "routing/step-*.npz",
-)  # fmt: skip
+)
 _SEAL = "seal"
 
 _TEXT = (
-    "run_id", "cell_id", "name", "label", "router", "osr", "selection", "temperature", "baseline", "ablation",
-    "model", "data",
-)  # fmt: skip
+    "run_id",
+    "cell_id",
+    "name",
+    "label",
+    "router",
+    "osr",
+    "selection",
+    "temperature",
+    "baseline",
+    "ablation",
+    "model",
+    "data",
+)
 _NUMBERS = ("metrics", "metrics_training_rule", "floors", "parameters")
 
 

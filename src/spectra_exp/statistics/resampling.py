@@ -90,8 +90,13 @@ def against_chance(value: float | None, drawn: Sequence[float]) -> dict[str, flo
     what cannot be said.
     """
     found: dict[str, float | None] = {
-        "value": value, "chance": None, "chance_low": None, "chance_high": None, "p": None, "draws": len(drawn),
-    }  # fmt: skip
+        "value": value,
+        "chance": None,
+        "chance_low": None,
+        "chance_high": None,
+        "p": None,
+        "draws": len(drawn),
+    }
     if value is None or not len(drawn):
         return found
     low, high = np.quantile(drawn, [0.025, 0.975])

@@ -106,11 +106,18 @@ def read_study(path: Path) -> Study:
     runs = content["runs"]
     runs = _runs_from_conf(path) if runs == FROM_CONF else {str(key): int(count) for key, count in runs.items()}
     return Study(
-        path.stem, path.parent.name, content["question"], content["hypothesis"], runs,
-        content.get("command", f"make study STUDY={path.stem}"), str(content["seeds"]), blocks,
-        content.get("title", path.stem), content.get("reference", {}),
+        path.stem,
+        path.parent.name,
+        content["question"],
+        content["hypothesis"],
+        runs,
+        content.get("command", f"make study STUDY={path.stem}"),
+        str(content["seeds"]),
+        blocks,
+        content.get("title", path.stem),
+        content.get("reference", {}),
         *(_nodes(path, content, key) for key in ("tables", "pictures")),
-    )  # fmt: skip
+    )
 
 
 def _nodes(path: Path, content: dict[str, Any], key: str) -> tuple[dict[str, Any], ...]:

@@ -71,8 +71,7 @@ def _block_jobs(
         free = {
             key: values
             for key, values in given.items()
-            if key not in picked
-            and (key in cell or key not in varied | set_elsewhere)
+            if key not in picked and (key in cell or key not in varied | set_elsewhere)
         }
         kept = [f"{key}={value}" for key, value in cell.items() if key not in free]
         for chosen in product(*free.values()):

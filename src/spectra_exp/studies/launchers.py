@@ -245,9 +245,7 @@ def make_engine(typed: list[str], task: Callable[..., Any]) -> Engine | None:
             hydra = GlobalHydra.instance().hydra
             config = hydra.compose_config("config", overrides, RunMode.MULTIRUN, with_log_configuration=False)
             context = HydraContext(config_loader=hydra.config_loader, callbacks=Callbacks(config))
-            launcher = Plugins.instance().instantiate_launcher(
-                hydra_context=context, task_function=task, config=config
-            )
+            launcher = Plugins.instance().instantiate_launcher(hydra_context=context, task_function=task, config=config)
             chosen = config.hydra.runtime.choices["hydra/launcher"]
             return None if chosen == IN_PROCESS else REMOTE.get(chosen, Engine)(launcher, config.launch.jobs)
     except (HydraException, OmegaConfBaseException) as error:

@@ -57,9 +57,17 @@ def run_state(runs: Path, run_id: str | None) -> RunState:
 
 # What of a configuration decides how long a step takes, beside the router.
 SIZES = (
-    "trainer.batch_size", "trainer.accumulation", "trainer.precision", "data.sequence_length", "model.hidden_size",
-    "model.num_layers", "model.num_experts", "model.top_k", "model.expert_size", "model.source",
-)  # fmt: skip
+    "trainer.batch_size",
+    "trainer.accumulation",
+    "trainer.precision",
+    "data.sequence_length",
+    "model.hidden_size",
+    "model.num_layers",
+    "model.num_experts",
+    "model.top_k",
+    "model.expert_size",
+    "model.source",
+)
 # A run of less than this share of the steps wanted says little of a longer one: it is start and evaluations.
 COMPARABLE = 0.1
 

@@ -99,9 +99,7 @@ def _failed(statuses: list[StudyStatus]) -> list[Text]:
 
 def _next_commands(statuses: list[StudyStatus]) -> list[Text]:
     """What goes on with each launch that has something left to do."""
-    unfinished = [
-        s for s in statuses if s.launched and sum(s.counts()[state] for state in (*UNDONE, "failed")) > 0
-    ]
+    unfinished = [s for s in statuses if s.launched and sum(s.counts()[state] for state in (*UNDONE, "failed")) > 0]
     return [Text(f"to go on: {status.command}") for status in unfinished]
 
 
@@ -111,5 +109,3 @@ def print_status(console: Console, outputs: Path) -> None:
     console.print(picture(statuses))
     for name, reason in skipped.items():
         console.print(f"left out {name}: {reason}", style="yellow")
-
-

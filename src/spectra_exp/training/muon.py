@@ -135,9 +135,14 @@ class MuonAdamW(torch.optim.Optimizer):
             [state["exp_avg_sq"] for state in states],
             [],
             [state["step"] for state in states],
-            amsgrad=False, beta1=beta1, beta2=beta2, lr=group["lr"], weight_decay=group["weight_decay"],
-            eps=group["eps"], maximize=False,
-        )  # fmt: skip
+            amsgrad=False,
+            beta1=beta1,
+            beta2=beta2,
+            lr=group["lr"],
+            weight_decay=group["weight_decay"],
+            eps=group["eps"],
+            maximize=False,
+        )
 
 
 def _adjustment(rule: str, M: int, N: int) -> float:
@@ -149,6 +154,7 @@ def _check_matrix(param: Tensor) -> None:
     # Again at each step: ZeRO replaces the parameters by flat pieces after the optimizer was made.
     if param.ndim not in (2, 3):
         raise ConfigError(
-            "optim", f"Muon got a parameter of shape {tuple(param.shape)}, not a matrix or a stack of matrices",
+            "optim",
+            f"Muon got a parameter of shape {tuple(param.shape)}, not a matrix or a stack of matrices",
             "put it in an adamw group; with ZeRO, which flattens parameters, use AdamW alone",
-        )  # fmt: skip
+        )

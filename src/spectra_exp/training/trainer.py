@@ -120,7 +120,9 @@ class RoutingTrainer(Trainer):
     ) -> Any:
         """The training loss of one micro-batch: language-model loss and weighted router terms."""
         output = model(
-            input_ids=inputs["input_ids"], labels=inputs["labels"], return_logits=False,
+            input_ids=inputs["input_ids"],
+            labels=inputs["labels"],
+            return_logits=False,
             **kept_apart(inputs, self.experiment.data.cross_document),
         )
         if model.training:

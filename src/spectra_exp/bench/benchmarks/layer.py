@@ -40,13 +40,11 @@ def layer(outputs: Path) -> list[Figure]:
             beside = interleaved({"floor": subjects["floor"], **peers}, 2, process_time)
         figures.append(Figure(f"layer_{name}", ratio(times, "ours", "floor"), UNIT, TARGETS[name]))
         figures.append(
-            Figure(f"layer_{name}_forward", ratio(times, "ours, forward", "floor, forward"), UNIT,
-                   FORWARD_TARGETS[name])
-        )  # fmt: skip
-        figures += [
-            Figure(f"layer_{name}_{peer}", ratio(beside, peer, "floor"), UNIT)
-            for peer in peers
-        ]
+            Figure(
+                f"layer_{name}_forward", ratio(times, "ours, forward", "floor, forward"), UNIT, FORWARD_TARGETS[name]
+            )
+        )
+        figures += [Figure(f"layer_{name}_{peer}", ratio(beside, peer, "floor"), UNIT) for peer in peers]
         figures.append(Figure(f"layer_{name}_largest_error", largest_error(case), "against the masked loop", 1e-5))
         with set_torch_threads(os.cpu_count() or 1):
             few = {name: subjects[name] for name in ("floor", "ours")}
@@ -86,9 +84,7 @@ def peer_subjects(case: Case, name: str) -> dict[str, Callable[[], object]]:
     return subjects
 
 
-def both_ways(
-    case: Case, forward: Callable[[Tensor, Tensor], Tensor], module: torch.nn.Module
-) -> Callable[[], None]:
+def both_ways(case: Case, forward: Callable[[Tensor, Tensor], Tensor], module: torch.nn.Module) -> Callable[[], None]:
     """A forward and a backward pass with fresh gradients of tokens, weights and parameters."""
 
     def run() -> None:

@@ -73,10 +73,12 @@ def routers(outputs: Path) -> list[Figure]:
             subjects |= {f"spectra_{encoder}": spectra(shape, encoder, LENGTH) for encoder in encoders}
             times = interleaved(subjects, ROUNDS, process_time)
             figures += [
-                Figure(f"router_{name}_{router}", 100 * ratio(times, router, "floor"), UNIT,
-                       TARGETS.get((name, router)))
-                for router in subjects if router != "floor"
-            ]  # fmt: skip
+                Figure(
+                    f"router_{name}_{router}", 100 * ratio(times, router, "floor"), UNIT, TARGETS.get((name, router))
+                )
+                for router in subjects
+                if router != "floor"
+            ]
         figures += _lengths()
     return figures
 
@@ -92,10 +94,14 @@ def _lengths() -> list[Figure]:
         subjects |= {f"{length}": spectra(long, "min_gru", length) for length in lengths}
         times = interleaved(subjects, 1, process_time)
         figures += [
-            Figure(f"router_{name}_spectra_min_gru_length_{length}", 100 * ratio(times, f"{length}", "floor"),
-                   UNIT, LONG_TARGET if length == LONG else None)
+            Figure(
+                f"router_{name}_spectra_min_gru_length_{length}",
+                100 * ratio(times, f"{length}", "floor"),
+                UNIT,
+                LONG_TARGET if length == LONG else None,
+            )
             for length in lengths
-        ]  # fmt: skip
+        ]
     return figures
 
 

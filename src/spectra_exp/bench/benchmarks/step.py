@@ -43,9 +43,7 @@ def step(outputs: Path) -> list[Figure]:
     ]
     with set_torch_threads(os.cpu_count() or 1):
         times = interleaved(subjects, 1, timer)
-    figures.append(
-        Figure("step_against_transformers_all_threads", ratio(times, "transformers", "ours"), "x as fast")
-    )
+    figures.append(Figure("step_against_transformers_all_threads", ratio(times, "transformers", "ours"), "x as fast"))
     return figures
 
 
@@ -70,23 +68,41 @@ def both_ways(model: Any, **inputs: Any) -> None:
 def exp10() -> SpectraMoeForCausalLM:
     """The temperature study's model with its router."""
     backbone = LlamaConfig(
-        vocab_size=VOCABULARY, hidden_size=HIDDEN, intermediate_size=WIDTH, num_hidden_layers=LAYERS,
-        num_attention_heads=HEADS, max_position_embeddings=LENGTH, tie_word_embeddings=True,
-    )  # fmt: skip
+        vocab_size=VOCABULARY,
+        hidden_size=HIDDEN,
+        intermediate_size=WIDTH,
+        num_hidden_layers=LAYERS,
+        num_attention_heads=HEADS,
+        max_position_embeddings=LENGTH,
+        tie_word_embeddings=True,
+    )
     settings = MoeSettings(
-        num_experts=EXPERTS, top_k=TOP_K, expert_size=WIDTH, gated=False, router=router_class("temperature").Config(),
-        osr=NoOsr(), selection=SelectionConfig(),
-    )  # fmt: skip
+        num_experts=EXPERTS,
+        top_k=TOP_K,
+        expert_size=WIDTH,
+        gated=False,
+        router=router_class("temperature").Config(),
+        osr=NoOsr(),
+        selection=SelectionConfig(),
+    )
     return new_model(backbone, settings, seed=0)
 
 
 def transformers_of_the_same_size() -> Any:
     """Mixtral with exp10's parameters and products: its gated experts are two thirds as wide."""
     config = MixtralConfig(
-        vocab_size=VOCABULARY, hidden_size=HIDDEN, intermediate_size=WIDTH * 2 // 3, num_hidden_layers=LAYERS,
-        num_attention_heads=HEADS, num_key_value_heads=HEADS, num_local_experts=EXPERTS, num_experts_per_tok=TOP_K,
-        max_position_embeddings=LENGTH, tie_word_embeddings=True, sliding_window=None,
-    )  # fmt: skip
+        vocab_size=VOCABULARY,
+        hidden_size=HIDDEN,
+        intermediate_size=WIDTH * 2 // 3,
+        num_hidden_layers=LAYERS,
+        num_attention_heads=HEADS,
+        num_key_value_heads=HEADS,
+        num_local_experts=EXPERTS,
+        num_experts_per_tok=TOP_K,
+        max_position_embeddings=LENGTH,
+        tie_word_embeddings=True,
+        sliding_window=None,
+    )
     model = AutoModelForCausalLM.from_config(config, attn_implementation="sdpa", trust_remote_code=False)
     model.set_experts_implementation("grouped_mm")
     return model

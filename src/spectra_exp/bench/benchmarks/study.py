@@ -20,10 +20,18 @@ from spectra_exp.studies.expand import study_jobs
 
 # Little training in each run: what is left is the cost of having a run at all.
 SMALL = [
-    "seed=0", "trainer.max_steps=5", "trainer.batch_size=4", "data.sequence_length=64", "data.train_words=20000",
-    "data.validation_words=4000", "data.vocabulary_size=512", "data.evaluation_tokens=1024", "data.probe_tokens=256",
-    "launch.view=false", "logger.progress=false",
-]  # fmt: skip
+    "seed=0",
+    "trainer.max_steps=5",
+    "trainer.batch_size=4",
+    "data.sequence_length=64",
+    "data.train_words=20000",
+    "data.validation_words=4000",
+    "data.vocabulary_size=512",
+    "data.evaluation_tokens=1024",
+    "data.probe_tokens=256",
+    "launch.view=false",
+    "logger.progress=false",
+]
 STUDY, SLICED_BY = "b_sinkhorn", "osr.sinkhorn_epsilon"
 SLICES, PARALLEL_SLICES = ("0.03", "0.2"), "0.03"
 JOBS = 2
@@ -90,9 +98,12 @@ class _OneProcess:
     def __call__(self, overrides: list[str]) -> None:
         if self.process is None:
             self.process = psutil.Popen(
-                [sys.executable, "-c", IN_PROCESS], cwd=project_root(), text=True,
-                stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-            )  # fmt: skip
+                [sys.executable, "-c", IN_PROCESS],
+                cwd=project_root(),
+                text=True,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+            )
         self.process.stdin.write(" ".join(overrides) + "\n")
         self.process.stdin.flush()
         for answer in self.process.stdout:
@@ -128,7 +139,10 @@ def _parallel(folder: Path) -> tuple[float, int]:
 def _train_py(overrides: list[str], folder: Path) -> None:
     done = subprocess.run(
         [sys.executable, "train.py", *overrides, f"outputs={folder}"],
-        cwd=project_root(), capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        cwd=project_root(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     if done.returncode:
         raise SpectraError(f"benchmark study: train.py failed: {done.stderr.strip().splitlines()[-1]}")

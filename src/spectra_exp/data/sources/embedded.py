@@ -62,7 +62,10 @@ class EmbeddedData(DataConfig):
         42_000, "size of the validation split over all domains", unit=_WORDS, minimum=1, maximum=MOST_WORDS
     )
     document_words: int = option(
-        120, "mean length of a document; each is 0.5 to 1.5 times as long", unit=_WORDS, minimum=20,
+        120,
+        "mean length of a document; each is 0.5 to 1.5 times as long",
+        unit=_WORDS,
+        minimum=20,
         maximum=MOST_WORDS_OF_A_DOCUMENT,
     )
     generator_seed: int = option(

@@ -28,9 +28,23 @@ READER_VERSION = 1
 FILES_AT_ONCE = 10
 # What the documents depend on, and nothing of how they are tokenised.
 _READ_BY = (
-    "dataset", "path", "online", "revision", "subsets", "train_split", "validation_split", "max_samples", "text_field",
-    "messages_field", "domain_field", "validation_fraction", "split_seed", "tokenizer", "loss_on", "template_refusals",
-)  # fmt: skip
+    "dataset",
+    "path",
+    "online",
+    "revision",
+    "subsets",
+    "train_split",
+    "validation_split",
+    "max_samples",
+    "text_field",
+    "messages_field",
+    "domain_field",
+    "validation_fraction",
+    "split_seed",
+    "tokenizer",
+    "loss_on",
+    "template_refusals",
+)
 # Of these the ones that the hash of what is read over the network has elsewhere, or never had at their defaults.
 _NOT_HASHED = ("online", "revision", "tokenizer", "loss_on")
 
@@ -51,15 +65,16 @@ class HubData(SplitDataConfig):
     train_split: str = option("train", "the split to train on")
     validation_split: str | None = option(None, "the split to score; null holds documents of the training split out")
     max_samples: int | None = option(
-        20_000, "rows to read; of a validation split data.validation_fraction as many; null: all",
-        unit="rows", minimum=2, maximum=LARGEST_COUNT,
-    )  # fmt: skip
+        20_000,
+        "rows to read; of a validation split data.validation_fraction as many; null: all",
+        unit="rows",
+        minimum=2,
+        maximum=LARGEST_COUNT,
+    )
     text_field: str = option("text", "column with the text")
     messages_field: str | None = option(None, "column with the messages of a conversation; null: text_field is read")
     domain_field: str | None = option(None, "column with the domain; null: the subset is the domain")
-    loss_on: str = option(
-        "all", "tokens that the loss counts: all, or those of one role's turns, such as assistant"
-    )
+    loss_on: str = option("all", "tokens that the loss counts: all, or those of one role's turns, such as assistant")
     template_refusals: str = option(
         "stop",
         "a conversation that the chat template does not write: stop with what it says, or leave_out and count it",
@@ -221,9 +236,13 @@ def _rows(config: HubData, subset: str, split: str) -> Iterator[dict[str, Any]]:
     try:
         # Data alone: no code of a data set is run.
         stream = load_dataset(
-            place, subset, split=split, streaming=True, revision=None if local else _commit(config),
+            place,
+            subset,
+            split=split,
+            streaming=True,
+            revision=None if local else _commit(config),
             trust_remote_code=False,
-        )  # fmt: skip
+        )
     except (DatasetNotFoundError, FileNotFoundError, *hub_errors()) as error:
         raise ConfigError("data.path" if local else "data.online", _line(error), _how_to_get(config)) from error
     except ValueError as error:

@@ -30,23 +30,34 @@ FIGURES: dict[str, Callable[[LayerStatistics], float | None]] = {
 }
 
 
-@part("Domains: affinity, purity and mutual information, against shuffled documents", TRACE, ROUTED, SEVERAL_EXPERTS,
-      DOMAINS, order=30)  # fmt: skip
+@part(
+    "Domains: affinity, purity and mutual information, against shuffled documents",
+    TRACE,
+    ROUTED,
+    SEVERAL_EXPERTS,
+    DOMAINS,
+    order=30,
+)
 def affinity(request: Request) -> Result:
     """Affinity and purity matrices by layer, and how far purity and information lie above chance."""
     stats, domains = request.subject.trace.statistics, request.subject.domains
     matrices = {
         "affinity": ([domain_affinity(s) for s in stats], "P(expert | domain) / P(expert): 1 is no preference."),
-        "purity": ([domain_shares(s) for s in stats],
-                   "P(domain | expert), domains weighted equally: a column's largest is its purity."),
-    }  # fmt: skip
+        "purity": (
+            [domain_shares(s) for s in stats],
+            "P(domain | expert), domains weighted equally: a column's largest is its purity.",
+        ),
+    }
     result = Result()
     for name, (by_layer, caption) in matrices.items():
         result.tables[name] = _long(name, by_layer, domains)
         result.add_picture(name, caption, lambda figure, n=name, b=by_layer: _draw(figure, n, b, domains))
     result.tables["significance"] = significance(stats, request.seed)
-    result.add_picture("significance", "Purity and mutual information by layer, with the 95 % range of chance.",
-                       lambda figure: draw_against_chance(figure, result.tables["significance"]))  # fmt: skip
+    result.add_picture(
+        "significance",
+        "Purity and mutual information by layer, with the 95 % range of chance.",
+        lambda figure: draw_against_chance(figure, result.tables["significance"]),
+    )
     result.notes.append(
         f"Chance: the domains of whole documents permuted {PERMUTATIONS} times (permuting single tokens would make "
         "any figure look significant). One-sided p, each layer alone, not corrected for the number of layers."
@@ -71,17 +82,18 @@ def significance(stats: Sequence[LayerStatistics], seed: int) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _values(
-    figure: Callable[[LayerStatistics], float | None], drawn: Iterable[LayerStatistics]
-) -> list[float]:
+def _values(figure: Callable[[LayerStatistics], float | None], drawn: Iterable[LayerStatistics]) -> list[float]:
     return [value for s in drawn if (value := figure(s)) is not None]
 
 
 def _long(name: str, by_layer: list[np.ndarray], domains: list[str]) -> pd.DataFrame:
-    return pd.DataFrame([
-        {"layer": layer, "domain": domains[m], "expert": e, name: value}
-        for layer, matrix in enumerate(by_layer) for (m, e), value in np.ndenumerate(matrix)
-    ])  # fmt: skip
+    return pd.DataFrame(
+        [
+            {"layer": layer, "domain": domains[m], "expert": e, name: value}
+            for layer, matrix in enumerate(by_layer)
+            for (m, e), value in np.ndenumerate(matrix)
+        ]
+    )
 
 
 def _draw(figure: Figure, name: str, by_layer: list[np.ndarray], domains: list[str]) -> None:

@@ -29,8 +29,14 @@ DEFINITIONS = {
 }
 
 
-@part("Ambiguous context: tokens of high routing entropy and their loss", TRACE, ROUTED, SEVERAL_EXPERTS, DISTRIBUTION,
-      order=60)  # fmt: skip
+@part(
+    "Ambiguous context: tokens of high routing entropy and their loss",
+    TRACE,
+    ROUTED,
+    SEVERAL_EXPERTS,
+    DISTRIBUTION,
+    order=60,
+)
 def ambiguity(request: Request) -> Result:
     """Loss of the prediction made at ambiguous tokens against the rest, under two definitions; per layer and over all.
 
@@ -57,9 +63,12 @@ def ambiguity(request: Request) -> Result:
         result.tables["by_domain"] = shares
     else:
         result.notes.append("The text has no domain labels, so there is no table by domain.")
-    result.add_picture("by_entropy", "Loss of the prediction made at a token, by tenths of routing entropy (95 % "
-                       "intervals over documents), and ambiguous tokens by domain.",
-                       lambda figure: _draw(figure, tenths, shares))  # fmt: skip
+    result.add_picture(
+        "by_entropy",
+        "Loss of the prediction made at a token, by tenths of routing entropy (95 % "
+        "intervals over documents), and ambiguous tokens by domain.",
+        lambda figure: _draw(figure, tenths, shares),
+    )
     result.notes.append("High loss after high entropy is a correlation: both may come of hard text.")
     return result
 
@@ -95,8 +104,10 @@ def by_tenths(entropy_N: np.ndarray, losses_N: np.ndarray, documents_N: np.ndarr
     rows = []
     for number, place in enumerate(np.array_split(order, min(10, len(order)))):
         found = mean_over_documents(losses_N[place], documents_N[place], seed)
-        rows.append({"tenth": number + 1, "tokens": len(place), "entropy": float(entropy_N[place].mean())}
-                    | columns(found, "loss"))  # fmt: skip
+        rows.append(
+            {"tenth": number + 1, "tokens": len(place), "entropy": float(entropy_N[place].mean())}
+            | columns(found, "loss")
+        )
     return rows
 
 
@@ -122,8 +133,13 @@ def _draw(figure: Figure, tenths: pd.DataFrame, shares: pd.DataFrame | None) -> 
         return
     places = np.arange(len(shares))
     for shift, (name, colour) in enumerate(zip(DEFINITIONS, PLAIN, strict=False)):
-        axes_of[1].barh(places + 0.38 * shift - 0.19, shares[f"share_{name}"], height=0.36, color=colour,
-                        label=name.replace("_", " "))  # fmt: skip
+        axes_of[1].barh(
+            places + 0.38 * shift - 0.19,
+            shares[f"share_{name}"],
+            height=0.36,
+            color=colour,
+            label=name.replace("_", " "),
+        )
     axes_of[1].set_yticks(places, shares["domain"])
     axes_of[1].set_xlabel("share of the domain's tokens that are ambiguous")
     axes_of[1].legend()

@@ -48,8 +48,15 @@ CURVES = {
 }
 
 
-@part("Switch of routing at a domain boundary: latency in tokens", TRACE, ROUTED, SEVERAL_EXPERTS, DOMAINS, order=54,
-      both=True)  # fmt: skip
+@part(
+    "Switch of routing at a domain boundary: latency in tokens",
+    TRACE,
+    ROUTED,
+    SEVERAL_EXPERTS,
+    DOMAINS,
+    order=54,
+    both=True,
+)
 def boundaries(request: Request) -> Result:
     """Curves over the distance from the boundary and the latency, all layers together and each alone.
 
@@ -66,8 +73,11 @@ def boundaries(request: Request) -> Result:
             continue
         leans = _measure(subject, pairs, request.seed, curves)
         measured.append((pairs, leans["all"]))
-        rows += [{"run": subject.name, "layer": layer, "pairs": len(pairs.before_Q), "tokens_each": pairs.half}
-                 | _row(latency(*lean, request.seed)) for layer, lean in leans.items()]  # fmt: skip
+        rows += [
+            {"run": subject.name, "layer": layer, "pairs": len(pairs.before_Q), "tokens_each": pairs.half}
+            | _row(latency(*lean, request.seed))
+            for layer, lean in leans.items()
+        ]
         notes.append(_in_words(subject, pairs, latency(*leans["all"], request.seed)))
     if not curves:
         raise Empty(" ".join(notes).removesuffix("."))
@@ -78,9 +88,11 @@ def boundaries(request: Request) -> Result:
         "Profiles leave the two documents of a pair out. The joined texts are read as one document, whatever "
         "data.cross_document the run was trained with."
     )
-    result.add_picture("curves", "Routing around the boundary (0: first token of the second document); means over "
-                       "pairs with 95 % intervals.",
-                       lambda figure: _draw(figure, result.tables["curves"], request.labels))  # fmt: skip
+    result.add_picture(
+        "curves",
+        "Routing around the boundary (0: first token of the second document); means over pairs with 95 % intervals.",
+        lambda figure: _draw(figure, result.tables["curves"], request.labels),
+    )
     return result
 
 
@@ -151,8 +163,10 @@ def _profiles(subject: Subject, pairs: Pairs, layer: int) -> tuple[np.ndarray, n
     stats = subject.trace.statistics[layer]
     first = int(subject.held_out.document_ids_MS.min())
     out = np.stack([pairs.before_Q, pairs.control_Q, pairs.after_Q], axis=1) - first
-    both = [[profiles(stats.counts_GE, stats.domains_G, domain, left) for domain in sides]
-            for sides, left in zip(pairs.domains_Q2, out, strict=True)]  # fmt: skip
+    both = [
+        [profiles(stats.counts_GE, stats.domains_G, domain, left) for domain in sides]
+        for sides, left in zip(pairs.domains_Q2, out, strict=True)
+    ]
     before_QE, after_QE = np.moveaxis(np.array(both), 1, 0)
     return before_QE, after_QE
 
@@ -160,8 +174,17 @@ def _profiles(subject: Subject, pairs: Pairs, layer: int) -> tuple[np.ndarray, n
 def _curve(subject: Subject, layer: str, name: str, values_QT: np.ndarray, seed: int) -> pd.DataFrame:
     half = values_QT.shape[1] // 2
     mean, low, high = curve_over_pairs(values_QT, seed)
-    return pd.DataFrame({"run": subject.name, "layer": layer, "curve": name, "distance": np.arange(-half, half),
-                         "mean": mean, "low": low, "high": high})  # fmt: skip
+    return pd.DataFrame(
+        {
+            "run": subject.name,
+            "layer": layer,
+            "curve": name,
+            "distance": np.arange(-half, half),
+            "mean": mean,
+            "low": low,
+            "high": high,
+        }
+    )
 
 
 def _row(found: Latency) -> dict[str, Any]:
@@ -205,8 +228,9 @@ def _draw(figure: Figure, curves: pd.DataFrame, labels: dict[str, str]) -> None:
                 colour, dash = PLAIN[number], ("-", "--")[place]
                 label = f"{labels[run]}: {name.replace('_', ' ')}"
                 axes.plot(found["distance"], found["mean"], color=colour, linestyle=dash, label=label)
-                axes.fill_between(found["distance"], found["low"], found["high"], color=colour, alpha=BAND_ALPHA,
-                                  linewidth=0)  # fmt: skip
+                axes.fill_between(
+                    found["distance"], found["low"], found["high"], color=colour, alpha=BAND_ALPHA, linewidth=0
+                )
         axes.axvline(-0.5, color=GREY, linewidth=0.7)
         axes.set(xlabel="distance from the boundary (tokens)", title=" and ".join(names).replace("_", " "))
         axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.22), fontsize=5.0)

@@ -67,8 +67,11 @@ def cases(request: Request) -> Result:
     result = Result(notes=notes, data={"cases": [_as_json(sides) for sides in made]})
     result.tables["tokens"] = pd.DataFrame([row for number, case in flat for row in _token_rows(number, case)])
     result.tables["segments"] = pd.DataFrame([row for number, case in flat for row in _segment_rows(number, case)])
-    result.add_picture("tokens", f"First expert of each of the first {DRAWN_TOKENS} tokens, layer by layer.",
-                       lambda figure: _draw(figure, [case for _, case in flat][:8]))  # fmt: skip
+    result.add_picture(
+        "tokens",
+        f"First expert of each of the first {DRAWN_TOKENS} tokens, layer by layer.",
+        lambda figure: _draw(figure, [case for _, case in flat][:8]),
+    )
     return result
 
 
@@ -126,11 +129,16 @@ def _token_rows(number: int, case: Case) -> Iterator[dict[str, Any]]:
             experts, weights = trace.experts_NLK[token, layer], trace.weights_NLK[token, layer]
             real = experts >= 0
             yield {
-                "case": number, "title": case.title, "name": case.subject.name, "token": token, "piece": piece,
-                "loss": trace.losses_N[token], "layer": layer,
+                "case": number,
+                "title": case.title,
+                "name": case.subject.name,
+                "token": token,
+                "piece": piece,
+                "loss": trace.losses_N[token],
+                "layer": layer,
                 "experts": " ".join(map(str, experts[real])),
                 "weights": " ".join(f"{weight:.3f}" for weight in weights[real]),
-            }  # fmt: skip
+            }
 
 
 def _segment_rows(number: int, case: Case) -> Iterator[dict[str, Any]]:
@@ -142,13 +150,19 @@ def _segment_rows(number: int, case: Case) -> Iterator[dict[str, Any]]:
             share_E = expert_shares(trace, layer, first, end, case.subject.num_experts)
             best = np.argsort(-share_E, kind="stable")[:2]
             yield {
-                "case": number, "title": case.title, "name": case.subject.name, "segment": segment,
-                "text": "".join(case.pieces[first:end]), "tokens": end - first,
-                "loss": float(scored.mean()) if len(scored) else None, "layer": layer,
-                "expert": int(best[0]) if share_E[best[0]] > 0 else None, "share": float(share_E[best[0]]),
+                "case": number,
+                "title": case.title,
+                "name": case.subject.name,
+                "segment": segment,
+                "text": "".join(case.pieces[first:end]),
+                "tokens": end - first,
+                "loss": float(scored.mean()) if len(scored) else None,
+                "layer": layer,
+                "expert": int(best[0]) if share_E[best[0]] > 0 else None,
+                "share": float(share_E[best[0]]),
                 "second": int(best[1]) if len(best) > 1 and share_E[best[1]] > 0 else None,
                 "second_share": float(share_E[best[1]]) if len(best) > 1 else None,
-            }  # fmt: skip
+            }
 
 
 def expert_shares(trace: Trace, layer: int, first: int, end: int, num_experts: int) -> np.ndarray:
@@ -167,8 +181,14 @@ def _draw(figure: Figure, drawn: list[Case]) -> None:
         first_LN = case.trace.first_NL[:DRAWN_TOKENS].T.astype(float)
         colours = expert_colours(case.subject.num_experts)
         # Half a step each way keeps the only expert of a layer inside the scale.
-        axes.imshow(np.ma.masked_less(first_LN, 0), cmap=ListedColormap(colours), vmin=-0.5, vmax=len(colours) - 0.5,
-                    aspect="auto", interpolation="nearest")  # fmt: skip
+        axes.imshow(
+            np.ma.masked_less(first_LN, 0),
+            cmap=ListedColormap(colours),
+            vmin=-0.5,
+            vmax=len(colours) - 0.5,
+            aspect="auto",
+            interpolation="nearest",
+        )
         axes.grid(False)
         axes.set_title(f"{case.title}: {case.subject.label}", loc="left")
         axes.set_ylabel("layer")

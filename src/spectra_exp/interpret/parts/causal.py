@@ -31,8 +31,14 @@ MOST_SWAPS, SWAPS_PER_LAYER = 24, 6
 ALL_TOKENS = "all"
 
 
-@part("Causal checks: swapped experts, and domains sent to their second-best experts", RUN, TRACE, ROUTED,
-      SEVERAL_EXPERTS, order=68)  # fmt: skip
+@part(
+    "Causal checks: swapped experts, and domains sent to their second-best experts",
+    RUN,
+    TRACE,
+    ROUTED,
+    SEVERAL_EXPERTS,
+    order=68,
+)
 def causal(request: Request) -> Result:
     """The loss each change adds, beside the figure that a reader would have foretold it by.
 
@@ -54,17 +60,25 @@ def causal(request: Request) -> Result:
     if subject.top_k >= subject.num_experts:
         result.notes.append("Every token uses all experts, so there is no second-best one: nothing changes.")
     if not subject.num_labelled_domains:
-        result.notes.append("The text has no domain labels: experts are compared by tokens served, and all text is one "
-                            "domain.")  # fmt: skip
+        result.notes.append(
+            "The text has no domain labels: experts are compared by tokens served, and all text is one domain."
+        )
     found["concentration_and_second_best"] = rank_correlation(
         second["concentration"].to_numpy(float), second["second_best"].to_numpy(float)
     )
     result.data["correlations"] = found
     if len(swaps):
-        result.add_picture("swaps", "Loss that swapping two experts of a layer adds (95 % intervals over documents).",
-                           lambda figure: _draw_swaps(figure, swaps))  # fmt: skip
-    result.add_picture("second_best", "A domain's own loss when sent to its second-best or to arbitrary other experts "
-                       "(95 % intervals over documents).", lambda figure: _draw_second(figure, second))  # fmt: skip
+        result.add_picture(
+            "swaps",
+            "Loss that swapping two experts of a layer adds (95 % intervals over documents).",
+            lambda figure: _draw_swaps(figure, swaps),
+        )
+    result.add_picture(
+        "second_best",
+        "A domain's own loss when sent to its second-best or to arbitrary other experts "
+        "(95 % intervals over documents).",
+        lambda figure: _draw_second(figure, second),
+    )
     return result
 
 
@@ -94,8 +108,13 @@ def swap_rows(subject: Subject, request: Request) -> list[dict[str, Any]]:
         for first, second, distance in chosen_swaps(stats, most):
             request.say(f"causal: swaps in layer {layer + 1} of {subject.num_layers}")
             added_N = sample.added(lambda _, at=layer, a=first, b=second: {at: swapped(a, b)})
-            row = {"layer": layer, "expert": first, "other": second, "distance": distance,
-                   "share": float(stats.share_E[[first, second]].sum())}  # fmt: skip
+            row = {
+                "layer": layer,
+                "expert": first,
+                "other": second,
+                "distance": distance,
+                "share": float(stats.share_E[[first, second]].sum()),
+            }
             row |= columns(sample.mean_added(added_N, request.seed), "added")
             for domain, name in enumerate(subject.domains):
                 found = sample.mean_added(added_N, request.seed, domain)
@@ -148,8 +167,16 @@ def _draw_swaps(figure: Figure, swaps: pd.DataFrame) -> None:
     (axes,) = panels(figure, 1, (4.2, 2.8))
     for layer, rows in swaps.dropna(subset=["added"]).groupby("layer"):
         own, added, arms = with_arms(rows, "added")
-        axes.errorbar(own["distance"], added, yerr=arms, fmt="o", elinewidth=0.6,
-                      markersize=3, color=PLAIN[layer % len(PLAIN)], label=f"layer {layer}")  # fmt: skip
+        axes.errorbar(
+            own["distance"],
+            added,
+            yerr=arms,
+            fmt="o",
+            elinewidth=0.6,
+            markersize=3,
+            color=PLAIN[layer % len(PLAIN)],
+            label=f"layer {layer}",
+        )
     axes.axhline(0, color="black", linewidth=0.6)
     axes.legend(fontsize=5.5)
     axes.set(xlabel="distance between what the two experts serve", ylabel="loss added by the swap (nats)")
@@ -159,9 +186,15 @@ def _draw_second(figure: Figure, second: pd.DataFrame) -> None:
     (axes,) = panels(figure, 1, (4.2, 0.3 * len(second) + 1.0))
     for shift, kind in enumerate(("second_best", "arbitrary")):
         known, value, arms = with_arms(second, kind)
-        axes.barh(known.index + 0.38 * shift - 0.19, value, height=0.36, color=PLAIN[shift],
-                  xerr=arms, error_kw={"elinewidth": 0.6},
-                  label=kind.replace("_", " "))  # fmt: skip
+        axes.barh(
+            known.index + 0.38 * shift - 0.19,
+            value,
+            height=0.36,
+            color=PLAIN[shift],
+            xerr=arms,
+            error_kw={"elinewidth": 0.6},
+            label=kind.replace("_", " "),
+        )
     axes.set_yticks(range(len(second)), second["domain"])
     axes.set_xlabel("loss added to the domain (nats)")
     axes.legend(fontsize=5.5)

@@ -27,17 +27,25 @@ def contexts(request: Request) -> Result:
             for rank, (token, place) in enumerate(top_tokens(trace, layer, expert), start=1):
                 before, marked, after = context(trace, token, subject.piece, subject.around)
                 domain = int(trace.domains_N[token])
-                rows.append({
-                    "layer": layer, "expert": expert, "rank": rank, "token": token,
-                    "token_id": int(trace.token_ids_N[token]),
-                    "domain": subject.domains[domain] if domain >= 0 else "",
-                    "weight": trace.weights_NLK[token, layer, place], "before": before, "marked": marked,
-                    "after": after,
-                })  # fmt: skip
+                rows.append(
+                    {
+                        "layer": layer,
+                        "expert": expert,
+                        "rank": rank,
+                        "token": token,
+                        "token_id": int(trace.token_ids_N[token]),
+                        "domain": subject.domains[domain] if domain >= 0 else "",
+                        "weight": trace.weights_NLK[token, layer, place],
+                        "before": before,
+                        "marked": marked,
+                        "after": after,
+                    }
+                )
     unused = [
-        f"layer {layer} expert {expert}" for layer, stats in enumerate(trace.statistics)
+        f"layer {layer} expert {expert}"
+        for layer, stats in enumerate(trace.statistics)
         for expert in np.flatnonzero(stats.counts_E == 0)
-    ]  # fmt: skip
+    ]
     notes = [f"At most {MOST_ALIKE} of one token id and of one document."]
     notes += [f"Without a token of this text: {', '.join(unused)}."] if unused else []
     return Result(tables={"contexts": pd.DataFrame(rows)}, notes=notes)

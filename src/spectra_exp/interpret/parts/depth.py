@@ -39,19 +39,32 @@ def depth(request: Request) -> Result:
     for a in range(trace.num_layers):
         for b in range(a + 1, trace.num_layers):
             joint = joint_counts(first_NL[:, a], first_NL[:, b], num_experts)
-            by_chance = [joint_counts(rng.permutation(first_NL[:, a]), first_NL[:, b], num_experts)
-                         for _ in range(SHUFFLES)]  # fmt: skip
-            agreement.append({
-                "layer": a, "other_layer": b,
-                "nmi": normalised_mutual_information(joint), "nmi_shuffled": _mean_nmi(by_chance),
-                "matched": matched_share(joint), "matched_shuffled": _mean([matched_share(j) for j in by_chance]),
-            })  # fmt: skip
+            by_chance = [
+                joint_counts(rng.permutation(first_NL[:, a]), first_NL[:, b], num_experts) for _ in range(SHUFFLES)
+            ]
+            agreement.append(
+                {
+                    "layer": a,
+                    "other_layer": b,
+                    "nmi": normalised_mutual_information(joint),
+                    "nmi_shuffled": _mean_nmi(by_chance),
+                    "matched": matched_share(joint),
+                    "matched_shuffled": _mean([matched_share(j) for j in by_chance]),
+                }
+            )
     flows = [joint_counts(a, b, num_experts) for a, b in pairwise(first_NL.T)]
     result = Result(tables={"agreement": pd.DataFrame(agreement), "flow": _flow_table(flows)})
-    result.add_picture("agreement", "Agreement of two layers' first experts, less what shuffled tokens give.",
-                       lambda figure: _draw_agreement(figure, agreement, trace.num_layers))  # fmt: skip
-    result.add_picture("flow", "Tokens from first expert to first expert, layer by layer; coloured by where they come "
-                       "from; heights are shares of the tokens.", lambda figure: _draw_flow(figure, flows))  # fmt: skip
+    result.add_picture(
+        "agreement",
+        "Agreement of two layers' first experts, less what shuffled tokens give.",
+        lambda figure: _draw_agreement(figure, agreement, trace.num_layers),
+    )
+    result.add_picture(
+        "flow",
+        "Tokens from first expert to first expert, layer by layer; coloured by where they come "
+        "from; heights are shares of the tokens.",
+        lambda figure: _draw_flow(figure, flows),
+    )
     return result
 
 
@@ -88,14 +101,22 @@ def _flow_table(flows: list[np.ndarray]) -> pd.DataFrame:
     rows = []
     for layer, joint in enumerate(flows):
         for (source, target), tokens in np.ndenumerate(joint):
-            rows.append({"layer": layer, "expert": source, "next_expert": target, "tokens": int(tokens),
-                         "share_of_expert": tokens / joint[source].sum() if joint[source].sum() else None})  # fmt: skip
+            rows.append(
+                {
+                    "layer": layer,
+                    "expert": source,
+                    "next_expert": target,
+                    "tokens": int(tokens),
+                    "share_of_expert": tokens / joint[source].sum() if joint[source].sum() else None,
+                }
+            )
     return pd.DataFrame(rows)
 
 
 def _draw_agreement(figure: Figure, rows: list[dict], num_layers: int) -> None:
-    for axes, name in zip(panels(figure, 2, (0.35 * num_layers + 1.9, 0.35 * num_layers + 1.4)), ("nmi", "matched"),
-                          strict=True):  # fmt: skip
+    for axes, name in zip(
+        panels(figure, 2, (0.35 * num_layers + 1.9, 0.35 * num_layers + 1.4)), ("nmi", "matched"), strict=True
+    ):
         cells = np.full((num_layers, num_layers), np.nan)
         for row in rows:
             if row[name] is not None and row[f"{name}_shuffled"] is not None:

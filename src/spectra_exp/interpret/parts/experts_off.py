@@ -48,19 +48,27 @@ def experts_off(request: Request) -> Result:
         added_N = sample.added(lambda _, at=layer, off=expert: {at: switched_off(off)})
         own = _domain_rows(subject, sample, added_N, layer, expert, request.seed)
         by_domain += [{"layer": layer, "expert": expert} | row for row in own]
-        rows.append(usage(subject, layer, expert, request.seed)
-                    | columns(sample.mean_added(added_N, request.seed), "added")
-                    | purest_and_hit(subject, layer, expert, own))  # fmt: skip
+        rows.append(
+            usage(subject, layer, expert, request.seed)
+            | columns(sample.mean_added(added_N, request.seed), "added")
+            | purest_and_hit(subject, layer, expert, own)
+        )
     result = Result(tables={"experts": pd.DataFrame(rows)}, data={"summary": summary(rows, by_domain)})
     result.notes += _notes(subject, sample, len(chosen))
     if by_domain:
         result.tables["by_domain"] = pd.DataFrame(by_domain)
         table = result.tables["by_domain"]
-        result.add_picture("by_domain", "Loss that switching an expert (row: layer.expert) off adds, by domain (nats).",
-                           lambda figure: _draw_domains(figure, table, subject.domains))  # fmt: skip
-    result.add_picture("experts", "Load of an expert and the loss that switching it off adds (95 % intervals over "
-                       "documents); rare ones lie left of the dotted line.",
-                       lambda figure: _draw(figure, result.tables["experts"], subject))  # fmt: skip
+        result.add_picture(
+            "by_domain",
+            "Loss that switching an expert (row: layer.expert) off adds, by domain (nats).",
+            lambda figure: _draw_domains(figure, table, subject.domains),
+        )
+    result.add_picture(
+        "experts",
+        "Load of an expert and the loss that switching it off adds (95 % intervals over "
+        "documents); rare ones lie left of the dotted line.",
+        lambda figure: _draw(figure, result.tables["experts"], subject),
+    )
     return result
 
 
@@ -79,9 +87,13 @@ def usage(subject: Subject, layer: int, expert: int, seed: int) -> dict[str, Any
     served_N = losses_N[used_N & np.isfinite(losses_N)]
     share = float(trace.statistics[layer].share_E[expert])
     return {
-        "layer": layer, "expert": expert, "tokens": int(used_N.sum()), "share": share,
-        "rare": share < RARE / subject.num_experts, "loss_when_used": float(served_N.mean()) if len(served_N) else None,
-    } | columns(difference_over_documents(losses_N, used_N, trace.documents_N, seed), "difference")  # fmt: skip
+        "layer": layer,
+        "expert": expert,
+        "tokens": int(used_N.sum()),
+        "share": share,
+        "rare": share < RARE / subject.num_experts,
+        "loss_when_used": float(served_N.mean()) if len(served_N) else None,
+    } | columns(difference_over_documents(losses_N, used_N, trace.documents_N, seed), "difference")
 
 
 def purest_and_hit(
@@ -93,8 +105,11 @@ def purest_and_hit(
     known = [found for found in by_domain if found["added"] is not None]
     if known and stats.counts_E[expert]:
         profile_M = profile(stats)[expert]
-        row |= {"purity": float(profile_M.max()), "purest_domain": subject.domains[int(profile_M.argmax())],
-                "hit_most": max(known, key=lambda found: found["added"])["domain"]}  # fmt: skip
+        row |= {
+            "purity": float(profile_M.max()),
+            "purest_domain": subject.domains[int(profile_M.argmax())],
+            "hit_most": max(known, key=lambda found: found["added"])["domain"],
+        }
     return row
 
 
@@ -127,14 +142,18 @@ def _domain_rows(
     rows = []
     for domain, name in enumerate(subject.domains):
         if total := int(counts_ME[domain].sum()):
-            rows.append({"domain": name, "share_of_domain": float(counts_ME[domain, expert] / total)}
-                        | columns(sample.mean_added(added_N, seed, domain), "added"))  # fmt: skip
+            rows.append(
+                {"domain": name, "share_of_domain": float(counts_ME[domain, expert] / total)}
+                | columns(sample.mean_added(added_N, seed, domain), "added")
+            )
     return rows
 
 
 def _notes(subject: Subject, sample: Rerouted, measured: int) -> list[str]:
-    notes = [f"Switched off on {sample.text.num_tokens} tokens in whole blocks spread over the text; load and loss "
-             f"when used are over all {subject.trace.num_tokens}."]  # fmt: skip
+    notes = [
+        f"Switched off on {sample.text.num_tokens} tokens in whole blocks spread over the text; load and loss "
+        f"when used are over all {subject.trace.num_tokens}."
+    ]
     total = subject.num_layers * subject.num_experts
     if measured < total:
         notes.append(f"{measured} of {total} experts were switched off: those of the lowest load in each layer.")
@@ -149,8 +168,16 @@ def _draw(figure: Figure, experts: pd.DataFrame, subject: Subject) -> None:
     (axes,) = panels(figure, 1, (4.2, 2.8))
     for layer, rows in experts.dropna(subset=["added"]).groupby("layer"):
         own, added, arms = with_arms(rows, "added")
-        axes.errorbar(own["share"], added, yerr=arms, fmt="o", elinewidth=0.6, markersize=3,
-                      color=PLAIN[layer % len(PLAIN)], label=f"layer {layer}")  # fmt: skip
+        axes.errorbar(
+            own["share"],
+            added,
+            yerr=arms,
+            fmt="o",
+            elinewidth=0.6,
+            markersize=3,
+            color=PLAIN[layer % len(PLAIN)],
+            label=f"layer {layer}",
+        )
     axes.axvline(RARE / subject.num_experts, color=GREY, linestyle=":", linewidth=0.9)
     axes.axhline(0, color="black", linewidth=0.6)
     axes.set(xlabel="share of the layer's load", ylabel="loss added when off (nats)")
@@ -162,5 +189,12 @@ def _draw_domains(figure: Figure, table: pd.DataFrame, domains: list[str]) -> No
     cells = cells[[name for name in domains if name in cells]]
     top = float(np.nanmax(np.abs(cells.to_numpy()), initial=1e-6))
     (axes,) = panels(figure, 1, (0.42 * cells.shape[1] + 2.0, 0.13 * len(cells) + 1.3))
-    heat(axes, cells.to_numpy(), "loss added when off (nats)", limits=(-top, top), scale="RdBu_r",
-         rows=[f"{layer}.{expert}" for layer, expert in cells.index], columns=list(cells.columns))  # fmt: skip
+    heat(
+        axes,
+        cells.to_numpy(),
+        "loss added when off (nats)",
+        limits=(-top, top),
+        scale="RdBu_r",
+        rows=[f"{layer}.{expert}" for layer, expert in cells.index],
+        columns=list(cells.columns),
+    )

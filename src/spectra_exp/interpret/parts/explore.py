@@ -24,8 +24,13 @@ EXCERPT_NUMBERS, SEARCHED_NUMBERS = 120_000, 48_000
 KEYWORDS, BEST = 10, 3
 
 
-@part("Explorer: samples of each expert, running text and search of a token, on the page", TRACE, ROUTED, order=70,
-      both=True)  # fmt: skip
+@part(
+    "Explorer: samples of each expert, running text and search of a token, on the page",
+    TRACE,
+    ROUTED,
+    order=70,
+    both=True,
+)
 def explore(request: Request) -> Result:
     """One entry for each subject, all that the page shows of it."""
     sides = [_side(subject) for subject in request.subjects if subject.num_layers]
@@ -65,10 +70,12 @@ def _keywords(subject: Subject) -> list[list[list[str]]]:
     found = []
     for layer in range(trace.num_layers):
         best = top_terms(term_counts(trace, layer, words.occurrence_N, words.word_W, len(words.names)), in_text)
-        found.append([
-            [words.names[t] for t in best[best["expert"] == expert]["term"].head(KEYWORDS)] if len(best) else []
-            for expert in range(subject.num_experts)
-        ])  # fmt: skip
+        found.append(
+            [
+                [words.names[t] for t in best[best["expert"] == expert]["term"].head(KEYWORDS)] if len(best) else []
+                for expert in range(subject.num_experts)
+            ]
+        )
     return found
 
 
@@ -78,11 +85,15 @@ def _samples(subject: Subject, layer: int, expert: int) -> list[dict[str, Any]]:
     for token, place in top_tokens(trace, layer, expert):
         before, marked, after = context(trace, token, subject.piece, subject.around)
         domain = int(trace.domains_N[token])
-        rows.append({
-            "before": before, "marked": marked, "after": after,
-            "domain": subject.domains[domain] if domain >= 0 else "",
-            "weight": round(float(trace.weights_NLK[token, layer, place]), 3),
-        })  # fmt: skip
+        rows.append(
+            {
+                "before": before,
+                "marked": marked,
+                "after": after,
+                "domain": subject.domains[domain] if domain >= 0 else "",
+                "weight": round(float(trace.weights_NLK[token, layer, place]), 3),
+            }
+        )
     return rows
 
 

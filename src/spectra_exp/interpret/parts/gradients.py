@@ -42,9 +42,12 @@ def gradients(request: Request) -> Result:
         raise Empty("its history has no gradient norms")
     rows = pd.concat(frames, ignore_index=True)
     result.tables = {"gradients": rows[["run", "step", "metric", "value"]], "summary": summary(rows)}
-    result.add_picture("gradients", "Norms of the gradient, relative moves and rates by family, and the share of "
-                       "experts that no gradient reached at a step.",
-                       lambda figure: _draw(figure, rows, request.labels))  # fmt: skip
+    result.add_picture(
+        "gradients",
+        "Norms of the gradient, relative moves and rates by family, and the share of "
+        "experts that no gradient reached at a step.",
+        lambda figure: _draw(figure, rows, request.labels),
+    )
     return result
 
 
@@ -60,9 +63,17 @@ def summary(rows: pd.DataFrame) -> pd.DataFrame:
     for (run, metric), own in rows.sort_values("step").groupby(["run", "metric"], sort=False):
         values = own["value"].to_numpy()
         top = int(np.argmax(values))
-        found.append({"run": run, "metric": metric, "first": values[0], "median": float(np.median(values)),
-                      "largest": values[top], "largest_at_step": int(own["step"].iloc[top]),
-                      "last": values[-1]})  # fmt: skip
+        found.append(
+            {
+                "run": run,
+                "metric": metric,
+                "first": values[0],
+                "median": float(np.median(values)),
+                "largest": values[top],
+                "largest_at_step": int(own["step"].iloc[top]),
+                "last": values[-1],
+            }
+        )
     return pd.DataFrame(found)
 
 
@@ -73,8 +84,13 @@ def _draw(figure: Figure, rows: pd.DataFrame, labels: dict[str, str]) -> None:
         for place, family in enumerate(FAMILIES):
             for number, run in enumerate(runs):
                 own = rows[(rows["run"] == run) & (rows["metric"] == f"{kind}_{family}")]
-                axes.plot(own["step"], own["value"], color=PLAIN[place], linestyle=DASHES[number],
-                          label=family if len(runs) == 1 else f"{family}, {labels[run]}")  # fmt: skip
+                axes.plot(
+                    own["step"],
+                    own["value"],
+                    color=PLAIN[place],
+                    linestyle=DASHES[number],
+                    label=family if len(runs) == 1 else f"{family}, {labels[run]}",
+                )
         axes.set(xlabel="step", ylabel=label, yscale=scale)
     # Below the panels: with two runs it would cover the curves.
     figure.legend(*axes_of[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(runs), fontsize=5.5)

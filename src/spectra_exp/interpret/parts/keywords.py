@@ -25,8 +25,9 @@ KEPT, DRAWN = 15, 7
 MOST_DRAWN_EXPERTS = 32
 
 
-@part("Keywords of each expert: words and token ids, against the other experts", TRACE, ROUTED, SEVERAL_EXPERTS,
-      order=20)  # fmt: skip
+@part(
+    "Keywords of each expert: words and token ids, against the other experts", TRACE, ROUTED, SEVERAL_EXPERTS, order=20
+)
 def keywords(request: Request) -> Result:
     """The first terms of each expert by how far their TF-IDF lies above its mean over the other experts."""
     subject, trace = request.subject, request.subject.trace
@@ -41,21 +42,24 @@ def keywords(request: Request) -> Result:
         by_id.append(top_terms(term_counts(trace, layer, every, id_N, len(ids)), np.bincount(id_N)))
     if not any(len(found) for found in by_word + by_id):
         raise Empty(f"no word and no token id occurs {LEAST_COUNT} times in the text")
-    result = Result(notes=[
-        f"Words and ids with fewer than {LEAST_COUNT} occurrences in the text are left out. A word counts once for "
-        "each expert that any of its tokens used. `contrast`: TF-IDF less its mean over the layer's other experts; "
-        "`lift`: share of the expert's terms over share of the text's."
-    ])  # fmt: skip
+    result = Result(
+        notes=[
+            f"Words and ids with fewer than {LEAST_COUNT} occurrences in the text are left out. A word counts once for "
+            "each expert that any of its tokens used. `contrast`: TF-IDF less its mean over the layer's other experts; "
+            "`lift`: share of the expert's terms over share of the text's."
+        ]
+    )
     result.tables["keywords"] = _joined(by_word, lambda term: {"term": words.names[term]})
     result.tables["token_ids"] = _joined(by_id, lambda term: {"token_id": int(ids[term]), "piece": spelled[term]})
-    result.add_picture("keywords", "The first words of each expert by contrast, layer by layer.",
-                       lambda figure: _draw(figure, by_word, words.names, subject.num_experts))  # fmt: skip
+    result.add_picture(
+        "keywords",
+        "The first words of each expert by contrast, layer by layer.",
+        lambda figure: _draw(figure, by_word, words.names, subject.num_experts),
+    )
     return result
 
 
-def term_counts(
-    trace: Trace, layer: int, occurrence_N: np.ndarray, term_W: np.ndarray, num_terms: int
-) -> np.ndarray:
+def term_counts(trace: Trace, layer: int, occurrence_N: np.ndarray, term_W: np.ndarray, num_terms: int) -> np.ndarray:
     """int64 [E, T]: occurrences of each term of which any token used the expert; -1 marks a token without one."""
     num_experts = trace.statistics[layer].num_experts
     experts_NK = trace.experts_NLK[:, layer].astype(np.int64)
@@ -87,11 +91,18 @@ def top_terms(counts_ET: np.ndarray, text_T: np.ndarray) -> pd.DataFrame:
         # Stable: of equal ones the first in the text comes first.
         best = np.argsort(-contrast_ET[expert], kind="stable")[:KEPT]
         for rank, place in enumerate(best[contrast_ET[expert, best] > 0], start=1):
-            rows.append({
-                "expert": expert, "rank": rank, "term": int(kept_T[place]), "count": int(few_ET[expert, place]),
-                "in_text": int(text_T[kept_T[place]]), "lift": share_ET[expert, place] / share_T[place],
-                "tfidf": tfidf_ET[expert, place], "contrast": contrast_ET[expert, place],
-            })  # fmt: skip
+            rows.append(
+                {
+                    "expert": expert,
+                    "rank": rank,
+                    "term": int(kept_T[place]),
+                    "count": int(few_ET[expert, place]),
+                    "in_text": int(text_T[kept_T[place]]),
+                    "lift": share_ET[expert, place] / share_T[place],
+                    "tfidf": tfidf_ET[expert, place],
+                    "contrast": contrast_ET[expert, place],
+                }
+            )
     return pd.DataFrame(rows)
 
 

@@ -73,16 +73,21 @@ def landscape(request: Request) -> Result:
     if path is not None:
         result.tables["path"] = path
     result.data["landscape"] = checked | {
-        "sampled_tokens": sample.text.num_tokens, "router_weights": len(flat(centre)),
-        "path_variance": planes[-1].explained, "rise": {p.kind: _facts(g) for p, g in zip(planes, grids, strict=True)},
-    }  # fmt: skip
+        "sampled_tokens": sample.text.num_tokens,
+        "router_weights": len(flat(centre)),
+        "path_variance": planes[-1].explained,
+        "rise": {p.kind: _facts(g) for p, g in zip(planes, grids, strict=True)},
+    }
     result.notes.append(
         f"The centre, {checked['centre']:.4f} nats on the whole evaluation set, equals the reported "
         f"{checked['reported']:.4f}; the rise is over {sample.text.num_tokens} of its tokens. Running averages and "
         "potentials of the routers stay as they were trained to be."
     )
-    result.add_picture("landscape", "Rise of the loss (nats) around the trained routers (cross); right: the plane of "
-                       "their path, with its stops.", lambda figure: _draw(figure, planes, grids, path))  # fmt: skip
+    result.add_picture(
+        "landscape",
+        "Rise of the loss (nats) around the trained routers (cross); right: the plane of their path, with its stops.",
+        lambda figure: _draw(figure, planes, grids, path),
+    )
     return result
 
 
@@ -175,8 +180,16 @@ def _grid(request: Request, sample: Rerouted, centre: Weights, plane: Plane, los
         request.say(f"landscape: {plane.kind} plane, {len(rows)} of {len(plane.first_axis) * len(plane.second_axis)}")
         for second in plane.second_axis:
             rise, error = (0.0, 0.0) if first == second == 0 else _rise(sample, at(centre, plane, first, second))
-            rows.append({"plane": plane.kind, "first": first, "second": second, "loss": loss + rise, "rise": rise,
-                         "rise_error": error})  # fmt: skip
+            rows.append(
+                {
+                    "plane": plane.kind,
+                    "first": first,
+                    "second": second,
+                    "loss": loss + rise,
+                    "rise": rise,
+                    "rise_error": error,
+                }
+            )
     return rows
 
 
@@ -187,8 +200,16 @@ def _path(sample: Rerouted, centre: Weights, stops: dict[int, Weights], plane: P
         offset = less(weights, centre)
         first, second = coordinates(offset, plane)
         rise, error = _rise(sample, weights)
-        rows.append({"step": step, "first": first, "second": second, "distance": float(flat(offset).norm()),
-                     "rise": rise, "rise_error": error})  # fmt: skip
+        rows.append(
+            {
+                "step": step,
+                "first": first,
+                "second": second,
+                "distance": float(flat(offset).norm()),
+                "rise": rise,
+                "rise_error": error,
+            }
+        )
     return rows
 
 
@@ -215,11 +236,20 @@ def _draw(figure: Figure, planes: list[Plane], grids: list[pd.DataFrame], path: 
         if plane.kind == "path" and path is not None:
             axes.plot(path["first"], path["second"], color=PLAIN[1], marker="o", markersize=3)
             for _, stop in path.iterrows():
-                axes.annotate(f"{stop['step']:.0f}", (stop["first"], stop["second"]), color="white", fontsize=5.5,
-                              xytext=(3, 3), textcoords="offset points")  # fmt: skip
+                axes.annotate(
+                    f"{stop['step']:.0f}",
+                    (stop["first"], stop["second"]),
+                    color="white",
+                    fontsize=5.5,
+                    xytext=(3, 3),
+                    textcoords="offset points",
+                )
             held = [f"{100 * share:.0f} %" for share in plane.explained]
-            axes.set(xlabel=f"first principal direction ({held[0]} of the path)",
-                     ylabel=f"second ({held[1]})", title="path of training, by step")  # fmt: skip
+            axes.set(
+                xlabel=f"first principal direction ({held[0]} of the path)",
+                ylabel=f"second ({held[1]})",
+                title="path of training, by step",
+            )
         else:
             axes.set(xlabel="first random direction", ylabel="second random direction", title="filter-normalised")
             axes.set(xticks=[-REACH, 0, REACH], yticks=[-REACH, 0, REACH])

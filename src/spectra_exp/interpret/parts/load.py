@@ -29,18 +29,29 @@ def load(request: Request) -> Result:
     by_position = [_shares(trace, layer, bins_N, len(edges)) for layer in range(trace.num_layers)]
     by_domain = [_shares(trace, layer, trace.domains_N, len(domains)) for layer in range(trace.num_layers)]
     whole_LE = np.stack([stats.share_E for stats in trace.statistics])
-    result = Result(tables={
-        "load": _table(trace),
-        "by_position": _long(by_position, [str(edge) for edge in edges], "from_position"),
-    })  # fmt: skip
-    result.add_picture("load", "Share of the assignments, layer by expert; even would be 1/E.",
-                       lambda figure: _draw_whole(figure, whole_LE))  # fmt: skip
-    result.add_picture("by_position", "Share of the assignments within each stretch of positions (rows), by expert.",
-                       lambda figure: _draw(figure, by_position, [str(e) for e in edges]))  # fmt: skip
+    result = Result(
+        tables={
+            "load": _table(trace),
+            "by_position": _long(by_position, [str(edge) for edge in edges], "from_position"),
+        }
+    )
+    result.add_picture(
+        "load",
+        "Share of the assignments, layer by expert; even would be 1/E.",
+        lambda figure: _draw_whole(figure, whole_LE),
+    )
+    result.add_picture(
+        "by_position",
+        "Share of the assignments within each stretch of positions (rows), by expert.",
+        lambda figure: _draw(figure, by_position, [str(e) for e in edges]),
+    )
     if request.subject.num_labelled_domains:
         result.tables["by_domain"] = _long(by_domain, domains, "domain")
-        result.add_picture("by_domain", "Share of the assignments within each domain (rows), by expert.",
-                           lambda figure: _draw(figure, by_domain, domains))  # fmt: skip
+        result.add_picture(
+            "by_domain",
+            "Share of the assignments within each domain (rows), by expert.",
+            lambda figure: _draw(figure, by_domain, domains),
+        )
     else:
         result.notes.append("The text has no domain labels, so there is no table by domain.")
     return result

@@ -33,18 +33,27 @@ Mapper = Callable[[np.ndarray, int], np.ndarray]
 @part("t-SNE (and UMAP) of hidden states by expert and domain", TRACE, ROUTED, order=40, both=True)
 def hidden_map(request: Request) -> Result:
     """Where the layers' inputs lie, coloured by first expert and marked by domain; a row for each subject."""
-    result = Result(notes=[
-        f"At most {MOST_TOKENS} tokens and {MOST_LAYERS} layers. Colour: the token's first expert; marker: its domain."
-    ])  # fmt: skip
+    result = Result(
+        notes=[
+            f"At most {MOST_TOKENS} tokens and {MOST_LAYERS} layers. "
+            "Colour: the token's first expert; marker: its domain."
+        ]
+    )
     for name, mapper in mappers().items():
-        drawn = [(subject, layer, *_mapped(request, subject, layer, mapper))
-                 for subject in request.subjects for layer in _layers(subject)]  # fmt: skip
+        drawn = [
+            (subject, layer, *_mapped(request, subject, layer, mapper))
+            for subject in request.subjects
+            for layer in _layers(subject)
+        ]
         if not drawn:
             raise Empty(f"fewer than {LEAST_POINTS} tokens have an expert")
         result.tables[name] = pd.concat([_token_rows(*one) for one in drawn], ignore_index=True)
         columns = max(len(_layers(subject)) for subject in request.subjects)
-        result.add_picture(name, f"{TITLES[name]} of the routed layers' inputs, by first expert and domain.",
-                           lambda figure, d=drawn, c=columns: _draw_tokens(figure, d, c))  # fmt: skip
+        result.add_picture(
+            name,
+            f"{TITLES[name]} of the routed layers' inputs, by first expert and domain.",
+            lambda figure, d=drawn, c=columns: _draw_tokens(figure, d, c),
+        )
     if len(result.tables) == 1:
         result.notes.append("No UMAP: it is not installed (pip install 'spectra-exp[umap]').")
     return result
@@ -53,18 +62,25 @@ def hidden_map(request: Request) -> Result:
 @part("t-SNE of expert representations (figure 2)", TRACE, ROUTED, SEVERAL_EXPERTS, order=41, both=True)
 def expert_map(request: Request) -> Result:
     """Where the experts lie, by their mean outputs and by what the router holds of them; a row for each subject."""
-    points = [(subject, kind, *_experts(subject, kind, request.seed))
-              for subject in request.subjects for kind in ("outputs", "representations")]  # fmt: skip
+    points = [
+        (subject, kind, *_experts(subject, kind, request.seed))
+        for subject in request.subjects
+        for kind in ("outputs", "representations")
+    ]
     if all(places is None for *_, places in points):
         raise Empty(f"fewer than {LEAST_POINTS} experts have a vector")
     rows = [
         {"name": subject.name, "vectors": kind, "layer": layer, "expert": expert, "x": x, "y": y}
-        for subject, kind, labels, places in points if places is not None
+        for subject, kind, labels, places in points
+        if places is not None
         for (layer, expert), (x, y) in zip(labels, places, strict=True)
-    ]  # fmt: skip
+    ]
     result = Result(tables={"experts": pd.DataFrame(rows)})
-    result.add_picture("experts", "t-SNE of the experts of all layers: mean outputs, and vectors in the router.",
-                       lambda figure: _draw_experts(figure, points))  # fmt: skip
+    result.add_picture(
+        "experts",
+        "t-SNE of the experts of all layers: mean outputs, and vectors in the router.",
+        lambda figure: _draw_experts(figure, points),
+    )
     result.notes.append(
         "All layers in one map, coloured by layer, numbered by expert. Mean outputs share the residual stream; the "
         "routers' vectors of different layers share no space, so only their groups within a layer mean something."
@@ -121,12 +137,18 @@ def _mapped(request: Request, subject: Subject, layer: int, mapper: Mapper) -> t
 
 def _token_rows(subject: Subject, layer: int, tokens_H: np.ndarray, places_H2: np.ndarray) -> pd.DataFrame:
     trace, domains = subject.trace, subject.domains
-    return pd.DataFrame({
-        "name": subject.name, "layer": layer, "token": tokens_H,
-        "piece": [subject.piece(i) for i in trace.token_ids_N[tokens_H].tolist()],
-        "domain": [domains[m] if m >= 0 else "" for m in trace.domains_N[tokens_H].tolist()],
-        "expert": trace.first_NL[tokens_H, layer], "x": places_H2[:, 0], "y": places_H2[:, 1],
-    })  # fmt: skip
+    return pd.DataFrame(
+        {
+            "name": subject.name,
+            "layer": layer,
+            "token": tokens_H,
+            "piece": [subject.piece(i) for i in trace.token_ids_N[tokens_H].tolist()],
+            "domain": [domains[m] if m >= 0 else "" for m in trace.domains_N[tokens_H].tolist()],
+            "expert": trace.first_NL[tokens_H, layer],
+            "x": places_H2[:, 0],
+            "y": places_H2[:, 1],
+        }
+    )
 
 
 def _experts(subject: Subject, kind: str, seed: int) -> tuple[list[tuple[int, int]], np.ndarray | None]:
@@ -135,8 +157,12 @@ def _experts(subject: Subject, kind: str, seed: int) -> tuple[list[tuple[int, in
     by_layer = [s.output_mean_ED if kind == "outputs" else s.representation_ED for s in stats]
     if any(vectors is None for vectors in by_layer) or len({vectors.shape[1] for vectors in by_layer}) != 1:
         return [], None
-    labels = [(layer, expert) for layer, v in enumerate(by_layer) for expert in range(len(v))
-              if np.isfinite(v[expert]).all() and np.any(v[expert])]  # fmt: skip
+    labels = [
+        (layer, expert)
+        for layer, v in enumerate(by_layer)
+        for expert in range(len(v))
+        if np.isfinite(v[expert]).all() and np.any(v[expert])
+    ]
     if len(labels) < LEAST_POINTS:
         return [], None
     return labels, tsne(np.stack([by_layer[layer][expert] for layer, expert in labels]), seed)
@@ -168,10 +194,13 @@ def _draw_tokens(figure: Figure, drawn: list, columns: int) -> None:
             axes.set_axis_off()
     widest = max(subjects, key=lambda subject: subject.num_experts)
     colours = expert_colours(widest.num_experts)
-    handles = [Line2D([], [], marker="s", linestyle="", color=c, label=f"expert {e}")
-               for e, c in enumerate(colours[:16])]  # fmt: skip
-    handles += [Line2D([], [], marker=m, linestyle="", color="#666666", label=name)
-                for m, name in zip(domain_markers(len(widest.domains)), widest.domains, strict=True)]  # fmt: skip
+    handles = [
+        Line2D([], [], marker="s", linestyle="", color=c, label=f"expert {e}") for e, c in enumerate(colours[:16])
+    ]
+    handles += [
+        Line2D([], [], marker=m, linestyle="", color="#666666", label=name)
+        for m, name in zip(domain_markers(len(widest.domains)), widest.domains, strict=True)
+    ]
     figure.legend(handles=handles, loc="outside lower center", ncols=min(8, max(3, 2 * columns)), markerscale=1.0)
 
 

@@ -59,15 +59,35 @@ def likenesses(subject: Subject) -> list[Likeness]:
         if matrix is not None:
             np.fill_diagonal(matrix, np.nan)
     return [
-        Likeness("weights", "Cosine of the experts' flattened down-projections.",
-                 [cosines(subject.engine.weights_EF(layer)) for layer in layers], (-1, 1), COSINE),
-        Likeness("outputs", "Cosine of the experts' mean outputs over the tokens they serve.",
-                 [cosines(s.output_mean_ED) for s in stats], (-1, 1), COSINE),
-        Likeness("gram", "Gram matrix of the experts' representations in the router (unit length).",
-                 [cosines(s.representation_ED) for s in stats], (-1, 1), COSINE),
-        Likeness("coactivation", "Share of the row's tokens that also use the column's expert.",
-                 together, (0, float(max((np.nanmax(m) for m in together if m is not None), default=1.0))), "viridis"),
-    ]  # fmt: skip
+        Likeness(
+            "weights",
+            "Cosine of the experts' flattened down-projections.",
+            [cosines(subject.engine.weights_EF(layer)) for layer in layers],
+            (-1, 1),
+            COSINE,
+        ),
+        Likeness(
+            "outputs",
+            "Cosine of the experts' mean outputs over the tokens they serve.",
+            [cosines(s.output_mean_ED) for s in stats],
+            (-1, 1),
+            COSINE,
+        ),
+        Likeness(
+            "gram",
+            "Gram matrix of the experts' representations in the router (unit length).",
+            [cosines(s.representation_ED) for s in stats],
+            (-1, 1),
+            COSINE,
+        ),
+        Likeness(
+            "coactivation",
+            "Share of the row's tokens that also use the column's expert.",
+            together,
+            (0, float(max((np.nanmax(m) for m in together if m is not None), default=1.0))),
+            "viridis",
+        ),
+    ]
 
 
 def cosines(vectors_ED: np.ndarray | None) -> np.ndarray | None:
@@ -87,10 +107,16 @@ def nearest_rows(like: Likeness) -> list[dict[str, object]]:
             others = [i for i in range(len(line)) if i != expert and np.isfinite(line[i])]
             ranked = sorted(others, key=lambda i: (-line[i], i))[:KEPT]
             rows += [
-                {"layer": layer, "by": like.name, "expert": expert, "rank": rank, "neighbour": other,
-                 "similarity": line[other]}
+                {
+                    "layer": layer,
+                    "by": like.name,
+                    "expert": expert,
+                    "rank": rank,
+                    "neighbour": other,
+                    "similarity": line[other],
+                }
                 for rank, other in enumerate(ranked, start=1)
-            ]  # fmt: skip
+            ]
     return rows
 
 
@@ -101,11 +127,14 @@ def _why_missing(name: str) -> str:
 
 
 def _long(like: Likeness) -> pd.DataFrame:
-    return pd.DataFrame([
-        {"layer": layer, "expert": i, "other": j, "similarity": value}
-        for layer, matrix in enumerate(like.by_layer) if matrix is not None
-        for (i, j), value in np.ndenumerate(matrix)
-    ])  # fmt: skip
+    return pd.DataFrame(
+        [
+            {"layer": layer, "expert": i, "other": j, "similarity": value}
+            for layer, matrix in enumerate(like.by_layer)
+            if matrix is not None
+            for (i, j), value in np.ndenumerate(matrix)
+        ]
+    )
 
 
 def _draw(figure, like: Likeness) -> None:

@@ -52,9 +52,12 @@ def oscillation(request: Request) -> Result:
     if changes.empty and swings.empty:
         raise Empty("the run kept fewer than two snapshots of its routing, and no rows of its training load")
     result.tables = {"changes": changes, "imbalance": swings, "summary": summary(changes, swings)}
-    result.add_picture("changes", "Experts exchanged per step between snapshots (mean over layers) and load CV of "
-                       "each logged training step; the first tenth of the run is shaded.",
-                       lambda figure: _draw(figure, changes, swings, request.labels))  # fmt: skip
+    result.add_picture(
+        "changes",
+        "Experts exchanged per step between snapshots (mean over layers) and load CV of "
+        "each logged training step; the first tenth of the run is shaded.",
+        lambda figure: _draw(figure, changes, swings, request.labels),
+    )
     return result
 
 
@@ -80,9 +83,17 @@ def changes_between(before: RoutingSnapshot, after: RoutingSnapshot, num_experts
         used_PE, other_PE = (expert_sets(ids, num_experts) for ids in (ids_PK, other_PK))
         change = 1 - agreement(used_PE, other_PE, before.top_k)
         chance = 1 - float(used_PE.mean(axis=0) @ other_PE.mean(axis=0)) / before.top_k
-        rows.append({"step": before.step, "to_step": after.step, "fraction": after.fraction, "layer": layer,
-                     "change": change, "by_chance": chance,
-                     "per_step": change / (after.step - before.step)})  # fmt: skip
+        rows.append(
+            {
+                "step": before.step,
+                "to_step": after.step,
+                "fraction": after.fraction,
+                "layer": layer,
+                "change": change,
+                "by_chance": chance,
+                "per_step": change / (after.step - before.step),
+            }
+        )
     return rows
 
 
@@ -119,9 +130,15 @@ def summary(changes: pd.DataFrame, swings: pd.DataFrame) -> pd.DataFrame:
         for name, early in (("first tenth", True), ("rest", False)):
             own, swung = (f[(f["run"] == run) & ((f["fraction"] <= EARLY + 1e-9) == early)] for f in (changes, swings))
             means = {measure: own[measure].astype(float).mean() for measure in MEASURES}
-            rows.append({"run": run, "part": name, "snapshot_pairs": len(own[["step", "to_step"]].drop_duplicates())}
-                        | means | {"logged_steps": swung["step"].nunique(), "load_cv": swung["load_cv"].mean(),
-                                   "swing": swung["swing"].mean()})  # fmt: skip
+            rows.append(
+                {"run": run, "part": name, "snapshot_pairs": len(own[["step", "to_step"]].drop_duplicates())}
+                | means
+                | {
+                    "logged_steps": swung["step"].nunique(),
+                    "load_cv": swung["load_cv"].mean(),
+                    "swing": swung["swing"].mean(),
+                }
+            )
     return pd.DataFrame(rows)
 
 

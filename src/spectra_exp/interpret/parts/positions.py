@@ -33,15 +33,21 @@ def positions(request: Request) -> Result:
     kinds = {"block": sequence_bins(trace.positions_N), "document": document_bins(trace.documents_N)}
     information, result = [], Result()
     for kind, (bins_N, starts) in kinds.items():
-        tables = [position_counts(trace.experts_NLK[:, layer], bins_N, len(starts), _experts(trace))
-                  for layer in range(trace.num_layers)]  # fmt: skip
+        tables = [
+            position_counts(trace.experts_NLK[:, layer], bins_N, len(starts), _experts(trace))
+            for layer in range(trace.num_layers)
+        ]
         shares = [_shares(table, layer, starts) for layer, table in enumerate(tables)]
         result.tables[kind] = pd.concat(shares, ignore_index=True)
         information += [
-            {"within": kind, "layer": layer, "information": mutual_information(table),
-             "shuffled": shuffled_information(trace.experts_NLK[:, layer], bins_N, table.shape, request.seed)}
+            {
+                "within": kind,
+                "layer": layer,
+                "information": mutual_information(table),
+                "shuffled": shuffled_information(trace.experts_NLK[:, layer], bins_N, table.shape, request.seed),
+            }
             for layer, table in enumerate(tables)
-        ]  # fmt: skip
+        ]
         caption = f"log2 of each expert's share at a position of the {kind} over its share overall; 0: no difference."
         result.add_picture(kind, caption, lambda figure, t=tables, k=kind, s=starts: _draw(figure, t, k, s))
     result.tables["information"] = pd.DataFrame(information)
@@ -98,11 +104,16 @@ def _shares(counts_PE: np.ndarray, layer: int, starts: np.ndarray) -> pd.DataFra
     num_bins, num_experts = counts_PE.shape
     rows_P1 = counts_PE.sum(axis=1, keepdims=True)
     share_PE = np.divide(counts_PE, rows_P1, out=np.full(counts_PE.shape, np.nan), where=rows_P1 > 0)
-    return pd.DataFrame({
-        "layer": layer, "from_position": np.repeat(starts, num_experts),
-        "expert": np.tile(np.arange(num_experts), num_bins), "assignments": counts_PE.ravel(),
-        "share": share_PE.ravel(), "log2_ratio": log_ratio(counts_PE).ravel(),
-    })  # fmt: skip
+    return pd.DataFrame(
+        {
+            "layer": layer,
+            "from_position": np.repeat(starts, num_experts),
+            "expert": np.tile(np.arange(num_experts), num_bins),
+            "assignments": counts_PE.ravel(),
+            "share": share_PE.ravel(),
+            "log2_ratio": log_ratio(counts_PE).ravel(),
+        }
+    )
 
 
 def _draw(figure: Figure, tables: list[np.ndarray], kind: str, starts: np.ndarray) -> None:

@@ -30,8 +30,11 @@ def separation(request: Request) -> Result:
         drawn = [v for s in marginal_draws(stats, request.seed) if (v := expert_diversity(s)) is not None]
         rows.append({"layer": layer, "metric": "expert_diversity"} | against_chance(expert_diversity(stats), drawn))
     result = Result(tables={"separation": pd.DataFrame(rows)})
-    result.add_picture("separation", "Silhouette of hidden states by first expert; diversity of the experts' use.",
-                       lambda figure: draw_against_chance(figure, result.tables["separation"]))  # fmt: skip
+    result.add_picture(
+        "separation",
+        "Silhouette of hidden states by first expert; diversity of the experts' use.",
+        lambda figure: draw_against_chance(figure, result.tables["separation"]),
+    )
     result.notes.append(
         f"Silhouette: {len(trace.sample_H)} tokens, cosine distance, chance by {PERMUTATIONS} permutations of the "
         "experts. Diversity: chance is random routing with the same loads; too few draws for a p-value."

@@ -33,8 +33,17 @@ MEASURES = {
 }
 
 
-@part("Out-of-domain text: a domain held out of training", RUN, HELD_OUT, TRACE, ROUTED, SEVERAL_EXPERTS, DOMAINS,
-      order=62, both=True)  # fmt: skip
+@part(
+    "Out-of-domain text: a domain held out of training",
+    RUN,
+    HELD_OUT,
+    TRACE,
+    ROUTED,
+    SEVERAL_EXPERTS,
+    DOMAINS,
+    order=62,
+    both=True,
+)
 def unseen_domain(request: Request) -> Result:
     """Loss, entropy and load by domain, the held-out one against the others; the second run's beside them.
 
@@ -47,21 +56,29 @@ def unseen_domain(request: Request) -> Result:
         if unseen not in subject.domains or not subject.num_layers:
             notes.append(f"{subject.name} is not shown: it has no routed layer, or no text of '{unseen}'.")
             continue
-        domains += [{"run": subject.name, "domain": name, "held_out": name == held_out_domain(subject)} | values
-                    for name, values in by_domain(subject, unseen).items()]  # fmt: skip
-        differences += [{"run": subject.name, "domain": unseen, "held_out": unseen == held_out_domain(subject)} | row
-                        for row in differences_of(subject, unseen, request.seed)]  # fmt: skip
+        domains += [
+            {"run": subject.name, "domain": name, "held_out": name == held_out_domain(subject)} | values
+            for name, values in by_domain(subject, unseen).items()
+        ]
+        differences += [
+            {"run": subject.name, "domain": unseen, "held_out": unseen == held_out_domain(subject)} | row
+            for row in differences_of(subject, unseen, request.seed)
+        ]
     result = Result(tables={"domains": pd.DataFrame(domains), "differences": pd.DataFrame(differences)})
     result.data["meaning"] = MEASURES
-    result.add_picture("domains", f"Each domain; '{unseen}' was held out of training ({request.subject.name}).",
-                       lambda figure: _draw(figure, result.tables["domains"], request.labels))  # fmt: skip
+    result.add_picture(
+        "domains",
+        f"Each domain; '{unseen}' was held out of training ({request.subject.name}).",
+        lambda figure: _draw(figure, result.tables["domains"], request.labels),
+    )
     result.notes += notes
     result.notes.append(
         "Domains differ in difficulty: give against= the same run without data.hold_out_domain to see what not having "
-        "seen the domain does." if request.against is None else
-        "Losses are per token, and a tokenizer trained without the domain cuts it into more tokens: only losses of "
-        "runs with one tokenizer compare."
-    )  # fmt: skip
+        "seen the domain does."
+        if request.against is None
+        else "Losses are per token, and a tokenizer trained without the domain cuts it into more tokens: only losses "
+        "of runs with one tokenizer compare."
+    )
     return result
 
 
@@ -132,5 +149,9 @@ def _draw(figure: Figure, domains: pd.DataFrame, labels: dict[str, str]) -> None
         axes.set_yticks(range(len(names)), names)
         axes.set_title(measure.replace("_", " "))
     key = [Patch(facecolor=usual[number], label=labels[run]) for number, run in enumerate(runs)]
-    figure.legend(handles=[*key, Patch(facecolor=PLAIN[1], label="held out of training")], loc="outside lower center",
-                  ncols=len(key) + 1, fontsize=5.5)  # fmt: skip
+    figure.legend(
+        handles=[*key, Patch(facecolor=PLAIN[1], label="held out of training")],
+        loc="outside lower center",
+        ncols=len(key) + 1,
+        fontsize=5.5,
+    )

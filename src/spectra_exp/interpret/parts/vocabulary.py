@@ -32,12 +32,16 @@ def vocabulary(request: Request) -> Result:
     for layer in range(trace.num_layers):
         counts_EV = id_counts(trace.experts_NLK[:, layer], place_N, request.subject.num_experts, len(kept))
         drawn = _shuffled(trace, layer, place_N, request.subject.num_experts, len(kept), request.seed)
-        rows.append({"layer": layer, "metric": "vocabulary_specialization"}
-                    | against_chance(specialization(counts_EV), drawn))  # fmt: skip
+        rows.append(
+            {"layer": layer, "metric": "vocabulary_specialization"} | against_chance(specialization(counts_EV), drawn)
+        )
         owned += _owned(counts_EV, layer, kept, piece)
     result = Result(tables={"vocabulary": pd.DataFrame(rows), "by_expert": pd.DataFrame(owned)})
-    result.add_picture("vocabulary", "Largest share that one expert has of a token id, mean over assignments.",
-                       lambda figure: draw_against_chance(figure, result.tables["vocabulary"]))  # fmt: skip
+    result.add_picture(
+        "vocabulary",
+        "Largest share that one expert has of a token id, mean over assignments.",
+        lambda figure: draw_against_chance(figure, result.tables["vocabulary"]),
+    )
     result.notes.append(
         f"Over the {len(kept)} token ids with at least {LEAST_COUNT} occurrences. Chance: the experts of all tokens "
         f"permuted over the text {PERMUTATIONS} times, which keeps every expert's load."
@@ -62,9 +66,7 @@ def specialization(counts_EV: np.ndarray) -> float | None:
     return float(counts_EV.max(axis=0).sum() / total) if total else None
 
 
-def _shuffled(
-    trace: Trace, layer: int, place_N: np.ndarray, num_experts: int, num_ids: int, seed: int
-) -> list[float]:
+def _shuffled(trace: Trace, layer: int, place_N: np.ndarray, num_experts: int, num_ids: int, seed: int) -> list[float]:
     rng = np.random.default_rng([seed, layer])
     experts_NK = trace.experts_NLK[:, layer]
     drawn = (
@@ -81,9 +83,13 @@ def _owned(counts_EV: np.ndarray, layer: int, ids: np.ndarray, piece) -> list[di
     for expert in range(len(counts_EV)):
         mine = np.flatnonzero((first_V == expert) & (counts_EV[expert] > 0))
         ranked = mine[np.argsort(-share_V[mine], kind="stable")]
-        rows.append({
-            "layer": layer, "expert": expert, "ids": len(mine),
-            "mean_share": float(share_V[mine].mean()) if len(mine) else None,
-            "first": " ".join(repr(piece(int(ids[v]))) for v in ranked[:8]),
-        })  # fmt: skip
+        rows.append(
+            {
+                "layer": layer,
+                "expert": expert,
+                "ids": len(mine),
+                "mean_share": float(share_V[mine].mean()) if len(mine) else None,
+                "first": " ".join(repr(piece(int(ids[v]))) for v in ranked[:8]),
+            }
+        )
     return rows

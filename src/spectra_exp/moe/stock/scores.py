@@ -22,9 +22,13 @@ SCORES: dict[str, Callable[[Tensor], Tensor]] = {
 }
 _aten = torch.ops.aten
 _NAMES = {
-    _aten._softmax: "softmax", _aten._log_softmax: "softmax", _aten.sigmoid: "sigmoid", _aten.sigmoid_: "sigmoid",
-    _aten.log_sigmoid_forward: "sigmoid", _aten.softplus: "sqrtsoftplus",
-}  # fmt: skip
+    _aten._softmax: "softmax",
+    _aten._log_softmax: "softmax",
+    _aten.sigmoid: "sigmoid",
+    _aten.sigmoid_: "sigmoid",
+    _aten.log_sigmoid_forward: "sigmoid",
+    _aten.softplus: "sqrtsoftplus",
+}
 
 
 class Observed(TorchDispatchMode):

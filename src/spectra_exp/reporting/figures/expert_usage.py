@@ -117,10 +117,15 @@ class LayerUsage:
                 name = marked(section, row, self.naming(row)).replace(" (", "\n(") if layer == layers[0] else ""
                 panels.append(
                     BarPanel(
-                        f"Layer {layer}" if index == min(found) else "", "Expert, by rank", name, bars,
-                        colour(row.method), 1 / len(bars) if bars else None, rule_note(row, sources, layer),
+                        f"Layer {layer}" if index == min(found) else "",
+                        "Expert, by rank",
+                        name,
+                        bars,
+                        colour(row.method),
+                        1 / len(bars) if bars else None,
+                        rule_note(row, sources, layer),
                     )
-                )  # fmt: skip
+                )
         some = (f"{len(layers)} of {depth} layers shown.",) if len(layers) < depth else ()
         rules = "CV: load CV of the layer under the inference rule → under the training rule, where that was measured."
         page = Page(tuple(panels), max(1, len(layers)), (DOUBLE, 0.9 + 0.78 * len(found)))

@@ -44,9 +44,15 @@ def curve(
 
 
 def heat(
-    x: str, y: str, panels: str, metrics: Sequence[str], x_label: str = "", y_label: str = "",
-    texts: Mapping[Any, str] | None = None, rules: str = "",
-) -> Compose:  # fmt: skip
+    x: str,
+    y: str,
+    panels: str,
+    metrics: Sequence[str],
+    x_label: str = "",
+    y_label: str = "",
+    texts: Mapping[Any, str] | None = None,
+    rules: str = "",
+) -> Compose:
     """A map of each metric over `x` and `y` for each value of `panels`; `texts`: how those are printed."""
     measured = tuple(metric + rule for rule in SHOWN_RULES[rules] for metric in metrics) if rules else tuple(metrics)
     return SweepHeat((x, x_label or x), (y, y_label or y), (panels, _texts(texts)), measured)

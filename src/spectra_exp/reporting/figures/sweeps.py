@@ -46,12 +46,16 @@ class SweepCurves:
         ticks = tuple((self._x(row, places), self.place(row)) for row in rows) if self.scale != "linear" else ()
         panels = tuple(
             LinePanel(
-                "", self.x_label, metric_label(metric), self._lines(section, rows, metric, places),
-                x_scale="log" if self.scale == "log" else "linear", ticks=tuple(dict.fromkeys(ticks)),
+                "",
+                self.x_label,
+                metric_label(metric),
+                self._lines(section, rows, metric, places),
+                x_scale="log" if self.scale == "log" else "linear",
+                ticks=tuple(dict.fromkeys(ticks)),
                 floors=floors_of(section, rows, metric),
             )
             for metric in self.metrics
-        )  # fmt: skip
+        )
         columns = 2 if len(panels) != 3 else 3
         page = Page(panels, columns, (DOUBLE, 0.8 + 1.7 * math.ceil(len(panels) / columns)))
         return with_context(with_seeds(page, "band" if self.joined else "bars"), section, rows)
@@ -148,9 +152,16 @@ class SweepHeat:
         }
         title = marked(section, rows[0], title) if rows and rows[0].runs else title
         return HeatPanel(
-            title, self.x[1], self.y[1], tuple(across), tuple(down), cells, limits, metric_label(metric),
+            title,
+            self.x[1],
+            self.y[1],
+            tuple(across),
+            tuple(down),
+            cells,
+            limits,
+            metric_label(metric),
             best=_best(means, metric),
-        )  # fmt: skip
+        )
 
 
 def _limits(section: Section, rows: Sequence[Row], metric: str) -> tuple[float, float]:

@@ -42,13 +42,14 @@ def comprehensive(section: Section, rows: Sequence[Row], sources: Sources) -> Pa
         ("Temperature", "n", *(metric_label(metric) for metric in SUMMARY)),
         tuple(
             (
-                marked(section, row, by_temperature(row)), str(len(row.runs)),
+                marked(section, row, by_temperature(row)),
+                str(len(row.runs)),
                 *(interval_text(final(section, row, metric)) for metric in SUMMARY),
             )
             for row in [*constants(rows), *(row for row in rows if row not in constants(rows))]
             if row.runs
         ),
-    )  # fmt: skip
+    )
     return _page(section, rows, sources, curves, Page(panels, 2, (DOUBLE, 8.2), below=table))
 
 

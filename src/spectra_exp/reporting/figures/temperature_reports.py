@@ -17,9 +17,16 @@ from spectra_exp.reporting.grid import Row, Section
 from spectra_exp.statistics.intervals import Interval
 
 SPECIALIZATION = (
-    "load_gini", "load_cv", "unused_rate", "collapse_rate", "expert_overlap", "output_gram_orthogonality",
-    "domain_purity", "domain_mutual_information", "expert_diversity",
-)  # fmt: skip
+    "load_gini",
+    "load_cv",
+    "unused_rate",
+    "collapse_rate",
+    "expert_overlap",
+    "output_gram_orthogonality",
+    "domain_purity",
+    "domain_mutual_information",
+    "expert_diversity",
+)
 
 
 def summary(section: Section, rows: Sequence[Row], sources: Sources) -> dict[str, Any]:

@@ -41,9 +41,15 @@ def utilization_analysis(section: Section, rows: Sequence[Row], sources: Sources
     found = {by_temperature(row): final_shares(own) for row in constants(rows) if (own := usages(row, sources))}
     means = [cell.mean for cells in found.values() for cell in cells if cell]
     heat = HeatPanel(
-        "", "Expert, by rank", "", tuple(str(i + 1) for i in range(max(map(len, found.values()), default=0))),
-        tuple(found), tuple(found.values()), (min(means, default=0.0), max(means, default=1.0)), SHARE,
-    )  # fmt: skip
+        "",
+        "Expert, by rank",
+        "",
+        tuple(str(i + 1) for i in range(max(map(len, found.values()), default=0))),
+        tuple(found),
+        tuple(found.values()),
+        (min(means, default=0.0), max(means, default=1.0)),
+        SHARE,
+    )
     panels = (
         *([heat] if found else []),
         final_panel(section, rows, "load_gini"),

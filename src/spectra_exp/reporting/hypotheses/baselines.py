@@ -90,8 +90,11 @@ def _above_floor(section: Section, rows: Rows, rule: str) -> Part:
 
 def _floors(section: Section, row: Row) -> dict[int, float]:
     figures = section.collected.figures
-    floors = {s: figures[row.runs[s], "routing_consistency"][1] for s in test_seeds(row)
-              if (row.runs[s], "routing_consistency") in figures}  # fmt: skip
+    floors = {
+        s: figures[row.runs[s], "routing_consistency"][1]
+        for s in test_seeds(row)
+        if (row.runs[s], "routing_consistency") in figures
+    }
     return {seed: floor for seed, floor in floors.items() if floor == floor}  # NaN is no floor
 
 

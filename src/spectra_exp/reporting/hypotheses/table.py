@@ -13,7 +13,7 @@ NOTES = (
     "A claim is supported only if each of its tests is significant for it, contradicted if one is significant "
     "against it, else inconclusive; p-values are two-sided, corrected by Holm within the hypothesis.",
     "Brackets: 95 % interval. Detectable: found with 80 % power at this n.",
-)  # fmt: skip
+)
 
 
 def hypotheses_table(verdicts: Sequence[Verdict]) -> Table:

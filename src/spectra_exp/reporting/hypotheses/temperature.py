@@ -108,11 +108,14 @@ def load_imbalance(section: Section) -> Ruling:
     trend = correlated("load_gini over temperature", spearman([degrees[name] for name in CONSTANTS], means), "lower")
     bounds = [
         compared(
-            f"load_gini at {degrees[name]:g} − {bound:g}", ginis[name], dict.fromkeys(ginis[name], bound), side,
+            f"load_gini at {degrees[name]:g} − {bound:g}",
+            ginis[name],
+            dict.fromkeys(ginis[name], bound),
+            side,
             note=found.note,
         )
         for name, side, bound in GINI_BOUNDS
-    ]  # fmt: skip
+    ]
     return judge([trend, *bounds])
 
 
@@ -126,9 +129,12 @@ def entropy_fall(section: Section) -> Ruling:
     degrees = degrees_of()
     mean_fall = {seed: sum(values[seed] for values in falls) / len(falls) for seed in seeds}
     overall = compared(
-        "fall of routing_entropy, mean over the constants", mean_fall, dict.fromkeys(seeds, 0.0), "higher",
+        "fall of routing_entropy, mean over the constants",
+        mean_fall,
+        dict.fromkeys(seeds, 0.0),
+        "higher",
         note=found.note,
-    )  # fmt: skip
+    )
     table_NK = [[values[seed] for values in falls] for seed in seeds]
     slope = slope_over(table_NK, [math.log(degrees[name]) for name in CONSTANTS])
     return judge([overall, sloped("the fall over temperature", slope, "lower", "nats per e-fold of T")])
@@ -174,8 +180,6 @@ def entropy_between(stored: StoredRun) -> float | str:
             return f"{stored.run_id}: no routing_entropy at {wanted:.0%} of training"
         ends.append(float(near.loc[(near["fraction"] - wanted).abs().idxmin(), "value"]))
     return ends[0] - ends[1]
-
-
 
 
 def _rows(section: Section, names: tuple[str, ...]) -> Rows:

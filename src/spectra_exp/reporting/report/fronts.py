@@ -62,12 +62,14 @@ def _spot(section: Section, row: grid.Row, on_front: bool) -> Spot:
 def _line(section: Section, row: grid.Row, name: str, on_front: bool) -> Row:
     badges = [Badge("front", "good")] if on_front else []
     badges += [Badge(mark, "warn") for mark in marks(section, row)]
-    return Row([
-        Cell(name, href=f"#cell-{_cell_id(section, row)}", swatch=ink(row.label)),
-        *(Cell(interval_text(interval(section, row, m)), "n") for m in (Y, X)),
-        Cell(str(len(row.runs)), "n"),
-        Cell(badges=badges),
-    ])  # fmt: skip
+    return Row(
+        [
+            Cell(name, href=f"#cell-{_cell_id(section, row)}", swatch=ink(row.label)),
+            *(Cell(interval_text(interval(section, row, m)), "n") for m in (Y, X)),
+            Cell(str(len(row.runs)), "n"),
+            Cell(badges=badges),
+        ]
+    )
 
 
 def _cell_id(section: Section, row: grid.Row) -> str:

@@ -40,11 +40,18 @@ def index_page(material: Material, tables: list[spec.Table], draw: Draw = draw_s
         blocks = [empty_block(material), missing_block(tables), odd_block(material)]
     else:
         blocks = [
-            headline_block(material, by_name[SIGNIFICANCE]), _verdict_block(by_name), front_block(material),
-            ablation_block(material, by_name[SIGNIFICANCE]), sweep_block(material), load_block(material),
-            _table_block(tables), missing_block(tables), odd_block(material), run_block(material.collected),
+            headline_block(material, by_name[SIGNIFICANCE]),
+            _verdict_block(by_name),
+            front_block(material),
+            ablation_block(material, by_name[SIGNIFICANCE]),
+            sweep_block(material),
+            load_block(material),
+            _table_block(tables),
+            missing_block(tables),
+            odd_block(material),
+            run_block(material.collected),
             _metric_block(),
-        ]  # fmt: skip
+        ]
     return html_page(TEMPLATE, TITLE, blocks, draw, tiles=_tiles(material, tables))
 
 

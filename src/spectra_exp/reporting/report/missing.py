@@ -62,11 +62,12 @@ def odd_block(material: Material) -> Block | None:
 def empty_block(material: Material) -> Block:
     """What a reader can do where no run has finished."""
     return Block(
-        "empty", "No finished run yet",
+        "empty",
+        "No finished run yet",
         f"There is no completed run in {material.outputs.name}/runs. Any of these commands starts some; then make the "
         "report again.",
         Commands(START),
-    )  # fmt: skip
+    )
 
 
 def _gap_row(gap: spec.Gap) -> Row:

@@ -43,13 +43,19 @@ PICTURES = (
     ("Loss by domain", "nats per token", (("validation", "val_loss_*"),)),
     ("Balance", "coefficient of variation of the load", (("train", "load_cv_batch"), ("validation", "load_cv"))),
     ("Busiest expert", "MaxVio", (("train", "max_vio_batch"), ("validation", "max_vio"))),
-    ("Entropy", "share of the largest",
-     (("validation", "routing_entropy_norm"), ("validation", "expert_entropy_norm"))),
-    ("Stability", "share of k experts kept",
-     (("validation", "routing_consistency"), ("validation", "router_saturation"))),
+    (
+        "Entropy",
+        "share of the largest",
+        (("validation", "routing_entropy_norm"), ("validation", "expert_entropy_norm")),
+    ),
+    (
+        "Stability",
+        "share of k experts kept",
+        (("validation", "routing_consistency"), ("validation", "router_saturation")),
+    ),
     ("Gradient norms", "norm", (("train", "grad_norm_*"),)),
     ("Router temperature", "temperature", (("train", "temperature"),)),
-)  # fmt: skip
+)
 
 
 def run_page(files: RunFiles, collected: Collected, draw: Draw = draw_svg) -> str:

@@ -42,13 +42,16 @@ def _section(material: Material, picture: Picture, section: Section) -> Group:
     named = {f"{row.method}, {setting_name(row)}" if picture.apart else setting_name(row): row for row in section.rows}
     lines += remarks(section, {name: row for name, row in named.items() if row.runs})
     study = material.studies[picture.study]
-    return Group("sweep", [
-        Heading(picture.title),
-        Text(study.question, "aside", study.hypothesis),
-        Text(section.title, "aside") if section.special else None,
-        Choice("Metric", panels) if panels else Text("No metric was measured."),
-        Notes(lines),
-    ])  # fmt: skip
+    return Group(
+        "sweep",
+        [
+            Heading(picture.title),
+            Text(study.question, "aside", study.hypothesis),
+            Text(section.title, "aside") if section.special else None,
+            Choice("Metric", panels) if panels else Text("No metric was measured."),
+            Notes(lines),
+        ],
+    )
 
 
 def _heat_maps(picture: Picture, section: Section, metric: str) -> list[Chart]:

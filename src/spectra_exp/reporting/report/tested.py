@@ -44,9 +44,11 @@ def outcomes(table: Table, section: Section) -> dict[tuple[str, str, str], Outco
     metrics = list(dict.fromkeys(metric for _, metric in shown))
     return {
         (a.label, b.label, metric): shown[f"{a.label} − {b.label}", metric]
-        for a in section.rows for b in section.rows for metric in metrics
+        for a in section.rows
+        for b in section.rows
+        for metric in metrics
         if (f"{a.label} − {b.label}", metric) in shown
-    }  # fmt: skip
+    }
 
 
 def _number(value: object) -> float | None:

@@ -23,8 +23,13 @@ from spectra_exp.statistics.pareto import pareto_front
 # Evidence only between causal models.
 LOSSES = ("val_loss",)
 AGREED_COLUMNS = (
-    "causal", "causal_training", "active_parameters", "total_parameters", "flops_per_token", *GROUP_KEYS,
-)  # fmt: skip
+    "causal",
+    "causal_training",
+    "active_parameters",
+    "total_parameters",
+    "flops_per_token",
+    *GROUP_KEYS,
+)
 
 
 def build_table(spec: TableSpec, sections: Iterable[Section]) -> Table:

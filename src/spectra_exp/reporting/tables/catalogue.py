@@ -24,11 +24,17 @@ ROUTING_METRICS = TableSpec(
 HEADLINE = ("val_loss", "load_cv", "max_vio", "expert_overlap", "output_gram_orthogonality", "routing_consistency")
 CONTRASTS = (
     Contrast(
-        "baselines", SPECTRA,
-        {"baseline": baselines}, HEADLINE, "against the baselines",
+        "baselines",
+        SPECTRA,
+        {"baseline": baselines},
+        HEADLINE,
+        "against the baselines",
     ),
     Contrast(
-        "core", {"ablation": "none"},
-        {"ablation": single_ablations}, HEADLINE, "against its ablations",
+        "core",
+        {"ablation": "none"},
+        {"ablation": single_ablations},
+        HEADLINE,
+        "against its ablations",
     ),
-)  # fmt: skip
+)

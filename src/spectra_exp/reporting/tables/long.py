@@ -12,20 +12,43 @@ if TYPE_CHECKING:
     import pandas as pd
 
 LONG = (
-    "section", "row", "metric", "rule", "mean", "low", "high", "n", "floor", "difference", "p", "p_corrected",
-    "verdict", "test", "difference_low", "difference_high",
-)  # fmt: skip
+    "section",
+    "row",
+    "metric",
+    "rule",
+    "mean",
+    "low",
+    "high",
+    "n",
+    "floor",
+    "difference",
+    "p",
+    "p_corrected",
+    "verdict",
+    "test",
+    "difference_low",
+    "difference_high",
+)
 # A long file's column → how the name of the frame's column goes on after the metric's.
 OF_METRIC = {"mean": "_mean", "low": "_ci_low", "high": "_ci_high", "n": "_n", "floor": "_floor"}
 OF_TEST = {
-    "difference": "_difference", "p": "_p", "p_corrected": "_p_corrected", "verdict": "_verdict", "test": "_test",
-    "difference_low": "_difference_ci_low", "difference_high": "_difference_ci_high",
-}  # fmt: skip
+    "difference": "_difference",
+    "p": "_p",
+    "p_corrected": "_p_corrected",
+    "verdict": "_verdict",
+    "test": "_test",
+    "difference_low": "_difference_ci_low",
+    "difference_high": "_difference_ci_high",
+}
 # Of tables whose rows are tests: a long file's column → the frame's.
 TESTED = {
-    "row": "comparison", "mean": "mean", "n": "n_pairs", "p_corrected": "p_holm", "difference_low": "ci_low",
+    "row": "comparison",
+    "mean": "mean",
+    "n": "n_pairs",
+    "p_corrected": "p_holm",
+    "difference_low": "ci_low",
     "difference_high": "ci_high",
-}  # fmt: skip
+}
 
 
 def narrow_frame(table: Table) -> pd.DataFrame:
@@ -70,8 +93,9 @@ def _metrics(table: Table) -> list[str]:
 def _rows_of(record: dict[str, Any], metrics: list[str]) -> Iterator[dict[str, Any]]:
     if "claim" in record:
         yield {key: record[key] for key in ("section", "verdict", "test")} | {
-            "row": " ".join(filter(None, [record["name"], record["rule"]])), "metric": record["claim"],
-        }  # fmt: skip
+            "row": " ".join(filter(None, [record["name"], record["rule"]])),
+            "metric": record["claim"],
+        }
     elif "metric" in record:
         yield _of_test(record)
     else:
@@ -85,9 +109,13 @@ def _of_metrics(record: dict[str, Any], metrics: list[str]) -> Iterator[dict[str
         # Where two methods stand side by side, the difference is the first one's from the second.
         tests = {key: record.get(metric + end) for key, end in OF_TEST.items()}
         yield {
-            "section": record.get("section"), "row": _row_name(record, method), "metric": base_name(metric),
-            "rule": _rule(metric), **figures, **(tests if method in ("", "SPECTRA") else {}),
-        }  # fmt: skip
+            "section": record.get("section"),
+            "row": _row_name(record, method),
+            "metric": base_name(metric),
+            "rule": _rule(metric),
+            **figures,
+            **(tests if method in ("", "SPECTRA") else {}),
+        }
 
 
 def _of_test(record: dict[str, Any]) -> dict[str, Any]:

@@ -13,10 +13,17 @@ from spectra_exp.statistics.intervals import mean_interval
 NAME, TITLE = "table09_overhead", "Cost of routing in a training step"
 SCHEMA = 1
 LABELS = {
-    "sequence": "Recurrence (GRU)", "expression": "Expression projection", "gram": "Gram matrix",
-    "similarity": "Cosine similarity", "cost": "OSR cost", "sinkhorn": "Sinkhorn",
-    "router": "Rest of the router", "selection": "Selection", "dispatch": "Dispatch and combine", "experts": "Experts",
-}  # fmt: skip
+    "sequence": "Recurrence (GRU)",
+    "expression": "Expression projection",
+    "gram": "Gram matrix",
+    "similarity": "Cosine similarity",
+    "cost": "OSR cost",
+    "sinkhorn": "Sinkhorn",
+    "router": "Rest of the router",
+    "selection": "Selection",
+    "dispatch": "Dispatch and combine",
+    "experts": "Experts",
+}
 TOTAL = "Total of the routed layers"
 
 
@@ -69,11 +76,17 @@ def _records(method: str, measured: dict[str, Any]) -> list[dict[str, Any]]:
         assert interval is not None  # a profile has at least one repeat
         found.append(
             {
-                "method": method, "part": name, "ms": interval_text(interval), "ms_mean": interval.mean,
-                "ms_ci_low": interval.low, "ms_ci_high": interval.high, "ms_n": interval.n, "flops": part["flops"],
+                "method": method,
+                "part": name,
+                "ms": interval_text(interval),
+                "ms_mean": interval.mean,
+                "ms_ci_low": interval.low,
+                "ms_ci_high": interval.high,
+                "ms_n": interval.n,
+                "flops": part["flops"],
                 "percent": 100 * interval.mean / mean_total,
             }
-        )  # fmt: skip
+        )
     return found
 
 

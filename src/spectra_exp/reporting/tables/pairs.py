@@ -83,9 +83,7 @@ def _settings(row: Row) -> tuple[tuple[str, str], ...]:
     return tuple((key, value) for key, value in row.key.items() if key not in METHOD_FACTORS)
 
 
-def _records(
-    spec: PairSpec, section: Section, rule: str, sizes: list[Size]
-) -> tuple[list[dict[str, Any]], list[str]]:
+def _records(spec: PairSpec, section: Section, rule: str, sizes: list[Size]) -> tuple[list[dict[str, Any]], list[str]]:
     tests: dict[tuple[int, str], Comparison] = {
         (index, metric): section.compare(size.method, size.against, metric)
         for index, size in enumerate(sizes)

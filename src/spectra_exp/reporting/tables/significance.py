@@ -124,11 +124,21 @@ def _causal(section: Section, row: Row) -> str:
 
 
 SHOWN = {
-    "comparison": "comparison", "metric": "metric", "causal": "causal", "n_pairs": "n",
-    "difference": "difference", "95 % CI": "95 % CI",
-    "t": "t", "df": "df", "p": "p", "p_holm": "p (Holm)", "d_z": "d_z", "wilcoxon_p": "Wilcoxon p",
-    "detectable": "detectable", "verdict": "verdict",
-}  # fmt: skip
+    "comparison": "comparison",
+    "metric": "metric",
+    "causal": "causal",
+    "n_pairs": "n",
+    "difference": "difference",
+    "95 % CI": "95 % CI",
+    "t": "t",
+    "df": "df",
+    "p": "p",
+    "p_holm": "p (Holm)",
+    "d_z": "d_z",
+    "wilcoxon_p": "Wilcoxon p",
+    "detectable": "detectable",
+    "verdict": "verdict",
+}
 
 
 def _part(family: tuple[str, str], records: list[dict[str, Any]]) -> Part:

@@ -8,9 +8,7 @@ from spectra_exp.statistics.corrections import stars
 LEVEL = 0.05
 
 
-def verdict(
-    test: Comparison, corrected: float | None, better: str, inferior: float | None, equal: float | None
-) -> str:
+def verdict(test: Comparison, corrected: float | None, better: str, inferior: float | None, equal: float | None) -> str:
     """What the tests allow to say, in words; nothing without runs, and "equivalent" only by an equivalence test."""
     if test.difference is None:
         return ""

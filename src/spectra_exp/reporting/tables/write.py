@@ -11,12 +11,40 @@ from spectra_exp.reporting.tables.spec import Grid, Part, Table
 
 # What LaTeX reads as something else than itself.
 ESCAPES = {
-    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
-    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", "−": "$-$", "<": "$<$", ">": "$>$",
-    "≥": r"$\geq$", "≤": r"$\leq$", "ε": r"$\epsilon$", "λ": r"$\lambda$", "α": r"$\alpha$", "τ": r"$\tau$",
-    "|": r"\textbar{}", "×": r"$\times$", "Δ": r"$\Delta$", "β": r"$\beta$", "η": r"$\eta$", "∈": r"$\in$",
-    "→": r"$\to$", "⁶": "$^6$", "²": "$^2$", "…": r"\dots{}", "“": "``", "”": "''", "’": "'",
-}  # fmt: skip
+    "\\": r"\textbackslash{}",
+    "&": r"\&",
+    "%": r"\%",
+    "$": r"\$",
+    "#": r"\#",
+    "_": r"\_",
+    "{": r"\{",
+    "}": r"\}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "±": r"$\pm$",
+    "−": "$-$",
+    "<": "$<$",
+    ">": "$>$",
+    "≥": r"$\geq$",
+    "≤": r"$\leq$",
+    "ε": r"$\epsilon$",
+    "λ": r"$\lambda$",
+    "α": r"$\alpha$",
+    "τ": r"$\tau$",
+    "|": r"\textbar{}",
+    "×": r"$\times$",
+    "Δ": r"$\Delta$",
+    "β": r"$\beta$",
+    "η": r"$\eta$",
+    "∈": r"$\in$",
+    "→": r"$\to$",
+    "⁶": "$^6$",
+    "²": "$^2$",
+    "…": r"\dots{}",
+    "“": "``",
+    "”": "''",
+    "’": "'",
+}
 
 
 # LaTeX with utf8 input knows Latin letters; of others only those of ESCAPES.

@@ -59,29 +59,45 @@ class BlockGruEncoder(SequenceEncoder):
         together = max(1, CALL_WIDTH // self.dim)
         by_gate = (self.num_experts, 3, self.dim)
         parts = (
-            self.input.weight.view(*by_gate, -1), self.recurrent_weight.view(*by_gate, self.dim),
-            self.input.bias.view(by_gate), self.recurrent_bias.view(by_gate), state_EBD,
-        )  # fmt: skip
+            self.input.weight.view(*by_gate, -1),
+            self.recurrent_weight.view(*by_gate, self.dim),
+            self.input.bias.view(by_gate),
+            self.recurrent_bias.view(by_gate),
+            state_EBD,
+        )
         calls = zip(*(part.split(together) for part in parts), strict=True)
         return torch.cat([self._call(hidden_BSd, *call) for call in calls], dim=2)
 
     @staticmethod
     def _call(
-        hidden_BSd: Tensor, input_M3Dd: Tensor, recurrent_M3DD: Tensor, input_bias_M3D: Tensor,
-        recurrent_bias_M3D: Tensor, state_MBD: Tensor,
+        hidden_BSd: Tensor,
+        input_M3Dd: Tensor,
+        recurrent_M3DD: Tensor,
+        input_bias_M3D: Tensor,
+        recurrent_bias_M3D: Tensor,
+        state_MBD: Tensor,
     ) -> Tensor:
         """States of M experts, [B, S, M, D], by one dense GRU of width M D with zeros off its blocks."""
         m, _, dim = input_bias_M3D.shape
         eye_MM = torch.eye(m, dtype=hidden_BSd.dtype, device=hidden_BSd.device)
         recurrent = torch.einsum("ab,agij->gaibj", eye_MM, recurrent_M3DD).reshape(3 * m * dim, m * dim)
         weights = [
-            input_M3Dd.transpose(0, 1).reshape(3 * m * dim, -1), recurrent,
-            input_bias_M3D.transpose(0, 1).reshape(-1), recurrent_bias_M3D.transpose(0, 1).reshape(-1),
-        ]  # fmt: skip
+            input_M3Dd.transpose(0, 1).reshape(3 * m * dim, -1),
+            recurrent,
+            input_bias_M3D.transpose(0, 1).reshape(-1),
+            recurrent_bias_M3D.transpose(0, 1).reshape(-1),
+        ]
         first = state_MBD.transpose(0, 1).reshape(1, -1, m * dim)
         # Dropout between layers is 0 and there is one layer, so `train` changes nothing but keeps what backward needs.
         vectors, _ = torch.gru(
-            hidden_BSd, first, weights, has_biases=True, num_layers=1, dropout=0.0, train=True, bidirectional=False,
+            hidden_BSd,
+            first,
+            weights,
+            has_biases=True,
+            num_layers=1,
+            dropout=0.0,
+            train=True,
+            bidirectional=False,
             batch_first=True,
-        )  # fmt: skip
+        )
         return vectors.unflatten(-1, (m, dim))

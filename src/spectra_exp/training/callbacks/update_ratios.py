@@ -44,8 +44,7 @@ class UpdateRatios(TrainerCallback):
 def copied_families(model: nn.Module) -> dict[str, list[Tensor]]:
     """A copy of every trained parameter, by family."""
     return {
-        family: [whole(parameter).clone() for _, parameter in named]
-        for family, named in named_families(model).items()
+        family: [whole(parameter).clone() for _, parameter in named] for family, named in named_families(model).items()
     }
 
 
