@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import csv
+import io
 import json
 import os
 import re
@@ -102,6 +103,10 @@ class World:
         shutil.copytree(self.pristine, self.outputs / "runs", symlinks=True)
 
 
+def _unpainted(figure: Figure, target: io.IOBase, **options: object) -> None:
+    target.write("-" if isinstance(target, io.TextIOBase) else b"-")
+
+
 @contextlib.contextmanager
 def made_world(asked: Sequence[str] = ASKED) -> Iterator[World]:
     """A world in a temporary folder, SPECTRA_OUTPUTS of the block; `asked`: the commands that are to read it."""
@@ -109,7 +114,7 @@ def made_world(asked: Sequence[str] = ASKED) -> Iterator[World]:
         tempfile.TemporaryDirectory() as folder,
         mock.patch.dict(os.environ, {"SPECTRA_OUTPUTS": folder}),
         # What is read counts here; painting it would take most of the time.
-        mock.patch.object(Figure, "savefig", lambda figure, target, **options: target.write(b"-")),
+        mock.patch.object(Figure, "savefig", _unpainted),
     ):
         outputs = Path(folder).resolve()
         try:
