@@ -10,7 +10,6 @@ from typing import Any
 
 from spectra_exp.config.verb import Verb, VerbOptions
 from spectra_exp.foundations.errors import ConfigError, SpectraError
-from spectra_exp.foundations.files import write_json
 from spectra_exp.foundations.options import option
 from spectra_exp.foundations.shell import DONE, FAILED
 from spectra_exp.measure.base import METRICS, MetricTable
@@ -20,11 +19,15 @@ from spectra_exp.runs.folder import find_run
 from spectra_exp.runs.history import CHANCE, FINAL, VALIDATION, History
 from spectra_exp.runs.provenance import code_version
 from spectra_exp.runs.stored import StoredRun, stored_runs
-from spectra_exp.runs.summary import change_summary, sealed
+from spectra_exp.runs.summary import change_summary, change_with_file
 
 # How many metrics a line names that have no value.
 NAMED = 8
 COUNTS, CHECKPOINT, UNDEFINED = "counts", "checkpoint", "undefined"
+# Why a metric has no value.
+OF_MODEL = "needs the model (checkpoint=true)"
+OF_FRACTIONS = "needs routing snapshots of two fractions of training, which the run did not keep"
+NOT_DEFINED = "not defined for this run"
 # Relative differences from a figure in the summary that are rounding: of counts, and of a model's float32.
 CLOSE = {COUNTS: 1e-9, CHECKPOINT: 1e-4}
 
@@ -58,8 +61,7 @@ def remeasure(stored: StoredRun, use_checkpoint: bool = True, device: str = "cpu
 
     Raises SpectraError for a run whose figures do not count (edited, unfinished, contradicting itself).
     """
-    if stored.refusal is not None:
-        raise SpectraError(f"{stored.run_id}: {stored.refusal}")
+    _require_sound(stored)
     for name in ("routing", "history.parquet", "config.yaml"):
         _ = stored.examine()
         stored.require(name)
@@ -71,13 +73,14 @@ def remeasure(stored: StoredRun, use_checkpoint: bool = True, device: str = "cpu
         result.lacking = dict.fromkeys(wanted, "the run kept no routing counts (a dense model has none)")
         return result
     given = {name for found in sources for name in found.table.by_layer()}
-    if use_checkpoint and set(wanted) - given:
+    for name in (n for n in wanted if n not in given):
+        result.lacking[name] = OF_FRACTIONS if METRICS[name].reduction == "fractions" else OF_MODEL
+    if use_checkpoint and OF_MODEL in result.lacking.values():
         try:
             sources.append(_of_checkpoint(stored, device))
         except SpectraError as error:
-            result.lacking = dict.fromkeys(wanted, f"needs the model: {error}")
-    elif not use_checkpoint:
-        result.lacking = dict.fromkeys(wanted, "needs the model (checkpoint=true)")
+            why = {OF_MODEL: f"needs the model: {error}"}
+            result.lacking = {name: why.get(reason, reason) for name, reason in result.lacking.items()}
     chosen: dict[str, Found] = {}
     for found in sources:
         for name, value in found.table.all().items():
@@ -88,11 +91,16 @@ def remeasure(stored: StoredRun, use_checkpoint: bool = True, device: str = "cpu
             ):
                 result.different.setdefault(name, (summary["metrics"][name], value))
         undefined = set(found.table.by_layer()) - set(found.table.all())
-        result.lacking |= dict.fromkeys(undefined & set(wanted), "not defined for this run")
+        result.lacking |= dict.fromkeys(undefined & set(wanted), NOT_DEFINED)
     result.added = {name: found.source for name, found in chosen.items()}
     result.lacking = {name: why for name, why in result.lacking.items() if name not in chosen}
-    _write(stored, chosen, [n for n, why in result.lacking.items() if why.startswith("not defined")])
+    _write(stored, chosen, [n for n, why in result.lacking.items() if why == NOT_DEFINED])
     return result
+
+
+def _require_sound(stored: StoredRun) -> None:
+    if stored.refusal is not None:
+        raise SpectraError(f"{stored.run_id}: {stored.refusal}")
 
 
 def _undefined(summary: Mapping[str, Any]) -> set[str]:
@@ -139,6 +147,8 @@ def _write(stored: StoredRun, chosen: Mapping[str, Found], undefined: Sequence[s
         return
     folder, code = stored.folder, code_version()
     with folder.hold(timeout=60):
+        # The same once more, now that nobody else writes.
+        _require_sound(StoredRun(folder.path))
         summary = folder.read_summary()
         metrics, by_layer, floors = {}, {}, {}
         history = History.load(folder.history) if folder.history.exists() else None
@@ -159,13 +169,10 @@ def _write(stored: StoredRun, chosen: Mapping[str, Found], undefined: Sequence[s
             "remeasured": (summary.get("remeasured") or {})
             | {n: {"from": s, "code": code} for n, s in sources.items()},
         }
-        if history is not None:
-            history.save(folder.history)
-        if summary.seal is None:
+        if history is None:
             change_summary(folder.summary, changes)
         else:
-            # Its files were found as the run left them, so that the seal may be of the history as it is now.
-            write_json(folder.summary, sealed(folder.path, summary | changes))
+            change_with_file(folder.summary, folder.history, history.write, changes)
 
 
 def told(run_id: str, result: Remeasured) -> list[str]:

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from spectra_exp.foundations.errors import SpectraError
-from spectra_exp.foundations.files import is_file_name, json_text, regular, write_json
-from spectra_exp.runs.file_hashes import differing, hashes_of
+from spectra_exp.foundations.files import atomic_path, is_file_name, json_text, regular, write_json
+from spectra_exp.runs.file_hashes import differing, hashes_of, sha256_of
 
 SCHEMA = 1
 LARGEST = 10**300
@@ -61,7 +61,7 @@ class Summary(dict[str, Any]):
 
 def sealed(folder: Path, content: Mapping[str, Any]) -> dict[str, Any]:
     """What to write as the summary of the run in `folder`: `content`, with the seal of its files as they are now."""
-    return _with_seal(content, hashes_of(folder, SEALED_FILES))
+    return _with_seal(content, {"files": hashes_of(folder, SEALED_FILES)})
 
 
 def change_summary(path: Path, changes: Mapping[str, Any]) -> Summary:
@@ -74,10 +74,27 @@ def change_summary(path: Path, changes: Mapping[str, Any]) -> Summary:
     edited, seal = summary_edited(summary), summary.seal
     summary.update(changes)
     if seal is not None:
-        write_json(path, summary | {_SEAL: seal} if edited else _with_seal(summary, seal["files"]))
+        write_json(path, summary | {_SEAL: seal} if edited else _with_seal(summary, seal))
     else:
         write_json(path, summary)
     return summary
+
+
+def change_with_file(path: Path, file: Path, write: Callable[[Path], None], changes: Mapping[str, Any]) -> None:
+    """Replace `file` of a run's folder by what `write` writes, and write `changes` into the run's summary at `path`.
+
+    A kill at any moment leaves a summary whose seal fits: until both are written it is of the earlier file and of the
+    new one. The caller has found the run not edited. Raises SpectraError as `read_summary` does.
+    """
+    summary, name = read_summary(path), file.relative_to(path.parent).as_posix()
+    with atomic_path(file) as new:
+        write(new)
+        coming = {name: sha256_of(new)}
+        if summary.seal is not None:
+            files = summary.seal["files"] | {name: sha256_of(file)}
+            write_json(path, _with_seal(summary, {"files": files, "coming": coming}))
+    summary.update(changes)
+    write_json(path, summary if summary.seal is None else _with_seal(summary, {"files": files | coming}))
 
 
 def check_files(folder: Path, summary: Mapping[str, Any]) -> list[str]:
@@ -85,8 +102,10 @@ def check_files(folder: Path, summary: Mapping[str, Any]) -> list[str]:
     seal = getattr(summary, "seal", None)
     if seal is None:
         return []
+    coming = seal.get("coming", {})
+    arrived = coming.keys() - set(differing(folder, coming))
     there = {path.relative_to(folder).as_posix() for pattern in SEALED_FILES for path in folder.glob(pattern)}
-    return sorted([*differing(folder, seal["files"]), *there.difference(seal["files"])])
+    return sorted({*differing(folder, seal["files"]), *there.difference(seal["files"])} - arrived)
 
 
 def summary_edited(summary: Mapping[str, Any]) -> bool:
@@ -95,10 +114,11 @@ def summary_edited(summary: Mapping[str, Any]) -> bool:
     return seal is not None and seal["content"] != _digest(summary)
 
 
-def _with_seal(content: Mapping[str, Any], files: Mapping[str, str]) -> dict[str, Any]:
+def _with_seal(content: Mapping[str, Any], seal: Mapping[str, Any]) -> dict[str, Any]:
+    """`content` with a seal of the files in `seal`: `files`, and in place of some of them those in `coming`."""
     # As a reader will see it: NaN is null, a tuple a list.
     plain: dict[str, Any] = json.loads(json_text(content))
-    return plain | {_SEAL: {"files": files, "content": _digest(plain)}}
+    return plain | {_SEAL: {**seal, "content": _digest(plain)}}
 
 
 def _digest(content: Mapping[str, Any]) -> str:
@@ -178,7 +198,8 @@ def _odd_type(summary: dict[str, Any]) -> str | None:
 def _is_seal(value: Any) -> bool:
     if value is None:
         return True
-    return isinstance(value, dict) and _is_text(value.get("content")) and _table_of(_is_text)(value.get("files"))
+    hashes = [value.get("files"), value.get("coming", {})] if isinstance(value, dict) else [None]
+    return all(map(_table_of(_is_text), hashes)) and _is_text(value.get("content"))
 
 
 def _is_text(value: Any) -> bool:
