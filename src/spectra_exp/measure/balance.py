@@ -18,14 +18,16 @@ Measure = Callable[[np.ndarray], np.ndarray]
 
 
 def coefficient_of_variation(counts: np.ndarray) -> np.ndarray:
-    """Population standard deviation over mean."""
-    return counts.std(axis=-1) / counts.mean(axis=-1)
+    """Population standard deviation over mean; NaN without any load, which a rule may leave."""
+    with np.errstate(invalid="ignore"):
+        return counts.std(axis=-1) / counts.mean(axis=-1)
 
 
 def max_violation(counts: np.ndarray) -> np.ndarray:
-    """(max - mean) / mean. *Source:* Wang et al. 2024, auxiliary-loss-free load balancing."""
+    """(max - mean) / mean, NaN without any load. *Source:* Wang et al. 2024, auxiliary-loss-free load balancing."""
     mean = counts.mean(axis=-1)
-    return (counts.max(axis=-1) - mean) / mean
+    with np.errstate(invalid="ignore"):
+        return (counts.max(axis=-1) - mean) / mean
 
 
 def gini(counts: np.ndarray) -> np.ndarray:

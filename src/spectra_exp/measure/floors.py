@@ -29,23 +29,36 @@ TRAJECTORY_DRAWS = 100
 Floors = dict[str, float]
 
 
-@cache
 def uniform_balance(num_tokens: int, num_experts: int, top_k: int, seed: int = 0) -> Floors:
     """Balance metric -> its mean under uniform random routing of `num_tokens` tokens, k distinct experts each."""
-    counts_RE = uniform_counts(num_tokens, num_experts, top_k, UNIFORM_DRAWS, seed)
+    return _balance_by_size(num_experts, (*[0] * top_k, num_tokens), seed)
+
+
+@cache
+def _balance_by_size(num_experts: int, tokens_by_size: tuple[int, ...], seed: int) -> Floors:
+    """The same of tokens that take unequal numbers of experts: `tokens_by_size[s]` of them s each."""
+    counts_RE = uniform_counts(num_experts, tokens_by_size, UNIFORM_DRAWS, seed)
     # log E is 0 for a single expert, whose normalised entropy is not defined.
     measures = {n: m for n, m in MEASURES.items() if num_experts > 1 or n != "expert_entropy_norm"}
     return {name: float(measure(counts_RE).mean()) for name, measure in measures.items()}
 
 
 def uniform_floors(stats: LayerStatistics, seed: int) -> Floors:
-    """Floors of the balance metrics; those by batch average over the batches' own numbers of tokens."""
-    shape = (stats.num_experts, stats.top_k, seed)
-    whole = uniform_balance(stats.num_tokens, *shape)
+    """Floors of the balance metrics, of tokens that take as many experts each as they did.
+
+    Those by batch average over the batches' own numbers of tokens, of all sizes in proportion.
+    """
+
+    def floors(num_tokens: int) -> Floors:
+        # Rounded such that the sizes add up to the tokens.
+        up_to = np.rint(stats.sizes.cumsum() * (num_tokens / stats.num_tokens)).astype(np.int64)
+        return _balance_by_size(stats.num_experts, tuple(np.diff(up_to, prepend=0).tolist()), seed)
+
+    whole = floors(stats.num_tokens)
     batches = Counter(stats.tokens_T.tolist())
     values = dict(whole)
     for name in whole:
-        total = sum(times * uniform_balance(size, *shape)[name] for size, times in batches.items())
+        total = sum(times * floors(size)[name] for size, times in batches.items())
         values[f"{name}_batch"] = total / len(stats.tokens_T)
     return {name: values[name] for name in _names("uniform") if name in values}
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from spectra_exp.foundations.collective import total_over_ranks
+from spectra_exp.foundations.errors import SpectraError
 from spectra_exp.foundations.parts import part
 from spectra_exp.moe.context import ContextHolder, RoutingContext
 from spectra_exp.moe.experts import Experts
@@ -63,7 +64,12 @@ class RoutedLayer(nn.Module):
     def select(self, scores_NE: Tensor, training_rule: bool) -> Tensor:
         """Executed assignments, bool [N, E], under the rule of training or of inference."""
         settings, rule = self.settings, self.rule_in_force(training_rule)
-        return rule.choose(self.ranked(scores_NE), settings.top_k, settings.selection.capacity_factor)
+        chosen_NE = rule.choose(self.ranked(scores_NE), settings.top_k, settings.selection.capacity_factor)
+        if chosen_NE.dtype != torch.bool or chosen_NE.shape != scores_NE.shape:
+            gave = f"{str(chosen_NE.dtype).removeprefix('torch.')} {list(chosen_NE.shape)}"
+            wanted = f"bool {list(scores_NE.shape)}: tokens, experts"
+            raise SpectraError(f"selection rule '{rule.name}' gave {gave}, not {wanted}")
+        return chosen_NE
 
     def rule_in_force(self, training_rule: bool) -> SelectionRule:
         """The selection rule of training or of inference."""
