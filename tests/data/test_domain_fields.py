@@ -119,7 +119,8 @@ def test_rows_without_a_domain_are_counted_aloud(tmp_path, kind):
     none = labelled(tmp_path / f"none.{kind}", [""] * 10)
     told = f"10 of 10 documents of {none} have no 'set' (data.domain_field): they count as 'unlabelled'"
     assert read_documents(FilesData(train=full, validation=none, domain_field="set")).notes == [told]
-    with pytest.raises(ConfigError, match=f"none of the 10 documents of {none} has a 'set'"):
+    empty = ": all are empty" if kind != "jsonl" else "; check its name"
+    with pytest.raises(ConfigError, match=f"none of the 10 documents of {none} has a 'set'{empty}"):
         read_documents(FilesData(train=none, validation=full, domain_field="set"))
 
 
@@ -128,6 +129,9 @@ def test_a_column_that_looks_like_the_usual_one_is_named(tmp_path):
     path.write_text("text,Domain\n" + "".join(f"text {i},{'ab'[i % 2]}\n" for i in range(20)))
     (told,) = read_documents(FilesData(train=str(path))).notes
     assert told == f"20 of 20 documents of {path} have no 'domain' (data.domain_field); there is 'Domain'"
+    path.write_text("text,domain\n" + "".join(f"text {i},\n" for i in range(20)))
+    (told,) = read_documents(FilesData(train=str(path))).notes
+    assert told == f"20 of 20 documents of {path} have no 'domain' (data.domain_field): all are empty"
     plain = labelled(tmp_path / "plain.csv", ["a"] * 20)
     assert read_documents(FilesData(train=plain)).notes == []
 

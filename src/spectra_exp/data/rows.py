@@ -100,11 +100,12 @@ class DomainCount:
     def refuse(self, where: str, names: Callable[[], Iterable[str]]) -> None:
         """Raise ConfigError, with the nearest of the `names` of rows, for a chosen field that no document has."""
         if self.field != self.usual and self.field is not None and self.without == self.documents:
-            raise ConfigError(
-                "data.domain_field",
-                f"none of the {self.documents} documents of {where} has a '{self.field}'",
-                f"check its name or give null; {listed(names(), self.field)}",
-            )
+            problem, known = f"none of the {self.documents} documents of {where} has a '{self.field}'", list(names())
+            if self.field in known:
+                raise ConfigError(
+                    "data.domain_field", f"{problem}: all are empty", f"name another, or null; {listed(known)}"
+                )
+            raise ConfigError("data.domain_field", problem, f"check its name or give null; {listed(known, self.field)}")
 
     def notes(self, where: str, names: Callable[[], Iterable[str]]) -> list[str]:
         """The line for a reader of the figures, none where all documents have a domain or the data know none."""
@@ -115,6 +116,8 @@ class DomainCount:
             return [f"{lacking}: they count as '{UNLABELLED}'"]
         known = {name.casefold(): name for name in names()}
         like = known.get(nearest(self.field.casefold(), known))
+        if like == self.field:
+            return [f"{lacking}: all are empty"]
         return [f"{lacking}; there is '{like}'"] if like else []
 
 
