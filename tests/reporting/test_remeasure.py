@@ -219,6 +219,27 @@ def test_each_lacking_metric_has_one_reason(run: Path, capsys) -> None:
     assert lacking["usage_variance"] == said[0]
 
 
+@pytest.mark.parametrize("code", ["today's", "earlier"])
+def test_what_the_run_found_undefined_needs_no_model(run: Path, code: str, capsys) -> None:
+    content = json.loads((run / "summary.json").read_text())
+    content.pop("seal")
+    content["metrics"].pop("expert_overlap")
+    content["metrics_by_layer"]["expert_overlap"] = [None] * len(content["metrics_by_layer"]["load_cv"])
+    if code == "earlier":
+        content["fingerprints"]["code"] = "earlier"
+    write_json(run / "summary.json", sealed(run, content))
+    checkpoints = run / "checkpoints"
+    checkpoints.rename(run / "aside")
+    for use in ("true", "false"):
+        assert main([f"run={run.name}", f"checkpoint={use}"]) == 0
+        said = capsys.readouterr().out
+        assert ("expert_overlap: not defined for this run" in said) == (code == "earlier")
+        assert "needs the model" not in said
+    (run / "aside").rename(checkpoints)
+    # Today's measure is tried where an earlier one gave nothing.
+    assert ("expert_overlap" in remeasure(StoredRun(run)).added) == (code == "earlier")
+
+
 def test_a_dense_run_has_nothing_to_measure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SPECTRA_OUTPUTS", str(tmp_path))
     make_study(tmp_path, "baselines", lambda job: {}, ("seed=0", "baseline=hash"))

@@ -74,14 +74,19 @@ def remeasure(stored: StoredRun, use_checkpoint: bool = True, device: str = "cpu
         return result
     given = {name for found in sources for name in found.table.by_layer()}
     for name in (n for n in wanted if n not in given):
-        result.lacking[name] = OF_FRACTIONS if METRICS[name].reduction == "fractions" else OF_MODEL
-    if use_checkpoint and OF_MODEL in result.lacking.values():
+        fractions = METRICS[name].reduction == "fractions"
+        result.lacking[name] = (
+            OF_FRACTIONS if fractions else NOT_DEFINED if name in _undefined_then(summary) else OF_MODEL
+        )
+    # What was not defined by other code's measure may be by today's.
+    if use_checkpoint and {OF_MODEL, NOT_DEFINED} & set(result.lacking.values()):
         try:
             sources.append(_of_checkpoint(stored, device))
         except SpectraError as error:
             why = {OF_MODEL: f"needs the model: {error}"}
             result.lacking = {name: why.get(reason, reason) for name, reason in result.lacking.items()}
     chosen: dict[str, Found] = {}
+    undefined: set[str] = set()
     for found in sources:
         for name, value in found.table.all().items():
             if name in wanted:
@@ -90,11 +95,11 @@ def remeasure(stored: StoredRun, use_checkpoint: bool = True, device: str = "cpu
                 summary["metrics"].get(name, value), value, rel_tol=CLOSE[found.source], abs_tol=1e-12
             ):
                 result.different.setdefault(name, (summary["metrics"][name], value))
-        undefined = set(found.table.by_layer()) - set(found.table.all())
-        result.lacking |= dict.fromkeys(undefined & set(wanted), NOT_DEFINED)
+        undefined |= (set(found.table.by_layer()) - set(found.table.all())) & set(wanted)
+    result.lacking |= dict.fromkeys((name for name in wanted if name in undefined), NOT_DEFINED)
     result.added = {name: found.source for name, found in chosen.items()}
     result.lacking = {name: why for name, why in result.lacking.items() if name not in chosen}
-    _write(stored, chosen, [n for n, why in result.lacking.items() if why == NOT_DEFINED])
+    _write(stored, chosen, [name for name in result.lacking if name in undefined])
     return result
 
 
@@ -104,9 +109,16 @@ def _require_sound(stored: StoredRun) -> None:
 
 
 def _undefined(summary: Mapping[str, Any]) -> set[str]:
-    """The metrics that today's code has found undefined already."""
-    kept = summary.get("remeasured") or {}
-    return {n for n, of in kept.items() if of.get("from") == UNDEFINED and of.get("code") == code_version()}
+    """The metrics that today's code has found undefined already, in the run itself or later."""
+    kept, code = summary.get("remeasured") or {}, code_version()
+    later = {n for n, of in kept.items() if of.get("from") == UNDEFINED and of.get("code") == code}
+    return later | (_undefined_then(summary) if summary["fingerprints"].get("code") == code else set())
+
+
+def _undefined_then(summary: Mapping[str, Any]) -> set[str]:
+    """The metrics that the run itself measured and found defined in no layer."""
+    by_layer = summary.get("metrics_by_layer") or {}
+    return {name for name, values in by_layer.items() if values and all(value is None for value in values)}
 
 
 def _of_counts(stored: StoredRun) -> list[Found]:
@@ -189,7 +201,7 @@ def told(run_id: str, result: Remeasured) -> list[str]:
         f"{run_id}: {name} is {was:.6g} in its summary and {now:.6g} now; left as it is"
         for name, (was, now) in result.different.items()
     ]
-    return lines or [f"{run_id}: has every metric already"]
+    return lines or [f"{run_id}: has every metric that is defined for it"]
 
 
 @dataclass(frozen=True)
