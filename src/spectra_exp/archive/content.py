@@ -54,10 +54,12 @@ def run_parts(stored: StoredRun) -> dict[str, Any]:
     if isinstance(stored, ArchivedRun):
         return stored.parts
     if problem := stored.changed_files:
-        raise SpectraError(f"{stored.path}: {problem}")
+        raise SpectraError(problem)
+    if problems := stored.examine():
+        raise SpectraError("; ".join(f"{path.name}: {problem}" for path, problem in problems.items()))
     summary, config = stored.summary, stored.config
     if config is None:
-        raise SpectraError(f"{stored.path}: {stored.problems.get(stored.folder.config, 'it has no config.yaml')}")
+        raise SpectraError("it has no config.yaml")
     parts: dict[str, Any] = {"summary": _summary(summary), "config": plain_config(config)}
     if text := stored.text(stored.folder.environment):
         parts["environment"] = json.loads(text)

@@ -102,8 +102,13 @@ class Speed:
 
 def measured_speeds(runs: Path) -> list[Speed]:
     """The speed of every completed run below the folder of all runs."""
+    return speeds_of(stored_runs(runs))
+
+
+def speeds_of(runs: Iterable[StoredRun]) -> list[Speed]:
+    """The speed of each completed run."""
     speeds = []
-    for stored in stored_runs(runs):
+    for stored in runs:
         if stored.refusal is not None:
             # Not a run, not one yet, or one whose figures cannot be.
             continue
