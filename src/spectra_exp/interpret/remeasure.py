@@ -13,28 +13,33 @@ from spectra_exp.foundations.errors import ConfigError, SpectraError
 from spectra_exp.foundations.options import option
 from spectra_exp.foundations.shell import DONE, FAILED
 from spectra_exp.measure.base import METRICS, MetricTable
+from spectra_exp.measure.compute import compute_swing, compute_swing_floors
 from spectra_exp.measure.recompute import floors_of_counts, metrics_of_counts, stability_of_snapshots
+from spectra_exp.measure.swing import layer_trainings
 from spectra_exp.runs.config_file import setting
 from spectra_exp.runs.folder import find_run
-from spectra_exp.runs.history import CHANCE, FINAL, VALIDATION, History
+from spectra_exp.runs.history import CHANCE, FINAL, TRAIN, VALIDATION, History
 from spectra_exp.runs.provenance import code_version
 from spectra_exp.runs.stored import StoredRun, stored_runs
 from spectra_exp.runs.summary import change_summary, change_with_file
 
 # How many metrics a line names that have no value.
 NAMED = 8
-COUNTS, CHECKPOINT, UNDEFINED = "counts", "checkpoint", "undefined"
-# Why a metric has no value.
+COUNTS, HISTORY, CHECKPOINT, UNDEFINED = "counts", "history", "checkpoint", "undefined"
+# Why a metric has no value; by reduction, where no model gives it.
 OF_MODEL = "needs the model (checkpoint=true)"
-OF_FRACTIONS = "needs routing snapshots of two fractions of training, which the run did not keep"
 NOT_DEFINED = "not defined for this run"
-# Relative differences from a figure in the summary that are rounding: of counts, and of a model's float32.
-CLOSE = {COUNTS: 1e-9, CHECKPOINT: 1e-4}
+OF_TRAINING = {
+    "fractions": "needs routing snapshots of two fractions of training, which the run did not keep",
+    "steps": "needs the routing of logged training steps, which the run's history lacks",
+}
+# Relative differences from a figure in the summary that are rounding: of what is stored, and of a model in float32.
+CLOSE = {COUNTS: 1e-9, HISTORY: 1e-9, CHECKPOINT: 1e-4}
 
 
 @dataclass
 class Remeasured:
-    """What came of one run. `added`: metric → counts or checkpoint; `lacking`: metric → why it has no value;
+    """What came of one run. `added`: metric → counts, history or checkpoint; `lacking`: metric → why it has no value;
     `different`: metric → (in the summary, computed now), which are left as they are."""
 
     added: dict[str, str] = field(default_factory=dict)
@@ -72,12 +77,11 @@ def remeasure(stored: StoredRun, use_checkpoint: bool = True, device: str = "cpu
     if not sources and not stored.snapshots:
         result.lacking = dict.fromkeys(wanted, "the run kept no routing counts (a dense model has none)")
         return result
+    sources += _of_history(stored)
     given = {name for found in sources for name in found.table.by_layer()}
     for name in (n for n in wanted if n not in given):
-        fractions = METRICS[name].reduction == "fractions"
-        result.lacking[name] = (
-            OF_FRACTIONS if fractions else NOT_DEFINED if name in _undefined_then(summary) else OF_MODEL
-        )
+        why = NOT_DEFINED if name in _undefined_then(summary) else OF_MODEL
+        result.lacking[name] = OF_TRAINING.get(METRICS[name].reduction, why)
     # What was not defined by other code's measure may be by today's.
     if use_checkpoint and {OF_MODEL, NOT_DEFINED} & set(result.lacking.values()):
         try:
@@ -136,6 +140,18 @@ def _of_counts(stored: StoredRun) -> list[Found]:
     return [*found, *([Found(COUNTS, VALIDATION, table, floors)] if len(table) else [])]
 
 
+def _of_history(stored: StoredRun) -> list[Found]:
+    """What the logged steps of training give."""
+    config, sizes = stored.config or {}, stored.sizes
+    factors = [setting(config, f"trainer.{key}") for key in ("batch_size", "accumulation")]
+    factors.append(setting(config, "data.sequence_length"))
+    if stored.history is None or None in (sizes.experts, sizes.top_k, *factors):
+        return []
+    shape = sizes.experts, sizes.top_k, math.prod(factors)
+    trainings = layer_trainings(stored.history, stored.summary["steps"], *shape)
+    return [Found(HISTORY, TRAIN, compute_swing(trainings), compute_swing_floors(trainings))] if trainings else []
+
+
 def _of_checkpoint(stored: StoredRun, device: str) -> Found:
     """What the newest checkpoint gives on the run's own evaluation set. SpectraError where there is none of its end."""
     import torch
@@ -189,7 +205,7 @@ def _write(stored: StoredRun, chosen: Mapping[str, Found], undefined: Sequence[s
 
 def told(run_id: str, result: Remeasured) -> list[str]:
     """What came of a run, in lines."""
-    by_source = {s: [n for n, source in result.added.items() if source == s] for s in (COUNTS, CHECKPOINT)}
+    by_source = {s: [n for n, source in result.added.items() if source == s] for s in (COUNTS, HISTORY, CHECKPOINT)}
     lines = [f"{run_id}: {len(names)} from its {s}: {', '.join(names)}" for s, names in by_source.items() if names]
     reasons: dict[str, list[str]] = {}
     for name, reason in result.lacking.items():
