@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 from config_cases import load
 
+from spectra_exp.config.rules_routing import outputs_are_seen
 from spectra_exp.foundations.errors import ConfigError
 
 REFUSED = {
@@ -68,3 +71,12 @@ def test_refused_in_one_line_that_says_why(line):
 )
 def test_accepted(line):
     assert load(line).router.name
+
+
+def test_losses_of_outputs_need_experts_of_our_own():
+    """A source's own experts give their weighted sum alone."""
+    x = SimpleNamespace(router=SimpleNamespace(name="output_orthogonality"), choices={"model": "reroute"})
+    with pytest.raises(ConfigError, match="give model=upcycle"):
+        outputs_are_seen(x)
+    x.choices["model"] = "upcycle"
+    outputs_are_seen(x)
