@@ -104,7 +104,9 @@ class World:
 
 
 def _unpainted(figure: Figure, target: io.IOBase, **options: object) -> None:
-    target.write("-" if isinstance(target, io.TextIOBase) else b"-")
+    target.write(
+        '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 1 1"/>' if isinstance(target, io.TextIOBase) else b"-"
+    )
 
 
 @contextlib.contextmanager
