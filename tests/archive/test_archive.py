@@ -7,7 +7,9 @@ import math
 import random
 import re
 import shutil
+from dataclasses import asdict
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -22,13 +24,19 @@ from spectra_exp.archive.command import main as archive
 from spectra_exp.archive.content import MOST_STEPS, history_tree, run_parts
 from spectra_exp.archive.file import Archive, read_archive, write_archive
 from spectra_exp.archive.places import own_names, without_names, without_places
-from spectra_exp.archive.repeat import differences
+from spectra_exp.archive.repeat import configuration_line, differences
 from spectra_exp.archive.trees import applied, difference, pack, unpack
 from spectra_exp.cli import command
+from spectra_exp.config.compose import load_experiment, prepare_environment
+from spectra_exp.config.resolved import resolved_config
+from spectra_exp.config.schema import result_values
 from spectra_exp.foundations.errors import SpectraError
+from spectra_exp.reporting.grid import Row, Section
 from spectra_exp.reporting.material import gather
 from spectra_exp.runs.history import History, read_history
 from spectra_exp.runs.stored import StoredRun
+from spectra_exp.studies.definition import load_study
+from spectra_exp.studies.expand import study_jobs
 from spectra_exp.studies.run import main as train
 
 PLACES = re.compile(rb"(?<![\w./])/(?:home|root|tmp|work|usr|Users|var|opt|etc|data|mnt)/\w")
@@ -349,7 +357,39 @@ def test_of_many_logged_steps_sixty_are_kept_the_last_among_them_and_every_evalu
     assert tree["times"][place][0] == [0, 20, 50, 100, 150, 200]
 
 
+# Files of data
+
+
+@pytest.mark.parametrize(
+    ("path", "told"),
+    [
+        ("/a/b/real/train.jsonl", "real/train.jsonl"),
+        ("real/train.jsonl", "real/train.jsonl"),
+        ("/home/me/t.csv", "t.csv"),
+    ],
+)
+def test_a_section_names_files_of_data_by_their_ends_and_its_commands_by_their_places(path: str, told: str) -> None:
+    config = {"data": {"train": path}, "choices": {"data": "files"}}
+    assert resolved_config(config).values["data.train"] == told
+    runs = SimpleNamespace(run=lambda run_id: SimpleNamespace(config=config))
+    row = Row({}, "a method", runs={0: "a run"})
+    section = Section("core", ("data=files", f"data.train={told}"), (), [row], runs)
+    assert section.typed == ["data=files", f"data.train={path}"]
+
+
 # A run made again
+
+
+@pytest.mark.parametrize("study", ["core", "baselines", "temperature", "e_context"])
+def test_the_line_of_an_archived_configuration_is_that_configuration(study: str) -> None:
+    prepare_environment()
+    for line in study_jobs(load_study(study), ["seed=1"])[::3]:
+        made = load_experiment(line)
+        config = {key: value for key, value in asdict(made).items() if key != "overrides"}
+        if "temperature=best_long" not in line:
+            again = load_experiment(configuration_line(SimpleNamespace(config=config)))
+            assert result_values(again) == result_values(made)
+
 
 SMALL = [
     "debug=smoke",
