@@ -11,6 +11,7 @@ from spectra_exp.reporting.hypotheses import ablations, parts
 from spectra_exp.reporting.hypotheses.ablations import LADDER, declared_metrics, wanted_ablations
 from spectra_exp.reporting.material import Material
 from spectra_exp.reporting.tables.directions import direction
+from spectra_exp.studies.definition import load_study
 
 RULES = ("paper", "causal")
 SAME = {"no_all": "cumulative_1", "no_quota": "cumulative_5"}  # two names of one run; its choices have one of them
@@ -82,7 +83,8 @@ def test_what_a_rule_refuses_is_not_asked_of_it(world: Material) -> None:
     assert "Full − 5 + orthogonality" in found["paper"].figures and "6 + quota" not in found["paper"].figures
     assert "Full − 4 + OSR" in found["causal"].figures and "6 + quota − Full" in found["causal"].figures
     assert {rule: v.figures.count("val_loss, ") for rule, v in found.items()} == all_are(5)
-    assert "no_quota" in wanted_ablations("core", "paper") and "no_quota" not in wanted_ablations("core", "causal")
+    study = load_study("core")
+    assert "no_quota" in wanted_ablations(study, "paper") and "no_quota" not in wanted_ablations(study, "causal")
 
 
 def test_holm_is_over_the_ablations(world: Material) -> None:

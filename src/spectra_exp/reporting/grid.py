@@ -68,12 +68,12 @@ class Row:
 class Section:
     """The rows of a study that share what their runs have beside its own settings (`context`, as `key=value`).
 
-    `choosing`: whether they are of the seeds on which settings are chosen. `unpaired`: why the runs of a cell do not
-    pair with the others of the section, by cell id; only where every cell of a group of comparable runs is a row
-    (there `study` is empty).
+    `study`: None where every cell of a group of comparable runs is a row. `choosing`: whether they are of the seeds on
+    which settings are chosen. `unpaired`: why the runs of a cell do not pair with the others of the section, by cell
+    id; only where there is no study.
     """
 
-    study: str
+    study: Study | None
     context: tuple[str, ...]
     factors: tuple[str, ...]
     rows: list[Row]
@@ -182,7 +182,7 @@ def study_sections(
     for cell in () if own else cells.own:
         row(Place(cell.key), seeds[0])
     sections = [
-        Section(study.name, context, cells.factors, sorted(rows.values(), key=lambda r: _place(r, order)), collected, c)
+        Section(study, context, cells.factors, sorted(rows.values(), key=lambda r: _place(r, order)), collected, c)
         for (context, c), rows in found.items()
     ]
     return sorted(sections, key=lambda section: (section.context, section.choosing))
@@ -225,7 +225,7 @@ def cell_sections(
         unpaired = {cell: reasons[group, cell] for cell in rows if reasons[group, cell] != PAIRED}
         by_label = sorted(rows, key=lambda cell: (rows[cell].label, cell))
         own = [rows[cell] for cell in by_label]
-        sections.append(Section("", (titles[group],), (), own, collected, unpaired=unpaired))
+        sections.append(Section(None, (titles[group],), (), own, collected, unpaired=unpaired))
     return sections
 
 

@@ -143,10 +143,11 @@ def _blocks(path: Path, index: int, node: Any) -> Iterator[Block]:
 def _ablations_of(path: Path) -> dict[tuple[tuple[str, str], ...], list[str]]:
     """The ablations that name the study of this file, by the settings under which alone they stand there."""
     found: dict[tuple[tuple[str, str], ...], list[str]] = {}
+    known = study_files()
     for name, ablation in ablations().items():
         for study in ablation.studies:
-            if study not in study_files():
-                raise ConfigError.unknown(f"conf/ablation/{name}.yaml studies", study, study_files())
+            if study not in known:
+                raise ConfigError.unknown(f"conf/ablation/{name}.yaml studies", study, known)
         if path.stem in ablation.studies:
             found.setdefault(tuple(_texts(ablation.only).items()), []).append(name)
     if not found:

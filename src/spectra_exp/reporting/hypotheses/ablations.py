@@ -11,7 +11,7 @@ from spectra_exp.reporting.hypotheses.parts import Part, Ruling, Side, compared,
 from spectra_exp.reporting.hypotheses.samples import Lack, Rows, difference, one_row, sample
 from spectra_exp.reporting.tables.directions import direction
 from spectra_exp.studies.cells import holds
-from spectra_exp.studies.definition import load_study
+from spectra_exp.studies.definition import Study
 
 LADDER = tuple(f"cumulative_{rung}" for rung in range(1, 7))
 WORSE: dict[str, Side] = {"lower": "higher", "higher": "lower"}
@@ -33,9 +33,9 @@ def declared_metrics() -> dict[str, str]:
     return {name: ablation.metric for name, ablation in ablations().items() if ablation.metric}
 
 
-def wanted_ablations(study: str, rule: str) -> list[str]:
+def wanted_ablations(study: Study, rule: str) -> list[str]:
     """The ablations that the study has under a rule."""
-    cells = [(block, {**cell, "osr": rule}) for block in load_study(study).blocks for cell in block.cells()]
+    cells = [(block, {**cell, "osr": rule}) for block in study.blocks for cell in block.cells()]
     return list(dict.fromkeys(cell["ablation"] for block, cell in cells if holds(block, cell)))
 
 

@@ -103,7 +103,7 @@ def _record(section: Section, row: Row, metrics: Iterable[str]) -> dict[str, Any
         "cell_id": agreed(run["cell_id"] for run in runs),
         **beside(section, row),
     }
-    if not section.study:
+    if section.study is None:
         record["pairing"] = section.unpaired.get(record["cell_id"], PAIRED)
     for metric in metrics:
         record |= metric_columns(section, row, metric)
