@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from functools import cache, cached_property, lru_cache
 from pathlib import Path
@@ -18,7 +19,7 @@ from spectra_exp.config.source_model import resolve_source
 from spectra_exp.config.tree import option_files, project_root
 from spectra_exp.config.typed import parse_overrides, typed_values, value_text
 from spectra_exp.data.documents import digest
-from spectra_exp.foundations.errors import ConfigError
+from spectra_exp.foundations.errors import ConfigError, SpectraError
 from spectra_exp.foundations.files import write_json
 from spectra_exp.foundations.options import default_of
 from spectra_exp.routing.temperature import BEST_LONG, LENGTHENING
@@ -138,13 +139,14 @@ class Compositions:
         self._new = True
 
     def save(self) -> None:
-        """Write what was composed since the file was read."""
+        """Write what was composed since the file was read, where it can be written."""
         if self._new and self._file is not None:
             content = {
                 key: [_files_of(found), *([found.values, found.choices] if found else [])]
                 for key, found in self._stored.items()
             }
-            write_json(self._file, {"version": self._version, "compositions": content})
+            with suppress(OSError, SpectraError):
+                write_json(self._file, {"version": self._version, "compositions": content})
             self._new = False
 
 
