@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from spectra_exp.config.names import ablation_name
-from spectra_exp.config.presets import FULL, ablations
+from spectra_exp.config.presets import FULL, ablations, ladder
 from spectra_exp.reporting.grid import Section
 from spectra_exp.reporting.hypotheses.parts import Part, Ruling, Side, compared, judge, ordered
 from spectra_exp.reporting.hypotheses.samples import Lack, Rows, difference, one_row, sample
@@ -13,7 +13,6 @@ from spectra_exp.reporting.tables.directions import direction
 from spectra_exp.studies.cells import holds
 from spectra_exp.studies.definition import Study
 
-LADDER = tuple(f"cumulative_{rung}" for rung in range(1, 7))
 WORSE: dict[str, Side] = {"lower": "higher", "higher": "lower"}
 
 
@@ -23,7 +22,7 @@ def ablation_importance(section: Section, rule: str) -> Ruling:
     declared = declared_metrics()
     parts = [_worse(section, rule, name, declared[name]) for name in known if name in declared]
     # A rung that a rule refuses is what the full method already is.
-    rungs = [rung if rung in known else FULL for rung in LADDER]
+    rungs = [rung if rung in known else FULL for rung in ladder()]
     trend, steps = _ladder(section, rule, rungs)
     return judge([*parts, trend], steps)
 

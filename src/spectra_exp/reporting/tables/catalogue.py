@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-from spectra_exp.config.presets import baselines, single_ablations
 from spectra_exp.reporting.tables.panels import PANELS
-from spectra_exp.reporting.tables.significance import Contrast
-from spectra_exp.reporting.tables.spec import Choice, Panel, TableSpec
-
-SPECTRA: Choice = {"router": "spectra"}
+from spectra_exp.reporting.tables.spec import Panel, TableSpec
 
 ROUTING_METRICS = TableSpec(
     name="routing_metrics",
@@ -18,23 +14,5 @@ ROUTING_METRICS = TableSpec(
         Panel("Balance", ("load_gini", "expert_entropy_norm", "unused_rate", "collapse_rate")),
         PANELS["specialization"],
         PANELS["stability"],
-    ),
-)
-
-HEADLINE = ("val_loss", "load_cv", "max_vio", "expert_overlap", "output_gram_orthogonality", "routing_consistency")
-CONTRASTS = (
-    Contrast(
-        "baselines",
-        SPECTRA,
-        {"baseline": baselines},
-        HEADLINE,
-        "against the baselines",
-    ),
-    Contrast(
-        "core",
-        {"ablation": "none"},
-        {"ablation": single_ablations},
-        HEADLINE,
-        "against its ablations",
     ),
 )
