@@ -21,7 +21,7 @@ from spectra_exp.reporting.hypotheses.ablations import declared_metrics
 from spectra_exp.reporting.hypotheses.parts import Part, compared, judge, ordered
 from spectra_exp.reporting.make_tables import all_tables
 from spectra_exp.reporting.material import Material, gather
-from spectra_exp.reporting.tables.directions import direction
+from spectra_exp.reporting.tables.verdicts import direction
 from spectra_exp.reporting.tables.write import latex, markdown
 
 NAMES = [*(f"H{i}" for i in range(1, 8)), *(f"T{i}" for i in range(1, 5))]

@@ -11,7 +11,7 @@ from spectra_exp.config.presets import ladder
 from spectra_exp.reporting.hypotheses import ablations, parts
 from spectra_exp.reporting.hypotheses.ablations import declared_metrics, wanted_ablations
 from spectra_exp.reporting.material import Material
-from spectra_exp.reporting.tables.directions import direction
+from spectra_exp.reporting.tables.verdicts import direction
 from spectra_exp.studies.definition import load_study
 
 RULES = ("paper", "causal")

@@ -14,8 +14,8 @@ from spectra_exp.reporting.figures.kinds import KINDS, REPORTS
 from spectra_exp.reporting.figures.spec import FigureSpec, ReportSpec
 from spectra_exp.reporting.grid import Section
 from spectra_exp.reporting.material import Material
+from spectra_exp.reporting.tables.catalogue import PANELS
 from spectra_exp.reporting.tables.pairs import PairSpec
-from spectra_exp.reporting.tables.panels import PANELS
 from spectra_exp.reporting.tables.significance import Contrast
 from spectra_exp.reporting.tables.spec import Choice, Panel, TableSpec
 from spectra_exp.statistics.corrections import benjamini_hochberg, holm

@@ -9,7 +9,7 @@ from spectra_exp.config.presets import FULL, ablations, ladder
 from spectra_exp.reporting.grid import Section
 from spectra_exp.reporting.hypotheses.parts import Part, Ruling, Side, compared, judge, ordered
 from spectra_exp.reporting.hypotheses.samples import Lack, Rows, difference, one_row, sample
-from spectra_exp.reporting.tables.directions import direction
+from spectra_exp.reporting.tables.verdicts import direction
 from spectra_exp.studies.cells import holds
 from spectra_exp.studies.definition import Study
 

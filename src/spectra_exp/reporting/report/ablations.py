@@ -10,9 +10,9 @@ from spectra_exp.reporting.declared import picture_sections
 from spectra_exp.reporting.grid import Row, Section
 from spectra_exp.reporting.material import Material
 from spectra_exp.reporting.report.words import ablation_of, is_causal, marks, section_heading
-from spectra_exp.reporting.tables.directions import direction
 from spectra_exp.reporting.tables.significance import outcomes
 from spectra_exp.reporting.tables.spec import Table, Tested
+from spectra_exp.reporting.tables.verdicts import direction
 from spectra_exp.statistics.corrections import stars
 from spectra_exp.statistics.intervals import Interval
 

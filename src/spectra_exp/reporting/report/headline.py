@@ -12,8 +12,8 @@ from spectra_exp.reporting.grid import Section
 from spectra_exp.reporting.material import Material
 from spectra_exp.reporting.report.words import described, interval, is_causal, remarks, section_heading
 from spectra_exp.reporting.tables import spec
-from spectra_exp.reporting.tables.directions import direction
 from spectra_exp.reporting.tables.significance import bounds_text, outcomes
+from spectra_exp.reporting.tables.verdicts import direction
 
 METRICS = ("val_loss", "load_cv", "max_vio", "expert_overlap")
 KINDS = {"better": "good", "worse": "bad"}

@@ -14,7 +14,7 @@ from spectra_exp.reporting.grid import Row, Section
 from spectra_exp.reporting.material import Material
 from spectra_exp.reporting.report.headline import values_chart
 from spectra_exp.reporting.report.words import described, interval, is_causal, remarks, setting_name
-from spectra_exp.reporting.tables.directions import direction
+from spectra_exp.reporting.tables.verdicts import direction
 
 METRICS = ("val_loss", "load_cv", "max_vio", "expert_overlap", "expert_entropy_norm", "routing_consistency")
 LEAD = "Means over seeds with 95 % intervals; choose the metric above each picture. Hollow marks are not causal."

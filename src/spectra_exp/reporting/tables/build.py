@@ -11,10 +11,9 @@ from spectra_exp.presentation.text import count_text, interval_text, number_text
 from spectra_exp.reporting.collect import INFERENCE, METHOD_COLUMNS, TRAINING_RULE
 from spectra_exp.reporting.grid import Row, Section
 from spectra_exp.reporting.pairing import GROUP_KEYS, PAIRED
-from spectra_exp.reporting.tables.directions import direction
 from spectra_exp.reporting.tables.gaps import row_gaps
 from spectra_exp.reporting.tables.spec import Grid, Panel, Part, Table, TableSpec
-from spectra_exp.reporting.tables.verdicts import verdict
+from spectra_exp.reporting.tables.verdicts import direction, verdict
 from spectra_exp.statistics.comparison import TOO_FEW, Comparison
 from spectra_exp.statistics.corrections import stars
 from spectra_exp.statistics.intervals import mean_interval

@@ -9,10 +9,9 @@ from typing import Any
 from spectra_exp.presentation.text import number_text
 from spectra_exp.reporting.grid import Row, Section
 from spectra_exp.reporting.tables.build import LOSSES
-from spectra_exp.reporting.tables.directions import direction
 from spectra_exp.reporting.tables.gaps import seed_gaps
 from spectra_exp.reporting.tables.spec import Choice, Gap, Grid, Part, Table, Tested
-from spectra_exp.reporting.tables.verdicts import verdict
+from spectra_exp.reporting.tables.verdicts import direction, verdict
 from spectra_exp.statistics.comparison import TOO_FEW
 from spectra_exp.statistics.corrections import holm
 from spectra_exp.statistics.equivalence import non_inferior, tost
