@@ -30,6 +30,14 @@ REFUSED = {
     "losses.balance_scope=global_batch": "global_batch would have no effect with router.load_balance_coef=0",
     "router=switch router.load_balance_coef=0 losses.balance_scope=global_batch": "losses.balance_scope: global_batch",
     "router=dense losses.balance_scope=global_batch": "losses.balance_scope: global_batch would have no effect",
+    "router=hash losses.balance_scope=sequence": "losses.balance_scope: sequence would have no effect",
+    "baseline=quantile model.top_k=8": "router=quantile needs a (k+1)-th largest score, and 8 of 8",
+    "baseline=bip model.top_k=8": "give at most 7",
+    "router=quantile model.num_experts=64 trainer.batch_size=1 data.sequence_length=32": "trainer.batch_size: router="
+    "quantile ranks the tokens of a step, and 32 are fewer than model.num_experts=64",
+    "router=bip model.num_experts=33 trainer.batch_size=1 data.sequence_length=32 trainer.accumulation=2": "a batch",
+    "router=quantile router.ema=1": "router.ema",
+    "baseline=loss_free_sequence losses.balance_scope=micro_batch": "baseline=loss_free_sequence sets sequence",
     "router=switch losses.balance_scope=batch": "losses.balance_scope: 'batch' is not accepted",
 }
 

@@ -74,6 +74,9 @@ def test_state_has_moved(alone):
         ("hard potentials", "hard_potentials_E"),
         ("soft potentials", "soft_potentials.value"),
         ("loss_free", "bias_E"),
+        ("quantile", "bias_E"),
+        ("quantile histogram", "bias_E"),
+        ("bip", "bias_E"),
         ("load average", "load_average.value"),
         ("plan", "expression.mean.value"),
     ]:
@@ -104,6 +107,8 @@ def test_running_averages_weigh_ranks_by_their_real_tokens(ranks, alone):
     "fault, case, name",
     [
         ("planted counts", "loss_free", "bias_E"),
+        ("planted quantile", "quantile", "bias_E"),
+        ("planted dual", "bip", "bias_E"),
         ("planted potential counts", "hard potentials", "hard_potentials_E"),
     ],
 )

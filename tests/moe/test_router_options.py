@@ -11,6 +11,7 @@ from moe_cases import VOCABULARY, backbone_of, ids_of, logits_of, model_of, sett
 
 from spectra_exp.measure.causality import measure_causality
 from spectra_exp.moe.model import SpectraMoeForCausalLM
+from spectra_exp.routing.losses import LossesConfig
 from spectra_exp.routing.temperature import TemperatureConfig
 
 DUAL = {"sinkhorn_inference": "dual", "potentials": "hard", "training": "potentials"}
@@ -38,6 +39,11 @@ OPTIONS = {
     "expert temperature": spectra() | dict(temperature=TemperatureConfig(value=1.5, learned="expert")),
     "token temperature": dict(name="switch", temperature=TemperatureConfig(value=1.5, learned="token")),
     "loss_free": dict(name="loss_free"),
+    "sqrt_softplus": dict(name="loss_free", router={"score": "sqrt_softplus"}),
+    "sequence loss": dict(name="loss_free", router={"load_balance_coef": 0.1}, losses=LossesConfig("sequence")),
+    "quantile": dict(name="quantile"),
+    "quantile histogram": dict(name="quantile", router={"estimator": "histogram", "ema": 0.5}),
+    "bip": dict(name="bip"),
     "sinkhorn": dict(name="sinkhorn"),
     "random": dict(name="random"),
 }

@@ -40,8 +40,8 @@ TINY = [
     "logger.progress=false",
     "baseline=switch_top2",
 ]
-# From counts, from the fractions of training, and from the model.
-NEWER = ("load_gini", "usage_variance", "expert_overlap")
+# From counts, from the fractions of training, from its logged steps, and from the model.
+NEWER = ("load_gini", "usage_variance", "max_vio_swing", "expert_overlap")
 
 
 def forget(run: Path, *names: str) -> None:
@@ -82,12 +82,13 @@ def test_what_is_newer_than_a_run_is_what_the_run_would_have_measured(run: Path,
     assert main([f"run={run.name}"]) == 0
     said = capsys.readouterr().out
     assert "2 from its counts: load_gini, usage_variance" in said and "1 from its checkpoint: expert_overlap" in said
-    assert "left as it is" not in said
+    assert "1 from its history: max_vio_swing" in said and "left as it is" not in said
     now, then = (json.loads((path / "summary.json").read_text()) for path in (run, trained))
     made = now.pop("remeasured")
     assert {name: made[name]["from"] for name in NEWER} == {
         "load_gini": "counts",
         "usage_variance": "counts",
+        "max_vio_swing": "history",
         "expert_overlap": "checkpoint",
     }
     assert {k: v for k, v in now.items() if k != "seal"} == {k: v for k, v in then.items() if k != "seal"}

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from spectra_exp.config.compose import load_experiment, prepare_environment
 from spectra_exp.data.corpus import Corpus
@@ -17,6 +19,7 @@ from spectra_exp.measure.base import METRICS
 from spectra_exp.runs.identity import identify
 from spectra_exp.runs.plan import Plan, plan
 from spectra_exp.runs.routing_files import load_snapshot, snapshot_paths
+from spectra_exp.training.evaluation import Evaluator
 from spectra_exp.training.execute import execute
 
 # The full method trains by another rule than it infers by, and has other rules of inference.
@@ -37,7 +40,7 @@ SMALL = [
     "logger.progress=false",
 ]
 LARGE, END = 4096, 4  # tokens of the larger set; the last step
-COURSE = {m.name for m in METRICS.values() if m.reduction == "fractions"}
+COURSE = {m.name for m in METRICS.values() if m.reduction in ("fractions", "steps")}
 
 
 @dataclass
@@ -186,3 +189,17 @@ def test_the_larger_set_begins_with_the_usual_one(runs) -> None:
     for name in ("eval_blocks", "eval_document_ids", "eval_domain_ids"):
         usual, larger = getattr(corpus, name), getattr(corpus.final, name)
         assert np.array_equal(larger[: len(usual)], usual) and larger.dtype == np.int32 and not larger.flags.writeable
+
+
+def test_documents_kept_apart_are_sequences_of_their_own():
+    """And not where attention crosses from one to the next: the metrics by sequence are then of whole blocks."""
+    batch = {
+        "input_ids": torch.zeros(2, 4, dtype=torch.long),
+        "document_ids": torch.tensor([[3, 3, 4, 4], [4, 5, 5, 5]]),
+        "domain_ids": torch.zeros(2, 4, dtype=torch.long),
+    }
+    apart, across = (
+        Evaluator._tokens(SimpleNamespace(first_document=3, cross_document=cross), batch).sequence_ids_N.tolist()
+        for cross in (False, True)
+    )
+    assert apart == [0, 0, 1, 1, 2, 3, 3, 3] and across == [0, 0, 0, 0, 1, 1, 1, 1]

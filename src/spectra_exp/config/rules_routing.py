@@ -76,10 +76,16 @@ def options_go_together(x: Experiment) -> None:
     x.router.check()
 
 
+def router_fits(x: Experiment) -> None:
+    tokens = x.trainer.batch_size * x.data.sequence_length
+    x.router.check_sizes(x.model.num_experts, x.model.top_k, tokens, x.trainer.accumulation)
+
+
 ROUTING_RULES: tuple[Callable[[Experiment], None], ...] = (
     learned_temperature_belongs,
     best_long_decides,
     load_average_belongs,
     shared_router_belongs,
     options_go_together,
+    router_fits,
 )

@@ -14,24 +14,26 @@ from spectra_exp.foundations.files import write_json
 from spectra_exp.foundations.options import option
 from spectra_exp.foundations.shell import DONE, FAILED
 from spectra_exp.measure.base import METRICS, MetricTable
+from spectra_exp.measure.compute import compute_swing, compute_swing_floors
 from spectra_exp.measure.recompute import floors_of_counts, metrics_of_counts, stability_of_snapshots
+from spectra_exp.measure.swing import layer_trainings
 from spectra_exp.runs.config_file import setting
 from spectra_exp.runs.folder import find_run
-from spectra_exp.runs.history import CHANCE, FINAL, VALIDATION, History
+from spectra_exp.runs.history import CHANCE, FINAL, TRAIN, VALIDATION, History
 from spectra_exp.runs.provenance import code_version
 from spectra_exp.runs.stored import StoredRun, stored_runs
 from spectra_exp.runs.summary import change_summary, sealed
 
 # How many metrics a line names that have no value.
 NAMED = 8
-COUNTS, CHECKPOINT, UNDEFINED = "counts", "checkpoint", "undefined"
-# Relative differences from a figure in the summary that are rounding: of counts, and of a model's float32.
-CLOSE = {COUNTS: 1e-9, CHECKPOINT: 1e-4}
+COUNTS, HISTORY, CHECKPOINT, UNDEFINED = "counts", "history", "checkpoint", "undefined"
+# Relative differences from a figure in the summary that are rounding: of what is stored, and of a model in float32.
+CLOSE = {COUNTS: 1e-9, HISTORY: 1e-9, CHECKPOINT: 1e-4}
 
 
 @dataclass
 class Remeasured:
-    """What came of one run. `added`: metric → counts or checkpoint; `lacking`: metric → why it has no value;
+    """What came of one run. `added`: metric → counts, history or checkpoint; `lacking`: metric → why it has no value;
     `different`: metric → (in the summary, computed now), which are left as they are."""
 
     added: dict[str, str] = field(default_factory=dict)
@@ -70,6 +72,7 @@ def remeasure(stored: StoredRun, use_checkpoint: bool = True, device: str = "cpu
     if not sources and not stored.snapshots:
         result.lacking = dict.fromkeys(wanted, "the run kept no routing counts (a dense model has none)")
         return result
+    sources += _of_history(stored)
     given = {name for found in sources for name in found.table.by_layer()}
     if use_checkpoint and set(wanted) - given:
         try:
@@ -114,6 +117,18 @@ def _of_counts(stored: StoredRun) -> list[Found]:
     kept = [snapshots[step] for step in sorted(set(fraction_steps(steps))) if step in snapshots]
     table, floors = stability_of_snapshots(kept)
     return [*found, *([Found(COUNTS, VALIDATION, table, floors)] if len(table) else [])]
+
+
+def _of_history(stored: StoredRun) -> list[Found]:
+    """What the logged steps of training give."""
+    config, sizes = stored.config or {}, stored.sizes
+    factors = [setting(config, f"trainer.{key}") for key in ("batch_size", "accumulation")]
+    factors.append(setting(config, "data.sequence_length"))
+    if stored.history is None or None in (sizes.experts, sizes.top_k, *factors):
+        return []
+    shape = sizes.experts, sizes.top_k, math.prod(factors)
+    trainings = layer_trainings(stored.history, stored.summary["steps"], *shape)
+    return [Found(HISTORY, TRAIN, compute_swing(trainings), compute_swing_floors(trainings))] if trainings else []
 
 
 def _of_checkpoint(stored: StoredRun, device: str) -> Found:
@@ -170,7 +185,7 @@ def _write(stored: StoredRun, chosen: Mapping[str, Found], undefined: Sequence[s
 
 def told(run_id: str, result: Remeasured) -> list[str]:
     """What came of a run, in lines."""
-    by_source = {s: [n for n, source in result.added.items() if source == s] for s in (COUNTS, CHECKPOINT)}
+    by_source = {s: [n for n, source in result.added.items() if source == s] for s in (COUNTS, HISTORY, CHECKPOINT)}
     lines = [f"{run_id}: {len(names)} from its {s}: {', '.join(names)}" for s, names in by_source.items() if names]
     reasons: dict[str, list[str]] = {}
     for name, reason in result.lacking.items():

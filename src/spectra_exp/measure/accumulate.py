@@ -1,6 +1,7 @@
 """Sums of routing records over an evaluation set, exact whatever the batch size.
 
-Letters: N real tokens of a batch, E experts, G documents, V vocabulary, P probe tokens, D width of a vector.
+Letters: N real tokens of a batch, E experts, Q sequences, G documents, V vocabulary, P probe tokens, D width of a
+vector.
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ class EvaluationAccumulator:
         self.probe_tokens = probe_tokens
         self.num_tokens = 0
         self._tokens_by_batch: list[int] = []
+        self._tokens_by_sequence: list[Tensor] = []
         self._layers: list[_LayerSums] | None = None
         self._tokens_V: Tensor | None = None
         self._domains_G: Tensor | None = None
@@ -72,6 +74,7 @@ class EvaluationAccumulator:
             self._allocate(device)
         batch = TokenBatch(*(ids.to(device) for ids in vars(tokens).values()))
         self._count_tokens(batch)
+        self._tokens_by_sequence.append(torch.bincount(batch.sequence_ids_N))
         adjacent = (batch.sequence_ids_N[1:] == batch.sequence_ids_N[:-1]) & (
             batch.document_ids_N[1:] == batch.document_ids_N[:-1]
         )
@@ -109,6 +112,7 @@ class EvaluationAccumulator:
             num_tokens=self.num_tokens,
             num_domains=self.num_domains,
             tokens_T=np.asarray(self._tokens_by_batch, dtype=np.int64),
+            tokens_Q=_numpy(torch.cat(self._tokens_by_sequence)),
             tokens_V=_numpy(self._tokens_V),
             domains_G=_numpy(self._domains_G),
         )
@@ -137,6 +141,7 @@ class _LayerSums:
         num_experts, num_probes = owner.num_experts, owner.probe_tokens
         self.num_experts, self.top_k = num_experts, owner.top_k
         self.by_batch: list[Tensor] = []
+        self.by_sequence: list[Tensor] = []
         self.counts_GE = torch.zeros(owner.num_documents, num_experts, **counts)
         self.counts_VE = torch.zeros(owner.vocabulary_size, num_experts, **counts)
         self.pairs_EE = torch.zeros(num_experts, num_experts, **counts)
@@ -211,6 +216,7 @@ class _LayerSums:
         return dict(
             counts_E=counts_E,
             counts_TE=counts_TE,
+            counts_QE=_numpy(torch.cat(self.by_sequence)),
             counts_GE=_numpy(self.counts_GE),
             counts_EV=_numpy(self.counts_VE).T,
             pairs_EE=_numpy(self.pairs_EE),
@@ -232,6 +238,8 @@ class _LayerSums:
         token_A, expert_A = chosen_NE.nonzero(as_tuple=True)  # one entry per executed assignment
         one_A = torch.ones_like(expert_A)
         self.by_batch.append(chosen_NE.sum(dim=0))
+        of_sequence_QE = one_A.new_zeros(int(batch.sequence_ids_N.max()) + 1, self.num_experts)
+        self.by_sequence.append(of_sequence_QE.index_add_(0, batch.sequence_ids_N, chosen_NE.to(one_A.dtype)))
         for table, ids_N in ((self.counts_VE, batch.token_ids_N), (self.counts_GE, batch.document_ids_N)):
             table.view(-1).scatter_add_(0, ids_N[token_A] * self.num_experts + expert_A, one_A)
         self.sizes += torch.bincount(size_N, minlength=self.num_experts + 1)

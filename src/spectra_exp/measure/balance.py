@@ -1,7 +1,7 @@
 """How evenly the load falls on the experts.
 
-Letters: E experts, T batches. The measures take counts over any leading axes and reduce the last one, so that the
-chance floors put simulated counts through the same code.
+Letters: E experts, T batches, Q sequences. The measures take counts over any leading axes and reduce the last one, so
+that the chance floors put simulated counts through the same code.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def collapsed_share(counts: np.ndarray) -> np.ndarray:
     return (10 * counts.shape[-1] * counts < counts.sum(axis=-1, keepdims=True)).mean(axis=-1)
 
 
-# Metric name -> measure; with `_batch` added, the same measure batch by batch. Chance runs over these too.
+# Metric name -> measure; with `_batch` or `_sequence` added, the same measure of each. Chance runs over these too.
 MEASURES: dict[str, Measure] = {
     "load_cv": coefficient_of_variation,
     "max_vio": max_violation,
@@ -77,6 +77,11 @@ def _over_evaluation(name: str, stats: LayerStatistics) -> float | None:
 def _over_batches(name: str, stats: LayerStatistics) -> float | None:
     used_TE = stats.counts_TE[stats.counts_TE.any(axis=1)]
     return float(MEASURES[name](used_TE).mean()) if len(used_TE) else None
+
+
+def _over_sequences(name: str, stats: LayerStatistics) -> float | None:
+    long_QE = stats.counts_QE[stats.long_Q]
+    return float(MEASURES[name](long_QE).mean()) if len(long_QE) else None
 
 
 @metric("load_cv", "lower", range=(0, "√(E − 1)"), floor="uniform")
@@ -101,6 +106,18 @@ def max_vio(stats: LayerStatistics) -> float | None:
 def max_vio_batch(stats: LayerStatistics) -> float | None:
     """max_vio of each batch, averaged."""
     return _over_batches("max_vio", stats)
+
+
+@metric("load_cv_sequence", "lower", range=(0, "√(E − 1)"), reduction="sequence", floor="uniform")
+def load_cv_sequence(stats: LayerStatistics) -> float | None:
+    """load_cv of each sequence with at least 8 E assignments, averaged."""
+    return _over_sequences("load_cv", stats)
+
+
+@metric("max_vio_sequence", "lower", range=(0, "E − 1"), reduction="sequence", floor="uniform")
+def max_vio_sequence(stats: LayerStatistics) -> float | None:
+    """max_vio of each sequence with at least 8 E assignments, averaged."""
+    return _over_sequences("max_vio", stats)
 
 
 @metric("load_gini", "lower", range=(0, "1 − 1/E"), floor="uniform")

@@ -16,7 +16,7 @@ from itertools import pairwise
 import numpy as np
 
 from spectra_exp.measure.balance import MEASURES
-from spectra_exp.measure.base import METRICS
+from spectra_exp.measure.base import METRICS, OF_EVALUATION
 from spectra_exp.measure.counts import LayerStatistics
 from spectra_exp.measure.nulls import MarginalRouting, pair_counts, random_joint, served_vocabulary, uniform_counts
 from spectra_exp.measure.stability import LayerTrajectory, experts_per_token, routing_consistency, usage_variance
@@ -39,15 +39,20 @@ def uniform_balance(num_tokens: int, num_experts: int, top_k: int, seed: int = 0
 
 
 def uniform_floors(stats: LayerStatistics, seed: int) -> Floors:
-    """Floors of the balance metrics; those by batch average over the batches' own numbers of tokens."""
+    """Floors of the balance metrics; those by batch or sequence average over the parts' own numbers of tokens."""
     shape = (stats.num_experts, stats.top_k, seed)
-    whole = uniform_balance(stats.num_tokens, *shape)
-    batches = Counter(stats.tokens_T.tolist())
-    values = dict(whole)
-    for name in whole:
-        total = sum(times * uniform_balance(size, *shape)[name] for size, times in batches.items())
-        values[f"{name}_batch"] = total / len(stats.tokens_T)
+    values = dict(uniform_balance(stats.num_tokens, *shape))
+    for part, tokens in (("batch", stats.tokens_T), ("sequence", stats.tokens_Q[stats.long_Q])):
+        values |= {f"{name}_{part}": value for name, value in _mean_floors(tokens, shape).items()}
     return {name: values[name] for name in _names("uniform") if name in values}
+
+
+def _mean_floors(tokens: np.ndarray, shape: tuple[int, int, int]) -> Floors:
+    """The mean of `uniform_balance` over parts of so many tokens each; empty without a part."""
+    sizes = Counter(tokens.tolist())
+    floors = {size: uniform_balance(size, *shape) for size in sizes}
+    names = next(iter(floors.values()), {})
+    return {name: sum(times * floors[size][name] for size, times in sizes.items()) / len(tokens) for name in names}
 
 
 def marginal_draws(stats: LayerStatistics, seed: int) -> Iterator[LayerStatistics]:
@@ -92,7 +97,7 @@ def mean_over_draws(null: str, draws: Iterator[LayerStatistics]) -> Floors:
 
 
 def _names(null: str) -> list[str]:
-    return [m.name for m in METRICS.values() if m.floor == null and m.reduction != "fractions"]
+    return [m.name for m in METRICS.values() if m.floor == null and m.reduction in OF_EVALUATION]
 
 
 def evaluation_floors(stats: LayerStatistics, seed: int = 0) -> Floors:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from spectra_exp.measure.balance import MEASURES
-from spectra_exp.measure.base import METRICS, MetricTable
+from spectra_exp.measure.base import METRICS, OF_EVALUATION, MetricTable
 from spectra_exp.measure.compute import compute_stability, compute_stability_floors, finite
 from spectra_exp.measure.counts import LayerStatistics
 from spectra_exp.measure.floors import uniform_balance
@@ -57,7 +57,7 @@ def metrics_of_counts(snapshot: RoutingSnapshot) -> MetricTable:
     layers = counted_layers(snapshot)
     found: dict[str, list[float | None]] = {}
     for metric in METRICS.values():
-        if metric.reduction == "fractions":
+        if metric.reduction not in OF_EVALUATION:
             continue
         try:
             found[metric.name] = [finite(metric.function(layer)) for layer in layers]

@@ -17,8 +17,8 @@ from spectra_exp.moe.record import RoutingRecord
 from spectra_exp.moe.settings import MoeSettings
 from spectra_exp.routing.base import Router, RouterOutput, RoutingInput
 from spectra_exp.routing.expression import RunningAverage
-from spectra_exp.routing.losses import load_balance_of_counts, router_entropy, router_z_loss
-from spectra_exp.routing.selection import SelectionRule, assignment_weights, rule_in_force
+from spectra_exp.routing.losses import load_balance_by_sequence, load_balance_of_counts, router_entropy, router_z_loss
+from spectra_exp.routing.selection import SelectionRule, assignment_weights, rule_in_force, select_topk
 
 
 class RoutedLayer(nn.Module):
@@ -95,6 +95,7 @@ class RoutedLayer(nn.Module):
     def _leave_record(
         self,
         context: RoutingContext,
+        inputs: RoutingInput,
         output: RouterOutput,
         chosen_NE: Tensor,
         weights_NE: Tensor,
@@ -109,7 +110,7 @@ class RoutedLayer(nn.Module):
         losses = dict(output.losses)
         if context.training_rule:
             context.updates[self.layer] = {"load_counts": chosen_NE.sum(0).float()} | output.updates
-            losses |= self._distribution_losses(context, output, chosen_NE)
+            losses |= self._distribution_losses(context, inputs, output, chosen_NE)
         context.records[self.layer] = RoutingRecord(
             layer=self.layer,
             chosen_NE=chosen_NE,
@@ -126,11 +127,13 @@ class RoutedLayer(nn.Module):
         )
 
     def _distribution_losses(
-        self, context: RoutingContext, output: RouterOutput, chosen_NE: Tensor
+        self, context: RoutingContext, inputs: RoutingInput, output: RouterOutput, chosen_NE: Tensor
     ) -> dict[str, Tensor]:
         """The terms that need only the distribution; a coefficient of 0 switches one off."""
         config, losses = self.router.config, {}
-        if config.load_balance_coef:
+        if config.load_balance_coef and self.settings.losses.balance_scope == "sequence":
+            losses["load_balance"] = self._sequence_balance(inputs, output)
+        elif config.load_balance_coef:
             counts_E = self._balance_counts(context, chosen_NE.sum(0))
             losses["load_balance"] = load_balance_of_counts(output.probs_NE, counts_E)
         if config.entropy_coef:
@@ -138,6 +141,16 @@ class RoutedLayer(nn.Module):
         if config.z_loss_coef:
             losses["router_z"] = router_z_loss(output.logits_NE)
         return losses
+
+    def _sequence_balance(self, inputs: RoutingInput, output: RouterOutput) -> Tensor:
+        """The load-balance loss of each sequence by the scores without a bias, mean over the sequences of all ranks."""
+        unbiased_NE = select_topk(output.weights_NE.detach(), self.settings.top_k)
+        sequence_N, number = inputs.sequences()
+        losses_Q = load_balance_by_sequence(output.probs_NE, unbiased_NE, sequence_N, number)
+        seen_Q = torch.zeros_like(losses_Q).index_fill_(0, sequence_N, 1.0)
+        # A rank's part of the mean, times their number, since the ranks' gradients are averaged.
+        total, ranks = inputs.ranks.sum(torch.stack([seen_Q.sum(), torch.ones_like(seen_Q.sum())]))
+        return losses_Q.sum() * ranks / total.clamp(min=1)
 
     def _balance_counts(self, context: RoutingContext, counts_E: Tensor) -> Tensor:
         """What f of the load-balance loss is counted from; `counts_E`: the executed assignments of this pass.
@@ -201,7 +214,7 @@ class MoeLayer(RoutedLayer):
         sums_Ed = rows.sums_Ed() if context.keep_outputs else None
         # What a GPU has no place for; everywhere, so that a rule breaks its bound on no machine unseen.
         unexecuted = None if most is None else (rows.assignments.counts_E.sum() - most).clamp(min=0)
-        self._leave_record(context, output, chosen_NE, weights_NE, sums_Ed, tokens_Nd, unexecuted)
+        self._leave_record(context, inputs, output, chosen_NE, weights_NE, sums_Ed, tokens_Nd, unexecuted)
         output_BSd = self._unflatten(combined_Nd.to(hidden_BSd.dtype), hidden_BSd, inputs.mask_BS)
         return self.dropout(output_BSd).view_as(hidden)
 

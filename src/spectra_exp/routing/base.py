@@ -20,6 +20,7 @@ from spectra_exp.foundations.modules import import_all
 from spectra_exp.foundations.options import option
 from spectra_exp.routing.documents import Stretches
 from spectra_exp.routing.selection import PLAIN, SELECTIONS
+from spectra_exp.routing.state import Float32State
 
 
 @dataclass
@@ -42,6 +43,9 @@ class RouterConfig:
 
     def check(self) -> None:
         """Raise ConfigError for options of the router that do not go together."""
+
+    def check_sizes(self, num_experts: int, top_k: int, tokens_per_pass: int, passes_per_step: int) -> None:
+        """Raise ConfigError for so many experts, or tokens of all ranks, as the router cannot work with."""
 
     def name_parts(self) -> list[str]:
         """What names the router in a run's name: its name and what decides most about it."""
@@ -82,6 +86,14 @@ class RoutingInput:
         """The real tokens of `values_BSx`, flattened to [N, ...] in reading order."""
         return values_BSx.flatten(0, 1) if self.mask_BS is None else values_BSx[self.mask_BS]
 
+    def sequences(self) -> tuple[Tensor, int]:
+        """The sequence of each real token, int64 [N], and how many there are; documents kept apart are sequences."""
+        if self.stretches is not None:
+            return self.real(self.stretches.row_BS), len(self.stretches.mask_GT)
+        b, s = self.hidden_BSd.shape[:2]
+        rows_BS = torch.arange(b, device=self.hidden_BSd.device)[:, None].expand(b, s)
+        return self.real(rows_BS), b
+
     def generator(self) -> torch.Generator:
         """A random generator of this layer and pass alone: noise never moves the global random state."""
         return torch.Generator(device=self.hidden_BSd.device).manual_seed(self.noise_seed)
@@ -109,7 +121,7 @@ class RouterOutput:
     state: Tensor | None = None
 
 
-class Router(nn.Module, ABC):
+class Router(Float32State, ABC):
     """One layer's router. Subclasses give `forward`; those with state of their own give the hooks too.
 
     `label`: how tables call it; its name without one. `routes`: False for a dense model, which has no router.

@@ -23,6 +23,7 @@ from spectra_exp.measure.tokens import TokenBatch
 from spectra_exp.moe.context import RoutingContext
 from spectra_exp.moe.model import SpectraMoeForCausalLM
 from spectra_exp.moe.next_token import TokenScores, chunked_scores, plain_head, scores_of_logits
+from spectra_exp.routing.documents import Stretches
 
 # One that is looked at and one other, by turns.
 CAUSALITY_SEQUENCES = 2
@@ -111,12 +112,16 @@ class Evaluator:
         )
 
     def _tokens(self, batch: dict[str, Tensor]) -> TokenBatch:
-        return TokenBatch.from_padded(
+        tokens = TokenBatch.from_padded(
             batch["input_ids"],
             torch.ones_like(batch["input_ids"]),
             batch["document_ids"] - self.first_document,
             batch["domain_ids"],
         )
+        if not self.cross_document:
+            # Documents that are kept apart are sequences of their own.
+            tokens.sequence_ids_N = Stretches.of(batch["document_ids"]).row_BS.flatten()
+        return tokens
 
     @torch.no_grad()
     def loss_of(self, model: SpectraMoeForCausalLM, batch: Example) -> float:

@@ -19,8 +19,15 @@ from spectra_exp.foundations.allocator import hand_memory_back, keep_freed_memor
 from spectra_exp.foundations.collective import own_rank
 from spectra_exp.foundations.errors import Diverged
 from spectra_exp.measure.base import METRICS
-from spectra_exp.measure.compute import compute_floors, compute_stability, compute_stability_floors
+from spectra_exp.measure.compute import (
+    compute_floors,
+    compute_stability,
+    compute_stability_floors,
+    compute_swing,
+    compute_swing_floors,
+)
 from spectra_exp.measure.snapshot import RoutingSnapshot
+from spectra_exp.measure.swing import LayerTraining, layer_trainings
 from spectra_exp.moe.accounting import Size, model_size
 from spectra_exp.moe.attention import use_attention
 from spectra_exp.moe.context import RoutingContext
@@ -29,7 +36,7 @@ from spectra_exp.routing.osr import INFERENCE_RULES, NoOsr
 from spectra_exp.routing.selection import rule_in_force
 from spectra_exp.runs.fingerprints import weights_hash
 from spectra_exp.runs.folder import RunFolder
-from spectra_exp.runs.history import CHANCE, FINAL, TRAINING_RULE, VALIDATION
+from spectra_exp.runs.history import CHANCE, FINAL, TRAIN, TRAINING_RULE, VALIDATION
 from spectra_exp.runs.routing_files import load_snapshot, save_snapshot, snapshot_path
 from spectra_exp.training.build import build_model
 from spectra_exp.training.callbacks.budget import TimeBudget
@@ -217,6 +224,10 @@ class Session:
                 self.recorder.history.add(self.max_steps, 1.0, VALIDATION, stability.rows())
                 table = table.merged(stability)
                 floors = floors.merged(compute_stability_floors(snapshots))
+            trainings = self._trainings()
+            swing, swing_floors = compute_swing(trainings), compute_swing_floors(trainings)
+            self.recorder.history.add(self.max_steps, 1.0, TRAIN, swing.rows())
+            table, floors = table.merged(swing), floors.merged(swing_floors)
             result.metrics |= table.all()
             result.metrics_by_layer = table.by_layer()
             result.floors = floors_by_metric(floors.all() | table.all())
@@ -252,6 +263,11 @@ class Session:
         finally:
             osr.sinkhorn_inference = configured
         return found
+
+    def _trainings(self) -> list[LayerTraining]:
+        settings = self.model.settings
+        shape = settings.num_experts, settings.top_k, self.tokens_per_step
+        return layer_trainings(self.recorder.history.frame(), self.max_steps, *shape)
 
     def _fraction_snapshots(self) -> list[RoutingSnapshot]:
         if own_rank():
