@@ -10,11 +10,11 @@ from spectra_exp.config.verb import Verb
 from spectra_exp.foundations.errors import ConfigError, SpectraError
 from spectra_exp.foundations.options import option
 from spectra_exp.foundations.shell import DONE
-from spectra_exp.reporting.declared import study_tables
+from spectra_exp.reporting.declared import all_contrasts, study_tables
 from spectra_exp.reporting.hypotheses import all_verdicts, hypotheses_table
 from spectra_exp.reporting.material import Material, gather, name_the_odd
 from spectra_exp.reporting.tables.build import build_table
-from spectra_exp.reporting.tables.catalogue import CONTRASTS, ROUTING_METRICS
+from spectra_exp.reporting.tables.catalogue import ROUTING_METRICS
 from spectra_exp.reporting.tables.gaps import merged_gaps, write_gaps
 from spectra_exp.reporting.tables.overhead import overhead_table
 from spectra_exp.reporting.tables.pairs import PairSpec, build_pairs
@@ -30,7 +30,7 @@ def all_tables(material: Material) -> list[Table]:
         build_table(ROUTING_METRICS, sections[""]),
         *(table for name in material.studies for table in tables_of(material, name)),
         overhead_table(material.sources.profile),
-        build_significance("table13_significance", "Significance of each comparison", CONTRASTS, sections),
+        build_significance(all_contrasts(material.studies.values()), sections),
         hypotheses_table(all_verdicts(material)),
     ]
 

@@ -12,6 +12,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from spectra_exp.config.resolved import Compositions
 from spectra_exp.foundations import variables
 
 PACKAGES = (
@@ -68,6 +69,11 @@ def code_version() -> str:
     Computed once per process; call it when the run starts, before anyone edits the files.
     """
     return digest_sources(_PACKAGE_ROOT, CODE_OF_RESULTS)
+
+
+def stored_compositions(outputs: Path) -> Compositions:
+    """Those that the launches, runs and tables of an outputs folder share."""
+    return Compositions(outputs / "cache" / "compositions.json", code_version())
 
 
 def digest_sources(root: Path, parts: Sequence[str] = (".",)) -> str:

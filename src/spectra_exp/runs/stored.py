@@ -151,15 +151,17 @@ class StoredRun:
         return None
 
     def examine(self) -> dict[Path, str]:
-        """`problems` after every file was read or looked at."""
+        """`problems` after every file was read, or known by its hash to be as the run wrote it."""
         for name in (*FOLDERS, *FILES):
             path = self.path / name
             kind = "folder" if name in FOLDERS else "file"
             if path.exists() and not (path.is_dir() if kind == "folder" else path.is_file()):
                 self.problems[path] = f"not a {kind}"
-        _ = self.summary, self.config, self.history, self.snapshots
+        _ = self.summary, self.config, self.history
+        sealed = self.refusal is None and self.summary.seal is not None
+        left = snapshot_paths(self.folder.routing) if sealed else self.snapshots
         routed = any(layers for layers in ((self.summary or {}).get("metrics_by_layer") or {}).values())
-        if self.folder.routing.is_dir() and not self.snapshots and routed:
+        if self.folder.routing.is_dir() and not left and routed:
             self.problems.setdefault(self.folder.routing, "no routing snapshot is left in it")
         return self.problems
 

@@ -14,7 +14,7 @@ from spectra_exp.config.typed import expand_jobs
 from spectra_exp.data.sources import check_data
 from spectra_exp.foundations import stopping
 from spectra_exp.runs.folder import make_outputs
-from spectra_exp.studies.cells import stored_compositions
+from spectra_exp.runs.provenance import stored_compositions
 from spectra_exp.studies.definition import Study, load_study
 from spectra_exp.studies.expand import study_jobs
 from spectra_exp.studies.job import check_twice, planned_jobs

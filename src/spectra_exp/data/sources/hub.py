@@ -18,8 +18,7 @@ from spectra_exp.data.documents import UNLABELLED, Document, Splits, digest, spl
 from spectra_exp.data.rows import DomainCount, Row, domain_of, find, names_of, refuse_a_domain_each
 from spectra_exp.data.schema import SplitDataConfig, register_source
 from spectra_exp.foundations.bounds import LARGEST_COUNT
-from spectra_exp.foundations.errors import ConfigError
-from spectra_exp.foundations.hub_errors import hub_errors
+from spectra_exp.foundations.errors import ConfigError, hub_errors
 from spectra_exp.foundations.options import option
 
 # Raise when the documents made of the same rows change: it is part of the fingerprint.

@@ -10,12 +10,13 @@ from spectra_exp.config.names import method_name
 from spectra_exp.config.tree import option_files
 from spectra_exp.foundations.errors import SpectraError
 from spectra_exp.presentation.text import number_text
+from spectra_exp.reporting import grid
 from spectra_exp.reporting.hypotheses.parts import Part, Ruling, judge
 from spectra_exp.reporting.hypotheses.samples import Lack
 from spectra_exp.statistics.comparison import MIN_SEEDS, compare
 
 COMMAND = "make overhead"
-SWITCH = method_name({"baseline": "switch_top2"})
+SWITCH = method_name(grid.SWITCH)
 MOST = 1.10
 TIMES = ("routing_ms", "step_ms")
 

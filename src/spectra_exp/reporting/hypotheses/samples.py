@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from spectra_exp.reporting.grid import CHOOSING_SEEDS, Row, Section
 from spectra_exp.reporting.hypotheses.parts import Part, Ruling, Side, compared, judge
 from spectra_exp.statistics.comparison import MIN_SEEDS, TOO_FEW
-from spectra_exp.studies.definition import load_study
 
 LOSSES = ("val_loss", "downstream_score")
 
@@ -58,7 +57,7 @@ def rules(section: Section) -> list[str]:
 def fill_command(section: Section, rule: str = "") -> str:
     """What runs the section again, with its context; finished runs are not run twice."""
     osr = [f"OSR={rule}"] if rule else []
-    return " ".join([load_study(section.study).command, shlex.join([*osr, *section.typed])]).strip()
+    return " ".join([section.study.command, shlex.join([*osr, *section.typed])]).strip()
 
 
 def sample(section: Section, rows: Rows, metrics: Sequence[str], rule: str = "") -> Sample | Lack:

@@ -18,9 +18,9 @@ from spectra_exp.reporting.report.loads import load_block
 from spectra_exp.reporting.report.missing import empty_block, missing_block, odd_block
 from spectra_exp.reporting.report.run_list import PageOf, page_beside, run_block
 from spectra_exp.reporting.report.sweeps import sweep_block
-from spectra_exp.reporting.report.tested import NAME as SIGNIFICANCE
 from spectra_exp.reporting.tables import spec
 from spectra_exp.reporting.tables.gaps import merged_gaps
+from spectra_exp.reporting.tables.significance import NAME as SIGNIFICANCE
 
 TEMPLATE = Path(__file__).parent / "templates" / "index.html"
 TITLE = "SPECTRA: what the runs show"

@@ -11,10 +11,9 @@ from spectra_exp.presentation.text import count_text, interval_text, number_text
 from spectra_exp.reporting.collect import INFERENCE, METHOD_COLUMNS, TRAINING_RULE
 from spectra_exp.reporting.grid import Row, Section
 from spectra_exp.reporting.pairing import GROUP_KEYS, PAIRED
-from spectra_exp.reporting.tables.directions import direction
 from spectra_exp.reporting.tables.gaps import row_gaps
 from spectra_exp.reporting.tables.spec import Grid, Panel, Part, Table, TableSpec
-from spectra_exp.reporting.tables.verdicts import verdict
+from spectra_exp.reporting.tables.verdicts import direction, verdict
 from spectra_exp.statistics.comparison import TOO_FEW, Comparison
 from spectra_exp.statistics.corrections import stars
 from spectra_exp.statistics.intervals import mean_interval
@@ -103,7 +102,7 @@ def _record(section: Section, row: Row, metrics: Iterable[str]) -> dict[str, Any
         "cell_id": agreed(run["cell_id"] for run in runs),
         **beside(section, row),
     }
-    if not section.study:
+    if section.study is None:
         record["pairing"] = section.unpaired.get(record["cell_id"], PAIRED)
     for metric in metrics:
         record |= metric_columns(section, row, metric)

@@ -13,7 +13,6 @@ from spectra_exp.presentation.text import csv_text
 from spectra_exp.reporting.collect import INFERENCE, Collected
 from spectra_exp.reporting.grid import Row, Section
 from spectra_exp.reporting.tables.spec import Gap, TableSpec
-from spectra_exp.studies.definition import load_study
 from spectra_exp.studies.state import run_state, stored_state
 
 
@@ -36,17 +35,17 @@ def row_gaps(spec: TableSpec, section: Section, rows: Iterable[Row]) -> list[Gap
 
 def seed_gaps(table: str, section: Section, row: Row) -> list[Gap]:
     """The seeds of the row that a launch expects and no run has finished."""
-    if not section.study:
+    if section.study is None:
         return []
     if not row.expected:
-        command = load_study(section.study).command
-        return [] if row.runs else [Gap(table, section.title, row.label, "all seeds", "never launched", command)]
+        never = Gap(table, section.title, row.label, "all seeds", "never launched", section.study.command)
+        return [] if row.runs else [never]
     seeds = sorted(row.expected.keys() - row.runs.keys())
     if not seeds:
         return []
     states = [_state(section.collected, row.expected[seed].run_id) for seed in seeds]
     asked = [o for o in row.expected[seeds[0]].overrides if not o.startswith(("study=", "seed="))]
-    words = ["python", "train.py", "-m", *asked, f"study={section.study}", f"seed={','.join(map(str, seeds))}"]
+    words = ["python", "train.py", "-m", *asked, f"study={section.study.name}", f"seed={','.join(map(str, seeds))}"]
     # A run that calls itself completed and does not count would otherwise be passed over as done.
     words += ["force=true"] if any(refused for _, refused in states) else []
     reasons = ", ".join(sorted({state for state, _ in states}))
