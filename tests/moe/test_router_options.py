@@ -44,6 +44,11 @@ OPTIONS = {
     "quantile": dict(name="quantile"),
     "quantile histogram": dict(name="quantile", router={"estimator": "histogram", "ema": 0.5}),
     "bip": dict(name="bip"),
+    "mlp": dict(name="mlp"),
+    "beta_memory": dict(name="beta_memory"),
+    "beta_memory stateless": dict(name="beta_memory", router={"recurrent": False}),
+    "rmoe": dict(name="rmoe", router={"width": 6}),
+    "causal_bias": dict(name="causal_bias", router={"strength": 0.5}),
     "sinkhorn": dict(name="sinkhorn"),
     "random": dict(name="random"),
 }
