@@ -43,6 +43,14 @@ REFUSED = {
     "baseline=mlp router.width=64 router.dim=8": "router.dim: 8 would have no effect with router.width",
     "baseline=causal_bias router.decay=1": "router.decay: 1.0 was given; must be at most 0.9999",
     "baseline=beta_memory_stateless router.recurrent=true": "baseline=beta_memory_stateless sets False",
+    "osr.potentials=quantile model.top_k=8": "model.top_k: osr.potentials=quantile needs a (k+1)-th expert",
+    "osr.settle_rule=quantile temperature=learned_expert": "osr.settle_rule: osr.settle_rule=quantile ranks by",
+    "osr.online_rate=0.1 router.load_ema_strength=0.1": "osr.online_rate: osr.online_rate does not know of",
+    "osr=paper osr.online_rate=0.1": "osr.online_rate: 0.1 would have no effect with no osr.sinkhorn_inference=dual",
+    "osr.online_decay=0.5": "osr.online_decay: 0.5 would have no effect with osr.online_rate=0",
+    "osr.settle_rule=quantile osr.settle_steps=0": "osr.settle_rule: quantile would have no effect with osr.settle_st",
+    "router.sequence=gru router.gate_spread=experts": "router.gate_spread: experts would have no effect",
+    "router.gate_bias_low=0": "router.gate_bias_low: 0 would have no effect with router.gate_spread=none",
     "router=switch losses.balance_scope=batch": "losses.balance_scope: 'batch' is not accepted",
 }
 

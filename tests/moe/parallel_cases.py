@@ -38,6 +38,8 @@ GLOBAL = LossesConfig("global_batch")
 # Models trained for two steps of two micro-batches each.
 MODELS = {
     "hard potentials": dict(name="spectra", osr=DUAL),
+    "quantile potentials": dict(name="spectra", osr=DUAL | {"potentials": "quantile"}),
+    "online potentials": dict(name="spectra", osr=DUAL | {"online_rate": 0.1}),
     "soft potentials": dict(name="spectra", osr=DUAL | {"potentials": "soft"}),
     "plan": dict(name="spectra", osr={"sinkhorn_epsilon": 0.5}, router={"expression": "running_mean"}),
     "learned temperature": dict(

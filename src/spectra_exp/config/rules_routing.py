@@ -10,6 +10,7 @@ from spectra_exp.foundations.errors import ConfigError
 from spectra_exp.moe.schema import ModelConfig
 from spectra_exp.routing.base import router_class
 from spectra_exp.routing.learned_temperature import LOWEST
+from spectra_exp.routing.osr import NoOsr
 from spectra_exp.routing.selection import SELECTIONS
 from spectra_exp.routing.temperature import BEST_LONG
 
@@ -77,6 +78,30 @@ def shared_router_belongs(x: Experiment) -> None:
         raise ConfigError("router.shared", "model.num_layers=1 leaves no other layer", "leave it at false")
 
 
+def potentials_go_together(x: Experiment) -> None:
+    """Rules that choose by g − C alone, which selection must then do too; the quantile's needs a further expert."""
+    osr = x.osr
+    if isinstance(osr, NoOsr):
+        return
+    by_quantile = {"osr.potentials": osr.potentials, "osr.settle_rule": osr.settle_rule}
+    found = [f"{key}=quantile" for key, value in by_quantile.items() if value == "quantile"]
+    if found and x.model.top_k is not None and x.model.top_k >= x.model.num_experts:
+        raise ConfigError(
+            "model.top_k", f"{found[0]} needs a (k+1)-th expert", f"give at most {x.model.num_experts - 1}"
+        )
+    found += ["osr.online_rate"] if osr.online_rate else []
+    if found and x.temperature.learned == "expert":
+        raise ConfigError(
+            found[0].partition("=")[0],
+            f"{found[0]} ranks by potentials less costs, which a temperature per expert changes",
+            "give temperature.learned=none, global, layer or token",
+        )
+    if found and x.router.load_ema_strength:
+        raise ConfigError(
+            found[0].partition("=")[0], f"{found[0]} does not know of router.load_ema_strength", "leave that at 0"
+        )
+
+
 def options_go_together(x: Experiment) -> None:
     x.router.check()
 
@@ -92,5 +117,6 @@ ROUTING_RULES: tuple[Callable[[Experiment], None], ...] = (
     load_average_belongs,
     shared_router_belongs,
     options_go_together,
+    potentials_go_together,
     router_fits,
 )

@@ -22,6 +22,16 @@ from spectra_exp.routing.documents import Stretches
 from spectra_exp.routing.selection import PLAIN, SELECTIONS
 from spectra_exp.routing.state import Float32State
 
+# What a router hands from token to token; each tensor is [any, B, ...].
+State = Tensor | tuple[Tensor | None, ...] | None
+
+
+def reordered_state(state: State, rows_B: Tensor) -> State:
+    """The state with its sequences as `rows_B` has them."""
+    if isinstance(state, tuple):
+        return tuple(reordered_state(one, rows_B) for one in state)
+    return None if state is None else state.index_select(1, rows_B)
+
 
 @dataclass
 class RouterConfig:
@@ -72,8 +82,8 @@ class RoutingInput:
     temperature: float | Tensor = 1.0
     noise_seed: int = 0
     training: bool = False
-    state: Tensor | None = None
-    previous_state: Tensor | None = None
+    state: State = None
+    previous_state: State = None
     stretches: Stretches | None = None
     ranks: Ranks = ALONE
 
@@ -141,7 +151,7 @@ class RouterOutput:
     figures: dict[str, Tensor] = field(default_factory=dict)
     updates: dict[str, Tensor] = field(default_factory=dict)
     tensors: dict[str, Tensor] = field(default_factory=dict)
-    state: Tensor | None = None
+    state: State = None
 
 
 class Router(Float32State, ABC):
@@ -211,6 +221,14 @@ class Router(Float32State, ABC):
 
     def settle(self, counts_E: Tensor, index: int) -> None:
         """Move load-driven state by batch `index` (from 1) of those, the weights at rest."""
+
+    @property
+    def fits_costs(self) -> bool:
+        """Whether that state is fitted to the costs of all tokens of those batches at once."""
+        return False
+
+    def fit(self, cost_NE: Tensor) -> None:
+        """Fit load-driven state to these costs under the rule of inference, the layers below being final."""
 
     def flops_per_token(self) -> float:
         """Forward floating-point operations of the routing of one token (multiply and add count as two)."""
