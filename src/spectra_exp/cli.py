@@ -19,6 +19,7 @@ VERBS = {
     "report": ("reporting.make_report:main", "a page over all runs and a page for each"),
     "interpret": ("interpret.command:main", "what the experts of a trained model do"),
     "downstream": ("downstream.command:main", "scores of finished runs on downstream tasks"),
+    "archive": ("archive.command:main", "runs packed into one file that tables, figures and report read"),
     "share": ("reporting.share:main", "a finished run's model and model card for others to load"),
     "remeasure": ("interpret.remeasure:main", "metrics that finished runs lack, from what they kept"),
     "bench": ("bench.command:main", "benchmarks against their targets"),

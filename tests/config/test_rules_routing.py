@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 from config_cases import load
 
+from spectra_exp.config.rules_routing import outputs_are_seen
 from spectra_exp.foundations.errors import ConfigError
 
 REFUSED = {
@@ -36,6 +39,8 @@ REFUSED = {
     "router=quantile model.num_experts=64 trainer.batch_size=1 data.sequence_length=32": "trainer.batch_size: router="
     "quantile ranks the tokens of a step, and 32 are fewer than model.num_experts=64",
     "router=bip model.num_experts=33 trainer.batch_size=1 data.sequence_length=32 trainer.accumulation=2": "a batch",
+    "baseline=output_orthogonality model.top_k=1": "model.top_k: router=output_orthogonality compares the outputs",
+    "router=output_orthogonality selection=expert_choice": "selection.rule: 'expert_choice' does not go with",
     "router=quantile router.ema=1": "router.ema",
     "baseline=loss_free_sequence losses.balance_scope=micro_batch": "baseline=loss_free_sequence sets sequence",
     "baseline=rmoe model.num_layers=1": "model.num_layers: router=rmoe passes a state between layers",
@@ -79,3 +84,12 @@ def test_refused_in_one_line_that_says_why(line):
 )
 def test_accepted(line):
     assert load(line).router.name
+
+
+def test_losses_of_outputs_need_experts_of_our_own():
+    """A source's own experts give their weighted sum alone."""
+    x = SimpleNamespace(router=SimpleNamespace(name="output_orthogonality"), choices={"model": "reroute"})
+    with pytest.raises(ConfigError, match="give model=upcycle"):
+        outputs_are_seen(x)
+    x.choices["model"] = "upcycle"
+    outputs_are_seen(x)

@@ -59,6 +59,10 @@ MODELS = {
     "beta_memory": dict(name="beta_memory", losses=GLOBAL),
     "rmoe": dict(name="rmoe", router={"width": 6}, losses=GLOBAL),
     "causal_bias": dict(name="causal_bias", router={"strength": 0.5}),
+    "output orthogonality": dict(
+        name="output_orthogonality",
+        router={"jitter": 0.0, "load_balance_coef": 0.0, "output_ortho_coef": 1.0, "variance_coef": 5.0},
+    ),
     "load average": dict(name="switch", router=SWITCH | {"load_ema_strength": 0.1}, losses=GLOBAL),
     "global_batch": dict(name="switch", router=SWITCH, losses=GLOBAL),
     "micro_batch": dict(name="switch", router=SWITCH),

@@ -52,6 +52,9 @@ OPTIONS = {
     "beta_memory stateless": dict(name="beta_memory", router={"recurrent": False}),
     "rmoe": dict(name="rmoe", router={"width": 6}),
     "causal_bias": dict(name="causal_bias", router={"strength": 0.5}),
+    "simbal": dict(name="simbal"),
+    "router orthogonality": dict(name="router_orthogonality"),
+    "output orthogonality": dict(name="output_orthogonality"),
     "sinkhorn": dict(name="sinkhorn"),
     "random": dict(name="random"),
 }

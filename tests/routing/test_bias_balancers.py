@@ -112,6 +112,18 @@ def test_quantile_balances_fresh_data(options, monkeypatch):
 
 @torch.no_grad()
 @pytest.mark.parametrize("options", QUANTILES, ids=str)
+def test_rounds_on_one_batch_end_in_even_loads(options):
+    """One round is not enough, since alpha moves with the bias; the fixed point loads all experts alike."""
+    router, hidden_BSd, found = router_of(settings_of("quantile", **options)), skewed(3), []
+    for _ in range(21):
+        load = select_topk(router(inputs_of(8, 64, hidden_BSd=hidden_BSd)).scores_NE, 2).sum(0).double()
+        found.append(float(load.std(unbiased=False) / load.mean()))
+        step(router, hidden_BSd)
+    assert found[0] > 0.4 and 0.05 < found[1] < 0.3 and found[-1] < 0.005
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("options", QUANTILES, ids=str)
 def test_a_step_is_the_quantile_of_all_its_micro_batches(options):
     whole, parts, last = (router_of(settings_of("quantile", **options)) for _ in range(3))
     hidden_BSd = skewed(3)

@@ -17,7 +17,7 @@ from spectra_exp.config.source_model import resolve_source
 from spectra_exp.config.tree import project_root
 from spectra_exp.config.typed import parse_overrides, typed_values, value_text
 from spectra_exp.foundations.errors import ConfigError
-from spectra_exp.foundations.files import write_json
+from spectra_exp.foundations.files import short_path, write_json
 from spectra_exp.foundations.options import default_of
 from spectra_exp.routing.temperature import BEST_LONG, LENGTHENING
 
@@ -81,7 +81,7 @@ def resolved_config(config: Mapping[str, Any]) -> Resolved:
 
 
 def _resolved(config: Mapping[str, Any], choices: Mapping[str, Any]) -> Resolved:
-    values = {key: value for key, value in _flat(config) if not _left_out(key, value)}
+    values = {key: _told(key, value) for key, value in _flat(config) if not _left_out(key, value)}
     chosen = {str(group): str(option) for group, option in choices.items()}
     if chosen.get("temperature") == BEST_LONG:
         # Which constant it becomes is a result.
@@ -96,17 +96,24 @@ def _flat(node: Mapping[str, Any], above: str = "") -> Iterable[tuple[str, Any]]
             yield from _flat(value, f"{key}.") if isinstance(value, Mapping) else [(key, value)]
 
 
+def _told(key: str, value: Any) -> Any:
+    # The content of data tells two apart (its fingerprint), wherever it lies.
+    return short_path(value) if isinstance(value, str) and key in _options()[2] else value
+
+
 def _left_out(key: str, value: Any) -> bool:
     return key in _options()[0] or (key in _options()[1] and value == _options()[1][key])
 
 
 @cache
-def _options() -> tuple[frozenset[str], dict[str, Any]]:
-    """The keys that no result depends on, and the defaults of those that runs from before them do not have."""
+def _options() -> tuple[frozenset[str], dict[str, Any], frozenset[str]]:
+    """The keys that no result depends on, the defaults of those that runs from before them do not have, and the keys
+    that name files of data."""
     every = {f"{group}.{f.name}": f for group in GROUPS for node in group_schemas(group).values() for f in fields(node)}
     every |= {f.name: f for f in fields(Experiment)}
     without = frozenset(key for key, f in every.items() if f.metadata.get("affects_result") is False)
-    return without, {key: default_of(f) for key, f in every.items() if f.metadata.get("later")}
+    files = frozenset(key for key, f in every.items() if key.startswith("data.") and f.metadata.get("path"))
+    return without, {key: default_of(f) for key, f in every.items() if f.metadata.get("later")}, files
 
 
 class Compositions:

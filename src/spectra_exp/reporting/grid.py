@@ -12,8 +12,10 @@ from typing import Any
 from spectra_exp.config.names import METHOD_FACTORS, method_name, own_settings, run_label, setting_text
 from spectra_exp.config.resolved import Compositions, Resolved, of_the_cell, resolved_config
 from spectra_exp.config.typed import value_text
+from spectra_exp.foundations.files import short_path
 from spectra_exp.reporting.collect import Collected
 from spectra_exp.reporting.pairing import GROUP_KEYS, PAIRED, comparable_groups, pair_problem, pairing
+from spectra_exp.runs.config_file import setting
 from spectra_exp.statistics.comparison import Comparison, compare
 from spectra_exp.studies.cells import Place, StudyCells
 from spectra_exp.studies.definition import Study
@@ -91,6 +93,16 @@ class Section:
         """What tells it from the study's file."""
         return " ".join([*self.context, *([CHOSEN_ON] if self.choosing else [])]) or AS_IN_ITS_FILE
 
+    @property
+    def typed(self) -> list[str]:
+        """The context as it can be typed: files of data by where they lie for a run of the section."""
+        run_id = next((run_id for row in self.rows for run_id in row.runs.values()), None)
+        config = (self.collected.run(run_id).config if run_id else None) or {}
+        words = (word.partition("=") for word in self.context)
+        return [
+            f"{key}={value if _is_short_of(told, value := setting(config, key)) else told}" for key, _, told in words
+        ]
+
     def find(self, wanted: Choice) -> list[Row]:
         """The rows with these values."""
         return [row for row in self.rows if row.matches(wanted)]
@@ -143,6 +155,10 @@ class Section:
         if problem := self.pair_problem(a, b):
             return replace(compare({}, {}), note=problem)
         return compare(self.values(a, metric), self.values(b, metric))
+
+
+def _is_short_of(told: str, value: Any) -> bool:
+    return isinstance(value, str) and short_path(value) == told
 
 
 def study_sections(

@@ -6,7 +6,8 @@ import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from spectra_exp.config.verb import Verb, VerbOptions
+from spectra_exp.archive.sources import SourceOptions
+from spectra_exp.config.verb import Verb
 from spectra_exp.foundations.errors import ConfigError, SpectraError
 from spectra_exp.foundations.options import option
 from spectra_exp.foundations.shell import DONE, FAILED
@@ -58,7 +59,7 @@ def say(made: Made) -> None:
 
 
 @dataclass(frozen=True)
-class FiguresOptions(VerbOptions):
+class FiguresOptions(SourceOptions):
     """What is drawn."""
 
     study: str | None = option(None, "only the figures of this study")
@@ -67,11 +68,11 @@ class FiguresOptions(VerbOptions):
 
 def draw_figures(options: FiguresOptions) -> int:
     """Write the figures; 1 when no run gives any. Raises SpectraError when there is nothing to draw."""
-    material = gather(options.folder)
+    material = gather(options.folder, runs=options.runs)
     figures, reports = chosen(material.studies.values(), options.study, options.only)
     name_the_odd(material)
     if material.collected.runs.empty:
-        raise SpectraError(f"{options.folder / 'runs'}: no completed run to draw; train one: python train.py")
+        raise SpectraError(f"{material.sources.where}: no completed run to draw; train one: python train.py")
     sources = Sources(material.collected.runs_folder, material.collected.stored)
     made = make_figures(material, figures, reports, sources, along)
     where = options.folder / "figures"

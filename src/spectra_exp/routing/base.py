@@ -162,8 +162,8 @@ class Router(Float32State, ABC):
     noise aside. `needs_source`: it is a part of somebody else's model, so that a model from scratch cannot have it, and
     its weights are final. `decides`: its scores are a choice that is made already, which plain top-k alone executes.
     `choosers`: whose choice they can be ranked for, a token's or an expert's. `shared_parts`: its modules that are one
-    for all layers, whether or not the rest is shared. `uses_osr`, `uses_vocabulary`: its
-    constructor takes `osr`, `vocabulary_size`.
+    for all layers, whether or not the rest is shared. `needs_outputs`: it has losses of its experts' outputs.
+    `uses_osr`, `uses_vocabulary`: its constructor takes `osr`, `vocabulary_size`.
     """
 
     Config: ClassVar[type[RouterConfig]] = RouterConfig
@@ -175,6 +175,7 @@ class Router(Float32State, ABC):
     two_rules: ClassVar[bool] = False
     needs_source: ClassVar[bool] = False
     decides: ClassVar[bool] = False
+    needs_outputs: ClassVar[bool] = False
     choosers: ClassVar[tuple[str, ...]] = ("token",)
     shared_parts: ClassVar[tuple[str, ...]] = ()
 
@@ -207,6 +208,12 @@ class Router(Float32State, ABC):
         c = self.config
         named = {"load_balance": c.load_balance_coef, "router_entropy": c.entropy_coef, "router_z": c.z_loss_coef}
         return {name: value for name, value in named.items() if value}
+
+    def losses_of_outputs(
+        self, outputs_Ad: Tensor, token_A: Tensor, expert_A: Tensor, chosen_NE: Tensor
+    ) -> dict[str, Tensor]:
+        """Loss terms in training of what the experts made, [A, d], of each assignment before its weight."""
+        return {}
 
     def commit(self, updates: dict[str, Tensor]) -> None:
         """Move running averages by one training pass; called once per pass, also under gradient checkpointing."""

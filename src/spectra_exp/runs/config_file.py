@@ -49,6 +49,11 @@ def read_config(path: str | os.PathLike[str]) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise SpectraError(f"{file}: not a run's configuration ({reason})") from error
+    return check_config(file, config)
+
+
+def check_config(file: Path, config: Any) -> dict[str, Any]:
+    """The configuration that `file` holds, with every key of `WANTED`. Raises SpectraError that names file and key."""
     if not isinstance(config, dict):
         raise SpectraError(f"{file}: not a run's configuration (it holds no settings)")
     for key, kinds in WANTED.items():

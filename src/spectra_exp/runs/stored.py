@@ -91,6 +91,19 @@ class StoredRun:
             self.problems[paths[step]] = f"of {layers} layers of {experts} experts, where the others are of {wanted}"
         return found
 
+    def scores(self, name: str) -> pd.DataFrame | None:
+        """The rows of `documents` or `items`, scores one by one, None where there are none that can be read."""
+        import pandas as pd
+        import pyarrow as pa
+
+        file = self.path / f"{name}.parquet"
+        try:
+            return pd.read_parquet(regular(file))
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, pa.ArrowException) as error:
+            return self._problem(file, SpectraError(f"not readable ({str(error).splitlines()[0]})"))
+
     @cached_property
     def sizes(self) -> Sizes:
         """What the possible ranges of the run's figures follow from; what is not known stays None."""
@@ -98,27 +111,44 @@ class StoredRun:
         domains = sum(name.startswith("val_loss_") for name in (self.summary or {}).get("metrics") or {})
         return Sizes(experts, top_k, domains if domains > 1 else None)
 
+    @property
+    def is_there(self) -> bool:
+        """Whether there is a run, or what is left of one."""
+        return self.path.is_dir()
+
+    def is_stale(self, code: str) -> bool:
+        """Whether a run with a summary is by other code than that of this version."""
+        return self.summary["fingerprints"].get("code") != code
+
     @cached_property
     def refusal(self) -> str | None:
         """Why no figure of the run may be used, or None for a completed run whose files agree with each other."""
+        summary = self.summary
+        if summary is not None and summary["status"] != "completed":
+            return f"status is {summary['status']}"
+        if self.changed_files is not None:
+            return self.changed_files
+        problem = summary_contradiction(summary, self.config)
+        if problem is None and self.history is not None:
+            problem = history_contradiction(summary, self.history)
+        return problem
+
+    @cached_property
+    def changed_files(self) -> str | None:
+        """Why the files are not those that the run left when it ended, in words, or None."""
         if not self.path.is_dir():
             return "not a run's folder"
         summary = self.summary
         if summary is None:
             return self.problems.get(self.folder.summary, "no summary yet")
-        if summary["status"] != "completed":
-            return f"status is {summary['status']}"
-        if summary["run_id"] != self.run_id:
-            return f"its summary is that of {summary['run_id']}; a copy?"
+        if summary.get("run_id") != self.run_id:
+            return f"its summary is that of {summary.get('run_id')}; a copy?"
         if summary_edited(summary):
             return "its summary.json was edited"
         if changed := check_files(self.path, summary):
             more = f" and {len(changed) - NAMED} more" if len(changed) > NAMED else ""
             return f"edited, missing or added since the run wrote its summary: {', '.join(changed[:NAMED])}{more}"
-        problem = summary_contradiction(summary, self.config)
-        if problem is None and self.history is not None:
-            problem = history_contradiction(summary, self.history)
-        return problem
+        return None
 
     def examine(self) -> dict[Path, str]:
         """`problems` after every file was read or looked at."""

@@ -31,7 +31,7 @@ SEALED_FILES = (
     "history.parquet",
     "routing/step-*.npz",
 )
-_SEAL = "seal"
+SEAL = "seal"
 
 _TEXT = (
     "run_id",
@@ -74,7 +74,7 @@ def change_summary(path: Path, changes: Mapping[str, Any]) -> Summary:
     edited, seal = summary_edited(summary), summary.seal
     summary.update(changes)
     if seal is not None:
-        write_json(path, summary | {_SEAL: seal} if edited else _with_seal(summary, seal["files"]))
+        write_json(path, summary | {SEAL: seal} if edited else _with_seal(summary, seal["files"]))
     else:
         write_json(path, summary)
     return summary
@@ -98,7 +98,7 @@ def summary_edited(summary: Mapping[str, Any]) -> bool:
 def _with_seal(content: Mapping[str, Any], files: Mapping[str, str]) -> dict[str, Any]:
     # As a reader will see it: NaN is null, a tuple a list.
     plain: dict[str, Any] = json.loads(json_text(content))
-    return plain | {_SEAL: {"files": files, "content": _digest(plain)}}
+    return plain | {SEAL: {"files": files, "content": _digest(plain)}}
 
 
 def _digest(content: Mapping[str, Any]) -> str:
@@ -117,15 +117,15 @@ def read_summary(path: str | os.PathLike[str]) -> Summary:
     except (OSError, ValueError, RecursionError) as error:
         # Brackets within brackets, thousands deep, end in a RecursionError.
         raise SpectraError(f"{file}: not readable as JSON ({str(error).splitlines()[0]})") from error
-    problem = _problem(summary)
+    problem = summary_problem(summary)
     if problem:
         raise SpectraError(f"{file}: {problem}")
     found = Summary(summary)
-    found.seal = found.pop(_SEAL, None)
+    found.seal = found.pop(SEAL, None)
     return found
 
 
-def _problem(summary: Any) -> str | None:
+def summary_problem(summary: Any) -> str | None:
     """What keeps `summary` from being a run's summary of this schema, in words, or None."""
     if not isinstance(summary, dict) or "schema" not in summary:
         return "not a run's summary"
@@ -133,8 +133,8 @@ def _problem(summary: Any) -> str | None:
         return f"schema {summary['schema']} is not the schema {SCHEMA} that this code reads; run it again"
     if summary.get("status") not in STATUSES:
         return f"status {summary.get('status')!r} is none of {', '.join(STATUSES)}"
-    if not _is_seal(summary.get(_SEAL)):
-        return f"'{_SEAL}' is not what a summary holds there"
+    if not _is_seal(summary.get(SEAL)):
+        return f"'{SEAL}' is not what a summary holds there"
     # A run that failed early may have had nothing to say yet.
     if summary["status"] != "completed":
         return None

@@ -125,7 +125,7 @@ def _no_data(spec: FigureSpec, name: str, section: Section, rows: Sequence[Row])
 def again(section: Section) -> str:
     """The command that runs a section's finished runs once more."""
     seeds = ["SEEDS=100..102"] if section.choosing else []
-    return " ".join([load_study(section.study).command, *seeds, *section.context, "force=true"])
+    return " ".join([load_study(section.study).command, *seeds, *section.typed, "force=true"])
 
 
 def _report(spec: ReportSpec, sections: Iterable[Section], sources: Sources, folder: Path, made: Made) -> None:

@@ -58,7 +58,7 @@ def rules(section: Section) -> list[str]:
 def fill_command(section: Section, rule: str = "") -> str:
     """What runs the section again, with its context; finished runs are not run twice."""
     osr = [f"OSR={rule}"] if rule else []
-    return " ".join([load_study(section.study).command, shlex.join([*osr, *section.context])]).strip()
+    return " ".join([load_study(section.study).command, shlex.join([*osr, *section.typed])]).strip()
 
 
 def sample(section: Section, rows: Rows, metrics: Sequence[str], rule: str = "") -> Sample | Lack:

@@ -49,7 +49,7 @@ def odd_block(material: Material) -> Block | None:
     rows += [_odd_row(name, reason, "launch left out", "bad", False) for name, reason in launches]
     rows += [_odd_row(run, reason, "odd", "warn", True) for run, reason in collected.odd.items()]
     for path, reason in collected.damaged.items():
-        run_id = path.relative_to(collected.runs_folder).parts[0]
+        run_id = collected.run_of(path)
         rows.append(_odd_row(run_id, f"{path.name}: {reason}", "file left out", "warn", True))
     stale = sum(bool(run["stale"]) for run in collected.by_run.values())
     said = [STALE.format(stale=stale, runs=len(collected.by_run))] if stale else []
@@ -81,4 +81,4 @@ def _odd_row(name: str, reason: str, state: str, kind: str, has_page: bool) -> R
 
 
 def _is_run(material: Material, name: str) -> bool:
-    return (material.collected.runs_folder / name).is_dir()
+    return material.collected.run(name).is_there

@@ -14,7 +14,7 @@ from spectra_exp.reporting.collect import INFERENCE, Collected
 from spectra_exp.reporting.grid import Row, Section
 from spectra_exp.reporting.tables.spec import Gap, TableSpec
 from spectra_exp.studies.definition import load_study
-from spectra_exp.studies.state import run_state
+from spectra_exp.studies.state import run_state, stored_state
 
 
 def row_gaps(spec: TableSpec, section: Section, rows: Iterable[Row]) -> list[Gap]:
@@ -58,7 +58,8 @@ def _state(collected: Collected, run_id: str | None) -> tuple[str, bool]:
     """The state of a run that no table counts, or why it counts nowhere, and whether it calls itself completed."""
     stored = collected.stored.get(run_id or "")
     if stored is None or (stored.summary is not None and stored.summary["status"] != "completed"):
-        return run_state(collected.runs_folder, run_id).state, False
+        found = run_state(collected.runs_folder, run_id) if stored is None else stored_state(stored)
+        return found.state, False
     return collected.skipped.get(run_id, "done"), stored.summary is not None
 
 
