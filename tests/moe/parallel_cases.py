@@ -38,6 +38,8 @@ GLOBAL = LossesConfig("global_batch")
 # Models trained for two steps of two micro-batches each.
 MODELS = {
     "hard potentials": dict(name="spectra", osr=DUAL),
+    "quantile potentials": dict(name="spectra", osr=DUAL | {"potentials": "quantile"}),
+    "online potentials": dict(name="spectra", osr=DUAL | {"online_rate": 0.1}),
     "soft potentials": dict(name="spectra", osr=DUAL | {"potentials": "soft"}),
     "plan": dict(name="spectra", osr={"sinkhorn_epsilon": 0.5}, router={"expression": "running_mean"}),
     "learned temperature": dict(
@@ -53,6 +55,10 @@ MODELS = {
     "quantile histogram": dict(name="quantile", router={"estimator": "histogram", "ema": 0.5}),
     "bip": dict(name="bip"),
     "sequence": dict(name="switch", router=SWITCH, losses=LossesConfig("sequence")),
+    "mlp": dict(name="mlp", losses=GLOBAL),
+    "beta_memory": dict(name="beta_memory", losses=GLOBAL),
+    "rmoe": dict(name="rmoe", router={"width": 6}, losses=GLOBAL),
+    "causal_bias": dict(name="causal_bias", router={"strength": 0.5}),
     "output orthogonality": dict(
         name="output_orthogonality",
         router={"jitter": 0.0, "load_balance_coef": 0.0, "output_ortho_coef": 1.0, "variance_coef": 5.0},

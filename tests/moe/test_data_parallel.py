@@ -65,7 +65,9 @@ def test_weights_gradients_and_state_are_those_of_one_process(case, ranks, alone
     first, second = (rank[case] for rank in ranks)
     assert not differing(first, second, atol=0, rtol=0)
     assert not differing(first, alone[case], **SAME)
-    assert any(n.endswith(("potentials_E", "bias_E", "value", "router.linear.weight")) for n in first)
+    assert any(
+        n.endswith(("potentials_E", "bias_E", "value", "router.linear.weight", "router.down.weight")) for n in first
+    )
 
 
 @pytest.mark.slow

@@ -30,6 +30,7 @@ from spectra_exp.moe.next_token import causal_lm_loss, chunked_lm_loss, plain_he
 from spectra_exp.moe.settings import MoeSettings
 from spectra_exp.moe.sharing import shared_parameters
 from spectra_exp.moe.whole_weights import ONLY_HERE
+from spectra_exp.routing.base import reordered_state
 from spectra_exp.routing.temperature import temperature_at
 
 
@@ -211,10 +212,8 @@ class SpectraMoeForCausalLM(PreTrainedModel, GenerationMixin):
     def _reorder_cache(cache: Any, beam_idx: Tensor) -> Any:
         """The cache with its sequences as beam search reorders them, the routers' own states included."""
         cache.reorder_cache(beam_idx)
-        cache.routing_states = {
-            layer: None if state is None else state.index_select(1, beam_idx)
-            for layer, state in cache.routing_states.items()
-        }
+        states = cache.routing_states
+        cache.routing_states = {layer: reordered_state(state, beam_idx) for layer, state in states.items()}
         cache.routing_last_ids = cache.routing_last_ids.index_select(0, beam_idx)
         return cache
 

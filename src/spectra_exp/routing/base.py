@@ -22,6 +22,16 @@ from spectra_exp.routing.documents import Stretches
 from spectra_exp.routing.selection import PLAIN, SELECTIONS
 from spectra_exp.routing.state import Float32State
 
+# What a router hands from token to token; each tensor is [any, B, ...].
+State = Tensor | tuple[Tensor | None, ...] | None
+
+
+def reordered_state(state: State, rows_B: Tensor) -> State:
+    """The state with its sequences as `rows_B` has them."""
+    if isinstance(state, tuple):
+        return tuple(reordered_state(one, rows_B) for one in state)
+    return None if state is None else state.index_select(1, rows_B)
+
 
 @dataclass
 class RouterConfig:
@@ -72,8 +82,8 @@ class RoutingInput:
     temperature: float | Tensor = 1.0
     noise_seed: int = 0
     training: bool = False
-    state: Tensor | None = None
-    previous_state: Tensor | None = None
+    state: State = None
+    previous_state: State = None
     stretches: Stretches | None = None
     ranks: Ranks = ALONE
 
@@ -85,6 +95,29 @@ class RoutingInput:
     def real(self, values_BSx: Tensor) -> Tensor:
         """The real tokens of `values_BSx`, flattened to [N, ...] in reading order."""
         return values_BSx.flatten(0, 1) if self.mask_BS is None else values_BSx[self.mask_BS]
+
+    def placed(self, values_Nx: Tensor) -> Tensor:
+        """The inverse of `real`, [B, S, ...], zero at padding."""
+        shape = (*self.hidden_BSd.shape[:2], *values_Nx.shape[1:])
+        if self.mask_BS is None:
+            return values_Nx.view(shape)
+        mask_BSx = self.mask_BS.view(*self.mask_BS.shape, *[1] * (values_Nx.ndim - 1))
+        return values_Nx.new_zeros(shape).masked_scatter(mask_BSx, values_Nx)
+
+    def split(self, values_BSx: Tensor) -> Tensor:
+        """The values of whole sequences; of each document's stretch as a row of its own, where they are kept apart."""
+        return values_BSx if self.stretches is None else self.stretches.split(values_BSx)
+
+    def join(self, values_GTx: Tensor) -> Tensor:
+        """The inverse of `split`."""
+        return values_GTx if self.stretches is None else self.stretches.join(values_GTx)
+
+    @property
+    def split_mask(self) -> Tensor | None:
+        """True for the real tokens of what `split` gives; None when all are."""
+        if self.stretches is None or self.mask_BS is not None:
+            return None if self.mask_BS is None else self.split(self.mask_BS)
+        return self.stretches.mask_GT
 
     def sequences(self) -> tuple[Tensor, int]:
         """The sequence of each real token, int64 [N], and how many there are; documents kept apart are sequences."""
@@ -118,7 +151,7 @@ class RouterOutput:
     figures: dict[str, Tensor] = field(default_factory=dict)
     updates: dict[str, Tensor] = field(default_factory=dict)
     tensors: dict[str, Tensor] = field(default_factory=dict)
-    state: Tensor | None = None
+    state: State = None
 
 
 class Router(Float32State, ABC):
@@ -128,9 +161,9 @@ class Router(Float32State, ABC):
     `learned`: it has weights and logits. `two_rules`: its scores in training are by another rule than in inference,
     noise aside. `needs_source`: it is a part of somebody else's model, so that a model from scratch cannot have it, and
     its weights are final. `decides`: its scores are a choice that is made already, which plain top-k alone executes.
-    `choosers`: whose choice they can be ranked for, a token's or an expert's. `needs_outputs`:
-    it has losses of its experts' outputs. `uses_osr`, `uses_vocabulary`: its constructor takes `osr`,
-    `vocabulary_size`.
+    `choosers`: whose choice they can be ranked for, a token's or an expert's. `shared_parts`: its modules that are one
+    for all layers, whether or not the rest is shared. `needs_outputs`: it has losses of its experts' outputs.
+    `uses_osr`, `uses_vocabulary`: its constructor takes `osr`, `vocabulary_size`.
     """
 
     Config: ClassVar[type[RouterConfig]] = RouterConfig
@@ -144,6 +177,7 @@ class Router(Float32State, ABC):
     decides: ClassVar[bool] = False
     needs_outputs: ClassVar[bool] = False
     choosers: ClassVar[tuple[str, ...]] = ("token",)
+    shared_parts: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, hidden_size: int, num_experts: int, top_k: int, config: RouterConfig):
         super().__init__()
@@ -194,6 +228,14 @@ class Router(Float32State, ABC):
 
     def settle(self, counts_E: Tensor, index: int) -> None:
         """Move load-driven state by batch `index` (from 1) of those, the weights at rest."""
+
+    @property
+    def fits_costs(self) -> bool:
+        """Whether that state is fitted to the costs of all tokens of those batches at once."""
+        return False
+
+    def fit(self, cost_NE: Tensor) -> None:
+        """Fit load-driven state to these costs under the rule of inference, the layers below being final."""
 
     def flops_per_token(self) -> float:
         """Forward floating-point operations of the routing of one token (multiply and add count as two)."""
