@@ -36,6 +36,8 @@ REFUSED = {
     "router=quantile model.num_experts=64 trainer.batch_size=1 data.sequence_length=32": "trainer.batch_size: router="
     "quantile ranks the tokens of a step, and 32 are fewer than model.num_experts=64",
     "router=bip model.num_experts=33 trainer.batch_size=1 data.sequence_length=32 trainer.accumulation=2": "a batch",
+    "baseline=output_orthogonality model.top_k=1": "model.top_k: router=output_orthogonality compares the outputs",
+    "router=output_orthogonality selection=expert_choice": "selection.rule: 'expert_choice' does not go with",
     "router=quantile router.ema=1": "router.ema",
     "baseline=loss_free_sequence losses.balance_scope=micro_batch": "baseline=loss_free_sequence sets sequence",
     "router=switch losses.balance_scope=batch": "losses.balance_scope: 'batch' is not accepted",

@@ -53,6 +53,10 @@ MODELS = {
     "quantile histogram": dict(name="quantile", router={"estimator": "histogram", "ema": 0.5}),
     "bip": dict(name="bip"),
     "sequence": dict(name="switch", router=SWITCH, losses=LossesConfig("sequence")),
+    "output orthogonality": dict(
+        name="output_orthogonality",
+        router={"jitter": 0.0, "load_balance_coef": 0.0, "output_ortho_coef": 1.0, "variance_coef": 5.0},
+    ),
     "load average": dict(name="switch", router=SWITCH | {"load_ema_strength": 0.1}, losses=GLOBAL),
     "global_batch": dict(name="switch", router=SWITCH, losses=GLOBAL),
     "micro_batch": dict(name="switch", router=SWITCH),

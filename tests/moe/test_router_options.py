@@ -44,6 +44,9 @@ OPTIONS = {
     "quantile": dict(name="quantile"),
     "quantile histogram": dict(name="quantile", router={"estimator": "histogram", "ema": 0.5}),
     "bip": dict(name="bip"),
+    "simbal": dict(name="simbal"),
+    "router orthogonality": dict(name="router_orthogonality"),
+    "output orthogonality": dict(name="output_orthogonality"),
     "sinkhorn": dict(name="sinkhorn"),
     "random": dict(name="random"),
 }

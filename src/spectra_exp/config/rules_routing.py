@@ -81,6 +81,15 @@ def router_fits(x: Experiment) -> None:
     x.router.check_sizes(x.model.num_experts, x.model.top_k, tokens, x.trainer.accumulation)
 
 
+def outputs_are_seen(x: Experiment) -> None:
+    if router_class(x.router.name).needs_outputs and x.choices["model"] == "reroute":
+        raise ConfigError(
+            "router",
+            f"'{x.router.name}' has losses of outputs, which a source's own experts keep",
+            "give model=upcycle",
+        )
+
+
 ROUTING_RULES: tuple[Callable[[Experiment], None], ...] = (
     learned_temperature_belongs,
     best_long_decides,
@@ -88,4 +97,5 @@ ROUTING_RULES: tuple[Callable[[Experiment], None], ...] = (
     shared_router_belongs,
     options_go_together,
     router_fits,
+    outputs_are_seen,
 )

@@ -29,6 +29,7 @@ class LayerStatistics:
     tokens_Q: np.ndarray  # real tokens by sequence
     counts_GE: np.ndarray  # executed assignments by document
     domains_G: np.ndarray  # each document's domain; -1 for a document not seen, or of no known domain
+    tokens_G: np.ndarray  # real tokens by document
     counts_EV: np.ndarray  # executed assignments by vocabulary id
     tokens_V: np.ndarray  # tokens by vocabulary id
     pairs_EE: np.ndarray  # tokens that use both experts; the diagonal is counts_E

@@ -211,6 +211,9 @@ class MoeLayer(RoutedLayer):
             combined_Nd, rows = self.experts(tokens_Nd, chosen_NE, weights_NE, most)
             if self.shared is not None:
                 combined_Nd = (combined_Nd + self._shared_output(tokens_Nd)) / (1 + self.settings.num_shared)
+        if context.training_rule:
+            at = rows.assignments
+            output.losses |= self.router.losses_of_outputs(rows.outputs_Ad, at.token_A, at.expert_A, chosen_NE)
         sums_Ed = rows.sums_Ed() if context.keep_outputs else None
         # What a GPU has no place for; everywhere, so that a rule breaks its bound on no machine unseen.
         unexecuted = None if most is None else (rows.assignments.counts_E.sum() - most).clamp(min=0)

@@ -128,8 +128,9 @@ class Router(Float32State, ABC):
     `learned`: it has weights and logits. `two_rules`: its scores in training are by another rule than in inference,
     noise aside. `needs_source`: it is a part of somebody else's model, so that a model from scratch cannot have it, and
     its weights are final. `decides`: its scores are a choice that is made already, which plain top-k alone executes.
-    `choosers`: whose choice they can be ranked for, a token's or an expert's. `uses_osr`, `uses_vocabulary`: its
-    constructor takes `osr`, `vocabulary_size`.
+    `choosers`: whose choice they can be ranked for, a token's or an expert's. `needs_outputs`:
+    it has losses of its experts' outputs. `uses_osr`, `uses_vocabulary`: its constructor takes `osr`,
+    `vocabulary_size`.
     """
 
     Config: ClassVar[type[RouterConfig]] = RouterConfig
@@ -141,6 +142,7 @@ class Router(Float32State, ABC):
     two_rules: ClassVar[bool] = False
     needs_source: ClassVar[bool] = False
     decides: ClassVar[bool] = False
+    needs_outputs: ClassVar[bool] = False
     choosers: ClassVar[tuple[str, ...]] = ("token",)
 
     def __init__(self, hidden_size: int, num_experts: int, top_k: int, config: RouterConfig):
@@ -172,6 +174,12 @@ class Router(Float32State, ABC):
         c = self.config
         named = {"load_balance": c.load_balance_coef, "router_entropy": c.entropy_coef, "router_z": c.z_loss_coef}
         return {name: value for name, value in named.items() if value}
+
+    def losses_of_outputs(
+        self, outputs_Ad: Tensor, token_A: Tensor, expert_A: Tensor, chosen_NE: Tensor
+    ) -> dict[str, Tensor]:
+        """Loss terms in training of what the experts made, [A, d], of each assignment before its weight."""
+        return {}
 
     def commit(self, updates: dict[str, Tensor]) -> None:
         """Move running averages by one training pass; called once per pass, also under gradient checkpointing."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from spectra_exp.foundations.collective import ALONE, Ranks
 from spectra_exp.foundations.options import option
 
 
@@ -90,3 +91,27 @@ def speciality_penalty(vectors_NED: Tensor) -> Tensor:
     diagonal_NE = vectors_NED.square().sum(-1)
     total = product.square().sum() - diagonal_NE.square().sum()
     return total / (n * e * (e - 1))
+
+
+def mean_squared_cosine(vectors_NKd: Tensor) -> Tensor:
+    """Mean over N sets of K vectors, and over pairs of different vectors of a set, of their squared cosine.
+
+    0 for one vector; a vector of zeros counts as at right angles to all.
+    """
+    return speciality_penalty(torch.nn.functional.normalize(vectors_NKd.float(), dim=-1))
+
+
+def distance_from_orthonormal(weight_Ed: Tensor) -> Tensor:
+    """Sum of the absolute entries of W W^T - I. *Source:* Omi, Sen and Farhadi 2025 (SimBal), R^T R - I of R = W^T."""
+    w = weight_Ed.float()
+    return (w @ w.T - torch.eye(len(w), device=w.device)).abs().sum()
+
+
+def score_variance_loss(probs_NE: Tensor, ranks: Ranks = ALONE) -> Tensor:
+    """Minus the variance over tokens of each expert's probability, summed over experts; the mean is that of all ranks.
+
+    *Source:* Guo et al. 2025 (arXiv 2505.22323), the variance loss.
+    """
+    # Deviations from a mean sum to zero, so that nothing is lost without the gradient through it.
+    mean_E = ranks.mean(probs_NE.detach().mean(0))
+    return -(probs_NE - mean_E).square().sum(1).mean()
