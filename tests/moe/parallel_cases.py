@@ -52,6 +52,8 @@ MODELS = {
     "quantile": dict(name="quantile"),
     "quantile histogram": dict(name="quantile", router={"estimator": "histogram", "ema": 0.5}),
     "bip": dict(name="bip"),
+    "remoe": dict(name="remoe", router={"l1_start": 0.1}),
+    "expert_threshold": dict(name="expert_threshold"),
     "sequence": dict(name="switch", router=SWITCH, losses=LossesConfig("sequence")),
     "output orthogonality": dict(
         name="output_orthogonality",

@@ -47,6 +47,8 @@ OPTIONS = {
     "simbal": dict(name="simbal"),
     "router orthogonality": dict(name="router_orthogonality"),
     "output orthogonality": dict(name="output_orthogonality"),
+    "remoe": dict(name="remoe", router={"l1_start": 0.01}),
+    "expert threshold": dict(name="expert_threshold"),
     "sinkhorn": dict(name="sinkhorn"),
     "random": dict(name="random"),
 }

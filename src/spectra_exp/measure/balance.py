@@ -184,6 +184,8 @@ def executed_k(stats: LayerStatistics) -> float | None:
 
 def executed_k_by_domain(stats: LayerStatistics) -> np.ndarray:
     """executed_k of each domain's tokens [M]; NaN for a domain without any."""
-    tokens_M = np.bincount(stats.domains_G[stats.domains_G >= 0], stats.tokens_G[stats.domains_G >= 0], stats.num_domains)
+    tokens_M = np.bincount(
+        stats.domains_G[stats.domains_G >= 0], stats.tokens_G[stats.domains_G >= 0], stats.num_domains
+    )
     with np.errstate(invalid="ignore"):
         return stats.counts_ME.sum(axis=1) / tokens_M

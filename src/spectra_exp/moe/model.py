@@ -261,8 +261,12 @@ class SpectraMoeForCausalLM(PreTrainedModel, GenerationMixin):
     def after_optimizer_step(self, learning_rate_scale: float) -> None:
         """Let routers answer the load of the step just made; `learning_rate_scale` is the schedule's factor."""
         self._commit()
-        for layer in self.routed_layers:
+        routed = [layer for layer in self.routed_layers if layer.step_counts_E is not None]
+        for layer in routed:
             layer.after_step(learning_rate_scale)
+        routers = [layer.router for layer in routed]
+        for router in routers:
+            router.agree(routers)
 
 
 def _attention(config: SpectraMoeConfig) -> str:

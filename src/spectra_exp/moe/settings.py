@@ -51,6 +51,8 @@ class MoeSettings:
         At K = 1 that makes each of them 1 and leaves the router no gradient, so the unnormalised value is the weight
         there, but for a rerouted model, which has the rule that its experts were trained with.
         """
+        if not router_class(self.router.name).normalizes:
+            return False
         return self.renormalize and (self.top_k > 1 or self.origin == "reroute")
 
     def to_dict(self) -> dict[str, Any]:
