@@ -158,6 +158,7 @@ class _LayerSums:
         self.entropy_sum: Tensor | None = None
         self.gap_sum: Tensor | None = None
         self.first_EE: Tensor | None = None
+        self.null_assignments: Tensor | None = None
         self.representation_ED: Tensor | None = None
         self.output_sum_ED: Tensor | None = None
         self.probe_experts_PE = torch.full((num_probes, num_experts), -1, dtype=torch.int16, device=device)
@@ -190,6 +191,8 @@ class _LayerSums:
             if self.num_experts > 1:
                 best_N2 = record.probs_NE.float().topk(2, dim=1).values
                 self.gap_sum = _plus(self.gap_sum, (best_N2[:, 0] - best_N2[:, 1]).sum(dtype=torch.float64))
+        if record.null_assignments is not None:
+            self.null_assignments = _plus(self.null_assignments, record.null_assignments)
         if record.output_sum_ED is not None:
             self.output_sum_ED = _plus(self.output_sum_ED, record.output_sum_ED.detach().double())
         if record.representation_ED is not None:
@@ -231,6 +234,7 @@ class _LayerSums:
             confidence_sum=float(self.confidence_sum),
             overlap_sum=float(self.overlap_sum),
             num_adjacent=int(self.num_adjacent),
+            null_assignments=None if self.null_assignments is None else int(self.null_assignments),
             first_EE=None if self.first_EE is None else _numpy(self.first_EE),
             probe_experts_PK=experts_PE[:, :width],
             probe_weights_PK=_numpy(self.probe_weights_PE)[:, :width],

@@ -182,6 +182,13 @@ def executed_k(stats: LayerStatistics) -> float | None:
     return float(stats.counts_E.sum()) / stats.num_tokens if stats.num_tokens else None
 
 
+@metric("null_rate", "none", "share", range=(0, 1))
+def null_rate(stats: LayerStatistics) -> float | None:
+    """Share of assignments to empty experts, which no other figure counts."""
+    made = int(stats.counts_E.sum()) + (stats.null_assignments or 0)
+    return stats.null_assignments / made if stats.null_assignments is not None and made else None
+
+
 def executed_k_by_domain(stats: LayerStatistics) -> np.ndarray:
     """executed_k of each domain's tokens [M]; NaN for a domain without any."""
     tokens_M = np.bincount(

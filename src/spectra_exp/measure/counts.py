@@ -45,6 +45,7 @@ class LayerStatistics:
     representation_ED: np.ndarray | None
     output_mean_ED: np.ndarray | None  # mean output over the expert's tokens; zeros where it had none
     probe_hidden_PD: np.ndarray | None = None  # float32, what the layer got of each probe token
+    null_assignments: int | None = None  # to empty experts, which are not among E; None: there are none
     weight_cosines_EE: np.ndarray | None = None  # cosines of the experts' flattened down-projections
 
     @property

@@ -26,6 +26,7 @@ SUMS = (
     "overlap_sum",
     "num_adjacent",
     "first_EE",
+    "null_assignments",
 )
 
 

@@ -102,7 +102,7 @@ class SpectraMoeForCausalLM(PreTrainedModel, GenerationMixin):
 
     def freeze_shared(self) -> None:
         """Take the shared experts of upcycled layers out of training."""
-        for layer in self.routed_layers:
+        for layer in self.routed_layers if self.settings.shared_is_frozen else []:
             if getattr(layer, "shared", None) is not None:
                 layer.shared.requires_grad_(False)
 

@@ -111,7 +111,7 @@ class Evaluator:
             return None
         return EvaluationAccumulator(
             len(model.routed_layers),
-            model.settings.num_experts,
+            model.settings.num_real,
             model.settings.top_k,
             model.config.backbone.vocab_size,
             len(self.corpus.domains),

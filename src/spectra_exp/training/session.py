@@ -271,7 +271,7 @@ class Session:
 
     def _trainings(self) -> list[LayerTraining]:
         settings = self.model.settings
-        shape = settings.num_experts, settings.top_k, self.tokens_per_step
+        shape = settings.num_real, settings.top_k, self.tokens_per_step
         return layer_trainings(self.recorder.history.frame(), self.max_steps, *shape)
 
     def _fraction_snapshots(self) -> list[RoutingSnapshot]:
