@@ -52,6 +52,11 @@ REFUSED = {
     "baseline=switch_wide model.equal_to=flops": "baseline=switch_wide sets active",
     "router=quantile router.ema=1": "router.ema",
     "baseline=loss_free_sequence losses.balance_scope=micro_batch": "baseline=loss_free_sequence sets sequence",
+    "baseline=rmoe model.num_layers=1": "model.num_layers: router=rmoe passes a state between layers",
+    "baseline=rmoe router.width=0": "router.width: 0 was given; must be at least 1",
+    "baseline=mlp router.width=64 router.dim=8": "router.dim: 8 would have no effect with router.width",
+    "baseline=causal_bias router.decay=1": "router.decay: 1.0 was given; must be at most 0.9999",
+    "baseline=beta_memory_stateless router.recurrent=true": "baseline=beta_memory_stateless sets False",
     "router=switch losses.balance_scope=batch": "losses.balance_scope: 'batch' is not accepted",
 }
 

@@ -49,6 +49,11 @@ OPTIONS = {
     "output orthogonality": dict(name="output_orthogonality"),
     "remoe": dict(name="remoe", router={"l1_start": 0.01}),
     "expert threshold": dict(name="expert_threshold"),
+    "mlp": dict(name="mlp"),
+    "beta_memory": dict(name="beta_memory"),
+    "beta_memory stateless": dict(name="beta_memory", router={"recurrent": False}),
+    "rmoe": dict(name="rmoe", router={"width": 6}),
+    "causal_bias": dict(name="causal_bias", router={"strength": 0.5}),
     "sinkhorn": dict(name="sinkhorn"),
     "random": dict(name="random"),
 }

@@ -90,12 +90,14 @@ def test_shapes_and_assignments(name, rule, training, top_k):
 @each_learned
 @pytest.mark.parametrize("top_k", [1, 2])
 def test_the_output_alone_trains_every_parameter(name, top_k, monkeypatch):
-    """Without any router loss: the gradient comes through the combine weights."""
+    """Without any router loss: the gradient comes through the combine weights. The layer has one below it."""
     hidden_BSd, probe_BSd = normal(3, 7, HIDDEN), normal(3, 7, HIDDEN, seed=1)
 
     def gradients():
         layer = layer_of(settings_of(name, top_k))
-        (run_layer(layer, hidden_BSd, True)[0] * probe_BSd).sum().backward()
+        below = layer.router(inputs_of(seed=2)).carry_BSED
+        below = None if below is None else below.detach()
+        (run_layer(layer, hidden_BSd, True, carry_BSED=below)[0] * probe_BSd).sum().backward()
         return {n: p.grad for n, p in layer.router.named_parameters()}
 
     found = gradients()

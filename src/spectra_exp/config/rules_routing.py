@@ -64,11 +64,16 @@ def load_average_belongs(x: Experiment) -> None:
 
 
 def shared_router_belongs(x: Experiment) -> None:
+    one_layer = isinstance(x.model, ModelConfig) and x.model.num_layers == 1
+    if one_layer and router_class(x.router.name).shared_parts:
+        raise ConfigError(
+            "model.num_layers", f"router={x.router.name} passes a state between layers", "give at least 2"
+        )
     if not x.router.shared:
         return
     if not learns(x):
         raise ConfigError("router.shared", f"router={x.router.name} has no parameters to share", "leave it at false")
-    if isinstance(x.model, ModelConfig) and x.model.num_layers == 1:
+    if one_layer:
         raise ConfigError("router.shared", "model.num_layers=1 leaves no other layer", "leave it at false")
 
 

@@ -72,6 +72,7 @@ UNUSED: tuple[tuple[tuple[str, ...], Callable[[Experiment], bool], str], ...] = 
         lambda x: get(x, "router.orthogonalization") == "newton_schulz",
         "router.orthogonalization=newton_schulz",
     ),
+    (("router.dim", "router.sequence"), lambda x: get(x, "router.width") is not None, "router.width"),
     (("losses.balance_scope",), lambda x: not x.router.load_balance_coef, "router.load_balance_coef=0"),
     (
         (

@@ -87,6 +87,29 @@ class RoutingInput:
         """The real tokens of `values_BSx`, flattened to [N, ...] in reading order."""
         return values_BSx.flatten(0, 1) if self.mask_BS is None else values_BSx[self.mask_BS]
 
+    def placed(self, values_Nx: Tensor) -> Tensor:
+        """The inverse of `real`, [B, S, ...], zero at padding."""
+        shape = (*self.hidden_BSd.shape[:2], *values_Nx.shape[1:])
+        if self.mask_BS is None:
+            return values_Nx.view(shape)
+        mask_BSx = self.mask_BS.view(*self.mask_BS.shape, *[1] * (values_Nx.ndim - 1))
+        return values_Nx.new_zeros(shape).masked_scatter(mask_BSx, values_Nx)
+
+    def split(self, values_BSx: Tensor) -> Tensor:
+        """The values of whole sequences; of each document's stretch as a row of its own, where they are kept apart."""
+        return values_BSx if self.stretches is None else self.stretches.split(values_BSx)
+
+    def join(self, values_GTx: Tensor) -> Tensor:
+        """The inverse of `split`."""
+        return values_GTx if self.stretches is None else self.stretches.join(values_GTx)
+
+    @property
+    def split_mask(self) -> Tensor | None:
+        """True for the real tokens of what `split` gives; None when all are."""
+        if self.stretches is None or self.mask_BS is not None:
+            return None if self.mask_BS is None else self.split(self.mask_BS)
+        return self.stretches.mask_GT
+
     def sequences(self) -> tuple[Tensor, int]:
         """The sequence of each real token, int64 [N], and how many there are; documents kept apart are sequences."""
         if self.stretches is not None:
@@ -131,8 +154,8 @@ class Router(Float32State, ABC):
     its weights are final. `decides`: its scores are a choice that is made already, which plain top-k alone executes.
     `choosers`: whose choice they can be ranked for, a token's or an expert's; `pair` where each score is to be above 0.
     `normalizes`: False where a token's weights are used as they are, never divided by their sum. `needs_outputs`:
-    it has losses of its experts' outputs. `uses_osr`, `uses_vocabulary`: its constructor takes `osr`,
-    `vocabulary_size`.
+    it has losses of its experts' outputs. `shared_parts`: its modules that are one for all layers, whether or not the
+    rest is shared. `uses_osr`, `uses_vocabulary`: its constructor takes `osr`, `vocabulary_size`.
     """
 
     Config: ClassVar[type[RouterConfig]] = RouterConfig
@@ -147,6 +170,7 @@ class Router(Float32State, ABC):
     needs_outputs: ClassVar[bool] = False
     choosers: ClassVar[tuple[str, ...]] = ("token",)
     normalizes: ClassVar[bool] = True
+    shared_parts: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, hidden_size: int, num_experts: int, top_k: int, config: RouterConfig):
         super().__init__()

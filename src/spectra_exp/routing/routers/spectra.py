@@ -140,12 +140,11 @@ class SpectraRouter(Router):
 
     def _vectors(self, inputs: RoutingInput) -> tuple[Tensor, Tensor | None]:
         """The sequence encoder over whole sequences, or over each document's stretch on its own."""
-        hidden, mask, stretches = inputs.hidden_BSd, inputs.mask_BS, inputs.stretches
-        if stretches is not None:
-            hidden, mask = stretches.split(hidden), stretches.mask_GT if mask is None else stretches.split(mask)
         with part("sequence"):
-            raw_BSED, state = self.sequence(hidden, mask, self._first_state(inputs))
-        return raw_BSED if stretches is None else stretches.join(raw_BSED), state
+            raw_BSED, state = self.sequence(
+                inputs.split(inputs.hidden_BSd), inputs.split_mask, self._first_state(inputs)
+            )
+        return inputs.join(raw_BSED), state
 
     def _first_state(self, inputs: RoutingInput) -> Tensor | None:
         """Where the recurrence starts: after the tokens already decoded, else (`final_state`) at the previous layer's
