@@ -79,6 +79,8 @@ def test_state_has_moved(alone):
         ("quantile", "bias_E"),
         ("quantile histogram", "bias_E"),
         ("bip", "bias_E"),
+        ("remoe", "coefficient"),
+        ("expert_threshold", "threshold_E"),
         ("load average", "load_average.value"),
         ("plan", "expression.mean.value"),
     ]:

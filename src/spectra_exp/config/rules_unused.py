@@ -94,10 +94,17 @@ UNUSED: tuple[tuple[tuple[str, ...], Callable[[Experiment], bool], str], ...] = 
     (("router.dim", "router.sequence"), lambda x: get(x, "router.width") is not None, "router.width"),
     (("losses.balance_scope",), lambda x: not x.router.load_balance_coef, "router.load_balance_coef=0"),
     (
-        ("model.num_shared", "model.first_k_dense_replace", "model.upcycle_noise"),
+        (
+            "model.num_shared",
+            "model.first_k_dense_replace",
+            "model.upcycle_noise",
+            "model.equal_to",
+            "model.null_experts",
+        ),
         lambda x: not router_class(x.router.name).routes,
         "router={x.router.name}",
     ),
+    (("model.null_kind",), lambda x: not getattr(x.model, "null_experts", 0), "model.null_experts=0"),
     (
         ("model.keep_router_weights",),
         lambda x: not issubclass(router_class(x.router.name), LinearRouter),

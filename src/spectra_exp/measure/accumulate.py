@@ -47,6 +47,7 @@ class EvaluationAccumulator:
         self._layers: list[_LayerSums] | None = None
         self._tokens_V: Tensor | None = None
         self._domains_G: Tensor | None = None
+        self._tokens_G: Tensor | None = None
 
     @torch.no_grad()
     def update(self, records: Sequence[RoutingRecord], tokens: TokenBatch) -> None:
@@ -93,6 +94,7 @@ class EvaluationAccumulator:
         self.num_documents = num_documents
         if self._layers is not None:
             self._domains_G = torch.cat([self._domains_G, self._domains_G.new_full((more,), -1)])
+            self._tokens_G = torch.cat([self._tokens_G, self._tokens_G.new_zeros(more)])
             for sums in self._layers:
                 sums.counts_GE = torch.cat([sums.counts_GE, sums.counts_GE.new_zeros(more, sums.num_experts)])
 
@@ -115,16 +117,19 @@ class EvaluationAccumulator:
             tokens_Q=_numpy(torch.cat(self._tokens_by_sequence)),
             tokens_V=_numpy(self._tokens_V),
             domains_G=_numpy(self._domains_G),
+            tokens_G=_numpy(self._tokens_G),
         )
         return [LayerStatistics(layer=i, **shared, **sums.totals()) for i, sums in enumerate(self._layers)]
 
     def _allocate(self, device: torch.device) -> None:
         self._tokens_V = torch.zeros(self.vocabulary_size, dtype=torch.int64, device=device)
         self._domains_G = torch.full((self.num_documents,), -1, dtype=torch.int64, device=device)
+        self._tokens_G = torch.zeros(self.num_documents, dtype=torch.int64, device=device)
         self._layers = [_LayerSums(self, device) for _ in range(self.num_layers)]
 
     def _count_tokens(self, batch: TokenBatch) -> None:
         self._tokens_V.scatter_add_(0, batch.token_ids_N, torch.ones_like(batch.token_ids_N))
+        self._tokens_G.scatter_add_(0, batch.document_ids_N, torch.ones_like(batch.document_ids_N))
         seen_before = self._domains_G[batch.document_ids_N]
         self._domains_G[batch.document_ids_N] = batch.domain_ids_N
         now = self._domains_G[batch.document_ids_N]
@@ -153,6 +158,7 @@ class _LayerSums:
         self.entropy_sum: Tensor | None = None
         self.gap_sum: Tensor | None = None
         self.first_EE: Tensor | None = None
+        self.null_assignments: Tensor | None = None
         self.representation_ED: Tensor | None = None
         self.output_sum_ED: Tensor | None = None
         self.probe_experts_PE = torch.full((num_probes, num_experts), -1, dtype=torch.int16, device=device)
@@ -185,6 +191,8 @@ class _LayerSums:
             if self.num_experts > 1:
                 best_N2 = record.probs_NE.float().topk(2, dim=1).values
                 self.gap_sum = _plus(self.gap_sum, (best_N2[:, 0] - best_N2[:, 1]).sum(dtype=torch.float64))
+        if record.null_assignments is not None:
+            self.null_assignments = _plus(self.null_assignments, record.null_assignments)
         if record.output_sum_ED is not None:
             self.output_sum_ED = _plus(self.output_sum_ED, record.output_sum_ED.detach().double())
         if record.representation_ED is not None:
@@ -226,6 +234,7 @@ class _LayerSums:
             confidence_sum=float(self.confidence_sum),
             overlap_sum=float(self.overlap_sum),
             num_adjacent=int(self.num_adjacent),
+            null_assignments=None if self.null_assignments is None else int(self.null_assignments),
             first_EE=None if self.first_EE is None else _numpy(self.first_EE),
             probe_experts_PK=experts_PE[:, :width],
             probe_weights_PK=_numpy(self.probe_weights_PE)[:, :width],

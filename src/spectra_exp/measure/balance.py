@@ -49,6 +49,11 @@ def normalised_load_entropy(counts: np.ndarray) -> np.ndarray:
     return load_entropy(counts) / np.log(counts.shape[-1])
 
 
+def effective_number(counts: np.ndarray) -> np.ndarray:
+    """exp of the entropy of the load: as many experts with equal loads would have that entropy."""
+    return np.exp(load_entropy(counts))
+
+
 def unused_share(counts: np.ndarray) -> np.ndarray:
     """Share of experts with no token."""
     return (counts == 0).mean(axis=-1)
@@ -67,6 +72,7 @@ MEASURES: dict[str, Measure] = {
     "load_gini": gini,
     "expert_entropy": load_entropy,
     "expert_entropy_norm": normalised_load_entropy,
+    "effective_experts": effective_number,
     "unused_rate": unused_share,
     "collapse_rate": collapsed_share,
 }
@@ -140,6 +146,12 @@ def expert_entropy_norm(stats: LayerStatistics) -> float | None:
     return _over_evaluation("expert_entropy_norm", stats) if stats.num_experts > 1 else None
 
 
+@metric("effective_experts", "higher", range=(1, "E"), floor="uniform")
+def effective_experts(stats: LayerStatistics) -> float | None:
+    """exp of expert_entropy: as many experts with equal loads would have that entropy."""
+    return _over_evaluation("effective_experts", stats)
+
+
 @metric("unused_rate", "lower", "share", range=(0, 1), floor="uniform")
 def unused_rate(stats: LayerStatistics) -> float | None:
     """Share of experts that no token used."""
@@ -158,7 +170,31 @@ def quota_short_rate(stats: LayerStatistics) -> float | None:
     return float(stats.sizes[: stats.top_k].sum()) / stats.num_tokens if stats.num_tokens else None
 
 
+# Two names of one figure: of rules that turn tokens away, and of rules by which a token may ask for none.
+@metric("no_expert_rate", "lower", "share", range=(0, 1))
 @metric("dropped_rate", "lower", "share", range=(0, 1))
 def dropped_rate(stats: LayerStatistics) -> float | None:
-    """Share of tokens with no expert."""
+    """Share of tokens with no expert, which pass the layer by."""
     return float(stats.sizes[0]) / stats.num_tokens if stats.num_tokens else None
+
+
+@metric("executed_k", "none", "experts", range=(0, "E"))
+def executed_k(stats: LayerStatistics) -> float | None:
+    """Mean number of experts that a token executed."""
+    return float(stats.counts_E.sum()) / stats.num_tokens if stats.num_tokens else None
+
+
+@metric("null_rate", "none", "share", range=(0, 1))
+def null_rate(stats: LayerStatistics) -> float | None:
+    """Share of assignments to empty experts, which no other figure counts."""
+    made = int(stats.counts_E.sum()) + (stats.null_assignments or 0)
+    return stats.null_assignments / made if stats.null_assignments is not None and made else None
+
+
+def executed_k_by_domain(stats: LayerStatistics) -> np.ndarray:
+    """executed_k of each domain's tokens [M]; NaN for a domain without any."""
+    tokens_M = np.bincount(
+        stats.domains_G[stats.domains_G >= 0], stats.tokens_G[stats.domains_G >= 0], stats.num_domains
+    )
+    with np.errstate(invalid="ignore"):
+        return stats.counts_ME.sum(axis=1) / tokens_M

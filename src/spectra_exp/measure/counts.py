@@ -29,6 +29,7 @@ class LayerStatistics:
     tokens_Q: np.ndarray  # real tokens by sequence
     counts_GE: np.ndarray  # executed assignments by document
     domains_G: np.ndarray  # each document's domain; -1 for a document not seen, or of no known domain
+    tokens_G: np.ndarray  # real tokens by document
     counts_EV: np.ndarray  # executed assignments by vocabulary id
     tokens_V: np.ndarray  # tokens by vocabulary id
     pairs_EE: np.ndarray  # tokens that use both experts; the diagonal is counts_E
@@ -44,6 +45,7 @@ class LayerStatistics:
     representation_ED: np.ndarray | None
     output_mean_ED: np.ndarray | None  # mean output over the expert's tokens; zeros where it had none
     probe_hidden_PD: np.ndarray | None = None  # float32, what the layer got of each probe token
+    null_assignments: int | None = None  # to empty experts, which are not among E; None: there are none
     weight_cosines_EE: np.ndarray | None = None  # cosines of the experts' flattened down-projections
 
     @property

@@ -26,6 +26,7 @@ SUMS = (
     "overlap_sum",
     "num_adjacent",
     "first_EE",
+    "null_assignments",
 )
 
 
@@ -48,6 +49,7 @@ def merged(ranks: Sequence[LayerStatistics]) -> LayerStatistics:
         counts_QE=np.concatenate([r.counts_QE for r in ranks]),
         tokens_Q=np.concatenate([r.tokens_Q for r in ranks]),
         counts_GE=np.concatenate([r.counts_GE for r in ranks]),
+        tokens_G=np.concatenate([r.tokens_G for r in ranks]),
         domains_G=np.concatenate([r.domains_G for r in ranks]),
         representation_ED=np.mean(representations, axis=0) if representations else None,
         output_mean_ED=sum(m * c[:, None] for m, c in means) / np.maximum(counts_E, 1)[:, None] if means else None,

@@ -117,19 +117,21 @@ class RoutedLayer(nn.Module):
         if context.training_rule:
             context.updates[self.layer] = {"load_counts": chosen_NE.sum(0).float()} | output.updates
             losses |= self._distribution_losses(context, inputs, output, chosen_NE)
+        real, representation_ED = self.settings.num_real, output.representation_ED
         context.records[self.layer] = RoutingRecord(
             layer=self.layer,
-            chosen_NE=chosen_NE,
-            weights_NE=weights_NE.detach(),
-            probs_NE=None if output.probs_NE is None else output.probs_NE.detach(),
+            chosen_NE=chosen_NE[:, :real],
+            weights_NE=weights_NE[:, :real].detach(),
+            probs_NE=None if output.probs_NE is None else _among(output.probs_NE.detach(), real),
             # A copy: it may be a weight itself, which FSDP takes apart again after the pass.
-            representation_ED=None if output.representation_ED is None else output.representation_ED.detach().clone(),
+            representation_ED=None if representation_ED is None else representation_ED[:real].detach().clone(),
             output_sum_ED=sums_Ed,
             losses=losses,
             figures=output.figures,
             # A copy, so that the whole activation is not held by its part.
             hidden_Nd=tokens_Nd[: context.keep_hidden].detach().clone() if context.keep_hidden else None,
             unexecuted=unexecuted,
+            null_assignments=chosen_NE[:, real:].sum() if self.settings.num_null else None,
         )
 
     def _distribution_losses(
@@ -201,9 +203,11 @@ class MoeLayer(RoutedLayer):
     ):
         super().__init__(layer, settings, router, holder)
         sizes = hidden_size, settings.expert_size, settings.gated, settings.activation, std, settings.biases
-        self.experts = Experts(settings.num_experts, *sizes)
-        # Every token passes these; they are copies that stay as they are.
-        self.shared = Experts(settings.num_shared, *sizes).requires_grad_(False) if settings.num_shared else None
+        self.experts = Experts(settings.num_real, *sizes)
+        # Every token passes these; copies of an MLP stay as they are.
+        self.shared = Experts(settings.num_shared, *sizes) if settings.num_shared else None
+        if self.shared is not None and settings.shared_is_frozen:
+            self.shared.requires_grad_(False)
         self.dropout = nn.Dropout(settings.dropout)
 
     def forward(self, hidden: Tensor) -> Tensor:
@@ -214,12 +218,19 @@ class MoeLayer(RoutedLayer):
         tokens_Nd = inputs.real(hidden_BSd)
         most = self._most(len(tokens_Nd), context)
         with part("dispatch"):
-            combined_Nd, rows = self.experts(tokens_Nd, chosen_NE, weights_NE, most)
+            real = self.settings.num_real
+            combined_Nd, rows = self.experts(tokens_Nd, chosen_NE[:, :real], weights_NE[:, :real], most)
+            if self.settings.num_null and self.settings.null_kind == "copy":
+                combined_Nd = combined_Nd + weights_NE[:, real:].sum(1, keepdim=True).to(tokens_Nd.dtype) * tokens_Nd
             if self.shared is not None:
-                combined_Nd = (combined_Nd + self._shared_output(tokens_Nd)) / (1 + self.settings.num_shared)
+                combined_Nd = combined_Nd + self._shared_output(tokens_Nd)
+                if self.settings.shared_is_frozen:
+                    combined_Nd = combined_Nd / (1 + self.settings.num_shared)
         if context.training_rule:
             at = rows.assignments
-            output.losses |= self.router.losses_of_outputs(rows.outputs_Ad, at.token_A, at.expert_A, chosen_NE)
+            output.losses |= self.router.losses_of_outputs(
+                rows.outputs_Ad, at.token_A, at.expert_A, chosen_NE[:, :real]
+            )
         sums_Ed = rows.sums_Ed() if context.keep_outputs else None
         # What a GPU has no place for; everywhere, so that a rule breaks its bound on no machine unseen.
         unexecuted = None if most is None else (rows.assignments.counts_E.sum() - most).clamp(min=0)
@@ -245,3 +256,11 @@ class MoeLayer(RoutedLayer):
         if mask_BS is None:
             return values_Nd.view_as(like_BSd)
         return torch.zeros_like(like_BSd).masked_scatter(mask_BS[..., None], values_Nd)
+
+
+def _among(probs_NE: Tensor, real: int) -> Tensor:
+    """The distribution over the first `real` experts, given that it is one of them."""
+    if real == probs_NE.shape[1]:
+        return probs_NE
+    kept_NE = probs_NE[:, :real]
+    return kept_NE / kept_NE.sum(1, keepdim=True).clamp(min=torch.finfo(kept_NE.dtype).tiny)

@@ -103,7 +103,7 @@ class SpectraMoeForCausalLM(PreTrainedModel, GenerationMixin):
 
     def freeze_shared(self) -> None:
         """Take the shared experts of upcycled layers out of training."""
-        for layer in self.routed_layers:
+        for layer in self.routed_layers if self.settings.shared_is_frozen else []:
             if getattr(layer, "shared", None) is not None:
                 layer.shared.requires_grad_(False)
 
@@ -260,8 +260,12 @@ class SpectraMoeForCausalLM(PreTrainedModel, GenerationMixin):
     def after_optimizer_step(self, learning_rate_scale: float) -> None:
         """Let routers answer the load of the step just made; `learning_rate_scale` is the schedule's factor."""
         self._commit()
-        for layer in self.routed_layers:
+        routed = [layer for layer in self.routed_layers if layer.step_counts_E is not None]
+        for layer in routed:
             layer.after_step(learning_rate_scale)
+        routers = [layer.router for layer in routed]
+        for router in routers:
+            router.agree(routers)
 
 
 def _attention(config: SpectraMoeConfig) -> str:

@@ -36,6 +36,7 @@ RUN_COLUMNS = (
     "active_parameters",
     "total_parameters",
     "flops_per_token",
+    "size_as_measured",
     "data_fingerprint",
     "evaluation_fingerprint",
     "initial_weights",

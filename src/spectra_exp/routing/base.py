@@ -6,6 +6,7 @@ Shapes: B sequences, S tokens each, N real tokens in the batch, d hidden size, E
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -161,9 +162,10 @@ class Router(Float32State, ABC):
     `learned`: it has weights and logits. `two_rules`: its scores in training are by another rule than in inference,
     noise aside. `needs_source`: it is a part of somebody else's model, so that a model from scratch cannot have it, and
     its weights are final. `decides`: its scores are a choice that is made already, which plain top-k alone executes.
-    `choosers`: whose choice they can be ranked for, a token's or an expert's. `shared_parts`: its modules that are one
-    for all layers, whether or not the rest is shared. `needs_outputs`: it has losses of its experts' outputs.
-    `uses_osr`, `uses_vocabulary`: its constructor takes `osr`, `vocabulary_size`.
+    `choosers`: whose choice they can be ranked for, a token's or an expert's; `pair` where each score is to be above 0.
+    `normalizes`: False where a token's weights are used as they are, never divided by their sum. `needs_outputs`:
+    it has losses of its experts' outputs. `shared_parts`: its modules that are one for all layers, whether or not the
+    rest is shared. `uses_osr`, `uses_vocabulary`: its constructor takes `osr`, `vocabulary_size`.
     """
 
     Config: ClassVar[type[RouterConfig]] = RouterConfig
@@ -177,6 +179,7 @@ class Router(Float32State, ABC):
     decides: ClassVar[bool] = False
     needs_outputs: ClassVar[bool] = False
     choosers: ClassVar[tuple[str, ...]] = ("token",)
+    normalizes: ClassVar[bool] = True
     shared_parts: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, hidden_size: int, num_experts: int, top_k: int, config: RouterConfig):
@@ -220,6 +223,10 @@ class Router(Float32State, ABC):
 
     def after_step(self, counts_E: Tensor, learning_rate_scale: float) -> None:
         """Move load-driven state once per optimizer step; counts_E are its assignments per expert on all ranks."""
+
+    def agree(self, layers: Sequence[Router]) -> None:
+        """Move state that all layers have alike by what each of them, `layers`, took in; called after all their
+        `after_step`s."""
 
     @property
     def settle_steps(self) -> int:

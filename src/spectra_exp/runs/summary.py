@@ -185,6 +185,7 @@ def _odd_type(summary: dict[str, Any]) -> str | None:
         "causal": lambda value: isinstance(value, bool),
         "causal_training": lambda value: isinstance(value, bool),
         "flops_per_token": _is_number,
+        "size_as_measured": lambda value: isinstance(value, bool),
         "fingerprints": _table_of(lambda value: value is None or _is_text(value)),
         "label": _is_text,
         "command": _is_text,

@@ -42,6 +42,7 @@ def summary_head(planned: Plan, made_by: dict[str, Any], started: str) -> dict[s
         "floors": {},
         "parameters": {},
         "flops_per_token": None,
+        "size_as_measured": False,
         "causal": None,
         "causal_training": None,
         "timings": {},

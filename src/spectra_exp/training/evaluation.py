@@ -15,6 +15,7 @@ from torch import Tensor
 from spectra_exp.data.batches import NOT_COUNTED, Example, evaluation_batches, kept_apart
 from spectra_exp.data.corpus import Corpus
 from spectra_exp.measure.accumulate import EvaluationAccumulator, weight_cosines
+from spectra_exp.measure.balance import executed_k_by_domain
 from spectra_exp.measure.base import MetricTable
 from spectra_exp.measure.causality import Causality, measure_causality
 from spectra_exp.measure.compute import compute_metrics
@@ -88,7 +89,14 @@ class Evaluator:
             replace(stats, weight_cosines_EE=weight_cosines(layer.experts))
             for stats, layer in zip(accumulator.statistics(), model.routed_layers, strict=True)
         ]
+        figures |= self._executed_by_domain(statistics)
         return Evaluation(sums.losses(self.corpus.domains), compute_metrics(statistics), statistics, figures)
+
+    def _executed_by_domain(self, statistics: list[LayerStatistics]) -> dict[str, float]:
+        """executed_k_<domain>: mean over layers, of the domains that there are tokens of."""
+        executed_M = np.mean([executed_k_by_domain(stats) for stats in statistics], axis=0)
+        named = zip(self.corpus.domains, executed_M.tolist(), strict=True)
+        return {f"executed_k_{name}": value for name, value in named if math.isfinite(value)}
 
     @torch.no_grad()
     def losses(self, model: SpectraMoeForCausalLM) -> dict[str, float]:
@@ -103,7 +111,7 @@ class Evaluator:
             return None
         return EvaluationAccumulator(
             len(model.routed_layers),
-            model.settings.num_experts,
+            model.settings.num_real,
             model.settings.top_k,
             model.config.backbone.vocab_size,
             len(self.corpus.domains),

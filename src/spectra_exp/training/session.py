@@ -28,7 +28,7 @@ from spectra_exp.measure.compute import (
 )
 from spectra_exp.measure.snapshot import RoutingSnapshot
 from spectra_exp.measure.swing import LayerTraining, layer_trainings
-from spectra_exp.moe.accounting import Size, model_size
+from spectra_exp.moe.accounting import Size, model_size, number_varies
 from spectra_exp.moe.attention import use_attention
 from spectra_exp.moe.context import RoutingContext
 from spectra_exp.moe.model import SpectraMoeForCausalLM
@@ -72,6 +72,8 @@ class Result:
     metrics_by_inference: dict[str, dict[str, float]] = field(default_factory=dict)
     floors: dict[str, float] = field(default_factory=dict)
     causality: dict[str, Any] = field(default_factory=dict)
+    # Whether active parameters and FLOPs follow from the measured number of experts.
+    size_as_measured: bool = False
 
 
 class Session:
@@ -216,6 +218,9 @@ class Session:
             final = evaluator.run(self.model)
             self._write_rows(self.max_steps, split, final)
         result = Result("completed", self.max_steps, final.all())
+        if number_varies(self.model):
+            self.size = model_size(self.model, self.experiment.data.sequence_length, result.metrics["executed_k"])
+            result.size_as_measured = True
         if final.statistics:
             table, floors = final.table, compute_floors(final.statistics)
             snapshots = self._fraction_snapshots()
@@ -266,7 +271,7 @@ class Session:
 
     def _trainings(self) -> list[LayerTraining]:
         settings = self.model.settings
-        shape = settings.num_experts, settings.top_k, self.tokens_per_step
+        shape = settings.num_real, settings.top_k, self.tokens_per_step
         return layer_trainings(self.recorder.history.frame(), self.max_steps, *shape)
 
     def _fraction_snapshots(self) -> list[RoutingSnapshot]:
