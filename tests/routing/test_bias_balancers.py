@@ -16,16 +16,16 @@ from moe_cases import ids_of, model_of
 from router_cases import EXPERTS, HIDDEN, inputs_of, normal, router_of, settings_of
 
 from spectra_exp.routing.biased import SCORES
-from spectra_exp.routing.routers.bip import dual_bias
-from spectra_exp.routing.routers.quantile import (
+from spectra_exp.routing.quantiles import (
     BINS,
-    QuantileRouter,
     bounds,
     histogram,
     histogram_quantile,
     needed_bias,
     quantile,
 )
+from spectra_exp.routing.routers.bip import dual_bias
+from spectra_exp.routing.routers.quantile import QuantileRouter
 from spectra_exp.routing.selection import select_topk
 
 QUANTILES = [{"estimator": "exact"}, {"estimator": "histogram"}]

@@ -13,7 +13,7 @@ from router_cases import EXPERTS, HIDDEN, inputs_of, normal, router_of, settings
 from spectra_exp.routing.documents import Stretches
 from spectra_exp.routing.osr import OsrConfig
 from spectra_exp.routing.potentials import fitted, load_error, needed_potentials, sequence_offsets
-from spectra_exp.routing.routers.quantile import quantile
+from spectra_exp.routing.quantiles import quantile
 from spectra_exp.routing.selection import select_topk
 from spectra_exp.training.callbacks import settle as settle_module
 from spectra_exp.training.callbacks.settle import settle

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from spectra_exp.routing.routers.quantile import quantile
+from spectra_exp.routing.quantiles import quantile
 
 # A load within this of its share is balanced; rounds after which the best so far is taken.
 LOAD_ERROR = 1e-3

@@ -14,7 +14,7 @@ from spectra_exp.foundations.collective import all_rows
 from spectra_exp.foundations.options import option
 from spectra_exp.routing.base import RouterConfig, RouterOutput, RoutingInput, register_router
 from spectra_exp.routing.biased import sigmoid_scores
-from spectra_exp.routing.routers.quantile import quantile
+from spectra_exp.routing.quantiles import quantile
 from spectra_exp.routing.varying import VaryingConfig, VaryingRouter
 
 # Of a logit of 0, before the first step.

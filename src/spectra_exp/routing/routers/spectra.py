@@ -22,7 +22,7 @@ from spectra_exp.routing.orthogonality import MEASURES, representation_loss
 from spectra_exp.routing.osr import OsrConfig, gram, linear_warmup, osr_cost
 from spectra_exp.routing.potentials import fitted, nudged, sequence_offsets
 from spectra_exp.routing.projectors import ORTHOGONALIZATIONS, make_expression
-from spectra_exp.routing.routers.quantile import needed_bias, quantile
+from spectra_exp.routing.quantiles import needed_bias, quantile
 from spectra_exp.routing.sequence import ENCODERS, GateBiases, make_encoder
 from spectra_exp.routing.sequence.min_gru import GATE_BIAS, SPREADS
 from spectra_exp.routing.similarity import SIMILARITIES
