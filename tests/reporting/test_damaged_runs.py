@@ -116,6 +116,7 @@ EDITED: dict[str, tuple[Damage, str]] = {
     "config gone": (lambda run: (run / "config.yaml").unlink(), "config.yaml"),
     "history gone": (lambda run: (run / "history.parquet").unlink(), "history.parquet"),
     "history cut": (write("history.parquet", b"PAR1"), "history.parquet"),
+    "documents cut": (write("documents.parquet", b"PAR1"), "documents.parquet"),
     "snapshot gone": (lambda run: sorted((run / "routing").glob("*.npz"))[0].unlink(), "routing/step-00000000.npz"),
     "snapshot added": (added_snapshot, "routing/step-00000007.npz"),
     "routing emptied": (empty_folder("routing"), "routing/"),

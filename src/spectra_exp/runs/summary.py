@@ -16,6 +16,7 @@ from typing import Any
 from spectra_exp.foundations.errors import SpectraError
 from spectra_exp.foundations.files import atomic_path, is_file_name, json_text, regular, write_json
 from spectra_exp.runs.file_hashes import differing, hashes_of, sha256_of
+from spectra_exp.runs.scores import DOCUMENTS
 
 SCHEMA = 1
 LARGEST = 10**300
@@ -29,6 +30,7 @@ SEALED_FILES = (
     ".hydra/overrides.yaml",
     "environment.json",
     "history.parquet",
+    DOCUMENTS,
     "routing/step-*.npz",
 )
 SEAL = "seal"
