@@ -17,6 +17,7 @@ from made_studies import given, make_study
 from scipy import stats
 
 from spectra_exp.config.tree import option_files
+from spectra_exp.data.embedded_rounds import ROUNDS_PAIR
 from spectra_exp.downstream.scores import keep_scores
 from spectra_exp.measure import METRICS
 from spectra_exp.reporting.declared import all_contrasts, study_tables
@@ -77,7 +78,8 @@ def test_every_table_of_the_contract_is_declared_once_over_studies_and_metrics_t
         "temperature",
     }
     assert contract <= set(names)
-    known = {*METRICS, "val_loss", "downstream_score", "gap_closure"}
+    rounds = {f"val_loss_{domain}" for domain in ROUNDS_PAIR}
+    known = {*METRICS, "val_loss", "downstream_score", "gap_closure", *rounds}
     for spec in (*specs, *all_contrasts(map(load_study, study_files()))):
         assert spec.study in {"", *study_files()}
         for metric in spec.metrics:
