@@ -90,5 +90,5 @@ def test_a_short_text_is_cut_into_two_sequences(folder: Path, tmp_path: Path) ->
 def test_our_own_models_are_examined() -> None:
     report = doctor(settled(model_of("switch")), batches())
     told = {f.check.name: f.outcome.status for f in report.findings if f.outcome.status in ("fault", "doubtful")}
-    assert told.keys() <= {"modes", "idle_experts"}
+    assert told.keys() <= {"modes", "idle_experts"} and report.status("padding") == "ok"
     assert doctor(settled(model_of("expert_choice")), batches(), checks=("modes",)).status("modes") == "fault"

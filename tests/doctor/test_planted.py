@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from doctor_cases import batches, stock
@@ -44,3 +46,9 @@ def test_the_model_is_left_as_it_was() -> None:
     assert trained == [p.requires_grad for p in model.parameters()] and all(p.grad is None for p in model.parameters())
     hooks = [hook for m in model.modules() for hook in (*m._forward_hooks.values(), *m._forward_pre_hooks.values())]
     assert not any("spectra_exp" in repr(hook) for hook in hooks)
+
+
+def test_a_trainers_micro_batches_are_those_of_the_check() -> None:
+    trainer = SimpleNamespace(args=SimpleNamespace(gradient_accumulation_steps=4, world_size=2))
+    report = doctor(stock("mixtral"), batches(), trainer, checks=("auxiliary_accumulation",))
+    assert report.findings[0].outcome.figure == pytest.approx(8, rel=1e-2)

@@ -76,7 +76,7 @@ def dominant_experts(x: Examined) -> Outcome:
     worst = int(np.argmax(shares))
     drawn_RE = uniform_counts(experts, (*[0] * max(1, round(fair * experts)), tokens), DRAWS, 0)
     note = f"a fair share is {fair:.3f}, the largest by chance {float(np.quantile(drawn_RE.max(1), 0.99)) / tokens:.3f}"
-    return Outcome.within(shares[worst], limit, x.names[worst], note, "8 fair shares, at most 0.95")
+    return Outcome.within(shares[worst], limit, x.names[worst], note, "the least of 8 fair shares and 0.95:")
 
 
 def _weights_EF(experts: nn.Module) -> Tensor:

@@ -13,6 +13,7 @@ from torch import Tensor
 from spectra_exp.doctor.examined import DoesNotApply, Examined, Pass
 from spectra_exp.doctor.registry import DOUBTFUL, FAULT, OK, Outcome, check
 from spectra_exp.measure.causality import TOLERANCE, measure_causality
+from spectra_exp.moe.whole_weights import ONLY_HERE
 
 FIGURE = "largest change of a logit / spread of the logits"
 # Positions scored from their own prefix alone, to say what a leak is worth; and tokens generated.
@@ -149,7 +150,7 @@ def saved_and_loaded(x: Examined) -> Outcome:
     """Saved and loaded by its class; then logits of greedy generation against a full pass over what it wrote."""
     with tempfile.TemporaryDirectory() as folder:
         x.model.save_pretrained(folder)
-        loaded = type(x.model).from_pretrained(folder, dtype=torch.float32).to(x.model.device).eval()
+        loaded = type(x.model).from_pretrained(folder, dtype=torch.float32, **ONLY_HERE).to(x.model.device).eval()
     with torch.no_grad():
         logits_BSV = loaded(input_ids=x.ids_BS, use_cache=False).logits
     del loaded

@@ -44,13 +44,16 @@ def padding(x: Examined) -> Outcome:
 
 
 def _auxiliary(x: Examined, ids_BS: Tensor, mask_BS: Tensor | None) -> float | None:
-    """The auxiliary loss in evaluation mode, without noise; None where there is none."""
-    with torch.no_grad():
-        one = x.loss_pass(ids_BS, mask_BS, aux=True, use_cache=False)
-    try:
-        return float(x.auxiliary(one))
-    except DoesNotApply:
-        return None
+    """The auxiliary loss in evaluation mode, without noise, or else in training mode; None where there is none."""
+    for training in (False, True):
+        with kept(x.model), torch.no_grad():
+            x.model.train(training)
+            one = x.loss_pass(ids_BS, mask_BS, aux=True, use_cache=False)
+        try:
+            return float(x.auxiliary(one))
+        except DoesNotApply:
+            continue
+    return None
 
 
 def _loads(x: Examined, ids_BS: Tensor, mask_BS: Tensor | None, seed: int = 0) -> dict[str, Tensor]:
