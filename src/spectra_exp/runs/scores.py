@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 DOCUMENTS = "documents.parquet"
+COLUMNS = {DOCUMENTS: ("id", "domain", "tokens", "loss", "correct")}
 
 
 @dataclass
@@ -65,13 +66,16 @@ def save_documents(path: Path, sums: DocumentSums, domains: list[str]) -> None:
 
 
 def read_scores(path: Path) -> pd.DataFrame:
-    """The rows of a file of scores. Raises FileNotFoundError, and SpectraError for what cannot be read."""
+    """The rows of a file of scores. Raises FileNotFoundError, and SpectraError for what no run writes."""
     import pandas as pd
     import pyarrow as pa
 
     try:
-        return pd.read_parquet(regular(path))
+        frame = pd.read_parquet(regular(path))
     except FileNotFoundError:
         raise
     except (OSError, ValueError, pa.ArrowException) as error:
         raise SpectraError(f"{path}: not readable ({str(error).splitlines()[0]})") from error
+    if tuple(frame) != COLUMNS[path.name]:
+        raise SpectraError(f"{path}: not the scores of a run (its columns: {', '.join(map(str, frame))})")
+    return frame
