@@ -50,6 +50,12 @@ class DocumentSums:
 
 def save_documents(path: Path, sums: DocumentSums, domains: list[str]) -> None:
     """Write the documents that have a scored token, whole or not at all."""
+    with atomic_path(path) as temporary:
+        write_documents(temporary, sums, domains)
+
+
+def write_documents(path: Path, sums: DocumentSums, domains: list[str]) -> None:
+    """The same to `path`, which nobody reads yet."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -61,8 +67,7 @@ def save_documents(path: Path, sums: DocumentSums, domains: list[str]) -> None:
         "loss": pa.array(sums.loss_G[ids], pa.float64()),
         "correct": pa.array(sums.correct_G[ids], pa.int32()),
     }
-    with atomic_path(path) as temporary:
-        pq.write_table(pa.table(columns), temporary, compression="zstd")
+    pq.write_table(pa.table(columns), path, compression="zstd")
 
 
 def read_scores(path: Path) -> pd.DataFrame:
