@@ -3,38 +3,25 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import scipy.stats
+from simulate import cells, coverage
 
 from spectra_exp.statistics.comparison import NO_SPREAD
 from spectra_exp.statistics.crossed import crossed_difference
 
 
-def _cells(rng, seeds: int, documents: int, seed_sd: float, document_sd: float, cell_sd: float = 0.05):
-    size_G = rng.integers(20, 400, documents)
-    rate_SG = rng.normal(0, seed_sd, (seeds, 1)) + rng.normal(0, document_sd, documents)
-    return (rate_SG + rng.normal(0, cell_sd, (seeds, documents))) * size_G, size_G
-
-
-def _coverage(seeds: int, document_sd: float, count: int = 800) -> tuple[float, float]:
-    """Shares of two-way and of seed-only intervals that hold the true difference, 0, over other seeds and texts."""
-    rng = np.random.default_rng(seeds)
-    found = [crossed_difference(*_cells(rng, seeds, 60, 0.01, document_sd)) for _ in range(count)]
-    two_way = np.mean([d.ci_low <= 0 <= d.ci_high for d in found])
-    return float(two_way), float(np.mean([d.seed_low <= 0 <= d.seed_high for d in found]))
-
-
 @pytest.mark.parametrize("seeds", [3, 5, 10])
 @pytest.mark.parametrize("document_sd", [0.0, 0.1, 0.3])
 def test_two_way_interval_covers(seeds: int, document_sd: float) -> None:
-    assert _coverage(seeds, document_sd)[0] >= 0.92
+    assert coverage(seeds, document_sd)[0] >= 0.92
 
 
 def test_seeds_alone_do_not_cover_other_texts() -> None:
-    two_way, seed_only = _coverage(5, 0.3)
+    two_way, seed_only = coverage(5, 0.3)
     assert seed_only < 0.75 < 0.93 < two_way
 
 
 def test_seed_only_interval_is_the_paired_t_interval() -> None:
-    d_SG, size_G = _cells(np.random.default_rng(0), 5, 20, 0.02, 0.1)
+    d_SG, size_G = cells(np.random.default_rng(0), 5, 20, 0.02, 0.1)
     known = scipy.stats.ttest_1samp(d_SG.sum(1) / size_G.sum(), 0).confidence_interval()
     found = crossed_difference(d_SG, size_G)
     assert (found.seed_low, found.seed_high) == pytest.approx(tuple(known))
@@ -46,7 +33,7 @@ def test_parts_are_the_variances_that_were_put_in() -> None:
     count, seeds = 3000, 5
     parts, sizes = np.zeros(3), np.zeros(3)
     for _ in range(count):
-        d_SG, size_G = _cells(rng, seeds, 40, 0.02, 0.1, 0.08)
+        d_SG, size_G = cells(rng, seeds, 40, 0.02, 0.1, 0.08)
         found, q = crossed_difference(d_SG, size_G), float((size_G**2).sum() / size_G.sum() ** 2)
         parts += np.array([found.v_seed, found.v_document, found.v_cell]) / count
         sizes += (
@@ -57,8 +44,8 @@ def test_parts_are_the_variances_that_were_put_in() -> None:
 
 def test_text_is_wasted_where_seeds_vary_and_not_where_documents_do() -> None:
     rng = np.random.default_rng(2)
-    wasted = crossed_difference(*_cells(rng, 10, 200, 0.1, 0.01))
-    needed = crossed_difference(*_cells(rng, 10, 200, 0.02, 0.8))
+    wasted = crossed_difference(*cells(rng, 10, 200, 0.1, 0.01))
+    needed = crossed_difference(*cells(rng, 10, 200, 0.02, 0.8))
     assert wasted.enough_tokens < wasted.tokens and wasted.share_text < 0.1
     assert needed.enough_tokens > needed.tokens and needed.share_text > 0.5
     # At that size the text's part widens the interval by 5 %.
