@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from spectra_exp.statistics.comparison import difference_of
+from spectra_exp.statistics.comparison import compare
 from spectra_exp.statistics.equivalence import tost
-from spectra_exp.statistics.practical import region_probabilities, word
+from spectra_exp.statistics.practical import equivalent_p, region_probabilities, word
 
 
 def test_probabilities_are_those_of_the_posterior() -> None:
@@ -50,8 +50,11 @@ def test_equivalent_where_the_90_percent_interval_lies_within_the_region() -> No
     for _ in range(200):
         arm = dict(enumerate(rng.normal(0.005, 0.02, 5)))
         zero = dict.fromkeys(arm, 0.0)
-        low, high = difference_of(arm, zero).interval(0.9)
-        assert (word(0.005, None, tost(arm, zero, 0.02).p, "lower") == "equivalent") == (low > -0.02 and high < 0.02)
+        found, known = compare(arm, zero), tost(arm, zero, 0.02)
+        low, high = known.ci_low, known.ci_high
+        equal = equivalent_p(found.difference, found.se, found.df, 0.02)
+        assert equal == pytest.approx(known.p, rel=1e-9)
+        assert (word(found.difference, None, equal, "lower") == "equivalent") == (low > -0.02 and high < 0.02)
 
 
 def test_a_region_needs_a_margin_and_a_spread() -> None:

@@ -36,6 +36,13 @@ def region_probabilities(difference: float, se: float, df: float, margin: float)
     return Region(below, max(0.0, 1.0 - below - above), above)
 
 
+def equivalent_p(difference: float, se: float, df: float, margin: float) -> float:
+    """p of the two one-sided tests that the true difference lies within −margin..margin: the larger of the two."""
+    from scipy.special import stdtr
+
+    return float(stdtr(df, (abs(difference) - margin) / se))
+
+
 def word(difference: float, p: float | None, equivalent_p: float | None, better: Literal["lower", "higher"]) -> Word:
     """What may be said of a − b: equivalence is looked for first, because a negligible difference can be certain.
 
