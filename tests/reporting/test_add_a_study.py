@@ -43,6 +43,9 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         shutil.copytree(project_root() / kind, tmp_path / kind)
     (tmp_path / "sweeps" / "mine.yaml").write_text(MINE)
     monkeypatch.setattr(definition, "project_root", lambda: tmp_path)
+    monkeypatch.setattr(
+        definition, "named_files", lambda kind: {p.stem: p for p in sorted((tmp_path / kind).iterdir())}
+    )
     monkeypatch.setenv("SPECTRA_OUTPUTS", str(tmp_path / "outputs"))
     return tmp_path
 

@@ -14,7 +14,7 @@ from spectra_exp.config.compose import check_values, prepare_environment
 from spectra_exp.config.register import GROUPS, group_schemas
 from spectra_exp.config.schema import LABELS, Experiment
 from spectra_exp.config.source_model import resolve_source
-from spectra_exp.config.tree import project_root
+from spectra_exp.config.tree import roots
 from spectra_exp.config.typed import parse_overrides, typed_values, value_text
 from spectra_exp.foundations.errors import ConfigError
 from spectra_exp.foundations.files import write_json
@@ -118,7 +118,7 @@ class Compositions:
     def __init__(self, file: Path | None = None, version: str = ""):
         prepare_environment()
         self._file, self._new = file, False
-        self._version = _with_conf(version, project_root()) if file else ""
+        self._version = _with_conf(version, roots()) if file else ""
         self._stored = _read(file, self._version)
 
     def __call__(self, line: Iterable[str]) -> Resolved | None:
@@ -126,7 +126,7 @@ class Compositions:
         parts = tuple(sorted(line))
         key = " ".join(parts)
         if key not in self._stored:
-            self._stored[key] = _composed(parts, project_root())
+            self._stored[key] = _composed(parts, roots())
             self._new = True
         return self._stored[key]
 
@@ -144,8 +144,8 @@ class Compositions:
 
 
 @lru_cache(maxsize=4096)
-def _composed(line: tuple[str, ...], root: Path) -> Resolved | None:
-    """`root`: where conf/ lies."""
+def _composed(line: tuple[str, ...], roots: tuple[Path, ...]) -> Resolved | None:
+    """`roots`: where conf/ lies."""
     try:
         experiment = check_values(list(line))
         resolve_source(experiment, typed_values(list(line)))
@@ -202,10 +202,11 @@ def _read(file: Path | None, version: str) -> dict[str, Resolved | None]:
 
 
 @cache
-def _with_conf(version: str, root: Path) -> str:
+def _with_conf(version: str, roots: tuple[Path, ...]) -> str:
     """What stands for the code and for conf/."""
     digest = hashlib.sha256(version.encode())
-    for path in sorted((root / "conf").rglob("*.yaml")):
-        digest.update(hashlib.sha256(path.relative_to(root).as_posix().encode()).digest())
-        digest.update(hashlib.sha256(path.read_bytes()).digest())
+    for root in roots:
+        for path in sorted((root / "conf").rglob("*.yaml")):
+            digest.update(hashlib.sha256(path.relative_to(root).as_posix().encode()).digest())
+            digest.update(hashlib.sha256(path.read_bytes()).digest())
     return digest.hexdigest()[:16]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from spectra_exp.config.tree import train_words
 from spectra_exp.config.verb import Verb, VerbOptions
 from spectra_exp.foundations.errors import ConfigError, SpectraError
 from spectra_exp.foundations.options import option
@@ -83,7 +84,9 @@ def make_tables(options: TablesOptions) -> int:
     material = gather(options.folder, options.study)
     name_the_odd(material)
     if material.collected.runs.empty:
-        raise SpectraError(f"{options.folder / 'runs'}: no completed run to tabulate; train one: python train.py")
+        raise SpectraError(
+            f"{options.folder / 'runs'}: no completed run to tabulate; train one: {' '.join(train_words())}"
+        )
     written = write_of_study(material, options.study) if options.study else write_all(material)
     tables = {table.name: table for table in written}
     if options.show not in tables:

@@ -1,4 +1,4 @@
-"""Table 9: what each part of a routed layer costs in a training step, from the profile that `make overhead` leaves."""
+"""Table 9: what each part of a routed layer costs in a training step, from the profile that `spectra-exp overhead` leaves."""
 
 from __future__ import annotations
 
@@ -34,7 +34,9 @@ def overhead_table(outputs: Path) -> Table:
     path = outputs / "bench" / "overhead.json"
     content = read_overhead(path)
     if isinstance(content, str):
-        return Table(NAME, TITLE, pd.DataFrame(), [], [Gap(NAME, "", "every part", "", content, "make overhead")])
+        return Table(
+            NAME, TITLE, pd.DataFrame(), [], [Gap(NAME, "", "every part", "", content, "spectra-exp overhead")]
+        )
     records, parts = [], []
     for method, measured in content["methods"].items():
         own = _records(method, measured)
