@@ -10,7 +10,7 @@ JOBS ?= 2
 TRIALS ?= 20
 PROCESSES ?= 2
 # What else is given on make's own command line (trainer.max_steps=5 model=exp10) goes on to train.py.
-TYPED = $(filter-out PYTHON=% SEEDS=% JOBS=% OSR=% STUDY=% TRIALS=% PROCESSES=% BENCH=% SEED=% FUZZ=% SPECTRA_OUTPUTS=%,$(MAKEOVERRIDES))
+TYPED = $(filter-out PYTHON=% SEEDS=% JOBS=% OSR=% STUDY=% TRIALS=% PROCESSES=% BENCH=% SEED=% FUZZ=% STATUS=% TEXT=% BLOCKS=% SPECTRA_OUTPUTS=%,$(MAKEOVERRIDES))
 LAUNCH = $(if $(filter launch=% hydra/launcher=%,$(TYPED)),,$(if $(filter 1,$(JOBS)),,launch=parallel launch.jobs=$(JOBS)))
 STUDY_RUN = $(PY) train.py $(1) seed=$(SEEDS) $(LAUNCH) $(TYPED)
 # A study by its file: sweeps/NAME.yaml or ablations/NAME.yaml. What would be ignored is refused.
@@ -24,7 +24,7 @@ LAUNCH_STUDY = $(if $(STUDY_FILE),,echo "error: STUDY: give the name of a study 
 , := ,
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo train-distributed test test-lowest test-random fuzz tables analysis overhead figures report lint clean-cache status study ablations baselines scaling design-choices \
+.PHONY: help setup demo train-distributed test test-lowest test-random fuzz tables analysis overhead figures report paper lint clean-cache status study ablations baselines scaling design-choices \
 	sweep-a sweep-b sweep-c sweep-d sweep-e temperature temperature-demo search bench bench-gpu studies-page
 
 help:  ## this list
@@ -116,6 +116,9 @@ lint: setup  ## ruff (rules and form), and the layers of imports
 
 tables: setup  ## outputs/tables/ from the finished runs (STUDY=name for one study)
 	$(PY) -m spectra_exp tables $(if $(STUDY),study=$(STUDY))
+
+paper: setup  ## the paper's results: runs, archive, docs/results/paper (TEXT=folder of the real text; STATUS=1; BLOCKS=a,b)
+	$(PY) -m spectra_exp paper $(if $(STATUS),status=true) $(if $(TEXT),text=$(TEXT)) $(if $(BLOCKS),blocks=$(BLOCKS)) $(TYPED)
 
 overhead: setup  ## table 9: time and FLOPs of each part of routing, SPECTRA beside Switch
 	$(PY) -m spectra_exp overhead $(TYPED)

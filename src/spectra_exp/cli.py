@@ -19,6 +19,8 @@ VERBS = {
     "report": ("reporting.make_report:main", "a page over all runs and a page for each"),
     "interpret": ("interpret.command:main", "what the experts of a trained model do"),
     "downstream": ("downstream.command:main", "scores of finished runs on downstream tasks"),
+    "paper": ("reporting.make_paper:main", "the runs of the paper's results, and the folder made of them"),
+    "archive": ("archive.command:main", "runs packed into one file that tables, figures and report read"),
     "share": ("reporting.share:main", "a finished run's model and model card for others to load"),
     "remeasure": ("interpret.remeasure:main", "metrics that finished runs lack, from what they kept"),
     "bench": ("bench.command:main", "benchmarks against their targets"),

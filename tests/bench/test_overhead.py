@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch.profiler import ProfilerActivity, profile
 
+from spectra_exp.archive.sources import read_sources
 from spectra_exp.bench.overhead import METHODS, PARTS, Cost, main, read_profile
 from spectra_exp.config.compose import load_experiment, prepare_environment
 from spectra_exp.foundations.parts import part
@@ -95,12 +96,12 @@ def test_an_operation_counts_for_the_innermost_part_and_its_gradient_with_it() -
 
 
 def test_the_command_leaves_what_table_9_prints(outputs: Path) -> None:
-    (gap,) = overhead_table(outputs).gaps
+    (gap,) = overhead_table(read_sources(outputs).profile).gaps
     assert gap.command == "spectra-exp overhead"
     assert main(["repeats=2", *SMALL]) == 0
     content = json.loads((outputs / "bench" / "overhead.json").read_text())
     assert set(content["methods"]) == set(METHODS) and content["tokens"] == TOKENS
-    table = overhead_table(outputs)
+    table = overhead_table(read_sources(outputs).profile)
     assert not table.gaps and len(table.parts) == len(METHODS)
     for method, own in table.frame.groupby("method"):
         total = own[own["part"] == "Total of the routed layers"].iloc[0]
@@ -114,10 +115,10 @@ def test_the_command_leaves_what_table_9_prints(outputs: Path) -> None:
 def test_a_damaged_profile_is_a_gap_with_its_reason(outputs: Path) -> None:
     (outputs / "bench").mkdir()
     (outputs / "bench" / "overhead.json").write_text('{"schema": 1, "meth')
-    (gap,) = overhead_table(outputs).gaps
+    (gap,) = overhead_table(read_sources(outputs).profile).gaps
     assert "cannot be read" in gap.reason
     (outputs / "bench" / "overhead.json").write_text('{"schema": 0}')
-    assert "not a profile of schema 1" in overhead_table(outputs).gaps[0].reason
+    assert "not a profile of schema 1" in overhead_table(read_sources(outputs).profile).gaps[0].reason
 
 
 def test_bad_input_is_one_line(outputs: Path, capsys: pytest.CaptureFixture[str]) -> None:

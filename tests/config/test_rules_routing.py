@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 from config_cases import load
 
+from spectra_exp.config.rules_routing import outputs_are_seen
 from spectra_exp.foundations.errors import ConfigError
 
 REFUSED = {
@@ -30,6 +33,41 @@ REFUSED = {
     "losses.balance_scope=global_batch": "global_batch would have no effect with router.load_balance_coef=0",
     "router=switch router.load_balance_coef=0 losses.balance_scope=global_batch": "losses.balance_scope: global_batch",
     "router=dense losses.balance_scope=global_batch": "losses.balance_scope: global_batch would have no effect",
+    "router=hash losses.balance_scope=sequence": "losses.balance_scope: sequence would have no effect",
+    "baseline=quantile model.top_k=8": "router=quantile needs a (k+1)-th largest score, and 8 of 8",
+    "baseline=bip model.top_k=8": "give at most 7",
+    "router=quantile model.num_experts=64 trainer.batch_size=1 data.sequence_length=32": "trainer.batch_size: router="
+    "quantile ranks the tokens of a step, and 32 are fewer than model.num_experts=64",
+    "router=bip model.num_experts=33 trainer.batch_size=1 data.sequence_length=32 trainer.accumulation=2": "a batch",
+    "baseline=output_orthogonality model.top_k=1": "model.top_k: router=output_orthogonality compares the outputs",
+    "router=output_orthogonality selection=expert_choice": "selection.rule: 'expert_choice' does not go with",
+    "baseline=remoe model.top_k=8": "model.top_k: router=remoe decides which experts a token leaves out, and 8 of 8",
+    "router=expert_threshold model.top_k=8": "give at most 7",
+    "router=remoe selection=topk": "selection.rule: 'topk' does not go with router=remoe",
+    "router=switch selection=threshold": "selection.rule: 'threshold' does not go with router=switch",
+    "router=remoe router.l1_factor=1": "router.l1_factor",
+    "router=expert_threshold router.decay=1": "router.decay",
+    "model.null_experts=8": "model.null_experts: 8 of model.num_experts=8 leave no expert that computes anything",
+    "model.null_kind=copy": "model.null_kind: copy would have no effect with model.null_experts=0",
+    "router=dense model.num_shared=1": "model.num_shared: 1 would have no effect with router=dense",
+    "router=dense model.null_experts=2": "model.null_experts: 2 would have no effect with router=dense",
+    "router=dense model.equal_to=active": "model.equal_to: active would have no effect with router=dense",
+    "baseline=switch_wide model.equal_to=flops": "baseline=switch_wide sets active",
+    "router=quantile router.ema=1": "router.ema",
+    "baseline=loss_free_sequence losses.balance_scope=micro_batch": "baseline=loss_free_sequence sets sequence",
+    "baseline=rmoe model.num_layers=1": "model.num_layers: router=rmoe passes a state between layers",
+    "baseline=rmoe router.width=0": "router.width: 0 was given; must be at least 1",
+    "baseline=mlp router.width=64 router.dim=8": "router.dim: 8 would have no effect with router.width",
+    "baseline=causal_bias router.decay=1": "router.decay: 1.0 was given; must be at most 0.9999",
+    "baseline=beta_memory_stateless router.recurrent=true": "baseline=beta_memory_stateless sets False",
+    "osr.potentials=quantile model.top_k=8": "model.top_k: osr.potentials=quantile needs a (k+1)-th expert",
+    "osr.settle_rule=quantile temperature=learned_expert": "osr.settle_rule: osr.settle_rule=quantile ranks by",
+    "osr.online_rate=0.1 router.load_ema_strength=0.1": "osr.online_rate: osr.online_rate does not know of",
+    "osr=paper osr.online_rate=0.1": "osr.online_rate: 0.1 would have no effect with no osr.sinkhorn_inference=dual",
+    "osr.online_decay=0.5": "osr.online_decay: 0.5 would have no effect with osr.online_rate=0",
+    "osr.settle_rule=quantile osr.settle_steps=0": "osr.settle_rule: quantile would have no effect with osr.settle_st",
+    "router.sequence=gru router.gate_spread=experts": "router.gate_spread: experts would have no effect",
+    "router.gate_bias_low=0": "router.gate_bias_low: 0 would have no effect with router.gate_spread=none",
     "router=switch losses.balance_scope=batch": "losses.balance_scope: 'batch' is not accepted",
 }
 
@@ -58,3 +96,12 @@ def test_refused_in_one_line_that_says_why(line):
 )
 def test_accepted(line):
     assert load(line).router.name
+
+
+def test_losses_of_outputs_need_experts_of_our_own():
+    """A source's own experts give their weighted sum alone."""
+    x = SimpleNamespace(router=SimpleNamespace(name="output_orthogonality"), choices={"model": "reroute"})
+    with pytest.raises(ConfigError, match="give model=upcycle"):
+        outputs_are_seen(x)
+    x.choices["model"] = "upcycle"
+    outputs_are_seen(x)

@@ -7,9 +7,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from cache_cases import damaged_files
 
 from spectra_exp.data import corpus as corpus_module
-from spectra_exp.data.cache import damaged_files
 from spectra_exp.data.corpus import data_fingerprint, load_corpus
 from spectra_exp.data.sources.embedded import EMBEDDED_DOMAINS, EmbeddedData
 from spectra_exp.data.sources.files import FilesData

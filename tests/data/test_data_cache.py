@@ -10,8 +10,9 @@ import time
 from pathlib import Path
 
 import pytest
+from cache_cases import damaged_files
 
-from spectra_exp.data.cache import cached_folder, damaged_files, read_entry
+from spectra_exp.data.cache import cached_folder, read_entry
 
 
 def build(folder: Path) -> dict:

@@ -44,14 +44,10 @@ def source(request, tmp_path_factory):
         ("tags.0", {"x", "y"}),
         ("tags.1", {"en"}),
         ("a.b", {"dot"}),
-        ("tags.7", {"unlabelled"}),
     ],
 )
 def test_dotted_paths_lead_to_the_domain(source, field, domains):
-    config = source(field)
-    if field == "tags.7" and isinstance(config, FilesData):
-        pytest.skip("a field that no row of a file has is refused")
-    assert {d.domain for d in read_documents(config).train} == domains
+    assert {d.domain for d in read_documents(source(field)).train} == domains
 
 
 @pytest.mark.parametrize(
@@ -61,6 +57,7 @@ def test_dotted_paths_lead_to_the_domain(source, field, domains):
         ("tags", "is a list, ['x', 'en']; choose one of its entries, such as data.domain_field=tags.0"),
         ("meta.id", "domains for"),
         ("text", "domains for"),
+        ("tags.7", "has a 'tags.7'"),
     ],
 )
 def test_what_is_no_domain_is_refused_with_the_choice(source, field, words):
@@ -91,3 +88,54 @@ def test_find_tells_nothing_from_null():
     assert find(row, "a") is None and find(row, "b.c") is None and find(row, "l.1.m") == 2
     for name in ("x", "a.b", "b.x", "l.2", "l.-1", "l.x", "l." + "9" * 5000, ""):
         assert find(row, name) is MISSING
+
+
+KINDS = {
+    "csv": lambda rows: "text,set\n" + "".join(f"{row['text']},{row['set']}\n" for row in rows),
+    "jsonl": lambda rows: "".join(json.dumps({k: v for k, v in row.items() if v}) + "\n" for row in rows),
+}
+
+
+def labelled(path, domains):
+    """A file of one row for each domain; its suffix says the kind."""
+    rows = [{"text": f"{path.stem} {i}", "set": domain} for i, domain in enumerate(domains)]
+    if path.suffix == ".parquet":
+        pyarrow.parquet.write_table(
+            pyarrow.Table.from_pylist([row | {"set": row["set"] or None} for row in rows]), path
+        )
+    else:
+        path.write_text(KINDS[path.suffix[1:]](rows))
+    return str(path)
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])
+def test_rows_without_a_domain_are_counted_aloud(tmp_path, kind):
+    some = labelled(tmp_path / f"some.{kind}", ["a", "b", ""] * 10)
+    read = read_documents(FilesData(train=some, domain_field="set"))
+    told = f"10 of 30 documents of {some} have no 'set' (data.domain_field): they count as 'unlabelled'"
+    assert read.notes == [told]
+    full = labelled(tmp_path / f"full.{kind}", ["a", "b"] * 10)
+    assert read_documents(FilesData(train=full, domain_field="set")).notes == []
+    none = labelled(tmp_path / f"none.{kind}", [""] * 10)
+    told = f"10 of 10 documents of {none} have no 'set' (data.domain_field): they count as 'unlabelled'"
+    assert read_documents(FilesData(train=full, validation=none, domain_field="set")).notes == [told]
+    empty = ": all are empty" if kind != "jsonl" else "; check its name"
+    with pytest.raises(ConfigError, match=f"none of the 10 documents of {none} has a 'set'{empty}"):
+        read_documents(FilesData(train=none, validation=full, domain_field="set"))
+
+
+def test_a_column_that_looks_like_the_usual_one_is_named(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text("text,Domain\n" + "".join(f"text {i},{'ab'[i % 2]}\n" for i in range(20)))
+    (told,) = read_documents(FilesData(train=str(path))).notes
+    assert told == f"20 of 20 documents of {path} have no 'domain' (data.domain_field); there is 'Domain'"
+    path.write_text("text,domain\n" + "".join(f"text {i},\n" for i in range(20)))
+    (told,) = read_documents(FilesData(train=str(path))).notes
+    assert told == f"20 of 20 documents of {path} have no 'domain' (data.domain_field): all are empty"
+    plain = labelled(tmp_path / "plain.csv", ["a"] * 20)
+    assert read_documents(FilesData(train=plain)).notes == []
+
+
+def test_a_chosen_column_that_no_row_of_a_hub_set_has_is_refused(source):
+    with pytest.raises(ConfigError, match="none of the 40 documents .* has a 'meta.ste'.*did you mean 'meta.set'"):
+        read_documents(source("meta.ste"))

@@ -100,7 +100,10 @@ def test_a_folder_of_many_kinds_is_read_but_no_copies(tmp_path):
     (tmp_path / ".cache" / "x.jsonl").write_text("{")
     splits = read_documents(FilesData(train=folder))
     assert files_of(splits.train + splits.validation) == {"a.jsonl", "sub/b.jsonl", "c.csv"}
-    assert splits.notes == [f"not all files of {folder} are read, left out are: 1 .md"]
+    assert splits.notes == [
+        f"10 of 15 documents of {folder} have no 'domain' (data.domain_field): they count as 'unlabelled'",
+        f"not all files of {folder} are read, left out are: 1 .md",
+    ]
     (tmp_path / "a.csv").write_text("text\nx\n")
     assert "a.csv and a.jsonl" in refused(FilesData(train=folder))
     assert read_documents(FilesData(train=f"{folder}/*.jsonl")).train

@@ -52,6 +52,7 @@ def test_other_field_names_and_rows_without_domain(tmp_path):
     other = write_jsonl(tmp_path / "v.jsonl", [{"body": "x"}])
     splits = read_documents(FilesData(train=path, validation=other, text_field="body", domain_field="kind"))
     assert [d.domain for d in splits.train] == ["unlabelled", "k", "k", "unlabelled"]
+    assert [note.split(" of ")[:2] for note in splits.notes] == [["2", "4 documents"], ["1", "1 documents"]]
 
 
 @pytest.mark.parametrize("text", ["a b\n<|endoftext|>\nc\n\nd\n<|endoftext|>\ne f\n", "a b\n\nc\nd\n  \n\ne f"])

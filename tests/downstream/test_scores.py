@@ -16,7 +16,7 @@ from spectra_exp.downstream.scores import find_runs, keep_scores, left_to_score,
 from spectra_exp.downstream.tasks import chance_of, local_task, task_digest, task_files, task_names
 from spectra_exp.foundations.errors import ConfigError
 from spectra_exp.reporting.collect import collect
-from spectra_exp.reporting.tables.directions import direction
+from spectra_exp.reporting.tables.verdicts import direction
 from spectra_exp.runs.folder import RunFolder
 
 ITEMS = [

@@ -13,14 +13,15 @@ import optuna
 import pytest
 
 from spectra_exp import cli
-from spectra_exp.config.compose import load_experiment, prepare_environment
+from spectra_exp.config.compose import prepare_environment
 from spectra_exp.foundations import stopping
 from spectra_exp.foundations.files import write_json
 from spectra_exp.runs.folder import RunFolder
 from spectra_exp.runs.lock import RunLock
-from spectra_exp.runs.plan import Plan, plan
+from spectra_exp.runs.plan import Plan
 from spectra_exp.runs.summary_head import summary_head
 from spectra_exp.studies import search
+from spectra_exp.studies.job import Job
 
 SMALL = [
     "model.num_layers=2",
@@ -58,8 +59,8 @@ class StandIn:
         self.figures = figures
         self.launched = 0
 
-    def launch(self, jobs: list[list[str]]) -> list[str]:
-        return [self._run(plan(load_experiment(job))) for job in jobs]
+    def launch(self, jobs: list[Job]) -> list[str]:
+        return [self._run(job.planned) for job in jobs]
 
     def _run(self, planned: Plan) -> str:
         """The run's status; `lost` is a failure that could not even be written down."""

@@ -157,6 +157,27 @@ def test_a_folder_keeps_parts_of_the_same_model_and_drops_those_of_another(tmp_p
     assert set(read_index(tmp_path)["parts"]) == {"affinity"} and not (tmp_path / "load").exists()
 
 
+def test_tokens_that_look_like_formulas_are_text_in_a_spreadsheet(tmp_path) -> None:
+    table = pd.DataFrame(
+        {"=A1": ["=1+1", "a"], "x": [1 / 3, np.nan], "n": [3, 4], "@": [None, "-1"], "ok": [True, False]}
+    )
+    folder = AnalysisFolder(tmp_path, {"model": "one"})
+    folder.write("contexts", "Contexts", Result(tables={"t": table}))
+    assert (tmp_path / "contexts/t.csv").read_text() == "'=A1,x,n,'@,ok\n'=1+1,0.333333,3,,True\na,,4,-1,False\n"
+
+
+def test_segments_are_shown_as_they_were_written(tmp_path) -> None:
+    from spectra_exp.interpret.page import _segments
+
+    row = {"name": "run", "case": 1, "segment": 0, "layer": 0, "text": "=1+1", "loss": 1.5}
+    experts = {"expert": 1, "share": 0.5, "second": 2, "second_share": 0.25}
+    AnalysisFolder(tmp_path, {"model": "one"}).write(
+        "cases", "", Result(tables={"segments": pd.DataFrame([row | experts])})
+    )
+    (shown,) = _segments(tmp_path / "cases/segments.csv").content.rows
+    assert shown.cells[0] == "=1+1"
+
+
 def test_a_picture_is_the_same_twice() -> None:
     def draw(figure):
         figure.add_subplot().plot([1, 2], [3, 4])

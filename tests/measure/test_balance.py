@@ -10,7 +10,9 @@ from scipy.stats import entropy as scipy_entropy
 from scipy.stats import variation
 
 from spectra_exp.measure import balance as b
-from spectra_exp.measure import compute_metrics
+from spectra_exp.measure import compute_floors, compute_metrics
+from spectra_exp.measure.floors import uniform_balance
+from spectra_exp.measure.merge import merged
 
 COUNTS = arrays(np.int64, st.integers(2, 9), elements=st.integers(0, 1000)).filter(lambda c: c.any())
 
@@ -98,3 +100,35 @@ def test_nothing_assigned_is_not_defined():
     assert b.load_cv(stats) is None and b.max_vio_batch(stats) is None and b.expert_entropy(stats) is None
     assert b.dropped_rate(stats) == 1.0
     assert b.expert_entropy_norm(layer_of([[0]], 1, top_k=1)) is None
+
+
+def test_sequence_metrics_average_the_long_sequences_ratios():
+    # Of two experts: 16 assignments to one, 16 shared out 12 to 4, and 15, which are too few to count.
+    sets = [[0]] * 16 + [[0]] * 12 + [[1]] * 4 + [[1]] * 15
+    stats = _of_sequences(sets, [0] * 16 + [1] * 16 + [2] * 15)
+    assert stats.tokens_Q.tolist() == [16, 16, 15] and stats.long_Q.tolist() == [True, True, False]
+    assert b.load_cv_sequence(stats) == pytest.approx((1.0 + 0.5) / 2)
+    assert b.max_vio_sequence(stats) == pytest.approx((1.0 + 0.5) / 2)
+    # Planted fault: with the short one it would be another figure, and so would the whole set's.
+    assert b.coefficient_of_variation(stats.counts_QE).mean() > 0.8 > b.load_cv(stats)
+    floors = compute_floors([stats]).all()
+    assert floors["load_cv_sequence_floor"] == pytest.approx(uniform_balance(16, 2, 1)["load_cv"])
+    assert floors["load_cv_sequence_floor"] > floors["load_cv_floor"]
+
+
+def _of_sequences(sets, sequences):
+    return layer_of(sets, 2, top_k=1, sequences=sequences)
+
+
+def test_without_a_long_sequence_there_is_no_figure():
+    stats = _of_sequences([[0]] * 8, [0] * 8)
+    assert b.load_cv_sequence(stats) is None and b.max_vio_sequence(stats) is None
+    assert "load_cv_sequence_floor" not in compute_floors([stats]).all()
+
+
+def test_sequences_of_several_batches_stay_apart():
+    records, tokens = [record_of(chosen_of([[0]] * 16 + [[1]] * 16, 2))], tokens_of(32)
+    (stats,) = statistics_of(records, tokens, 1, batches=[slice(0, 16), slice(16, 32)])
+    assert stats.counts_QE.tolist() == [[16, 0], [0, 16]] and b.load_cv_sequence(stats) == 1.0 > b.load_cv(stats)
+    both = merged([stats, stats])
+    assert both.counts_QE.shape == (4, 2) and both.tokens_Q.tolist() == [16] * 4

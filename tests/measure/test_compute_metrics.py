@@ -46,6 +46,9 @@ NAMES = {
     "expert_diversity",
     "quota_short_rate",
     "dropped_rate",
+    "executed_k",
+    "no_expert_rate",
+    "effective_experts",
 }
 
 

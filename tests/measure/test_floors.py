@@ -169,3 +169,23 @@ def test_unchanging_random_usage_varies_as_its_floor_says():
 
 def test_a_single_snapshot_has_no_floor():
     assert not compute_stability_floors(_random_snapshots([[0.5, 0.3, 0.2]]))
+
+
+@pytest.mark.parametrize("top_k", [1, 3])
+def test_the_uniform_floor_is_of_as_many_experts_as_tokens_had(top_k):
+    chosen = torch.rand(NUM_TOKENS, NUM_EXPERTS).argsort(1) < top_k
+    stats = statistics_of([record_of(chosen)], tokens_of(NUM_TOKENS), 2)
+    floors = compute_floors(stats)
+    assert floors["all", "load_cv_floor"] == uniform_balance(NUM_TOKENS, NUM_EXPERTS, top_k)["load_cv"]
+
+
+def test_the_uniform_floor_of_unequal_numbers_is_what_drawing_them_gives():
+    rng = np.random.default_rng(0)
+    sizes = np.repeat([0, 1, 8], [1000, 2500, 500])
+    chosen = [np.argsort(rng.random((NUM_TOKENS, NUM_EXPERTS)), 1).argsort(1) < sizes[:, None] for _ in range(60)]
+    loads = np.stack([c.sum(0) for c in chosen])
+    stats = statistics_of([record_of(torch.from_numpy(chosen[0]))], tokens_of(NUM_TOKENS), 2)
+    drawn = float((loads.std(1) / loads.mean(1)).mean())
+    assert compute_floors(stats)["all", "load_cv_floor"] == pytest.approx(drawn, rel=0.1)
+    nobody = statistics_of([record_of(torch.zeros(9, NUM_EXPERTS, dtype=torch.bool))], tokens_of(9), 2)
+    assert "load_cv_floor" not in compute_floors(nobody).all()

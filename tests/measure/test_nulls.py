@@ -17,7 +17,7 @@ def _random_sets(rng, num_tokens, num_experts, sizes_N, scale):
 
 def test_uniform_counts_are_those_of_tokens_drawn_one_by_one():
     num_tokens, num_experts, top_k = 60, 6, 2
-    fast = uniform_counts(num_tokens, num_experts, top_k, draws=4000, seed=0)
+    fast = uniform_counts(num_experts, [0] * top_k + [num_tokens], draws=4000, seed=0)
     assert (fast.sum(axis=1) == num_tokens * top_k).all() and fast.max() <= num_tokens
     rng = np.random.default_rng(1)
     rank = rng.random((4000, num_tokens, num_experts)).argsort(-1)
@@ -28,7 +28,7 @@ def test_uniform_counts_are_those_of_tokens_drawn_one_by_one():
 
 
 def test_uniform_counts_when_every_expert_is_taken():
-    assert (uniform_counts(7, 3, 3, draws=2, seed=0) == 7).all()
+    assert (uniform_counts(3, [0, 0, 0, 7], draws=2, seed=0) == 7).all()
 
 
 @settings(max_examples=40, deadline=None)

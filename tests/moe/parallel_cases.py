@@ -23,6 +23,7 @@ from spectra_exp.foundations.collective import ALONE, Group, RankWithoutTokens, 
 from spectra_exp.foundations.errors import SpectraError
 from spectra_exp.moe import layer as layer_module
 from spectra_exp.routing.losses import LossesConfig
+from spectra_exp.routing.routers import quantile as quantile_module
 from spectra_exp.routing.sinkhorn import sinkhorn
 from spectra_exp.routing.temperature import TemperatureConfig
 
@@ -37,6 +38,8 @@ GLOBAL = LossesConfig("global_batch")
 # Models trained for two steps of two micro-batches each.
 MODELS = {
     "hard potentials": dict(name="spectra", osr=DUAL),
+    "quantile potentials": dict(name="spectra", osr=DUAL | {"potentials": "quantile"}),
+    "online potentials": dict(name="spectra", osr=DUAL | {"online_rate": 0.1}),
     "soft potentials": dict(name="spectra", osr=DUAL | {"potentials": "soft"}),
     "plan": dict(name="spectra", osr={"sinkhorn_epsilon": 0.5}, router={"expression": "running_mean"}),
     "learned temperature": dict(
@@ -48,6 +51,20 @@ MODELS = {
     ),
     "sinkhorn": dict(name="sinkhorn"),
     "loss_free": dict(name="loss_free", router={"bias_rate": 0.05}),
+    "quantile": dict(name="quantile"),
+    "quantile histogram": dict(name="quantile", router={"estimator": "histogram", "ema": 0.5}),
+    "bip": dict(name="bip"),
+    "remoe": dict(name="remoe", router={"l1_start": 0.1}),
+    "expert_threshold": dict(name="expert_threshold"),
+    "sequence": dict(name="switch", router=SWITCH, losses=LossesConfig("sequence")),
+    "output orthogonality": dict(
+        name="output_orthogonality",
+        router={"jitter": 0.0, "load_balance_coef": 0.0, "output_ortho_coef": 1.0, "variance_coef": 5.0},
+    ),
+    "mlp": dict(name="mlp", losses=GLOBAL),
+    "beta_memory": dict(name="beta_memory", losses=GLOBAL),
+    "rmoe": dict(name="rmoe", router={"width": 6}, losses=GLOBAL),
+    "causal_bias": dict(name="causal_bias", router={"strength": 0.5}),
     "load average": dict(name="switch", router=SWITCH | {"load_ema_strength": 0.1}, losses=GLOBAL),
     "global_batch": dict(name="switch", router=SWITCH, losses=GLOBAL),
     "micro_batch": dict(name="switch", router=SWITCH),
@@ -72,6 +89,13 @@ class OwnCount(Group):
 
     def tokens(self, values_Nx: Tensor) -> int:
         return self.own
+
+
+class OwnRows(Group):
+    """The wrong version: order statistics of this rank's rows."""
+
+    def rows(self, values_Nx: Tensor) -> Tensor:
+        return values_Nx
 
 
 class UnweightedMean(Group):
@@ -179,7 +203,10 @@ def monitored_by_one() -> str:
 @contextmanager
 def counts_of_one_rank():
     """The wrong version: each rank answers its own load."""
-    with patch.object(layer_module, "total_over_ranks", lambda counts_E: counts_E):
+    with (
+        patch.object(layer_module, "total_over_ranks", lambda counts_E: counts_E),
+        patch.object(quantile_module, "all_rows", lambda rows_NE: rows_NE),
+    ):
         yield
 
 
@@ -199,8 +226,11 @@ def results() -> dict[str, dict]:
         found["planted gradient"] = plan_case(True, "through", "number", SumWithoutGradient)
         with patch("spectra_exp.foundations.collective.Group", UnweightedMean):
             found["planted mean"] = trained(MODELS["soft potentials"], rate=0.0, mask=unequal_mask())
+        with patch("spectra_exp.foundations.collective.Group", OwnRows):
+            found["planted dual"] = trained(MODELS["bip"])
         with counts_of_one_rank():
             found["planted counts"] = trained(MODELS["loss_free"])
+            found["planted quantile"] = trained(MODELS["quantile"])
             found["planted potential counts"] = trained(MODELS["hard potentials"])
     return found
 

@@ -15,6 +15,8 @@ SETTINGS = {name: dict(name=name) for name in ROUTED} | {
     "switch quota": dict(name="switch", selection={"rule": "quota"}),
     "spectra quota": dict(name="spectra", selection={"rule": "quota"}),
     "hard": dict(name="spectra", osr={"potentials": "hard", "training": "potentials"}),
+    "quantile potentials": dict(name="spectra", osr={"potentials": "quantile", "training": "potentials"}),
+    "online": dict(name="spectra", osr={"potentials": "hard", "training": "potentials", "online_rate": 0.1}),
     "soft": dict(name="spectra", osr={"potentials": "soft", "training": "potentials"}),
     "running_mean": dict(name="spectra", router={"expression": "running_mean"}),
     "dropout": dict(name="switch", dropout=0.3),

@@ -65,7 +65,9 @@ def test_weights_gradients_and_state_are_those_of_one_process(case, ranks, alone
     first, second = (rank[case] for rank in ranks)
     assert not differing(first, second, atol=0, rtol=0)
     assert not differing(first, alone[case], **SAME)
-    assert any(n.endswith(("potentials_E", "bias_E", "value", "router.linear.weight")) for n in first)
+    assert any(
+        n.endswith(("potentials_E", "bias_E", "value", "router.linear.weight", "router.down.weight")) for n in first
+    )
 
 
 @pytest.mark.slow
@@ -74,6 +76,11 @@ def test_state_has_moved(alone):
         ("hard potentials", "hard_potentials_E"),
         ("soft potentials", "soft_potentials.value"),
         ("loss_free", "bias_E"),
+        ("quantile", "bias_E"),
+        ("quantile histogram", "bias_E"),
+        ("bip", "bias_E"),
+        ("remoe", "coefficient"),
+        ("expert_threshold", "threshold_E"),
         ("load average", "load_average.value"),
         ("plan", "expression.mean.value"),
     ]:
@@ -104,6 +111,8 @@ def test_running_averages_weigh_ranks_by_their_real_tokens(ranks, alone):
     "fault, case, name",
     [
         ("planted counts", "loss_free", "bias_E"),
+        ("planted quantile", "quantile", "bias_E"),
+        ("planted dual", "bip", "bias_E"),
         ("planted potential counts", "hard potentials", "hard_potentials_E"),
     ],
 )

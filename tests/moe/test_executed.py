@@ -95,3 +95,10 @@ def test_a_source_s_experts_get_every_place_or_it_is_told(rule, varying, monkeyp
 @pytest.mark.parametrize("name", ["switch", "spectra", "expert_choice"])
 def test_our_own_are_executed_whole(name):
     check_executed(records_of(model_of(name).eval(), ids_of()))
+
+
+@pytest.mark.parametrize("wrong", [lambda s, k, a: (s > 0).float(), lambda s, k, a: s[:1] > 0])
+def test_a_rule_that_gives_no_assignments_is_told_in_a_line(monkeypatch, wrong):
+    monkeypatch.setitem(SELECTIONS, "topk", replace(SELECTIONS["topk"], choose=wrong))
+    with pytest.raises(SpectraError, match=r"selection rule 'topk' gave .*, not bool \[\d+, \d+\]: tokens, experts"):
+        records_of(model_of("switch").eval(), ids_of())

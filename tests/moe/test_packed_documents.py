@@ -12,6 +12,10 @@ LENGTHS = ((5, 2, 6), (1, 9, 3))
 CASES = [
     *[("spectra", {"router": {"sequence": name}, "osr": {"sinkhorn_inference": "dual"}}) for name in ENCODERS],
     ("spectra", {"router": {"sequence": "gru", "carry": "final_state"}, "osr": {"sinkhorn_inference": "dual"}}),
+    ("spectra", {"osr": {"sinkhorn_inference": "dual", "online_rate": 0.2}}),
+    ("beta_memory", {}),
+    ("causal_bias", {"router": {"strength": 0.5}}),
+    ("rmoe", {}),
     ("hash", {"router": {"kind": "bigram"}}),
     ("switch", {}),
 ]

@@ -11,6 +11,7 @@ from moe_cases import VOCABULARY, backbone_of, ids_of, logits_of, model_of, sett
 
 from spectra_exp.measure.causality import measure_causality
 from spectra_exp.moe.model import SpectraMoeForCausalLM
+from spectra_exp.routing.losses import LossesConfig
 from spectra_exp.routing.temperature import TemperatureConfig
 
 DUAL = {"sinkhorn_inference": "dual", "potentials": "hard", "training": "potentials"}
@@ -25,6 +26,9 @@ OPTIONS = {
     "min_gru": spectra(sequence="min_gru"),
     "lstm": spectra(sequence="lstm"),
     "attention": spectra(sequence="attention"),
+    "time scales": spectra(gate_spread="experts"),
+    "quantile potentials": dict(name="spectra", osr=DUAL | {"potentials": "quantile"}),
+    "online potentials": dict(name="spectra", osr=DUAL | {"online_rate": 0.2}),
     "dot": spectra(similarity="dot"),
     "l2": spectra(similarity="l2"),
     "bilinear": spectra(similarity="bilinear"),
@@ -38,6 +42,21 @@ OPTIONS = {
     "expert temperature": spectra() | dict(temperature=TemperatureConfig(value=1.5, learned="expert")),
     "token temperature": dict(name="switch", temperature=TemperatureConfig(value=1.5, learned="token")),
     "loss_free": dict(name="loss_free"),
+    "sqrt_softplus": dict(name="loss_free", router={"score": "sqrt_softplus"}),
+    "sequence loss": dict(name="loss_free", router={"load_balance_coef": 0.1}, losses=LossesConfig("sequence")),
+    "quantile": dict(name="quantile"),
+    "quantile histogram": dict(name="quantile", router={"estimator": "histogram", "ema": 0.5}),
+    "bip": dict(name="bip"),
+    "simbal": dict(name="simbal"),
+    "router orthogonality": dict(name="router_orthogonality"),
+    "output orthogonality": dict(name="output_orthogonality"),
+    "remoe": dict(name="remoe", router={"l1_start": 0.01}),
+    "expert threshold": dict(name="expert_threshold"),
+    "mlp": dict(name="mlp"),
+    "beta_memory": dict(name="beta_memory"),
+    "beta_memory stateless": dict(name="beta_memory", router={"recurrent": False}),
+    "rmoe": dict(name="rmoe", router={"width": 6}),
+    "causal_bias": dict(name="causal_bias", router={"strength": 0.5}),
     "sinkhorn": dict(name="sinkhorn"),
     "random": dict(name="random"),
 }

@@ -8,6 +8,7 @@ import pytest
 import torch
 from moe_cases import backbone_of, ids_of, model_of, train_pass
 
+from spectra_exp.moe.accounting import model_size
 from spectra_exp.moe.model import SpectraMoeForCausalLM, exactly
 from spectra_exp.routing.base import routers
 from spectra_exp.routing.temperature import TemperatureConfig
@@ -54,10 +55,12 @@ def test_save_and_load(name, tied, tmp_path):
 @pytest.mark.parametrize("name", LEARNED)
 def test_parameters_count_once_and_train_by_all_layers(name):
     alone, shared = shared_model(name, router={"shared": False}, layers=3), shared_model(name, layers=3)
-    one = sum(p.numel() for p in alone.routed_layers[0].router.parameters())
+    once = {id(p) for p in alone.routed_layers[0].router.parameters()}
+    one = sum(p.numel() for p in alone.routed_layers[1].router.parameters() if id(p) not in once)
+    whole = sum(p.numel() for p in alone.routed_layers[0].router.parameters())
     assert sum(p.numel() for p in alone.parameters()) - sum(p.numel() for p in shared.parameters()) == 2 * one
     # Planted fault: a sum over layers counts it three times.
-    assert sum(p.numel() for layer in shared.routed_layers for p in layer.router.parameters()) == 3 * one
+    assert sum(p.numel() for layer in shared.routed_layers for p in layer.router.parameters()) == 3 * whole
     train_pass(shared, ids_of())
     together = [p.grad.clone() for p in shared.routed_layers[0].router.parameters()]
     for layer in shared.routed_layers[1:]:
@@ -85,6 +88,27 @@ def test_states_stay_the_layers_own():
 def test_layers_that_do_not_share_have_their_own():
     parameters = router_parameters(shared_model("switch", router={"shared": False}))
     assert len(set.union(*parameters)) == sum(map(len, parameters))
+
+
+def test_a_part_that_all_layers_share_is_one(tmp_path):
+    """RMoE's GRU: counted once, its operations at each use, one in the file; projections and logits stay apart."""
+    model = shared_model("rmoe", router={"shared": False, "width": 6}, layers=3)
+    routers = [layer.router for layer in model.routed_layers]
+    assert len({id(p) for r in routers for p in r.gru.parameters()}) == 4
+    assert len({id(r.projection.weight) for r in routers}) == len({id(r.linear.weight) for r in routers}) == 3
+    gru, own = 2 * 3 * 6 * 6 + 2 * 3 * 6, 16 * 6 + 6 * 4
+    router_weights = {n: p for n, p in model.named_parameters() if ".router." in n}
+    assert sum(p.numel() for p in router_weights.values()) == gru + 3 * own
+    size = model_size(model, 8)
+    assert size.router_flops_per_token == 3 * 2 * (2 * 3 * 6 * 6 + own)
+    # Planted fault: a sum over layers counts the GRU three times.
+    assert sum(p.numel() for r in routers for p in r.parameters()) == 3 * (gru + own)
+    train_pass(model, ids_of())
+    model.eval().save_pretrained(tmp_path)
+    loaded = SpectraMoeForCausalLM.from_pretrained(tmp_path)
+    assert len({id(layer.router.gru.weight_hh_l0) for layer in loaded.routed_layers}) == 1
+    with torch.no_grad():
+        assert torch.equal(model(input_ids=ids_of()).logits, loaded(input_ids=ids_of()).logits)
 
 
 SHARING = [

@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import csv
+import io
+
 import pytest
 
-from spectra_exp.presentation.text import count_text, interval_text, markdown_table
+from spectra_exp.presentation.text import count_text, csv_source, csv_text, interval_text, markdown_table
 from spectra_exp.statistics.intervals import Interval
 
 
@@ -39,3 +42,30 @@ def test_count_text(count: float | None, text: str) -> None:
 def test_a_markdown_table_lines_up_and_escapes() -> None:
     text = markdown_table(["label", "n"], [["a|b", "3"], ["longer label", "12"]])
     assert text == ("| label        |   n |\n| :----------- | --: |\n| a\\|b         |   3 |\n| longer label |  12 |\n")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "=1+1",
+        "+a",
+        "-a",
+        "@a",
+        "\t=1",
+        "\r=1",
+        "'=1+1",
+        "''-a",
+        "'quoted'",
+        "=",
+        "-1",
+        "-inf",
+        "a\rb",
+        "a\nb",
+        " =1",
+        "",
+    ],
+)
+def test_a_spreadsheet_runs_no_text_and_each_is_found_again(text: str) -> None:
+    (head,), (cell,) = csv.reader(io.StringIO(csv_text([text], [[text]]), newline=""), strict=True)
+    assert head == cell and csv_source(cell) == text
+    assert (cell == f"'{text}") == (text.lstrip("'")[:1] in [*"=+-@\t\r"] and text not in ("-1", "-inf"))

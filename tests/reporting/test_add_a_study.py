@@ -29,6 +29,8 @@ seeds: 0..2
 reference: {router.dim: 16}
 pictures:
   - {kind: curve, over: [router.dim], scale: log}
+contrasts:
+  - {method: {router.dim: 48}, against: {router.dim: [8, 16]}, family: against narrower, metrics: [val_loss]}
 blocks:
   - settings: {router: spectra, osr: paper}
     grid:
@@ -62,6 +64,10 @@ def test_one_file_makes_a_study_with_all_that_follows(root: Path) -> None:
         rows = list(csv.DictReader(file))
     assert [(row["router.dim"], row["n"]) for row in rows] == [("8", "3"), ("16", "3"), ("48", "3")]
     assert "against SPECTRA (paper), dim 16, Benjamini-Hochberg" in (outputs / "tables" / "mine.md").read_text()
+    with open(outputs / "tables" / "table13_significance.csv", encoding="utf-8") as file:
+        tests = [row for row in csv.DictReader(file) if row["family"] == "SPECTRA (paper) against narrower"]
+    assert [row["comparison"].rpartition("dim ")[2] for row in tests] == ["8", "16"]
+    assert {row["metric"] for row in tests} == {"val_loss"}
     assert figures(["--outputs", str(outputs), "--study", "mine"]) == 0
     assert {path.name for path in (outputs / "figures").iterdir()} == {"mine.png", "mine.pdf", "mine.md"}
     assert report(["--outputs", str(outputs), "--study", "mine"]) == 0

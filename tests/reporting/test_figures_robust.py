@@ -282,7 +282,9 @@ def test_reports_are_strict_json_with_the_sections_apart(outputs: Path) -> None:
 
 def test_much_that_was_typed_still_gives_names_that_a_file_system_takes() -> None:
     def section(last: str) -> Section:
-        return Section("core", tuple(f"data.some_long_key={'x' * 20}{i}" for i in range(20)) + (last,), (), [], None)
+        return Section(
+            load_study("core"), tuple(f"data.some_long_key={'x' * 20}{i}" for i in range(20)) + (last,), (), [], None
+        )
 
     names = list(named_sections("figure", [section("seed_of=1"), section("seed_of=2")]))
     assert len(set(names)) == 2 and all(len(f"{name}.pdf.tmp") < 200 for name in names)

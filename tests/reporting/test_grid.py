@@ -10,6 +10,8 @@ import pytest
 from made_studies import given, make_study, no_data, write_run
 
 from spectra_exp.config import resolved
+from spectra_exp.config.resolved import Compositions
+from spectra_exp.config.tree import project_root
 from spectra_exp.reporting.grid import Section
 from spectra_exp.reporting.material import gather
 from spectra_exp.studies.cells import study_factors
@@ -221,6 +223,31 @@ def test_cells_are_composed_once_for_all_processes(outputs: Path, monkeypatch: p
     monkeypatch.setenv("SPECTRA_OUTPUTS", str(outputs))
     (outputs / "cache" / "compositions.json").write_text("{")
     assert by_label(*sections(outputs, "d_sharpness")) == before
+
+
+def test_a_change_in_conf_composes_again_what_is_made_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copytree(project_root() / "conf", tmp_path / "conf")
+    monkeypatch.setenv("SPECTRA_ROOT", str(tmp_path))
+    lines = [["ablation=no_gru"], ["ablation=no_ortho"], ["model.num_experts=4"], ["ablation=mine"]]
+    kept = Compositions(tmp_path / "kept.json", "1")
+    before = [kept(line) for line in lines]
+    assert before[3] is None
+    kept.save()
+
+    def composed_again() -> list[bool]:
+        resolved._option_texts.cache_clear()
+        made = Compositions(tmp_path / "kept.json", "1")
+        with monkeypatch.context() as patch:
+            patch.setattr(resolved, "_composed", lambda line, root: "again")
+            return [made(line) == "again" for line in lines]
+
+    assert composed_again() == [False] * 4
+    changed = tmp_path / "conf" / "ablation" / "no_gru.yaml"
+    changed.write_text(changed.read_text().replace("sequence: linear", "sequence: gru"))
+    assert composed_again() == [True, False, False, True]
+    (tmp_path / "conf" / "model" / "base.yaml").write_text("defaults: [schema, _self_]\ntop_k: 1\n")
+    (tmp_path / "conf" / "model" / "tiny.yaml").write_text("defaults: [base, _self_]\n")
+    assert composed_again() == [True] * 4
 
 
 def test_an_override_that_is_no_longer_one_is_named(outputs: Path) -> None:

@@ -14,13 +14,14 @@ import pytest
 import scipy.stats
 from hypothesis_worlds import outcomes, verdicts_on
 
+from spectra_exp.config.presets import ladder
 from spectra_exp.config.tree import option_files
 from spectra_exp.reporting.hypotheses import HYPOTHESES, Verdict, all_verdicts, hypotheses_table, overhead
-from spectra_exp.reporting.hypotheses.ablations import LADDER, declared_metrics
+from spectra_exp.reporting.hypotheses.ablations import declared_metrics
 from spectra_exp.reporting.hypotheses.parts import Part, compared, judge, ordered
 from spectra_exp.reporting.make_tables import all_tables
 from spectra_exp.reporting.material import Material, gather
-from spectra_exp.reporting.tables.directions import direction
+from spectra_exp.reporting.tables.verdicts import direction
 from spectra_exp.reporting.tables.write import latex, markdown
 
 NAMES = [*(f"H{i}" for i in range(1, 8)), *(f"T{i}" for i in range(1, 5))]
@@ -256,5 +257,5 @@ def test_the_table_is_among_all_tables(tmp_path: Path) -> None:
 
 def test_every_single_ablation_declares_a_metric_with_a_direction() -> None:
     declared = declared_metrics()
-    assert set(declared) == set(option_files("ablation")) - {"none", *LADDER}
+    assert set(declared) == set(option_files("ablation")) - {"none", *ladder()}
     assert {direction(metric) for metric in declared.values()} <= {"lower", "higher"}

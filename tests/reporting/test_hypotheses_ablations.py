@@ -7,10 +7,12 @@ from collections.abc import Iterator
 import pytest
 from hypothesis_worlds import LUCK, Run, Told, jitter, outcomes, retold, study_of, verdicts_on
 
+from spectra_exp.config.presets import ladder
 from spectra_exp.reporting.hypotheses import ablations, parts
-from spectra_exp.reporting.hypotheses.ablations import LADDER, declared_metrics, wanted_ablations
+from spectra_exp.reporting.hypotheses.ablations import declared_metrics, wanted_ablations
 from spectra_exp.reporting.material import Material
-from spectra_exp.reporting.tables.directions import direction
+from spectra_exp.reporting.tables.verdicts import direction
+from spectra_exp.studies.definition import load_study
 
 RULES = ("paper", "causal")
 SAME = {"no_all": "cumulative_1", "no_quota": "cumulative_5"}  # two names of one run; its choices have one of them
@@ -48,7 +50,7 @@ def contributing(
             worse = shift if direction(metric) == "lower" else -shift
             found[metric] = 2.0 + luck + worse + jitter(run, metric, noise)
         top = 5 if run["osr"] == "causal" else 6
-        [height] = {int(a[-1]) for a in own if a in LADDER} or {top}
+        [height] = {int(a[-1]) for a in own if a in ladder()} or {top}
         lift = sum((rungs or {}).get(a, 0.0) for a in own)
         return found | {"val_loss": 5.0 + luck - step * height + lift + jitter(run, "loss", noise)}
 
@@ -82,7 +84,8 @@ def test_what_a_rule_refuses_is_not_asked_of_it(world: Material) -> None:
     assert "Full − 5 + orthogonality" in found["paper"].figures and "6 + quota" not in found["paper"].figures
     assert "Full − 4 + OSR" in found["causal"].figures and "6 + quota − Full" in found["causal"].figures
     assert {rule: v.figures.count("val_loss, ") for rule, v in found.items()} == all_are(5)
-    assert "no_quota" in wanted_ablations("core", "paper") and "no_quota" not in wanted_ablations("core", "causal")
+    study = load_study("core")
+    assert "no_quota" in wanted_ablations(study, "paper") and "no_quota" not in wanted_ablations(study, "causal")
 
 
 def test_holm_is_over_the_ablations(world: Material) -> None:
@@ -125,7 +128,7 @@ def test_planted_fault_the_wrong_sign(world: Material, monkeypatch: pytest.Monke
 
 
 def test_planted_fault_the_ladder_upside_down(world: Material, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ablations, "LADDER", LADDER[::-1])
+    monkeypatch.setattr(ablations, "ladder", lambda: ladder()[::-1])
     assert outcomes("H5", retold(world, contributing())) == all_are("contradicted")
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +21,7 @@ from spectra_exp.reporting.collect import collect
 from spectra_exp.runs.history import History
 from spectra_exp.runs.plan import plan
 from spectra_exp.runs.stored import StoredRun
-from spectra_exp.runs.summary import sealed
+from spectra_exp.runs.summary import change_summary, sealed
 from spectra_exp.training.execute import execute
 
 TINY = [
@@ -40,8 +42,8 @@ TINY = [
     "logger.progress=false",
     "baseline=switch_top2",
 ]
-# From counts, from the fractions of training, and from the model.
-NEWER = ("load_gini", "usage_variance", "expert_overlap")
+# From counts, from the fractions of training, from its logged steps, and from the model.
+NEWER = ("load_gini", "usage_variance", "max_vio_swing", "expert_overlap")
 
 
 def forget(run: Path, *names: str) -> None:
@@ -82,12 +84,13 @@ def test_what_is_newer_than_a_run_is_what_the_run_would_have_measured(run: Path,
     assert main([f"run={run.name}"]) == 0
     said = capsys.readouterr().out
     assert "2 from its counts: load_gini, usage_variance" in said and "1 from its checkpoint: expert_overlap" in said
-    assert "left as it is" not in said
+    assert "1 from its history: max_vio_swing" in said and "left as it is" not in said
     now, then = (json.loads((path / "summary.json").read_text()) for path in (run, trained))
     made = now.pop("remeasured")
     assert {name: made[name]["from"] for name in NEWER} == {
         "load_gini": "counts",
         "usage_variance": "counts",
+        "max_vio_swing": "history",
         "expert_overlap": "checkpoint",
     }
     assert {k: v for k, v in now.items() if k != "seal"} == {k: v for k, v in then.items() if k != "seal"}
@@ -155,6 +158,87 @@ def test_what_cannot_be_done_is_one_line(tmp_path: Path, monkeypatch, capsys, ty
     assert main(typed) == 2
     line = capsys.readouterr().err
     assert said in line and line.count("\n") == 1
+
+
+class Killed(BaseException):
+    """What no writer catches."""
+
+
+@pytest.mark.parametrize("after", [False, True])
+def test_a_kill_at_any_write_leaves_a_run_that_counts(run: Path, monkeypatch: pytest.MonkeyPatch, after: bool) -> None:
+    forget(run, "load_gini", "usage_variance")
+    earlier = {name: (run / name).read_bytes() for name in ("summary.json", "history.parquet")}
+    remeasure(StoredRun(run), use_checkpoint=False)
+    whole = {name: (run / name).read_bytes() for name in earlier}
+    replace, writes = os.replace, 0
+    for killed_at in range(10):
+        for name, content in earlier.items():
+            (run / name).write_bytes(content)
+        writes = 0
+
+        def kill(source: Path, target: Path, killed_at: int = killed_at) -> None:
+            nonlocal writes
+            if Path(target).name not in earlier:
+                return replace(source, target)
+            writes += 1
+            if after or writes <= killed_at:
+                replace(source, target)
+            if writes == killed_at + 1:
+                raise Killed
+
+        with monkeypatch.context() as patch, suppress(Killed):
+            patch.setattr(os, "replace", kill)
+            remeasure(StoredRun(run), use_checkpoint=False)
+            break
+        assert StoredRun(run).refusal is None and run.name in collect(run.parent).by_run
+        # Whatever else is written into the summary before it is asked for again.
+        change_summary(run / "summary.json", {"studies": []})
+        assert StoredRun(run).refusal is None
+        change_summary(run / "summary.json", {"studies": json.loads(whole["summary.json"])["studies"]})
+        remeasure(StoredRun(run), use_checkpoint=False)
+        assert {name: (run / name).read_bytes() for name in whole} == whole
+    assert killed_at >= 2
+    # Nothing else may be in the history's place.
+    (run / "history.parquet").write_bytes(earlier["history.parquet"])
+    assert "history.parquet" in StoredRun(run).refusal
+
+
+def test_each_lacking_metric_has_one_reason(run: Path, capsys) -> None:
+    forget(run, "usage_variance", "load_gini", "expert_overlap")
+    content = json.loads((run / "summary.json").read_text())
+    content.pop("seal")
+    for path in sorted((run / "routing").iterdir())[:-1]:
+        path.unlink()
+    write_json(run / "summary.json", sealed(run, content))
+    said = [remeasure(StoredRun(run), use_checkpoint=use).lacking["usage_variance"] for use in (False, True)]
+    assert said == ["needs routing snapshots of two fractions of training, which the run did not keep"] * 2
+    shutil.rmtree(run / "checkpoints")
+    forget(run, "expert_overlap")
+    lacking = remeasure(StoredRun(run)).lacking
+    assert "needs the model: " in lacking["expert_overlap"] and "load_gini" not in lacking
+    # Figures of the model alone ask for it: not those that no model gives.
+    assert lacking["usage_variance"] == said[0]
+
+
+@pytest.mark.parametrize("code", ["today's", "earlier"])
+def test_what_the_run_found_undefined_needs_no_model(run: Path, code: str, capsys) -> None:
+    content = json.loads((run / "summary.json").read_text())
+    content.pop("seal")
+    content["metrics"].pop("expert_overlap")
+    content["metrics_by_layer"]["expert_overlap"] = [None] * len(content["metrics_by_layer"]["load_cv"])
+    if code == "earlier":
+        content["fingerprints"]["code"] = "earlier"
+    write_json(run / "summary.json", sealed(run, content))
+    checkpoints = run / "checkpoints"
+    checkpoints.rename(run / "aside")
+    for use in ("true", "false"):
+        assert main([f"run={run.name}", f"checkpoint={use}"]) == 0
+        said = capsys.readouterr().out
+        assert ("expert_overlap: not defined for this run" in said) == (code == "earlier")
+        assert "needs the model" not in said
+    (run / "aside").rename(checkpoints)
+    # Today's measure is tried where an earlier one gave nothing.
+    assert ("expert_overlap" in remeasure(StoredRun(run)).added) == (code == "earlier")
 
 
 def test_a_dense_run_has_nothing_to_measure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -110,6 +110,11 @@ def test_what_cannot_be_shared_is_said_in_one_line_and_leaves_nothing(run, tmp_p
     checkpoint = run.stage_checkpoint(1200)
     (checkpoint / "config.json").write_text("{}")
     run.commit_checkpoint(checkpoint, 1200)
+    with pytest.raises(SpectraError, match="step-00001200: it holds no weights"):
+        share(run, tmp_path / "new", tmp_path)
+    checkpoint = run.stage_checkpoint(1200)
+    (checkpoint / "model.safetensors").write_bytes(b"")
+    run.commit_checkpoint(checkpoint, 1200)
     assert main([run.run_id, str(tmp_path / "new"), f"outputs={tmp_path}"]) == 1
     assert "tokenised data is no longer in the cache" in capsys.readouterr().err
     (tmp_path / "taken").mkdir()
@@ -138,6 +143,9 @@ def whole(run, tmp_path):
     """The run with a checkpoint and its data in the cache, ready to be shared."""
     checkpoint = run.stage_checkpoint(1200)
     (checkpoint / "config.json").write_text('{"model_type": "spectra_moe"}')
+    for name in ("model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors", "optimizer.pt"):
+        (checkpoint / name).write_bytes(name.encode())
+    (checkpoint / "model.safetensors.index.json").write_text('{"weight_map": {}}')
     run.commit_checkpoint(checkpoint, 1200)
 
     def build(folder: Path) -> dict:
@@ -146,6 +154,19 @@ def whole(run, tmp_path):
 
     cached_folder(tmp_path / "cache", "0" * 32, build)
     return run
+
+
+def test_weights_in_several_files_are_all_shared(whole, tmp_path):
+    shared = share(whole, tmp_path / "new", tmp_path)
+    assert {path.name for path in shared.iterdir()} == {
+        "README.md",
+        "config.json",
+        "model-00001-of-00002.safetensors",
+        "model-00002-of-00002.safetensors",
+        "model.safetensors.index.json",
+        "tokenizer.json",
+        "tokenizer_config.json",
+    }
 
 
 @pytest.mark.parametrize(
@@ -185,6 +206,7 @@ def test_no_code_is_shared(run, tmp_path):
     config = {"model_type": "spectra_moe", "backbone": {"model_type": "llama"} | auto_map} | auto_map
     (checkpoint / "config.json").write_text(json.dumps(config))
     (checkpoint / "evil.py").write_text("")
+    (checkpoint / "model.safetensors").write_bytes(b"")
     run.commit_checkpoint(checkpoint, 1200)
     named.mkdir()
     train_bpe(["some text"], 300).save(str(named / "tokenizer.json"))

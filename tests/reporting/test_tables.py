@@ -227,6 +227,7 @@ def test_the_markdown_is_narrow_and_in_plain_text(outputs: Path, capsys: pytest.
         "3",
         "no",
         "1.2M",
+        "2.5M",
         "1.5M",
         "4.100 ± 0.25",
         "0.1410 ± 0.0025",

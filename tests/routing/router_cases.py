@@ -78,12 +78,15 @@ def inputs_of(b: int = 3, s: int = 7, seed: int = 0, **fields) -> RoutingInput:
     return RoutingInput(**(values | fields))
 
 
-def run_layer(layer: MoeLayer, hidden_BSd: Tensor, training: bool, mask_BS: Tensor | None = None, ids=None):
-    """(output, record) of one pass."""
+def run_layer(
+    layer: MoeLayer, hidden_BSd: Tensor, training: bool, mask_BS: Tensor | None = None, ids=None, carry_BSED=None
+):
+    """(output, record) of one pass; `carry_BSED`: what the layer below, if there is one, hands on."""
     ids = ids_of(*hidden_BSd.shape[:2]) if ids is None else ids
     context = RoutingContext(
         mask_BS=mask_BS, token_ids_BS=ids, previous_ids_BS=ids.roll(1, 1), noise_seed=3, training_rule=training
     )
+    context.carries_BSED[-1] = carry_BSED
     with layer.holder.evaluation(context):
         output = layer(hidden_BSd)
     return output, context.records[0]

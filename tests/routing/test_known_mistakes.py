@@ -61,6 +61,12 @@ def test_the_loss_free_bias_stays_out_of_the_weights():
 
 MOVING = {
     "loss_free": (dict(name="loss_free"), "bias_E"),
+    "quantile": (dict(name="quantile"), "bias_E"),
+    "quantile histogram": (dict(name="quantile", router={"estimator": "histogram"}), "bias_E"),
+    "quantile potentials": (
+        dict(name="spectra", osr={"potentials": "quantile", "training": "potentials", "sinkhorn_inference": "dual"}),
+        "hard_potentials_E",
+    ),
     "potentials": (
         dict(name="spectra", osr={"potentials": "hard", "training": "potentials", "sinkhorn_inference": "dual"}),
         "hard_potentials_E",

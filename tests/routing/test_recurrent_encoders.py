@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from router_cases import normal
 
 from spectra_exp.routing.sequence import ENCODERS
-from spectra_exp.routing.sequence.min_gru import LinearRecurrence, scan
+from spectra_exp.routing.sequence.recurrence import LinearRecurrence, scan
 
 B, S, HIDDEN, E, D = 3, 9, 6, 4, 5
 STATEFUL = [name for name, cls in ENCODERS.items() if cls.recurrent]

@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 import scipy.stats
 import torch
+from moe_cases import ids_of, model_of
 from router_cases import normal
 from torch.nn.functional import normalize
 from transformers.models.mixtral.modeling_mixtral import load_balancing_loss_func
 
 from spectra_exp.routing.losses import (
+    load_balance_by_sequence,
     load_balance_loss,
     projector_orthogonality,
     router_entropy,
@@ -122,3 +124,59 @@ def test_speciality_at_its_ends():
     same = torch.zeros(2, 5, 3)
     same[..., 0] = 1
     assert float(speciality_penalty(same)) == pytest.approx(1)
+
+
+def test_the_loss_by_sequence_by_hand():
+    """Each sequence on two experts of its own: balanced over the batch, not within a sequence."""
+    probs_NE = torch.tensor([[0.5, 0.5, 0, 0]] * 3 + [[0, 0, 0.5, 0.5]] * 2)
+    sequence_N = torch.tensor([0, 0, 0, 2, 2])
+    losses_Q = load_balance_by_sequence(probs_NE, probs_NE > 0, sequence_N, 3)
+    torch.testing.assert_close(losses_Q, torch.tensor([2.0, 0.0, 2.0]))
+    # Planted fault: f and P of the whole batch.
+    assert load_balance_loss(probs_NE, probs_NE > 0) < 1.1
+    even_NE = torch.full((6, 4), 0.25)
+    torch.testing.assert_close(
+        load_balance_by_sequence(even_NE, even_NE > 0, torch.arange(6) // 3, 2), torch.tensor([1.0, 1.0])
+    )
+
+
+def sequence_model(**router):
+    from spectra_exp.routing.losses import LossesConfig
+
+    return model_of("loss_free", router={"load_balance_coef": 0.1} | router, losses=LossesConfig("sequence"))
+
+
+def test_the_scope_reaches_the_models_loss():
+    """Wrong versions: a scope that nothing reads, so that the loss is off or another one; f by the biased scores."""
+    model, ids = sequence_model(), ids_of(3, 12)
+    for layer in model.routed_layers:
+        layer.router.linear.weight.data.mul_(20)
+        layer.router.bias_E.copy_(torch.tensor([0.5, -0.5, 0.5, -0.5]))
+    output = model(input_ids=ids, labels=ids)
+    term = output.terms["load_balance"]
+    assert output.coefficients["load_balance"] == 0.1
+    torch.testing.assert_close(output.loss, output.lm_loss + 0.1 * term)
+    sequence_N, expected, biased = torch.arange(36) // 12, [], []
+    for layer in model.routed_layers:
+        record = output.routing.records[layer.layer]
+        chosen_NE = torch.zeros_like(record.chosen_NE).scatter_(1, record.probs_NE.topk(2).indices, True)
+        expected.append(load_balance_by_sequence(record.probs_NE, chosen_NE, sequence_N, 3).mean())
+        biased.append(load_balance_by_sequence(record.probs_NE, record.chosen_NE, sequence_N, 3).mean())
+    torch.testing.assert_close(term.detach(), torch.stack(expected).mean())
+    assert abs(float(term.detach() - torch.stack(biased).mean())) > 1e-2
+    gradients = torch.autograd.grad(term, [layer.router.linear.weight for layer in model.routed_layers])
+    assert all(gradient.any() for gradient in gradients)
+
+
+def test_padding_and_documents_kept_apart_are_no_part_of_a_sequence():
+    model, ids = sequence_model(), ids_of(2, 10)
+    plain = model(input_ids=ids, labels=ids).terms["load_balance"]
+    padded = torch.cat([ids, torch.zeros(2, 3, dtype=torch.long)], dim=1)
+    padded = torch.cat([padded, torch.zeros(1, 13, dtype=torch.long)])
+    mask = (padded > 0).long()
+    labels = padded.masked_fill(mask == 0, -100)
+    found = model(input_ids=padded, labels=labels, attention_mask=mask).terms["load_balance"]
+    torch.testing.assert_close(found, plain)
+    documents = torch.tensor([[0] * 10, [1] * 4 + [2] * 6])
+    apart = model(input_ids=ids, labels=ids, document_ids=documents).terms["load_balance"]
+    assert not torch.allclose(apart, plain)

@@ -50,11 +50,10 @@ class StandIn:
     """An engine: `behaviour` is called with each job, holds its folder meanwhile, and returns the status."""
 
     def __init__(self, jobs: list[Job], behaviour: Callable[[Job], str] = finish):
-        self.jobs, self.behaviour = {tuple(job.overrides): job for job in jobs}, behaviour
+        self.jobs, self.behaviour = jobs, behaviour
         self.batches: list[list[str]] = []
 
-    def launch(self, lines: list[list[str]]) -> list[Any]:
-        batch = [self.jobs[tuple(line)] for line in lines]
+    def launch(self, batch: list[Job]) -> list[Any]:
         self.batches.append([name(job) for job in batch])
         return [self._run(job) for job in batch]
 

@@ -21,7 +21,7 @@ def test_finished_runs_are_not_launched_again(outputs):
     assert run_jobs(jobs, engine) == {"completed": 3}
     assert engine.batches == [["seed=0", "seed=2"]]
     again = StandIn(jobs_of("seed=0", "seed=1", "seed=2"))
-    assert run_jobs(list(again.jobs.values()), again) == {"completed": 3}
+    assert run_jobs(again.jobs, again) == {"completed": 3}
     assert again.batches == []
 
 
@@ -100,15 +100,14 @@ class Crashes(StandIn):
         super().__init__(jobs)
         self.culprits, self.bystander, self.until = culprits, bystander, until
 
-    def launch(self, lines):
-        batch = [self.jobs[tuple(line)] for line in lines]
+    def launch(self, batch):
         if len(self.batches) < self.until and any(name(job) in self.culprits for job in batch):
             self.batches.append([name(job) for job in batch])
             for job in batch:
                 if name(job) in self.culprits or name(job) == self.bystander:
                     leave_held(job)
             raise Broken("a worker process died")
-        return super().launch(lines)
+        return super().launch(batch)
 
 
 def test_a_job_that_kills_its_worker_fails_alone(outputs, capsys):
@@ -142,13 +141,13 @@ def test_what_ended_before_the_crash_stays_ended(outputs):
         age(job.planned.folder.summary, 3600)
 
     class EndsThenCrashes(StandIn):
-        def launch(self, lines):
+        def launch(self, batch):
             if not self.batches:
                 self.batches.append([])
                 finish(jobs[0])
                 finish(jobs[1], "failed")
                 raise Broken("a worker process died")
-            return super().launch(lines)
+            return super().launch(batch)
 
     engine = EndsThenCrashes(jobs)
     assert run_jobs(jobs, engine) == {"completed": 2, "failed": 1}

@@ -68,6 +68,8 @@ def test_there_is_a_file_for_every_study():
         "temperature",
         "baselines",
         "core",
+        "equal_size",
+        "recurrence",
     ]
 
 

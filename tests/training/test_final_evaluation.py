@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from spectra_exp.config.compose import load_experiment, prepare_environment
 from spectra_exp.data.corpus import Corpus
@@ -17,6 +19,7 @@ from spectra_exp.measure.base import METRICS
 from spectra_exp.runs.identity import identify
 from spectra_exp.runs.plan import Plan, plan
 from spectra_exp.runs.routing_files import load_snapshot, snapshot_paths
+from spectra_exp.training.evaluation import Evaluator
 from spectra_exp.training.execute import execute
 
 # The full method trains by another rule than it infers by, and has other rules of inference.
@@ -37,7 +40,7 @@ SMALL = [
     "logger.progress=false",
 ]
 LARGE, END = 4096, 4  # tokens of the larger set; the last step
-COURSE = {m.name for m in METRICS.values() if m.reduction == "fractions"}
+COURSE = {m.name for m in METRICS.values() if m.reduction in ("fractions", "steps")}
 
 
 @dataclass
@@ -47,6 +50,7 @@ class Run:
     corpus: Corpus
     summary: dict[str, Any]
     history: pd.DataFrame
+    documents: pd.DataFrame
     routing: Path
     log: str
 
@@ -68,8 +72,8 @@ def make(folder: Path, *overrides: str) -> Run:
     """A run of a few steps in `folder`, to its end."""
     p = prepare(folder, *overrides)
     assert execute(p, "") == "completed"
-    history = pd.read_parquet(p.folder.history)
-    return Run(p.corpus, p.folder.read_summary(), history, p.folder.routing, p.folder.log.read_text())
+    history, documents = pd.read_parquet(p.folder.history), pd.read_parquet(p.folder.documents)
+    return Run(p.corpus, p.folder.read_summary(), history, documents, p.folder.routing, p.folder.log.read_text())
 
 
 @pytest.fixture(scope="module")
@@ -101,6 +105,24 @@ def test_the_final_figures_are_those_of_a_run_scored_on_the_larger_set(runs) -> 
     for part in ("metrics_training_rule", "metrics_by_inference", "unigram_loss"):
         assert both[part] == large[part] != small[part], part
     assert both["metrics"]["load_cv"] != small["metrics"]["load_cv"]
+
+
+@pytest.mark.parametrize("name", ["small", "large", "both"])
+def test_the_scores_of_documents_are_those_behind_the_final_losses(runs, name: str) -> None:
+    run = runs[name]
+    documents, metrics = run.documents, run.summary["metrics"]
+    assert documents["loss"].sum() / documents["tokens"].sum() == pytest.approx(metrics["val_loss"], abs=1e-12)
+    assert documents["correct"].sum() / documents["tokens"].sum() == pytest.approx(metrics["val_accuracy"], abs=1e-12)
+    for domain, rows in documents.groupby("domain", observed=True):
+        assert rows["loss"].sum() / rows["tokens"].sum() == pytest.approx(metrics[f"val_loss_{domain}"], abs=1e-12)
+    # By hand: a token is scored where it is not the first of its sequence, and belongs to the document it is in.
+    corpus = run.corpus.final if name == "both" else run.corpus
+    ids = corpus.eval_document_ids - corpus.eval_document_ids.min()
+    numbers, tokens = np.unique(ids[:, 1:], return_counts=True)
+    assert documents["id"].tolist() == numbers.tolist() and documents["tokens"].tolist() == tokens.tolist()
+    assert documents["domain"].tolist() == [
+        corpus.domains[corpus.eval_domain_ids[ids == number][0]] for number in numbers
+    ]
 
 
 def test_the_metrics_over_training_stay_on_the_usual_set(runs) -> None:
@@ -186,3 +208,17 @@ def test_the_larger_set_begins_with_the_usual_one(runs) -> None:
     for name in ("eval_blocks", "eval_document_ids", "eval_domain_ids"):
         usual, larger = getattr(corpus, name), getattr(corpus.final, name)
         assert np.array_equal(larger[: len(usual)], usual) and larger.dtype == np.int32 and not larger.flags.writeable
+
+
+def test_documents_kept_apart_are_sequences_of_their_own():
+    """And not where attention crosses from one to the next: the metrics by sequence are then of whole blocks."""
+    batch = {
+        "input_ids": torch.zeros(2, 4, dtype=torch.long),
+        "document_ids": torch.tensor([[3, 3, 4, 4], [4, 5, 5, 5]]),
+        "domain_ids": torch.zeros(2, 4, dtype=torch.long),
+    }
+    apart, across = (
+        Evaluator._tokens(SimpleNamespace(first_document=3, cross_document=cross), batch).sequence_ids_N.tolist()
+        for cross in (False, True)
+    )
+    assert apart == [0, 0, 1, 1, 2, 3, 3, 3] and across == [0, 0, 0, 0, 1, 1, 1, 1]

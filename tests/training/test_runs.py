@@ -99,7 +99,16 @@ def test_twice_gives_the_same_numbers_to_the_last_digit(planned) -> None:
 
 
 @pytest.mark.parametrize(
-    "extra", [[], ["baseline=switch_top2", "optim=muon", "trainer.accumulation=2", "trainer.neftune_alpha=5"]]
+    "extra",
+    [
+        [],
+        ["baseline=switch_top2", "optim=muon", "trainer.accumulation=2", "trainer.neftune_alpha=5"],
+        ["baseline=mlp"],
+        ["baseline=beta_memory"],
+        ["baseline=rmoe"],
+        ["baseline=causal_bias"],
+        ["osr.potentials=quantile", "osr.settle_rule=quantile", "osr.online_rate=0.1", "trainer.accumulation=2"],
+    ],
 )
 def test_a_stopped_run_ends_as_if_it_never_had(planned, monkeypatch, extra) -> None:
     p = planned("model.dropout=0.1", *extra)

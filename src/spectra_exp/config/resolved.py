@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from functools import cache, cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from spectra_exp.config.compose import check_values, prepare_environment
 from spectra_exp.config.register import GROUPS, group_schemas
 from spectra_exp.config.schema import LABELS, Experiment
 from spectra_exp.config.source_model import resolve_source
-from spectra_exp.config.tree import roots
+from spectra_exp.config.tree import option_files, roots
 from spectra_exp.config.typed import parse_overrides, typed_values, value_text
-from spectra_exp.foundations.errors import ConfigError
-from spectra_exp.foundations.files import write_json
+from spectra_exp.data.documents import digest
+from spectra_exp.foundations.errors import ConfigError, SpectraError
+from spectra_exp.foundations.files import short_path, write_json
 from spectra_exp.foundations.options import default_of
 from spectra_exp.routing.temperature import BEST_LONG, LENGTHENING
 
@@ -81,7 +84,7 @@ def resolved_config(config: Mapping[str, Any]) -> Resolved:
 
 
 def _resolved(config: Mapping[str, Any], choices: Mapping[str, Any]) -> Resolved:
-    values = {key: value for key, value in _flat(config) if not _left_out(key, value)}
+    values = {key: _told(key, value) for key, value in _flat(config) if not _left_out(key, value)}
     chosen = {str(group): str(option) for group, option in choices.items()}
     if chosen.get("temperature") == BEST_LONG:
         # Which constant it becomes is a result.
@@ -96,30 +99,37 @@ def _flat(node: Mapping[str, Any], above: str = "") -> Iterable[tuple[str, Any]]
             yield from _flat(value, f"{key}.") if isinstance(value, Mapping) else [(key, value)]
 
 
+def _told(key: str, value: Any) -> Any:
+    # The content of data tells two apart (its fingerprint), wherever it lies.
+    return short_path(value) if isinstance(value, str) and key in _options()[2] else value
+
+
 def _left_out(key: str, value: Any) -> bool:
     return key in _options()[0] or (key in _options()[1] and value == _options()[1][key])
 
 
 @cache
-def _options() -> tuple[frozenset[str], dict[str, Any]]:
-    """The keys that no result depends on, and the defaults of those that runs from before them do not have."""
+def _options() -> tuple[frozenset[str], dict[str, Any], frozenset[str]]:
+    """The keys that no result depends on, the defaults of those that runs from before them do not have, and the keys
+    that name files of data."""
     every = {f"{group}.{f.name}": f for group in GROUPS for node in group_schemas(group).values() for f in fields(node)}
     every |= {f.name: f for f in fields(Experiment)}
     without = frozenset(key for key, f in every.items() if f.metadata.get("affects_result") is False)
-    return without, {key: default_of(f) for key, f in every.items() if f.metadata.get("later")}
+    files = frozenset(key for key, f in every.items() if key.startswith("data.") and f.metadata.get("path"))
+    return without, {key: default_of(f) for key, f in every.items() if f.metadata.get("later")}, files
 
 
 class Compositions:
     """What lines of overrides compose to, without the rules between keys; each is composed once.
 
-    `file` keeps them for the next process, for as long as conf/ and the code stay as they are (`version`: of the code).
+    `file` keeps each for the next process, for as long as the code (`version`) and what it was composed of in conf/
+    stay as they are.
     """
 
     def __init__(self, file: Path | None = None, version: str = ""):
         prepare_environment()
-        self._file, self._new = file, False
-        self._version = _with_conf(version, roots()) if file else ""
-        self._stored = _read(file, self._version)
+        self._file, self._version, self._new = file, version, False
+        self._stored = _read(file, version)
 
     def __call__(self, line: Iterable[str]) -> Resolved | None:
         """None for a line that cannot be composed."""
@@ -136,10 +146,14 @@ class Compositions:
         self._new = True
 
     def save(self) -> None:
-        """Write what was composed since the file was read."""
+        """Write what was composed since the file was read, where it can be written."""
         if self._new and self._file is not None:
-            content = {key: found and [found.values, found.choices] for key, found in self._stored.items()}
-            write_json(self._file, {"version": self._version, "compositions": content})
+            content = {
+                key: [_files_of(found), *([found.values, found.choices] if found else [])]
+                for key, found in self._stored.items()
+            }
+            with suppress(OSError, SpectraError):
+                write_json(self._file, {"version": self._version, "compositions": content})
             self._new = False
 
 
@@ -195,18 +209,34 @@ def _read(file: Path | None, version: str) -> dict[str, Resolved | None]:
     try:
         content = json.loads(file.read_text(encoding="utf-8")) if file else {}
         kept = content["compositions"] if content.get("version") == version else {}
-        return {key: found and Resolved(*found) for key, found in kept.items()}
+        found = {key: (files, Resolved(*parts) if parts else None) for key, (files, *parts) in kept.items()}
+        return {key: resolved for key, (files, resolved) in found.items() if files == _files_of(resolved)}
     except (OSError, ValueError, AttributeError, KeyError, TypeError):
         # Damaged or gone, it is made anew.
         return {}
 
 
+def _files_of(found: Resolved | None) -> str:
+    """A hash of the files of conf/ that a composition was made of; of all of them for a line that does not compose."""
+    places = roots()
+    options = (
+        found.choices.items() if found else [(group, option) for group in GROUPS for option in option_files(group)]
+    )
+    made_of = [(places, group, option) for group, option in options if group not in WITHOUT_RESULT]
+    return digest(
+        _content(places[0] / "conf" / "config.yaml"), *(text for key in made_of for text in _option_texts(*key))
+    )
+
+
 @cache
-def _with_conf(version: str, roots: tuple[Path, ...]) -> str:
-    """What stands for the code and for conf/."""
-    digest = hashlib.sha256(version.encode())
-    for root in roots:
-        for path in sorted((root / "conf").rglob("*.yaml")):
-            digest.update(hashlib.sha256(path.relative_to(root).as_posix().encode()).digest())
-            digest.update(hashlib.sha256(path.read_bytes()).digest())
-    return digest.hexdigest()[:16]
+def _option_texts(places: tuple[Path, ...], group: str, option: str) -> tuple[str | bytes, ...]:
+    """What stands in an option's file, and in those of its group that it includes; `places`: where conf/ lies."""
+    text = _content(option_files(group).get(option))
+    entries = (yaml.safe_load(text) or {}).get("defaults", [])
+    included = [entry for entry in entries if isinstance(entry, str) and not entry.startswith(("schema", "_self_"))]
+    return group, option, text, *(part for name in included for part in _option_texts(places, group, name))
+
+
+def _content(file: Path | None) -> bytes:
+    # A plug-in may register an option without a file.
+    return file.read_bytes() if file is not None and file.is_file() else b""

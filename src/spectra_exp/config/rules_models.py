@@ -7,7 +7,7 @@ from collections.abc import Callable
 from spectra_exp.config.schema import Experiment
 from spectra_exp.foundations.devices import training_device
 from spectra_exp.foundations.errors import ConfigError
-from spectra_exp.moe.schema import RerouteConfig, SourceModelConfig, UpcycleConfig
+from spectra_exp.moe.schema import ModelConfig, RerouteConfig, SourceModelConfig, UpcycleConfig
 from spectra_exp.routing.base import router_class
 
 
@@ -49,6 +49,17 @@ def all_but_router_leaves_some(x: Experiment) -> None:
     if frozen and not router_class(x.router.name).learned:
         raise ConfigError(
             "model.freeze", f"router={x.router.name} has no weights, so nothing would be trained", "give none"
+        )
+
+
+def a_real_expert_is_left(x: Experiment) -> None:
+    if not isinstance(x.model, ModelConfig) or not x.model.null_experts:
+        return
+    if x.model.null_experts >= x.model.num_experts:
+        raise ConfigError(
+            "model.null_experts",
+            f"{x.model.null_experts} of model.num_experts={x.model.num_experts} leave no expert that computes anything",
+            f"give at most {x.model.num_experts - 1}",
         )
 
 
@@ -101,6 +112,7 @@ MODEL_RULES: tuple[Callable[[Experiment], None], ...] = (
     native_needs_reroute,
     reroute_has_routers,
     all_but_router_leaves_some,
+    a_real_expert_is_left,
     some_layer_is_replaced,
     source_takes_the_sequence,
     source_keeps_documents_apart,

@@ -42,10 +42,29 @@ UNUSED: tuple[tuple[tuple[str, ...], Callable[[Experiment], bool], str], ...] = 
     ),
     (("osr.potentials",), lambda x: get(x, "osr.sinkhorn_inference") != "dual", "no osr.sinkhorn_inference=dual"),
     (
-        ("osr.potential_rate", "osr.potential_decay", "osr.settle_steps"),
-        lambda x: get(x, "osr.potentials") != "hard",
+        ("osr.settle_steps", "osr.settle_rule"),
+        lambda x: get(x, "osr.potentials") == "soft",
         "osr.potentials=soft",
     ),
+    (("osr.settle_rule",), lambda x: not get(x, "osr.settle_steps"), "osr.settle_steps=0"),
+    (
+        ("osr.potential_rate",),
+        lambda x: get(x, "osr.potentials") == "soft",
+        "osr.potentials=soft",
+    ),
+    (
+        ("osr.potential_decay",),
+        lambda x: get(x, "osr.potentials") != "hard",
+        "no osr.potentials=hard",
+    ),
+    (("osr.online_rate",), lambda x: get(x, "osr.sinkhorn_inference") != "dual", "no osr.sinkhorn_inference=dual"),
+    (("osr.online_decay",), lambda x: not get(x, "osr.online_rate"), "osr.online_rate=0"),
+    (
+        ("router.gate_bias", "router.gate_spread", "router.gate_bias_low"),
+        lambda x: get(x, "router.sequence") != "min_gru",
+        "no router.sequence=min_gru",
+    ),
+    (("router.gate_bias_low",), lambda x: get(x, "router.gate_spread") == "none", "router.gate_spread=none"),
     (("osr.saturation_threshold",), lambda x: not get(x, "osr.saturation_weight"), "osr.saturation_weight=0"),
     (
         ("osr.srip_enabled", "osr.so_warmup_steps", "router.orthogonality_measure"),
@@ -72,12 +91,20 @@ UNUSED: tuple[tuple[tuple[str, ...], Callable[[Experiment], bool], str], ...] = 
         lambda x: get(x, "router.orthogonalization") == "newton_schulz",
         "router.orthogonalization=newton_schulz",
     ),
+    (("router.dim", "router.sequence"), lambda x: get(x, "router.width") is not None, "router.width"),
     (("losses.balance_scope",), lambda x: not x.router.load_balance_coef, "router.load_balance_coef=0"),
     (
-        ("model.num_shared", "model.first_k_dense_replace", "model.upcycle_noise"),
+        (
+            "model.num_shared",
+            "model.first_k_dense_replace",
+            "model.upcycle_noise",
+            "model.equal_to",
+            "model.null_experts",
+        ),
         lambda x: not router_class(x.router.name).routes,
         "router={x.router.name}",
     ),
+    (("model.null_kind",), lambda x: not getattr(x.model, "null_experts", 0), "model.null_experts=0"),
     (
         ("model.keep_router_weights",),
         lambda x: not issubclass(router_class(x.router.name), LinearRouter),

@@ -70,16 +70,6 @@ def read_entry(folder: Path) -> CacheEntry | None:
     return CacheEntry(folder, facts) if whole else None
 
 
-def damaged_files(folder: Path) -> list[str]:
-    """The names of the entry's files whose content no longer has the manifest's sha256 (reads them all)."""
-    manifest = json.loads((folder / _MANIFEST).read_text(encoding="utf-8"))
-    return [
-        name
-        for name, record in manifest["files"].items()
-        if not (folder / name).is_file() or _sha256(folder / name) != record["sha256"]
-    ]
-
-
 def _build(cache_dir: Path, key: str, build: Callable[[Path], dict[str, Any]]) -> CacheEntry:
     partial, final = cache_dir / f"{key}.partial", cache_dir / key
     # Left by a builder that was killed: nobody else can be in it while we hold the lock.

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from spectra_exp.data.documents import Document
+from spectra_exp.data.documents import UNLABELLED, Document
 from spectra_exp.foundations.errors import ConfigError, nearest
 
 Row = dict[str, Any]
@@ -77,6 +78,47 @@ def domain_of(row: Row, name: str, where: str) -> str | None:
         # Tables turn whole numbers beside a null into these.
         value = int(value) if value.is_integer() else value
     return str(value)
+
+
+@dataclass
+class DomainCount:
+    """How many documents of a place have nothing under the `field` of the domain, and what is said of that.
+
+    `usual`: the field's default, which data without domains need not have.
+    """
+
+    field: str | None
+    usual: str | None
+    without: int = 0
+    documents: int = 0
+
+    def add(self, domain: str | None) -> None:
+        """Count a document."""
+        self.documents += 1
+        self.without += domain is None
+
+    def refuse(self, where: str, names: Callable[[], Iterable[str]]) -> None:
+        """Raise ConfigError, with the nearest of the `names` of rows, for a chosen field that no document has."""
+        if self.field != self.usual and self.field is not None and self.without == self.documents:
+            problem, known = f"none of the {self.documents} documents of {where} has a '{self.field}'", list(names())
+            if self.field in known:
+                raise ConfigError(
+                    "data.domain_field", f"{problem}: all are empty", f"name another, or null; {listed(known)}"
+                )
+            raise ConfigError("data.domain_field", problem, f"check its name or give null; {listed(known, self.field)}")
+
+    def notes(self, where: str, names: Callable[[], Iterable[str]]) -> list[str]:
+        """The line for a reader of the figures, none where all documents have a domain or the data know none."""
+        if self.field is None or not self.without:
+            return []
+        lacking = f"{self.without} of {self.documents} documents of {where} have no '{self.field}' (data.domain_field)"
+        if self.without < self.documents or self.field != self.usual:
+            return [f"{lacking}: they count as '{UNLABELLED}'"]
+        known = {name.casefold(): name for name in names()}
+        like = known.get(nearest(self.field.casefold(), known))
+        if like == self.field:
+            return [f"{lacking}: all are empty"]
+        return [f"{lacking}; there is '{like}'"] if like else []
 
 
 def refuse_a_domain_each(documents: Sequence[Document], names: Callable[[], Iterable[str]]) -> None:

@@ -73,7 +73,7 @@ def _missing_data_told(online: bool, score: Callable[[], T]) -> T:
     """What `score()` returns; data sets that are not on this machine, or not to be had, are told in one line."""
     from datasets.exceptions import DatasetNotFoundError
 
-    from spectra_exp.foundations.hub_errors import hub_errors
+    from spectra_exp.foundations.errors import hub_errors
 
     try:
         return score()

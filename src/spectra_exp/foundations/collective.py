@@ -36,6 +36,10 @@ class Ranks:
         """Mean over the global batch's tokens out of each rank's mean over its own."""
         return own_mean
 
+    def rows(self, values_Nx: Tensor) -> Tensor:
+        """The rows of all ranks' tokens, without gradient, in the order of ranks."""
+        return values_Nx
+
     def logsumexp(self, values_NE: Tensor) -> Tensor:
         """Logsumexp over the global batch's tokens, [E]."""
         return torch.logsumexp(values_NE, dim=0)
@@ -59,6 +63,9 @@ class Group(Ranks):
 
     def mean(self, own_mean: Tensor) -> Tensor:
         return self.sum(own_mean * (self.own / max(self.total, 1)))
+
+    def rows(self, values_Nx: Tensor) -> Tensor:
+        return all_rows(values_Nx)
 
     def logsumexp(self, values_NE: Tensor) -> Tensor:
         # A rank's slot holds its own value and the others zero, so that one sum brings all together.
@@ -146,6 +153,17 @@ def rows_of_all_ranks(rows_Bx: Tensor) -> Tensor:
     found = [torch.empty_like(rows_Bx) for _ in range(dist.get_world_size())]
     dist.all_gather(found, rows_Bx.contiguous())
     return torch.cat(found)
+
+
+@torch.no_grad()
+def all_rows(rows_Nx: Tensor) -> Tensor:
+    """The ranks' rows end to end in the order of ranks, of which each may have another number."""
+    if not many_ranks():
+        return rows_Nx
+    numbers = rows_of_all_ranks(torch.tensor([len(rows_Nx)], device=rows_Nx.device)).tolist()
+    padded_1Nx = rows_Nx.new_zeros(1, max(numbers), *rows_Nx.shape[1:])
+    padded_1Nx[0, : len(rows_Nx)] = rows_Nx
+    return torch.cat([part[:number] for part, number in zip(rows_of_all_ranks(padded_1Nx), numbers, strict=True)])
 
 
 def of_every_rank(value: Any) -> list[Any]:

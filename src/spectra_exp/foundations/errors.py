@@ -78,3 +78,14 @@ class NotRun(SpectraError):
 
     def __reduce__(self):
         return (type(self), (str(self), self.kind, self.allowed))
+
+
+def hub_errors() -> tuple[type[Exception], ...]:
+    """What the Hugging Face client raises, for `except`: no network, refused, not found, or offline by the environment.
+
+    The client's own errors are its HTTP library's, httpx or httpx2 by its version, and some of those no OSError.
+    """
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
+
+    of_library = next(base for base in HfHubHTTPError.__mro__ if base.__name__ == "HTTPError")
+    return (HfHubHTTPError, of_library, LocalEntryNotFoundError, OfflineModeIsEnabled, ConnectionError, TimeoutError)

@@ -12,7 +12,7 @@ import stat
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from fnmatch import fnmatch
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from spectra_exp.foundations.errors import SpectraError
@@ -67,6 +67,12 @@ def one_line_errors(path: str | os.PathLike[str]) -> Iterator[None]:
             fix = "move away what is in its place" if in_place else "check the folder and its permissions"
             problem = f"cannot be written ({reason}); {fix}"
         raise SpectraError(" ".join(f"{place}: {problem}".split())) from error
+
+
+def short_path(path: str) -> str:
+    """The last two parts of a path, none of them a home's: they tell a file from others, not where or whose it is."""
+    inside = re.sub(r"^(~|/home/[^/]+|/Users/[^/]+|/root)/", "", path)
+    return "/".join(PurePosixPath(inside).parts[-2:]).lstrip("/") if "/" in path else path
 
 
 def regular(path: str | os.PathLike[str]) -> Path:

@@ -81,6 +81,42 @@ def with_arms(rows: pd.DataFrame, name: str) -> tuple[pd.DataFrame, pd.Series, l
     return known, value, [value - low, high - value]
 
 
+def added_by_layer(axes: Axes, rows: pd.DataFrame, x: str) -> None:
+    """The loss `added` over the column `x` with its intervals, in a colour for each layer."""
+    for layer, own in rows.dropna(subset=["added"]).groupby("layer"):
+        known, added, arms = with_arms(own, "added")
+        axes.errorbar(
+            known[x],
+            added,
+            yerr=arms,
+            fmt="o",
+            elinewidth=0.6,
+            markersize=3,
+            color=PLAIN[layer % len(PLAIN)],
+            label=f"layer {layer}",
+        )
+    axes.axhline(0, color="black", linewidth=0.6)
+
+
+def draw_against_chance(figure: Figure, table: pd.DataFrame) -> None:
+    """A panel for each metric: its value by layer over the range of chance."""
+    metrics = list(dict.fromkeys(table["metric"]))
+    for axes, metric in zip(panels(figure, len(metrics), (3.0, 2.2)), metrics, strict=True):
+        rows = table[table["metric"] == metric].astype({"value": float, "chance_low": float, "chance_high": float})
+        layers = rows["layer"].to_numpy()
+        middle = rows["chance"].astype(float).to_numpy()
+        # A skewed draw has its mean outside of the range.
+        low = np.maximum(middle - rows["chance_low"].to_numpy(), 0)
+        high = np.maximum(rows["chance_high"].to_numpy() - middle, 0)
+        axes.errorbar(layers, middle, yerr=[low, high], fmt="_", color=GREY, capsize=3, label="chance")
+        axes.plot(layers, rows["value"], "o", color=PLAIN[0], label="measured")
+        axes.set_title(metric)
+        axes.set_xlabel("layer")
+        axes.set_xticks(layers)
+        axes.margins(x=0.2)
+        axes.legend()
+
+
 def expert_colours(count: int) -> list[str]:
     """A colour for each expert: told apart by colour-blind readers up to seven, then around a wheel."""
     if count <= len(PLAIN):

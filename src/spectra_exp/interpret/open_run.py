@@ -42,7 +42,7 @@ class OwnEngine(Engine):
     def __init__(self, model: SpectraMoeForCausalLM, evaluator: Evaluator):
         self.model, self.evaluator = model, evaluator
         self.num_layers = len(model.routed_layers)
-        self.num_experts, self.top_k = model.settings.num_experts, model.settings.top_k
+        self.num_experts, self.top_k = model.settings.num_real, model.settings.top_k
         self.vocabulary_size = model.config.backbone.vocab_size
         self.longest = model.config.backbone.max_position_embeddings
 

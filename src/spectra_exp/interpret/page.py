@@ -29,6 +29,7 @@ from spectra_exp.presentation.html import (
     file_link,
     html_page,
 )
+from spectra_exp.presentation.text import csv_source
 
 TEMPLATE = Path(__file__).parent / "templates" / "analysis.html"
 # These parts are shown by their own blocks.
@@ -143,7 +144,7 @@ def _segments(path: Path) -> Fold | None:
         return None
     import pandas as pd
 
-    table = pd.read_csv(path, keep_default_na=False, dtype=str)
+    table = pd.read_csv(path, keep_default_na=False, dtype=str).map(csv_source)
     names = list(dict.fromkeys(table["name"]))
     # The two models' tokenizers may cut a text into different segments, so each has rows of its own there.
     keys = ["case", "segment", "layer", "text"]

@@ -10,28 +10,36 @@ from typing import Any
 
 from spectra_exp.config.verb import Verb, VerbOptions
 from spectra_exp.foundations.errors import ConfigError, SpectraError
-from spectra_exp.foundations.files import write_json
 from spectra_exp.foundations.options import option
 from spectra_exp.foundations.shell import DONE, FAILED
 from spectra_exp.measure.base import METRICS, MetricTable
+from spectra_exp.measure.compute import compute_swing, compute_swing_floors
 from spectra_exp.measure.recompute import floors_of_counts, metrics_of_counts, stability_of_snapshots
+from spectra_exp.measure.swing import layer_trainings
 from spectra_exp.runs.config_file import setting
 from spectra_exp.runs.folder import find_run
-from spectra_exp.runs.history import CHANCE, FINAL, VALIDATION, History
+from spectra_exp.runs.history import CHANCE, FINAL, TRAIN, VALIDATION, History
 from spectra_exp.runs.provenance import code_version
 from spectra_exp.runs.stored import StoredRun, stored_runs
-from spectra_exp.runs.summary import change_summary, sealed
+from spectra_exp.runs.summary import change_summary, change_with_file
 
 # How many metrics a line names that have no value.
 NAMED = 8
-COUNTS, CHECKPOINT, UNDEFINED = "counts", "checkpoint", "undefined"
-# Relative differences from a figure in the summary that are rounding: of counts, and of a model's float32.
-CLOSE = {COUNTS: 1e-9, CHECKPOINT: 1e-4}
+COUNTS, HISTORY, CHECKPOINT, UNDEFINED = "counts", "history", "checkpoint", "undefined"
+# Why a metric has no value; by reduction, where no model gives it.
+OF_MODEL = "needs the model (checkpoint=true)"
+NOT_DEFINED = "not defined for this run"
+OF_TRAINING = {
+    "fractions": "needs routing snapshots of two fractions of training, which the run did not keep",
+    "steps": "needs the routing of logged training steps, which the run's history lacks",
+}
+# Relative differences from a figure in the summary that are rounding: of what is stored, and of a model in float32.
+CLOSE = {COUNTS: 1e-9, HISTORY: 1e-9, CHECKPOINT: 1e-4}
 
 
 @dataclass
 class Remeasured:
-    """What came of one run. `added`: metric → counts or checkpoint; `lacking`: metric → why it has no value;
+    """What came of one run. `added`: metric → counts, history or checkpoint; `lacking`: metric → why it has no value;
     `different`: metric → (in the summary, computed now), which are left as they are."""
 
     added: dict[str, str] = field(default_factory=dict)
@@ -58,8 +66,7 @@ def remeasure(stored: StoredRun, use_checkpoint: bool = True, device: str = "cpu
 
     Raises SpectraError for a run whose figures do not count (edited, unfinished, contradicting itself).
     """
-    if stored.refusal is not None:
-        raise SpectraError(f"{stored.run_id}: {stored.refusal}")
+    _require_sound(stored)
     for name in ("routing", "history.parquet", "config.yaml"):
         _ = stored.examine()
         stored.require(name)
@@ -70,15 +77,20 @@ def remeasure(stored: StoredRun, use_checkpoint: bool = True, device: str = "cpu
     if not sources and not stored.snapshots:
         result.lacking = dict.fromkeys(wanted, "the run kept no routing counts (a dense model has none)")
         return result
+    sources += _of_history(stored)
     given = {name for found in sources for name in found.table.by_layer()}
-    if use_checkpoint and set(wanted) - given:
+    for name in (n for n in wanted if n not in given):
+        why = NOT_DEFINED if name in _undefined_then(summary) else OF_MODEL
+        result.lacking[name] = OF_TRAINING.get(METRICS[name].reduction, why)
+    # What was not defined by other code's measure may be by today's.
+    if use_checkpoint and {OF_MODEL, NOT_DEFINED} & set(result.lacking.values()):
         try:
             sources.append(_of_checkpoint(stored, device))
         except SpectraError as error:
-            result.lacking = dict.fromkeys(wanted, f"needs the model: {error}")
-    elif not use_checkpoint:
-        result.lacking = dict.fromkeys(wanted, "needs the model (checkpoint=true)")
+            why = {OF_MODEL: f"needs the model: {error}"}
+            result.lacking = {name: why.get(reason, reason) for name, reason in result.lacking.items()}
     chosen: dict[str, Found] = {}
+    undefined: set[str] = set()
     for found in sources:
         for name, value in found.table.all().items():
             if name in wanted:
@@ -87,18 +99,30 @@ def remeasure(stored: StoredRun, use_checkpoint: bool = True, device: str = "cpu
                 summary["metrics"].get(name, value), value, rel_tol=CLOSE[found.source], abs_tol=1e-12
             ):
                 result.different.setdefault(name, (summary["metrics"][name], value))
-        undefined = set(found.table.by_layer()) - set(found.table.all())
-        result.lacking |= dict.fromkeys(undefined & set(wanted), "not defined for this run")
+        undefined |= (set(found.table.by_layer()) - set(found.table.all())) & set(wanted)
+    result.lacking |= dict.fromkeys((name for name in wanted if name in undefined), NOT_DEFINED)
     result.added = {name: found.source for name, found in chosen.items()}
     result.lacking = {name: why for name, why in result.lacking.items() if name not in chosen}
-    _write(stored, chosen, [n for n, why in result.lacking.items() if why.startswith("not defined")])
+    _write(stored, chosen, [name for name in result.lacking if name in undefined])
     return result
 
 
+def _require_sound(stored: StoredRun) -> None:
+    if stored.refusal is not None:
+        raise SpectraError(f"{stored.run_id}: {stored.refusal}")
+
+
 def _undefined(summary: Mapping[str, Any]) -> set[str]:
-    """The metrics that today's code has found undefined already."""
-    kept = summary.get("remeasured") or {}
-    return {n for n, of in kept.items() if of.get("from") == UNDEFINED and of.get("code") == code_version()}
+    """The metrics that today's code has found undefined already, in the run itself or later."""
+    kept, code = summary.get("remeasured") or {}, code_version()
+    later = {n for n, of in kept.items() if of.get("from") == UNDEFINED and of.get("code") == code}
+    return later | (_undefined_then(summary) if summary["fingerprints"].get("code") == code else set())
+
+
+def _undefined_then(summary: Mapping[str, Any]) -> set[str]:
+    """The metrics that the run itself measured and found defined in no layer."""
+    by_layer = summary.get("metrics_by_layer") or {}
+    return {name for name, values in by_layer.items() if values and all(value is None for value in values)}
 
 
 def _of_counts(stored: StoredRun) -> list[Found]:
@@ -114,6 +138,18 @@ def _of_counts(stored: StoredRun) -> list[Found]:
     kept = [snapshots[step] for step in sorted(set(fraction_steps(steps))) if step in snapshots]
     table, floors = stability_of_snapshots(kept)
     return [*found, *([Found(COUNTS, VALIDATION, table, floors)] if len(table) else [])]
+
+
+def _of_history(stored: StoredRun) -> list[Found]:
+    """What the logged steps of training give."""
+    config, sizes = stored.config or {}, stored.sizes
+    factors = [setting(config, f"trainer.{key}") for key in ("batch_size", "accumulation")]
+    factors.append(setting(config, "data.sequence_length"))
+    if stored.history is None or None in (sizes.experts, sizes.top_k, *factors):
+        return []
+    shape = sizes.experts, sizes.top_k, math.prod(factors)
+    trainings = layer_trainings(stored.history, stored.summary["steps"], *shape)
+    return [Found(HISTORY, TRAIN, compute_swing(trainings), compute_swing_floors(trainings))] if trainings else []
 
 
 def _of_checkpoint(stored: StoredRun, device: str) -> Found:
@@ -139,6 +175,8 @@ def _write(stored: StoredRun, chosen: Mapping[str, Found], undefined: Sequence[s
         return
     folder, code = stored.folder, code_version()
     with folder.hold(timeout=60):
+        # The same once more, now that nobody else writes.
+        _require_sound(StoredRun(folder.path))
         summary = folder.read_summary()
         metrics, by_layer, floors = {}, {}, {}
         history = History.load(folder.history) if folder.history.exists() else None
@@ -159,18 +197,15 @@ def _write(stored: StoredRun, chosen: Mapping[str, Found], undefined: Sequence[s
             "remeasured": (summary.get("remeasured") or {})
             | {n: {"from": s, "code": code} for n, s in sources.items()},
         }
-        if history is not None:
-            history.save(folder.history)
-        if summary.seal is None:
+        if history is None:
             change_summary(folder.summary, changes)
         else:
-            # Its files were found as the run left them, so that the seal may be of the history as it is now.
-            write_json(folder.summary, sealed(folder.path, summary | changes))
+            change_with_file(folder.summary, folder.history, history.write, changes)
 
 
 def told(run_id: str, result: Remeasured) -> list[str]:
     """What came of a run, in lines."""
-    by_source = {s: [n for n, source in result.added.items() if source == s] for s in (COUNTS, CHECKPOINT)}
+    by_source = {s: [n for n, source in result.added.items() if source == s] for s in (COUNTS, HISTORY, CHECKPOINT)}
     lines = [f"{run_id}: {len(names)} from its {s}: {', '.join(names)}" for s, names in by_source.items() if names]
     reasons: dict[str, list[str]] = {}
     for name, reason in result.lacking.items():
@@ -182,7 +217,7 @@ def told(run_id: str, result: Remeasured) -> list[str]:
         f"{run_id}: {name} is {was:.6g} in its summary and {now:.6g} now; left as it is"
         for name, (was, now) in result.different.items()
     ]
-    return lines or [f"{run_id}: has every metric already"]
+    return lines or [f"{run_id}: has every metric that is defined for it"]
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from spectra_exp.foundations.files import atomic_path, regular, write_bytes, write_json
+from spectra_exp.foundations.files import regular, write_bytes, write_json, write_text
 from spectra_exp.presentation.draw import our_style
+from spectra_exp.presentation.text import csv_text
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -76,8 +77,7 @@ class AnalysisFolder:
         files: list[str] = []
         for stem, table in result.tables.items():
             files.append(f"{stem}.csv")
-            with atomic_path(folder / files[-1]) as temporary:
-                table.to_csv(temporary, index=False, lineterminator="\n", float_format="%.6g")
+            write_text(folder / files[-1], _csv_of(table))
         for stem, value in result.data.items():
             files.append(f"{stem}.json")
             write_json(folder / files[-1], value)
@@ -129,6 +129,15 @@ class AnalysisFolder:
 
     def _write_index(self) -> None:
         write_json(self.path / INDEX, self.head | {"parts": dict(sorted(self.parts.items()))})
+
+
+def _csv_of(table: pd.DataFrame) -> str:
+    """The table's rows; columns of floats with six significant digits, so that equal figures are equal files."""
+    columns = [
+        [f"{value:.6g}" if value == value else None for value in column] if column.dtype.kind == "f" else list(column)
+        for _, column in table.items()
+    ]
+    return csv_text(list(table.columns), list(zip(*columns, strict=True)))
 
 
 def _remove(path: Path) -> None:

@@ -1,6 +1,7 @@
 """Sums of routing records over an evaluation set, exact whatever the batch size.
 
-Letters: N real tokens of a batch, E experts, G documents, V vocabulary, P probe tokens, D width of a vector.
+Letters: N real tokens of a batch, E experts, Q sequences, G documents, V vocabulary, P probe tokens, D width of a
+vector.
 """
 
 from __future__ import annotations
@@ -42,9 +43,11 @@ class EvaluationAccumulator:
         self.probe_tokens = probe_tokens
         self.num_tokens = 0
         self._tokens_by_batch: list[int] = []
+        self._tokens_by_sequence: list[Tensor] = []
         self._layers: list[_LayerSums] | None = None
         self._tokens_V: Tensor | None = None
         self._domains_G: Tensor | None = None
+        self._tokens_G: Tensor | None = None
 
     @torch.no_grad()
     def update(self, records: Sequence[RoutingRecord], tokens: TokenBatch) -> None:
@@ -72,6 +75,7 @@ class EvaluationAccumulator:
             self._allocate(device)
         batch = TokenBatch(*(ids.to(device) for ids in vars(tokens).values()))
         self._count_tokens(batch)
+        self._tokens_by_sequence.append(torch.bincount(batch.sequence_ids_N))
         adjacent = (batch.sequence_ids_N[1:] == batch.sequence_ids_N[:-1]) & (
             batch.document_ids_N[1:] == batch.document_ids_N[:-1]
         )
@@ -90,6 +94,7 @@ class EvaluationAccumulator:
         self.num_documents = num_documents
         if self._layers is not None:
             self._domains_G = torch.cat([self._domains_G, self._domains_G.new_full((more,), -1)])
+            self._tokens_G = torch.cat([self._tokens_G, self._tokens_G.new_zeros(more)])
             for sums in self._layers:
                 sums.counts_GE = torch.cat([sums.counts_GE, sums.counts_GE.new_zeros(more, sums.num_experts)])
 
@@ -109,18 +114,22 @@ class EvaluationAccumulator:
             num_tokens=self.num_tokens,
             num_domains=self.num_domains,
             tokens_T=np.asarray(self._tokens_by_batch, dtype=np.int64),
+            tokens_Q=_numpy(torch.cat(self._tokens_by_sequence)),
             tokens_V=_numpy(self._tokens_V),
             domains_G=_numpy(self._domains_G),
+            tokens_G=_numpy(self._tokens_G),
         )
         return [LayerStatistics(layer=i, **shared, **sums.totals()) for i, sums in enumerate(self._layers)]
 
     def _allocate(self, device: torch.device) -> None:
         self._tokens_V = torch.zeros(self.vocabulary_size, dtype=torch.int64, device=device)
         self._domains_G = torch.full((self.num_documents,), -1, dtype=torch.int64, device=device)
+        self._tokens_G = torch.zeros(self.num_documents, dtype=torch.int64, device=device)
         self._layers = [_LayerSums(self, device) for _ in range(self.num_layers)]
 
     def _count_tokens(self, batch: TokenBatch) -> None:
         self._tokens_V.scatter_add_(0, batch.token_ids_N, torch.ones_like(batch.token_ids_N))
+        self._tokens_G.scatter_add_(0, batch.document_ids_N, torch.ones_like(batch.document_ids_N))
         seen_before = self._domains_G[batch.document_ids_N]
         self._domains_G[batch.document_ids_N] = batch.domain_ids_N
         now = self._domains_G[batch.document_ids_N]
@@ -137,6 +146,7 @@ class _LayerSums:
         num_experts, num_probes = owner.num_experts, owner.probe_tokens
         self.num_experts, self.top_k = num_experts, owner.top_k
         self.by_batch: list[Tensor] = []
+        self.by_sequence: list[Tensor] = []
         self.counts_GE = torch.zeros(owner.num_documents, num_experts, **counts)
         self.counts_VE = torch.zeros(owner.vocabulary_size, num_experts, **counts)
         self.pairs_EE = torch.zeros(num_experts, num_experts, **counts)
@@ -148,6 +158,7 @@ class _LayerSums:
         self.entropy_sum: Tensor | None = None
         self.gap_sum: Tensor | None = None
         self.first_EE: Tensor | None = None
+        self.null_assignments: Tensor | None = None
         self.representation_ED: Tensor | None = None
         self.output_sum_ED: Tensor | None = None
         self.probe_experts_PE = torch.full((num_probes, num_experts), -1, dtype=torch.int16, device=device)
@@ -180,6 +191,8 @@ class _LayerSums:
             if self.num_experts > 1:
                 best_N2 = record.probs_NE.float().topk(2, dim=1).values
                 self.gap_sum = _plus(self.gap_sum, (best_N2[:, 0] - best_N2[:, 1]).sum(dtype=torch.float64))
+        if record.null_assignments is not None:
+            self.null_assignments = _plus(self.null_assignments, record.null_assignments)
         if record.output_sum_ED is not None:
             self.output_sum_ED = _plus(self.output_sum_ED, record.output_sum_ED.detach().double())
         if record.representation_ED is not None:
@@ -211,6 +224,7 @@ class _LayerSums:
         return dict(
             counts_E=counts_E,
             counts_TE=counts_TE,
+            counts_QE=_numpy(torch.cat(self.by_sequence)),
             counts_GE=_numpy(self.counts_GE),
             counts_EV=_numpy(self.counts_VE).T,
             pairs_EE=_numpy(self.pairs_EE),
@@ -220,6 +234,7 @@ class _LayerSums:
             confidence_sum=float(self.confidence_sum),
             overlap_sum=float(self.overlap_sum),
             num_adjacent=int(self.num_adjacent),
+            null_assignments=None if self.null_assignments is None else int(self.null_assignments),
             first_EE=None if self.first_EE is None else _numpy(self.first_EE),
             probe_experts_PK=experts_PE[:, :width],
             probe_weights_PK=_numpy(self.probe_weights_PE)[:, :width],
@@ -232,6 +247,8 @@ class _LayerSums:
         token_A, expert_A = chosen_NE.nonzero(as_tuple=True)  # one entry per executed assignment
         one_A = torch.ones_like(expert_A)
         self.by_batch.append(chosen_NE.sum(dim=0))
+        of_sequence_QE = one_A.new_zeros(int(batch.sequence_ids_N.max()) + 1, self.num_experts)
+        self.by_sequence.append(of_sequence_QE.index_add_(0, batch.sequence_ids_N, chosen_NE.to(one_A.dtype)))
         for table, ids_N in ((self.counts_VE, batch.token_ids_N), (self.counts_GE, batch.document_ids_N)):
             table.view(-1).scatter_add_(0, ids_N[token_A] * self.num_experts + expert_A, one_A)
         self.sizes += torch.bincount(size_N, minlength=self.num_experts + 1)

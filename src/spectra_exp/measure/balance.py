@@ -1,7 +1,7 @@
 """How evenly the load falls on the experts.
 
-Letters: E experts, T batches. The measures take counts over any leading axes and reduce the last one, so that the
-chance floors put simulated counts through the same code.
+Letters: E experts, T batches, Q sequences. The measures take counts over any leading axes and reduce the last one, so
+that the chance floors put simulated counts through the same code.
 """
 
 from __future__ import annotations
@@ -18,14 +18,16 @@ Measure = Callable[[np.ndarray], np.ndarray]
 
 
 def coefficient_of_variation(counts: np.ndarray) -> np.ndarray:
-    """Population standard deviation over mean."""
-    return counts.std(axis=-1) / counts.mean(axis=-1)
+    """Population standard deviation over mean; NaN without any load, which a rule may leave."""
+    with np.errstate(invalid="ignore"):
+        return counts.std(axis=-1) / counts.mean(axis=-1)
 
 
 def max_violation(counts: np.ndarray) -> np.ndarray:
-    """(max - mean) / mean. *Source:* Wang et al. 2024, auxiliary-loss-free load balancing."""
+    """(max - mean) / mean, NaN without any load. *Source:* Wang et al. 2024, auxiliary-loss-free load balancing."""
     mean = counts.mean(axis=-1)
-    return (counts.max(axis=-1) - mean) / mean
+    with np.errstate(invalid="ignore"):
+        return (counts.max(axis=-1) - mean) / mean
 
 
 def gini(counts: np.ndarray) -> np.ndarray:
@@ -47,6 +49,11 @@ def normalised_load_entropy(counts: np.ndarray) -> np.ndarray:
     return load_entropy(counts) / np.log(counts.shape[-1])
 
 
+def effective_number(counts: np.ndarray) -> np.ndarray:
+    """exp of the entropy of the load: as many experts with equal loads would have that entropy."""
+    return np.exp(load_entropy(counts))
+
+
 def unused_share(counts: np.ndarray) -> np.ndarray:
     """Share of experts with no token."""
     return (counts == 0).mean(axis=-1)
@@ -58,13 +65,14 @@ def collapsed_share(counts: np.ndarray) -> np.ndarray:
     return (10 * counts.shape[-1] * counts < counts.sum(axis=-1, keepdims=True)).mean(axis=-1)
 
 
-# Metric name -> measure; with `_batch` added, the same measure batch by batch. Chance runs over these too.
+# Metric name -> measure; with `_batch` or `_sequence` added, the same measure of each. Chance runs over these too.
 MEASURES: dict[str, Measure] = {
     "load_cv": coefficient_of_variation,
     "max_vio": max_violation,
     "load_gini": gini,
     "expert_entropy": load_entropy,
     "expert_entropy_norm": normalised_load_entropy,
+    "effective_experts": effective_number,
     "unused_rate": unused_share,
     "collapse_rate": collapsed_share,
 }
@@ -77,6 +85,11 @@ def _over_evaluation(name: str, stats: LayerStatistics) -> float | None:
 def _over_batches(name: str, stats: LayerStatistics) -> float | None:
     used_TE = stats.counts_TE[stats.counts_TE.any(axis=1)]
     return float(MEASURES[name](used_TE).mean()) if len(used_TE) else None
+
+
+def _over_sequences(name: str, stats: LayerStatistics) -> float | None:
+    long_QE = stats.counts_QE[stats.long_Q]
+    return float(MEASURES[name](long_QE).mean()) if len(long_QE) else None
 
 
 @metric("load_cv", "lower", range=(0, "√(E − 1)"), floor="uniform")
@@ -103,6 +116,18 @@ def max_vio_batch(stats: LayerStatistics) -> float | None:
     return _over_batches("max_vio", stats)
 
 
+@metric("load_cv_sequence", "lower", range=(0, "√(E − 1)"), reduction="sequence", floor="uniform")
+def load_cv_sequence(stats: LayerStatistics) -> float | None:
+    """load_cv of each sequence with at least 8 E assignments, averaged."""
+    return _over_sequences("load_cv", stats)
+
+
+@metric("max_vio_sequence", "lower", range=(0, "E − 1"), reduction="sequence", floor="uniform")
+def max_vio_sequence(stats: LayerStatistics) -> float | None:
+    """max_vio of each sequence with at least 8 E assignments, averaged."""
+    return _over_sequences("max_vio", stats)
+
+
 @metric("load_gini", "lower", range=(0, "1 − 1/E"), floor="uniform")
 def load_gini(stats: LayerStatistics) -> float | None:
     """Gini coefficient of the experts' load."""
@@ -119,6 +144,12 @@ def expert_entropy(stats: LayerStatistics) -> float | None:
 def expert_entropy_norm(stats: LayerStatistics) -> float | None:
     """Entropy of the experts' shares of the load over log E."""
     return _over_evaluation("expert_entropy_norm", stats) if stats.num_experts > 1 else None
+
+
+@metric("effective_experts", "higher", range=(1, "E"), floor="uniform")
+def effective_experts(stats: LayerStatistics) -> float | None:
+    """exp of expert_entropy: as many experts with equal loads would have that entropy."""
+    return _over_evaluation("effective_experts", stats)
 
 
 @metric("unused_rate", "lower", "share", range=(0, 1), floor="uniform")
@@ -139,7 +170,31 @@ def quota_short_rate(stats: LayerStatistics) -> float | None:
     return float(stats.sizes[: stats.top_k].sum()) / stats.num_tokens if stats.num_tokens else None
 
 
+# Two names of one figure: of rules that turn tokens away, and of rules by which a token may ask for none.
+@metric("no_expert_rate", "lower", "share", range=(0, 1))
 @metric("dropped_rate", "lower", "share", range=(0, 1))
 def dropped_rate(stats: LayerStatistics) -> float | None:
-    """Share of tokens with no expert."""
+    """Share of tokens with no expert, which pass the layer by."""
     return float(stats.sizes[0]) / stats.num_tokens if stats.num_tokens else None
+
+
+@metric("executed_k", "none", "experts", range=(0, "E"))
+def executed_k(stats: LayerStatistics) -> float | None:
+    """Mean number of experts that a token executed."""
+    return float(stats.counts_E.sum()) / stats.num_tokens if stats.num_tokens else None
+
+
+@metric("null_rate", "none", "share", range=(0, 1))
+def null_rate(stats: LayerStatistics) -> float | None:
+    """Share of assignments to empty experts, which no other figure counts."""
+    made = int(stats.counts_E.sum()) + (stats.null_assignments or 0)
+    return stats.null_assignments / made if stats.null_assignments is not None and made else None
+
+
+def executed_k_by_domain(stats: LayerStatistics) -> np.ndarray:
+    """executed_k of each domain's tokens [M]; NaN for a domain without any."""
+    tokens_M = np.bincount(
+        stats.domains_G[stats.domains_G >= 0], stats.tokens_G[stats.domains_G >= 0], stats.num_domains
+    )
+    with np.errstate(invalid="ignore"):
+        return stats.counts_ME.sum(axis=1) / tokens_M

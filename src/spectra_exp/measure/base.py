@@ -11,9 +11,11 @@ from spectra_exp.foundations.errors import ConfigError
 from spectra_exp.measure.ranges import Range
 
 Direction = Literal["lower", "higher", "none"]
-# sum: counts summed over the evaluation set before the ratio; batch: a ratio per batch, then averaged;
-# fractions: over the routing at the kept fractions of training.
-Reduction = Literal["sum", "batch", "fractions"]
+# sum: counts summed over the evaluation set before the ratio; batch, sequence: a ratio for each, then averaged;
+# fractions: over the routing at the kept fractions of training; steps: over the logged steps of training.
+Reduction = Literal["sum", "batch", "sequence", "fractions", "steps"]
+# Those of one evaluation's statistics.
+OF_EVALUATION: tuple[Reduction, ...] = ("sum", "batch", "sequence")
 
 ALL = "all"
 METRICS: dict[str, Metric] = {}
@@ -52,9 +54,9 @@ def metric(
     """A decorator that registers a function of one layer under `name`; its docstring's first line is its meaning.
 
     `range`: the least and the largest possible value, numbers or names of `ranges.BOUNDS` such as "log E".
-    The function takes LayerStatistics (reduction sum, batch) or LayerTrajectory (fractions) and returns a float,
-    or None where the metric is not defined. Raises ValueError for a name already taken, an unknown bound, or no
-    docstring.
+    The function takes LayerStatistics (reduction sum, batch, sequence), LayerTrajectory (fractions) or LayerTraining
+    (steps) and returns a float, or None where the metric is not defined. Raises ValueError for a name already taken, an
+    unknown bound, or no docstring.
     """
 
     possible = Range(*range)

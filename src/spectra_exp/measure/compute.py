@@ -6,17 +6,18 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from spectra_exp.measure import balance, decision, separation, specialization  # noqa: F401 (they register their metrics)
-from spectra_exp.measure.base import METRICS, MetricTable, Reduction
+from spectra_exp.measure import balance, decision, separation, specialization, swing  # noqa: F401 (they register their metrics)
+from spectra_exp.measure.base import METRICS, OF_EVALUATION, MetricTable, Reduction
 from spectra_exp.measure.counts import LayerStatistics
 from spectra_exp.measure.floors import evaluation_floors, trajectory_floors
 from spectra_exp.measure.snapshot import RoutingSnapshot
 from spectra_exp.measure.stability import layer_trajectories
+from spectra_exp.measure.swing import LayerTraining, swing_floors
 
 
 def compute_metrics(stats_per_layer: Sequence[LayerStatistics]) -> MetricTable:
     """Every metric of one evaluation, per layer and averaged over layers."""
-    return _table(stats_per_layer, ("sum", "batch"))
+    return _table(stats_per_layer, OF_EVALUATION)
 
 
 def compute_floors(stats_per_layer: Sequence[LayerStatistics], *, seed: int = 0) -> MetricTable:
@@ -32,6 +33,16 @@ def compute_stability(snapshots: Sequence[RoutingSnapshot]) -> MetricTable:
 def compute_stability_floors(snapshots: Sequence[RoutingSnapshot], *, seed: int = 0) -> MetricTable:
     """The chance floors of the metrics over fractions as `<metric>_floor`."""
     return _floor_table([trajectory_floors(t, seed) for t in layer_trajectories(snapshots)])
+
+
+def compute_swing(trainings: Sequence[LayerTraining]) -> MetricTable:
+    """Every metric over the logged steps of training, per layer and averaged over layers."""
+    return _table(trainings, ("steps",))
+
+
+def compute_swing_floors(trainings: Sequence[LayerTraining], *, seed: int = 0) -> MetricTable:
+    """The chance floors of the metrics over logged steps as `<metric>_floor`."""
+    return _floor_table([swing_floors(t, seed) for t in trainings])
 
 
 def describe_metrics() -> list[dict[str, str]]:

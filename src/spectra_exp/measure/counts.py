@@ -1,7 +1,7 @@
 """What one routed layer did over a whole evaluation set: sums and exact counts, no ratio yet.
 
 Letters: E experts, K experts kept per probe token, G documents, M domains, V vocabulary, P probe tokens,
-T batches, D width of a vector.
+T batches, Q sequences, D width of a vector.
 """
 
 from __future__ import annotations
@@ -9,6 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+
+# Assignments per expert from which on a sequence's own balance is measured.
+LEAST_ASSIGNMENTS = 8
 
 
 @dataclass(frozen=True)
@@ -22,8 +25,11 @@ class LayerStatistics:
     counts_E: np.ndarray  # executed assignments
     counts_TE: np.ndarray  # the same by batch
     tokens_T: np.ndarray  # real tokens by batch
+    counts_QE: np.ndarray  # executed assignments by sequence
+    tokens_Q: np.ndarray  # real tokens by sequence
     counts_GE: np.ndarray  # executed assignments by document
     domains_G: np.ndarray  # each document's domain; -1 for a document not seen, or of no known domain
+    tokens_G: np.ndarray  # real tokens by document
     counts_EV: np.ndarray  # executed assignments by vocabulary id
     tokens_V: np.ndarray  # tokens by vocabulary id
     pairs_EE: np.ndarray  # tokens that use both experts; the diagonal is counts_E
@@ -39,12 +45,18 @@ class LayerStatistics:
     representation_ED: np.ndarray | None
     output_mean_ED: np.ndarray | None  # mean output over the expert's tokens; zeros where it had none
     probe_hidden_PD: np.ndarray | None = None  # float32, what the layer got of each probe token
+    null_assignments: int | None = None  # to empty experts, which are not among E; None: there are none
     weight_cosines_EE: np.ndarray | None = None  # cosines of the experts' flattened down-projections
 
     @property
     def num_experts(self) -> int:
         """E."""
         return len(self.counts_E)
+
+    @property
+    def long_Q(self) -> np.ndarray:
+        """Which sequences have so many assignments, 8 E at least, that their balance says something."""
+        return self.counts_QE.sum(axis=1) >= LEAST_ASSIGNMENTS * self.num_experts
 
     @property
     def share_E(self) -> np.ndarray:

@@ -8,7 +8,7 @@ floor says nothing about the router.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from functools import cache
 from itertools import pairwise
@@ -16,7 +16,7 @@ from itertools import pairwise
 import numpy as np
 
 from spectra_exp.measure.balance import MEASURES
-from spectra_exp.measure.base import METRICS
+from spectra_exp.measure.base import METRICS, OF_EVALUATION
 from spectra_exp.measure.counts import LayerStatistics
 from spectra_exp.measure.nulls import MarginalRouting, pair_counts, random_joint, served_vocabulary, uniform_counts
 from spectra_exp.measure.stability import LayerTrajectory, experts_per_token, routing_consistency, usage_variance
@@ -29,25 +29,43 @@ TRAJECTORY_DRAWS = 100
 Floors = dict[str, float]
 
 
-@cache
 def uniform_balance(num_tokens: int, num_experts: int, top_k: int, seed: int = 0) -> Floors:
     """Balance metric -> its mean under uniform random routing of `num_tokens` tokens, k distinct experts each."""
-    counts_RE = uniform_counts(num_tokens, num_experts, top_k, UNIFORM_DRAWS, seed)
+    return _balance_by_size(num_experts, (*[0] * top_k, num_tokens), seed)
+
+
+@cache
+def _balance_by_size(num_experts: int, tokens_by_size: tuple[int, ...], seed: int) -> Floors:
+    """The same of tokens that take unequal numbers of experts: `tokens_by_size[s]` of them s each."""
+    counts_RE = uniform_counts(num_experts, tokens_by_size, UNIFORM_DRAWS, seed)
     # log E is 0 for a single expert, whose normalised entropy is not defined.
     measures = {n: m for n, m in MEASURES.items() if num_experts > 1 or n != "expert_entropy_norm"}
     return {name: float(measure(counts_RE).mean()) for name, measure in measures.items()}
 
 
 def uniform_floors(stats: LayerStatistics, seed: int) -> Floors:
-    """Floors of the balance metrics; those by batch average over the batches' own numbers of tokens."""
-    shape = (stats.num_experts, stats.top_k, seed)
-    whole = uniform_balance(stats.num_tokens, *shape)
-    batches = Counter(stats.tokens_T.tolist())
-    values = dict(whole)
-    for name in whole:
-        total = sum(times * uniform_balance(size, *shape)[name] for size, times in batches.items())
-        values[f"{name}_batch"] = total / len(stats.tokens_T)
+    """Floors of the balance metrics, of tokens that take as many experts each as they did.
+
+    Those by batch or sequence average over the parts' own numbers of tokens, of all sizes in proportion.
+    """
+
+    def floors(num_tokens: int) -> Floors:
+        # Rounded such that the sizes add up to the tokens.
+        up_to = np.rint(stats.sizes.cumsum() * (num_tokens / stats.num_tokens)).astype(np.int64)
+        return _balance_by_size(stats.num_experts, tuple(np.diff(up_to, prepend=0).tolist()), seed)
+
+    values = dict(floors(stats.num_tokens))
+    for part, tokens in (("batch", stats.tokens_T), ("sequence", stats.tokens_Q[stats.long_Q])):
+        values |= {f"{name}_{part}": value for name, value in _mean_floors(tokens, floors).items()}
     return {name: values[name] for name in _names("uniform") if name in values}
+
+
+def _mean_floors(tokens: np.ndarray, floors_of: Callable[[int], Floors]) -> Floors:
+    """The mean of `floors_of` over parts of so many tokens each; empty without a part."""
+    sizes = Counter(tokens.tolist())
+    floors = {size: floors_of(size) for size in sizes}
+    names = next(iter(floors.values()), {})
+    return {name: sum(times * floors[size][name] for size, times in sizes.items()) / len(tokens) for name in names}
 
 
 def marginal_draws(stats: LayerStatistics, seed: int) -> Iterator[LayerStatistics]:
@@ -92,7 +110,7 @@ def mean_over_draws(null: str, draws: Iterator[LayerStatistics]) -> Floors:
 
 
 def _names(null: str) -> list[str]:
-    return [m.name for m in METRICS.values() if m.floor == null and m.reduction != "fractions"]
+    return [m.name for m in METRICS.values() if m.floor == null and m.reduction in OF_EVALUATION]
 
 
 def evaluation_floors(stats: LayerStatistics, seed: int = 0) -> Floors:

@@ -1,6 +1,6 @@
 """The statistics of ranks that each saw a part of the tokens, as those of all tokens.
 
-Letters: E experts, G documents, T batches, D width of a vector.
+Letters: E experts, G documents, Q sequences, T batches, D width of a vector.
 """
 
 from __future__ import annotations
@@ -26,11 +26,13 @@ SUMS = (
     "overlap_sum",
     "num_adjacent",
     "first_EE",
+    "null_assignments",
 )
 
 
 def merged(ranks: Sequence[LayerStatistics]) -> LayerStatistics:
-    """One layer's statistics over the tokens of all `ranks`; documents stay the ranks' own, one after the other's.
+    """One layer's statistics over the tokens of all `ranks`; documents and sequences stay the ranks' own, one after
+    the other's.
 
     The ranks' n-th batches are one batch. Representations are their mean: they are the same on every rank, or means of
     a rank's last batch. Probe tokens are not kept.
@@ -44,7 +46,10 @@ def merged(ranks: Sequence[LayerStatistics]) -> LayerStatistics:
         **{name: _sum([getattr(r, name) for r in ranks]) for name in SUMS},
         counts_TE=_by_place([r.counts_TE for r in ranks]),
         tokens_T=_by_place([r.tokens_T for r in ranks]),
+        counts_QE=np.concatenate([r.counts_QE for r in ranks]),
+        tokens_Q=np.concatenate([r.tokens_Q for r in ranks]),
         counts_GE=np.concatenate([r.counts_GE for r in ranks]),
+        tokens_G=np.concatenate([r.tokens_G for r in ranks]),
         domains_G=np.concatenate([r.domains_G for r in ranks]),
         representation_ED=np.mean(representations, axis=0) if representations else None,
         output_mean_ED=sum(m * c[:, None] for m, c in means) / np.maximum(counts_E, 1)[:, None] if means else None,

@@ -5,6 +5,8 @@ Letters: N tokens, E experts, R draws. The size of a token is the number of expe
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 FIT_STEPS = 500
@@ -12,18 +14,20 @@ FIT_TOLERANCE = 1e-6
 TOKENS_AT_ONCE = 32_768  # a table of all tokens in float64 would take a gigabyte at 256 experts
 
 
-def uniform_counts(num_tokens: int, num_experts: int, top_k: int, draws: int, seed: int) -> np.ndarray:
-    """[R, E] loads when each of `num_tokens` tokens takes `top_k` distinct experts at random, all alike.
+def uniform_counts(num_experts: int, tokens_by_size: Sequence[int], draws: int, seed: int) -> np.ndarray:
+    """[R, E] loads when `tokens_by_size[s]` tokens take s distinct experts each at random, all alike.
 
     Exact without drawing token by token: going through the experts, tokens are only told apart by how many picks
     they have left, and one with r left of n experts takes the next with probability r/n. *Source:* ours.
     """
-    rng = np.random.default_rng([seed, num_tokens, num_experts, top_k])
-    left = np.zeros((draws, top_k + 1), dtype=np.int64)  # tokens by the picks that they have left
-    left[:, top_k] = num_tokens
+    sizes = np.flatnonzero(tokens_by_size)
+    own = sizes if len(sizes) == 1 else tokens_by_size
+    rng = np.random.default_rng([seed, sum(tokens_by_size), num_experts, *own])
+    most = int(sizes.max(initial=0))
+    left = np.tile(np.array(tokens_by_size[: most + 1], dtype=np.int64), (draws, 1))  # by the picks that they have left
     counts_RE = np.empty((draws, num_experts), dtype=np.int64)
     for i in range(num_experts):
-        taken = rng.binomial(left, np.minimum(np.arange(top_k + 1) / (num_experts - i), 1.0))
+        taken = rng.binomial(left, np.minimum(np.arange(most + 1) / (num_experts - i), 1.0))
         counts_RE[:, i] = taken.sum(axis=1)
         left -= taken
         left[:, :-1] += taken[:, 1:]

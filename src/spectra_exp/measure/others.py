@@ -45,6 +45,7 @@ FAMILIES: dict[str, Figure] = {
     "val_loss_": Figure("lower", LOSS),
     "val_perplexity_": Figure("lower", PERPLEXITY),
     "downstream_": Figure("higher", Range(-1, 1)),
+    "executed_k_": Figure("none", POSITIVE),
     "grad_norm_": Figure("none", POSITIVE),
     "update_ratio_": Figure("none", POSITIVE),
     "learning_rate_": Figure("none", POSITIVE),

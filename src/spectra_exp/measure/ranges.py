@@ -27,6 +27,7 @@ class Sizes:
 BOUNDS: dict[str, Callable[[Sizes], float]] = {
     "log E": lambda s: math.log(s.experts or MOST_EXPERTS),
     "√(E − 1)": lambda s: math.sqrt((s.experts or MOST_EXPERTS) - 1),
+    "E": lambda s: float(s.experts or MOST_EXPERTS),
     "E − 1": lambda s: (s.experts or MOST_EXPERTS) - 1.0,
     "1 − 1/E": lambda s: 1 - 1 / (s.experts or MOST_EXPERTS),
     # Of two experts the cosine can be −1.

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from spectra_exp.measure.balance import MEASURES
-from spectra_exp.measure.base import METRICS, MetricTable
+from spectra_exp.measure.base import METRICS, OF_EVALUATION, MetricTable
 from spectra_exp.measure.compute import compute_stability, compute_stability_floors, finite
 from spectra_exp.measure.counts import LayerStatistics
 from spectra_exp.measure.floors import uniform_balance
@@ -57,7 +57,7 @@ def metrics_of_counts(snapshot: RoutingSnapshot) -> MetricTable:
     layers = counted_layers(snapshot)
     found: dict[str, list[float | None]] = {}
     for metric in METRICS.values():
-        if metric.reduction == "fractions":
+        if metric.reduction not in OF_EVALUATION:
             continue
         try:
             found[metric.name] = [finite(metric.function(layer)) for layer in layers]
@@ -68,8 +68,13 @@ def metrics_of_counts(snapshot: RoutingSnapshot) -> MetricTable:
 
 
 def floors_of_counts(snapshot: RoutingSnapshot) -> MetricTable:
-    """The chance floors, as `<metric>_floor`, that follow from the number of tokens alone."""
+    """The chance floors, as `<metric>_floor`, that follow from the number of tokens alone.
+
+    None where tokens took unequal numbers of experts, or others than k: how many took how many was not kept.
+    """
     layers, experts = snapshot.counts_LE.shape
+    if (snapshot.counts_LE.sum(axis=1) != snapshot.num_tokens * snapshot.top_k).any():
+        return MetricTable({})
     floors = uniform_balance(snapshot.num_tokens, experts, snapshot.top_k)
     named = {METRICS[name].floor_name: [floors[name]] * layers for name in MEASURES if name in floors}
     return MetricTable({name: values for name, values in named.items() if name is not None})

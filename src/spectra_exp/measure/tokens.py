@@ -19,7 +19,7 @@ class TokenBatch:
     token_ids_N: Tensor  # vocabulary ids
     document_ids_N: Tensor  # 0..num_documents-1, over the whole evaluation set
     domain_ids_N: Tensor  # 0..num_domains-1; -1 where the domain is not known
-    sequence_ids_N: Tensor  # the token's row in the batch
+    sequence_ids_N: Tensor  # the token's sequence in the batch, from 0: its row, or a document's part of one
 
     @classmethod
     def from_padded(

@@ -22,17 +22,19 @@ class Size:
     router_flops_per_token: float
 
 
-def model_size(model: SpectraMoeForCausalLM, sequence_length: int) -> Size:
+def model_size(model: SpectraMoeForCausalLM, sequence_length: int, executed_k: float | None = None) -> Size:
     """Counts of a model; active: what one token uses, the share (executed experts / E) of the expert weights.
 
-    An untied input embedding is a look-up of one row, so only that row counts as active. Executed are as many experts
-    per token as the selection rule in force allows. FLOPs: two per active weight of a matrix, the router's
-    own count, and causal attention (scores and values over half the sequence on average, windows left out of account).
+    An untied input embedding is a look-up of one row, so only that row counts as active. Executed are `executed_k`
+    experts per token, as measured, or without it as many as the selection rule in force allows. FLOPs: two per active
+    weight of a matrix, the router's own count, and causal attention (scores and values over half the sequence on
+    average, windows left out of account).
     """
     settings, config = model.settings, model.config.backbone
     total = sum(p.numel() for p in model.parameters())
     experts = sum(p.numel() for layer in model.routed_layers for p in layer.experts.parameters())
-    share = executed_experts(model) / settings.num_experts if model.routed_layers else 0.0
+    executed_k = executed_experts(model) if executed_k is None else executed_k
+    share = executed_k / settings.num_real if model.routed_layers else 0.0
     embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
     untied = 0 if embedding.weight is head.weight else embedding.weight.numel() - embedding.weight.shape[1]
     shared = [layer.shared for layer in model.routed_layers if getattr(layer, "shared", None) is not None]
@@ -44,11 +46,18 @@ def model_size(model: SpectraMoeForCausalLM, sequence_length: int) -> Size:
     return Size(total, active, 2.0 * (matrices + share * expert_matrices) + routers + attention, routers)
 
 
+def number_varies(model: SpectraMoeForCausalLM) -> bool:
+    """Whether how many experts a token executes in evaluation follows from no setting, and is to be measured."""
+    rule = rule_in_force(model.settings.selection, training_rule=False)
+    return bool(model.routed_layers) and (rule.chooser == "pair" or model.settings.num_null > 0)
+
+
 def executed_experts(model: SpectraMoeForCausalLM) -> float:
     """Experts per token that evaluation executes on average, by the rule in force."""
     settings = model.settings
     rule = rule_in_force(settings.selection, training_rule=False)
-    return rule.experts_per_token(settings.num_experts, settings.top_k, settings.selection.capacity_factor)
+    most = rule.experts_per_token(settings.num_experts, settings.top_k, settings.selection.capacity_factor)
+    return min(most, settings.num_real)
 
 
 def _weights(experts: nn.Module) -> int:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from spectra_exp.foundations.collective import ALONE, Ranks
 from spectra_exp.moe.record import RoutingRecord
+from spectra_exp.routing.base import State
 from spectra_exp.routing.documents import Stretches
 
 # Keeps the noise of neighbouring layers apart; any odd constant does.
@@ -43,8 +44,8 @@ class RoutingContext:
     records: dict[int, RoutingRecord] = field(default_factory=dict)
     carries_BSED: dict[int, Tensor | None] = field(default_factory=dict)
     updates: dict[int, dict[str, Tensor]] = field(default_factory=dict)
-    states: dict[int, Tensor | None] = field(default_factory=dict)
-    new_states: dict[int, Tensor | None] = field(default_factory=dict)
+    states: dict[int, State] = field(default_factory=dict)
+    new_states: dict[int, State] = field(default_factory=dict)
     tensors: dict[int, dict[str, Tensor]] = field(default_factory=dict)
 
     @property

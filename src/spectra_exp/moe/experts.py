@@ -82,9 +82,10 @@ class Experts(nn.Module):
             outputs = [
                 self._expert(rows_cd, **{name: w[expert] for name, w in weights.items()})
                 for expert, rows_cd in enumerate(rows_Ecd)
-                if counts[expert]
+                # Where nobody has a token the first expert computes none, so that all weights get a gradient of 0.
+                if counts[expert] or (expert == 0 and not any(counts))
             ]
-        return ExpertRows(torch.cat(outputs) if outputs else tokens_Nd[:0], at)
+        return ExpertRows(torch.cat(outputs), at)
 
     def _grouped(self, tokens_Nd: Tensor, at: Assignments) -> ExpertRows:
         """All experts in one product per matrix; rows that are no assignments are zero, and so are their gradients."""

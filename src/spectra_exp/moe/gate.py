@@ -39,7 +39,7 @@ class ReroutedGate(RoutedLayer):
         if not self.rule_in_force(context.training_rule).at_most_k or self.intervention is not None:
             width = max(width, int(chosen_NE.sum(1).max())) if len(chosen_NE) else width
         unexecuted = (chosen_NE.sum(1) - width).clamp(min=0).sum()
-        self._leave_record(context, output, chosen_NE, weights_NE, sums_Ed, tokens_Nd, unexecuted)
+        self._leave_record(context, inputs, output, chosen_NE, weights_NE, sums_Ed, tokens_Nd, unexecuted)
         # Distinct experts in every row: kernels need not cope with one expert twice.
         experts_NK = torch.where(chosen_NE, weights_NE.detach(), -1.0).topk(width, dim=1).indices
         weights_NK = weights_NE.gather(1, experts_NK).to(hidden.dtype)

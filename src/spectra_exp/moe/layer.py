@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from spectra_exp.foundations.collective import total_over_ranks
+from spectra_exp.foundations.errors import SpectraError
 from spectra_exp.foundations.parts import part
 from spectra_exp.moe.context import ContextHolder, RoutingContext
 from spectra_exp.moe.experts import Experts
@@ -17,8 +18,8 @@ from spectra_exp.moe.record import RoutingRecord
 from spectra_exp.moe.settings import MoeSettings
 from spectra_exp.routing.base import Router, RouterOutput, RoutingInput
 from spectra_exp.routing.expression import RunningAverage
-from spectra_exp.routing.losses import load_balance_of_counts, router_entropy, router_z_loss
-from spectra_exp.routing.selection import SelectionRule, assignment_weights, rule_in_force
+from spectra_exp.routing.losses import load_balance_by_sequence, load_balance_of_counts, router_entropy, router_z_loss
+from spectra_exp.routing.selection import SelectionRule, assignment_weights, rule_in_force, select_topk
 
 
 class RoutedLayer(nn.Module):
@@ -63,7 +64,12 @@ class RoutedLayer(nn.Module):
     def select(self, scores_NE: Tensor, training_rule: bool) -> Tensor:
         """Executed assignments, bool [N, E], under the rule of training or of inference."""
         settings, rule = self.settings, self.rule_in_force(training_rule)
-        return rule.choose(self.ranked(scores_NE), settings.top_k, settings.selection.capacity_factor)
+        chosen_NE = rule.choose(self.ranked(scores_NE), settings.top_k, settings.selection.capacity_factor)
+        if chosen_NE.dtype != torch.bool or chosen_NE.shape != scores_NE.shape:
+            gave = f"{str(chosen_NE.dtype).removeprefix('torch.')} {list(chosen_NE.shape)}"
+            wanted = f"bool {list(scores_NE.shape)}: tokens, experts"
+            raise SpectraError(f"selection rule '{rule.name}' gave {gave}, not {wanted}")
+        return chosen_NE
 
     def rule_in_force(self, training_rule: bool) -> SelectionRule:
         """The selection rule of training or of inference."""
@@ -95,6 +101,7 @@ class RoutedLayer(nn.Module):
     def _leave_record(
         self,
         context: RoutingContext,
+        inputs: RoutingInput,
         output: RouterOutput,
         chosen_NE: Tensor,
         weights_NE: Tensor,
@@ -109,28 +116,32 @@ class RoutedLayer(nn.Module):
         losses = dict(output.losses)
         if context.training_rule:
             context.updates[self.layer] = {"load_counts": chosen_NE.sum(0).float()} | output.updates
-            losses |= self._distribution_losses(context, output, chosen_NE)
+            losses |= self._distribution_losses(context, inputs, output, chosen_NE)
+        real, representation_ED = self.settings.num_real, output.representation_ED
         context.records[self.layer] = RoutingRecord(
             layer=self.layer,
-            chosen_NE=chosen_NE,
-            weights_NE=weights_NE.detach(),
-            probs_NE=None if output.probs_NE is None else output.probs_NE.detach(),
+            chosen_NE=chosen_NE[:, :real],
+            weights_NE=weights_NE[:, :real].detach(),
+            probs_NE=None if output.probs_NE is None else _among(output.probs_NE.detach(), real),
             # A copy: it may be a weight itself, which FSDP takes apart again after the pass.
-            representation_ED=None if output.representation_ED is None else output.representation_ED.detach().clone(),
+            representation_ED=None if representation_ED is None else representation_ED[:real].detach().clone(),
             output_sum_ED=sums_Ed,
             losses=losses,
             figures=output.figures,
             # A copy, so that the whole activation is not held by its part.
             hidden_Nd=tokens_Nd[: context.keep_hidden].detach().clone() if context.keep_hidden else None,
             unexecuted=unexecuted,
+            null_assignments=chosen_NE[:, real:].sum() if self.settings.num_null else None,
         )
 
     def _distribution_losses(
-        self, context: RoutingContext, output: RouterOutput, chosen_NE: Tensor
+        self, context: RoutingContext, inputs: RoutingInput, output: RouterOutput, chosen_NE: Tensor
     ) -> dict[str, Tensor]:
         """The terms that need only the distribution; a coefficient of 0 switches one off."""
         config, losses = self.router.config, {}
-        if config.load_balance_coef:
+        if config.load_balance_coef and self.settings.losses.balance_scope == "sequence":
+            losses["load_balance"] = self._sequence_balance(inputs, output)
+        elif config.load_balance_coef:
             counts_E = self._balance_counts(context, chosen_NE.sum(0))
             losses["load_balance"] = load_balance_of_counts(output.probs_NE, counts_E)
         if config.entropy_coef:
@@ -138,6 +149,16 @@ class RoutedLayer(nn.Module):
         if config.z_loss_coef:
             losses["router_z"] = router_z_loss(output.logits_NE)
         return losses
+
+    def _sequence_balance(self, inputs: RoutingInput, output: RouterOutput) -> Tensor:
+        """The load-balance loss of each sequence by the scores without a bias, mean over the sequences of all ranks."""
+        unbiased_NE = select_topk(output.weights_NE.detach(), self.settings.top_k)
+        sequence_N, number = inputs.sequences()
+        losses_Q = load_balance_by_sequence(output.probs_NE, unbiased_NE, sequence_N, number)
+        seen_Q = torch.zeros_like(losses_Q).index_fill_(0, sequence_N, 1.0)
+        # A rank's part of the mean, times their number, since the ranks' gradients are averaged.
+        total, ranks = inputs.ranks.sum(torch.stack([seen_Q.sum(), torch.ones_like(seen_Q.sum())]))
+        return losses_Q.sum() * ranks / total.clamp(min=1)
 
     def _balance_counts(self, context: RoutingContext, counts_E: Tensor) -> Tensor:
         """What f of the load-balance loss is counted from; `counts_E`: the executed assignments of this pass.
@@ -182,9 +203,11 @@ class MoeLayer(RoutedLayer):
     ):
         super().__init__(layer, settings, router, holder)
         sizes = hidden_size, settings.expert_size, settings.gated, settings.activation, std, settings.biases
-        self.experts = Experts(settings.num_experts, *sizes)
-        # Every token passes these; they are copies that stay as they are.
-        self.shared = Experts(settings.num_shared, *sizes).requires_grad_(False) if settings.num_shared else None
+        self.experts = Experts(settings.num_real, *sizes)
+        # Every token passes these; copies of an MLP stay as they are.
+        self.shared = Experts(settings.num_shared, *sizes) if settings.num_shared else None
+        if self.shared is not None and settings.shared_is_frozen:
+            self.shared.requires_grad_(False)
         self.dropout = nn.Dropout(settings.dropout)
 
     def forward(self, hidden: Tensor) -> Tensor:
@@ -195,13 +218,23 @@ class MoeLayer(RoutedLayer):
         tokens_Nd = inputs.real(hidden_BSd)
         most = self._most(len(tokens_Nd), context)
         with part("dispatch"):
-            combined_Nd, rows = self.experts(tokens_Nd, chosen_NE, weights_NE, most)
+            real = self.settings.num_real
+            combined_Nd, rows = self.experts(tokens_Nd, chosen_NE[:, :real], weights_NE[:, :real], most)
+            if self.settings.num_null and self.settings.null_kind == "copy":
+                combined_Nd = combined_Nd + weights_NE[:, real:].sum(1, keepdim=True).to(tokens_Nd.dtype) * tokens_Nd
             if self.shared is not None:
-                combined_Nd = (combined_Nd + self._shared_output(tokens_Nd)) / (1 + self.settings.num_shared)
+                combined_Nd = combined_Nd + self._shared_output(tokens_Nd)
+                if self.settings.shared_is_frozen:
+                    combined_Nd = combined_Nd / (1 + self.settings.num_shared)
+        if context.training_rule:
+            at = rows.assignments
+            output.losses |= self.router.losses_of_outputs(
+                rows.outputs_Ad, at.token_A, at.expert_A, chosen_NE[:, :real]
+            )
         sums_Ed = rows.sums_Ed() if context.keep_outputs else None
         # What a GPU has no place for; everywhere, so that a rule breaks its bound on no machine unseen.
         unexecuted = None if most is None else (rows.assignments.counts_E.sum() - most).clamp(min=0)
-        self._leave_record(context, output, chosen_NE, weights_NE, sums_Ed, tokens_Nd, unexecuted)
+        self._leave_record(context, inputs, output, chosen_NE, weights_NE, sums_Ed, tokens_Nd, unexecuted)
         output_BSd = self._unflatten(combined_Nd.to(hidden_BSd.dtype), hidden_BSd, inputs.mask_BS)
         return self.dropout(output_BSd).view_as(hidden)
 
@@ -223,3 +256,11 @@ class MoeLayer(RoutedLayer):
         if mask_BS is None:
             return values_Nd.view_as(like_BSd)
         return torch.zeros_like(like_BSd).masked_scatter(mask_BS[..., None], values_Nd)
+
+
+def _among(probs_NE: Tensor, real: int) -> Tensor:
+    """The distribution over the first `real` experts, given that it is one of them."""
+    if real == probs_NE.shape[1]:
+        return probs_NE
+    kept_NE = probs_NE[:, :real]
+    return kept_NE / kept_NE.sum(1, keepdim=True).clamp(min=torch.finfo(kept_NE.dtype).tiny)

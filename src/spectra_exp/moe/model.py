@@ -30,6 +30,7 @@ from spectra_exp.moe.next_token import causal_lm_loss, chunked_lm_loss, plain_he
 from spectra_exp.moe.settings import MoeSettings
 from spectra_exp.moe.sharing import shared_parameters
 from spectra_exp.moe.whole_weights import ONLY_HERE
+from spectra_exp.routing.base import reordered_state
 from spectra_exp.routing.temperature import temperature_at
 
 
@@ -102,7 +103,7 @@ class SpectraMoeForCausalLM(PreTrainedModel, GenerationMixin):
 
     def freeze_shared(self) -> None:
         """Take the shared experts of upcycled layers out of training."""
-        for layer in self.routed_layers:
+        for layer in self.routed_layers if self.settings.shared_is_frozen else []:
             if getattr(layer, "shared", None) is not None:
                 layer.shared.requires_grad_(False)
 
@@ -211,10 +212,8 @@ class SpectraMoeForCausalLM(PreTrainedModel, GenerationMixin):
     def _reorder_cache(cache: Any, beam_idx: Tensor) -> Any:
         """The cache with its sequences as beam search reorders them, the routers' own states included."""
         cache.reorder_cache(beam_idx)
-        cache.routing_states = {
-            layer: None if state is None else state.index_select(1, beam_idx)
-            for layer, state in cache.routing_states.items()
-        }
+        states = cache.routing_states
+        cache.routing_states = {layer: reordered_state(state, beam_idx) for layer, state in states.items()}
         cache.routing_last_ids = cache.routing_last_ids.index_select(0, beam_idx)
         return cache
 
@@ -261,8 +260,12 @@ class SpectraMoeForCausalLM(PreTrainedModel, GenerationMixin):
     def after_optimizer_step(self, learning_rate_scale: float) -> None:
         """Let routers answer the load of the step just made; `learning_rate_scale` is the schedule's factor."""
         self._commit()
-        for layer in self.routed_layers:
+        routed = [layer for layer in self.routed_layers if layer.step_counts_E is not None]
+        for layer in routed:
             layer.after_step(learning_rate_scale)
+        routers = [layer.router for layer in routed]
+        for router in routers:
+            router.agree(routers)
 
 
 def _attention(config: SpectraMoeConfig) -> str:

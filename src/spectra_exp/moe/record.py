@@ -29,6 +29,9 @@ class RoutingRecord:
     losses: dict[str, Tensor]  # scalar loss terms before their coefficients, with their graph
     figures: dict[str, Tensor]  # scalar diagnostics (sinkhorn_residual, ...), detached
     hidden_Nd: Tensor | None = None  # what the layer got of the first tokens (detached), where asked for
+    null_assignments: Tensor | None = (
+        None  # how many fell to empty experts, which are not among E; None: there are none
+    )
     unexecuted: Tensor | None = None  # how many of the assignments had no place among the experts; None: all had one
 
 

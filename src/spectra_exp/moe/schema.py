@@ -14,6 +14,9 @@ from spectra_exp.foundations.bounds import (
 )
 from spectra_exp.foundations.options import option
 
+# What `model.equal_to` can make equal.
+MEASURES_OF_SIZE = ("active", "flops")
+
 
 @dataclass
 class AttentionConfig:
@@ -54,6 +57,33 @@ class ModelConfig(AttentionConfig):
     top_k: int = option(2, "k: experts per token", minimum=1, maximum=MOST_EXPERTS)
     expert_size: int = option(
         256, "hidden width of one expert (a dense MLP is k times as wide)", minimum=1, maximum=LARGEST_WIDTH
+    )
+    equal_to: str = option(
+        "none",
+        "experts are widened until active parameters, or FLOPs per token, are those of router=spectra with experts of "
+        "expert_size",
+        choices=["none", *MEASURES_OF_SIZE],
+        later=True,
+    )
+    num_shared: int = option(
+        0,
+        "further experts that every token passes, trained like the others: routed + their sum",
+        minimum=0,
+        maximum=MOST_EXPERTS,
+        later=True,
+    )
+    null_experts: int = option(
+        0,
+        "so many of the E are empty: chosen among the k like any other, they execute nothing",
+        minimum=0,
+        maximum=MOST_EXPERTS,
+        later=True,
+    )
+    null_kind: str = option(
+        "zero",
+        "what an empty expert gives: zero, or a copy of what it got",
+        choices=["zero", "copy"],
+        later=True,
     )
     gated_experts: bool = option(True, "SwiGLU-style experts with a gate matrix")
     activation: str = option("silu", "activation inside an expert", choices=["silu", "gelu", "relu"])

@@ -20,9 +20,10 @@ class MoeSettings:
     num_experts E; top_k K; expert_size: hidden width of one expert; gated: SwiGLU-style experts with a gate
     matrix; dropout: on the layer's output; total_steps: length of training, for schedules.
     origin: scratch; upcycle, experts copied from a dense model's MLPs; or reroute, a sparse model's own experts behind
-    our router. biases: which maps of an expert have one; num_shared: experts that every token passes, copied and
-    frozen; first_dense: layers that keep their MLP. renormalize: the chosen weights of a token sum to weight_scale,
-    where `normalizes` allows it.
+    our router. biases: which maps of an expert have one; num_shared: experts that every token passes, from scratch
+    trained and added, upcycled copied, frozen and averaged in; num_null: the last of the E, which are empty and give
+    zero or (null_kind) a copy; first_dense: layers that keep their MLP. renormalize: the chosen weights of a token sum
+    to weight_scale, where `normalizes` allows it.
     """
 
     num_experts: int
@@ -43,6 +44,18 @@ class MoeSettings:
     first_dense: int = 0
     renormalize: bool = True
     weight_scale: float = 1.0
+    num_null: int = 0
+    null_kind: str = "zero"
+
+    @property
+    def num_real(self) -> int:
+        """Experts that are not empty: what records count and what executes."""
+        return self.num_experts - self.num_null
+
+    @property
+    def shared_is_frozen(self) -> bool:
+        """Whether shared experts stay as they are."""
+        return self.origin != "scratch"
 
     @property
     def normalizes(self) -> bool:
@@ -51,6 +64,8 @@ class MoeSettings:
         At K = 1 that makes each of them 1 and leaves the router no gradient, so the unnormalised value is the weight
         there, but for a rerouted model, which has the rule that its experts were trained with.
         """
+        if not router_class(self.router.name).normalizes:
+            return False
         return self.renormalize and (self.top_k > 1 or self.origin == "reroute")
 
     def to_dict(self) -> dict[str, Any]:

@@ -1,9 +1,10 @@
-"""Which router parameters several layers share: all of them (`router.shared`), or a global temperature."""
+"""Which router parameters several layers share: all (`router.shared`), parts of a router, or a global temperature."""
 
 from __future__ import annotations
 
 from spectra_exp.moe.layer import RoutedLayer
 from spectra_exp.moe.settings import MoeSettings
+from spectra_exp.routing.base import router_class
 
 TEMPERATURE = "learned_temperature."
 
@@ -25,4 +26,4 @@ def _is_shared(name: str, settings: MoeSettings) -> bool:
     learned = settings.temperature.learned
     if name.startswith(TEMPERATURE) and learned in ("global", "layer"):
         return learned == "global"
-    return settings.router.shared
+    return settings.router.shared or name.startswith(router_class(settings.router.name).shared_parts)

@@ -8,8 +8,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from spectra_exp.foundations.errors import ConfigError, nearest
-from spectra_exp.foundations.hub_errors import hub_errors
+from spectra_exp.foundations.errors import ConfigError, hub_errors, nearest
 from spectra_exp.moe.schema import RerouteConfig, SourceModelConfig
 from spectra_exp.moe.whole_weights import ONLY_HERE, check_weight_files, load_whole
 

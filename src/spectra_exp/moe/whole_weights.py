@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 # How transformers is asked for whatever somebody else saved: it never asks a network, nor runs code of the folder.
 ONLY_HERE = {"local_files_only": True, "trust_remote_code": False}
+# A model's weights are one file, or several with an index where they are large.
+WEIGHTS, WEIGHTS_INDEX = "*.safetensors", "model.safetensors.index.json"
 AGAIN = "fetch the model again, or save it again with save_pretrained"
 
 
@@ -26,10 +28,10 @@ def check_weight_files(key: str, folder: Path) -> None:
 
     Headers alone are read.
     """
-    files = {path.name: path for path in folder.glob("*.safetensors")}
+    files = {path.name: path for path in folder.glob(WEIGHTS)}
     if not files:
         raise ConfigError(key, f"{folder} holds no *.safetensors", f"pickled weights are not loaded; {AGAIN}")
-    index = folder / "model.safetensors.index.json"
+    index = folder / WEIGHTS_INDEX
     if index.is_file():
         try:
             named = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
 
 from spectra_exp.config.presets import ablations, baselines
+from spectra_exp.config.tree import project_root
 
 # Okabe and Ito's colours (2008), told apart by colour-blind readers; those of ablations and baselines, with some darker
 # ones of the same hues, are in their files.
@@ -22,10 +25,16 @@ BLACK_ABOVE = 0.179
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C6BB1", "#7A5C3E")
 
 
+@cache
+def _known(root: Path) -> dict[str, str]:
+    """The colours that are declared, by label; `root`: where conf/ lies."""
+    declared = [*baselines().values(), *ablations().values()]
+    return COLOURS | {preset.label: preset.colour for preset in declared if preset.label and preset.colour}
+
+
 def colour(label: str) -> str:
     """The colour of a method or an ablation wherever it is drawn."""
-    declared = [*baselines().values(), *ablations().values()]
-    known = COLOURS | {preset.label: preset.colour for preset in declared if preset.label and preset.colour}
+    known = _known(project_root())
     if label in known:
         return known[label]
     # Of "SPECTRA (paper) − GRU" and "SPECTRA (paper), ..." the part that tells it from others of its picture.

@@ -63,26 +63,39 @@ def count_text(value: float | None) -> str:
     return f"{value:.0f}"
 
 
-# What a spreadsheet would run instead of showing: all that begins like a formula and is no figure.
-_FORMULA = re.compile(r"[=+\-@\t\r]")
-_FIGURE = re.compile(r"[+-]?[\d.]+(e[+-]?\d+)?( ± [\d.]+(e[+-]?\d+)?)?( \*+)?( \(n = \d+\))?")
+# What a spreadsheet would run instead of showing: all that begins like a formula and is no figure. Text that looks as
+# if it had the apostrophe already gets one too, so that `csv_source` finds every text again.
+_FORMULA = re.compile(r"'*[=+\-@\t\r]")
+_FIGURE = re.compile(r"[+-]?([\d.]+|inf)(e[+-]?\d+)?( ± [\d.]+(e[+-]?\d+)?)?( \*+)?( \(n = \d+\))?")
 
 
 def csv_text(headers: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     """A CSV file's text: None and NaN are empty cells, text that a spreadsheet would run has an apostrophe first."""
+    return "".join(_csv_line(row) for row in (headers, *rows))
+
+
+def _csv_line(row: Sequence[Any]) -> str:
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(map(_csv_cell, headers))
-    writer.writerows([_csv_cell(cell) for cell in row] for row in rows)
-    return text.getvalue()
+    # With the usual line end a carriage return in a cell is quoted too, which else would end the row.
+    csv.writer(text).writerow(["" if _is_empty(cell) else _csv_cell(cell) for cell in row])
+    return text.getvalue().removesuffix("\r\n") + "\n"
 
 
 def _csv_cell(cell: Any) -> Any:
-    if cell is None or (isinstance(cell, float) and math.isnan(cell)):
-        return ""
-    if isinstance(cell, str) and _FORMULA.match(cell) and not _FIGURE.fullmatch(cell):
-        return f"'{cell}"
-    return cell
+    return f"'{cell}" if isinstance(cell, str) and _would_run(cell) else cell
+
+
+def csv_source(cell: str) -> str:
+    """The text of which `csv_text` made `cell`."""
+    return cell[1:] if cell.startswith("'") and _would_run(cell[1:]) else cell
+
+
+def _is_empty(cell: Any) -> bool:
+    return cell is None or (isinstance(cell, float) and math.isnan(cell))
+
+
+def _would_run(text: str) -> bool:
+    return _FORMULA.match(text) is not None and _FIGURE.fullmatch(text) is None
 
 
 def markdown_table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

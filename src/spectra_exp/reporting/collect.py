@@ -15,7 +15,7 @@ from spectra_exp.measure import METRICS
 from spectra_exp.measure.others import figure
 from spectra_exp.measure.ranges import Sizes
 from spectra_exp.runs.history import TRAINING_RULE
-from spectra_exp.runs.provenance import by_other_code, made_with, plugin_version
+from spectra_exp.runs.provenance import made_with, plugin_version
 from spectra_exp.runs.stored import StoredRun, stored_runs
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ RUN_COLUMNS = (
     "active_parameters",
     "total_parameters",
     "flops_per_token",
+    "size_as_measured",
     "data_fingerprint",
     "evaluation_fingerprint",
     "initial_weights",
@@ -88,6 +89,10 @@ class Collected:
         """The folder of a run, with what was read of it already."""
         return self.stored.get(run_id) or StoredRun(self.runs_folder / run_id)
 
+    def run_of(self, path: Path) -> str:
+        """The name of the run that a file is of."""
+        return next((name for name, run in self.stored.items() if path.is_relative_to(run.path)), path.parent.name)
+
     def of_study(self, study: str) -> Collected:
         """The same with the runs of one study alone; raises SpectraError, with the known ones, when it has none."""
         chosen = self.runs["studies"].map(lambda names: study in names)
@@ -101,11 +106,12 @@ class Collected:
         return replace(self, runs=runs, values=values, skipped_launches=[])
 
 
-def collect(runs_folder: Path) -> Collected:
-    """All completed runs under `runs_folder`, in the order of their names; empty tables when there is none."""
+def collect(runs_folder: Path, stored: dict[str, StoredRun] | None = None) -> Collected:
+    """All completed runs under `runs_folder`, or of those `stored`, by name; empty tables when there is none."""
     import pandas as pd
 
-    stored = {run.run_id: run for run in stored_runs(runs_folder)}
+    if stored is None:
+        stored = {run.run_id: run for run in stored_runs(runs_folder)}
     skipped = {name: run.refusal for name, run in stored.items() if run.refusal is not None}
     # Plain copies, some of whose figures are taken out.
     summaries, twice = _first_of_each_seed([dict(run.summary) for run in stored.values() if run.refusal is None])
@@ -117,7 +123,11 @@ def collect(runs_folder: Path) -> Collected:
         odd[run_id] = "; ".join(filter(None, [odd.get(run_id), problem]))
     damaged = {path: problem for s in summaries for path, problem in stored[s["run_id"]].examine().items()}
     # Objects: whole numbers stay whole beside missing ones.
-    runs = pd.DataFrame([_run_row(s) for s in summaries], columns=RUN_COLUMNS, dtype=object)
+    runs = pd.DataFrame(
+        [_run_row(s, stored[s["run_id"]].is_stale(code_version())) for s in summaries],
+        columns=RUN_COLUMNS,
+        dtype=object,
+    )
     rows = [row for s in summaries for row in _value_rows(s, stored[s["run_id"]].sizes)]
     values = pd.DataFrame(rows, columns=VALUE_COLUMNS).astype({"value": "float64", "floor": "float64"})
     return Collected(runs_folder, runs, values, skipped, odd, damaged, stored)
@@ -162,12 +172,12 @@ def _without_plugin(summaries: list[dict[str, Any]]) -> dict[str, str]:
     return found
 
 
-def _run_row(summary: dict[str, Any]) -> dict[str, Any]:
+def _run_row(summary: dict[str, Any], is_stale: bool) -> dict[str, Any]:
     prints = summary["fingerprints"]
     return {
         **{column: summary.get(column) for column in RUN_COLUMNS},
         "studies": tuple(summary.get("studies") or ()),
-        "stale": by_other_code(prints.get("code")),
+        "stale": is_stale,
         "active_parameters": summary["parameters"].get("active"),
         "total_parameters": summary["parameters"].get("total"),
         "data_fingerprint": prints.get("data"),

@@ -7,21 +7,30 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from spectra_exp.config.presets import FULL, ladder, single_ablations
+from spectra_exp.config.presets import FULL, baselines, ladder, single_ablations
 from spectra_exp.config.typed import value_text
 from spectra_exp.foundations.errors import ConfigError
 from spectra_exp.reporting.figures.kinds import KINDS, REPORTS
 from spectra_exp.reporting.figures.spec import FigureSpec, ReportSpec
 from spectra_exp.reporting.grid import Section
 from spectra_exp.reporting.material import Material
+from spectra_exp.reporting.tables.catalogue import PANELS
 from spectra_exp.reporting.tables.pairs import PairSpec
-from spectra_exp.reporting.tables.panels import PANELS
+from spectra_exp.reporting.tables.significance import Contrast
 from spectra_exp.reporting.tables.spec import Choice, Panel, TableSpec
 from spectra_exp.statistics.corrections import benjamini_hochberg, holm
 from spectra_exp.studies.definition import CHARTS, Study
 
-# What `ablation` may be in a file's `only`.
-FROM_CONF = {"single ones from conf": single_ablations, "ladder from conf": ladder}
+# What a factor's value may be in a file, beside those that rows have: several that the files of conf/ name.
+FROM_CONF: dict[str, dict[str, Callable[[], list[str]]]] = {
+    "ablation": {
+        "single ones from conf": lambda: [FULL, *single_ablations()],
+        "ladder from conf": lambda: [FULL, *ladder()],
+    },
+    "baseline": {"from conf": lambda: list(baselines())},
+}
+# What table 13 compares unless the file says otherwise.
+HEADLINE = ("val_loss", "load_cv", "max_vio", "expert_overlap", "output_gram_orthogonality", "routing_consistency")
 CORRECTIONS = {"holm": holm, "benjamini_hochberg": benjamini_hochberg}
 # Tested against the reference row, and marked where nothing betters them, unless the file says otherwise.
 TESTED = ("val_loss", "load_cv")
@@ -101,6 +110,19 @@ def _row_table(
     )
 
 
+def all_contrasts(studies: Iterable[Study]) -> list[Contrast]:
+    """The comparisons of table 13 that the studies' files declare. Raises ConfigError."""
+    return [
+        _made(study, f"contrasts[{i}]", _contrast, node) for study in studies for i, node in enumerate(study.contrasts)
+    ]
+
+
+def _contrast(
+    study: Study, method: dict[str, Any], against: dict[str, Any], family: str, metrics: list[str] | None = None
+) -> Contrast:
+    return Contrast(study.name, choice(method), choice(against), tuple(metrics or HEADLINE), family)
+
+
 def _panel(declared: Any) -> Panel:
     if isinstance(declared, Mapping):
         return Panel(declared["title"], tuple(declared["metrics"]))
@@ -160,13 +182,13 @@ def picture_sections(material: Material, kind: str) -> list[Section]:
 
 
 def choice(node: Mapping[str, Any]) -> Choice:
-    """Values of a file as rows print them; those of `FROM_CONF` are the full method and what its word stands for."""
-    if str(node.get("ablation")) in FROM_CONF:
-        node = {**node, "ablation": [FULL, *FROM_CONF[node["ablation"]]()]}
-    return {
-        key: tuple(map(value_text, value)) if isinstance(value, list) else value_text(value)
-        for key, value in node.items()
-    }
+    """Values of a file as rows print them, and those that a word of `FROM_CONF` stands for."""
+    found: dict[str, Any] = {}
+    for key, value in node.items():
+        words = FROM_CONF.get(key, {})
+        value = words[value]() if isinstance(value, str) and value in words else value
+        found[key] = tuple(map(value_text, value)) if isinstance(value, list) else value_text(value)
+    return found
 
 
 def _kind(study: Study, index: int, node: Mapping[str, Any]) -> str:

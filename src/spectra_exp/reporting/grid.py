@@ -12,8 +12,10 @@ from typing import Any
 from spectra_exp.config.names import METHOD_FACTORS, method_name, own_settings, run_label, setting_text
 from spectra_exp.config.resolved import Compositions, Resolved, of_the_cell, resolved_config
 from spectra_exp.config.typed import value_text
+from spectra_exp.foundations.files import short_path
 from spectra_exp.reporting.collect import Collected
 from spectra_exp.reporting.pairing import GROUP_KEYS, PAIRED, comparable_groups, pair_problem, pairing
+from spectra_exp.runs.config_file import setting
 from spectra_exp.statistics.comparison import Comparison, compare
 from spectra_exp.studies.cells import Place, StudyCells
 from spectra_exp.studies.definition import Study
@@ -37,12 +39,14 @@ LEAST_GAP = 1e-9
 class Row:
     """One cell of a study.
 
-    `values`: the value of each factor. `expected`: what a launch wants, by seed; empty when never launched. `runs`:
+    `values`: the value of each factor. `resolved`: the configuration of one of its runs, None where a row is of another
+    kind. `expected`: what a launch wants, by seed; empty when never launched. `runs`:
     the run id of each completed seed.
     """
 
     values: dict[str, Any]
     label: str
+    resolved: Resolved | None = None
     expected: dict[int, Expected] = field(default_factory=dict)
     runs: dict[int, str] = field(default_factory=dict)
 
@@ -56,6 +60,10 @@ class Row:
         """The method alone, without settings."""
         return method_name(self.key)
 
+    def setting(self, key: str) -> Any:
+        """What its runs have at a dotted key; None where they have none."""
+        return self.resolved.at(key) if self.resolved else None
+
     def matches(self, wanted: Choice) -> bool:
         """Whether each wanted factor has the value, or one of the values."""
         return all(
@@ -68,12 +76,12 @@ class Row:
 class Section:
     """The rows of a study that share what their runs have beside its own settings (`context`, as `key=value`).
 
-    `choosing`: whether they are of the seeds on which settings are chosen. `unpaired`: why the runs of a cell do not
-    pair with the others of the section, by cell id; only where every cell of a group of comparable runs is a row
-    (there `study` is empty).
+    `study`: None where every cell of a group of comparable runs is a row. `choosing`: whether they are of the seeds on
+    which settings are chosen. `unpaired`: why the runs of a cell do not pair with the others of the section, by cell
+    id; only where there is no study.
     """
 
-    study: str
+    study: Study | None
     context: tuple[str, ...]
     factors: tuple[str, ...]
     rows: list[Row]
@@ -90,6 +98,16 @@ class Section:
     def title(self) -> str:
         """What tells it from the study's file."""
         return " ".join([*self.context, *([CHOSEN_ON] if self.choosing else [])]) or AS_IN_ITS_FILE
+
+    @property
+    def typed(self) -> list[str]:
+        """The context as it can be typed: files of data by where they lie for a run of the section."""
+        run_id = next((run_id for row in self.rows for run_id in row.runs.values()), None)
+        config = (self.collected.run(run_id).config if run_id else None) or {}
+        words = (word.partition("=") for word in self.context)
+        return [
+            f"{key}={value if _is_short_of(told, value := setting(config, key)) else told}" for key, _, told in words
+        ]
 
     def find(self, wanted: Choice) -> list[Row]:
         """The rows with these values."""
@@ -145,6 +163,10 @@ class Section:
         return compare(self.values(a, metric), self.values(b, metric))
 
 
+def _is_short_of(told: str, value: Any) -> bool:
+    return isinstance(value, str) and short_path(value) == told
+
+
 def study_sections(
     cells: StudyCells, launches: Iterable[Launch], collected: Collected, configurations: Mapping[str, Resolved]
 ) -> list[Section]:
@@ -157,10 +179,10 @@ def study_sections(
     found: dict[tuple[tuple[str, ...], bool], dict[tuple[tuple[str, str], ...], Row]] = {}
     own = [launch for launch in launches if launch.study == study.name]
 
-    def row(place: Place, seed: int) -> Row:
+    def row(place: Place, seed: int, resolved: Resolved) -> Row:
         rows = found.setdefault((place.context, seed in CHOOSING_SEEDS), {})
         values = dict(place.key)
-        made = Row(values, row_label(values))
+        made = Row(values, row_label(values), resolved)
         return rows.setdefault(tuple(made.key.items()), made)
 
     twins = {(run["cell_id"], run["seed"]): run_id for run_id, run in collected.by_run.items()}
@@ -168,30 +190,27 @@ def study_sections(
         for run in launch.runs:
             # A copy under another name stands for the run that it was made of.
             finished = run.run_id if run.run_id in collected.by_run else twins.get((run.cell_id, run.seed))
-            for place in _expected_places(run, cells, configurations):
-                row(place, run.seed).expected[run.seed] = run
+            # Overrides that are no longer any stand nowhere.
+            resolved = configurations.get(run.cell_id or "") or cells.composed(of_the_cell(run.overrides))
+            for place in cells.places(resolved) if resolved is not None else ():
+                own_row = row(place, run.seed, resolved)
+                own_row.expected[run.seed] = run
                 if finished is not None:
-                    row(place, run.seed).runs[run.seed] = finished
+                    own_row.runs[run.seed] = finished
     seeds = () if own else file_seeds(study)
     for run_id, run in collected.by_run.items():
         resolved = configurations.get(run["cell_id"])
         named = study.name in run["studies"]
         if resolved is not None and (named or run["seed"] in seeds):
             for place in cells.places(resolved) if named else cells.exact(resolved):
-                row(place, run["seed"]).runs.setdefault(run["seed"], run_id)
+                row(place, run["seed"], resolved).runs.setdefault(run["seed"], run_id)
     for cell in () if own else cells.own:
-        row(Place(cell.key), seeds[0])
+        row(Place(cell.key), seeds[0], cell.resolved)
     sections = [
-        Section(study.name, context, cells.factors, sorted(rows.values(), key=lambda r: _place(r, order)), collected, c)
+        Section(study, context, cells.factors, sorted(rows.values(), key=lambda r: _place(r, order)), collected, c)
         for (context, c), rows in found.items()
     ]
     return sorted(sections, key=lambda section: (section.context, section.choosing))
-
-
-def _expected_places(run: Expected, cells: StudyCells, configurations: Mapping[str, Resolved]) -> list[Place]:
-    """Where a run that a launch wants stands; nowhere for one whose overrides are no longer any."""
-    resolved = configurations.get(run.cell_id or "") or cells.composed(of_the_cell(run.overrides))
-    return cells.places(resolved) if resolved is not None else []
 
 
 def configurations_of(collected: Collected) -> dict[str, Resolved]:
@@ -225,7 +244,7 @@ def cell_sections(
         unpaired = {cell: reasons[group, cell] for cell in rows if reasons[group, cell] != PAIRED}
         by_label = sorted(rows, key=lambda cell: (rows[cell].label, cell))
         own = [rows[cell] for cell in by_label]
-        sections.append(Section("", (titles[group],), (), own, collected, unpaired=unpaired))
+        sections.append(Section(None, (titles[group],), (), own, collected, unpaired=unpaired))
     return sections
 
 

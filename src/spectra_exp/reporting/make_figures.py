@@ -6,8 +6,9 @@ import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from spectra_exp.archive.sources import SourceOptions
 from spectra_exp.config.tree import train_words
-from spectra_exp.config.verb import Verb, VerbOptions
+from spectra_exp.config.verb import Verb
 from spectra_exp.foundations.errors import ConfigError, SpectraError
 from spectra_exp.foundations.options import option
 from spectra_exp.foundations.shell import DONE, FAILED
@@ -59,7 +60,7 @@ def say(made: Made) -> None:
 
 
 @dataclass(frozen=True)
-class FiguresOptions(VerbOptions):
+class FiguresOptions(SourceOptions):
     """What is drawn."""
 
     study: str | None = option(None, "only the figures of this study")
@@ -68,11 +69,11 @@ class FiguresOptions(VerbOptions):
 
 def draw_figures(options: FiguresOptions) -> int:
     """Write the figures; 1 when no run gives any. Raises SpectraError when there is nothing to draw."""
-    material = gather(options.folder)
+    material = gather(options.folder, runs=options.runs)
     figures, reports = chosen(material.studies.values(), options.study, options.only)
     name_the_odd(material)
     if material.collected.runs.empty:
-        raise SpectraError(f"{options.folder / 'runs'}: no completed run to draw; train one: {' '.join(train_words())}")
+        raise SpectraError(f"{material.sources.where}: no completed run to draw; train one: {' '.join(train_words())}")
     sources = Sources(material.collected.runs_folder, material.collected.stored)
     made = make_figures(material, figures, reports, sources, along)
     where = options.folder / "figures"

@@ -6,7 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from spectra_exp.config.verb import Verb, VerbOptions
+from spectra_exp.archive.sources import SourceOptions
+from spectra_exp.config.verb import Verb
 from spectra_exp.foundations.files import write_text
 from spectra_exp.foundations.options import option
 from spectra_exp.foundations.shell import DONE
@@ -36,7 +37,7 @@ def write_report(material: Material, study: str | None = None) -> Path:
 
 
 @dataclass(frozen=True)
-class ReportOptions(VerbOptions):
+class ReportOptions(SourceOptions):
     """What is reported."""
 
     study: str | None = option(None, "only the runs of this study; its report goes to report-STUDY/")
@@ -44,7 +45,7 @@ class ReportOptions(VerbOptions):
 
 def make_report(options: ReportOptions) -> int:
     """Write the report, also one that says that there is no run."""
-    material = gather(options.folder, options.study)
+    material = gather(options.folder, options.study, options.runs)
     name_the_odd(material)
     index = write_report(material, options.study)
     print(f"{index}: {len(material.collected.runs)} runs, each with a page of its own")
@@ -54,7 +55,7 @@ def make_report(options: ReportOptions) -> int:
 def _run_names(material: Material) -> list[str]:
     """The folders that get a page: completed runs, and those left out for a reason."""
     collected = material.collected
-    left_out = [name for name in collected.skipped if (collected.runs_folder / name).is_dir()]
+    left_out = [name for name in collected.skipped if collected.run(name).is_there]
     return sorted({*collected.by_run, *left_out})
 
 

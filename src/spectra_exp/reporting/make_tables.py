@@ -5,16 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from spectra_exp.archive.sources import SourceOptions
 from spectra_exp.config.tree import train_words
-from spectra_exp.config.verb import Verb, VerbOptions
+from spectra_exp.config.verb import Verb
 from spectra_exp.foundations.errors import ConfigError, SpectraError
 from spectra_exp.foundations.options import option
 from spectra_exp.foundations.shell import DONE
-from spectra_exp.reporting.declared import study_tables
+from spectra_exp.reporting.declared import all_contrasts, study_tables
 from spectra_exp.reporting.hypotheses import all_verdicts, hypotheses_table
 from spectra_exp.reporting.material import Material, gather, name_the_odd
 from spectra_exp.reporting.tables.build import build_table
-from spectra_exp.reporting.tables.catalogue import CONTRASTS, ROUTING_METRICS
+from spectra_exp.reporting.tables.catalogue import ROUTING_METRICS
 from spectra_exp.reporting.tables.gaps import merged_gaps, write_gaps
 from spectra_exp.reporting.tables.overhead import overhead_table
 from spectra_exp.reporting.tables.pairs import PairSpec, build_pairs
@@ -29,8 +30,8 @@ def all_tables(material: Material) -> list[Table]:
     return [
         build_table(ROUTING_METRICS, sections[""]),
         *(table for name in material.studies for table in tables_of(material, name)),
-        overhead_table(material.outputs),
-        build_significance("table13_significance", "Significance of each comparison", CONTRASTS, sections),
+        overhead_table(material.sources.profile),
+        build_significance(all_contrasts(material.studies.values()), sections),
         hypotheses_table(all_verdicts(material)),
     ]
 
@@ -72,7 +73,7 @@ def folder_of_tables(outputs: Path, study: str | None) -> Path:
 
 
 @dataclass(frozen=True)
-class TablesOptions(VerbOptions):
+class TablesOptions(SourceOptions):
     """What is tabulated."""
 
     study: str | None = option(None, "only the runs of this study; its tables go to tables/STUDY/")
@@ -81,12 +82,11 @@ class TablesOptions(VerbOptions):
 
 def make_tables(options: TablesOptions) -> int:
     """Write the tables and print one. Raises SpectraError when there is nothing to write."""
-    material = gather(options.folder, options.study)
+    material = gather(options.folder, options.study, options.runs)
     name_the_odd(material)
     if material.collected.runs.empty:
-        raise SpectraError(
-            f"{options.folder / 'runs'}: no completed run to tabulate; train one: {' '.join(train_words())}"
-        )
+        train = " ".join(train_words())
+        raise SpectraError(f"{material.sources.where}: no completed run to tabulate; train one: {train}")
     written = write_of_study(material, options.study) if options.study else write_all(material)
     tables = {table.name: table for table in written}
     if options.show not in tables:
@@ -103,5 +103,5 @@ main = Verb(
     TablesOptions,
     make_tables,
     "Every table, computed from the finished runs and written whole as .csv, .md and .tex.",
-    ("", "study=b_sinkhorn", "show=table07_ablation"),
+    ("", "study=b_sinkhorn", "show=table07_ablation", "runs=docs/results/paper/runs.parquet"),
 )

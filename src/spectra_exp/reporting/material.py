@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from spectra_exp.archive.sources import RunSources, read_sources
 from spectra_exp.config.tree import project_root
 from spectra_exp.foundations.errors import ConfigError
 from spectra_exp.reporting.collect import Collected, collect
 from spectra_exp.reporting.grid import Section, cell_sections, configurations_of, study_sections
-from spectra_exp.studies.cells import StudyCells, stored_compositions
+from spectra_exp.runs.provenance import stored_compositions
+from spectra_exp.studies.cells import StudyCells
 from spectra_exp.studies.definition import Study, load_study, study_files
-from spectra_exp.studies.ledger import read_launches
 
 
 class Sections(dict[str, list[Section]]):
@@ -25,10 +27,16 @@ class Sections(dict[str, list[Section]]):
 
 @dataclass(frozen=True)
 class Material:
-    """`outputs`: the folder of runs/, studies/, tables/; `collected`: its completed runs."""
+    """`outputs`: the folder of runs/, studies/, tables/; `collected`: its completed runs, or those `read`."""
 
     outputs: Path
     collected: Collected
+    read: RunSources | None = None
+
+    @cached_property
+    def sources(self) -> RunSources:
+        """What lies beside the runs."""
+        return self.read or read_sources(self.outputs)
 
     @cached_property
     def studies(self) -> dict[str, Study]:
@@ -41,8 +49,8 @@ class Material:
     @cached_property
     def sections(self) -> Sections:
         """The sections of each study; under the empty name every cell of completed runs, by comparable group."""
-        launches, skipped = read_launches(self.outputs)
-        self.collected.skipped_launches[:] = skipped.values()
+        launches = self.sources.launches
+        self.collected.skipped_launches[:] = self.sources.skipped.values()
         configurations = configurations_of(self.collected)
         compositions = stored_compositions(self.outputs)
         cells = {name: StudyCells(study, compositions) for name, study in self.studies.items()}
@@ -54,17 +62,21 @@ class Material:
         return Sections(found | {"": every_cell})
 
 
-def gather(outputs: Path, study: str | None = None) -> Material:
-    """What lies under `outputs`, of one study if named. Raises SpectraError for a study without a completed run."""
-    collected = collect(outputs / "runs")
-    return Material(outputs, collected if study is None else collected.of_study(study))
+def gather(outputs: Path, study: str | None = None, runs: Sequence[str] = ()) -> Material:
+    """What lies under `outputs`, or in the archives and folders `runs`, of one study if named.
+
+    Raises SpectraError for a study without a completed run, and for an archive that cannot be used.
+    """
+    sources = read_sources(outputs, runs)
+    collected = collect(outputs / "runs", sources.stored)
+    return Material(outputs, collected if study is None else collected.of_study(study), sources)
 
 
 def name_the_odd(material: Material) -> None:
     """Say on standard error which runs and launches were left out, or are odd, and why."""
     _ = material.sections
     for name, reason in material.collected.skipped.items():
-        print(f"left out {material.collected.runs_folder / name}: {reason}", file=sys.stderr)
+        print(f"left out {material.collected.run(name).path}: {reason}", file=sys.stderr)
     for path, reason in material.collected.damaged.items():
         print(f"left out {path}: {reason}", file=sys.stderr)
     for run_id, reason in material.collected.odd.items():

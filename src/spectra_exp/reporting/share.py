@@ -15,11 +15,12 @@ from spectra_exp.foundations.errors import ConfigError, SpectraError
 from spectra_exp.foundations.files import one_line_errors
 from spectra_exp.foundations.options import option
 from spectra_exp.foundations.shell import DONE
+from spectra_exp.moe.whole_weights import WEIGHTS, WEIGHTS_INDEX
 from spectra_exp.reporting.model_card import model_card
 from spectra_exp.runs.folder import RunFolder, find_run
 from spectra_exp.runs.stored import StoredRun
 
-MODEL_FILES = ("config.json", "generation_config.json", "model.safetensors")
+MODEL_FILES = ("config.json", "generation_config.json", WEIGHTS, WEIGHTS_INDEX)
 # What in a configuration names code to run, for whoever loads it and allows that.
 CODE_KEYS = ("auto_map", "custom_pipelines")
 # What a source's tokenizer is made of besides tokenizer.json.
@@ -40,13 +41,14 @@ def share(run: RunFolder, target: Path, outputs: Path) -> Path:
     checkpoint = run.latest_checkpoint()
     if checkpoint is None:
         raise SpectraError(f"{run.run_id}: no whole checkpoint is left; force=true trains it again")
+    if not any(checkpoint.glob(WEIGHTS)):
+        raise SpectraError(f"{checkpoint}: it holds no weights ({WEIGHTS}); force=true trains the run again")
     partial = target.with_name(f".{target.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     try:
-        for name in MODEL_FILES:
-            if (checkpoint / name).is_file():
-                _copy_file(checkpoint / name, partial / name)
+        for path in sorted(path for pattern in MODEL_FILES for path in checkpoint.glob(pattern)):
+            _copy_file(path, partial / path.name)
         _copy_tokenizer(config["data"], summary, outputs, partial)
         (partial / "README.md").write_text(_card(run, summary, config), encoding="utf-8")
         partial.rename(target)

@@ -6,6 +6,7 @@ Shapes: B sequences, S tokens each, N real tokens in the batch, d hidden size, E
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -20,6 +21,17 @@ from spectra_exp.foundations.modules import import_all
 from spectra_exp.foundations.options import option
 from spectra_exp.routing.documents import Stretches
 from spectra_exp.routing.selection import PLAIN, SELECTIONS
+from spectra_exp.routing.state import Float32State
+
+# What a router hands from token to token; each tensor is [any, B, ...].
+State = Tensor | tuple[Tensor | None, ...] | None
+
+
+def reordered_state(state: State, rows_B: Tensor) -> State:
+    """The state with its sequences as `rows_B` has them."""
+    if isinstance(state, tuple):
+        return tuple(reordered_state(one, rows_B) for one in state)
+    return None if state is None else state.index_select(1, rows_B)
 
 
 @dataclass
@@ -42,6 +54,9 @@ class RouterConfig:
 
     def check(self) -> None:
         """Raise ConfigError for options of the router that do not go together."""
+
+    def check_sizes(self, num_experts: int, top_k: int, tokens_per_pass: int, passes_per_step: int) -> None:
+        """Raise ConfigError for so many experts, or tokens of all ranks, as the router cannot work with."""
 
     def name_parts(self) -> list[str]:
         """What names the router in a run's name: its name and what decides most about it."""
@@ -68,8 +83,8 @@ class RoutingInput:
     temperature: float | Tensor = 1.0
     noise_seed: int = 0
     training: bool = False
-    state: Tensor | None = None
-    previous_state: Tensor | None = None
+    state: State = None
+    previous_state: State = None
     stretches: Stretches | None = None
     ranks: Ranks = ALONE
 
@@ -81,6 +96,37 @@ class RoutingInput:
     def real(self, values_BSx: Tensor) -> Tensor:
         """The real tokens of `values_BSx`, flattened to [N, ...] in reading order."""
         return values_BSx.flatten(0, 1) if self.mask_BS is None else values_BSx[self.mask_BS]
+
+    def placed(self, values_Nx: Tensor) -> Tensor:
+        """The inverse of `real`, [B, S, ...], zero at padding."""
+        shape = (*self.hidden_BSd.shape[:2], *values_Nx.shape[1:])
+        if self.mask_BS is None:
+            return values_Nx.view(shape)
+        mask_BSx = self.mask_BS.view(*self.mask_BS.shape, *[1] * (values_Nx.ndim - 1))
+        return values_Nx.new_zeros(shape).masked_scatter(mask_BSx, values_Nx)
+
+    def split(self, values_BSx: Tensor) -> Tensor:
+        """The values of whole sequences; of each document's stretch as a row of its own, where they are kept apart."""
+        return values_BSx if self.stretches is None else self.stretches.split(values_BSx)
+
+    def join(self, values_GTx: Tensor) -> Tensor:
+        """The inverse of `split`."""
+        return values_GTx if self.stretches is None else self.stretches.join(values_GTx)
+
+    @property
+    def split_mask(self) -> Tensor | None:
+        """True for the real tokens of what `split` gives; None when all are."""
+        if self.stretches is None or self.mask_BS is not None:
+            return None if self.mask_BS is None else self.split(self.mask_BS)
+        return self.stretches.mask_GT
+
+    def sequences(self) -> tuple[Tensor, int]:
+        """The sequence of each real token, int64 [N], and how many there are; documents kept apart are sequences."""
+        if self.stretches is not None:
+            return self.real(self.stretches.row_BS), len(self.stretches.mask_GT)
+        b, s = self.hidden_BSd.shape[:2]
+        rows_BS = torch.arange(b, device=self.hidden_BSd.device)[:, None].expand(b, s)
+        return self.real(rows_BS), b
 
     def generator(self) -> torch.Generator:
         """A random generator of this layer and pass alone: noise never moves the global random state."""
@@ -106,18 +152,20 @@ class RouterOutput:
     figures: dict[str, Tensor] = field(default_factory=dict)
     updates: dict[str, Tensor] = field(default_factory=dict)
     tensors: dict[str, Tensor] = field(default_factory=dict)
-    state: Tensor | None = None
+    state: State = None
 
 
-class Router(nn.Module, ABC):
+class Router(Float32State, ABC):
     """One layer's router. Subclasses give `forward`; those with state of their own give the hooks too.
 
     `label`: how tables call it; its name without one. `routes`: False for a dense model, which has no router.
     `learned`: it has weights and logits. `two_rules`: its scores in training are by another rule than in inference,
     noise aside. `needs_source`: it is a part of somebody else's model, so that a model from scratch cannot have it, and
     its weights are final. `decides`: its scores are a choice that is made already, which plain top-k alone executes.
-    `choosers`: whose choice they can be ranked for, a token's or an expert's. `uses_osr`, `uses_vocabulary`: its
-    constructor takes `osr`, `vocabulary_size`.
+    `choosers`: whose choice they can be ranked for, a token's or an expert's; `pair` where each score is to be above 0.
+    `normalizes`: False where a token's weights are used as they are, never divided by their sum. `needs_outputs`:
+    it has losses of its experts' outputs. `shared_parts`: its modules that are one for all layers, whether or not the
+    rest is shared. `uses_osr`, `uses_vocabulary`: its constructor takes `osr`, `vocabulary_size`.
     """
 
     Config: ClassVar[type[RouterConfig]] = RouterConfig
@@ -129,7 +177,10 @@ class Router(nn.Module, ABC):
     two_rules: ClassVar[bool] = False
     needs_source: ClassVar[bool] = False
     decides: ClassVar[bool] = False
+    needs_outputs: ClassVar[bool] = False
     choosers: ClassVar[tuple[str, ...]] = ("token",)
+    normalizes: ClassVar[bool] = True
+    shared_parts: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, hidden_size: int, num_experts: int, top_k: int, config: RouterConfig):
         super().__init__()
@@ -161,11 +212,21 @@ class Router(nn.Module, ABC):
         named = {"load_balance": c.load_balance_coef, "router_entropy": c.entropy_coef, "router_z": c.z_loss_coef}
         return {name: value for name, value in named.items() if value}
 
+    def losses_of_outputs(
+        self, outputs_Ad: Tensor, token_A: Tensor, expert_A: Tensor, chosen_NE: Tensor
+    ) -> dict[str, Tensor]:
+        """Loss terms in training of what the experts made, [A, d], of each assignment before its weight."""
+        return {}
+
     def commit(self, updates: dict[str, Tensor]) -> None:
         """Move running averages by one training pass; called once per pass, also under gradient checkpointing."""
 
     def after_step(self, counts_E: Tensor, learning_rate_scale: float) -> None:
         """Move load-driven state once per optimizer step; counts_E are its assignments per expert on all ranks."""
+
+    def agree(self, layers: Sequence[Router]) -> None:
+        """Move state that all layers have alike by what each of them, `layers`, took in; called after all their
+        `after_step`s."""
 
     @property
     def settle_steps(self) -> int:
@@ -174,6 +235,14 @@ class Router(nn.Module, ABC):
 
     def settle(self, counts_E: Tensor, index: int) -> None:
         """Move load-driven state by batch `index` (from 1) of those, the weights at rest."""
+
+    @property
+    def fits_costs(self) -> bool:
+        """Whether that state is fitted to the costs of all tokens of those batches at once."""
+        return False
+
+    def fit(self, cost_NE: Tensor) -> None:
+        """Fit load-driven state to these costs under the rule of inference, the layers below being final."""
 
     def flops_per_token(self) -> float:
         """Forward floating-point operations of the routing of one token (multiply and add count as two)."""

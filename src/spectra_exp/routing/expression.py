@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from spectra_exp.foundations.collective import ALONE, Ranks
+from spectra_exp.routing.state import Float32State
 from spectra_exp.routing.unit_vectors import unit_vectors
 
 # Scale of the projector's orthogonal initialisation (docs/method.md 1.3).
@@ -115,7 +116,7 @@ class Embedding(ExpressionSource):
         return raw
 
 
-class RunningAverage(nn.Module):
+class RunningAverage(Float32State):
     """An average that starts from the first value it sees, never from zero, and is saved with the model."""
 
     def __init__(self, shape: tuple[int, ...]):

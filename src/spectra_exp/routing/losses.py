@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from spectra_exp.foundations.collective import ALONE, Ranks
 from spectra_exp.foundations.options import option
 
 
@@ -16,9 +17,9 @@ class LossesConfig:
 
     balance_scope: str = option(
         "micro_batch",
-        "what the load-balance loss counts its loads over: each micro-batch of each rank, or all ranks and what the "
-        "step has counted so far (approximate under accumulation)",
-        choices=["micro_batch", "global_batch"],
+        "what the load-balance loss counts its loads over: each micro-batch of each rank; all ranks and what the step "
+        "has counted so far (approximate under accumulation); or each sequence, by the scores without a bias",
+        choices=["micro_batch", "global_batch", "sequence"],
     )
 
 
@@ -40,6 +41,23 @@ def load_balance_of_counts(probs_NE: Tensor, counts_E: Tensor) -> Tensor:
     counts_E = counts_E.to(probs_NE.dtype)
     share_E = counts_E / counts_E.sum().clamp(min=1)
     return probs_NE.shape[1] * (share_E * probs_NE.mean(dim=0)).sum()
+
+
+def load_balance_by_sequence(probs_NE: Tensor, chosen_NE: Tensor, sequence_N: Tensor, num_sequences: int) -> Tensor:
+    """The same loss of each sequence over its own tokens, [Q]; 0 for one without tokens.
+
+    *Source:* DeepSeek-V3, eq. 17-20, whose f counts the k best of the scores without a bias.
+    """
+
+    def sums(values_NE: Tensor) -> Tensor:
+        sums_QE = values_NE.new_zeros(num_sequences, values_NE.shape[1])
+        return sums_QE.index_add(0, sequence_N, values_NE)
+
+    counts_QE, probs_QE = sums(chosen_NE.to(probs_NE.dtype)), sums(probs_NE)
+    share_QE = counts_QE / counts_QE.sum(1, keepdim=True).clamp(min=1)
+    # The rows of probabilities sum to 1, so that their sum counts the tokens.
+    tokens_Q1 = probs_QE.detach().sum(1, keepdim=True).clamp(min=1)
+    return probs_NE.shape[1] * (share_QE * probs_QE / tokens_Q1).sum(1)
 
 
 def router_entropy(probs_NE: Tensor) -> Tensor:
@@ -73,3 +91,27 @@ def speciality_penalty(vectors_NED: Tensor) -> Tensor:
     diagonal_NE = vectors_NED.square().sum(-1)
     total = product.square().sum() - diagonal_NE.square().sum()
     return total / (n * e * (e - 1))
+
+
+def mean_squared_cosine(vectors_NKd: Tensor) -> Tensor:
+    """Mean over N sets of K vectors, and over pairs of different vectors of a set, of their squared cosine.
+
+    0 for one vector; a vector of zeros counts as at right angles to all.
+    """
+    return speciality_penalty(torch.nn.functional.normalize(vectors_NKd.float(), dim=-1))
+
+
+def distance_from_orthonormal(weight_Ed: Tensor) -> Tensor:
+    """Sum of the absolute entries of W W^T - I. *Source:* Omi, Sen and Farhadi 2025 (SimBal), R^T R - I of R = W^T."""
+    w = weight_Ed.float()
+    return (w @ w.T - torch.eye(len(w), device=w.device)).abs().sum()
+
+
+def score_variance_loss(probs_NE: Tensor, ranks: Ranks = ALONE) -> Tensor:
+    """Minus the variance over tokens of each expert's probability, summed over experts; the mean is that of all ranks.
+
+    *Source:* Guo et al. 2025 (arXiv 2505.22323), the variance loss.
+    """
+    # Deviations from a mean sum to zero, so that nothing is lost without the gradient through it.
+    mean_E = ranks.mean(probs_NE.detach().mean(0))
+    return -(probs_NE - mean_E).square().sum(1).mean()

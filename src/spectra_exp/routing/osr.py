@@ -62,8 +62,9 @@ class OsrConfig:
     )
     potentials: str = option(
         "soft",
-        "potentials: running average of Sinkhorn's (soft), or fitted to the executed load (hard)",
-        choices=["soft", "hard"],
+        "potentials: running average of Sinkhorn's (soft), fitted to the executed load (hard), or what would have "
+        "balanced the last step (quantile)",
+        choices=["soft", "hard", "quantile"],
     )
     potential_rate: float = option(
         0.05, "step of the hard potentials per optimizer step, in units of the cost", above=0, maximum=LARGEST_RATE
@@ -81,6 +82,22 @@ class OsrConfig:
         unit="batches",
         minimum=0,
         maximum=LARGEST_COUNT,
+    )
+    settle_rule: str = option(
+        "nudges",
+        "how they settle: nudged by each batch's load, or quantiles of all their costs, iterated layer after layer",
+        choices=["nudges", "quantile"],
+        later=True,
+    )
+    online_rate: float = option(
+        0.0,
+        "step of the potentials inside a sequence after each token, in units of the cost, causal; 0: they stay",
+        minimum=0,
+        maximum=LARGEST_RATE,
+        later=True,
+    )
+    online_decay: float = option(
+        0.95, "what is left of such a step one token later", minimum=0, maximum=0.9999, later=True
     )
     srip_enabled: bool = option(True, "add the spectral part to the representation orthogonality loss")
     so_lambda_max: float = option(

@@ -30,8 +30,8 @@ class SelectionRule:
     experts depend on other tokens too, so that the rule is not causal. at_most_k: no token gets more than K experts.
     most: assignments of a pass at most, by N, E, K, alpha, of a rule that is not `at_most_k`; without either bound the
     number is asked of the device in each pass. A rule that breaks its bound ends the run, since experts on a GPU have
-    places for so many alone. uses_capacity: it reads alpha. chooser: each token ranks the experts, or each expert the
-    tokens.
+    places for so many alone. uses_capacity: it reads alpha. chooser: each token ranks the experts, each expert the
+    tokens, or neither: every pair of both is decided alone, so that the number of experts varies by token.
     """
 
     name: str
@@ -41,7 +41,7 @@ class SelectionRule:
     at_most_k: bool = False
     most: Bound | None = None
     uses_capacity: bool = False
-    chooser: Literal["token", "expert"] = "token"
+    chooser: Literal["token", "expert", "pair"] = "token"
 
     def most_assignments(self, num_tokens: int, num_experts: int, top_k: int, capacity_factor: float) -> int | None:
         """At least as many assignments as it makes of `num_tokens`; None for a rule that declares no bound."""
@@ -95,7 +95,8 @@ class SelectionConfig:
 
     rule: str = option(
         PLAIN,
-        "topk: each token its best K; quota: the same under a capacity; expert_choice: each expert its best tokens",
+        "topk: each token its best K; quota: the same under a capacity; expert_choice: each expert its best tokens; "
+        "threshold: every expert whose score is above 0",
         # By reference: rules that register later are among them.
         choices=SELECTIONS,
     )
@@ -159,6 +160,12 @@ def select_expert_choice(scores_NE: Tensor, top_k: int, capacity_factor: float) 
     rank_NE = strict_ranks(scores_NE)
     chosen_NE = torch.zeros_like(scores_NE, dtype=torch.bool)
     return chosen_NE.scatter_(0, rank_NE.topk(limit, dim=0).indices, True)
+
+
+@selection_rule("threshold", chooser="pair", sees_other_tokens=False)
+def select_threshold(scores_NE: Tensor, top_k: int, capacity_factor: float = 1.0) -> Tensor:
+    """Assignments, bool [N, E]: every expert whose score is above 0; neither K nor the capacity plays a part."""
+    return scores_NE > 0
 
 
 def assignment_weights(weights_NE: Tensor, chosen_NE: Tensor, normalize: bool) -> Tensor:

@@ -85,11 +85,13 @@ class CheckpointStore:
         `problem_of` gives a checkpoint's problem in words; left out, it is whether its files match its manifest.
         Raises SpectraError for one that this user may not read: nothing can be said of it.
         """
-        for _, path in sorted(self._named().items(), reverse=True):
+        newest_first = [path for _, path in sorted(self._named().items(), reverse=True)]
+        for path, older in zip(newest_first, [*newest_first, None][1:], strict=True):
             problem = (problem_of or damage)(path)
             if problem is None:
                 return path
-            log.warning("%s: %s; the next older one is taken", path, problem)
+            then = f"{older.name}, the next older one, is looked at" if older else "there is no older one"
+            log.warning("%s: %s; %s", path, problem, then)
         return None
 
     def any_left(self) -> bool:

@@ -20,6 +20,7 @@ WANTED: dict[str, tuple[type, ...]] = {
     "data": (dict,),
     "data.name": (str,),
     "data.tokenizer": (str, NoneType),
+    "data.sequence_length": (int,),
     "model": (dict,),
     "model.num_experts": (int,),
     "model.top_k": (int,),
@@ -27,6 +28,9 @@ WANTED: dict[str, tuple[type, ...]] = {
     "router.name": (str,),
     "trainer": (dict,),
     "trainer.max_steps": (int,),
+    "trainer.batch_size": (int,),
+    "trainer.accumulation": (int,),
+    "trainer.eval_every": (int,),
     "trainer.cpu_threads": (int,),
     "trainer.evaluation_batch_size": (int,),
     "trainer.precision": (str,),
@@ -49,6 +53,11 @@ def read_config(path: str | os.PathLike[str]) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise SpectraError(f"{file}: not a run's configuration ({reason})") from error
+    return check_config(file, config)
+
+
+def check_config(file: Path, config: Any) -> dict[str, Any]:
+    """The configuration that `file` holds, with every key of `WANTED`. Raises SpectraError that names file and key."""
     if not isinstance(config, dict):
         raise SpectraError(f"{file}: not a run's configuration (it holds no settings)")
     for key, kinds in WANTED.items():

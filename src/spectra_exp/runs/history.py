@@ -64,10 +64,14 @@ class History:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the rows as parquet to `path`, whole or not at all."""
+        with atomic_path(path) as temporary:
+            self.write(temporary)
+
+    def write(self, path: Path) -> None:
+        """Write the rows as parquet to `path`, which nobody reads yet."""
         import pyarrow.parquet as pq
 
-        with atomic_path(path) as temporary:
-            pq.write_table(self._table(), temporary)
+        pq.write_table(self._table(), path)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> History:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from spectra_exp.config.plugins import sources_of
+from spectra_exp.config.resolved import Compositions
 from spectra_exp.foundations import variables
 
 PACKAGES = (
@@ -94,6 +95,11 @@ def by_other_code(version: str | None) -> bool:
     if own != code_version() or "+" in "".join(plugins):
         return True
     return any(plugin_version(name) not in (None, digits) for name, _, digits in (p.partition(":") for p in plugins))
+
+
+def stored_compositions(outputs: Path) -> Compositions:
+    """Those that the launches, runs and tables of an outputs folder share."""
+    return Compositions(outputs / "cache" / "compositions.json", code_version())
 
 
 def digest_sources(root: Path, parts: Sequence[str] = (".",)) -> str:

@@ -19,14 +19,16 @@ from spectra_exp.runs.config_file import read_config, setting
 from spectra_exp.runs.contradictions import history_contradiction, summary_contradiction
 from spectra_exp.runs.folder import RunFolder
 from spectra_exp.runs.history import read_history
+from spectra_exp.runs.provenance import by_other_code
 from spectra_exp.runs.routing_files import load_snapshot, snapshot_paths
+from spectra_exp.runs.scores import DOCUMENTS, read_scores
 from spectra_exp.runs.summary import Summary, check_files, summary_edited
 
 if TYPE_CHECKING:
     import pandas as pd
 
 FOLDERS = (".hydra", "routing", "checkpoints", "analysis")
-FILES = ("summary.json", "config.yaml", "environment.json", "history.parquet", "train.log")
+FILES = ("summary.json", "config.yaml", "environment.json", "history.parquet", DOCUMENTS, "train.log")
 # How many files a line names.
 NAMED = 3
 
@@ -91,6 +93,16 @@ class StoredRun:
             self.problems[paths[step]] = f"of {layers} layers of {experts} experts, where the others are of {wanted}"
         return found
 
+    def scores(self, name: str) -> pd.DataFrame | None:
+        """The rows of `documents` or `items`, scores one by one, None where there are none that can be read."""
+        file = self.path / f"{name}.parquet"
+        try:
+            return read_scores(file)
+        except FileNotFoundError:
+            return None
+        except SpectraError as error:
+            return self._problem(file, error)
+
     @cached_property
     def sizes(self) -> Sizes:
         """What the possible ranges of the run's figures follow from; what is not known stays None."""
@@ -98,38 +110,57 @@ class StoredRun:
         domains = sum(name.startswith("val_loss_") for name in (self.summary or {}).get("metrics") or {})
         return Sizes(experts, top_k, domains if domains > 1 else None)
 
+    @property
+    def is_there(self) -> bool:
+        """Whether there is a run, or what is left of one."""
+        return self.path.is_dir()
+
+    def is_stale(self) -> bool:
+        """Whether a run with a summary is by other code than today's."""
+        return by_other_code(self.summary["fingerprints"].get("code"))
+
     @cached_property
     def refusal(self) -> str | None:
         """Why no figure of the run may be used, or None for a completed run whose files agree with each other."""
-        if not self.path.is_dir():
-            return "not a run's folder"
         summary = self.summary
-        if summary is None:
-            return self.problems.get(self.folder.summary, "no summary yet")
-        if summary["status"] != "completed":
+        if summary is not None and summary["status"] != "completed":
             return f"status is {summary['status']}"
-        if summary["run_id"] != self.run_id:
-            return f"its summary is that of {summary['run_id']}; a copy?"
-        if summary_edited(summary):
-            return "its summary.json was edited"
-        if changed := check_files(self.path, summary):
-            more = f" and {len(changed) - NAMED} more" if len(changed) > NAMED else ""
-            return f"edited, missing or added since the run wrote its summary: {', '.join(changed[:NAMED])}{more}"
+        if self.changed_files is not None:
+            return self.changed_files
         problem = summary_contradiction(summary, self.config)
         if problem is None and self.history is not None:
             problem = history_contradiction(summary, self.history)
         return problem
 
+    @cached_property
+    def changed_files(self) -> str | None:
+        """Why the files are not those that the run left when it ended, in words, or None."""
+        if not self.path.is_dir():
+            return "not a run's folder"
+        summary = self.summary
+        if summary is None:
+            return self.problems.get(self.folder.summary, "no summary yet")
+        if summary.get("run_id") != self.run_id:
+            return f"its summary is that of {summary.get('run_id')}; a copy?"
+        if summary_edited(summary):
+            return "its summary.json was edited"
+        if changed := check_files(self.path, summary):
+            more = f" and {len(changed) - NAMED} more" if len(changed) > NAMED else ""
+            return f"edited, missing or added since the run wrote its summary: {', '.join(changed[:NAMED])}{more}"
+        return None
+
     def examine(self) -> dict[Path, str]:
-        """`problems` after every file was read or looked at."""
+        """`problems` after every file was read, or known by its hash to be as the run wrote it."""
         for name in (*FOLDERS, *FILES):
             path = self.path / name
             kind = "folder" if name in FOLDERS else "file"
             if path.exists() and not (path.is_dir() if kind == "folder" else path.is_file()):
                 self.problems[path] = f"not a {kind}"
-        _ = self.summary, self.config, self.history, self.snapshots
+        _ = self.summary, self.config, self.history, self.scores("documents")
+        sealed = self.refusal is None and self.summary.seal is not None
+        left = snapshot_paths(self.folder.routing) if sealed else self.snapshots
         routed = any(layers for layers in ((self.summary or {}).get("metrics_by_layer") or {}).values())
-        if self.folder.routing.is_dir() and not self.snapshots and routed:
+        if self.folder.routing.is_dir() and not left and routed:
             self.problems.setdefault(self.folder.routing, "no routing snapshot is left in it")
         return self.problems
 

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from spectra_exp.foundations.errors import SpectraError
-from spectra_exp.foundations.files import is_file_name, json_text, regular, write_json
-from spectra_exp.runs.file_hashes import differing, hashes_of
+from spectra_exp.foundations.files import atomic_path, is_file_name, json_text, regular, write_json
+from spectra_exp.runs.file_hashes import differing, hashes_of, sha256_of
+from spectra_exp.runs.scores import DOCUMENTS
 
 SCHEMA = 1
 LARGEST = 10**300
@@ -29,9 +30,10 @@ SEALED_FILES = (
     ".hydra/overrides.yaml",
     "environment.json",
     "history.parquet",
+    DOCUMENTS,
     "routing/step-*.npz",
 )
-_SEAL = "seal"
+SEAL = "seal"
 
 _TEXT = (
     "run_id",
@@ -61,7 +63,7 @@ class Summary(dict[str, Any]):
 
 def sealed(folder: Path, content: Mapping[str, Any]) -> dict[str, Any]:
     """What to write as the summary of the run in `folder`: `content`, with the seal of its files as they are now."""
-    return _with_seal(content, hashes_of(folder, SEALED_FILES))
+    return _with_seal(content, {"files": hashes_of(folder, SEALED_FILES)})
 
 
 def change_summary(path: Path, changes: Mapping[str, Any]) -> Summary:
@@ -74,10 +76,27 @@ def change_summary(path: Path, changes: Mapping[str, Any]) -> Summary:
     edited, seal = summary_edited(summary), summary.seal
     summary.update(changes)
     if seal is not None:
-        write_json(path, summary | {_SEAL: seal} if edited else _with_seal(summary, seal["files"]))
+        write_json(path, summary | {SEAL: seal} if edited else _with_seal(summary, seal))
     else:
         write_json(path, summary)
     return summary
+
+
+def change_with_file(path: Path, file: Path, write: Callable[[Path], None], changes: Mapping[str, Any]) -> None:
+    """Replace `file` of a run's folder by what `write` writes, and write `changes` into the run's summary at `path`.
+
+    A kill at any moment leaves a summary whose seal fits: until both are written it is of the earlier file and of the
+    new one. The caller has found the run not edited. Raises SpectraError as `read_summary` does.
+    """
+    summary, name = read_summary(path), file.relative_to(path.parent).as_posix()
+    with atomic_path(file) as new:
+        write(new)
+        coming = {name: sha256_of(new)}
+        if summary.seal is not None:
+            files = summary.seal["files"] | {name: sha256_of(file)}
+            write_json(path, _with_seal(summary, {"files": files, "coming": coming}))
+    summary.update(changes)
+    write_json(path, summary if summary.seal is None else _with_seal(summary, {"files": files | coming}))
 
 
 def check_files(folder: Path, summary: Mapping[str, Any]) -> list[str]:
@@ -85,8 +104,10 @@ def check_files(folder: Path, summary: Mapping[str, Any]) -> list[str]:
     seal = getattr(summary, "seal", None)
     if seal is None:
         return []
+    coming = seal.get("coming", {})
+    arrived = coming.keys() - set(differing(folder, coming))
     there = {path.relative_to(folder).as_posix() for pattern in SEALED_FILES for path in folder.glob(pattern)}
-    return sorted([*differing(folder, seal["files"]), *there.difference(seal["files"])])
+    return sorted({*differing(folder, seal["files"]), *there.difference(seal["files"])} - arrived)
 
 
 def summary_edited(summary: Mapping[str, Any]) -> bool:
@@ -95,10 +116,11 @@ def summary_edited(summary: Mapping[str, Any]) -> bool:
     return seal is not None and seal["content"] != _digest(summary)
 
 
-def _with_seal(content: Mapping[str, Any], files: Mapping[str, str]) -> dict[str, Any]:
+def _with_seal(content: Mapping[str, Any], seal: Mapping[str, Any]) -> dict[str, Any]:
+    """`content` with a seal of the files in `seal`: `files`, and in place of some of them those in `coming`."""
     # As a reader will see it: NaN is null, a tuple a list.
     plain: dict[str, Any] = json.loads(json_text(content))
-    return plain | {_SEAL: {"files": files, "content": _digest(plain)}}
+    return plain | {SEAL: {**seal, "content": _digest(plain)}}
 
 
 def _digest(content: Mapping[str, Any]) -> str:
@@ -117,15 +139,15 @@ def read_summary(path: str | os.PathLike[str]) -> Summary:
     except (OSError, ValueError, RecursionError) as error:
         # Brackets within brackets, thousands deep, end in a RecursionError.
         raise SpectraError(f"{file}: not readable as JSON ({str(error).splitlines()[0]})") from error
-    problem = _problem(summary)
+    problem = summary_problem(summary)
     if problem:
         raise SpectraError(f"{file}: {problem}")
     found = Summary(summary)
-    found.seal = found.pop(_SEAL, None)
+    found.seal = found.pop(SEAL, None)
     return found
 
 
-def _problem(summary: Any) -> str | None:
+def summary_problem(summary: Any) -> str | None:
     """What keeps `summary` from being a run's summary of this schema, in words, or None."""
     if not isinstance(summary, dict) or "schema" not in summary:
         return "not a run's summary"
@@ -133,11 +155,12 @@ def _problem(summary: Any) -> str | None:
         return f"schema {summary['schema']} is not the schema {SCHEMA} that this code reads; run it again"
     if summary.get("status") not in STATUSES:
         return f"status {summary.get('status')!r} is none of {', '.join(STATUSES)}"
-    if not _is_seal(summary.get(_SEAL)):
-        return f"'{_SEAL}' is not what a summary holds there"
+    if not _is_seal(summary.get(SEAL)):
+        return f"'{SEAL}' is not what a summary holds there"
+    odd = _odd_type(summary)
     # A run that failed early may have had nothing to say yet.
-    if summary["status"] != "completed":
-        return None
+    if odd or summary["status"] != "completed":
+        return odd
     for key in _TEXT:
         if not isinstance(summary.get(key), str) or len(summary[key]) > LONGEST_NAME:
             return f"'{key}' is missing or not a text of at most {LONGEST_NAME} letters"
@@ -150,7 +173,7 @@ def _problem(summary: Any) -> str | None:
         for name, value in summary[key].items():
             if value is not None and not _is_number(value):
                 return f"'{key}.{name}' is not a number"
-    return _odd_type(summary)
+    return None
 
 
 def _odd_type(summary: dict[str, Any]) -> str | None:
@@ -165,9 +188,14 @@ def _odd_type(summary: dict[str, Any]) -> str | None:
         "causal": lambda value: isinstance(value, bool),
         "causal_training": lambda value: isinstance(value, bool),
         "flops_per_token": _is_number,
+        "size_as_measured": lambda value: isinstance(value, bool),
         "fingerprints": _table_of(lambda value: value is None or _is_text(value)),
         "label": _is_text,
         "command": _is_text,
+        "error": _is_text,
+        "finished": _is_text,
+        "cell_id": _is_text,
+        "parameters": _table_of(_is_number_or_none),
     }
     for key, fits in wanted.items():
         if summary.get(key) is not None and not fits(summary[key]):
@@ -178,7 +206,8 @@ def _odd_type(summary: dict[str, Any]) -> str | None:
 def _is_seal(value: Any) -> bool:
     if value is None:
         return True
-    return isinstance(value, dict) and _is_text(value.get("content")) and _table_of(_is_text)(value.get("files"))
+    hashes = [value.get("files"), value.get("coming", {})] if isinstance(value, dict) else [None]
+    return all(map(_table_of(_is_text), hashes)) and _is_text(value.get("content"))
 
 
 def _is_text(value: Any) -> bool:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from spectra_exp.config.names import own_settings, run_label
-from spectra_exp.config.resolved import Compositions, resolved_experiment
+from spectra_exp.config.resolved import resolved_experiment
 from spectra_exp.runs.plan import Plan
+from spectra_exp.runs.provenance import stored_compositions
 
 SCHEMA = 1
 
@@ -16,14 +18,16 @@ def summary_head(planned: Plan, made_by: dict[str, Any], started: str) -> dict[s
     experiment, corpus = planned.experiment, planned.corpus
     # The set behind the summary's figures.
     scored = corpus.final or corpus
-    resolved = resolved_experiment(experiment)
+    resolved, compositions = resolved_experiment(experiment), stored_compositions(Path(experiment.outputs))
+    label = run_label(resolved, own_settings(resolved, compositions))
+    compositions.save()
     groups = ("router", "osr", "selection", "temperature", "baseline", "ablation", "model", "data")
     return {
         "schema": SCHEMA,
         "run_id": planned.identity.run_id,
         "cell_id": planned.identity.cell_id,
         "name": planned.identity.run_id.rsplit("-s", 1)[0],
-        "label": run_label(resolved, own_settings(resolved, Compositions())),
+        "label": label,
         "studies": [experiment.study] if experiment.study else [],
         "status": "failed",
         "error": None,
@@ -38,6 +42,7 @@ def summary_head(planned: Plan, made_by: dict[str, Any], started: str) -> dict[s
         "floors": {},
         "parameters": {},
         "flops_per_token": None,
+        "size_as_measured": False,
         "causal": None,
         "causal_training": None,
         "timings": {},

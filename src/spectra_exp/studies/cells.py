@@ -6,13 +6,11 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 from spectra_exp.config.names import METHOD_FACTORS
 from spectra_exp.config.resolved import Compositions, Resolved, beside, line_of
 from spectra_exp.config.typed import value_text
-from spectra_exp.runs.provenance import code_version
 from spectra_exp.studies.definition import Block, Study
 
 
@@ -114,11 +112,6 @@ class StudyCells:
                 cell = {**block.settings, **_own_methods(block, found), **{k: value_text(v) for k, v in values.items()}}
                 if axes and None not in values.values() and holds(block, cell):
                     yield cell
-
-
-def stored_compositions(outputs: Path) -> Compositions:
-    """Those that the launches and tables of an outputs folder share."""
-    return Compositions(outputs / "cache" / "compositions.json", code_version())
 
 
 def study_factors(study: Study) -> tuple[str, ...]:

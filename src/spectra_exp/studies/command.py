@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from spectra_exp.config.compose import load_experiment
@@ -14,7 +14,7 @@ from spectra_exp.config.typed import expand_jobs
 from spectra_exp.data.sources import check_data
 from spectra_exp.foundations import stopping
 from spectra_exp.runs.folder import make_outputs
-from spectra_exp.studies.cells import stored_compositions
+from spectra_exp.runs.provenance import stored_compositions
 from spectra_exp.studies.definition import Study, load_study
 from spectra_exp.studies.expand import study_jobs
 from spectra_exp.studies.job import check_twice, planned_jobs
@@ -35,14 +35,17 @@ def launch_multirun(typed: list[str]) -> int:
     return _launch(lines, typed, None)
 
 
-def launch_study(choice: str, typed: list[str]) -> int:
-    """The study that `choice` (sweeps=NAME) names, sliced and changed by what was typed; returns the exit status."""
+def launch_study(choice: str, typed: list[str], elsewhere: Collection[str] = ()) -> int:
+    """The study that `choice` (sweeps=NAME) names, sliced and changed by what was typed; returns the exit status.
+
+    `elsewhere`: ids of runs that are finished in another place and are not made here.
+    """
     kind, _, name = choice.partition("=")
     study = load_study(name, kind)
-    return _launch(study_jobs(study, typed), typed, study)
+    return _launch(study_jobs(study, typed), typed, study, elsewhere)
 
 
-def _launch(lines: list[list[str]], typed: list[str], study: Study | None) -> int:
+def _launch(lines: list[list[str]], typed: list[str], study: Study | None, elsewhere: Collection[str] = ()) -> int:
     engine = make_engine(typed, run_in_worker)
     experiments = [load_experiment(line) for line in lines]
     for experiment in experiments:
@@ -54,14 +57,17 @@ def _launch(lines: list[list[str]], typed: list[str], study: Study | None) -> in
     if study is not None:
         write_launch(study, typed, jobs)
         keep_compositions(experiments)
-    with stopping.launching(), LiveView(jobs, study.name if study else "multirun"):
-        ends = run_jobs(jobs, engine)
+    wanted = [job for job in jobs if job.run_id not in elsewhere]
+    if not wanted:
+        return 0
+    with stopping.launching(), LiveView(wanted, study.name if study else "multirun"):
+        ends = run_jobs(wanted, engine)
     if study is not None:
         # Runs that waited for others have their ids by now.
         write_launch(study, typed, jobs)
-    for reason in explain_waiting(jobs):
+    for reason in explain_waiting(wanted):
         print(f"error: {reason}", file=sys.stderr)
-    print(f"{len(jobs)} runs: {_in_words(ends)}", file=sys.stderr)
+    print(f"{len(wanted)} runs: {_in_words(ends)}", file=sys.stderr)
     if set(ends) <= set(GOOD_ENDS):
         return 0
     if stopping.asked():

@@ -59,7 +59,8 @@ class Study:
 
     `runs`: how many distinct configurations a seed has, by `osr` where that decides; in a file `from conf` counts the
     ablations that are taken from there. `reference`: the row that others are tested against. `tables`, `pictures`: what
-    is made of its runs, as `reporting/declared.py` reads it. `command`: how `make` launches it, empty where it cannot.
+    is made of its runs, and `contrasts`, its comparisons in table 13, as `reporting/declared.py` reads it. `command`:
+    how `make` launches it, empty where it cannot.
     """
 
     name: str
@@ -74,6 +75,7 @@ class Study:
     reference: dict[str, Any] = field(default_factory=dict)
     tables: tuple[dict[str, Any], ...] = ()
     pictures: tuple[dict[str, Any], ...] = ()
+    contrasts: tuple[dict[str, Any], ...] = ()
 
     @property
     def choice(self) -> str:
@@ -128,7 +130,7 @@ def read_study(path: Path) -> Study:
         blocks,
         content.get("title", path.stem),
         content.get("reference", {}),
-        *(_nodes(path, content, key) for key in ("tables", "pictures")),
+        *(_nodes(path, content, key) for key in ("tables", "pictures", "contrasts")),
     )
 
 
@@ -155,10 +157,11 @@ def _blocks(path: Path, index: int, node: Any) -> Iterator[Block]:
 def _ablations_of(path: Path) -> dict[tuple[tuple[str, str], ...], list[str]]:
     """The ablations that name the study of this file, by the settings under which alone they stand there."""
     found: dict[tuple[tuple[str, str], ...], list[str]] = {}
+    known = study_files()
     for name, ablation in ablations().items():
         for study in ablation.studies:
-            if study not in study_files():
-                raise ConfigError.unknown(f"conf/ablation/{name}.yaml studies", study, study_files())
+            if study not in known:
+                raise ConfigError.unknown(f"conf/ablation/{name}.yaml studies", study, known)
         if path.stem in ablation.studies:
             found.setdefault(tuple(_texts(ablation.only).items()), []).append(name)
     if not found:

@@ -26,7 +26,7 @@ CRASHED = "the worker process died (killed by the system, perhaps for want of me
 class Launches(Protocol):
     """What runs a batch of jobs."""
 
-    def launch(self, jobs: list[list[str]]) -> list[Any]:
+    def launch(self, jobs: Sequence[Job]) -> list[Any]:
         """The status that each job's task returned. Raises Broken when a worker process died."""
 
 
@@ -98,10 +98,7 @@ def _next_batch(ready: list[Job]) -> list[Job]:
 def _run_batch(batch: list[Job], engine: Launches | None, retries: int) -> None:
     started = time.time()
     try:
-        if engine is None:
-            statuses = [run_here(job.planned) for job in batch]
-        else:
-            statuses = engine.launch([job.overrides for job in batch])
+        statuses = [run_here(job.planned) for job in batch] if engine is None else engine.launch(batch)
     except Broken as error:
         print(f"error: {error}", file=sys.stderr)
         _after_crash(batch, started, retries)

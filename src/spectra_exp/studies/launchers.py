@@ -10,7 +10,7 @@ import sys
 import textwrap
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -25,13 +25,13 @@ from hydra.types import HydraContext, RunMode
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from spectra_exp.config.compose import explain, load_experiment
+from spectra_exp.config.compose import explain
 from spectra_exp.config.tree import project_root
 from spectra_exp.config.typed import typed_lists
 from spectra_exp.foundations import stopping
 from spectra_exp.foundations.errors import ConfigError
 from spectra_exp.runs.folder import RunFolder
-from spectra_exp.runs.plan import plan
+from spectra_exp.studies.job import Job
 from spectra_exp.studies.work import NOT_STARTED
 from spectra_exp.training.execute import QUIET
 
@@ -64,15 +64,15 @@ class Engine:
     jobs_at_once: int = 1
     launched: int = 0
 
-    def launch(self, jobs: list[list[str]]) -> list[Any]:
+    def launch(self, jobs: Sequence[Job]) -> list[Any]:
         """The status that the task of each job returned. Raises Broken when a worker process died."""
         first, self.launched = self.launched, self.launched + len(jobs)
         return self.call(jobs, first)
 
-    def call(self, jobs: list[list[str]], first: int) -> list[Any]:
+    def call(self, jobs: Sequence[Job], first: int) -> list[Any]:
         """As `launch`; the jobs are numbered from `first`."""
         try:
-            returns = self.launcher.launch([tuple(job) for job in jobs], initial_job_idx=first)
+            returns = self.launcher.launch([tuple(job.overrides) for job in jobs], initial_job_idx=first)
         except Exception as error:
             if is_crash(error):
                 reason = textwrap.shorten(" ".join(str(error).split()), LONGEST_REASON)
@@ -85,7 +85,7 @@ class Engine:
 class RemoteEngine(Engine):
     """Calls the launcher from threads, so that this one can tell of each run's end and of being asked to stop."""
 
-    def launch(self, jobs: list[list[str]]) -> list[Any]:
+    def launch(self, jobs: Sequence[Job]) -> list[Any]:
         """As Engine.launch; says of each run where it is and what it failed of, as soon as it ends."""
         first, self.launched = self.launched, self.launched + len(jobs)
         calls = self.split(jobs)
@@ -114,7 +114,7 @@ class RemoteEngine(Engine):
             raise error
         return [status for end in ends for status in end]
 
-    def split(self, jobs: list[list[str]]) -> list[list[list[str]]]:
+    def split(self, jobs: Sequence[Job]) -> list[Sequence[Job]]:
         """The jobs of each call of the launcher."""
         return [jobs]
 
@@ -122,7 +122,7 @@ class RemoteEngine(Engine):
         """Whether this process ends before its jobs when it is asked to stop."""
         return False
 
-    def _work(self, waiting: list[tuple[int, list[list[str]], int]], ends: list[list[Any] | BaseException]) -> None:
+    def _work(self, waiting: list[tuple[int, Sequence[Job], int]], ends: list[list[Any] | BaseException]) -> None:
         """Make one call after another until none waits or a stop was asked for."""
         self.enter_thread()
         while waiting and not stopping.asked():
@@ -144,7 +144,7 @@ class RemoteEngine(Engine):
 class Submitit(RemoteEngine):
     """A process of its own for each job, launch.jobs at once; one that dies takes no other down."""
 
-    def split(self, jobs: list[list[str]]) -> list[list[list[str]]]:
+    def split(self, jobs: Sequence[Job]) -> list[Sequence[Job]]:
         return [[job] for job in jobs]
 
     def enter_thread(self) -> None:
@@ -168,7 +168,7 @@ class Slurm(RemoteEngine):
 class Ray(RemoteEngine):
     """Tasks of a Ray that lives as long as this process."""
 
-    def launch(self, jobs: list[list[str]]) -> list[Any]:
+    def launch(self, jobs: Sequence[Job]) -> list[Any]:
         """As RemoteEngine.launch; when a worker died, the others finish first."""
         import ray
 
@@ -203,11 +203,9 @@ REMOTE = {"submitit_local": Submitit, "submitit_slurm": Slurm, "ray": Ray}
 class EndedRuns:
     """Prints the folder of each run that ended since the launch, and the error of each that failed."""
 
-    def __init__(self, jobs: list[list[str]]):
-        self._open: dict[RunFolder, int | None] = {}
-        for job in jobs:
-            folder = plan(load_experiment(job)).folder
-            self._open[folder] = _written(folder)
+    def __init__(self, jobs: Sequence[Job]):
+        folders = [job.planned.folder for job in jobs]
+        self._open: dict[RunFolder, int | None] = {folder: _written(folder) for folder in folders}
 
     def tell(self) -> None:
         """Tell of the runs that ended since the last call."""

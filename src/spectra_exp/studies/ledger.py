@@ -91,9 +91,18 @@ def read_launches(outputs: Path) -> tuple[list[Launch], dict[str, str]]:
 def read_launch(path: Path) -> Launch:
     """The launch that a file holds. Raises SpectraError with the reason when it cannot be used."""
     try:
-        content = json.loads(regular(path).read_text(encoding="utf-8"))
+        return launch_of(json.loads(regular(path).read_text(encoding="utf-8")))
+    except (OSError, ValueError) as error:
+        raise SpectraError(f"{path}: not a study's launch ({type(error).__name__}: {error})") from error
+    except SpectraError as error:
+        raise SpectraError(f"{path}: {error}") from error
+
+
+def launch_of(content: Any) -> Launch:
+    """The launch of a file's content. Raises SpectraError with the reason when it cannot be used."""
+    try:
         if content["schema"] != SCHEMA:
-            raise SpectraError(f"{path}: schema {content['schema']} is not the schema {SCHEMA} that this code reads")
+            raise SpectraError(f"schema {content['schema']} is not the schema {SCHEMA} that this code reads")
         runs = [
             Expected(run["run_id"], run["cell_id"], int(run["seed"]), list(run["overrides"]), list(run["also"]))
             for run in content["runs"]
@@ -105,5 +114,5 @@ def read_launch(path: Path) -> Launch:
         if not all("=" in part for run in runs for line in (run.overrides, *run.also) for part in line):
             raise ValueError("an override without '='")
         return Launch(content["study"], list(content["typed"]), content["command"], content["launched"], runs)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise SpectraError(f"{path}: not a study's launch ({type(error).__name__}: {error})") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise SpectraError(f"not a study's launch ({type(error).__name__}: {error})") from error

@@ -11,8 +11,9 @@ from spectra_exp.studies.definition import CHARTS, Study, load_study, study_file
 HEAD = """# Studies
 
 Made from the files in `sweeps/` and `ablations/` by `make studies-page`; a test holds it current. A study is one file:
-its question and hypothesis, what it varies, the row that others are tested against, tables and pictures. To add one,
-write the file; `make study STUDY=name`, its table, its figure and its part of the report follow.
+its question and hypothesis, what it varies, the row that others are tested against, its comparisons of table 13
+(`contrasts`), tables and pictures. To add one, write the file; `make study STUDY=name`, its table, its figure and its
+part of the report follow.
 
 | study | asks | runs a seed | launch |
 |---|---|---|---|

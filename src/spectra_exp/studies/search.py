@@ -5,6 +5,10 @@ it takes a job's return value for the objective (a job here returns its status: 
 ends its sweep, since it tells Optuna a failed trial with a value (no value is ever NaN here); its n_trials counts one
 launch, not the study; a killed launch leaves trials running for ever; a seeded sampler repeats its first draws when
 resumed (ByTrial); `study.best_trial` raises when every trial failed; its grid leaves out the last value of a range.
+
+Why not Optuna's own ask and tell behind hydra/sweeper=optuna: that would save about 50 lines and take about 95 for
+what the plugin gives: distributions out of Hydra's intervals and choices, batches of trials with a rate of failures
+that ends them, and the options of hydra/sweeper and of five samplers.
 """
 
 from __future__ import annotations

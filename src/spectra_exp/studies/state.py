@@ -13,7 +13,7 @@ from spectra_exp.runs.config_file import setting
 from spectra_exp.runs.folder import RunFolder
 from spectra_exp.runs.lock import holder_alive
 from spectra_exp.runs.progress import Progress, read_progress
-from spectra_exp.runs.stored import stored_runs
+from spectra_exp.runs.stored import StoredRun, stored_runs
 
 # Every state, in the order of the columns of `status`. done: completed; interrupted: stopped or killed, to be resumed.
 STATES = ("done", "running", "interrupted", "failed", "diverged", "not_run", "waiting", "missing")
@@ -53,6 +53,13 @@ def run_state(runs: Path, run_id: str | None) -> RunState:
     if state in ("failed", "diverged", "not_run"):
         error = next(iter(str(folder.read_summary().get("error") or "").splitlines()), "no reason was kept")
     return RunState(run_id, state, error=error)
+
+
+def stored_state(stored: StoredRun) -> RunState:
+    """The state of a run that was read already; an archive has none that still goes on."""
+    if stored.path.is_dir():
+        return run_state(stored.path.parent, stored.run_id)
+    return RunState(stored.run_id, _OF_STATUS[stored.summary["status"]] if stored.summary else "missing")
 
 
 # What of a configuration decides how long a step takes, beside the router.
@@ -95,8 +102,13 @@ class Speed:
 
 def measured_speeds(runs: Path) -> list[Speed]:
     """The speed of every completed run below the folder of all runs."""
+    return speeds_of(stored_runs(runs))
+
+
+def speeds_of(runs: Iterable[StoredRun]) -> list[Speed]:
+    """The speed of each completed run."""
     speeds = []
-    for stored in stored_runs(runs):
+    for stored in runs:
         if stored.refusal is not None:
             # Not a run, not one yet, or one whose figures cannot be.
             continue

@@ -13,6 +13,7 @@ from spectra_exp.moe.schema import ModelConfig, RerouteConfig, SourceModelConfig
 from spectra_exp.moe.settings import MoeSettings
 from spectra_exp.moe.source import load_source, source_folder
 from spectra_exp.moe.upcycle import upcycle
+from spectra_exp.moe.widen import widened
 from spectra_exp.training.optimizers import family
 
 
@@ -48,11 +49,17 @@ def _settings(experiment: Experiment) -> MoeSettings:
     shape = dict(expert_size=0)
     if isinstance(made, ModelConfig):
         shape = dict(
-            expert_size=made.expert_size, gated=made.gated_experts, activation=made.activation, dropout=made.dropout
+            expert_size=made.expert_size,
+            gated=made.gated_experts,
+            activation=made.activation,
+            dropout=made.dropout,
+            num_shared=made.num_shared,
+            num_null=made.null_experts,
+            null_kind=made.null_kind,
         )
     elif isinstance(made, UpcycleConfig):
         shape |= dict(num_shared=made.num_shared, first_dense=made.first_k_dense_replace)
-    return MoeSettings(
+    settings = MoeSettings(
         num_experts=made.num_experts,
         top_k=made.top_k,
         router=experiment.router,
@@ -63,6 +70,9 @@ def _settings(experiment: Experiment) -> MoeSettings:
         total_steps=experiment.trainer.max_steps,
         **shape,
     )
+    if isinstance(made, ModelConfig) and made.equal_to != "none":
+        settings.expert_size = widened(settings, made.hidden_size, made.equal_to)
+    return settings
 
 
 def _backbone(shape: ModelConfig, corpus: Corpus) -> LlamaConfig:

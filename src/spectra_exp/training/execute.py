@@ -11,7 +11,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import yaml
@@ -33,6 +33,9 @@ from spectra_exp.runs.ranks import LOST, lost_connection, process_group, rank_su
 from spectra_exp.runs.summary import change_summary, check_files, sealed, summary_edited
 from spectra_exp.runs.summary_head import summary_head
 from spectra_exp.training.terminal import closing_table
+
+if TYPE_CHECKING:
+    from spectra_exp.moe.accounting import Size
 
 log = logging.getLogger(__name__)
 
@@ -165,8 +168,7 @@ def _train(
     session = Session(planned.experiment, planned.corpus, planned.folder, planned.device, console)
     for callback in callbacks:
         session.trainer.add_callback(callback)
-    summary["parameters"] = {"total": session.size.total, "active": session.size.active}
-    summary["flops_per_token"] = session.size.flops_per_token
+    summary |= _size(session.size)
     summary["fingerprints"]["initial_weights"] = digest(session.initial_weights, 32)
     summary["initial_weights"] = session.initial_weights
     log.info("training begins: %d parameters, %d active", session.size.total, session.size.active)
@@ -185,14 +187,23 @@ def _train(
             summary["max_sinkhorn_residual"] = recorder.max_residual
         if "train_loss" in recorder.latest:
             summary["metrics"] = {"train_loss": recorder.latest["train_loss"]}
-    summary |= {
+    summary |= _size(session.size) | {
         "status": result.status,
+        "size_as_measured": result.size_as_measured,
         "metrics": summary["metrics"] | result.metrics,
         "metrics_by_layer": result.metrics_by_layer,
         "metrics_training_rule": result.metrics_training_rule,
         "metrics_by_inference": result.metrics_by_inference,
         "floors": result.floors,
         **result.causality,
+    }
+
+
+def _size(size: Size) -> dict[str, Any]:
+    """The summary's keys of a model's size."""
+    return {
+        "parameters": {"total": size.total, "active": size.active},
+        "flops_per_token": size.flops_per_token,
     }
 
 

@@ -8,14 +8,13 @@ from safetensors import safe_open
 
 from spectra_exp.foundations.errors import SpectraError
 from spectra_exp.moe.model import SpectraMoeForCausalLM
+from spectra_exp.moe.whole_weights import WEIGHTS
 from spectra_exp.runs.folder import needed_by
-
-WEIGHTS = "model.safetensors"
 
 
 def check_fits(model: SpectraMoeForCausalLM, checkpoint: Path, run_id: str) -> None:
     """Raise SpectraError for a checkpoint of another model or run, with the number of experts where that differs."""
-    stored = _stored_shapes(checkpoint / WEIGHTS)
+    stored = _stored_shapes(checkpoint)
     own = {name: list(tensor.shape) for name, tensor in model.state_dict().items()}
     experts = next((shape[0] for name, shape in stored.items() if name.endswith("experts.up")), None)
     wanted = model.settings.num_experts
@@ -29,6 +28,9 @@ def check_fits(model: SpectraMoeForCausalLM, checkpoint: Path, run_id: str) -> N
         raise SpectraError(f"{checkpoint}: made by another run, {made_by}; {fix}")
 
 
-def _stored_shapes(path: Path) -> dict[str, list[int]]:
-    with safe_open(path, framework="pt") as file:
-        return {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118 (not a mapping)
+def _stored_shapes(checkpoint: Path) -> dict[str, list[int]]:
+    shapes: dict[str, list[int]] = {}
+    for path in checkpoint.glob(WEIGHTS):
+        with safe_open(path, framework="pt") as file:
+            shapes |= {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118 (not a mapping)
+    return shapes

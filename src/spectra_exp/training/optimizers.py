@@ -18,7 +18,7 @@ FAMILIES = ("router", "experts", "other")
 def family(name: str) -> str:
     """Which of router, experts and other a parameter belongs to, by its place in the model."""
     parts = name.split(".")
-    return "router" if "router" in parts else "experts" if "experts" in parts else "other"
+    return "router" if "router" in parts else "experts" if {"experts", "shared"} & set(parts) else "other"
 
 
 def named_families(model: nn.Module) -> dict[str, list[tuple[str, nn.Parameter]]]:

@@ -27,6 +27,7 @@ from spectra_exp.foundations.collective import (
 )
 from spectra_exp.measure.balance import coefficient_of_variation, max_violation
 from spectra_exp.measure.base import MetricTable
+from spectra_exp.measure.compute import finite
 from spectra_exp.moe.model import SpectraMoeOutput
 from spectra_exp.moe.record import check_executed
 from spectra_exp.runs.folder import HISTORY, RunFolder
@@ -48,6 +49,7 @@ class StepFigures:
     terms: dict[str, list[torch.Tensor]] = field(default_factory=dict)
     coefficients: dict[str, float] = field(default_factory=dict)
     counts_LE: np.ndarray | None = None
+    tokens: int = 0
     residuals: list[torch.Tensor] = field(default_factory=list)
 
     def of_all_ranks(self) -> StepFigures:
@@ -60,6 +62,7 @@ class StepFigures:
             terms={name: [mean_over_ranks(torch.stack(self.terms[name]))] for name in sorted(self.terms)},
             coefficients=self.coefficients,
             counts_LE=None if counts_LE is None else total_over_ranks(counts_LE).numpy(),
+            tokens=int(total_over_ranks(torch.tensor(self.tokens))),
             residuals=[max_over_ranks(torch.stack(self.residuals).max())] if self.residuals else [],
         )
 
@@ -80,6 +83,7 @@ class Recorder:
         self.latest: dict[str, float] = {}
         self.step_seconds: list[float] = []
         self._step = StepFigures()
+        self._told_unused = False
         self._started = time.perf_counter()
 
     def fraction(self, step: int) -> float:
@@ -104,6 +108,7 @@ class Recorder:
         if records:
             check_executed(records)
             counts_LE = torch.stack([r.chosen_NE.sum(0) for r in records]).cpu().numpy()
+            step.tokens += len(records[0].chosen_NE)
             step.counts_LE = counts_LE if step.counts_LE is None else step.counts_LE + counts_LE
 
     def end_step(self) -> float:
@@ -116,8 +121,21 @@ class Recorder:
             self.max_residual = max(self.max_residual, float(torch.stack(self._step.residuals).max()))
         self.latest["loss"] = loss
         if self._step.counts_LE is not None:
-            self.latest["load_cv"] = float(coefficient_of_variation(self._step.counts_LE).mean())
+            used_LE = self._step.counts_LE[self._step.counts_LE.any(axis=1)]
+            self._tell_of_unused(len(used_LE) < len(self._step.counts_LE))
+            if len(used_LE):
+                self.latest["load_cv"] = float(coefficient_of_variation(used_LE).mean())
         return loss
+
+    def _tell_of_unused(self, some: bool) -> None:
+        """Say so once when a step's tokens all passed a layer by."""
+        if some and not self._told_unused:
+            layers = np.flatnonzero(~self._step.counts_LE.any(axis=1)).tolist()
+            log.warning(
+                "routed layer %s: no token has an expert there, so that all pass it by; training goes on",
+                ", ".join(map(str, layers)),
+            )
+        self._told_unused = self._told_unused or some
 
     def due(self, step: int) -> bool:
         """Whether a history row of training is written after `step`."""
@@ -136,12 +154,12 @@ class Recorder:
         self.window = []
         self.history.add(step, self.fraction(step), "train", row)
         if figures.counts_LE is not None:
-            table = MetricTable(
-                {
-                    "load_cv_batch": coefficient_of_variation(figures.counts_LE).tolist(),
-                    "max_vio_batch": max_violation(figures.counts_LE).tolist(),
-                }
-            )
+            of_used = {"load_cv_batch": coefficient_of_variation, "max_vio_batch": max_violation}
+            # Of a layer that no token has an expert in, these are not defined.
+            with np.errstate(invalid="ignore"):
+                columns = {name: [finite(v) for v in of(figures.counts_LE).tolist()] for name, of in of_used.items()}
+            executed_L = figures.counts_LE.sum(axis=1) / max(figures.tokens, 1)
+            table = MetricTable(columns | {"executed_k": executed_L.tolist()})
             self.history.add(step, self.fraction(step), "train", table.rows())
             row |= table.all()
         return row

@@ -20,9 +20,16 @@ from spectra_exp.foundations.allocator import hand_memory_back, keep_freed_memor
 from spectra_exp.foundations.collective import own_rank
 from spectra_exp.foundations.errors import Diverged
 from spectra_exp.measure.base import METRICS
-from spectra_exp.measure.compute import compute_floors, compute_stability, compute_stability_floors
+from spectra_exp.measure.compute import (
+    compute_floors,
+    compute_stability,
+    compute_stability_floors,
+    compute_swing,
+    compute_swing_floors,
+)
 from spectra_exp.measure.snapshot import RoutingSnapshot
-from spectra_exp.moe.accounting import Size, model_size
+from spectra_exp.measure.swing import LayerTraining, layer_trainings
+from spectra_exp.moe.accounting import Size, model_size, number_varies
 from spectra_exp.moe.attention import use_attention
 from spectra_exp.moe.context import RoutingContext
 from spectra_exp.moe.model import SpectraMoeForCausalLM
@@ -30,8 +37,9 @@ from spectra_exp.routing.osr import INFERENCE_RULES, NoOsr
 from spectra_exp.routing.selection import rule_in_force
 from spectra_exp.runs.fingerprints import weights_hash
 from spectra_exp.runs.folder import RunFolder
-from spectra_exp.runs.history import CHANCE, FINAL, TRAINING_RULE, VALIDATION
+from spectra_exp.runs.history import CHANCE, FINAL, TRAIN, TRAINING_RULE, VALIDATION
 from spectra_exp.runs.routing_files import load_snapshot, save_snapshot, snapshot_path
+from spectra_exp.runs.scores import save_documents
 from spectra_exp.training.build import build_model
 from spectra_exp.training.callbacks.budget import TimeBudget
 from spectra_exp.training.callbacks.cadence import Cadence
@@ -66,6 +74,8 @@ class Result:
     metrics_by_inference: dict[str, dict[str, float]] = field(default_factory=dict)
     floors: dict[str, float] = field(default_factory=dict)
     causality: dict[str, Any] = field(default_factory=dict)
+    # Whether active parameters and FLOPs follow from the measured number of experts.
+    size_as_measured: bool = False
 
 
 class Session:
@@ -209,7 +219,12 @@ class Session:
             evaluator, split = self.final_evaluator, FINAL
             final = evaluator.run(self.model)
             self._write_rows(self.max_steps, split, final)
+        if own_rank() == 0:
+            save_documents(self.folder.documents, final.documents, evaluator.corpus.domains)
         result = Result("completed", self.max_steps, final.all())
+        if number_varies(self.model):
+            self.size = model_size(self.model, self.experiment.data.sequence_length, result.metrics["executed_k"])
+            result.size_as_measured = True
         if final.statistics:
             table, floors = final.table, compute_floors(final.statistics)
             snapshots = self._fraction_snapshots()
@@ -218,6 +233,10 @@ class Session:
                 self.recorder.history.add(self.max_steps, 1.0, VALIDATION, stability.rows())
                 table = table.merged(stability)
                 floors = floors.merged(compute_stability_floors(snapshots))
+            trainings = self._trainings()
+            swing, swing_floors = compute_swing(trainings), compute_swing_floors(trainings)
+            self.recorder.history.add(self.max_steps, 1.0, TRAIN, swing.rows())
+            table, floors = table.merged(swing), floors.merged(swing_floors)
             result.metrics |= table.all()
             result.metrics_by_layer = table.by_layer()
             result.floors = floors_by_metric(floors.all() | table.all())
@@ -253,6 +272,11 @@ class Session:
         finally:
             osr.sinkhorn_inference = configured
         return found
+
+    def _trainings(self) -> list[LayerTraining]:
+        settings = self.model.settings
+        shape = settings.num_real, settings.top_k, self.tokens_per_step
+        return layer_trainings(self.recorder.history.frame(), self.max_steps, *shape)
 
     def _fraction_snapshots(self) -> list[RoutingSnapshot]:
         if own_rank():

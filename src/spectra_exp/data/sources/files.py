@@ -12,7 +12,7 @@ from pathlib import Path
 from spectra_exp.data.documents import UNLABELLED, Document, Splits, digest, split_by_document
 from spectra_exp.data.file_sets import FileSet, Member, find_set, validation_beside
 from spectra_exp.data.readers import KINDS, READERS, kind_of, missing_field, names_in, read_document
-from spectra_exp.data.rows import MISSING, Row, domain_of, find, listed, names_of, refuse_a_domain_each
+from spectra_exp.data.rows import MISSING, DomainCount, Row, domain_of, find, names_of, refuse_a_domain_each
 from spectra_exp.data.schema import SplitDataConfig, register_source
 from spectra_exp.foundations.errors import ConfigError
 from spectra_exp.foundations.options import option
@@ -127,6 +127,7 @@ class _Reading:
         self.files, self.key, self.config = files, key, config
         self.documents: list[Document] = []
         self._rows, self._nulls = 0, 0
+        self._domains = DomainCount(config.domain_field, FilesData().domain_field)
         for member in files.members:
             reader = READERS[kind_of(member.path)]
             if kind_of(member.path) == ".txt" and len(files.members) > 1:
@@ -148,6 +149,7 @@ class _Reading:
         elif text.strip():
             field = self.config.domain_field
             domain = (domain_of(row, field, where) or member.folder) if field else None
+            self._domains.add(domain or None)
             self.documents.append(Document(text, domain or UNLABELLED, f"{self.key}:{self._rows}"))
 
     def _text(self, member: Member, where: str, row: Row) -> str | None:
@@ -166,26 +168,20 @@ class _Reading:
             raise ConfigError(self.key, f"the text in {where} is not UTF-8 (a lone surrogate)") from None
         return text
 
-    def refuse_wrong_domains(self) -> None:
-        """Raise ConfigError for a named field that no row has, and for a domain for nearly every document."""
-        field = self.config.domain_field
+    def names(self) -> list[str]:
+        """The names under which the rows of a file have values; none where all are plain texts."""
         with_fields = next((m.path for m in self.files.members if kind_of(m.path) != ".txt"), None)
+        return names_in(with_fields, self.key, self.config) if with_fields else []
 
-        def names() -> list[str]:
-            return names_in(with_fields, self.key, self.config) if with_fields else []
-
-        named = field not in (None, FilesData().domain_field)
-        if named and with_fields and all(document.domain == UNLABELLED for document in self.documents):
-            raise ConfigError(
-                "data.domain_field",
-                f"no document of {self.files.name} has a '{field}'",
-                f"check its name or drop it; {listed(names(), field)}",
-            )
-        refuse_a_domain_each(self.documents, names)
+    def refuse_wrong_domains(self) -> None:
+        """Raise ConfigError for a chosen field that no row has, and for a domain for nearly every document."""
+        if names := self.names():
+            self._domains.refuse(self.files.name, lambda: names)
+        refuse_a_domain_each(self.documents, lambda: names)
 
     def notes(self) -> list[str]:
         """What a reader of the figures should know of the files, a line each."""
-        notes = []
+        notes = self._domains.notes(self.files.name, self.names)
         if self._nulls:
             notes.append(
                 f"{self._nulls} of {self._rows} rows of {self.files.name} are passed over: their "

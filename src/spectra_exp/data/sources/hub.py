@@ -15,11 +15,10 @@ import numpy as np
 
 from spectra_exp.data.chat import ASSISTANT, BrokenTemplate, Spans, Unwritable, chatml, renderer
 from spectra_exp.data.documents import UNLABELLED, Document, Splits, digest, split_by_document
-from spectra_exp.data.rows import Row, domain_of, find, names_of, refuse_a_domain_each
+from spectra_exp.data.rows import DomainCount, Row, domain_of, find, names_of, refuse_a_domain_each
 from spectra_exp.data.schema import SplitDataConfig, register_source
 from spectra_exp.foundations.bounds import LARGEST_COUNT
-from spectra_exp.foundations.errors import ConfigError
-from spectra_exp.foundations.hub_errors import hub_errors
+from spectra_exp.foundations.errors import ConfigError, hub_errors
 from spectra_exp.foundations.options import option
 
 # Raise when the documents made of the same rows change: it is part of the fingerprint.
@@ -165,12 +164,13 @@ class _Reading:
         self._rows, self._nulls, self._roles = 0, 0, Counter()
         self._refused: list[Unwritable] = []
         share = most and max(1, most // len(config.subsets))
-        names: list[str] = []
+        self._names: list[str] = []
+        self._domains = DomainCount(config.domain_field, type(config)().domain_field)
         for subset in config.subsets:
             # Readers left open when the process ends take it down.
             with closing(_rows(config, subset, split)) as rows:
                 for number, row in enumerate(islice(rows, share)):
-                    names = names or names_of(row)
+                    self._names = self._names or names_of(row)
                     self._take(row, subset, number)
         if self._refused and not self.documents:
             raise self._refused[0]
@@ -180,8 +180,10 @@ class _Reading:
                 f"no message of {split} is by '{config.loss_on}'",
                 "name one of its roles: " + ", ".join(f"{role} ({count})" for role, count in self._roles.most_common()),
             )
+        if split == config.train_split:
+            self._domains.refuse(split, lambda: self._names)
         if config.domain_field:
-            refuse_a_domain_each(self.documents, lambda: names)
+            refuse_a_domain_each(self.documents, lambda: self._names)
 
     def _take(self, row: Row, subset: str, number: int) -> None:
         config, where = self.config, f"row {number} of {subset}/{self.split}"
@@ -201,6 +203,7 @@ class _Reading:
         if text is None:
             self._nulls += 1
         elif text.strip():
+            self._domains.add(domain or None)
             self.documents.append(Document(text, domain or UNLABELLED, f"{subset}/{self.split}:{number}", spans))
 
     def _written(self, row: Row, where: str) -> tuple[str | None, Spans | None]:
@@ -216,7 +219,8 @@ class _Reading:
 
     def notes(self) -> list[str]:
         """What a reader of the figures should know of the split, a line each."""
-        config, notes, rows = self.config, [], f"{self._rows} rows of {self.split}"
+        config, rows = self.config, f"{self._rows} rows of {self.split}"
+        notes = self._domains.notes(self.split, lambda: self._names)
         if self._nulls:
             field = config.messages_field or config.text_field
             notes.append(f"{self._nulls} of {rows} are passed over: their '{field}' is null")

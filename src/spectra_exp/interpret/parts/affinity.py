@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from spectra_exp.interpret.chance import draw_against_chance
-from spectra_exp.interpret.draw import heat, panels
+from spectra_exp.interpret.draw import draw_against_chance, heat, panels
 from spectra_exp.interpret.registry import DOMAINS, ROUTED, SEVERAL_EXPERTS, TRACE, Request, part
 from spectra_exp.interpret.results import Result
 from spectra_exp.measure.counts import LayerStatistics

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from spectra_exp.interpret.draw import panels, with_arms
+from spectra_exp.interpret.draw import added_by_layer, panels, with_arms
 from spectra_exp.interpret.registry import ROUTED, RUN, SEVERAL_EXPERTS, TRACE, Request, part
 from spectra_exp.interpret.rerouted import Rerouted, correlation_within, rank_correlation
 from spectra_exp.interpret.results import Result
@@ -165,19 +165,7 @@ def _everywhere(subject: Subject, domains_N: np.ndarray, domain: int | None, kin
 
 def _draw_swaps(figure: Figure, swaps: pd.DataFrame) -> None:
     (axes,) = panels(figure, 1, (4.2, 2.8))
-    for layer, rows in swaps.dropna(subset=["added"]).groupby("layer"):
-        own, added, arms = with_arms(rows, "added")
-        axes.errorbar(
-            own["distance"],
-            added,
-            yerr=arms,
-            fmt="o",
-            elinewidth=0.6,
-            markersize=3,
-            color=PLAIN[layer % len(PLAIN)],
-            label=f"layer {layer}",
-        )
-    axes.axhline(0, color="black", linewidth=0.6)
+    added_by_layer(axes, swaps, "distance")
     axes.legend(fontsize=5.5)
     axes.set(xlabel="distance between what the two experts serve", ylabel="loss added by the swap (nats)")
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from spectra_exp.interpret.draw import heat, panels, with_arms
+from spectra_exp.interpret.draw import added_by_layer, heat, panels
 from spectra_exp.interpret.parts.ambiguity import following_losses
 from spectra_exp.interpret.parts.causal import profile
 from spectra_exp.interpret.registry import ROUTED, RUN, SEVERAL_EXPERTS, TRACE, Request, part
@@ -18,7 +18,7 @@ from spectra_exp.interpret.rerouted import Rerouted, correlation_within
 from spectra_exp.interpret.results import Result
 from spectra_exp.interpret.subject import Subject
 from spectra_exp.moe.interventions import switched_off
-from spectra_exp.presentation.style import GREY, PLAIN
+from spectra_exp.presentation.style import GREY
 from spectra_exp.statistics.resampling import columns, difference_over_documents
 
 if TYPE_CHECKING:
@@ -166,20 +166,8 @@ def _notes(subject: Subject, sample: Rerouted, measured: int) -> list[str]:
 
 def _draw(figure: Figure, experts: pd.DataFrame, subject: Subject) -> None:
     (axes,) = panels(figure, 1, (4.2, 2.8))
-    for layer, rows in experts.dropna(subset=["added"]).groupby("layer"):
-        own, added, arms = with_arms(rows, "added")
-        axes.errorbar(
-            own["share"],
-            added,
-            yerr=arms,
-            fmt="o",
-            elinewidth=0.6,
-            markersize=3,
-            color=PLAIN[layer % len(PLAIN)],
-            label=f"layer {layer}",
-        )
+    added_by_layer(axes, experts, "share")
     axes.axvline(RARE / subject.num_experts, color=GREY, linestyle=":", linewidth=0.9)
-    axes.axhline(0, color="black", linewidth=0.6)
     axes.set(xlabel="share of the layer's load", ylabel="loss added when off (nats)")
     axes.legend(ncols=2, fontsize=5.5)
 

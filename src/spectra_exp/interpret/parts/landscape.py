@@ -29,10 +29,10 @@ from spectra_exp.interpret.rerouted import Rerouted
 from spectra_exp.interpret.results import Result
 from spectra_exp.interpret.subject import Subject
 from spectra_exp.moe.model import new_model
+from spectra_exp.moe.whole_weights import WEIGHTS
 from spectra_exp.presentation.style import PLAIN
 from spectra_exp.runs.checkpoints import MANIFEST
 from spectra_exp.runs.fingerprints import weights_hash
-from spectra_exp.training.fit import WEIGHTS
 from spectra_exp.training.session import FINAL, VALIDATION
 
 if TYPE_CHECKING:
@@ -134,12 +134,19 @@ def path_points(subject: Subject, centre: Weights) -> tuple[dict[int, Weights], 
         if step >= subject.step:
             continue
         try:
-            with safe_open(checkpoint / WEIGHTS, framework="pt") as file:
-                stops[step] = {name: file.get_tensor(name).to(centre[name]) for name in centre}
+            found = {}
+            for path in checkpoint.glob(WEIGHTS):
+                with safe_open(path, framework="pt") as file:
+                    found |= {name: file.get_tensor(name) for name in centre.keys() & set(file.keys())}
+            if lacking := centre.keys() - found.keys():
+                raise FileNotFoundError(f"no {min(lacking)}")
+            stops[step] = {name: found[name].to(weight) for name, weight in centre.items()}
         except (OSError, SafetensorError) as error:
             # A run that still trains removes what it does not keep; damage is another matter.
             if (checkpoint / MANIFEST).is_file():
-                raise SpectraError(f"{checkpoint / WEIGHTS}: not readable ({str(error).splitlines()[0]})") from error
+                raise SpectraError(
+                    f"{checkpoint}: its weights are not readable ({str(error).splitlines()[0]})"
+                ) from error
     return stops, note
 
 

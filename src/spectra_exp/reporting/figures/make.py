@@ -21,7 +21,6 @@ from spectra_exp.reporting.material import Material
 from spectra_exp.reporting.tables.gaps import seed_gaps
 from spectra_exp.reporting.tables.spec import Gap
 from spectra_exp.runs.identity import digest
-from spectra_exp.studies.definition import load_study
 
 # Letters of a section's title that stand in a file's name.
 LONGEST = 100
@@ -118,24 +117,24 @@ def _no_data(spec: FigureSpec, name: str, section: Section, rows: Sequence[Row])
     if any(row.runs for row in rows):
         reason, command = f"no usable {spec.needs} in its finished runs", again(section)
     else:
-        reason, command = "no finished run", load_study(section.study).asked()
+        reason, command = "no finished run", section.study.asked()
     return Gap(name, section.title, "whole figure", spec.needs, reason, command)
 
 
 def again(section: Section) -> str:
     """The command that runs a section's finished runs once more."""
     seeds = ["seed=100..102"] if section.choosing else []
-    return load_study(section.study).asked(*seeds, *section.context, "force=true")
+    return section.study.asked(*seeds, *section.typed, "force=true")
 
 
-def _report(spec: ReportSpec, sections: Iterable[Section], sources: Sources, folder: Path, made: Made) -> None:
+def _report(spec: ReportSpec, sections: Sequence[Section], sources: Sources, folder: Path, made: Made) -> None:
     content = [
         {"section": section.title} | spec.compose(section, rows, sources)
         for section, rows in ((section, section.find(spec.only)) for section in sections)
         if any(row.runs for row in rows)
     ]
     if not content:
-        gap = Gap(spec.name, "", "whole report", "summary.json", "no finished run", load_study(spec.study).asked())
+        gap = Gap(spec.name, "", "whole report", "summary.json", "no finished run", sections[0].study.asked())
         made.gaps.append(gap)
         return
     path = folder / f"{spec.name}.json"

@@ -16,7 +16,7 @@ from spectra_exp.reporting.figures.series import final
 from spectra_exp.reporting.figures.sources import Sources
 from spectra_exp.reporting.figures.training import floors_of
 from spectra_exp.reporting.grid import Row, Section
-from spectra_exp.reporting.tables.directions import direction
+from spectra_exp.reporting.tables.verdicts import direction
 
 
 @dataclass(frozen=True)

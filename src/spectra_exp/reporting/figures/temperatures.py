@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 
 from spectra_exp.presentation.panels import Line, LinePanel, Mark, Points
@@ -14,13 +13,11 @@ from spectra_exp.statistics.intervals import Interval
 FACTOR = "temperature"
 SCHEDULES = ("linear", "cosine", "exponential", "step")
 NAMES = {name: name.capitalize() for name in SCHEDULES} | {"best_long": "Best constant, twice the steps"}
-_CONSTANT = re.compile(r"t(\d+)_(\d+)")
 
 
 def constant(row: Row) -> float | None:
-    """The row's constant temperature, by the name of its option; None for a schedule."""
-    match = _CONSTANT.fullmatch(row.key.get(FACTOR, ""))
-    return float(f"{match[1]}.{match[2]}") if match else None
+    """The row's constant temperature; None for a schedule, and where finished runs decide it."""
+    return row.setting("temperature.value") if row.setting("temperature.schedule") == "constant" else None
 
 
 def constants(rows: Sequence[Row]) -> list[Row]:

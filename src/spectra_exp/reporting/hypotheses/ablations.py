@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from spectra_exp.config.names import ablation_name
-from spectra_exp.config.presets import FULL, ablations
+from spectra_exp.config.presets import FULL, ablations, ladder
 from spectra_exp.reporting.grid import Section
 from spectra_exp.reporting.hypotheses.parts import Part, Ruling, Side, compared, judge, ordered
 from spectra_exp.reporting.hypotheses.samples import Lack, Rows, difference, one_row, sample
-from spectra_exp.reporting.tables.directions import direction
+from spectra_exp.reporting.tables.verdicts import direction
 from spectra_exp.studies.cells import holds
-from spectra_exp.studies.definition import load_study
+from spectra_exp.studies.definition import Study
 
-LADDER = tuple(f"cumulative_{rung}" for rung in range(1, 7))
 WORSE: dict[str, Side] = {"lower": "higher", "higher": "lower"}
 
 
@@ -23,7 +22,7 @@ def ablation_importance(section: Section, rule: str) -> Ruling:
     declared = declared_metrics()
     parts = [_worse(section, rule, name, declared[name]) for name in known if name in declared]
     # A rung that a rule refuses is what the full method already is.
-    rungs = [rung if rung in known else FULL for rung in LADDER]
+    rungs = [rung if rung in known else FULL for rung in ladder()]
     trend, steps = _ladder(section, rule, rungs)
     return judge([*parts, trend], steps)
 
@@ -33,9 +32,9 @@ def declared_metrics() -> dict[str, str]:
     return {name: ablation.metric for name, ablation in ablations().items() if ablation.metric}
 
 
-def wanted_ablations(study: str, rule: str) -> list[str]:
+def wanted_ablations(study: Study, rule: str) -> list[str]:
     """The ablations that the study has under a rule."""
-    cells = [(block, {**cell, "osr": rule}) for block in load_study(study).blocks for cell in block.cells()]
+    cells = [(block, {**cell, "osr": rule}) for block in study.blocks for cell in block.cells()]
     return list(dict.fromkeys(cell["ablation"] for block, cell in cells if holds(block, cell)))
 
 

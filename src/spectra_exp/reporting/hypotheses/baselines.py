@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from spectra_exp.config.names import method_name
 from spectra_exp.reporting.collect import INFERENCE, TRAINING_RULE
-from spectra_exp.reporting.grid import Row, Section
+from spectra_exp.reporting.grid import SWITCH, Row, Section
 from spectra_exp.reporting.hypotheses.parts import Part, Ruling, Side, compared, judge
 from spectra_exp.reporting.hypotheses.samples import (
     Lack,
@@ -20,7 +20,6 @@ from spectra_exp.reporting.hypotheses.samples import (
     unusable,
 )
 
-SWITCH = {"baseline": "switch_top2"}
 # Where the paper expects the larger gains.
 SPECIALISED = ("code", "math", "science")
 DOMAIN = "val_loss_"

@@ -91,7 +91,7 @@ def _with_runs(material: Material, study: str) -> list[Section]:
 
 
 def _timed(material: Material) -> list[Case]:
-    return [Case(rule, "", ruling) for rule, ruling in overhead.overhead_rulings(material.outputs).items()]
+    return [Case(rule, "", ruling) for rule, ruling in overhead.overhead_rulings(material.sources.profile).items()]
 
 
 HYPOTHESES = (

@@ -5,32 +5,32 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from pathlib import Path
 
 from spectra_exp.config.names import method_name
 from spectra_exp.config.tree import option_files
 from spectra_exp.foundations.errors import SpectraError
 from spectra_exp.presentation.text import number_text
+from spectra_exp.reporting import grid
 from spectra_exp.reporting.hypotheses.parts import Part, Ruling, judge
 from spectra_exp.reporting.hypotheses.samples import Lack
 from spectra_exp.statistics.comparison import MIN_SEEDS, compare
 
 COMMAND = "spectra-exp overhead"
-SWITCH = method_name({"baseline": "switch_top2"})
+SWITCH = method_name(grid.SWITCH)
 MOST = 1.10
 TIMES = ("routing_ms", "step_ms")
 
 Times = Mapping[str, Mapping[str, list[float]]]
 
 
-def overhead_rulings(outputs: Path) -> dict[str, Ruling]:
+def overhead_rulings(profile: str | None) -> dict[str, Ruling]:
     """H4's verdict for each rule (osr) of SPECTRA that was timed; one under the empty name when none was.
 
-    Read from `outputs/bench/overhead.json`: {"methods": {name: {"routing_ms": [...], "step_ms": [...]}}}, names as in
+    profile: what `bench/overhead.json` holds: {"methods": {name: {"routing_ms": [...], "step_ms": [...]}}}, names as in
     the tables, times in milliseconds. The repeats are interleaved: the i-th of every method were timed side by side.
     """
     try:
-        methods = read_times(outputs / "bench" / "overhead.json")
+        methods = read_times(profile)
     except SpectraError as error:
         return {"": Lack(str(error), COMMAND).ruling()}
     timed = {rule: name for rule in option_files("osr") if (name := _spectra(rule)) in methods}
@@ -39,14 +39,14 @@ def overhead_rulings(outputs: Path) -> dict[str, Ruling]:
     return {rule: judge([_ratio(name, methods, time) for time in TIMES]) for rule, name in timed.items()}
 
 
-def read_times(path: Path) -> Times:
-    """The repeats of each method, checked. Raises SpectraError, with the reason, for a file that gives none."""
-    if not path.exists():
+def read_times(profile: str | None) -> Times:
+    """The repeats of each method, checked. Raises SpectraError, with the reason, for a profile that gives none."""
+    if profile is None:
         raise SpectraError("no bench/overhead.json")
     try:
-        methods = json.loads(path.read_text(encoding="utf-8"))["methods"]
+        methods = json.loads(profile)["methods"]
         times = {name: {time: list(map(float, method[time])) for time in TIMES} for name, method in methods.items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise SpectraError(f"bench/overhead.json is not usable ({type(error).__name__}: {error})") from error
     for name, method in times.items():
         if not all(math.isfinite(t) and t > 0 for repeats in method.values() for t in repeats):

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from spectra_exp.reporting.grid import CHOOSING_SEEDS, Row, Section
 from spectra_exp.reporting.hypotheses.parts import Part, Ruling, Side, compared, judge
 from spectra_exp.statistics.comparison import MIN_SEEDS, TOO_FEW
-from spectra_exp.studies.definition import load_study
 
 LOSSES = ("val_loss", "downstream_score")
 
@@ -57,7 +56,7 @@ def rules(section: Section) -> list[str]:
 def fill_command(section: Section, rule: str = "") -> str:
     """What runs the section again, with its context; finished runs are not run twice."""
     osr = [f"osr={rule}"] if rule else []
-    return load_study(section.study).asked(*osr, *section.context)
+    return section.study.asked(*osr, *section.typed)
 
 
 def sample(section: Section, rows: Rows, metrics: Sequence[str], rule: str = "") -> Sample | Lack:

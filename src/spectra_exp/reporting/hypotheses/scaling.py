@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 
 from spectra_exp.config.names import setting_text
-from spectra_exp.reporting.grid import Section
-from spectra_exp.reporting.hypotheses.baselines import SWITCH
+from spectra_exp.reporting.grid import SWITCH, Section
 from spectra_exp.reporting.hypotheses.parts import Ruling, judge, sloped
 from spectra_exp.reporting.hypotheses.samples import Lack, Sample, fill_command, same_seeds, sample, test_seeds
 from spectra_exp.reporting.pairing import GROUP_KEYS

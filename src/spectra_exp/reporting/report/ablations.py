@@ -9,10 +9,11 @@ from spectra_exp.presentation.text import number_text
 from spectra_exp.reporting.declared import picture_sections
 from spectra_exp.reporting.grid import Row, Section
 from spectra_exp.reporting.material import Material
-from spectra_exp.reporting.report.tested import Outcome, outcomes
 from spectra_exp.reporting.report.words import ablation_of, is_causal, marks, section_heading
-from spectra_exp.reporting.tables.directions import direction
-from spectra_exp.reporting.tables.spec import Table
+from spectra_exp.reporting.tables.significance import outcomes
+from spectra_exp.reporting.tables.spec import Table, Tested
+from spectra_exp.reporting.tables.verdicts import direction
+from spectra_exp.statistics.corrections import stars
 from spectra_exp.statistics.intervals import Interval
 
 LEAD = (
@@ -34,7 +35,7 @@ def ablation_block(material: Material, significance: Table) -> Block | None:
     return Block("ablations", "Ablations", LEAD, bodies) if bodies else None
 
 
-def _forests(section: Section, metric: str, found: dict[tuple[str, str, str], Outcome]) -> Content:
+def _forests(section: Section, metric: str, found: dict[tuple[str, str, str], Tested]) -> Content:
     """A plot for each Full row there is (one per rule)."""
     charts = []
     for full in section.find({"ablation": "none"}):
@@ -50,13 +51,13 @@ def _forests(section: Section, metric: str, found: dict[tuple[str, str, str], Ou
     return [Group("charts", charts)] if charts else []
 
 
-def _line(section: Section, row: Row, full: Row, metric: str, outcome: Outcome) -> IntervalRow:
+def _line(section: Section, row: Row, full: Row, metric: str, outcome: Tested) -> IntervalRow:
     test = section.compare(row, full, metric)
     name, own = ablation_of(row), colour(row.label)
     if test.difference is None:
         return IntervalRow(name, own, None, test.note or "no common seed", name)
     signed = f"{test.difference:+}"[0].replace("-", "−") + number_text(abs(test.difference))
-    shown = " ".join(filter(None, [signed, outcome.stars or (test.note if test.p is None else "")]))
+    shown = " ".join(filter(None, [signed, stars(outcome.p_corrected) or (test.note if test.p is None else "")]))
     bounds = "" if test.ci_low is None else f"\n95 % interval [{number_text(test.ci_low)}, {number_text(test.ci_high)}]"
     p = "" if outcome.p_corrected is None else f"\np (Holm) {number_text(outcome.p_corrected)}"
     said = ", ".join([f"n {test.n}", *marks(section, row)])

@@ -42,13 +42,13 @@ def _picture(section: Section, rows: list[grid.Row]) -> Group:
     ]
     front = pareto_front(means, ["lower", "lower"])
     spots = tuple(_spot(section, row, on) for row, on in zip(rows, front, strict=True))
-    label = f"{Y} against {X} of {len(rows)} rows of {section.study}; {sum(front)} on the front"
+    label = f"{Y} against {X} of {len(rows)} rows of {section.study.name}; {sum(front)} on the front"
     panel = SpotPanel("", f"{X} (lower is better)", f"{Y} (lower is better)", spots, reach="intervals")
     # Rows of one method are told apart by their settings alone.
     named = setting_name if len({row.method for row in rows}) == 1 else attrgetter("label")
     lines = [_line(section, row, named(row), on) for row, on in zip(rows, front, strict=True)]
     key = Table("The points", ["row", Y, X, "n", "marks"], lines, (Y, X, "n"))
-    caption = f"{Y} against {X}, means over seeds with 95 % intervals: {section.study}, {section.title}"
+    caption = f"{Y} against {X}, means over seeds with 95 % intervals: {section.study.name}, {section.title}"
     return Group("beside", [Chart(panel, label, caption=caption), key])
 
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 from spectra_exp.presentation.colours import colour
 from spectra_exp.presentation.html import Badge, Block, Cell, Chart, Content, Group, Notes, Row, Table
 from spectra_exp.presentation.panels import IntervalRow, row_panel
-from spectra_exp.presentation.text import interval_text
+from spectra_exp.presentation.text import interval_text, number_text
 from spectra_exp.reporting import grid
 from spectra_exp.reporting.declared import picture_sections
 from spectra_exp.reporting.grid import Section
 from spectra_exp.reporting.material import Material
-from spectra_exp.reporting.report.tested import Outcome, outcomes
 from spectra_exp.reporting.report.words import described, interval, is_causal, remarks, section_heading
 from spectra_exp.reporting.tables import spec
-from spectra_exp.reporting.tables.directions import direction
+from spectra_exp.reporting.tables.significance import bounds_text, outcomes
+from spectra_exp.reporting.tables.verdicts import direction
 
 METRICS = ("val_loss", "load_cv", "max_vio", "expert_overlap")
 KINDS = {"better": "good", "worse": "bad"}
@@ -61,7 +61,7 @@ def _section(section: Section, significance: spec.Table) -> Content:
 
 
 def _pairs(
-    section: Section, spectra: grid.Row, rows: list[grid.Row], found: dict[tuple[str, str, str], Outcome]
+    section: Section, spectra: grid.Row, rows: list[grid.Row], found: dict[tuple[str, str, str], spec.Tested]
 ) -> Table | None:
     """A line for each baseline: what the test says, and the difference with its interval."""
     against = [row for row in rows if any((spectra.label, row.label, m) in found for m in METRICS)]
@@ -82,9 +82,10 @@ def _pairs(
     return Table(caption, ["against", *METRICS], lines, foot=foot)
 
 
-def _outcome_cell(outcome: Outcome | None) -> Cell:
+def _outcome_cell(outcome: spec.Tested | None) -> Cell:
     if outcome is None or not outcome.verdict:
         return Cell()
     kind = KINDS.get(outcome.verdict.partition(" ")[0], "plain")
-    numbers = " ".join(filter(None, [outcome.shown_difference, outcome.shown_interval]))
-    return Cell(kind="pair", badges=[Badge(outcome.verdict, kind)], small=numbers or None, number=outcome.difference)
+    test = outcome.test
+    numbers = " ".join(filter(None, [number_text(test.difference), bounds_text(test.ci_low, test.ci_high)]))
+    return Cell(kind="pair", badges=[Badge(outcome.verdict, kind)], small=numbers, number=test.difference)

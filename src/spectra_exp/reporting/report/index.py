@@ -16,11 +16,11 @@ from spectra_exp.reporting.report.grids import table_content, table_details
 from spectra_exp.reporting.report.headline import headline_block
 from spectra_exp.reporting.report.loads import load_block
 from spectra_exp.reporting.report.missing import empty_block, missing_block, odd_block
-from spectra_exp.reporting.report.run_list import run_block
+from spectra_exp.reporting.report.run_list import PageOf, page_beside, run_block
 from spectra_exp.reporting.report.sweeps import sweep_block
-from spectra_exp.reporting.report.tested import NAME as SIGNIFICANCE
 from spectra_exp.reporting.tables import spec
 from spectra_exp.reporting.tables.gaps import merged_gaps
+from spectra_exp.reporting.tables.significance import NAME as SIGNIFICANCE
 
 TEMPLATE = Path(__file__).parent / "templates" / "index.html"
 TITLE = "SPECTRA: what the runs show"
@@ -33,8 +33,10 @@ TABLES_LEAD = (
 METRICS_LEAD = "Counts are of executed assignments on the held-out set; see docs/metrics.md."
 
 
-def index_page(material: Material, tables: list[spec.Table], draw: Draw = draw_svg) -> str:
-    """The page over all runs, or how to start some where there are none."""
+def index_page(
+    material: Material, tables: list[spec.Table], draw: Draw = draw_svg, page_of: PageOf = page_beside
+) -> str:
+    """The page over all runs, or how to start some where there are none. `page_of`: where each run's own page lies."""
     by_name = {table.name: table for table in tables}
     if material.collected.runs.empty:
         blocks = [empty_block(material), missing_block(tables), odd_block(material)]
@@ -48,8 +50,8 @@ def index_page(material: Material, tables: list[spec.Table], draw: Draw = draw_s
             load_block(material),
             _table_block(tables),
             missing_block(tables),
-            odd_block(material),
-            run_block(material.collected),
+            odd_block(material, page_of),
+            run_block(material.collected, page_of),
             _metric_block(),
         ]
     return html_page(TEMPLATE, TITLE, blocks, draw, tiles=_tiles(material, tables))

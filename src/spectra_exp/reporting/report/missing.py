@@ -14,9 +14,9 @@ from spectra_exp.presentation.html import (
     Row,
     Table,
     Text,
-    file_link,
 )
 from spectra_exp.reporting.material import Material
+from spectra_exp.reporting.report.run_list import PageOf, page_beside
 from spectra_exp.reporting.tables import spec
 from spectra_exp.reporting.tables.gaps import merged_gaps
 
@@ -41,16 +41,19 @@ def missing_block(tables: Iterable[spec.Table]) -> Block:
     return Block("missing", "What is missing", MISSING_LEAD, [CopyAll(commands) if commands else None, grid])
 
 
-def odd_block(material: Material) -> Block | None:
+def odd_block(material: Material, page_of: PageOf = page_beside) -> Block | None:
     """Left out runs and launches, odd and stale runs; None when all is well."""
     collected = material.collected
     launches = [line.partition(": ")[::2] for line in collected.skipped_launches]
-    rows = [_odd_row(n, reason, "left out", "bad", _is_run(material, n)) for n, reason in collected.skipped.items()]
-    rows += [_odd_row(name, reason, "launch left out", "bad", False) for name, reason in launches]
-    rows += [_odd_row(run, reason, "odd", "warn", True) for run, reason in collected.odd.items()]
+    left_out = collected.skipped.items()
+    rows = [
+        _odd_row(n, reason, "left out", "bad", page_of(n) if _is_run(material, n) else None) for n, reason in left_out
+    ]
+    rows += [_odd_row(name, reason, "launch left out", "bad", None) for name, reason in launches]
+    rows += [_odd_row(run, reason, "odd", "warn", page_of(run)) for run, reason in collected.odd.items()]
     for path, reason in collected.damaged.items():
-        run_id = path.relative_to(collected.runs_folder).parts[0]
-        rows.append(_odd_row(run_id, f"{path.name}: {reason}", "file left out", "warn", True))
+        run_id = collected.run_of(path)
+        rows.append(_odd_row(run_id, f"{path.name}: {reason}", "file left out", "warn", page_of(run_id)))
     stale = sum(bool(run["stale"]) for run in collected.by_run.values())
     said = [STALE.format(stale=stale, runs=len(collected.by_run))] if stale else []
     if not rows and not said:
@@ -75,10 +78,10 @@ def _gap_row(gap: spec.Gap) -> Row:
     return Row([gap.row, gap.what, gap.reason, fill, gap.table, gap.part])
 
 
-def _odd_row(name: str, reason: str, state: str, kind: str, has_page: bool) -> Row:
-    shown = Cell(name, href=file_link("runs", f"{name}.html")) if has_page else name
+def _odd_row(name: str, reason: str, state: str, kind: str, page: str | None) -> Row:
+    shown = Cell(name, href=page) if page else name
     return Row([shown, Cell(badges=[Badge(state, kind)]), reason])
 
 
 def _is_run(material: Material, name: str) -> bool:
-    return (material.collected.runs_folder / name).is_dir()
+    return material.collected.run(name).is_there

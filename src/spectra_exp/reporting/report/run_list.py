@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 from spectra_exp.presentation.colours import ink
@@ -15,7 +16,16 @@ METRICS = ("val_loss", "load_cv", "max_vio", "expert_overlap")
 LEAD = "One line a run; its name opens its page: configuration, curves, routing pictures, log."
 
 
-def run_block(collected: Collected) -> Block:
+PageOf = Callable[[str], str | None]
+"""The address of a run's page, None for a report without pages of runs."""
+
+
+def page_beside(run_id: str) -> str | None:
+    """The address of a run's page where the report has one for each."""
+    return file_link("runs", f"{run_id}.html")
+
+
+def run_block(collected: Collected, page_of: PageOf = page_beside) -> Block:
     """All runs by label and seed."""
     runs = sorted(collected.by_run.values(), key=lambda run: (run["label"], run["seed"], run["run_id"]))
     seen: set[str] = set()
@@ -25,7 +35,7 @@ def run_block(collected: Collected) -> Block:
         cell = run["cell_id"]
         place = None if cell in seen else f"cell-{anchor(cell)}"
         seen.add(cell)
-        rows.append(_row(collected, run, place))
+        rows.append(_row(collected, run, place, page_of))
     grid = Table(
         "Runs", ["run", "method", "seed", "steps", *METRICS, "studies", "marks"], rows, ("seed", "steps", *METRICS)
     )
@@ -44,9 +54,9 @@ def run_marks(collected: Collected, run: dict[str, Any]) -> list[Badge]:
     return marks
 
 
-def _row(collected: Collected, run: dict[str, Any], place: str | None) -> Row:
+def _row(collected: Collected, run: dict[str, Any], place: str | None, page_of: PageOf) -> Row:
     cells = [
-        Cell(run["run_id"], href=file_link("runs", f"{run['run_id']}.html"), ident=place),
+        Cell(run["run_id"], href=page_of(run["run_id"]), ident=place),
         Cell(run["label"], swatch=ink(run_method(run))),
         Cell(str(run["seed"]), "n"),
         Cell(str(run["max_steps"]), "n"),

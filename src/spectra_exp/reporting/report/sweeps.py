@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from operator import itemgetter
 
 from spectra_exp.config.names import ablation_name
@@ -15,7 +14,7 @@ from spectra_exp.reporting.grid import Row, Section
 from spectra_exp.reporting.material import Material
 from spectra_exp.reporting.report.headline import values_chart
 from spectra_exp.reporting.report.words import described, interval, is_causal, remarks, setting_name
-from spectra_exp.reporting.tables.directions import direction
+from spectra_exp.reporting.tables.verdicts import direction
 
 METRICS = ("val_loss", "load_cv", "max_vio", "expert_overlap", "expert_entropy_norm", "routing_consistency")
 LEAD = "Means over seeds with 95 % intervals; choose the metric above each picture. Hollow marks are not causal."
@@ -89,16 +88,16 @@ def _steps(picture: Picture, section: Section, metric: str) -> list[Chart]:
         own = colour(members[0].label) if picture.apart != "ablation" else PALETTE[place % len(PALETTE)]
         key.append((group, own))
         shift = 0.06 * (place - (len(groups) - 1) / 2)
-        before = None
+        before, last = None, members[0]
         for step, row in sorted(((names.index(_step_name(picture, row)), row) for row in members), key=itemgetter(0)):
             found = interval(section, row, metric)
             if found is None:
                 continue
-            if before == step - 1 and _kind(names[before]) == _kind(names[step]):
+            if before == step - 1 and _on_one_scale(last, row):
                 joints.append((len(spots) - 1, len(spots)))
             tip = described(section, row, (metric,))
             spots.append(Spot(group, Mark(own), at(step + shift), found, False, is_causal(section, row), tip))
-            before = step
+            before, last = step, row
     axis = ", ".join(_last(name) for name in picture.across)
     ticks = tuple((float(place), name) for place, name in enumerate(names))
     panel = SpotPanel("", axis, metric, tuple(spots), x_ticks=ticks, joints=tuple(joints), reach="intervals")
@@ -130,9 +129,11 @@ def _step_name(picture: Picture, row: Row) -> str:
     return " ".join(row.key[key] for key in picture.across if key in row.key) or row.label
 
 
-def _kind(step: str) -> str:
-    """What steps of a scale share: their name without its numbers."""
-    return re.sub(r"\d[\d._e+-]*", "#", step)
+def _on_one_scale(a: Row, b: Row) -> bool:
+    """Whether the configurations of two steps differ in numbers alone."""
+    assert a.resolved and b.resolved, "the rows of a study have configurations"
+    found = [*a.resolved.differences(b.resolved).values(), *b.resolved.differences(a.resolved).values()]
+    return all(type(value) in (int, float) for value in found)
 
 
 def _values(rows: list[Row], key: str) -> list[str]:

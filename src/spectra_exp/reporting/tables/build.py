@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from statistics import fmean
 from typing import Any
 
 from spectra_exp.config.names import METHOD_FACTORS
@@ -11,10 +12,9 @@ from spectra_exp.presentation.text import count_text, interval_text, number_text
 from spectra_exp.reporting.collect import INFERENCE, METHOD_COLUMNS, TRAINING_RULE
 from spectra_exp.reporting.grid import Row, Section
 from spectra_exp.reporting.pairing import GROUP_KEYS, PAIRED
-from spectra_exp.reporting.tables.directions import direction
 from spectra_exp.reporting.tables.gaps import row_gaps
 from spectra_exp.reporting.tables.spec import Grid, Panel, Part, Table, TableSpec
-from spectra_exp.reporting.tables.verdicts import verdict
+from spectra_exp.reporting.tables.verdicts import direction, verdict
 from spectra_exp.statistics.comparison import TOO_FEW, Comparison
 from spectra_exp.statistics.corrections import stars
 from spectra_exp.statistics.intervals import mean_interval
@@ -28,6 +28,7 @@ AGREED_COLUMNS = (
     "active_parameters",
     "total_parameters",
     "flops_per_token",
+    "size_as_measured",
     *GROUP_KEYS,
 )
 
@@ -76,7 +77,15 @@ def beside(section: Section, row: Row) -> dict[str, Any]:
         "n_expected": len(row.expected) or len(row.runs),
         "stale": any(run["stale"] for run in runs),
         **{column: agreed(run[column] for run in runs) for column in AGREED_COLUMNS},
+        **_measured_sizes(runs),
     }
+
+
+def _measured_sizes(runs: list[dict[str, Any]]) -> dict[str, float]:
+    """The seeds' mean sizes of a rule with a varying number of experts: each seed measured its own."""
+    if not runs or not all(run["size_as_measured"] for run in runs):
+        return {}
+    return {column: fmean(run[column] for run in runs) for column in ("active_parameters", "flops_per_token")}
 
 
 def agreed(values: Iterable[Any]) -> Any:
@@ -103,7 +112,7 @@ def _record(section: Section, row: Row, metrics: Iterable[str]) -> dict[str, Any
         "cell_id": agreed(run["cell_id"] for run in runs),
         **beside(section, row),
     }
-    if not section.study:
+    if section.study is None:
         record["pairing"] = section.unpaired.get(record["cell_id"], PAIRED)
     for metric in metrics:
         record |= metric_columns(section, row, metric)
@@ -211,7 +220,7 @@ def _grid(
 ) -> Grid:
     """What is printed: the label or the varied factors, then what stands beside, then metrics."""
     factors = _label_columns(section, records)
-    size = ["n", "causal", "active", "FLOPs/token"] if panel.beside else []
+    size = ["n", "causal", "active", "total", "FLOPs/token"] if panel.beside else []
     front = ["pareto"] if pareto and panel.beside else []
     metrics = panel.metrics
     body = [
@@ -252,7 +261,9 @@ def _best(metric: str, records: list[dict[str, Any]], ranked: list[bool]) -> lis
 
 def _size_cells(record: Mapping[str, Any]) -> list[str]:
     causal = {True: "yes", False: "no", None: ""}.get(record["causal"], str(record["causal"]))
-    return [str(record["n"]), causal, *(_short(record[k]) for k in ("active_parameters", "flops_per_token"))]
+    active, total, flops = (_short(record[k]) for k in ("active_parameters", "total_parameters", "flops_per_token"))
+    measured = " (as measured)" if record["size_as_measured"] is True else ""
+    return [str(record["n"]), causal, active + measured, total, flops + measured]
 
 
 def _short(value: Any) -> str:

@@ -1,13 +1,24 @@
-"""The tables that are no study's own, each declared once."""
+"""Panels of metrics by the name that a study's file gives, and the table that is no study's own."""
 
 from __future__ import annotations
 
-from spectra_exp.config.presets import baselines, single_ablations
-from spectra_exp.reporting.tables.panels import PANELS
-from spectra_exp.reporting.tables.significance import Contrast
-from spectra_exp.reporting.tables.spec import Choice, Panel, TableSpec
+from spectra_exp.reporting.collect import INFERENCE
+from spectra_exp.reporting.tables.spec import Panel, TableSpec
 
-SPECTRA: Choice = {"router": "spectra"}
+BALANCE = ("val_loss", "load_cv", "max_vio", "load_gini", "expert_entropy_norm")
+SPECIAL = ("expert_overlap", "gram_orthogonality", "output_gram_orthogonality", "domain_mutual_information")
+STEADY = ("routing_consistency", "sequential_overlap", "routing_entropy", "routing_confidence")
+RULES = ("false", "true", "dual")
+PANELS = {
+    "balance": Panel("Loss and balance", BALANCE),
+    "decisions": Panel("Specialization and decisions", (*SPECIAL, *STEADY)),
+    "specialization": Panel("Specialization", SPECIAL),
+    "stability": Panel("Decisions and stability", STEADY),
+    "inference": Panel(
+        "The same weights under the other rules of inference",
+        tuple(f"{metric}{INFERENCE}{rule}" for metric in ("val_loss", "load_cv", "max_vio") for rule in RULES),
+    ),
+}
 
 ROUTING_METRICS = TableSpec(
     name="routing_metrics",
@@ -18,23 +29,5 @@ ROUTING_METRICS = TableSpec(
         Panel("Balance", ("load_gini", "expert_entropy_norm", "unused_rate", "collapse_rate")),
         PANELS["specialization"],
         PANELS["stability"],
-    ),
-)
-
-HEADLINE = ("val_loss", "load_cv", "max_vio", "expert_overlap", "output_gram_orthogonality", "routing_consistency")
-CONTRASTS = (
-    Contrast(
-        "baselines",
-        SPECTRA,
-        {"baseline": baselines},
-        HEADLINE,
-        "against the baselines",
-    ),
-    Contrast(
-        "core",
-        {"ablation": "none"},
-        {"ablation": single_ablations},
-        HEADLINE,
-        "against its ablations",
     ),
 )

@@ -14,8 +14,7 @@ from spectra_exp.presentation.text import csv_text
 from spectra_exp.reporting.collect import INFERENCE, Collected
 from spectra_exp.reporting.grid import Row, Section
 from spectra_exp.reporting.tables.spec import Gap, TableSpec
-from spectra_exp.studies.definition import load_study
-from spectra_exp.studies.state import run_state
+from spectra_exp.studies.state import run_state, stored_state
 
 
 def row_gaps(spec: TableSpec, section: Section, rows: Iterable[Row]) -> list[Gap]:
@@ -37,17 +36,17 @@ def row_gaps(spec: TableSpec, section: Section, rows: Iterable[Row]) -> list[Gap
 
 def seed_gaps(table: str, section: Section, row: Row) -> list[Gap]:
     """The seeds of the row that a launch expects and no run has finished."""
-    if not section.study:
+    if section.study is None:
         return []
     if not row.expected:
-        command = load_study(section.study).asked()
-        return [] if row.runs else [Gap(table, section.title, row.label, "all seeds", "never launched", command)]
+        never = Gap(table, section.title, row.label, "all seeds", "never launched", section.study.asked())
+        return [] if row.runs else [never]
     seeds = sorted(row.expected.keys() - row.runs.keys())
     if not seeds:
         return []
     states = [_state(section.collected, row.expected[seed].run_id) for seed in seeds]
     asked = [o for o in row.expected[seeds[0]].overrides if not o.startswith(("study=", "seed="))]
-    words = [*train_words(), "-m", *asked, f"study={section.study}", f"seed={','.join(map(str, seeds))}"]
+    words = [*train_words(), "-m", *asked, f"study={section.study.name}", f"seed={','.join(map(str, seeds))}"]
     # A run that calls itself completed and does not count would otherwise be passed over as done.
     words += ["force=true"] if any(refused for _, refused in states) else []
     reasons = ", ".join(sorted({state for state, _ in states}))
@@ -59,7 +58,8 @@ def _state(collected: Collected, run_id: str | None) -> tuple[str, bool]:
     """The state of a run that no table counts, or why it counts nowhere, and whether it calls itself completed."""
     stored = collected.stored.get(run_id or "")
     if stored is None or (stored.summary is not None and stored.summary["status"] != "completed"):
-        return run_state(collected.runs_folder, run_id).state, False
+        found = run_state(collected.runs_folder, run_id) if stored is None else stored_state(stored)
+        return found.state, False
     return collected.skipped.get(run_id, "done"), stored.summary is not None
 
 

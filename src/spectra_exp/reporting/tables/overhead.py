@@ -1,9 +1,8 @@
-"""Table 9: what each part of a routed layer costs in a training step, from the profile that `spectra-exp overhead` leaves."""
+"""Table 9: what each part of a routed layer costs in a training step, from the profile of `spectra-exp overhead`."""
 
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 from spectra_exp.presentation.text import interval_text, number_text
@@ -27,12 +26,11 @@ LABELS = {
 TOTAL = "Total of the routed layers"
 
 
-def overhead_table(outputs: Path) -> Table:
-    """The table; empty, with the command that fills it, where no profile has been made."""
+def overhead_table(profile: str | None) -> Table:
+    """The table of a profile's JSON; empty, with the command that fills it, where none has been made."""
     import pandas as pd
 
-    path = outputs / "bench" / "overhead.json"
-    content = read_overhead(path)
+    content = read_overhead(profile)
     if isinstance(content, str):
         return Table(
             NAME, TITLE, pd.DataFrame(), [], [Gap(NAME, "", "every part", "", content, "spectra-exp overhead")]
@@ -51,16 +49,16 @@ def overhead_table(outputs: Path) -> Table:
     return Table(NAME, TITLE, pd.DataFrame(records), parts)
 
 
-def read_overhead(path: Path) -> dict[str, Any] | str:
-    """The profile's content, or why there is none."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+def read_overhead(profile: str | None) -> dict[str, Any] | str:
+    """The content of a profile's JSON, or why there is none."""
+    if profile is None:
         return "no profile has been made"
-    except (OSError, ValueError) as error:
-        return f"{path.name} cannot be read ({str(error).splitlines()[0]})"
+    try:
+        content = json.loads(profile)
+    except ValueError as error:
+        return f"overhead.json cannot be read ({str(error).splitlines()[0]})"
     if not isinstance(content, dict) or content.get("schema") != SCHEMA:
-        return f"{path.name} is not a profile of schema {SCHEMA}"
+        return f"overhead.json is not a profile of schema {SCHEMA}"
     return content
 
 

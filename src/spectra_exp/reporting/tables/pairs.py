@@ -16,7 +16,7 @@ from spectra_exp.statistics.comparison import Comparison
 from spectra_exp.statistics.corrections import holm, stars
 
 # What stands beside each method's figures.
-SIZE_COLUMNS = ("n", "causal", "active_parameters", "flops_per_token")
+SIZE_COLUMNS = ("n", "causal", "active_parameters", "total_parameters", "flops_per_token")
 METHOD_AGAINST = "SPECTRA − Switch"
 
 

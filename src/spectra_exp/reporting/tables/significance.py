@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from spectra_exp.presentation.text import number_text
 from spectra_exp.reporting.grid import Row, Section
 from spectra_exp.reporting.tables.build import LOSSES
-from spectra_exp.reporting.tables.directions import direction
 from spectra_exp.reporting.tables.gaps import seed_gaps
-from spectra_exp.reporting.tables.spec import Choice, Gap, Grid, Part, Table
-from spectra_exp.reporting.tables.verdicts import verdict
-from spectra_exp.statistics.comparison import TOO_FEW, Comparison
+from spectra_exp.reporting.tables.spec import Choice, Gap, Grid, Part, Table, Tested
+from spectra_exp.reporting.tables.verdicts import direction, verdict
+from spectra_exp.statistics.comparison import TOO_FEW
 from spectra_exp.statistics.corrections import holm
 from spectra_exp.statistics.equivalence import non_inferior, tost
 
+NAME, TITLE = "table13_significance", "Significance of each comparison"
 # Differences as small as these do not matter (nats of validation loss): docs/metrics.md, Tests.
 MARGINS = {"val_loss": 0.02}
 NOT_CAUSAL = "not causal"
@@ -37,21 +37,7 @@ class Contrast:
     family: str
 
 
-@dataclass(frozen=True)
-class Tested:
-    """One comparison of two rows in one metric."""
-
-    section: Section
-    a: Row
-    b: Row
-    metric: str
-    family: str
-    test: Comparison
-
-
-def build_significance(
-    name: str, title: str, contrasts: Sequence[Contrast], sections: Mapping[str, list[Section]]
-) -> Table:
+def build_significance(contrasts: Sequence[Contrast], sections: Mapping[str, list[Section]]) -> Table:
     """The table over all contrasts; `sections`: those of each study."""
     import pandas as pd
 
@@ -62,8 +48,16 @@ def build_significance(
     corrected = {i: p for family in families.values() for i, p in holm(family).items()}
     records = [_record(t, corrected[i]) for i, t in enumerate(tested)]
     parts = [_part(family, [records[i] for i in members]) for family, members in families.items()]
-    gaps = _gaps(name, tested)
-    return Table(name, title, pd.DataFrame(records, dtype=object), parts, gaps)
+    found = [
+        replace(t, p_corrected=corrected[i], verdict=record["verdict"])
+        for i, (t, record) in enumerate(zip(tested, records, strict=True))
+    ]
+    return Table(NAME, TITLE, pd.DataFrame(records, dtype=object), parts, _gaps(NAME, tested), found)
+
+
+def outcomes(table: Table, section: Section) -> dict[tuple[str, str, str], Tested]:
+    """(first label, second label, metric) → the comparison, of those made in this section."""
+    return {(t.a.label, t.b.label, t.metric): t for t in table.tests if t.section is section}
 
 
 def _tested(contrast: Contrast, section: Section) -> list[Tested]:
@@ -161,12 +155,16 @@ def _part(family: tuple[str, str], records: list[dict[str, Any]]) -> Part:
 
 def _text(key: str, record: Mapping[str, Any]) -> str:
     if key == "95 % CI":
-        low, high = record["ci_low"], record["ci_high"]
-        return "" if low is None else f"[{number_text(low)}, {number_text(high)}]"
+        return bounds_text(record["ci_low"], record["ci_high"])
     value = record[key]
     if key == "df" and value is not None:
         return f"{value:.3g}"
     return "" if value is None else number_text(value) if isinstance(value, float) else str(value)
+
+
+def bounds_text(low: float | None, high: float | None) -> str:
+    """An interval's ends; empty without one."""
+    return "" if low is None or high is None else f"[{number_text(low)}, {number_text(high)}]"
 
 
 def _gaps(name: str, tested: Iterable[Tested]) -> list[Gap]:

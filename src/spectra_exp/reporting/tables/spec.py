@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from spectra_exp.reporting.grid import Choice
+from spectra_exp.reporting.grid import Choice, Row, Section
+from spectra_exp.statistics.comparison import Comparison
 from spectra_exp.statistics.corrections import holm
 
 if TYPE_CHECKING:
@@ -84,11 +85,33 @@ class Gap:
 
 
 @dataclass(frozen=True)
+class Tested:
+    """One comparison of two rows of a section in one metric.
+
+    `family`: the comparisons that it is corrected with; `verdict`: what the tests allow to say, in words.
+    """
+
+    section: Section
+    a: Row
+    b: Row
+    metric: str
+    family: str
+    test: Comparison
+    p_corrected: float | None = None
+    verdict: str = ""
+
+
+@dataclass(frozen=True)
 class Table:
-    """A finished table. `frame`: every figure, for programs; `parts`: the same as printed; `gaps`: what it lacks."""
+    """A finished table.
+
+    `frame`: every figure, for programs; `parts`: the same as printed; `gaps`: what it lacks; `tests`: what its rows
+    are, where they are tests.
+    """
 
     name: str
     title: str
     frame: pd.DataFrame
     parts: list[Part]
     gaps: list[Gap] = field(default_factory=list)
+    tests: list[Tested] = field(default_factory=list)

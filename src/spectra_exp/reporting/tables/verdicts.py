@@ -1,11 +1,19 @@
-"""What a test of two rows allows to say, in words."""
+"""Which way a figure is better, and what a test of two rows allows to say, in words."""
 
 from __future__ import annotations
 
+from spectra_exp.measure.base import Direction
+from spectra_exp.measure.others import figure
+from spectra_exp.reporting.collect import base_name
 from spectra_exp.statistics.comparison import Comparison
 from spectra_exp.statistics.corrections import stars
 
 LEVEL = 0.05
+
+
+def direction(name: str) -> Direction:
+    """lower, higher or none; a figure under another rule of routing has its metric's direction."""
+    return figure(base_name(name)).direction
 
 
 def verdict(test: Comparison, corrected: float | None, better: str, inferior: float | None, equal: float | None) -> str:

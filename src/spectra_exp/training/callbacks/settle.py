@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from transformers import TrainerCallback
 
-from spectra_exp.foundations.collective import total_over_ranks
+from spectra_exp.foundations.collective import all_rows, total_over_ranks
 from spectra_exp.moe.context import RoutingContext
 from spectra_exp.moe.model import SpectraMoeForCausalLM
 
@@ -41,11 +41,33 @@ def settle(model: SpectraMoeForCausalLM, route: Callable[[int, RoutingContext], 
     wanted = min(most, max((layer.router.settle_steps for layer in model.routed_layers), default=0))
     was_training = model.training
     model.eval()
-    for index in range(wanted):
+    if any(layer.router.fits_costs for layer in model.routed_layers):
+        fit_layers(model, route, wanted)
+    else:
+        settle_batches(model, route, wanted)
+    model.train(was_training)
+    return wanted
+
+
+def fit_layers(model: SpectraMoeForCausalLM, route: Callable[[int, RoutingContext], Any], batches: int) -> None:
+    """Fit each layer's routers to its costs of all batches, from the bottom up, on hidden states that the fitted layers
+    below make: as many passes over the batches as there are layers."""
+    for layer in model.routed_layers:
+        costs = []
+        for index in range(batches):
+            # Under the rule of inference, whose load it is to balance.
+            context = RoutingContext(keep_tensors=True)
+            route(index, context)
+            costs.append(context.tensors[layer.layer]["cost"])
+        if costs:
+            layer.router.fit(all_rows(torch.cat(costs)))
+
+
+def settle_batches(model: SpectraMoeForCausalLM, route: Callable[[int, RoutingContext], Any], batches: int) -> None:
+    """Let every router answer the load of one batch after another."""
+    for index in range(batches):
         context = RoutingContext(training_rule=True, shared=True)
         route(index, context)
         for layer in model.routed_layers:
             counts_E = total_over_ranks(context.updates[layer.layer]["load_counts"])
             layer.router.settle(counts_E, index + 1)
-    model.train(was_training)
-    return wanted

@@ -1,0 +1,191 @@
+"""`spectra-exp archive`: pack runs into one file, merge such files, list and check what is in them."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from spectra_exp.archive.file import ENDING, LAUNCH, Archive, read_archive, write_archive
+from spectra_exp.archive.packing import Packing, merge, pack_runs
+from spectra_exp.archive.repeat import drawn, repeat
+from spectra_exp.archive.sources import SourceOptions
+from spectra_exp.config.verb import Verb, VerbOptions
+from spectra_exp.foundations.errors import ConfigError, SpectraError
+from spectra_exp.foundations.options import option
+from spectra_exp.foundations.shell import DONE, FAILED, HELP
+from spectra_exp.runs.provenance import code_version, cpu_name
+
+MOST_CELLS = 10_000
+
+
+@dataclass(frozen=True)
+class PackOptions(SourceOptions):
+    """What is packed, and where it goes."""
+
+    file: str | None = option(None, f"the archive, NAME{ENDING}; runs are added to one that is there", path=True)
+    study: tuple[str, ...] = option((), "only runs of these studies, separated by commas")
+
+
+@dataclass(frozen=True)
+class MergeOptions(VerbOptions):
+    """Which archives become which one."""
+
+    file: str | None = option(None, f"the archive to make, NAME{ENDING}", path=True)
+    archives: tuple[str, ...] = option((), "the archives that go into it, separated by commas", path=True)
+
+
+@dataclass(frozen=True)
+class ListOptions(VerbOptions):
+    """Which archive is listed."""
+
+    file: str | None = option(None, "the archive", path=True)
+    runs: bool = option(False, "a line for each run")
+
+
+@dataclass(frozen=True)
+class VerifyOptions(VerbOptions):
+    """Which archive is checked, and how."""
+
+    file: str | None = option(None, "the archive", path=True)
+    cells: int = option(
+        0, "runs of embedded data, drawn at random, to make again and compare", minimum=0, maximum=MOST_CELLS
+    )
+    seed: int | None = option(None, "draws the same runs again", minimum=0)
+    only: tuple[str, ...] = option((), "make these runs again in place of drawn ones")
+
+
+def _pack(options: PackOptions) -> int:
+    path = _named(options.file)
+    archive = read_archive(path) if path.exists() else Archive(path)
+    before = len(archive.run_ids)
+    done = pack_runs(archive, options.folder, options.runs, options.study)
+    return _written(done, before)
+
+
+def _merge(options: MergeOptions) -> int:
+    path = _named(options.file)
+    if not options.archives:
+        raise ConfigError("archives", "is missing", "name the archives that are to be merged")
+    return _written(merge([read_archive(Path(name)) for name in options.archives], path), 0)
+
+
+def _written(done: Packing, before: int) -> int:
+    for run_id, reason in done.left_out.items():
+        print(f"left out {run_id}: {reason}", file=sys.stderr)
+    for run_id in done.differing:
+        print(f"{run_id}: in several archives with other figures; those of the first one stay", file=sys.stderr)
+    archive = done.archive
+    if not archive.run_ids:
+        raise SpectraError(f"{archive.path}: no run can be packed")
+    write_archive(archive, archive.path)
+    size, runs = archive.path.stat().st_size, len(archive.run_ids)
+    new = runs - before
+    print(f"{archive.path}: {runs} runs ({new} new), {size / 1e6:.2f} MB, {size / runs / 1e3:.1f} kB a run")
+    return FAILED if done.differing else DONE
+
+
+def _list(options: ListOptions) -> int:
+    archive = read_archive(_named(options.file))
+    runs = archive.runs()
+    if options.runs:
+        for run_id, run in runs.items():
+            print(f"{run_id}  {run.summary['status']}  code {_code(run.summary)}  {', '.join(_studies(run.summary))}")
+        return DONE
+    counts = Counter((study, _code(run.summary)) for run in runs.values() for study in _studies(run.summary))
+    for (study, code), count in sorted(counts.items()):
+        print(f"{study:<24} {count:>5} runs  code {code}{'' if code != code_version() else ' (as here)'}")
+    launches = sum(1 for _ in archive.shared(LAUNCH))
+    print(f"{archive.path}: {len(runs)} runs, {launches} launches")
+    return DONE
+
+
+def _verify(options: VerifyOptions) -> int:
+    archive = read_archive(_named(options.file))
+    print(f"{archive.path}: whole; {len(archive.run_ids)} runs, every part as its hash says")
+    chosen = list(options.only) or drawn(archive, options.cells, options.seed)
+    failed = 0
+    with tempfile.TemporaryDirectory() as folder:
+        for run_id in chosen:
+            if run_id not in archive.run_ids:
+                raise ConfigError.unknown("only", run_id, archive.run_ids)
+            run = archive.run(run_id)
+            for what, then, now in (
+                ("code", _code(run.summary), code_version()),
+                ("processor", run.processor, cpu_name()),
+            ):
+                if then != now:
+                    print(f"{run_id}: by {what} {then}, here is {now}: digits may differ", file=sys.stderr)
+            found = repeat(run, Path(folder), print)
+            failed += bool(found.differing)
+            for line in found.differing[:20]:
+                print(f"{run_id}: {line}", file=sys.stderr)
+            more = f"{len(found.differing)} figures differ (archived, now)"
+            print(f"{run_id}: {more if found.differing else 'every digit as archived'}")
+    return FAILED if failed else DONE
+
+
+def _named(file: str | None) -> Path:
+    if file is None:
+        raise ConfigError("file", "is missing", f"name the archive: NAME{ENDING}")
+    if not file.endswith(ENDING):
+        raise ConfigError("file", f"'{file}' does not end in {ENDING}", f"an archive is called NAME{ENDING}")
+    return Path(file)
+
+
+def _code(summary: dict) -> str:
+    return str((summary.get("fingerprints") or {}).get("code"))
+
+
+def _studies(summary: dict) -> list[str]:
+    return summary.get("studies") or ["(no study)"]
+
+
+PACK = Verb(
+    "archive",
+    PackOptions,
+    _pack,
+    "Pack runs into one file that tables, figures and report read with runs=FILE.\n"
+    "`archive merge`, `archive list` and `archive verify` have keys of their own (--help).",
+    ("runs.parquet", "runs.parquet study=core,baselines", "runs.parquet runs=outputs,other/outputs"),
+    bare=("file",),
+)
+COMMANDS = {
+    verb.name.split()[1]: verb
+    for verb in (
+        Verb(
+            "archive merge",
+            MergeOptions,
+            _merge,
+            "One archive of several; of a run that two have the first one's stays.",
+            ("all.parquet a.parquet b.parquet",),
+            bare=("file", "archives"),
+        ),
+        Verb(
+            "archive list",
+            ListOptions,
+            _list,
+            "The studies in an archive, with the code that made their runs.",
+            ("runs.parquet", "runs.parquet runs=true"),
+            bare=("file",),
+        ),
+        Verb(
+            "archive verify",
+            VerifyOptions,
+            _verify,
+            "Whether an archive is whole; with cells=N, whether N runs of it come out again, digit for digit.",
+            ("runs.parquet", "runs.parquet cells=3"),
+            bare=("file",),
+        ),
+    )
+}
+
+
+def main(words: Sequence[str]) -> int:
+    """The exit status of the command that the first word names; without one runs are packed."""
+    if words and words[0] in COMMANDS:
+        return COMMANDS[words[0]](words[1:])
+    return PACK(words if words else HELP[:1])

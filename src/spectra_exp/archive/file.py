@@ -1,0 +1,221 @@
+"""The file of an archive: one row a part of a run, or of what runs share, each with its hash.
+
+owner   a run's id; for what runs share, the kind and the name or the hash of the content (defaults:0123456789abcdef)
+part    as in `content`; of what runs share: tree
+shape, floats, wholes, texts    the part, as `trees.pack` takes it apart
+sha256  of owner and content
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from spectra_exp.archive.content import ArchivedRun
+from spectra_exp.archive.trees import Packed, applied, difference, pack, unpack
+from spectra_exp.foundations.errors import SpectraError
+from spectra_exp.foundations.files import atomic_path, regular
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+SCHEMA = 1
+ENDING = ".parquet"
+# Of the file's metadata.
+KEY = b"spectra_exp_archive"
+# Kinds of what runs share, before the colon of an owner.
+DEFAULTS, LAUNCH, PROFILE = "defaults", "launch", "profile"
+SHARED_PART = "tree"
+ROWS_KEY = tuple[str, str]
+
+
+@dataclass
+class Archive:
+    """Parts by owner and name; runs are read from it when they are asked for."""
+
+    path: Path
+    parts: dict[ROWS_KEY, Packed] = field(default_factory=dict)
+
+    @property
+    def run_ids(self) -> list[str]:
+        """The runs in it, by name."""
+        return sorted({owner for owner, _ in self.parts if ":" not in owner})
+
+    def run(self, run_id: str) -> ArchivedRun:
+        """One run."""
+        return ArchivedRun(self.path, run_id, lambda part: self._part(run_id, part))
+
+    def runs(self) -> dict[str, ArchivedRun]:
+        """All runs, by name."""
+        return {run_id: self.run(run_id) for run_id in self.run_ids}
+
+    def shared(self, kind: str) -> Iterator[tuple[str, Any]]:
+        """What runs share of that kind: name and content, by name."""
+        for owner, part in sorted(self.parts):
+            if owner.startswith(f"{kind}:"):
+                yield owner.partition(":")[2], self._unpacked(owner, part)
+
+    def add_run(self, run_id: str, parts: Mapping[str, Any], defaults: str) -> None:
+        """Add a run in place of what there is of it; its configuration as the difference from the named defaults."""
+        base = self._unpacked(f"{DEFAULTS}:{defaults}", SHARED_PART)["config"]
+        packed = {
+            (run_id, part): pack({"defaults": defaults, **difference(tree, base)} if part == "config" else tree)
+            for part, tree in parts.items()
+        }
+        self.parts = {key: value for key, value in self.parts.items() if key[0] != run_id} | packed
+
+    def add_shared(self, kind: str, name: str | None, content: Any) -> str:
+        """Add what runs share and return its name, the hash of its content where it has none."""
+        packed = pack(content)
+        name = name or packed.digest()[:16]
+        self.parts[f"{kind}:{name}", SHARED_PART] = packed
+        return name
+
+    def take(self, other: Archive) -> list[str]:
+        """Add all of another archive; the names of runs that both have with other figures, of which the own ones stay.
+
+        Of launches by the same name the later one stays.
+        """
+        own, differing = set(self.run_ids), []
+        for run_id in other.run_ids:
+            rows = {key: value for key, value in other.parts.items() if key[0] == run_id}
+            if run_id not in own:
+                self.parts |= rows
+            elif any(self.parts.get(key) != value for key, value in rows.items() if key[1] == "summary"):
+                differing.append(run_id)
+        for key, value in other.parts.items():
+            if ":" in key[0] and (key not in self.parts or _later(value, self.parts[key], key[0])):
+                self.parts[key] = value
+        return differing
+
+    def _part(self, run_id: str, part: str) -> Any:
+        found = self._unpacked(run_id, part)
+        if part != "config" or found is None:
+            return found
+        base = self._unpacked(f"{DEFAULTS}:{found['defaults']}", SHARED_PART)
+        if base is None:
+            raise SpectraError(f"{self.path}: the defaults that {run_id} differs from are gone; take a whole copy")
+        return applied(base["config"], found)
+
+    def _unpacked(self, owner: str, part: str) -> Any:
+        packed = self.parts.get((owner, part))
+        if packed is None:
+            return None
+        try:
+            return unpack(packed)
+        except ValueError as error:
+            raise SpectraError(f"{self.path}: {owner} {part}: {error}; take a whole copy") from error
+
+
+def _later(value: Packed, former: Packed, owner: str) -> bool:
+    if not owner.startswith(f"{LAUNCH}:"):
+        return False
+    return unpack(value)["launched"] > unpack(former)["launched"]
+
+
+def write_archive(archive: Archive, path: Path) -> None:
+    """Write it whole or not at all; the same content gives the same bytes."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    # Runs of one part beside each other: they are alike.
+    keys = sorted(archive.parts, key=lambda key: (key[1], key[0]))
+    digests = [row_digest(key, archive.parts[key]) for key in keys]
+    columns = {
+        "owner": [owner for owner, _ in keys],
+        "part": [part for _, part in keys],
+        **{
+            name: [getattr(archive.parts[key], name) for key in keys] for name in ("shape", "floats", "wholes", "texts")
+        },
+        "sha256": digests,
+    }
+    head = {KEY: json.dumps({"schema": SCHEMA, "sha256": whole_digest(digests)})}
+    table = pa.table([pa.array(columns[f.name], type=f.type) for f in _schema()], schema=_schema().with_metadata(head))
+    with atomic_path(path) as temporary:
+        pq.write_table(
+            table,
+            temporary,
+            compression="zstd",
+            compression_level=19,
+            use_dictionary=["owner", "part", "shape", "texts.list.element"],
+            column_encoding={"floats.list.element": "BYTE_STREAM_SPLIT", "wholes.list.element": "BYTE_STREAM_SPLIT"},
+            dictionary_pagesize_limit=2**26,
+            data_page_size=2**26,
+            row_group_size=2**20,
+            write_batch_size=2**20,
+            write_statistics=False,
+        )
+
+
+def read_archive(path: Path) -> Archive:
+    """The archive at `path`. Raises SpectraError, which names what is wrong, for a damaged, edited or foreign file."""
+    problems = archive_problems(path)
+    if isinstance(problems, Archive):
+        return problems
+    raise SpectraError(f"{path}: {'; '.join(problems)}; take a whole copy, or pack it again")
+
+
+def archive_problems(path: Path) -> Archive | list[str]:
+    """The archive, or what is wrong with it: each part that was edited, that some were taken away or added."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        table = pq.ParquetFile(regular(path)).read()
+    except FileNotFoundError:
+        return ["there is no such file"]
+    except (OSError, pa.ArrowException) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        return [f"damaged, or no archive ({reason})"]
+    try:
+        head = json.loads((table.schema.metadata or {})[KEY])
+        fits = table.column_names == _schema().names
+    except (KeyError, ValueError):
+        head, fits = {}, False
+    if not fits:
+        return ["not an archive of runs"]
+    if head.get("schema") != SCHEMA:
+        return [f"schema {head.get('schema')} is not the schema {SCHEMA} that this code reads"]
+    parts: dict[ROWS_KEY, Packed] = {}
+    digests, edited = [], []
+    for row in table.to_pylist():
+        packed = Packed(row["shape"], row["floats"], row["wholes"], row["texts"])
+        key = row["owner"], row["part"]
+        parts[key] = packed
+        digests.append(row["sha256"])
+        if row_digest(key, packed) != row["sha256"]:
+            edited.append(f"{' '.join(key)} was edited or damaged")
+    if edited:
+        return edited
+    if len(parts) != len(digests) or whole_digest(digests) != head.get("sha256"):
+        return ["parts were taken away or added since it was written"]
+    return Archive(path, parts)
+
+
+def row_digest(key: ROWS_KEY, packed: Packed) -> bytes:
+    """The SHA-256 of a part and of whose it is."""
+    return hashlib.sha256(f"{key[0]}\n{key[1]}\n{packed.digest()}".encode()).digest()
+
+
+def whole_digest(digests: Iterable[bytes]) -> str:
+    """The SHA-256 over those of all parts."""
+    return hashlib.sha256(b"".join(sorted(digests))).hexdigest()
+
+
+def _schema() -> pa.Schema:
+    import pyarrow as pa
+
+    types = {
+        "owner": pa.string(),
+        "part": pa.string(),
+        "shape": pa.string(),
+        "floats": pa.list_(pa.float64()),
+        "wholes": pa.list_(pa.int64()),
+        "texts": pa.list_(pa.string()),
+        "sha256": pa.binary(32),
+    }
+    return pa.schema(list(types.items()))

@@ -1,0 +1,116 @@
+"""Run folders and archives packed into one archive."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from spectra_exp.archive.content import plain_config, run_parts
+from spectra_exp.archive.file import DEFAULTS, LAUNCH, PROFILE, Archive
+from spectra_exp.archive.places import without_places
+from spectra_exp.archive.sources import read_sources
+from spectra_exp.archive.trees import changed_texts
+from spectra_exp.config.compose import load_experiment
+from spectra_exp.foundations.errors import ConfigError, SpectraError
+from spectra_exp.runs.identity import digest
+from spectra_exp.runs.provenance import code_version
+from spectra_exp.runs.stored import StoredRun
+from spectra_exp.studies.ledger import SCHEMA, Launch
+
+# What a run can have come to; others may still go on.
+ENDED = ("completed", "diverged", "not_run", "failed")
+
+
+@dataclass
+class Packing:
+    """What was packed. `left_out`: why each other run was not, by name; `differing`: runs that were there already with
+    other figures, which stay as they were."""
+
+    archive: Archive
+    added: list[str] = field(default_factory=list)
+    left_out: dict[str, str] = field(default_factory=dict)
+    differing: list[str] = field(default_factory=list)
+
+
+def pack_runs(archive: Archive, outputs: Path, named: Sequence[str], studies: Sequence[str]) -> Packing:
+    """Add the ended runs of `named` (folders and archives; those of `outputs` where none is) to the archive.
+
+    Of `studies` alone where any is named. Raises ConfigError for a study that no run is of.
+    """
+    sources, done = read_sources(outputs, named), Packing(archive)
+    chosen = {run_id: run for run_id, run in sources.stored.items() if _is_of(run, studies)}
+    launches = [launch for launch in sources.launches if not studies or launch.study in studies]
+    # A launch counts runs of its study that another study made.
+    asked = {run.run_id for launch in launches for run in launch.runs}
+    chosen |= {run_id: run for run_id, run in sources.stored.items() if run_id in asked}
+    if not chosen:
+        raise ConfigError("study" if studies else "runs", f"no run of {', '.join(studies) or sources.where}")
+    for run_id, run in sorted(chosen.items()):
+        if problem := _unusable(run):
+            done.left_out[run_id] = problem
+            continue
+        try:
+            parts = run_parts(run)
+        except SpectraError as error:
+            done.left_out[run_id] = str(error)
+            continue
+        code = str(parts["summary"].get("fingerprints", {}).get("code"))
+        archive.add_run(run_id, parts, _defaults(archive, code, parts["config"]))
+        done.added.append(run_id)
+    for launch in launches:
+        archive.add_shared(LAUNCH, *_launch(launch))
+    if sources.profile is not None and not studies:
+        archive.add_shared(PROFILE, "overhead", changed_texts(json.loads(sources.profile), without_places))
+    return done
+
+
+def merge(archives: Sequence[Archive], path: Path) -> Packing:
+    """All that several archives hold, in one."""
+    done = Packing(Archive(path))
+    for archive in archives:
+        done.differing += done.archive.take(archive)
+    done.added = done.archive.run_ids
+    return done
+
+
+def _is_of(run: StoredRun, studies: Sequence[str]) -> bool:
+    return not studies or bool(set(studies) & set((run.summary or {}).get("studies") or ()))
+
+
+def _unusable(run: StoredRun) -> str | None:
+    if run.summary is None:
+        return run.changed_files
+    if run.summary["status"] not in ENDED:
+        return f"it has not ended: {run.summary['status']}"
+    return run.refusal if run.summary["status"] == "completed" else run.changed_files
+
+
+def _defaults(archive: Archive, code: str, config: dict[str, Any]) -> str:
+    """The name of what configurations of a version of the code are stored as differences from: its defaults.
+
+    Those of another version than today's can no longer be composed: there the first run's configuration stands for
+    them.
+    """
+    known = (name for name, content in archive.shared(DEFAULTS) if content["code"] == code)
+    if (name := next(known, None)) is not None:
+        return name
+    return archive.add_shared(
+        DEFAULTS, None, {"code": code, "config": _todays_defaults() if code == code_version() else config}
+    )
+
+
+@cache
+def _todays_defaults() -> dict[str, Any]:
+    experiment = load_experiment([])
+    plain = {key: value for key, value in asdict(experiment).items() if key != "overrides"}
+    return json.loads(json.dumps(plain_config(plain)))
+
+
+def _launch(launch: Launch) -> tuple[str, dict[str, Any]]:
+    """The name and the content of a launch; the same set of runs has the same name."""
+    content = changed_texts({"schema": SCHEMA, **asdict(launch)}, without_places)
+    return f"{launch.study}-{digest([run['overrides'] for run in content['runs']])}", content

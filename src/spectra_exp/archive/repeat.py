@@ -1,0 +1,100 @@
+"""Runs of an archive made again from their configurations, and their digits compared."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from spectra_exp.archive.content import ArchivedRun, history_tree
+from spectra_exp.archive.file import Archive
+from spectra_exp.config.compose import load_experiment
+from spectra_exp.config.resolved import Compositions, beside, line_of, resolved_config
+from spectra_exp.foundations.errors import ConfigError, SpectraError
+from spectra_exp.routing.temperature import BEST_LONG
+from spectra_exp.runs.folder import make_outputs
+from spectra_exp.runs.plan import plan
+from spectra_exp.runs.stored import StoredRun
+from spectra_exp.studies.work import run_here
+
+# The data that every checkout has.
+EVERYWHERE = "embedded"
+# What of a summary a second run of the same code on the same kind of processor repeats to the last digit.
+DIGITS = ("metrics", "metrics_by_layer", "metrics_training_rule", "metrics_by_inference", "floors", "initial_weights")
+
+
+@dataclass(frozen=True)
+class Repeated:
+    """A run made again. `differing`: the figures that are others, `name: then, now`."""
+
+    run_id: str
+    differing: list[str]
+
+
+def repeatable(archive: Archive) -> list[str]:
+    """The completed runs that need nothing but a checkout."""
+    found = []
+    for run_id, run in archive.runs().items():
+        if run.refusal is None and run.summary["data"] == EVERYWHERE and run.summary["temperature"] != BEST_LONG:
+            found.append(run_id)
+    return found
+
+
+def drawn(archive: Archive, cells: int, seed: int | None) -> list[str]:
+    """So many runs of different cells, drawn at random. Raises ConfigError where there are fewer."""
+    by_cell: dict[str, list[str]] = {}
+    for run_id in repeatable(archive):
+        by_cell.setdefault(archive.run(run_id).summary["cell_id"], []).append(run_id)
+    if cells > len(by_cell):
+        raise ConfigError("cells", f"{cells} were asked for, and {len(by_cell)} are of embedded data", "give fewer")
+    dice = random.Random(seed)
+    return [dice.choice(by_cell[cell]) for cell in dice.sample(sorted(by_cell), cells)]
+
+
+def configuration_line(run: ArchivedRun) -> list[str]:
+    """The overrides that make the run's configuration today."""
+    resolved = resolved_config(run.config)
+    return [*line_of(beside({}, resolved, Compositions())), f"seed={run.config['seed']}"]
+
+
+def repeat(run: ArchivedRun, outputs: Path, say: Callable[[str], None]) -> Repeated:
+    """Make the run again below `outputs` and compare. Raises SpectraError where its configuration is no longer one, is
+    another run today, or does not complete."""
+    line = configuration_line(run)
+    say(f"{run.run_id}: python train.py {' '.join(line)}")
+    experiment = load_experiment([*line, f"outputs={outputs}"])
+    make_outputs(outputs)
+    planned = plan(experiment)
+    if planned.identity.run_id != run.run_id:
+        raise SpectraError(f"{run.run_id}: its configuration is the run {planned.identity.run_id} today")
+    if (status := run_here(planned)) != "completed":
+        raise SpectraError(f"{run.run_id}: the second run ended as {status}")
+    again = StoredRun(planned.folder.path)
+    return Repeated(run.run_id, differences(run, again))
+
+
+def differences(run: ArchivedRun, again: StoredRun) -> list[str]:
+    """The figures of a run's summary and history that another one has otherwise."""
+    found = []
+    for key in DIGITS:
+        then, now = (_flat(stored.summary.get(key)) for stored in (run, again))
+        found += [f"{key}{name}: {then.get(name)}, {now.get(name)}" for name in then | now if _other(then, now, name)]
+    if run.history is not None and again.history is not None:
+        then, now = (_flat(history_tree(stored.history)["curves"]) for stored in (run, again))
+        found += [f"history{name}: {then.get(name)}, {now.get(name)}" for name in then | now if _other(then, now, name)]
+    return found
+
+
+def _other(then: dict[str, Any], now: dict[str, Any], name: str) -> bool:
+    # NaN is like itself here.
+    return repr(then.get(name)) != repr(now.get(name))
+
+
+def _flat(tree: Any, above: str = "") -> dict[str, Any]:
+    if isinstance(tree, dict):
+        return {key: value for name, node in tree.items() for key, value in _flat(node, f"{above}.{name}").items()}
+    if isinstance(tree, (list, tuple)):
+        return {key: value for i, node in enumerate(tree) for key, value in _flat(node, f"{above}[{i}]").items()}
+    return {} if tree is None and not above else {above: tree}

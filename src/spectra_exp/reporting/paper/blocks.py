@@ -1,0 +1,107 @@
+"""The runs of the paper's results as `paper/blocks.yaml` declares them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from spectra_exp.config.tree import project_root
+from spectra_exp.foundations.errors import ConfigError
+from spectra_exp.studies.definition import load_study, study_files
+from spectra_exp.studies.expand import study_jobs
+
+# What stands in the file for the folder of the real text.
+TEXT = "TEXT"
+TEXT_FILES = ("train.jsonl", "validation.jsonl")
+# Keys of a run's line that say where it is made and where its data lie, not what it is.
+OUTSIDE = ("data.train=", "data.validation=", "launch", "hydra", "outputs=", "trainer.cpu_threads=")
+
+Line = tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Launch:
+    """One launch of a study: `typed`, what stands beside its name, with `TEXT` for the folder of the real text."""
+
+    study: str
+    typed: tuple[str, ...]
+
+    @property
+    def needs_text(self) -> bool:
+        """Whether its runs are trained on the real text."""
+        return any(f"={TEXT}/" in word for word in self.typed)
+
+    @property
+    def is_known(self) -> bool:
+        """Whether the checkout has a file of the study."""
+        return self.study in study_files()
+
+    def typed_with(self, text: Path | None) -> list[str]:
+        """The words with the folder of the real text in its place."""
+        return [word.replace(f"={TEXT}/", f"={text}/") if text else word for word in self.typed]
+
+    @cached_property
+    def runs(self) -> list[Line]:
+        """The overrides of each run, those of `OUTSIDE` left out; none of a study that there is no file of."""
+        return [own_line(line) for line in self.lines()]
+
+    def lines(self, text: Path | None = None) -> list[list[str]]:
+        """The overrides of each run."""
+        return study_jobs(load_study(self.study), self.typed_with(text)) if self.is_known else []
+
+
+@dataclass(frozen=True)
+class Block:
+    """Launches that are published together."""
+
+    name: str
+    title: str
+    launches: tuple[Launch, ...]
+
+
+def own_line(line: list[str]) -> Line:
+    """What tells a run from the other runs of its study, in a fixed order."""
+    return tuple(sorted(word for word in line if not word.startswith(OUTSIDE)))
+
+
+def paper_folder() -> Path:
+    """Where the declared runs and the page's text lie."""
+    return project_root() / "paper"
+
+
+def read_blocks(path: Path | None = None) -> list[Block]:
+    """The declared blocks. Raises ConfigError that names the file and the bad part."""
+    path = path or paper_folder() / "blocks.yaml"
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        common = list(content.get("with", []))
+        return [_block(node, common) for node in content["blocks"]]
+    except (OSError, yaml.YAMLError, KeyError, TypeError, AttributeError) as error:
+        raise ConfigError(str(path), f"not a list of blocks ({type(error).__name__}: {error})") from error
+
+
+def _block(node: dict[str, Any], common: list[str]) -> Block:
+    shared = [*common, *node.get("with", [])]
+    launches = (
+        Launch(
+            str(line["study"]),
+            (*shared, *line.get("with", []), *([f"seed={line['seeds']}"] if "seeds" in line else [])),
+        )
+        for line in node["lines"]
+    )
+    return Block(str(node["name"]), str(node["title"]), tuple(launches))
+
+
+def check_text(text: str | None) -> Path | None:
+    """The folder of the real text. Raises ConfigError for one without its two files."""
+    if text is None:
+        return None
+    folder = Path(text).expanduser().resolve()
+    for name in TEXT_FILES:
+        if not (folder / name).is_file():
+            raise ConfigError("text", f"'{text}' has no {name}", f"name a folder with {' and '.join(TEXT_FILES)}")
+    return folder

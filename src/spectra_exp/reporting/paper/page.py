@@ -1,0 +1,206 @@
+"""The page of the paper's results: its text is written by hand in paper/page.md, its numbers come from the files."""
+
+from __future__ import annotations
+
+import csv
+from collections import Counter
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from spectra_exp.archive.file import Archive, read_archive
+from spectra_exp.config.schema import LABELS
+from spectra_exp.foundations.errors import SpectraError
+from spectra_exp.presentation.text import interval_text, number_text
+from spectra_exp.reporting.paper.blocks import Block, paper_folder, read_blocks
+from spectra_exp.reporting.paper.progress import LaunchProgress, known_runs, progress
+from spectra_exp.statistics.intervals import Interval
+from spectra_exp.studies.view import duration
+
+NOTHING = "not run yet"
+# Of the load CV of SPECTRA under its rule of inference (docs/metrics.md).
+TARGETS = {"paper": 0.1, "ours": 0.03}
+assert LABELS
+
+
+def page_text(made: Path, archive: Path) -> str:
+    """The page, from the tables and figures in the folder `made` and the archive that they were made from.
+
+    Raises SpectraError where the text asks for what no file can have.
+    """
+    template = paper_folder() / "page.md"
+    environment = jinja2.Environment(
+        undefined=jinja2.StrictUndefined,
+        autoescape=False,
+        keep_trailing_newline=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    try:
+        return environment.from_string(template.read_text(encoding="utf-8")).render(
+            paper=Page(made, read_archive(archive))
+        )
+    except (OSError, jinja2.TemplateError, KeyError) as error:
+        raise SpectraError(f"{template}: {type(error).__name__}: {error}") from error
+
+
+class Page:
+    """What the text can ask for. `made`: the folder of tables/ and figures/."""
+
+    def __init__(self, made: Path, archive: Archive):
+        self._made, self._archive = made, archive
+
+    def figure(self, name: str, words: str) -> str:
+        """The picture of that name with its caption's file, or that there is none yet."""
+        if not (self._made / "figures" / f"{name}.png").is_file():
+            found = sorted(path.stem for path in (self._made / "figures").glob(f"{name}--*.png"))
+        else:
+            found = [name, *sorted(path.stem for path in (self._made / "figures").glob(f"{name}--*.png"))]
+        if not found:
+            return f"*{words}: {NOTHING}.*"
+        return "\n\n".join(f"![{words}](figures/{stem}.png)\n\n[{words}](figures/{stem}.md)" for stem in found)
+
+    def table(self, name: str) -> str:
+        """The printed parts of the table of that name, or that it has no row yet."""
+        path = self._made / "tables" / f"{name}.md"
+        body = path.read_text(encoding="utf-8").partition("\n")[2].strip() if path.is_file() else ""
+        return body.replace("\n## ", "\n#### ").removeprefix("## ") if body else f"*{NOTHING}*"
+
+    def cell(self, table: str, metric: str, row: str, section: str = "", rule: str = "inference") -> str:
+        """Mean and interval of a metric in a row of a table, whose section's title begins so, or that there is none."""
+        for found in self._long(table):
+            here = found["section"].startswith(section) and found["row"] == row
+            if here and found["metric"] == metric and found["rule"] == rule and found["mean"]:
+                mean = float(found["mean"])
+                low, high = (float(found[key]) if found[key] else None for key in ("low", "high"))
+                text = interval_text(Interval(int(found["n"]), mean, low, high))
+                return text if "n = " in text else f"{text} (n = {found['n']})"
+        return NOTHING
+
+    def verdict(self, hypothesis: str) -> str:
+        """The verdicts on a hypothesis, a line each: where, what it is, and by which figures."""
+        rows = [row for row in self._rows("hypotheses") if row["name"] == hypothesis]
+        return "\n".join(f"- {self._told(row)}" for row in rows) or f"- {NOTHING}"
+
+    def claim(self, hypothesis: str) -> str:
+        """What a hypothesis says."""
+        return next((row["claim"] for row in self._rows("hypotheses") if row["name"] == hypothesis), NOTHING)
+
+    def balance(self) -> str:
+        """The load CV of SPECTRA in each section of the methods, beside the targets."""
+        lines = []
+        for row in self._long("baselines"):
+            if (
+                row["metric"] == "load_cv"
+                and row["rule"] == "inference"
+                and row["row"].startswith("SPECTRA")
+                and row["n"]
+            ):
+                mean = float(row["mean"])
+                met = [f"below the target of {name}" for name, target in TARGETS.items() if mean < target] or [
+                    "above both"
+                ]
+                cell = self.cell("baselines", "load_cv", row["row"], row["section"])
+                lines.append(f"- {row['row']} ({row['section']}): load CV {cell}, {' and '.join(met)}")
+        return "\n".join(lines) or f"- {NOTHING}"
+
+    @cached_property
+    def targets(self) -> dict[str, str]:
+        """The targets of the load CV."""
+        return {name: number_text(target, 2) for name, target in TARGETS.items()}
+
+    @cached_property
+    def runs(self) -> str:
+        """How many runs of how many configurations and seeds, and how many of each status."""
+        summaries = self._summaries
+        ends = Counter(summary["status"].replace("_", " ") for summary in summaries)
+        cells = {summary.get("cell_id") for summary in summaries}
+        seeds = {summary.get("seed") for summary in summaries}
+        words = ", ".join(f"{count} {end}" for end, count in ends.most_common())
+        return f"{len(summaries)} runs ({words}) of {len(cells)} configurations on {len(seeds)} seeds"
+
+    @cached_property
+    def hardware(self) -> str:
+        """The processors that the runs were made on, and the versions of the code."""
+        processors = Counter(run.processor or "unknown processor" for run in self._archive.runs().values())
+        codes = Counter(str(s.get("fingerprints", {}).get("code")) for s in self._summaries)
+        return "; ".join(
+            [
+                ", ".join(f"{count} runs on {name}" for name, count in processors.most_common()),
+                ", ".join(f"{count} by code {code}" for code, count in codes.most_common()),
+            ]
+        )
+
+    @cached_property
+    def time(self) -> str:
+        """Hours of a core of all runs together, and the time of the middle run."""
+        walls = sorted(w for s in self._summaries if (w := (s.get("timings") or {}).get("wall_s")))
+        if not walls:
+            return NOTHING
+        return f"{duration(sum(walls))} in all, {duration(walls[len(walls) // 2])} for the middle run"
+
+    @cached_property
+    def tokens(self) -> str:
+        """Tokens that runs were trained on, from the smallest to the largest."""
+        counts = sorted({self._trained(run.config) for run in self._archive.runs().values() if run.config})
+        return NOTHING if not counts else " to ".join(dict.fromkeys(f"{count:,}" for count in (counts[0], counts[-1])))
+
+    @cached_property
+    def progress(self) -> str:
+        """A table of the blocks: how many runs each has."""
+        lines = ["| block | runs | what |", "|---|---|---|"]
+        for block, own in self._progress:
+            done, whole = sum(one.done for one in own), sum(len(one.states) for one in own)
+            lines.append(f"| {block.name} | {done} of {whole} | {block.title} |")
+        return "\n".join(lines)
+
+    @cached_property
+    def missing(self) -> str:
+        """What has not been run, a line a launch, with the command that runs it."""
+        lines = []
+        for block, own in self._progress:
+            for one in own:
+                if one.is_done:
+                    continue
+                left = f"{len(one.states) - one.done} of {len(one.states)} runs" if one.states else one.unmade
+                text = " TEXT=FOLDER" if one.launch.needs_text else ""
+                words = " ".join(w for w in one.launch.typed if not w.startswith(("data.train=", "data.validation=")))
+                command = f"make paper BLOCKS={block.name}{text}"
+                lines.append(f"- block {block.name}, `{one.launch.study}` ({words}): {left}; `{command}`")
+        return "\n".join(lines) or "Nothing: every declared run is there."
+
+    @cached_property
+    def _progress(self) -> list[tuple[Block, list[LaunchProgress]]]:
+        # Of the archive alone, wherever the page is made.
+        blocks = read_blocks()
+        found = progress(blocks, known_runs(None, self._archive), None)
+        return [(block, found[block.name]) for block in blocks]
+
+    @cached_property
+    def _summaries(self) -> list[dict[str, Any]]:
+        return [run.summary for run in self._archive.runs().values()]
+
+    @staticmethod
+    def _trained(config: dict[str, Any]) -> int:
+        trainer = config["trainer"]
+        return (
+            trainer["max_steps"] * trainer["batch_size"] * trainer["accumulation"] * config["data"]["sequence_length"]
+        )
+
+    def _long(self, table: str) -> list[dict[str, str]]:
+        return self._rows(f"{table}_long")
+
+    def _rows(self, name: str) -> list[dict[str, str]]:
+        path = self._made / "tables" / f"{name}.csv"
+        if not path.is_file():
+            return []
+        with open(path, encoding="utf-8", newline="") as file:
+            return list(csv.DictReader(file))
+
+    @staticmethod
+    def _told(row: dict[str, str]) -> str:
+        where = ", ".join(filter(None, [row["rule"], row["section"]]))
+        why = "; ".join(filter(None, [row["figures"], row["reason"]]))
+        return f"**{row['verdict']}** ({where}): {why}"

@@ -1,0 +1,145 @@
+"""How far the runs of the paper's results are, and how long the rest should take here."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from spectra_exp.archive.file import LAUNCH, Archive
+from spectra_exp.config.compose import load_experiment
+from spectra_exp.foundations.errors import SpectraError
+from spectra_exp.reporting.paper.blocks import Block, Launch, Line, own_line
+from spectra_exp.studies import ledger
+from spectra_exp.studies.state import Speed, expected_seconds, measured_speeds, run_state, speeds_of
+from spectra_exp.studies.view import duration
+
+# States that leave nothing to do.
+GOOD = ("done", "diverged", "not_run")
+NO_STUDY, NO_TEXT = "no file of this study", "needs the real text"
+
+
+@dataclass(frozen=True)
+class LaunchProgress:
+    """`states`: the state of each run, by its line; `unmade`: why its missing runs cannot be made now, None where they
+    can; `speeds`: of the finished runs."""
+
+    launch: Launch
+    states: dict[Line, str]
+    unmade: str | None
+    speeds: Sequence[Speed]
+
+    @property
+    def done(self) -> int:
+        """How many runs have an end that stands."""
+        return sum(state in GOOD for state in self.states.values())
+
+    @cached_property
+    def seconds(self) -> float | None:
+        """What is left, one run after another; None where nothing like it has run here."""
+        return _seconds([line for line, state in self.states.items() if state not in GOOD], self.speeds)
+
+    @property
+    def is_done(self) -> bool:
+        """Whether nothing is left to do."""
+        return self.launch.is_known and self.done == len(self.states)
+
+
+@dataclass(frozen=True)
+class Known:
+    """What is known of runs: their ids by study and line, the states of `archived` ones, speeds of finished ones."""
+
+    outputs: Path | None
+    ids: dict[tuple[str, Line], str]
+    archived: dict[str, str]
+    speeds: list[Speed]
+
+    def state(self, study: str, line: Line) -> str:
+        """The state of a run, here or in the archive."""
+        run_id = self.ids.get((study, line))
+        if run_id is None:
+            return "missing"
+        if run_id in self.archived:
+            return self.archived[run_id]
+        return run_state(self.outputs / "runs", run_id).state if self.outputs else "missing"
+
+
+def known_runs(outputs: Path | None, archive: Archive) -> Known:
+    """What an archive and the launches below `outputs` say; of the archive alone where no folder is given."""
+    launches = ledger.read_launches(outputs)[0] if outputs else []
+    launches += [ledger.launch_of(content) for _, content in archive.shared(LAUNCH)]
+    ids = {
+        (launch.study, own_line(words)): run.run_id
+        for launch in launches
+        for run in launch.runs
+        for words in (run.overrides, *run.also)
+        if run.run_id is not None
+    }
+    runs = archive.runs()
+    archived = {name: _state_of(run.summary["status"]) for name, run in runs.items()}
+    return Known(
+        outputs, ids, archived, [*(measured_speeds(outputs / "runs") if outputs else ()), *speeds_of(runs.values())]
+    )
+
+
+def _state_of(status: str) -> str:
+    return {"completed": "done"}.get(status, status)
+
+
+def progress(blocks: Iterable[Block], known: Known, text: Path | None) -> dict[str, list[LaunchProgress]]:
+    """How each launch stands, by the name of its block."""
+    return {block.name: [_progress(launch, known, text) for launch in block.launches] for block in blocks}
+
+
+def _progress(launch: Launch, known: Known, text: Path | None) -> LaunchProgress:
+    states = {line: known.state(launch.study, line) for line in launch.runs}
+    unmade = None
+    if not launch.is_known:
+        unmade = NO_STUDY
+    elif launch.needs_text and text is None:
+        unmade = NO_TEXT
+    return LaunchProgress(launch, states, unmade, known.speeds)
+
+
+def _seconds(lines: Sequence[Line], speeds: Sequence[Speed]) -> float | None:
+    """Seconds of these runs one after another, each cell composed once."""
+    cells: dict[Line, int] = Counter(tuple(word for word in line if not word.startswith("seed=")) for line in lines)
+    total = 0.0
+    for cell, count in cells.items():
+        if not speeds:
+            return None
+        try:
+            each = expected_seconds(speeds, None, load_experiment(list(cell)))
+        except SpectraError:
+            each = None
+        if each is None:
+            return None
+        total += count * each
+    return total
+
+
+def in_words(blocks: Sequence[Block], found: dict[str, list[LaunchProgress]], processes: int) -> str:
+    """A line a launch, and what is left of each block with so many processes."""
+    lines = []
+    for block in blocks:
+        own = found[block.name]
+        done, whole = sum(one.done for one in own), sum(len(one.states) for one in own)
+        lines.append(f"{block.name}  {done} of {whole} runs; {_left(own, processes)}  {block.title}")
+        for one in own:
+            others = Counter(state for state in one.states.values() if state not in GOOD)
+            states = ", ".join(f"{count} {state.replace('_', ' ')}" for state, count in others.items())
+            reason = f" ({one.unmade})" if one.unmade and not one.is_done else ""
+            words = " ".join(word for word in one.launch.typed if not word.startswith(("data.", "trainer.cpu_threads")))
+            lines.append(f"     {one.launch.study}: {one.done} of {len(one.states)} {states}{reason}  {words}")
+    return "\n".join([*lines, f"all: {_left([one for own in found.values() for one in own], processes)}"])
+
+
+def _left(found: Sequence[LaunchProgress], processes: int) -> str:
+    if all(one.is_done for one in found):
+        return "done"
+    parts = [one.seconds for one in found if one.launch.is_known and not one.is_done]
+    if None in parts:
+        return "time left not known: no run like some of these has finished"
+    return f"{duration(sum(parts) / processes)} left with {processes} processes"

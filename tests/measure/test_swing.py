@@ -1,0 +1,51 @@
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from spectra_exp.measure.balance import max_violation
+from spectra_exp.measure.compute import compute_swing, compute_swing_floors
+from spectra_exp.measure.swing import LayerTraining, layer_trainings, max_vio_swing
+
+
+def history_of(values: dict[int, float], layer: str = "0", split: str = "train", metric: str = "max_vio_batch"):
+    rows = [dict(step=s, split=split, layer=layer, metric=metric, value=v) for s, v in values.items()]
+    return pd.DataFrame(rows)
+
+
+def test_the_swing_is_over_the_last_half_of_the_logged_steps():
+    values = {10: 9.0, 20: 5.0, 50: 1.0, 60: 1.5, 100: 0.5, 70: 1.25}
+    other = history_of(dict.fromkeys(values, 2.0), layer="10")
+    frame = pd.concat(
+        [
+            other,
+            history_of(values),
+            history_of(values, layer="all"),
+            history_of({55: 7.0}, split="validation"),
+            history_of({55: 7.0}, metric="load_cv_batch"),
+        ]
+    )
+    first, last = layer_trainings(frame, 100, 4, 2, 64)
+    assert first.max_vio_T.tolist() == [1.0, 1.5, 1.25, 0.5]
+    assert max_vio_swing(first) == pytest.approx((0.5 + 0.25 + 0.75) / 3) and max_vio_swing(last) == 0
+    # Planted fault: the whole of training.
+    assert np.abs(np.diff(list(dict(sorted(values.items())).values()))).mean() > 1
+    assert compute_swing([first, last]).all() == {"max_vio_swing": pytest.approx(0.25)}
+
+
+def test_fewer_than_two_steps_have_no_swing():
+    (training,) = layer_trainings(history_of({100: 0.5, 10: 3.0}), 100, 4, 2, 64)
+    assert max_vio_swing(training) is None
+    assert not compute_swing([training]).all() and not compute_swing_floors([training]).all()
+    assert layer_trainings(history_of({1: 0.0}, metric="train_loss"), 1, 4, 2, 64) == []
+
+
+def test_the_floor_is_the_swing_of_random_routing():
+    rng = np.random.default_rng(0)
+    counts_TE = np.array(
+        [np.bincount(rng.permuted(np.tile(np.arange(4), (64, 1)), axis=1)[:, :2].ravel()) for _ in range(2000)]
+    )
+    drawn = LayerTraining(4, 2, 64, max_violation(counts_TE))
+    floor = compute_swing_floors([drawn]).all()["max_vio_swing_floor"]
+    assert floor == pytest.approx(max_vio_swing(drawn), rel=0.1) and floor > 0

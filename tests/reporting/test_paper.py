@@ -1,0 +1,230 @@
+"""The paper's results: the declared runs, how far they are, and the folder that their archive alone gives."""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+from made_studies import given, make_study
+
+from spectra_exp.archive.command import main as archive
+from spectra_exp.archive.file import Archive, read_archive
+from spectra_exp.cli import command
+from spectra_exp.config.compose import load_experiment, prepare_environment
+from spectra_exp.config.tree import project_root
+from spectra_exp.reporting.paper.blocks import Launch, paper_folder, read_blocks
+from spectra_exp.reporting.paper.page import Page
+from spectra_exp.reporting.paper.progress import known_runs, progress
+from spectra_exp.reporting.paper.publish import ARCHIVE, PAGE, publish, published
+
+COMMITTED = project_root() / "docs" / "results" / "paper"
+LARGEST_BYTES = 25_000_000
+LAUNCHES = [(block.name, launch) for block in read_blocks() for launch in block.launches]
+
+
+def figures(job) -> dict:
+    rng = random.Random(job.run_id)
+    return {"metrics": {name: 0.2 + 0.05 * rng.random() for name in ("load_cv", "expert_overlap", "routing_entropy")}}
+
+
+def two_methods(job) -> dict | None:
+    switch = given(job).get("baseline") == "switch_top2"
+    return figures(job) if switch or given(job).get("router") == "spectra" else None
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A published folder of two small studies."""
+    outputs, folder = tmp_path_factory.mktemp("outputs"), tmp_path_factory.mktemp("paper")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SPECTRA_OUTPUTS", str(outputs))
+        typed = ("seed=0..2", "osr=causal")
+        make_study(outputs, "core", figures, (*typed, "ablation=none,no_gru"), curves=True)
+        make_study(outputs, "baselines", two_methods, typed, curves=True)
+    assert archive([str(folder / ARCHIVE), f"outputs={outputs}"]) == 0
+    publish(folder)
+    return folder
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def check_folder(folder: Path) -> None:
+    """Every file of a published folder, page included, is what its archive gives, byte for byte."""
+    there = files_of(folder)
+    del there[ARCHIVE]
+    wanted = published(folder)
+    assert there.keys() == wanted.keys()
+    assert [name for name in wanted if there[name] != wanted[name]] == []
+
+
+def test_a_folder_comes_from_its_archive_byte_for_byte(made: Path) -> None:
+    check_folder(made)
+    assert {"README.md", "report.html", "tables/hypotheses.csv", "figures/figure03_loss_curves.png"} <= set(
+        files_of(made)
+    )
+
+
+if (COMMITTED / ARCHIVE).exists():
+
+    def test_the_committed_folder_comes_from_its_archive_byte_for_byte() -> None:
+        check_folder(COMMITTED)
+
+    def test_the_committed_folder_is_small_and_names_no_place() -> None:
+        there = files_of(COMMITTED)
+        assert sum(map(len, there.values())) < LARGEST_BYTES
+        texts = [content for name, content in there.items() if not name.endswith((".png", ".parquet"))]
+        assert not [text for text in texts if re.search(rb"(?<![\w./:-])/(home|root|tmp|work|Users|mnt)/\w", text)]
+        assert (COMMITTED / ARCHIVE).stat().st_size < 15_000 * len(read_archive(COMMITTED / ARCHIVE).run_ids)
+
+
+def test_a_changed_table_is_found(made: Path, tmp_path: Path) -> None:
+    shutil.copytree(made, tmp_path / "paper")
+    table = tmp_path / "paper" / "tables" / "table07_ablation.csv"
+    table.write_text(table.read_text().replace("0.2", "0.3", 1))
+    with pytest.raises(AssertionError):
+        check_folder(tmp_path / "paper")
+
+
+def test_what_the_archive_no_longer_gives_is_removed(made: Path, tmp_path: Path) -> None:
+    shutil.copytree(made, tmp_path / "paper")
+    old = tmp_path / "paper" / "figures" / "gone.png"
+    old.write_bytes(b"old")
+    publish(tmp_path / "paper")
+    assert not old.exists() and files_of(tmp_path / "paper") == files_of(made)
+
+
+def test_the_report_of_the_folder_has_no_link_to_a_page_that_is_not_there(made: Path) -> None:
+    assert b'href="runs/' not in (made / "report.html").read_bytes()
+
+
+# The page
+
+
+def test_the_text_has_no_number_of_its_own() -> None:
+    text = re.sub(r"\{\{.*?\}\}|\{%.*?%\}|`[^`]*`|\([^)]*\)|\[[^]]*\]", "", (paper_folder() / "page.md").read_text())
+    # Of 95 % intervals, and numbers of sections.
+    numbers = [n for n in re.findall(r"(?<![\w#])\d+(?:\.\d+)?", re.sub(r"(?m)^#+ \d+\.", "", text)) if n != "95"]
+    assert numbers == []
+
+
+def test_cells_of_the_page_are_those_of_the_tables(made: Path) -> None:
+    page = Page(made, read_archive(made / ARCHIVE))
+    found = page.cell("table07_ablation", "val_loss", "SPECTRA (causal)")
+    line = next(
+        l for l in (made / "tables" / "table07_ablation.csv").read_text().splitlines() if "SPECTRA (causal)," in l
+    )
+    assert found.endswith("(n = 3)") and found.partition(" (n")[0] in line
+    assert page.cell("table07_ablation", "val_loss", "nobody") == "not run yet"
+    assert f"load CV {page.cell('baselines', 'load_cv', 'SPECTRA (causal)')}" in (made / PAGE).read_text()
+
+
+def test_the_page_lists_what_is_missing_with_its_command(made: Path) -> None:
+    text = (made / PAGE).read_text(encoding="utf-8")
+    missing = text.partition("## What is missing")[2]
+    for name, launch in LAUNCHES:
+        assert f"block {name}, `{launch.study}`" in missing
+        assert f"`make paper BLOCKS={name}{' TEXT=FOLDER' if launch.needs_text else ''}`" in missing
+
+
+# The declared runs
+
+
+@pytest.mark.parametrize(("block", "launch"), LAUNCHES)
+def test_every_declared_run_can_be_composed(block: str, launch: Launch) -> None:
+    prepare_environment()
+    lines = launch.lines()
+    assert bool(lines) == launch.is_known
+    for line in lines[:1] + lines[-1:]:
+        load_experiment(line)
+
+
+def test_blocks_on_the_real_text_say_that_they_need_it_and_name_no_place() -> None:
+    assert {name for name, launch in LAUNCHES if launch.needs_text} == set("abcdf")
+    assert "/" not in re.sub(r"docs/results/paper|TEXT/", "", (paper_folder() / "blocks.yaml").read_text())
+    known = known_runs(None, Archive(Path("none.parquet")))
+    for own in progress(read_blocks(), known, None).values():
+        assert not any(one.is_done for one in own)
+        assert all(one.unmade for one in own if one.launch.needs_text or not one.launch.is_known)
+
+
+# Making them
+
+SMALL = (
+    "trainer.cpu_threads=1, model.num_layers=2, model.hidden_size=32, model.num_heads=2, model.expert_size=32, "
+    "model.num_experts=4, data.sequence_length=32, data.vocabulary_size=300, data.evaluation_tokens=1024, "
+    "data.probe_tokens=256, trainer.batch_size=4, trainer.max_steps=3, logger.progress=false"
+)
+BLOCKS = f"""
+with: [{SMALL}]
+blocks:
+  - name: a
+    title: Real text
+    with: [data=files, data.train=TEXT/train.jsonl, data.validation=TEXT/validation.jsonl, data.domain_field=domain]
+    lines:
+      - {{study: core, with: [ablation=none], seeds: "0"}}
+  - name: e
+    title: Generated text
+    with: [data=embedded, data.train_words=4000, data.validation_words=2000]
+    lines:
+      - {{study: core, with: [ablation=no_gru], seeds: "0"}}
+"""
+
+
+@pytest.fixture
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A checkout's options and studies, with two declared runs of the smallest size."""
+    for name in ("conf", "sweeps", "ablations"):
+        (tmp_path / name).symlink_to(project_root() / name)
+    (tmp_path / "paper").mkdir()
+    shutil.copy(paper_folder() / "page.md", tmp_path / "paper")
+    (tmp_path / "paper" / "blocks.yaml").write_text(BLOCKS)
+    text = tmp_path / "words"
+    text.mkdir()
+    for name, count in (("train.jsonl", 300), ("validation.jsonl", 60)):
+        rows = [
+            {"text": f"line {i} of {name} says {i * 7919 % 1000}. " * 4, "domain": "ab"[i % 2]} for i in range(count)
+        ]
+        (text / name).write_text("\n".join(map(json.dumps, rows)))
+    monkeypatch.setenv("SPECTRA_ROOT", str(tmp_path))
+    monkeypatch.setenv("SPECTRA_OUTPUTS", str(tmp_path / "outputs"))
+    return tmp_path
+
+
+@pytest.mark.slow
+def test_it_is_made_block_by_block_and_goes_on_from_the_archive_alone(
+    root: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = root / "docs" / "results" / "paper"
+    assert command(["paper", "processes=1"]) == 1
+    out, err = capsys.readouterr()
+    assert "a  0 of 1 runs" in out and "e  1 of 1 runs; done" in out and "needs the real text; give text=FOLDER" in err
+    assert len(read_archive(folder / ARCHIVE).run_ids) == 1
+    # On another machine, from the archive: only what is missing is made.
+    monkeypatch.setenv("SPECTRA_OUTPUTS", str(root / "elsewhere"))
+    assert command(["paper", "processes=1", f"text={root / 'words'}"]) == 0
+    assert "all: done" in capsys.readouterr().out
+    (run,) = (root / "elsewhere" / "paper" / "runs").iterdir()
+    assert "-files-" in run.name
+    assert len(read_archive(folder / ARCHIVE).run_ids) == 2
+    # A second time there is nothing to do, and nothing changes.
+    before = files_of(folder)
+    assert command(["paper", "processes=1", f"text={root / 'words'}"]) == 0
+    assert command(["paper", "run=false"]) == 0
+    assert files_of(folder) == before
+    assert str(root).encode() not in b"".join(before.values())
+    check_folder(folder)
+    capsys.readouterr()
+    assert command(["paper", "status=true"]) == 0
+    assert "all: done" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("word", ["text=nowhere", "blocks=z", "processes=3"])
+def test_wrong_words_are_one_line(root: Path, word: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command(["paper", word]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
