@@ -124,7 +124,7 @@ def collect(runs_folder: Path, stored: dict[str, StoredRun] | None = None) -> Co
     damaged = {path: problem for s in summaries for path, problem in stored[s["run_id"]].examine().items()}
     # Objects: whole numbers stay whole beside missing ones.
     runs = pd.DataFrame(
-        [_run_row(s, stored[s["run_id"]].is_stale(code_version())) for s in summaries],
+        [_run_row(s, stored[s["run_id"]].is_stale()) for s in summaries],
         columns=RUN_COLUMNS,
         dtype=object,
     )
