@@ -32,7 +32,11 @@ def differences(one: Path, other: Path, lacking: Collection[str] = ()) -> pd.Ser
     histories[0] = histories[0][~histories[0]["metric"].isin(lacking)]
     both = histories[0].merge(histories[1], on=KEY, how="outer", suffixes=("", "_other"), indicator=True)
     assert (both["_merge"] == "both").all()
-    return (both["value"] - both["value_other"]).abs().groupby(both["metric"]).max()
+    found = (both["value"] - both["value_other"]).abs().groupby(both["metric"]).max()
+    first, second = (pd.read_parquet(run_of(outputs) / "documents.parquet") for outputs in (one, other))
+    assert first.drop(columns=["loss", "correct"]).equals(second.drop(columns=["loss", "correct"]))
+    found["loss of documents"] = ((first["loss"] - second["loss"]).abs() / first["tokens"]).max()
+    return found
 
 
 def places(folder: Path, cache: Path, names: Collection[str]) -> Path:

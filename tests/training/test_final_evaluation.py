@@ -50,6 +50,7 @@ class Run:
     corpus: Corpus
     summary: dict[str, Any]
     history: pd.DataFrame
+    documents: pd.DataFrame
     routing: Path
     log: str
 
@@ -71,8 +72,8 @@ def make(folder: Path, *overrides: str) -> Run:
     """A run of a few steps in `folder`, to its end."""
     p = prepare(folder, *overrides)
     assert execute(p, "") == "completed"
-    history = pd.read_parquet(p.folder.history)
-    return Run(p.corpus, p.folder.read_summary(), history, p.folder.routing, p.folder.log.read_text())
+    history, documents = pd.read_parquet(p.folder.history), pd.read_parquet(p.folder.documents)
+    return Run(p.corpus, p.folder.read_summary(), history, documents, p.folder.routing, p.folder.log.read_text())
 
 
 @pytest.fixture(scope="module")
@@ -104,6 +105,24 @@ def test_the_final_figures_are_those_of_a_run_scored_on_the_larger_set(runs) -> 
     for part in ("metrics_training_rule", "metrics_by_inference", "unigram_loss"):
         assert both[part] == large[part] != small[part], part
     assert both["metrics"]["load_cv"] != small["metrics"]["load_cv"]
+
+
+@pytest.mark.parametrize("name", ["small", "large", "both"])
+def test_the_scores_of_documents_are_those_behind_the_final_losses(runs, name: str) -> None:
+    run = runs[name]
+    documents, metrics = run.documents, run.summary["metrics"]
+    assert documents["loss"].sum() / documents["tokens"].sum() == pytest.approx(metrics["val_loss"], abs=1e-12)
+    assert documents["correct"].sum() / documents["tokens"].sum() == pytest.approx(metrics["val_accuracy"], abs=1e-12)
+    for domain, rows in documents.groupby("domain", observed=True):
+        assert rows["loss"].sum() / rows["tokens"].sum() == pytest.approx(metrics[f"val_loss_{domain}"], abs=1e-12)
+    # By hand: a token is scored where it is not the first of its sequence, and belongs to the document it is in.
+    corpus = run.corpus.final if name == "both" else run.corpus
+    ids = corpus.eval_document_ids - corpus.eval_document_ids.min()
+    numbers, tokens = np.unique(ids[:, 1:], return_counts=True)
+    assert documents["id"].tolist() == numbers.tolist() and documents["tokens"].tolist() == tokens.tolist()
+    assert documents["domain"].tolist() == [
+        corpus.domains[corpus.eval_domain_ids[ids == number][0]] for number in numbers
+    ]
 
 
 def test_the_metrics_over_training_stay_on_the_usual_set(runs) -> None:

@@ -17,6 +17,7 @@ from spectra_exp.runs.checkpoints import NEEDED, CheckpointStore, damage
 from spectra_exp.runs.file_hashes import differing, hashes_of
 from spectra_exp.runs.lock import HOLDER_NAME, LOCK_NAME, RunLock, holder_alive
 from spectra_exp.runs.progress import NAME as PROGRESS_NAME
+from spectra_exp.runs.scores import DOCUMENTS
 from spectra_exp.runs.summary import read_summary
 
 HISTORY = "history.parquet"
@@ -40,6 +41,7 @@ class RunFolder:
         self.hydra = self.path / ".hydra"
         self.environment = self.path / "environment.json"
         self.history = self.path / HISTORY
+        self.documents = self.path / DOCUMENTS
         self.routing = self.path / "routing"
         self.summary = self.path / "summary.json"
         self.analysis = self.path / "analysis"
@@ -112,7 +114,8 @@ class RunFolder:
     def check(self) -> None:
         """Raise SpectraError for what is in a run's way: a file in a folder's place, the reverse, no permission."""
         folders = (self.path, self.hydra, self.routing, self.checkpoints_folder, self.analysis, self.wandb)
-        own = (self.config, self.environment, self.history, self.summary, self.log, self.path / PROGRESS_NAME)
+        progress = self.path / PROGRESS_NAME
+        own = (self.config, self.environment, self.history, self.documents, self.summary, self.log, progress)
         files = (*own, *(self.hydra / f"{name}.yaml" for name in ("config", "overrides", "hydra")))
         for path in (*folders, *files):
             wanted, fits = ("folder", os.path.isdir) if path in folders else ("file", os.path.isfile)
@@ -145,7 +148,7 @@ class RunFolder:
         for folder in (self.checkpoints_folder, self.routing, self.wandb, self.analysis):
             if folder.exists():
                 shutil.rmtree(folder)
-        for file in (self.summary, self.history, self.environment, self.path / PROGRESS_NAME):
+        for file in (self.summary, self.history, self.documents, self.environment, self.path / PROGRESS_NAME):
             file.unlink(missing_ok=True)
 
     def left_held(self) -> bool:

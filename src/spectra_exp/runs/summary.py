@@ -16,6 +16,7 @@ from typing import Any
 from spectra_exp.foundations.errors import SpectraError
 from spectra_exp.foundations.files import atomic_path, is_file_name, json_text, regular, write_json
 from spectra_exp.runs.file_hashes import differing, hashes_of, sha256_of
+from spectra_exp.runs.scores import DOCUMENTS
 
 SCHEMA = 1
 LARGEST = 10**300
@@ -29,6 +30,7 @@ SEALED_FILES = (
     ".hydra/overrides.yaml",
     "environment.json",
     "history.parquet",
+    DOCUMENTS,
     "routing/step-*.npz",
 )
 SEAL = "seal"
@@ -155,9 +157,10 @@ def summary_problem(summary: Any) -> str | None:
         return f"status {summary.get('status')!r} is none of {', '.join(STATUSES)}"
     if not _is_seal(summary.get(SEAL)):
         return f"'{SEAL}' is not what a summary holds there"
+    odd = _odd_type(summary)
     # A run that failed early may have had nothing to say yet.
-    if summary["status"] != "completed":
-        return None
+    if odd or summary["status"] != "completed":
+        return odd
     for key in _TEXT:
         if not isinstance(summary.get(key), str) or len(summary[key]) > LONGEST_NAME:
             return f"'{key}' is missing or not a text of at most {LONGEST_NAME} letters"
@@ -170,7 +173,7 @@ def summary_problem(summary: Any) -> str | None:
         for name, value in summary[key].items():
             if value is not None and not _is_number(value):
                 return f"'{key}.{name}' is not a number"
-    return _odd_type(summary)
+    return None
 
 
 def _odd_type(summary: dict[str, Any]) -> str | None:
@@ -189,6 +192,10 @@ def _odd_type(summary: dict[str, Any]) -> str | None:
         "fingerprints": _table_of(lambda value: value is None or _is_text(value)),
         "label": _is_text,
         "command": _is_text,
+        "error": _is_text,
+        "finished": _is_text,
+        "cell_id": _is_text,
+        "parameters": _table_of(_is_number_or_none),
     }
     for key, fits in wanted.items():
         if summary.get(key) is not None and not fits(summary[key]):

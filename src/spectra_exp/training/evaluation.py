@@ -25,6 +25,7 @@ from spectra_exp.moe.context import RoutingContext
 from spectra_exp.moe.model import SpectraMoeForCausalLM
 from spectra_exp.moe.next_token import TokenScores, chunked_scores, plain_head, scores_of_logits
 from spectra_exp.routing.documents import Stretches
+from spectra_exp.runs.scores import DocumentSums
 
 # One that is looked at and one other, by turns.
 CAUSALITY_SEQUENCES = 2
@@ -33,9 +34,11 @@ CAUSALITY_TOKENS = 64
 
 @dataclass
 class Evaluation:
-    """losses: val_loss and its relatives; table: routing metrics per layer; statistics: the sums behind them."""
+    """losses: val_loss and its relatives, documents: the sums behind them; table: routing metrics per layer;
+    statistics: the sums behind them."""
 
     losses: dict[str, float]
+    documents: DocumentSums
     table: MetricTable | None
     statistics: list[LayerStatistics] = field(default_factory=list)
     figures: dict[str, float] = field(default_factory=dict)
@@ -70,12 +73,13 @@ class Evaluator:
         was_training = model.training
         model.eval()
         accumulator = self._accumulator(model)
-        sums = _LossSums(len(self.corpus.domains))
+        sums = _LossSums(len(self.corpus.domains), self.num_documents)
         residuals: list[Tensor] = []
         probes_left = self.probe_tokens
         for batch in evaluation_batches(self.corpus, self.batch_size):
             context = RoutingContext(training_rule=training_rule, keep_outputs=True, keep_hidden=max(probes_left, 0))
-            sums.add(self.scores(model, batch, context), counted_ids(batch), batch["domain_ids"])
+            scores = self.scores(model, batch, context)
+            sums.add(scores, counted_ids(batch), batch["domain_ids"], batch["document_ids"] - self.first_document)
             records = [context.records[layer.layer] for layer in model.routed_layers]
             residuals += [r.figures["sinkhorn_residual"] for r in records if "sinkhorn_residual" in r.figures]
             if accumulator is not None:
@@ -84,13 +88,14 @@ class Evaluator:
         model.train(was_training)
         figures = {"sinkhorn_residual": float(torch.stack(residuals).max())} if residuals else {}
         if accumulator is None:
-            return Evaluation(sums.losses(self.corpus.domains), None)
+            return Evaluation(sums.losses(self.corpus.domains), sums.documents, None)
         statistics = [
             replace(stats, weight_cosines_EE=weight_cosines(layer.experts))
             for stats, layer in zip(accumulator.statistics(), model.routed_layers, strict=True)
         ]
         figures |= self._executed_by_domain(statistics)
-        return Evaluation(sums.losses(self.corpus.domains), compute_metrics(statistics), statistics, figures)
+        losses = sums.losses(self.corpus.domains)
+        return Evaluation(losses, sums.documents, compute_metrics(statistics), statistics, figures)
 
     def _executed_by_domain(self, statistics: list[LayerStatistics]) -> dict[str, float]:
         """executed_k_<domain>: mean over layers, of the domains that there are tokens of."""
@@ -216,19 +221,27 @@ def counted_ids(batch: Example) -> Tensor:
 
 
 class _LossSums:
-    """Sums of next-token losses by the domain of the token predicted."""
+    """Sums of next-token losses by the domain of the token predicted, and by its document where that is given."""
 
-    def __init__(self, num_domains: int):
+    def __init__(self, num_domains: int, num_documents: int = 1):
         self.loss = np.zeros(num_domains)
         self.tokens = np.zeros(num_domains, dtype=np.int64)
         self.correct = 0
+        self.documents = DocumentSums.empty(num_documents)
 
-    def add(self, scores: TokenScores, labels_BS: Tensor, domain_ids_BS: Tensor) -> None:
+    def add(
+        self, scores: TokenScores, labels_BS: Tensor, domain_ids_BS: Tensor, document_ids_BS: Tensor | None = None
+    ) -> None:
         domains = domain_ids_BS[:, 1:].flatten().cpu().numpy()
         counted = (labels_BS[:, 1:] != NOT_COUNTED).flatten().cpu().numpy()
-        self.loss += np.bincount(domains, weights=scores.loss_N.double().cpu().numpy(), minlength=len(self.loss))
+        loss = scores.loss_N.double().cpu().numpy()
+        self.loss += np.bincount(domains, weights=loss, minlength=len(self.loss))
         self.tokens += np.bincount(domains[counted], minlength=len(self.tokens))
         self.correct += int(scores.correct_N.sum())
+        if document_ids_BS is not None:
+            documents = document_ids_BS[:, 1:].flatten().cpu().numpy()
+            correct = scores.correct_N.cpu().numpy().astype(bool)
+            self.documents.add(documents[counted], domains[counted], loss[counted], correct[counted])
 
     def losses(self, names: list[str]) -> dict[str, float]:
         """val_loss (nats per token), val_perplexity, val_accuracy; loss and perplexity of each domain met."""

@@ -38,6 +38,7 @@ from spectra_exp.runs.fingerprints import weights_hash
 from spectra_exp.runs.folder import RunFolder
 from spectra_exp.runs.history import CHANCE, FINAL, TRAIN, TRAINING_RULE, VALIDATION
 from spectra_exp.runs.routing_files import load_snapshot, save_snapshot, snapshot_path
+from spectra_exp.runs.scores import save_documents
 from spectra_exp.training.build import build_model
 from spectra_exp.training.callbacks.budget import TimeBudget
 from spectra_exp.training.callbacks.cadence import Cadence
@@ -217,6 +218,8 @@ class Session:
             evaluator, split = self.final_evaluator, FINAL
             final = evaluator.run(self.model)
             self._write_rows(self.max_steps, split, final)
+        if own_rank() == 0:
+            save_documents(self.folder.documents, final.documents, evaluator.corpus.domains)
         result = Result("completed", self.max_steps, final.all())
         if number_varies(self.model):
             self.size = model_size(self.model, self.experiment.data.sequence_length, result.metrics["executed_k"])
