@@ -56,9 +56,13 @@ def test_a_run_in_a_running_event_loop_and_again_in_the_same_process(tmp_path):
     assert float(runs["val_loss"].iloc[1]) == made.metrics["val_loss"]
 
 
-def test_a_run_that_fails_raises_its_line(tmp_path):
-    with pytest.raises(SpectraError, match="not run|not_run"):
-        spectra_exp.run(*SMALL, "trainer.time_budget_s=0.001", f"outputs={tmp_path}")
+def test_a_run_that_fails_raises_its_line(tmp_path, monkeypatch):
+    def fails(self, checkpoint):
+        raise SpectraError("the disk is gone")
+
+    monkeypatch.setattr("spectra_exp.training.session.Session.run", fails)
+    with pytest.raises(SpectraError, match="switch-.*: failed: the disk is gone"):
+        spectra_exp.run(*SMALL, "router=switch", f"outputs={tmp_path}")
 
 
 def test_a_comparison_is_that_of_the_tables(outputs):

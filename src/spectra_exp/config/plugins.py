@@ -38,7 +38,7 @@ def load_own_plugins() -> None:
     _load(list(_installed()))
     # Beside a plug-in may lie a conf/ that names others.
     for root in roots():
-        _load(list(_named_in(root / "conf" / "config.yaml")))
+        _load(_named_in(root / "conf" / "config.yaml"))
 
 
 @cache
@@ -52,13 +52,13 @@ def _installed() -> tuple[str, ...]:
 
 
 @cache
-def _named_in(file: Path) -> tuple[Any, ...]:
+def _named_in(file: Path) -> Any:
+    """What a file has under `plugins`, whatever it is."""
     try:
         content = yaml.safe_load(file.read_text(encoding="utf-8")) if file.is_file() else None
     except yaml.YAMLError as error:
         raise ConfigError(str(file), " ".join(str(error).split())) from error
-    named = (content or {}).get("plugins") or []
-    return tuple(named) if isinstance(named, list) else (named,)
+    return (content or {}).get("plugins") or []
 
 
 def load_typed_plugins(overrides: Sequence[str]) -> None:
