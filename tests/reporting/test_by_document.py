@@ -1,0 +1,152 @@
+"""Runs compared document by document: what is said of two models and of two methods, and what may not be compared."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from made_studies import make_study
+
+from spectra_exp.cli import command
+from spectra_exp.foundations.errors import ConfigError, SpectraError
+from spectra_exp.foundations.files import write_json
+from spectra_exp.reporting.by_document import compare_by_document
+from spectra_exp.runs.stored import StoredRun, stored_runs
+
+DOMAINS = ("code", "math", "prose")
+
+
+def leave_documents(run: Path, shift: float, seed: int, count: int = 120) -> None:
+    """Losses of 3 nats a token with what documents have of their own, `shift` off in code alone."""
+    text, own = np.random.default_rng(0), np.random.default_rng(seed)
+    tokens = text.integers(20, 200, count)
+    domain = np.array(DOMAINS)[np.arange(count) % 3]
+    loss = (3 + text.normal(0, 0.5, count) + own.normal(0, 0.02, count) + shift * (domain == "code")) * tokens
+    columns = {"id": np.arange(count), "domain": domain, "tokens": tokens, "loss": loss, "correct": tokens // 3}
+    pd.DataFrame(columns).to_parquet(run / "documents.parquet")
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[StoredRun]]:
+    """Switch and hash under five seeds, hash 0.1 nats better in code."""
+    outputs = tmp_path_factory.mktemp("world")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SPECTRA_OUTPUTS", str(outputs))
+        make_study(outputs, "baselines", lambda job: {}, ("seed=0..4", "baseline=switch_top2,hash"))
+    found: dict[str, list[StoredRun]] = {"switch": [], "hash": []}
+    for number, run in enumerate(stored_runs(outputs / "runs")):
+        router = run.summary["router"]
+        leave_documents(run.path, -0.1 if router == "hash" else 0.0, number + 1)
+        found[router].append(run)
+    return found
+
+
+def fresh(runs: list[StoredRun]) -> list[StoredRun]:
+    return [StoredRun(run.path) for run in runs]
+
+
+def test_two_models_differ_where_they_were_made_to(world) -> None:
+    found = compare_by_document(world["hash"][:1], world["switch"][:1])
+    assert found.claim == "these runs" and found.components is None
+    by = {outcome.domain: outcome for outcome in found.outcomes}
+    assert list(by) == ["all", *DOMAINS] and by["all"].documents == 120 and by["code"].documents == 40
+    assert by["code"].verdict == "better" and by["code"].estimate.difference == pytest.approx(-0.1, abs=0.02)
+    assert by["math"].verdict == by["prose"].verdict == "equivalent"
+    # Corrected over the three domains, not over the whole.
+    assert by["math"].p_corrected >= by["math"].estimate.p and by["all"].p_corrected == by["all"].estimate.p
+    assert by["code"].chances.below > 0.99 and by["math"].chances.within > 0.95
+    other = compare_by_document(world["switch"][:1], world["hash"][:1])
+    assert other.outcomes[0].estimate.difference == -found.outcomes[0].estimate.difference
+    assert [outcome.verdict for outcome in other.outcomes if outcome.domain == "code"] == ["worse"]
+
+
+def test_several_seeds_speak_of_the_methods(world) -> None:
+    found = compare_by_document(world["hash"], world["switch"])
+    assert found.claim == "these methods" and found.seeds == 5 and found.components.text_share is not None
+    low, high = found.outcomes[0].estimate.interval()
+    alone = found.components.seeds.interval()
+    assert low < alone[0] < alone[1] < high < 0
+
+
+def test_the_command_says_it_from_folders_and_archives(world, tmp_path: Path, capsys) -> None:
+    outputs = world["hash"][0].path.parent.parent
+    a, b = (",".join(run.run_id for run in world[name]) for name in ("hash", "switch"))
+    assert command(["compare", f"a={a}", f"b={b}", f"outputs={outputs}"]) == 0
+    text = capsys.readouterr().out
+    assert "about these methods (5 seeds)" in text and "% is of the text" in text and "Holm" in text
+    assert command(["archive", str(tmp_path / "kept.parquet"), f"outputs={outputs}"]) == 0
+    capsys.readouterr()
+    kept = f"runs={tmp_path / 'kept.parquet'}"
+    assert command(["compare", f"a={a}", f"b={b}", kept]) == 0
+    assert capsys.readouterr().out == text
+
+
+def refuse(words: str, a: list[StoredRun], b: list[StoredRun], kind: type[Exception] = ConfigError) -> None:
+    with pytest.raises(kind, match=words):
+        compare_by_document(fresh(a), fresh(b))
+
+
+@pytest.fixture
+def changed(world) -> Callable[[str, object], None]:
+    """A function that changes a key of the fingerprints of the first hash run until the test ends."""
+    path = world["hash"][0].path / "summary.json"
+    kept = path.read_bytes()
+
+    def change(key: str, value: object) -> None:
+        content = json.loads(kept)
+        content["fingerprints"][key] = value
+        write_json(path, content)
+
+    yield change
+    path.write_bytes(kept)
+
+
+def test_what_may_not_be_compared_is_refused_by_name(world, changed) -> None:
+    a, b = world["hash"], world["switch"]
+    changed("evaluation", "other")
+    refuse(f"{a[0].run_id} and {b[0].run_id} may not be compared: other evaluation", a[:1], b[:1])
+    changed("data", "other")
+    refuse("other data", a, b)
+    changed("batches", "other")
+    refuse("other batches", a, b)
+    # Of two models nothing is said about how they were trained.
+    compare_by_document(fresh(a[:1]), fresh(b[:1]))
+
+
+def test_seeds_and_documents_that_do_not_fit_are_refused(world, capsys) -> None:
+    a, b = world["hash"], world["switch"]
+    refuse("seed . is on one side alone", a[:3], b[:2])
+    refuse("not one configuration under several seeds", [a[0], b[0]], b[:2])
+    file = a[0].path / "documents.parquet"
+    kept = file.read_bytes()
+    leave_documents(a[0].path, 0, 1, 119)
+    refuse("was scored on other documents", a[:1], b[:1])
+    file.write_bytes(b"PAR1")
+    refuse("documents.parquet: not readable", a[:1], b[:1], SpectraError)
+    file.unlink()
+    refuse(f"spectra-exp rescore {a[0].run_id} makes it", a[:1], b[:1], SpectraError)
+    file.write_bytes(kept)
+    outputs = f"outputs={a[0].path.parent.parent}"
+    for words, said in (
+        (["a=nothing", f"b={b[0].run_id}"], "unknown name 'nothing'"),
+        ([f"a={a[0].run_id}"], "b: is missing"),
+        ([f"a={a[0].run_id}", f"b={b[0].run_id}", "metric=load_cv"], "load_cv"),
+    ):
+        assert command(["compare", *words, outputs]) == 2
+        line = capsys.readouterr().err
+        assert said in line and line.count("\n") == 1
+
+
+def test_one_document_has_a_difference_and_no_test(world) -> None:
+    a, b = world["hash"][0], world["switch"][0]
+    kept = {run: (run.path / "documents.parquet").read_bytes() for run in (a, b)}
+    for run in kept:
+        leave_documents(run.path, 0.1 * (run is a), 1, 1)
+    (only,) = compare_by_document(fresh([a]), fresh([b])).outcomes
+    assert only.estimate.note == "one document" and only.verdict == "" and only.p_corrected is None
+    for run, content in kept.items():
+        (run.path / "documents.parquet").write_bytes(content)
