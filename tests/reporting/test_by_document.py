@@ -85,9 +85,15 @@ def test_the_command_says_it_from_folders_and_archives(world, tmp_path: Path, ca
     assert capsys.readouterr().out == text
 
 
-def refuse(words: str, a: list[StoredRun], b: list[StoredRun], kind: type[Exception] = ConfigError) -> None:
+def refuse(
+    words: str,
+    a: list[StoredRun],
+    b: list[StoredRun],
+    kind: type[Exception] = ConfigError,
+    metric: str = "val_loss",
+) -> None:
     with pytest.raises(kind, match=words):
-        compare_by_document(fresh(a), fresh(b))
+        compare_by_document(fresh(a), fresh(b), metric)
 
 
 @pytest.fixture
@@ -150,3 +156,31 @@ def test_one_document_has_a_difference_and_no_test(world) -> None:
     assert only.estimate.note == "one document" and only.verdict == "" and only.p_corrected is None
     for run, content in kept.items():
         (run.path / "documents.parquet").write_bytes(content)
+
+
+def leave_items(run: StoredRun, better: float, shots: int = 0) -> StoredRun:
+    """60 passages of 5 items; a better model has more of the same items right."""
+    rng = np.random.default_rng(3)
+    hard = (rng.normal(0, 1, (60, 1)) + rng.normal(0, 0.4, (60, 5))).ravel()
+    rows = {"task": "t", "item": np.arange(300), "group": [f"g{i // 5:02}" for i in range(300)]}
+    pd.DataFrame(rows | {"score": (hard < better).astype(float)}).to_parquet(run.path / "items.parquet")
+    content = json.loads((run.path / "summary.json").read_text())
+    write_json(run.path / "summary.json", content | {"downstream": {"t": {"settings": {"fewshot": shots}}}})
+    return StoredRun(run.path)
+
+
+def test_downstream_items_are_paired_and_items_of_a_passage_are_one(world) -> None:
+    a, b = world["hash"][0], world["switch"][0]
+    refuse("has no items.parquet", [a], [b], SpectraError, "downstream")
+    found = compare_by_document([leave_items(a, 0.25)], [leave_items(b, 0.0)], "downstream")
+    (task,) = found.outcomes
+    scores = [run.scores("items")["score"].to_numpy() for run in fresh([a, b])]
+    difference = scores[0] - scores[1]
+    assert (task.domain, task.documents, task.tokens, task.verdict) == ("t", 60, 300, "better")
+    assert task.estimate.difference == pytest.approx(difference.mean())
+    unpaired = np.sqrt(sum(values.var(ddof=1) / 300 for values in scores))
+    by_passage = difference.reshape(60, 5).mean(axis=1)
+    assert task.estimate.error == pytest.approx(by_passage.std(ddof=1) / np.sqrt(60))
+    assert task.estimate.error < 0.6 * unpaired
+    leave_items(a, 0.25, shots=5)
+    refuse("was scored on other items of tasks", [a], [b], metric="downstream")

@@ -18,7 +18,7 @@ from spectra_exp.reporting.collect import collect
 from spectra_exp.reporting.pairing import pair_problem
 from spectra_exp.reporting.tables.significance import MARGINS, NO_EVIDENCE
 from spectra_exp.reporting.tables.verdicts import direction
-from spectra_exp.runs.scores import DOCUMENTS
+from spectra_exp.runs.scores import DOCUMENTS, ITEMS
 from spectra_exp.runs.stored import StoredRun
 from spectra_exp.statistics.by_document import LITTLE, Components, Estimate, over_seeds, per_token
 from spectra_exp.statistics.corrections import holm
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 # Metric: the column of the documents' scores that it is the mean per token of.
 SUMS = {"val_loss": "loss", "val_accuracy": "correct"}
+# The mean over items of each downstream task: items that share a passage are one document, tasks are domains.
+DOWNSTREAM = "downstream"
 ALL = "all"
 THESE_RUNS, THESE_METHODS = "these runs", "these methods"
 # What runs must share for one to be compared with the other on the same documents.
@@ -72,21 +74,25 @@ def compare_by_document(
     margin: the region of practical equivalence, of `MARGINS` where it is None. Raises ConfigError for another metric
     and for runs that may not be compared, SpectraError for one without scores of its documents.
     """
-    if metric not in SUMS:
-        raise ConfigError.unknown("metric", metric, SUMS)
+    if metric not in (*SUMS, DOWNSTREAM):
+        raise ConfigError.unknown("metric", metric, (*SUMS, DOWNSTREAM))
     pairs, notes = _pairs(a, b)
+    read, column = (_items, "score") if metric == DOWNSTREAM else (_documents, SUMS[metric])
     margin = MARGINS.get(metric) if margin is None else margin
-    tables = [tuple(_documents(run) for run in pair) for pair in pairs]
+    tables = [tuple(read(run) for run in pair) for pair in pairs]
     first = tables[0][0]
     for run, table in zip((run for pair in pairs for run in pair), (t for pair in tables for t in pair), strict=True):
         if not table[["id", "tokens"]].equals(first[["id", "tokens"]]):
-            raise ConfigError("runs", f"{run.run_id} was scored on other documents", "compare runs of one set-up")
-    difference_SG = np.array([(x[SUMS[metric]] - y[SUMS[metric]]).to_numpy(float) for x, y in tables])
+            what = "items of tasks" if metric == DOWNSTREAM else "documents"
+            raise ConfigError("runs", f"{run.run_id} was scored on other {what}", "compare runs of one set-up")
+    difference_SG = np.array([(x[column] - y[column]).to_numpy(float) for x, y in tables])
     tokens_G, domains_G = first["tokens"].to_numpy(float), first["domain"].to_numpy(str)
-    names = [ALL, *(sorted(set(domains_G)) if len(set(domains_G)) > 1 else [])]
+    domains = sorted(set(domains_G))
+    names = domains if metric == DOWNSTREAM else [ALL, *(domains if len(domains) > 1 else [])]
     of = {name: np.full(len(first), True) if name == ALL else domains_G == name for name in names}
     estimates = {name: _estimate(difference_SG[:, chosen], tokens_G[chosen]) for name, chosen in of.items()}
-    corrected = {ALL: estimates[ALL].p} | holm({name: found.p for name, found in estimates.items() if name != ALL})
+    corrected = {name: found.p for name, found in estimates.items()}
+    corrected |= holm({name: p for name, p in corrected.items() if name != ALL})
     several = len(pairs) > 1
     return ByDocument(
         metric,
@@ -103,11 +109,16 @@ def compare_by_document(
                 None
                 if margin is None or found.error is None
                 else chances(found.difference, found.error, found.df, margin),
-                verdict(found.interval(0.90), corrected[name], margin, direction(metric)),
+                verdict(
+                    found.interval(0.90),
+                    corrected[name],
+                    margin,
+                    direction(f"{metric}_" if metric == DOWNSTREAM else metric),
+                ),
             )
             for name, found in estimates.items()
         ],
-        over_seeds(difference_SG, tokens_G) if several and len(first) > 1 else None,
+        over_seeds(difference_SG, tokens_G) if several and len(first) > 1 and metric != DOWNSTREAM else None,
         notes,
     )
 
@@ -168,13 +179,28 @@ def _documents(run: StoredRun) -> pd.DataFrame:
     return found.sort_values("id", ignore_index=True)
 
 
+def _items(run: StoredRun) -> pd.DataFrame:
+    """Sums of scores by group of items, which share a passage: `tokens` is how many items there are."""
+    found = run.scores("items")
+    if found is None:
+        run.require(ITEMS)
+        again = f"spectra-exp downstream run={run.run_id} force=true"
+        raise SpectraError(f"{run.run_id}: it has no {ITEMS}; {again} makes it")
+    grouped = found.groupby(["task", "group"], sort=True)["score"].agg(["sum", "size"]).reset_index()
+    # The same items by other settings, such as other shots, are others.
+    of_task = {name: str(sorted(entry["settings"].items())) for name, entry in run.summary["downstream"].items()}
+    ids = [f"{task} {of_task[task]} {group}" for task, group in zip(grouped["task"], grouped["group"], strict=True)]
+    columns = {"task": "domain", "sum": "score", "size": "tokens"}
+    return grouped.rename(columns=columns).assign(id=ids).sort_values("id", ignore_index=True)
+
+
 @dataclass(frozen=True)
 class CompareOptions(SourceOptions):
     """Which runs are compared, and by what."""
 
     a: tuple[str, ...] = option((), "the run, or runs of several seeds with commas")
     b: tuple[str, ...] = option((), "the run or runs that a is compared with")
-    metric: str = option("val_loss", "what is compared", choices=list(SUMS))
+    metric: str = option("val_loss", "what is compared", choices=[*SUMS, DOWNSTREAM])
     margin: float | None = option(None, "differences below it are of no practical importance", minimum=0)
 
 
