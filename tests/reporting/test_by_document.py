@@ -51,25 +51,24 @@ def fresh(runs: list[StoredRun]) -> list[StoredRun]:
 
 def test_two_models_differ_where_they_were_made_to(world) -> None:
     found = compare_by_document(world["hash"][:1], world["switch"][:1])
-    assert found.claim == "these runs" and found.components is None
+    assert found.claim == "these runs" and found.crossed is None
     by = {outcome.domain: outcome for outcome in found.outcomes}
     assert list(by) == ["all", *DOMAINS] and by["all"].documents == 120 and by["code"].documents == 40
-    assert by["code"].verdict == "better" and by["code"].estimate.difference == pytest.approx(-0.1, abs=0.02)
+    assert by["code"].verdict == "better" and by["code"].difference == pytest.approx(-0.1, abs=0.02)
     assert by["math"].verdict == by["prose"].verdict == "equivalent"
     # Corrected over the three domains, not over the whole.
-    assert by["math"].p_corrected >= by["math"].estimate.p and by["all"].p_corrected == by["all"].estimate.p
-    assert by["code"].chances.below > 0.99 and by["math"].chances.within > 0.95
+    assert by["math"].p_corrected >= by["math"].p and by["all"].p_corrected == by["all"].p
+    assert by["code"].region.below > 0.99 and by["math"].region.within > 0.95
     other = compare_by_document(world["switch"][:1], world["hash"][:1])
-    assert other.outcomes[0].estimate.difference == -found.outcomes[0].estimate.difference
+    assert other.outcomes[0].difference == -found.outcomes[0].difference
     assert [outcome.verdict for outcome in other.outcomes if outcome.domain == "code"] == ["worse"]
 
 
 def test_several_seeds_speak_of_the_methods(world) -> None:
     found = compare_by_document(world["hash"], world["switch"])
-    assert found.claim == "these methods" and found.seeds == 5 and found.components.text_share is not None
-    low, high = found.outcomes[0].estimate.interval()
-    alone = found.components.seeds.interval()
-    assert low < alone[0] < alone[1] < high < 0
+    assert found.claim == "these methods" and found.seeds == 5 and found.crossed.share_text is not None
+    whole = found.outcomes[0]
+    assert whole.ci_low < found.crossed.seed_low < found.crossed.seed_high < whole.ci_high < 0
 
 
 def test_the_command_says_it_from_folders_and_archives(world, tmp_path: Path, capsys) -> None:
@@ -153,7 +152,7 @@ def test_one_document_has_a_difference_and_no_test(world) -> None:
     for run in kept:
         leave_documents(run.path, 0.1 * (run is a), 1, 1)
     (only,) = compare_by_document(fresh([a]), fresh([b])).outcomes
-    assert only.estimate.note == "one document" and only.verdict == "" and only.p_corrected is None
+    assert only.note == "one document only" and only.verdict == "" and only.p_corrected is None
     for run, content in kept.items():
         (run.path / "documents.parquet").write_bytes(content)
 
@@ -177,10 +176,10 @@ def test_downstream_items_are_paired_and_items_of_a_passage_are_one(world) -> No
     scores = [run.scores("items")["score"].to_numpy() for run in fresh([a, b])]
     difference = scores[0] - scores[1]
     assert (task.domain, task.documents, task.tokens, task.verdict) == ("t", 60, 300, "better")
-    assert task.estimate.difference == pytest.approx(difference.mean())
+    assert task.difference == pytest.approx(difference.mean())
     unpaired = np.sqrt(sum(values.var(ddof=1) / 300 for values in scores))
     by_passage = difference.reshape(60, 5).mean(axis=1)
-    assert task.estimate.error == pytest.approx(by_passage.std(ddof=1) / np.sqrt(60))
-    assert task.estimate.error < 0.6 * unpaired
+    assert task.se == pytest.approx(by_passage.std(ddof=1) / np.sqrt(60))
+    assert task.se < 0.6 * unpaired
     leave_items(a, 0.25, shots=5)
     refuse("was scored on other items of tasks", [a], [b], metric="downstream")

@@ -11,9 +11,9 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from spectra_exp.foundations import stopping
+from spectra_exp.runs import provenance
 from spectra_exp.runs.routing_files import load_snapshot, snapshot_paths
 from spectra_exp.runs.stored import StoredRun
-from spectra_exp.training import execute as execute_module
 from spectra_exp.training.execute import execute
 from spectra_exp.training.session import Session
 
@@ -196,7 +196,7 @@ def test_a_finished_run_is_left_alone_and_joins_a_study(planned, capsys) -> None
 def test_stale_runs_are_made_again_only_when_asked(planned, monkeypatch) -> None:
     p = planned()
     execute(p, "")
-    monkeypatch.setattr(execute_module, "code_version", lambda: "other")
+    monkeypatch.setattr(provenance, "code_version", lambda: "other")
     written = p.folder.history.stat().st_mtime_ns
     execute(planned(), "")
     assert p.folder.history.stat().st_mtime_ns == written

@@ -158,7 +158,7 @@ class ArchivedRun(StoredRun):
     def is_there(self) -> bool:
         return True
 
-    def is_stale(self, code: str) -> bool:
+    def is_stale(self) -> bool:
         return False
 
     @cached_property

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,13 +17,17 @@ from spectra_exp.foundations.shell import DONE
 from spectra_exp.presentation.text import number_text
 from spectra_exp.reporting.collect import collect
 from spectra_exp.reporting.pairing import pair_problem
-from spectra_exp.reporting.tables.significance import MARGINS, NO_EVIDENCE
+from spectra_exp.reporting.tables.significance import NO_EVIDENCE
 from spectra_exp.reporting.tables.verdicts import direction
+from spectra_exp.reporting.tables.verdicts import margin as declared_margin
 from spectra_exp.runs.scores import DOCUMENTS, ITEMS
 from spectra_exp.runs.stored import StoredRun
-from spectra_exp.statistics.by_document import LITTLE, Components, Estimate, over_seeds, per_token
+from spectra_exp.statistics.clustered import CLAIM as THESE_RUNS
+from spectra_exp.statistics.clustered import clustered_difference
 from spectra_exp.statistics.corrections import holm
-from spectra_exp.statistics.practical import Chances, Verdict, chances, verdict
+from spectra_exp.statistics.crossed import CLAIM as THESE_METHODS
+from spectra_exp.statistics.crossed import WASTED, CrossedDifference, crossed_difference
+from spectra_exp.statistics.practical import Region, equivalent_p, region_probabilities, word
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -32,29 +37,38 @@ SUMS = {"val_loss": "loss", "val_accuracy": "correct"}
 # The mean over items of each downstream task: items that share a passage are one document, tasks are domains.
 DOWNSTREAM = "downstream"
 ALL = "all"
-THESE_RUNS, THESE_METHODS = "these runs", "these methods"
 # What runs must share for one to be compared with the other on the same documents.
 SAME = ("data_fingerprint", "evaluation_fingerprint")
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """a − b on the documents of one domain, or of all; p_corrected: by Holm over the domains, of all: p itself."""
+    """a − b per token on the documents of one domain, or of all.
+
+    se, df, bounds at 95 %, p and the rest are None where there is no test, and `note` says why. p_corrected: by Holm
+    over the domains, of all documents p itself.
+    """
 
     domain: str
     documents: int
     tokens: int
-    estimate: Estimate
-    p_corrected: float | None
-    chances: Chances | None
-    verdict: Verdict
+    difference: float
+    se: float | None
+    df: float | None
+    ci_low: float | None
+    ci_high: float | None
+    p: float | None
+    note: str
+    p_corrected: float | None = None
+    region: Region | None = None
+    verdict: str = ""
 
 
 @dataclass(frozen=True)
 class ByDocument:
     """A comparison document by document. `claim`: what its intervals are about, these runs or these methods.
 
-    `outcomes`: of all documents first, then by domain; `components`: of all, where there are several seeds.
+    `outcomes`: of all documents first, then by domain; `crossed`: of all, where there are several seeds.
     """
 
     metric: str
@@ -62,7 +76,7 @@ class ByDocument:
     seeds: int
     margin: float | None
     outcomes: list[Outcome]
-    components: Components | None
+    crossed: CrossedDifference | None
     notes: list[str]
 
 
@@ -71,27 +85,27 @@ def compare_by_document(
 ) -> ByDocument:
     """The difference a − b per token. One run each: about these models; several, paired by seed: about the methods.
 
-    margin: the region of practical equivalence, of `MARGINS` where it is None. Raises ConfigError for another metric
-    and for runs that may not be compared, SpectraError for one without scores of its documents.
+    margin: half the region of practical equivalence, the declared one where it is None. Raises ConfigError for another
+    metric and for runs that may not be compared, SpectraError for one without scores of its documents.
     """
     if metric not in (*SUMS, DOWNSTREAM):
         raise ConfigError.unknown("metric", metric, (*SUMS, DOWNSTREAM))
     pairs, notes = _pairs(a, b)
     read, column = (_items, "score") if metric == DOWNSTREAM else (_documents, SUMS[metric])
-    margin = MARGINS.get(metric) if margin is None else margin
+    margin = declared_margin(metric) if margin is None else margin
     tables = [tuple(read(run) for run in pair) for pair in pairs]
     first = tables[0][0]
     for run, table in zip((run for pair in pairs for run in pair), (t for pair in tables for t in pair), strict=True):
         if not table[["id", "tokens"]].equals(first[["id", "tokens"]]):
             what = "items of tasks" if metric == DOWNSTREAM else "documents"
             raise ConfigError("runs", f"{run.run_id} was scored on other {what}", "compare runs of one set-up")
-    difference_SG = np.array([(x[column] - y[column]).to_numpy(float) for x, y in tables])
+    sums_SG = [np.array([pair[side][column].to_numpy(float) for pair in tables]) for side in (0, 1)]
     tokens_G, domains_G = first["tokens"].to_numpy(float), first["domain"].to_numpy(str)
     domains = sorted(set(domains_G))
     names = domains if metric == DOWNSTREAM else [ALL, *(domains if len(domains) > 1 else [])]
     of = {name: np.full(len(first), True) if name == ALL else domains_G == name for name in names}
-    estimates = {name: _estimate(difference_SG[:, chosen], tokens_G[chosen]) for name, chosen in of.items()}
-    corrected = {name: found.p for name, found in estimates.items()}
+    found = {name: _outcome(name, *(sums[:, own] for sums in sums_SG), tokens_G[own]) for name, own in of.items()}
+    corrected = {name: outcome.p for name, outcome in found.items()}
     corrected |= holm({name: p for name, p in corrected.items() if name != ALL})
     several = len(pairs) > 1
     return ByDocument(
@@ -99,34 +113,34 @@ def compare_by_document(
         THESE_METHODS if several else THESE_RUNS,
         len(pairs),
         margin,
-        [
-            Outcome(
-                name,
-                int(of[name].sum()),
-                int(tokens_G[of[name]].sum()),
-                found,
-                corrected[name],
-                None
-                if margin is None or found.error is None
-                else chances(found.difference, found.error, found.df, margin),
-                verdict(
-                    found.interval(0.90),
-                    corrected[name],
-                    margin,
-                    direction(f"{metric}_" if metric == DOWNSTREAM else metric),
-                ),
-            )
-            for name, found in estimates.items()
-        ],
-        over_seeds(difference_SG, tokens_G) if several and len(first) > 1 and metric != DOWNSTREAM else None,
+        [_judged(outcome, corrected[name], metric, margin) for name, outcome in found.items()],
+        crossed_difference(sums_SG[0] - sums_SG[1], tokens_G) if several and ALL in found and len(first) > 1 else None,
         notes,
     )
 
 
-def _estimate(difference_SG: np.ndarray, tokens_G: np.ndarray) -> Estimate:
-    if len(difference_SG) == 1 or len(tokens_G) == 1:
-        return per_token(difference_SG.mean(axis=0), tokens_G)
-    return over_seeds(difference_SG, tokens_G).both
+def _outcome(domain: str, a_SG: np.ndarray, b_SG: np.ndarray, tokens_G: np.ndarray) -> Outcome:
+    size = len(tokens_G), int(tokens_G.sum())
+    if len(a_SG) > 1 and len(tokens_G) > 1:
+        both = crossed_difference(a_SG - b_SG, tokens_G)
+        se = None if both.df is None else math.sqrt(both.variance)
+        return Outcome(domain, *size, both.difference, se, both.df, both.ci_low, both.ci_high, both.p, both.note)
+    one = clustered_difference(a_SG.mean(axis=0), b_SG.mean(axis=0), tokens_G)
+    return Outcome(domain, *size, one.difference, one.se, one.df, one.ci_low, one.ci_high, one.p, one.note)
+
+
+def _judged(outcome: Outcome, corrected: float | None, metric: str, margin: float | None) -> Outcome:
+    """The outcome with its corrected p, what speaks for a negligible difference, and its verdict in a word."""
+    if outcome.se is None:
+        return outcome
+    seen = outcome.difference, outcome.se, outcome.df
+    region, equal = (
+        (None, None) if margin is None else (region_probabilities(*seen, margin), equivalent_p(*seen, margin))
+    )
+    better = direction(f"{metric}_" if metric == DOWNSTREAM else metric)
+    return replace(
+        outcome, p_corrected=corrected, region=region, verdict=word(outcome.difference, corrected, equal, better)
+    )
 
 
 def _pairs(a: Sequence[StoredRun], b: Sequence[StoredRun]) -> tuple[list[tuple[StoredRun, StoredRun]], list[str]]:
@@ -223,24 +237,21 @@ def told(found: ByDocument) -> list[str]:
     region = "" if found.margin is None else f"; within {found.margin:g} is negligible"
     lines = [f"{found.metric}, a - b, per token; about {found.claim} ({seeds}); 95 % intervals{region}"]
     for outcome in found.outcomes:
-        low, high = outcome.estimate.interval()
-        words = [f"{outcome.domain:<20} {outcome.estimate.difference:+.5f}"]
-        words += [f"[{low:+.5f}, {high:+.5f}]", f"p {number_text(outcome.p_corrected)}"] if low is not None else []
-        if outcome.chances is not None:
-            parts = outcome.chances.below, outcome.chances.within, outcome.chances.above
-            words.append("below, within, above " + ", ".join(f"{part:.3f}" for part in parts))
-        words.append(outcome.verdict or outcome.estimate.note)
+        words = [f"{outcome.domain:<20} {outcome.difference:+.5f}"]
+        if outcome.p_corrected is not None:
+            words.append(f"[{outcome.ci_low:+.5f}, {outcome.ci_high:+.5f}]  p {number_text(outcome.p_corrected)}")
+        if (region := outcome.region) is not None:
+            words.append(f"below, within, above {region.below:.3f}, {region.within:.3f}, {region.above:.3f}")
+        words += [word for word in (outcome.verdict, outcome.note) if word]
         lines.append("  ".join(words) + f"  ({outcome.documents} documents, {outcome.tokens} tokens)")
     if len(found.outcomes) > 1:
         lines.append("p of domains: corrected by Holm's method")
-    if (parts := found.components) is not None and parts.text_share is not None:
-        low, high = parts.seeds.interval()
-        if low is not None:
-            lines.append(f"for these documents alone, over seeds: [{low:+.5f}, {high:+.5f}]")
-        lines.append(f"of the variance {100 * parts.text_share:.0f} % is of the text, the rest of seeds")
-        if parts.enough_tokens is not None:
-            words = f"text adds less than {100 * LITTLE:.0f} % to the variance of {found.seeds} seeds"
-            lines.append(f"from {number_text(parts.enough_tokens)} evaluation tokens on {words}")
+    if (crossed := found.crossed) is not None and crossed.share_text is not None:
+        lines.append(f"for these documents alone, over seeds: [{crossed.seed_low:+.5f}, {crossed.seed_high:+.5f}]")
+        lines.append(f"of the variance {100 * crossed.share_text:.0f} % is of the text, the rest of seeds")
+        if crossed.enough_tokens is not None:
+            words = f"more text narrows the interval by less than {100 * WASTED:.0f} %"
+            lines.append(f"from {number_text(crossed.enough_tokens)} evaluation tokens on {words}")
     return lines + found.notes
 
 

@@ -1,56 +1,56 @@
-"""Whether a difference is negligible or unmeasured: a region of practical equivalence, and the verdict in one word."""
+"""Better, equivalent, worse or undecided: a difference beside its region of practical equivalence."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
-from spectra_exp.measure.base import Direction
-
-ALPHA = 0.05
-Verdict = Literal["better", "worse", "lower", "higher", "equivalent", "undecided", ""]
+LEVEL = 0.05
+Word = Literal["better", "equivalent", "worse", "undecided"]
 
 
 @dataclass(frozen=True)
-class Chances:
-    """Probabilities that the true difference lies below, within and above the region; they sum to one."""
+class Region:
+    """Probabilities that the true difference lies below, within and above −margin..margin; they sum to 1."""
 
     below: float
     within: float
     above: float
 
 
-def chances(difference: float, error: float, df: float, margin: float) -> Chances:
-    """Of a difference with its standard error, by the flat prior: Student's t at the difference, scaled by the error.
+def region_probabilities(difference: float, se: float, df: float, margin: float) -> Region:
+    """Where the true difference lies, given what was seen and the flat prior: t with `df` at `difference`, scale `se`.
 
-    *Source:* the Bayesian t test of pairs (Benavoli et al. 2017) without the correlation that cross-validation adds.
+    For n pairs `se` is s/√n and `df` n − 1. Raises ValueError for a margin or a scale that is not above zero.
+    *Source:* Bayesian t with prior p(µ, σ) ∝ 1/σ (Gelman et al. 2013, section 3.2); the region by Kruschke 2018. Not
+    the correlated test of cross-validation, whose folds share data as seeds do not.
     """
     from scipy.special import stdtr
 
-    below = float(stdtr(df, (-margin - difference) / error))
-    above = float(stdtr(df, (difference - margin) / error))
-    return Chances(below, max(0.0, 1 - below - above), above)
+    for name, value in (("margin", margin), ("standard error", se)):
+        if not 0 < value < math.inf:
+            raise ValueError(f"the {name} is {value}; it must be finite and above zero")
+    below = float(stdtr(df, (-margin - difference) / se))
+    above = float(stdtr(df, (difference - margin) / se))
+    return Region(below, max(0.0, 1.0 - below - above), above)
 
 
-def verdict(
-    interval_90: tuple[float | None, float | None],
-    corrected_p: float | None,
-    margin: float | None,
-    direction: Direction,
-) -> Verdict:
-    """Equivalent where the 90 % interval lies within ±margin; else the direction where corrected p is below 0.05.
+def equivalent_p(difference: float, se: float, df: float, margin: float) -> float:
+    """p of the two one-sided tests that the true difference lies within −margin..margin: the larger of the two."""
+    from scipy.special import stdtr
 
-    Then the 95 % interval that goes with the correction leaves out zero. Else undecided; empty without a test.
-    `direction`: which way is better; without one the words are lower and higher.
+    return float(stdtr(df, (abs(difference) - margin) / se))
+
+
+def word(difference: float, p: float | None, equivalent_p: float | None, better: Literal["lower", "higher"]) -> Word:
+    """What may be said of a − b: equivalence is looked for first, because a negligible difference can be certain.
+
+    p: of the test that there is no difference, corrected for the tests made with it; equivalent_p: of the two one-sided
+    tests against the margin (below 0.05 the 90 % interval lies within it), None without one; better: which values are.
     """
-    low, high = interval_90
-    if low is None or high is None or corrected_p is None:
-        return ""
-    if margin is not None and -margin < low and high < margin:
+    if equivalent_p is not None and equivalent_p < LEVEL:
         return "equivalent"
-    if corrected_p >= ALPHA:
+    if p is None or p >= LEVEL or difference == 0:
         return "undecided"
-    below = low + high < 0
-    if direction == "none":
-        return "lower" if below else "higher"
-    return "better" if below == (direction == "lower") else "worse"
+    return "better" if (difference < 0) == (better == "lower") else "worse"
