@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 from made_studies import make_study
 
+from spectra_exp.api import compare, load_runs
 from spectra_exp.cli import command
 from spectra_exp.foundations.errors import ConfigError, SpectraError
 from spectra_exp.foundations.files import write_json
@@ -69,6 +70,16 @@ def test_several_seeds_speak_of_the_methods(world) -> None:
     assert found.claim == "these methods" and found.seeds == 5 and found.crossed.share_text is not None
     whole = found.outcomes[0]
     assert whole.ci_low < found.crossed.seed_low < found.crossed.seed_high < whole.ci_high < 0
+
+
+def test_python_gives_the_same(world) -> None:
+    runs = load_runs(world["hash"][0].path.parent.parent)
+    found = compare(runs, {"router": "hash"}, {"router": "switch"}, by="document")
+    assert found == compare_by_document(world["hash"], world["switch"])
+    one = compare(runs[runs["seed"] == 0], {"router": "hash"}, {"router": "switch"}, by="document")
+    assert one.claim == "these runs"
+    with pytest.raises(ConfigError, match="val_loss"):
+        compare(runs, {"router": "hash"}, {"router": "switch"}, "load_cv", by="document")
 
 
 def test_the_command_says_it_from_folders_and_archives(world, tmp_path: Path, capsys) -> None:
