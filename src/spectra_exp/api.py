@@ -21,6 +21,7 @@ from spectra_exp.data.sources import check_data
 from spectra_exp.foundations import stopping
 from spectra_exp.foundations.errors import ConfigError, SpectraError
 from spectra_exp.interpret.open_run import newest_model
+from spectra_exp.reporting.by_document import ByDocument, compare_by_document
 from spectra_exp.reporting.collect import VALUE_COLUMNS, collect
 from spectra_exp.reporting.grid import configurations_of
 from spectra_exp.reporting.pairing import pair_problem
@@ -129,8 +130,8 @@ def load_runs(outputs: str | Path | None = None) -> pd.DataFrame:
     """The completed runs of an outputs folder, a row each: what they are, every setting by its key, every metric.
 
     `outputs` as on the command line where it is None. Columns of metrics are float64, NaN where one was not measured;
-    docs/metrics.md has their units. Runs that cannot be used are left out, as the tables do, and stand with the reason
-    in `attrs["left_out"]`.
+    docs/metrics.md has their units; `folder` is where the run lies. Runs that cannot be used are left out, as the
+    tables do, and stand with the reason in `attrs["left_out"]`.
     """
     prepare_environment()
     folder = Path(outputs) if outputs is not None else VerbOptions().folder
@@ -143,6 +144,7 @@ def load_runs(outputs: str | Path | None = None) -> pd.DataFrame:
     for frame in (_frame(settings), metrics):
         found = found.join(frame[[column for column in frame if column not in found]])
     found = found.reset_index()
+    found["folder"] = [str(folder / "runs" / name) for name in found[run_id]]
     found.attrs["left_out"] = dict(collected.skipped)
     return found
 
@@ -153,11 +155,12 @@ def compare(
     b: str | Mapping[str, Any],
     metric: str = "val_loss",
     by: str = "seed",
-) -> Comparison:
+) -> Comparison | ByDocument:
     """The difference a − b of a metric with its 95 % interval and test, as the tables have it.
 
     `runs`: of `load_runs`. `a`, `b`: a label such as "Switch top-2", or values by column. `by`: what the values are
-    paired over. Raises ConfigError for an arm without runs, with two of one seed, or of runs that may not be compared.
+    paired over, "seed", or "document": the held-out documents, and one run each is spoken of alone. Raises ConfigError
+    for an arm without runs, with two of one seed, or of runs that may not be compared.
     """
     if by not in COMPARED:
         raise ConfigError.unknown("by", by, COMPARED)
@@ -175,8 +178,12 @@ def _over_seeds(a: pd.DataFrame, b: pd.DataFrame, metric: str) -> Comparison:
     return compare_over_seeds(a[metric].to_dict(), b[metric].to_dict())
 
 
+def _over_documents(a: pd.DataFrame, b: pd.DataFrame, metric: str) -> ByDocument:
+    return compare_by_document(*([StoredRun(Path(path)) for path in arm["folder"]] for arm in (a, b)), metric)
+
+
 # What a comparison can be paired over; each takes the runs of two arms, by seed, and a metric.
-COMPARED = {"seed": _over_seeds}
+COMPARED = {"seed": _over_seeds, "document": _over_documents}
 
 
 def _arm(runs: pd.DataFrame, name: str, wanted: str | Mapping[str, Any]) -> pd.DataFrame:

@@ -24,6 +24,7 @@ VERBS = {
     "share": ("reporting.share:main", "a finished run's model and model card for others to load"),
     "remeasure": ("interpret.remeasure:main", "metrics that finished runs lack, from what they kept"),
     "rescore": ("interpret.rescore:main", "scores of held-out documents that finished runs lack, from a checkpoint"),
+    "compare": ("reporting.by_document:main", "two models, or two methods over seeds, document by document"),
     "bench": ("bench.command:main", "benchmarks against their targets"),
     "overhead": ("bench.overhead:main", "time and FLOPs of each part of routing (table 9)"),
 }

@@ -1,8 +1,10 @@
-"""A run's scores one by one: `documents.parquet`, a row a held-out document, of the final evaluation.
+"""A run's scores one by one: `documents.parquet`, a row a held-out document, of the final evaluation, and
+`items.parquet`, a row an item of a downstream task.
 
-Columns: `id` (the document's number in the evaluation set: the same document in every run on the same data), `domain`,
-`tokens` (scored ones), `loss` (their sum, nats) and `correct` (tokens whose prediction was right). The rule is that of
-inference. Σ loss / Σ tokens is `val_loss`.
+Of documents: `id` (the document's number in the evaluation set: the same document in every run on the same data),
+`domain`, `tokens` (scored ones), `loss` (their sum, nats) and `correct` (tokens whose prediction was right). The rule
+is that of inference. Σ loss / Σ tokens is `val_loss`.
+Of items: `task`, `item` (its number in the task), `group` (equal for items that share a passage), `score`.
 """
 
 from __future__ import annotations
@@ -19,8 +21,11 @@ from spectra_exp.foundations.files import atomic_path, regular
 if TYPE_CHECKING:
     import pandas as pd
 
-DOCUMENTS = "documents.parquet"
-COLUMNS = {DOCUMENTS: ("id", "domain", "tokens", "loss", "correct")}
+DOCUMENTS, ITEMS = "documents.parquet", "items.parquet"
+COLUMNS = {
+    DOCUMENTS: ("id", "domain", "tokens", "loss", "correct"),
+    ITEMS: ("task", "item", "group", "score"),
+}
 
 
 @dataclass

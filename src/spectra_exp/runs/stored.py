@@ -21,14 +21,14 @@ from spectra_exp.runs.folder import RunFolder
 from spectra_exp.runs.history import read_history
 from spectra_exp.runs.provenance import by_other_code
 from spectra_exp.runs.routing_files import load_snapshot, snapshot_paths
-from spectra_exp.runs.scores import DOCUMENTS, read_scores
+from spectra_exp.runs.scores import DOCUMENTS, ITEMS, read_scores
 from spectra_exp.runs.summary import Summary, check_files, summary_edited
 
 if TYPE_CHECKING:
     import pandas as pd
 
 FOLDERS = (".hydra", "routing", "checkpoints", "analysis")
-FILES = ("summary.json", "config.yaml", "environment.json", "history.parquet", DOCUMENTS, "train.log")
+FILES = ("summary.json", "config.yaml", "environment.json", "history.parquet", DOCUMENTS, ITEMS, "train.log")
 # How many files a line names.
 NAMED = 3
 
@@ -156,7 +156,7 @@ class StoredRun:
             kind = "folder" if name in FOLDERS else "file"
             if path.exists() and not (path.is_dir() if kind == "folder" else path.is_file()):
                 self.problems[path] = f"not a {kind}"
-        _ = self.summary, self.config, self.history, self.scores("documents")
+        _ = self.summary, self.config, self.history, self.scores("documents"), self.scores("items")
         sealed = self.refusal is None and self.summary.seal is not None
         left = snapshot_paths(self.folder.routing) if sealed else self.snapshots
         routed = any(layers for layers in ((self.summary or {}).get("metrics_by_layer") or {}).values())

@@ -16,7 +16,7 @@ from typing import Any
 from spectra_exp.foundations.errors import SpectraError
 from spectra_exp.foundations.files import atomic_path, is_file_name, json_text, regular, write_json
 from spectra_exp.runs.file_hashes import differing, hashes_of, sha256_of
-from spectra_exp.runs.scores import DOCUMENTS
+from spectra_exp.runs.scores import DOCUMENTS, ITEMS
 
 SCHEMA = 1
 LARGEST = 10**300
@@ -31,6 +31,7 @@ SEALED_FILES = (
     "environment.json",
     "history.parquet",
     DOCUMENTS,
+    ITEMS,
     "routing/step-*.npz",
 )
 SEAL = "seal"
