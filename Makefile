@@ -91,8 +91,8 @@ bench-gpu: setup  ## the benchmarks that need a GPU
 test: setup  ## everything that needs no GPU, in two processes
 	$(PY) -m pytest -n 2 --dist worksteal
 
-test-full: setup  ## the long simulations of statistics, which make test leaves out
-	$(PY) -m pytest -m full
+test-full: setup  ## all of these and what is left out of them for its length
+	$(PY) -m pytest -n 2 --dist worksteal -m "full or not full"
 
 test-lowest:  ## everything with the lowest versions that pyproject.toml admits, in .venv-lowest; torch stays as it is
 	$(PYTHON) -m venv .venv-lowest

@@ -18,6 +18,7 @@ VERBS = {
     "figures": ("reporting.make_figures:main", "every figure from the finished runs"),
     "report": ("reporting.make_report:main", "a page over all runs and a page for each"),
     "interpret": ("interpret.command:main", "what the experts of a trained model do"),
+    "doctor": ("doctor.command:main", "checks of a sparse model's routing: causality, batches, losses, precision"),
     "downstream": ("downstream.command:main", "scores of finished runs on downstream tasks"),
     "paper": ("reporting.make_paper:main", "the runs of the paper's results, and the folder made of them"),
     "archive": ("archive.command:main", "runs packed into one file that tables, figures and report read"),

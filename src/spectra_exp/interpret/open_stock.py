@@ -100,19 +100,19 @@ def open_stock(key: str, path: Path, tokens: int | None, texts: str | None, seed
 
     Raises SpectraError, one line, for what cannot be opened.
     """
-    config = _read_config(key, path)
+    config = read_config(key, path)
     if not (path / "tokenizer.json").is_file():
         raise ConfigError(key, f"{path} has no tokenizer.json", "save the model's tokenizer beside it")
     file = named_tokenizer(str(path))
     tokenizer = file.load()
-    with _one_line(key, path):
+    with one_line(key, path):
         check_weight_files(key, path)
         model = load_whole(key, AutoModelForCausalLM, path, config=config, **ONLY_HERE)
     model = model.to(device).eval()
     engine = StockEngine(model)
     _try_a_pass(key, path, engine)
     documents = documents_of(texts, "texts") if texts is not None else read_documents(EmbeddedData()).validation
-    held_out = _packed(documents, tokenizer, file.end_token, engine.longest, tokens)
+    held_out = packed(documents, tokenizer, file.end_token, engine.longest, tokens)
     # Reading tens of gigabytes again would take minutes; a file that was written anew has another time.
     weights = sorted((p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in path.glob("*.safetensors"))
     print_of = digest((path / "config.json").read_bytes(), *weights)
@@ -144,9 +144,10 @@ def _try_a_pass(key: str, path: Path, engine: StockEngine) -> None:
         raise ConfigError(key, f"the routed layers of {path} sent no token to an expert", "is it a trained model?")
 
 
-def _read_config(key: str, path: Path) -> PreTrainedConfig:
+def read_config(key: str, path: Path) -> PreTrainedConfig:
+    """The configuration of the model in a folder. ConfigError, one line, for what is none, or is a run's checkpoint."""
     transformers_logging.disable_progress_bar()
-    with _one_line(key, path):
+    with one_line(key, path):
         config = AutoConfig.from_pretrained(path, **ONLY_HERE)
     if config.model_type == OWN_TYPE:
         raise ConfigError(key, f"{path} is a checkpoint of a run", "name the run's folder, which holds config.yaml")
@@ -154,7 +155,7 @@ def _read_config(key: str, path: Path) -> PreTrainedConfig:
 
 
 @contextmanager
-def _one_line(key: str, path: Path) -> Iterator[None]:
+def one_line(key: str, path: Path) -> Iterator[None]:
     """A block in which what transformers raises for a folder that it cannot load becomes one line."""
     try:
         yield
@@ -165,7 +166,7 @@ def _one_line(key: str, path: Path) -> Iterator[None]:
         raise ConfigError(key, f"{path} is not a causal language model that transformers loads ({reason})") from error
 
 
-def _packed(documents: list[Document], tokenizer: Any, end_token: str, longest: int, tokens: int | None) -> HeldOut:
+def packed(documents: list[Document], tokenizer: Any, end_token: str, longest: int, tokens: int | None) -> HeldOut:
     """The documents end to end in sequences of one length; each ends with the end token."""
     ordered = mixed_order(documents)
     domains = sorted({document.domain for document in ordered})

@@ -22,11 +22,13 @@ class Causality:
     """`largest_change`: of a logit that should not have moved; causal when that is within TOLERANCE.
 
     What moved it, later tokens or other sequences, each on its own; not looked for, and None, in a causal model.
+    `place`: its sequence and position.
     """
 
     largest_change: float
     largest_change_later_tokens: float | None = None
     largest_change_other_sequences: float | None = None
+    place: tuple[int, int] | None = None
 
     @property
     def causal(self) -> bool:
@@ -56,15 +58,17 @@ def measure_causality(
     ]
     before = logits_of(token_ids_BS)
 
-    def largest(change: Callable[[Tensor, int, int], Tensor]) -> float:
-        """Over all perturbations; `change(noise, row, t)`: the ids with some of them replaced by noise."""
-        moved = 0.0
+    def largest(change: Callable[[Tensor, int, int], Tensor]) -> tuple[float, tuple[int, int] | None]:
+        """Over all perturbations, with its place; `change(noise, row, t)`: ids with some of them replaced by noise."""
+        moved, place = 0.0, None
         for row, t, noise_BS in places:
             after = logits_of(change(noise_BS, row, t))
-            change_by = float((after[row, : t + 1].float() - before[row, : t + 1].float()).abs().max())
+            change_by_S = (after[row, : t + 1].float() - before[row, : t + 1].float()).abs().amax(-1)
             # Of a logit that is not a number nothing is known, and max() would pass over it.
-            moved = max(moved, math.inf if math.isnan(change_by) else change_by)
-        return moved
+            change_by_S = change_by_S.nan_to_num(math.inf, math.inf)
+            if float(change_by_S.max()) > moved:
+                moved, place = float(change_by_S.max()), (row, int(change_by_S.argmax()))
+        return moved, place
 
     def later(noise_BS: Tensor, row: int, t: int) -> Tensor:
         changed = token_ids_BS.clone()
@@ -81,8 +85,9 @@ def measure_causality(
         changed[row, : t + 1] = token_ids_BS[row, : t + 1]
         return changed
 
-    result = Causality(largest(both))
-    if result.causal:
-        return result
+    by_both = largest(both)
+    if Causality(by_both[0]).causal:
+        return Causality(by_both[0], place=by_both[1])
     by_later, by_others = largest(later), largest(others)
-    return Causality(max(result.largest_change, by_later, by_others), by_later, by_others)
+    moved, place = max(by_both, by_later, by_others, key=lambda found: found[0])
+    return Causality(moved, by_later[0], by_others[0], place)

@@ -31,7 +31,7 @@ def memory_allowed_mb(experiment: Experiment) -> float:
     # A job of a cluster has its share to itself.
     sharing = 1 if experiment.choices["launch"] == "slurm" else experiment.launch.jobs
     sharing *= world_size()
-    free = (1 - RESERVE) * _free_bytes() / sharing
+    free = (1 - RESERVE) * free_bytes() / sharing
     return (psutil.Process().memory_info().rss + free) / _MIB
 
 
@@ -47,7 +47,7 @@ def peak_resident_mb() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-def _free_bytes() -> float:
+def free_bytes() -> float:
     """Free memory of the machine, or of the container where that has less."""
     free = float(psutil.virtual_memory().available)
     try:

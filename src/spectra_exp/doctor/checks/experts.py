@@ -1,0 +1,146 @@
+"""Checks of the experts and routers themselves: idle and overloaded ones, tied, frozen and copied ones."""
+
+from __future__ import annotations
+
+from itertools import combinations
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from spectra_exp.doctor.examined import DoesNotApply, Examined
+from spectra_exp.doctor.registry import DOUBTFUL, FAULT, OK, Outcome, check
+from spectra_exp.measure.nulls import uniform_counts
+from spectra_exp.moe.families import down_projections
+
+# Chance of an idle expert under uniform routing below which one is a fault.
+UNLIKELY = 0.01
+# An expert that takes so large a share of tokens, or this many times its fair part, is dominant.
+MOST, TIMES_FAIR = 0.95, 8.0
+DRAWS = 200
+# Relative distance of weights below which an expert is a copy of another.
+COPY = 1e-3
+
+
+def _counts(x: Examined) -> tuple[list[np.ndarray], int]:
+    """Each layer's loads [E] over all batches, and the number of tokens."""
+    totals, tokens = None, 0
+    for batch in x.batches:
+        loads = [chosen.flatten(0, 1).sum(0).cpu().numpy() for chosen in x.run(batch.to(x.model.device)).chosen_LBSE]
+        totals = loads if totals is None else [a + b for a, b in zip(totals, loads, strict=True)]
+        tokens += batch.numel()
+    return totals, tokens
+
+
+@check(
+    "Idle experts",
+    figure="experts without a token, all layers",
+    meaning="Experts that no token reaches are memory without a function; chance leaves none idle on so much text.",
+    advice="Look at the auxiliary loss's weight and at the router's initial scale; re-initialise dead experts.",
+    order=100,
+)
+def idle_experts(x: Examined) -> Outcome:
+    """Loads over all batches, and what uniform routing of as many tokens would leave idle."""
+    counts, tokens = _counts(x)
+    experts = len(counts[0])
+    per_token = max(1, round(sum(map(np.sum, counts)) / len(counts) / tokens))
+    if per_token >= experts:
+        raise DoesNotApply("every token uses all experts")
+    drawn_RE = uniform_counts(experts, (*[0] * per_token, tokens), DRAWS, 0)
+    chance = float((drawn_RE == 0).any(1).mean())
+    idle = {name: int((load == 0).sum()) for name, load in zip(x.names, counts, strict=True)}
+    number, worst = sum(idle.values()), max(idle, key=idle.__getitem__)
+    note = f"{tokens} tokens; uniform routing leaves one idle with chance {chance:.2g}"
+    if not number:
+        return Outcome(OK, 0, 0, "what chance gives", note=note)
+    status = FAULT if chance <= UNLIKELY else DOUBTFUL
+    return Outcome(status, number, 0, "what chance gives", f"{worst} ({idle[worst]} of {experts})", note)
+
+
+@check(
+    "Dominant experts",
+    figure="largest share of tokens that use one expert",
+    meaning="One expert takes nearly all tokens: the layer is close to dense, and its device is the slowest.",
+    advice="Look at the balance by layer; raise the weight of the auxiliary loss, or balance by a selection bias.",
+    order=101,
+)
+def dominant_experts(x: Examined) -> Outcome:
+    """The largest load of each layer beside what uniform routing gives."""
+    counts, tokens = _counts(x)
+    experts = len(counts[0])
+    fair = sum(map(np.sum, counts)) / len(counts) / tokens / experts
+    if fair >= MOST:
+        raise DoesNotApply("every token uses all experts")
+    limit = min(MOST, TIMES_FAIR * fair)
+    shares = [float(load.max()) / tokens for load in counts]
+    worst = int(np.argmax(shares))
+    drawn_RE = uniform_counts(experts, (*[0] * max(1, round(fair * experts)), tokens), DRAWS, 0)
+    note = f"a fair share is {fair:.3f}, the largest by chance {float(np.quantile(drawn_RE.max(1), 0.99)) / tokens:.3f}"
+    return Outcome.within(shares[worst], limit, x.names[worst], note, "8 fair shares, at most 0.95")
+
+
+def _weights_EF(experts: nn.Module) -> Tensor:
+    return down_projections(experts).detach().float().flatten(1)
+
+
+@check(
+    "Copied experts",
+    figure="pairs of experts in one layer with the same weights",
+    meaning="Copies that are routed alike get the same gradient and stay copies: upcycling without noise.",
+    advice="Perturb the copies (drop-upcycling, noise) or give their router rows that differ.",
+    order=130,
+)
+def copied_experts(x: Examined) -> Outcome:
+    """Distances between the experts' down-projections."""
+    pairs = {}
+    for name, experts in zip(x.names, x.experts, strict=True):
+        weights_EF = _weights_EF(experts)
+        # Experts that do nothing have no weights.
+        weights_EF = weights_EF[weights_EF.abs().amax(1) > 0]
+        apart_EE = torch.cdist(weights_EF, weights_EF, compute_mode="donot_use_mm_for_euclid_dist")
+        size = float(weights_EF.norm(dim=1).mean()) if len(weights_EF) else 1.0
+        pairs[name] = int((apart_EE <= COPY * size).triu(1).sum())
+    worst = max(pairs, key=pairs.__getitem__)
+    return Outcome.within(sum(pairs.values()), 0, worst, f"{len(pairs)} layers")
+
+
+@check(
+    "Tied experts and routers",
+    figure="pairs of layers that hold the same tensor",
+    meaning="Two layers hold one router or one set of experts: changes of one are changes of the other.",
+    advice="Make modules anew for each layer, unless sharing is what you want.",
+    order=131,
+)
+def tied(x: Examined) -> Outcome:
+    """Storage of the parameters of each two layers."""
+    stores = [
+        {p.data_ptr() for p in [*router, *experts.parameters()] if p.numel()}
+        for router, experts in zip(x.routers, x.experts, strict=True)
+    ]
+    named = list(zip(x.names, stores, strict=True))
+    shared = [f"{a} and {b}" for (a, one), (b, other) in combinations(named, 2) if one & other]
+    status = DOUBTFUL if shared and _shares_on_purpose(x) else FAULT if shared else OK
+    return Outcome(status, len(shared), 0, place=", ".join(shared[:2]))
+
+
+def _shares_on_purpose(x: Examined) -> bool:
+    """Whether the configuration says that layers share their routers."""
+    return x.own and bool(x.model._shared_router_keys)
+
+
+@check(
+    "Frozen experts and routers",
+    figure="layers of which the router or experts are not trained",
+    meaning="A router or experts without requires_grad stay as they are; often a loader's or an adapter's doing.",
+    advice="Set requires_grad of what should be trained.",
+    order=132,
+)
+def frozen(x: Examined) -> Outcome:
+    """requires_grad of each layer's router and experts; parts of which nothing can be trained do not count."""
+    idle = [
+        f"{name}: {what}"
+        for name, router, experts in zip(x.names, x.routers, x.experts, strict=True)
+        for what, parameters in (("router", router), ("experts", list(experts.parameters())))
+        if parameters and not any(p.requires_grad for p in parameters)
+    ]
+    return Outcome(DOUBTFUL if idle else OK, len(idle), 0, place=", ".join(idle[:2]))

@@ -1,0 +1,181 @@
+"""Checks that the model is one function: of earlier tokens alone, whatever stands beside them and however it is called.
+
+Figures are the largest change of a logit, in units of the spread of all logits; all of it in float32.
+"""
+
+from __future__ import annotations
+
+import tempfile
+
+import torch
+from torch import Tensor
+
+from spectra_exp.doctor.examined import DoesNotApply, Examined, Pass
+from spectra_exp.doctor.registry import DOUBTFUL, FAULT, OK, Outcome, check
+from spectra_exp.measure.causality import TOLERANCE, measure_causality
+
+FIGURE = "largest change of a logit / spread of the logits"
+# Positions scored from their own prefix alone, to say what a leak is worth; and tokens generated.
+SCORED, NEW = 8, 8
+
+
+def _at(place: tuple[int, int] | None) -> str:
+    return "" if place is None else f"sequence {place[0]}, position {place[1]}"
+
+
+@check(
+    "Causality",
+    figure=FIGURE,
+    meaning="A prediction depends on later tokens or on other sequences, so no decoding will be as good as the loss.",
+    advice="Select per token (top-k of its own scores); capacity, expert choice and batch statistics leak.",
+    order=10,
+)
+def causality(x: Examined) -> Outcome:
+    """Later tokens and other sequences are changed at 20 places."""
+    found = measure_causality(lambda ids: x.run(ids).logits_BSV / x.spread, x.ids_BS, x.vocabulary_size)
+    if found.causal:
+        return Outcome(OK, found.largest_change, TOLERANCE)
+    by_later, by_others = found.largest_change_later_tokens, found.largest_change_other_sequences
+    note = (
+        f"by later tokens {by_later:.2g}, by other sequences {by_others:.2g}; the leak is worth {_worth(x):+.3f} nats"
+    )
+    return Outcome(FAULT, found.largest_change, TOLERANCE, place=_at(found.place), note=note)
+
+
+def _worth(x: Examined) -> float:
+    """How much lower the loss of some tokens is in the batch than from their own prefix alone, nats."""
+    length = x.ids_BS.shape[1]
+    gains = []
+    for end in range(max(1, length - SCORED), length):
+        alone = x.run(x.ids_BS[:1, :end]).logits_BSV[0, -1]
+        pair = torch.stack([alone, x.plain.logits_BSV[0, end - 1]]).float().log_softmax(-1)[:, x.ids_BS[0, end]]
+        gains.append(float(pair[1] - pair[0]))
+    return sum(gains) / len(gains)
+
+
+@check(
+    "Batch invariance",
+    figure=FIGURE,
+    meaning="A sequence is computed otherwise alone, in a batch, or beside padding.",
+    advice="Keep padding out of selection, capacity and attention; give attention_mask and position_ids.",
+    order=20,
+)
+def batch_invariance(x: Examined) -> Outcome:
+    """Each sequence alone, and all of them padded on either side."""
+    alone = [x.run(row[None]) for row in x.ids_BS]
+    passes = {"alone": _joined(alone)}
+    for side in ("left", "right"):
+        ids_BS, mask_BS, real = x.padded(side == "left")
+        found = x.run(ids_BS, mask_BS)
+        chosen = [chosen_BSE[:, real] for chosen_BSE in found.chosen_LBSE]
+        passes[f"padded on the {side}"] = Pass(found.logits_BSV[:, real], chosen, found.output, [])
+    changes = {name: x.change(one.logits_BSV, x.plain.logits_BSV) for name, one in passes.items()}
+    worst = max(changes, key=lambda name: changes[name][0])
+    flips = x.flips_text(passes[worst].chosen_LBSE, x.plain.chosen_LBSE)
+    note = "; ".join(f"{name} {change:.2g}" for name, (change, _) in changes.items())
+    return Outcome.within(changes[worst][0], TOLERANCE, f"{worst}, {_at(changes[worst][1])}", f"{note}; {flips}")
+
+
+def _joined(passes: list[Pass]) -> Pass:
+    chosen = [torch.cat(layers) for layers in zip(*(one.chosen_LBSE for one in passes), strict=True)]
+    return Pass(torch.cat([one.logits_BSV for one in passes]), chosen, None, [])
+
+
+def _compared(x: Examined, found: Pass, limit: float = TOLERANCE) -> Outcome:
+    change, place = x.change(found.logits_BSV, x.plain.logits_BSV)
+    note = x.flips_text(found.chosen_LBSE, x.plain.chosen_LBSE)
+    return Outcome.within(change, limit, _at(place), note)
+
+
+@check(
+    "The same batch twice",
+    figure=FIGURE,
+    meaning="Evaluation is random, or a pass moves what the next one depends on.",
+    advice="Draw noise and move statistics in training mode alone.",
+    order=110,
+)
+def twice(x: Examined) -> Outcome:
+    """Two passes in evaluation mode."""
+    return _compared(x, x.run(x.ids_BS))
+
+
+@check(
+    "Decoding with a cache",
+    figure=FIGURE,
+    meaning="Tokens decoded one by one are computed otherwise than in a full pass, so generation is another model.",
+    advice="Keep the router's own state in the cache; select per token; number positions as in the full pass.",
+    order=80,
+)
+def cached_decoding(x: Examined) -> Outcome:
+    """The first half at once, then token by token."""
+    start, length = x.ids_BS.shape[1] // 2, x.ids_BS.shape[1]
+    passes = [x.run(x.ids_BS[:, :start], use_cache=True)]
+    for position in range(start, length):
+        cache = getattr(passes[-1].output, "past_key_values", None)
+        if cache is None:
+            raise DoesNotApply("the model has no cache")
+        passes.append(x.run(x.ids_BS[:, position : position + 1], use_cache=True, past_key_values=cache))
+    chosen = [torch.cat(layers, 1) for layers in zip(*(one.chosen_LBSE for one in passes), strict=True)]
+    return _compared(x, Pass(torch.cat([one.logits_BSV for one in passes], 1), chosen, None, []))
+
+
+@check(
+    "Training mode against evaluation mode",
+    figure=FIGURE,
+    meaning="The model is evaluated by another rule than it is trained by, or its training is noisy (doubtful).",
+    advice="A fixed difference: use one selection rule and one capacity in both. Noise: know that it is there.",
+    order=120,
+)
+def modes(x: Examined) -> Outcome:
+    """Two passes in training mode against the one in evaluation mode; noise is what differs between the two."""
+    x.model.train()
+    one, other = x.run(x.ids_BS), x.run(x.ids_BS)
+    found = _compared(x, one)
+    noise, _ = x.change(one.logits_BSV, other.logits_BSV)
+    if found.status == FAULT and noise > TOLERANCE:
+        note = f"two passes in training mode differ by {noise:.2g}: jitter or dropout; {found.note}"
+        return Outcome(DOUBTFUL, found.figure, found.limit, place=found.place, note=note)
+    return found
+
+
+@check(
+    "Save, load, generate",
+    figure=FIGURE,
+    meaning="The model that others load, or that generates, is not the one that was trained.",
+    advice="Register every tensor that routing needs as a parameter or a saved buffer; keep float32 ones float32.",
+    order=140,
+)
+def saved_and_loaded(x: Examined) -> Outcome:
+    """Saved and loaded by its class; then logits of greedy generation against a full pass over what it wrote."""
+    with tempfile.TemporaryDirectory() as folder:
+        x.model.save_pretrained(folder)
+        loaded = type(x.model).from_pretrained(folder, dtype=torch.float32).to(x.model.device).eval()
+    with torch.no_grad():
+        logits_BSV = loaded(input_ids=x.ids_BS, use_cache=False).logits
+    del loaded
+    change, place = x.change(logits_BSV, x.plain.logits_BSV)
+    if not change <= TOLERANCE:
+        return Outcome(FAULT, change, TOLERANCE, place=_at(place), note="after saving and loading")
+    generated, full = _generated(x)
+    by_generation, place = x.change(generated, full)
+    return Outcome.within(max(change, by_generation), TOLERANCE, _at(place), f"generation {by_generation:.2g}")
+
+
+def _generated(x: Examined) -> tuple[Tensor, Tensor]:
+    """Logits [B, NEW, V] of greedy generation, and of one full pass over the same tokens."""
+    start = x.ids_BS.shape[1] // 2
+    with torch.no_grad():
+        found = x.model.generate(
+            x.ids_BS[:, :start],
+            attention_mask=torch.ones_like(x.ids_BS[:, :start]),
+            max_new_tokens=NEW,
+            min_new_tokens=NEW,
+            do_sample=False,
+            num_beams=1,
+            eos_token_id=None,
+            pad_token_id=getattr(x.model.config, "pad_token_id", None) or 0,
+            output_logits=True,
+            return_dict_in_generate=True,
+        )
+    full = x.run(found.sequences).logits_BSV[:, start - 1 : start + NEW - 1]
+    return torch.stack(found.logits, 1), full

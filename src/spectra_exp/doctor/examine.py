@@ -1,0 +1,84 @@
+"""`doctor()`: every check of a model, one after the other, and the model as it was before."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers.utils import logging as transformers_logging
+
+from spectra_exp.doctor.examined import Examined
+from spectra_exp.doctor.keeping import in_float32, kept
+from spectra_exp.doctor.registry import FAULT, Check, Finding, chosen_checks
+from spectra_exp.foundations.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Report:
+    """The findings on one model. `notes`: what a reader must know of how they were made."""
+
+    name: str
+    findings: Sequence[Finding]
+    notes: Sequence[str] = ()
+
+    @property
+    def faults(self) -> list[Finding]:
+        """The checks that found a fault."""
+        return [finding for finding in self.findings if finding.outcome.status == FAULT]
+
+    def status(self, check: str) -> str:
+        """What a check found, by its name."""
+        return next(f.outcome.status for f in self.findings if f.check.name == check)
+
+    def as_dict(self) -> dict[str, Any]:
+        """What findings.json holds."""
+        return {"model": self.name, "notes": list(self.notes), "findings": [f.as_dict() for f in self.findings]}
+
+
+def doctor(
+    model: nn.Module,
+    batches: Iterable[Tensor | Mapping[str, Tensor]],
+    trainer: Any = None,
+    checks: Sequence[str] = (),
+    say: Callable[[Check], None] = lambda check: None,
+) -> Report:
+    """The findings on a sparse causal language model of transformers or of this project, which is left as it was.
+
+    `batches`: ids [B, S], or mappings with `input_ids`, of text without padding. `trainer`: a Hugging Face Trainer,
+    whose micro-batches a step are those of the check of accumulation. `checks`: names, all where empty; `say`: told of
+    each check before it begins. The checks run in float32; memory: the model in float32 beside its own precision, and
+    one forward and one backward pass. Raises ConfigError for a model that is dense or has an encoder, and for text that
+    is too short.
+    """
+    chosen = chosen_checks(checks)
+    transformers_logging.disable_progress_bar()
+    dtype = getattr(model, "dtype", torch.float32)
+    with kept(model):
+        model.eval()
+        with in_float32(model):
+            examined = Examined(model, [_ids(batch) for batch in batches], dtype, trainer)
+            try:
+                findings = [_found(one, examined, say) for one in chosen]
+            finally:
+                examined.close()
+    return Report(type(model).__name__, findings)
+
+
+def _found(one: Check, examined: Examined, say: Callable[[Check], None]) -> Finding:
+    say(one)
+    with kept(examined.model), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return one.run(examined)
+
+
+def _ids(batch: Tensor | Mapping[str, Tensor]) -> Tensor:
+    ids_BS = batch if isinstance(batch, Tensor) else batch["input_ids"]
+    mask = None if isinstance(batch, Tensor) else batch.get("attention_mask")
+    if mask is not None and not bool(mask.bool().all()):
+        raise ConfigError(
+            "batches", "a batch has padding", "give sequences of one length: padding is added by the checks"
+        )
+    return ids_BS

@@ -1,0 +1,116 @@
+"""The registry of checks, and what a check finds."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from spectra_exp.doctor.examined import DoesNotApply, Examined
+from spectra_exp.foundations.errors import ConfigError
+
+OK, FAULT, DOUBTFUL, NOT_APPLICABLE = "ok", "fault", "doubtful", "does not apply"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one check measured. `figure` is held against `limit`, None where there is nothing to hold it against.
+
+    `limit_is`: what the limit is (a tolerance, what chance or rounding gives); `place`: the worst layer or token.
+    """
+
+    status: str
+    figure: float | None = None
+    limit: float | None = None
+    limit_is: str = "tolerance"
+    place: str = ""
+    note: str = ""
+
+    @classmethod
+    def within(
+        cls, figure: float, limit: float, place: str = "", note: str = "", limit_is: str = "tolerance"
+    ) -> Outcome:
+        """Ok where the figure is at most the limit, else a fault; a figure that is not a number is a fault."""
+        status = OK if figure <= limit else FAULT
+        return cls(status, figure, limit, limit_is, "" if status == OK else place, note)
+
+
+@dataclass(frozen=True)
+class Check:
+    """A registered check. `figure`: what its number is; `meaning`: what a fault means; `advice`: what to do then."""
+
+    name: str
+    title: str
+    figure: str
+    meaning: str
+    advice: str
+    order: int
+    function: Callable[[Examined], Outcome]
+
+    def run(self, examined: Examined) -> Finding:
+        """What the check finds; a model that cannot be taken through it is doubtful, with the reason."""
+        try:
+            outcome = self.function(examined)
+        except DoesNotApply as reason:
+            outcome = Outcome(NOT_APPLICABLE, note=str(reason))
+        # Whatever a model's code may raise: it is somebody else's.
+        except Exception as error:
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            outcome = Outcome(DOUBTFUL, note=f"could not be carried out ({type(error).__name__}: {reason})")
+        return Finding(self, outcome)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A check with its outcome."""
+
+    check: Check
+    outcome: Outcome
+
+    def as_dict(self) -> dict[str, Any]:
+        """One entry of the JSON file; meaning and advice where something is to be said."""
+        check, outcome = self.check, self.outcome
+        found = {"check": check.name, "title": check.title, "status": outcome.status, "measures": check.figure}
+        found |= {"figure": outcome.figure, "limit": outcome.limit, "limit_is": outcome.limit_is}
+        found |= {"place": outcome.place, "note": outcome.note}
+        return found | {"meaning": check.meaning, "advice": check.advice}
+
+
+_REGISTRY: dict[str, Check] = {}
+
+
+def check(
+    title: str, *, figure: str, meaning: str, advice: str, order: int
+) -> Callable[[Callable[[Examined], Outcome]], Callable[[Examined], Outcome]]:
+    """A decorator that makes a function known as a check under its own name; `order`: its place in the table.
+
+    Raises ValueError for a name already taken.
+    """
+
+    def register(function: Callable[[Examined], Outcome]) -> Callable[[Examined], Outcome]:
+        name = function.__name__
+        if name in _REGISTRY:
+            raise ValueError(f"check '{name}' is registered twice")
+        _REGISTRY[name] = Check(name, title, figure, meaning, advice, order, function)
+        return function
+
+    return register
+
+
+def checks() -> dict[str, Check]:
+    """All checks by name, in their order; every module of `doctor/checks/` is found by itself."""
+    package = importlib.import_module("spectra_exp.doctor.checks")
+    for module in pkgutil.iter_modules(package.__path__):
+        importlib.import_module(f"{package.__name__}.{module.name}")
+    return dict(sorted(_REGISTRY.items(), key=lambda item: (item[1].order, item[0])))
+
+
+def chosen_checks(names: Sequence[str]) -> list[Check]:
+    """The checks of these names in their order, or all. ConfigError for an unknown one, with the nearest."""
+    known = checks()
+    for name in names:
+        if name not in known:
+            raise ConfigError.unknown("checks", name, known)
+    return [found for name, found in known.items() if not names or name in names]

@@ -1,0 +1,254 @@
+"""Faults planted in sound tiny models, by the check that must find them; each by hooks on the model or its parts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from spectra_exp.moe.stock.blocks import find_blocks
+
+AUXILIARY = ("mixtral", "qwen3_moe", "olmoe")
+BIASED = ("deepseek_v3", "glm4_moe", "dots1")
+ANY = ("mixtral", "qwen3_moe", "deepseek_v3")
+ONE_EXPERT = dict(num_experts_per_tok=1, norm_topk_prob=True)
+# One group, so that only the scores decide.
+UNGROUPED = dict(num_experts_per_tok=1, n_group=1, topk_group=1)
+
+
+@dataclass(frozen=True)
+class Plant:
+    """`plant` puts the fault into a model of each of `families`, made with `changes`; `status`: what must be found.
+
+    `sound`: makes the healthy model to compare with sound, where a stock one is not.
+    """
+
+    check: str
+    plant: Callable[[nn.Module], Any]
+    families: tuple[str, ...] = ANY
+    status: str = "fault"
+    changes: dict[str, Any] = field(default_factory=dict)
+    sound: Callable[[nn.Module], Any] = lambda model: None
+    name: str = ""
+
+
+def _before_blocks(change: Callable[[nn.Module, Tensor], Tensor], model: nn.Module) -> None:
+    """The hidden states [B, S, d] that enter the first sparse block are changed."""
+
+    def hook(module: nn.Module, inputs: tuple) -> tuple:
+        return (change(module, inputs[0]), *inputs[1:])
+
+    find_blocks(model)[0].holder.register_forward_pre_hook(hook)
+
+
+def before_blocks(change: Callable[[nn.Module, Tensor], Tensor]) -> Callable[[nn.Module], None]:
+    return partial(_before_blocks, change)
+
+
+def _noise(hidden: Tensor) -> Tensor:
+    return hidden + 0.1 * torch.randn_like(hidden)
+
+
+def without_mask(model: nn.Module) -> None:
+    """Padding is attended to."""
+
+    def hook(module: nn.Module, inputs: tuple, named: dict) -> tuple:
+        return inputs, named | {"attention_mask": None, "position_ids": None}
+
+    model.model.register_forward_pre_hook(hook, with_kwargs=True)
+
+
+def counting(model: nn.Module) -> None:
+    """Each block counts the tokens of its experts in every pass in training mode, padding included."""
+    for block in find_blocks(model):
+        block.holder.register_buffer("load", torch.zeros(block.num_experts))
+
+        def hook(holder: nn.Module, experts: nn.Module, inputs: tuple) -> None:
+            if holder.training:
+                with torch.no_grad():
+                    holder.load.add_(torch.bincount(inputs[1].flatten(), minlength=len(holder.load)))
+
+        block.experts.register_forward_pre_hook(partial(hook, block.holder))
+
+
+def with_loss(change: Callable[[Callable, tuple, dict], Tensor]) -> Callable[[nn.Module], None]:
+    """The family's load-balancing loss is another; `change` gets the family's own, and what it is called with."""
+
+    def plant(model: nn.Module) -> None:
+        space = type(model).forward.__wrapped__.__globals__
+        own = space["load_balancing_loss_func"]
+        model.restore = lambda: space.update(load_balancing_loss_func=own)
+        space["load_balancing_loss_func"] = lambda *given, **named: change(own, given, named)
+
+    return plant
+
+
+def switched_on(model: nn.Module) -> None:
+    model.config.output_router_logits = True
+
+
+def whole_loss_divided(model: nn.Module) -> None:
+    model.accepts_loss_kwargs = False
+
+
+def own_float32_bias(model: nn.Module) -> None:
+    """to() leaves the bias float32."""
+    for block in find_blocks(model):
+        router = block.router
+        apply = type(router)._apply
+
+        def kept(self: nn.Module, function: Callable, recurse: bool = True, apply: Callable = apply) -> nn.Module:
+            bias = self.e_score_correction_bias
+            apply(self, function, recurse)
+            self.e_score_correction_bias = bias
+            return self
+
+        router._apply = kept.__get__(router)
+
+
+def moving_bias(model: nn.Module) -> None:
+    """The bias answers the load of every pass."""
+    for block in find_blocks(model):
+        block.router.register_forward_hook(_moves)
+
+
+def _moves(router: nn.Module, inputs: tuple, output: Any) -> None:
+    router.e_score_correction_bias.add_(1e-3)
+
+
+def weighing_bias(model: nn.Module) -> None:
+    """The experts' weights hold the bias."""
+    for block in find_blocks(model):
+
+        def hook(router: nn.Module, experts: nn.Module, inputs: tuple) -> tuple:
+            hidden, indices, weights = inputs
+            return hidden, indices, weights + router.e_score_correction_bias[indices]
+
+        block.experts.register_forward_pre_hook(partial(hook, block.router))
+
+
+def coarse_router(model: nn.Module) -> None:
+    """In bfloat16 the router rounds what it is given to whole numbers."""
+
+    def hook(router: nn.Module, inputs: tuple) -> tuple:
+        hidden = inputs[0]
+        coarse = hidden.round() if hidden.dtype == torch.bfloat16 else hidden
+        return (coarse, *inputs[1:])
+
+    for block in find_blocks(model):
+        block.router.register_forward_pre_hook(hook)
+
+
+@torch.no_grad()
+def idle_expert(model: nn.Module) -> None:
+    """Expert 0's score is never the largest: its row is between two others."""
+    for block in find_blocks(model):
+        weight = block.router.weight
+        weight[0] = (weight[1] + weight[2]) / 2
+        if hasattr(block.router, "e_score_correction_bias"):
+            block.router.e_score_correction_bias.zero_()
+
+
+@torch.no_grad()
+def dominant_expert(model: nn.Module) -> None:
+    """Expert 0 has the largest score of every token."""
+    for block in find_blocks(model):
+        block.router.register_forward_pre_hook(lambda router, inputs: (inputs[0].abs(), *inputs[1:]))
+        block.router.weight[0] = 10.0
+
+
+@torch.no_grad()
+def copied(model: nn.Module) -> None:
+    for parameter in find_blocks(model)[1].experts.parameters():
+        parameter[1] = parameter[0]
+
+
+def tied(model: nn.Module) -> None:
+    first, second = find_blocks(model)[:2]
+    for name, parameter in list(first.experts.named_parameters()):
+        setattr(second.experts, name, parameter)
+
+
+def frozen(model: nn.Module) -> None:
+    find_blocks(model)[0].router.requires_grad_(False)
+
+
+def detached_weights(model: nn.Module) -> None:
+    """The combine weights are detached."""
+    for block in find_blocks(model):
+        block.experts.register_forward_pre_hook(lambda experts, given: (*given[:2], given[2].detach()))
+
+
+def one_expert(model: nn.Module) -> None:
+    """Of one expert a token whose weight is made to be 1; the configuration has it."""
+
+
+def two_experts(model: nn.Module) -> None:
+    """As many as keep a weight that is not 1."""
+    for block in find_blocks(model):
+        block.router.top_k = 2
+
+
+def nothing(model: nn.Module) -> None:
+    """The fault is the stock model's own, or one of its configuration."""
+
+
+PLANTS = [
+    Plant("causality", before_blocks(lambda m, h: h + h.mean(1, keepdim=True)), name="later_tokens"),
+    Plant("causality", before_blocks(lambda m, h: h + h.mean(0, keepdim=True)), name="other_sequences"),
+    Plant("batch_invariance", without_mask),
+    Plant("padding", with_loss(lambda own, given, named: own(*given[:3])), AUXILIARY, name="loss"),
+    Plant("padding", counting, name="loads"),
+    Plant("auxiliary_on", nothing, AUXILIARY, sound=switched_on),
+    Plant(
+        "auxiliary_gradient",
+        with_loss(lambda own, given, named: own(tuple(g.detach() for g in given[0]), *given[1:])),
+        AUXILIARY,
+    ),
+    Plant("auxiliary_form", nothing, AUXILIARY, sound=with_loss(lambda own, given, named: _of_layers(own, given))),
+    Plant(
+        "auxiliary_form",
+        with_loss(lambda own, given, named: _of_layers(own, (tuple(g.softmax(-1) for g in given[0]), *given[1:]))),
+        AUXILIARY,
+        sound=with_loss(lambda own, given, named: _of_layers(own, given)),
+        name="softmax_twice",
+    ),
+    Plant("auxiliary_accumulation", nothing, AUXILIARY, sound=whole_loss_divided),
+    Plant("bias_precision", nothing, BIASED, sound=own_float32_bias),
+    Plant("bias_still", moving_bias, BIASED),
+    Plant("bias_outside_weights", weighing_bias, BIASED),
+    Plant("recomputation", counting, name="counts"),
+    Plant("recomputation", before_blocks(lambda m, h: _unseeded(m, h)), name="noise"),
+    Plant("precision", coarse_router),
+    Plant("cached_decoding", before_blocks(lambda m, h: h * 1.5 if h.shape[1] == 1 else h)),
+    Plant("router_gradient", one_expert, changes=ONE_EXPERT, sound=two_experts),
+    Plant("router_gradient", detached_weights, name="detached"),
+    Plant("idle_experts", idle_expert, changes=UNGROUPED),
+    Plant("dominant_experts", dominant_expert, changes=UNGROUPED),
+    Plant("twice", before_blocks(lambda m, h: _noise(h))),
+    Plant("modes", before_blocks(lambda m, h: h * 1.3 if m.training else h), name="other_rule"),
+    Plant("modes", before_blocks(lambda m, h: _noise(h) if m.training else h), status="doubtful", name="noise"),
+    Plant("copied_experts", copied),
+    Plant("tied", tied),
+    Plant("frozen", frozen, status="doubtful"),
+    Plant("saved_and_loaded", before_blocks(lambda m, h: h * 1.3)),
+]
+
+
+def _of_layers(own: Callable, given: tuple) -> Tensor:
+    """The mean over layers of the family's own loss of each layer."""
+    return torch.stack([own((logits,), *given[1:]) for logits in given[0]]).mean()
+
+
+_GENERATOR = torch.Generator().manual_seed(0)
+
+
+def _unseeded(module: nn.Module, hidden: Tensor) -> Tensor:
+    """Noise in training from a generator that recomputation does not set back."""
+    if not module.training:
+        return hidden
+    return hidden + 0.5 * torch.randn(hidden.shape, generator=_GENERATOR)

@@ -1,0 +1,94 @@
+"""`spectra-exp doctor`: what it writes, its exit status, and wrong input in one line each."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from doctor_cases import batches, stock
+from made_subjects import made_documents, made_tokenizer
+from moe_cases import model_of, settled
+from transformers import LlamaConfig, LlamaForCausalLM, T5Config
+
+from spectra_exp.doctor import doctor
+from spectra_exp.doctor.command import main
+from spectra_exp.doctor.opening import open_model
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A saved Mixtral with a tokenizer."""
+    path = tmp_path_factory.mktemp("models") / "mixtral"
+    stock("mixtral", vocab_size=400).save_pretrained(path)
+    made_tokenizer().save(str(path / "tokenizer.json"))
+    return path
+
+
+def test_a_fault_is_written_down_and_is_exit_status_1(folder: Path, tmp_path: Path, capsys) -> None:
+    texts = tmp_path / "texts.jsonl"
+    texts.write_text("\n".join(json.dumps({"text": document.text}) for document in made_documents(2)))
+    words = [f"model={folder}", f"texts={texts}", f"outputs={tmp_path}", "device=cpu"]
+    assert main([*words, "checks=auxiliary_on,twice"]) == 1
+    out = capsys.readouterr().out
+    assert "1 ok, 1 fault" in out and "output_router_logits" in out
+    made = tmp_path / "doctor" / "mixtral"
+    found = {one["check"]: one for one in json.loads((made / "findings.json").read_text())["findings"]}
+    assert found["auxiliary_on"]["status"] == "fault" and found["twice"]["figure"] <= found["twice"]["limit"]
+    page = (made / "index.html").read_text()
+    assert "Auxiliary loss: on" in page and "What it means" in page and "<script src" not in page
+    assert main([*words, "checks=twice"]) == 0
+
+
+def test_without_a_tokenizer_random_ids_are_used_and_said(folder: Path, tmp_path: Path, capsys) -> None:
+    bare = tmp_path / "bare"
+    bare.mkdir()
+    for file in ("config.json", "model.safetensors"):
+        (bare / file).write_bytes((folder / file).read_bytes())
+    assert main([f"model={bare}", f"outputs={tmp_path}", "checks=twice", "tokens=64"]) == 0
+    assert "random token ids" in capsys.readouterr().out
+    assert main([f"model={bare}", f"outputs={tmp_path}", "texts=a.txt"]) == 2
+    assert "texts: " in capsys.readouterr().err
+
+
+def test_wrong_input_is_one_line(folder: Path, tmp_path: Path, capsys, monkeypatch) -> None:
+    dense = LlamaConfig(vocab_size=61, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16)
+    LlamaForCausalLM(dense).save_pretrained(tmp_path / "dense")
+    T5Config().save_pretrained(tmp_path / "encoder")
+    (tmp_path / "code").mkdir()
+    remote = {"model_type": "mine", "auto_map": {"AutoConfig": "mine.Mine", "AutoModelForCausalLM": "mine.Model"}}
+    (tmp_path / "code" / "config.json").write_text(json.dumps(remote))
+    (tmp_path / "code" / "mine.py").write_text("raise SystemExit('was run')")
+    (tmp_path / "code" / "model.safetensors").write_bytes((folder / "model.safetensors").read_bytes())
+    (tmp_path / "encoder" / "model.safetensors").write_bytes((folder / "model.safetensors").read_bytes())
+    wrong = {
+        "is a dense model": [f"model={tmp_path / 'dense'}"],
+        "has an encoder": [f"model={tmp_path / 'encoder'}"],
+        "not a causal language model": [f"model={tmp_path / 'code'}"],
+        "there is no folder": ["model=nothing"],
+        "not in the local Hugging Face cache": ["model=nobody/nothing"],
+        "either model=FOLDER or run=ID": [],
+        "did you mean 'causality'": [f"model={folder}", "checks=causalty"],
+        "holds no run": [f"run={folder}"],
+    }
+    for line, words in wrong.items():
+        assert main([*words, f"outputs={tmp_path}"]) == 2
+        err = capsys.readouterr().err
+        assert line in err and err.count("\n") == 1, err
+    monkeypatch.setattr("spectra_exp.doctor.opening.free_bytes", lambda: 1000.0)
+    monkeypatch.setattr("spectra_exp.doctor.opening.load_whole", None)
+    assert main([f"model={folder}", f"outputs={tmp_path}", "device=cpu"]) == 2
+    assert "does not fit" in capsys.readouterr().err
+
+
+def test_a_short_text_is_cut_into_two_sequences(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "short.txt").write_text("zebra horse tiger eagle whale " * 6)
+    opened = open_model(str(folder), str(tmp_path / "short.txt"), None, 0, stock("mixtral").device)
+    assert opened.batches[0].shape[0] >= 2
+
+
+def test_our_own_models_are_examined() -> None:
+    report = doctor(settled(model_of("switch")), batches())
+    told = {f.check.name: f.outcome.status for f in report.findings if f.outcome.status in ("fault", "doubtful")}
+    assert told.keys() <= {"modes", "idle_experts"}
+    assert doctor(settled(model_of("expert_choice")), batches(), checks=("modes",)).status("modes") == "fault"
