@@ -10,7 +10,7 @@ JOBS ?= 2
 TRIALS ?= 20
 PROCESSES ?= 2
 # What else is given on make's own command line (trainer.max_steps=5 model=exp10) goes on to train.py.
-TYPED = $(filter-out PYTHON=% HAVE=% SEEDS=% JOBS=% OSR=% STUDY=% TRIALS=% PROCESSES=% BENCH=% SEED=% FUZZ=% STATUS=% TEXT=% BLOCKS=% SPECTRA_OUTPUTS=%,$(MAKEOVERRIDES))
+TYPED = $(filter-out PYTHON=% HAVE=% GPU_CHECK_DEVICE=% SEEDS=% JOBS=% OSR=% STUDY=% TRIALS=% PROCESSES=% BENCH=% SEED=% FUZZ=% STATUS=% TEXT=% BLOCKS=% SPECTRA_OUTPUTS=%,$(MAKEOVERRIDES))
 LAUNCH = $(if $(filter launch=% hydra/launcher=%,$(TYPED)),,$(if $(filter 1,$(JOBS)),,launch=parallel launch.jobs=$(JOBS)))
 STUDY_RUN = $(PY) train.py $(1) seed=$(SEEDS) $(LAUNCH) $(TYPED)
 # A study by its file: sweeps/NAME.yaml or ablations/NAME.yaml. What would be ignored is refused.
@@ -25,7 +25,7 @@ LAUNCH_STUDY = $(if $(STUDY_FILE),,echo "error: STUDY: give the name of a study 
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo train-distributed test test-random fuzz tables analysis overhead figures report paper lint clean-cache status study ablations baselines scaling design-choices \
-	sweep-a sweep-b sweep-c sweep-d sweep-e temperature temperature-demo search bench bench-gpu bundle studies-page
+	sweep-a sweep-b sweep-c sweep-d sweep-e temperature temperature-demo search bench bench-gpu gpu-check bundle studies-page
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | awk -F'\t' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -98,6 +98,9 @@ fuzz: setup  ## random configurations, damaged run folders and kills, in full (a
 	@for name in $(or $(FUZZ),config folder kill); do \
 		PYTHONPATH=tests/config:tests/end_to_end:tests/reporting $(PY) tests/fuzz/$${name}_fuzz.py || status=1; \
 	done; exit $$status
+
+gpu-check: setup  ## proves the code on a GPU in some minutes (GPU_CHECK_DEVICE=cpu rehearses it): outputs/gpu-check
+	@$(PY) -m spectra_exp gpu-check $(if $(GPU_CHECK_DEVICE),device=$(GPU_CHECK_DEVICE)) $(TYPED)
 
 bundle: setup  ## dist/bundle-PYTHON: an install without network (PYTHON=3.12; HAVE=output of the target's pip list)
 	$(PY) tools/bundle.py --python $(PYTHON) $(if $(HAVE),--have $(HAVE))

@@ -5,15 +5,17 @@ here=$(cd "$(dirname "$0")" && pwd)
 [ $# -eq 2 ] && [ "$1" = --target ] || { echo "usage: $0 --target DIR" >&2; exit 2; }
 python=$(command -v "${PYTHON:-python3}") || { echo "error: PYTHON: no ${PYTHON:-python3} here" >&2; exit 2; }
 "$python" - @PYTHON@ <<'CHECK'
-import importlib.util, sys
-found = "{}.{}".format(*sys.version_info[:2])
-if found != sys.argv[1]:
-    sys.exit(f"error: PYTHON: the bundle is for Python {sys.argv[1]}, and this is {found}; make it for that one")
-if importlib.util.find_spec("torch") is None:
+import sys
+from importlib import metadata
+here = "{}.{}".format(*sys.version_info[:2])
+if here != sys.argv[1]:
+    sys.exit(f"error: PYTHON: the bundle is for Python {sys.argv[1]}, and this is {here}; make it for that one")
+try:
+    torch = metadata.version("torch")
+except metadata.PackageNotFoundError:
     sys.exit("error: torch: not installed for this Python; the bundle has none, since it must suit the machine's driver")
-import torch
-if not (2, 9) <= tuple(int(n) for n in torch.__version__.split("+")[0].split(".")[:2]) <= (2, 13):
-    sys.exit(f"error: torch: {torch.__version__} is here; 2.9 to 2.13 are known to work")
+if not (2, 9) <= tuple(int(n) for n in torch.split("+")[0].split(".")[:2]) <= (2, 13):
+    sys.exit(f"error: torch: {torch} is here; 2.9 to 2.13 are known to work")
 CHECK
 mkdir -p "$2"
 target=$(cd "$2" && pwd)

@@ -24,6 +24,10 @@ VERBS = {
     "share": ("reporting.share:main", "a finished run's model and model card for others to load"),
     "remeasure": ("interpret.remeasure:main", "metrics that finished runs lack, from what they kept"),
     "bench": ("bench.command:main", "benchmarks against their targets"),
+    "gpu-check": (
+        "bench.gpu_check.command:main",
+        "what only a GPU shows: agreement with the CPU, waiting, memory, speed",
+    ),
     "overhead": ("bench.overhead:main", "time and FLOPs of each part of routing (table 9)"),
 }
 
