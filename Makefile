@@ -25,7 +25,7 @@ LAUNCH_STUDY = $(if $(STUDY_FILE),,echo "error: STUDY: give the name of a study 
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo train-distributed test test-random fuzz tables analysis overhead figures report paper lint clean-cache status study ablations baselines scaling design-choices \
-	sweep-a sweep-b sweep-c sweep-d sweep-e temperature temperature-demo search bench bench-gpu gpu-check bundle studies-page
+	sweep-a sweep-b sweep-c sweep-d sweep-e temperature temperature-demo temperature-reference search bench bench-gpu gpu-check bundle studies-page
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | awk -F'\t' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -68,6 +68,18 @@ sweep-a sweep-b sweep-c sweep-d sweep-e ablations baselines temperature design-c
 
 temperature-demo: setup  ## three of its temperatures: 0.7, 1, 2
 	$(call LAUNCH_STUDY,temperature,temperature=t0_7$(,)t1_0$(,)t2_0)
+
+# 13 runs of 96 x 512 tokens a step on one GPU; the same command goes on, run by run, where it was cut.
+REFERENCE = $(or $(SPECTRA_OUTPUTS),outputs)/temperature-reference
+temperature-reference: JOBS := $(if $(filter JOBS=%,$(MAKEOVERRIDES)),$(JOBS),1)
+temperature-reference: setup  ## the temperature study at its reference scale (TEXT=folder of the real text; JOBS=4 at once on a GPU)
+	$(if $(TEXT),,@echo "error: TEXT: give the folder of train.jsonl and validation.jsonl" >&2; exit 2)
+	@$(PY) train.py -m sweeps=temperature model=exp10 seed=$(if $(filter SEEDS=%,$(MAKEOVERRIDES)),$(SEEDS),0) \
+		data=files data.train=$(TEXT)/train.jsonl data.validation=$(TEXT)/validation.jsonl data.domain_field=domain \
+		data.vocabulary_size=16384 model.vocabulary_size=16384 trainer.precision=bf16 trainer.eval_every=25 \
+		outputs=$(REFERENCE) $(LAUNCH) $(if $(LAUNCH),launch.per_gpu=$(JOBS)) $(TYPED); status=$$?; \
+	$(PY) -m spectra_exp tables outputs=$(REFERENCE) && \
+	$(PY) tools/temperature_page.py $(REFERENCE) > docs/results/gpu/temperature.md; exit $$status
 
 scaling: setup  ## SPECTRA and Switch over numbers of experts and sizes of model
 	@status=0; \
