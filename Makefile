@@ -24,7 +24,7 @@ LAUNCH_STUDY = $(if $(STUDY_FILE),,echo "error: STUDY: give the name of a study 
 , := ,
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo train-distributed test test-random fuzz tables analysis overhead figures report paper lint clean-cache status study ablations baselines scaling design-choices \
+.PHONY: help setup demo train-distributed test test-full test-lowest test-random fuzz tables analysis overhead figures report paper lint clean-cache status study ablations baselines scaling design-choices \
 	sweep-a sweep-b sweep-c sweep-d sweep-e temperature temperature-demo temperature-reference search bench bench-gpu gpu-check bundle studies-page
 
 help:  ## this list
@@ -102,6 +102,16 @@ bench-gpu: setup  ## the benchmarks that need a GPU
 
 test: setup  ## everything that needs no GPU, in two processes
 	$(PY) -m pytest -n 2 --dist worksteal
+
+test-full: setup  ## the long simulations of statistics, which make test leaves out
+	$(PY) -m pytest -m full
+
+test-lowest:  ## everything with the lowest versions that pyproject.toml admits, in .venv-lowest; torch stays as it is
+	$(PYTHON) -m venv .venv-lowest
+	.venv-lowest/bin/python .ci/lowest.py > .venv-lowest/constraints.txt
+	.venv-lowest/bin/python -m pip install --quiet torch==2.13.0
+	.venv-lowest/bin/python -m pip install --quiet -c .venv-lowest/constraints.txt -e '.[test]'
+	.venv-lowest/bin/python -m pytest -n 2 --dist worksteal
 
 test-random: setup  ## the same in a random order; SEED=number for that one again
 	@seed=$(or $(SEED),$(shell date +%s)); echo "SEED=$$seed"; SPECTRA_TEST_ORDER=$$seed $(PY) -m pytest -n 2 --dist worksteal

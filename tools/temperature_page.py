@@ -53,9 +53,9 @@ def page(outputs: Path) -> str:
     lines = [
         "# Router temperature at the reference scale",
         "",
-        f"{len(finished)} finished runs of `model=exp10`, seeds: {', '.join(map(str, seeds)) or 'none'}. With one seed no",
-        "difference between two rows is tested. The text is seen several times over, so the best and the last validation",
-        "loss are both given.",
+        f"{len(finished)} finished runs of `model=exp10`, seeds: {', '.join(map(str, seeds)) or 'none'}. With one seed",
+        "no difference between two rows is tested. The text is seen several times over, so the best and the last",
+        "validation loss are both given.",
         "",
     ]
     lines += ["| " + " | ".join(cells) + " |" for cells in (COLUMNS, ["---"] * len(COLUMNS), *map(row, finished))]

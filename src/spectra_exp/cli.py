@@ -23,6 +23,7 @@ VERBS = {
     "archive": ("archive.command:main", "runs packed into one file that tables, figures and report read"),
     "share": ("reporting.share:main", "a finished run's model and model card for others to load"),
     "remeasure": ("interpret.remeasure:main", "metrics that finished runs lack, from what they kept"),
+    "rescore": ("interpret.rescore:main", "scores of held-out documents that finished runs lack, from a checkpoint"),
     "bench": ("bench.command:main", "benchmarks against their targets"),
     "gpu-check": (
         "bench.gpu_check.command:main",

@@ -13,7 +13,15 @@ from spectra_exp.runs.folder import RunFolder
 
 NOBODY = 65534
 FOLDERS = (".hydra", "routing", "checkpoints", "analysis")
-FILES = ("train.log", "summary.json", "config.yaml", "history.parquet", "documents.parquet", "environment.json", ".hydra/overrides.yaml")
+FILES = (
+    "train.log",
+    "summary.json",
+    "config.yaml",
+    "history.parquet",
+    "documents.parquet",
+    "environment.json",
+    ".hydra/overrides.yaml",
+)
 
 
 @pytest.fixture

@@ -105,7 +105,7 @@ class OptimConfig:
 class TrainerConfig:
     """Length, batches, cadences, precision."""
 
-    max_steps: int = option(300, "optimizer steps", unit="steps", minimum=1, maximum=LARGEST_COUNT)
+    max_steps: int = option(250, "optimizer steps", unit="steps", minimum=1, maximum=LARGEST_COUNT)
     batch_size: int = option(
         16, "sequences in one micro-batch, over all processes", unit="sequences", minimum=1, maximum=LARGEST_LENGTH
     )

@@ -105,7 +105,8 @@ class RunFolder:
         return found
 
     def forget_after(self, checkpoint: Path) -> None:
-        """Remove the routing snapshots that are not `checkpoint`'s: what the run did after it."""
+        """Remove the routing snapshots that are not `checkpoint`'s, and final scores: what the run did after it."""
+        self.documents.unlink(missing_ok=True)
         needed = needed_by(checkpoint)["files"]
         for path in self.routing.glob("step-*.npz"):
             if path.relative_to(self.path).as_posix() not in needed:

@@ -19,6 +19,7 @@ from spectra_exp.runs.config_file import read_config, setting
 from spectra_exp.runs.contradictions import history_contradiction, summary_contradiction
 from spectra_exp.runs.folder import RunFolder
 from spectra_exp.runs.history import read_history
+from spectra_exp.runs.provenance import by_other_code
 from spectra_exp.runs.routing_files import load_snapshot, snapshot_paths
 from spectra_exp.runs.scores import DOCUMENTS, read_scores
 from spectra_exp.runs.summary import Summary, check_files, summary_edited
@@ -114,9 +115,9 @@ class StoredRun:
         """Whether there is a run, or what is left of one."""
         return self.path.is_dir()
 
-    def is_stale(self, code: str) -> bool:
-        """Whether a run with a summary is by other code than that of this version."""
-        return self.summary["fingerprints"].get("code") != code
+    def is_stale(self) -> bool:
+        """Whether a run with a summary is by other code than today's."""
+        return by_other_code(self.summary["fingerprints"].get("code"))
 
     @cached_property
     def refusal(self) -> str | None:

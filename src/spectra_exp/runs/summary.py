@@ -85,15 +85,15 @@ def change_summary(path: Path, changes: Mapping[str, Any]) -> Summary:
 def change_with_file(path: Path, file: Path, write: Callable[[Path], None], changes: Mapping[str, Any]) -> None:
     """Replace `file` of a run's folder by what `write` writes, and write `changes` into the run's summary at `path`.
 
-    A kill at any moment leaves a summary whose seal fits: until both are written it is of the earlier file and of the
-    new one. The caller has found the run not edited. Raises SpectraError as `read_summary` does.
+    A kill at any moment leaves a summary whose seal fits: until both are written it is of the earlier file, where there
+    is one, and of the new one. The caller has found the run not edited. Raises SpectraError as `read_summary` does.
     """
     summary, name = read_summary(path), file.relative_to(path.parent).as_posix()
     with atomic_path(file) as new:
         write(new)
         coming = {name: sha256_of(new)}
         if summary.seal is not None:
-            files = summary.seal["files"] | {name: sha256_of(file)}
+            files = summary.seal["files"] | ({name: sha256_of(file)} if file.exists() else {})
             write_json(path, _with_seal(summary, {"files": files, "coming": coming}))
     summary.update(changes)
     write_json(path, summary if summary.seal is None else _with_seal(summary, {"files": files | coming}))
