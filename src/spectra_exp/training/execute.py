@@ -95,7 +95,7 @@ def _attempt(planned: Plan, hydra_config: str, checkpoint: Path | None) -> str:
     torch.set_num_threads(experiment.trainer.cpu_threads)
     # Ranks have the GPUs of their numbers.
     if planned.device == "cuda" and not many_ranks():
-        claim_gpu(give_up=stopping.asked)
+        claim_gpu(give_up=stopping.asked, sharers=experiment.launch.per_gpu)
         if stopping.asked():
             return "not started"
     from spectra_exp.training.callbacks.wandb_run import wandb_run
