@@ -10,7 +10,7 @@ JOBS ?= 2
 TRIALS ?= 20
 PROCESSES ?= 2
 # What else is given on make's own command line (trainer.max_steps=5 model=exp10) goes on to train.py.
-TYPED = $(filter-out PYTHON=% SEEDS=% JOBS=% OSR=% STUDY=% TRIALS=% PROCESSES=% BENCH=% SEED=% FUZZ=% STATUS=% TEXT=% BLOCKS=% SPECTRA_OUTPUTS=%,$(MAKEOVERRIDES))
+TYPED = $(filter-out PYTHON=% HAVE=% GPU_CHECK_DEVICE=% SEEDS=% JOBS=% OSR=% STUDY=% TRIALS=% PROCESSES=% BENCH=% SEED=% FUZZ=% STATUS=% TEXT=% BLOCKS=% SPECTRA_OUTPUTS=%,$(MAKEOVERRIDES))
 LAUNCH = $(if $(filter launch=% hydra/launcher=%,$(TYPED)),,$(if $(filter 1,$(JOBS)),,launch=parallel launch.jobs=$(JOBS)))
 STUDY_RUN = $(PY) train.py $(1) seed=$(SEEDS) $(LAUNCH) $(TYPED)
 # A study by its file: sweeps/NAME.yaml or ablations/NAME.yaml. What would be ignored is refused.
@@ -24,8 +24,8 @@ LAUNCH_STUDY = $(if $(STUDY_FILE),,echo "error: STUDY: give the name of a study 
 , := ,
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo train-distributed test test-full test-random fuzz tables analysis overhead figures report paper lint clean-cache status study ablations baselines scaling design-choices \
-	sweep-a sweep-b sweep-c sweep-d sweep-e temperature temperature-demo search bench bench-gpu studies-page
+.PHONY: help setup demo train-distributed test test-full test-lowest test-random fuzz tables analysis overhead figures report paper lint clean-cache status study ablations baselines scaling design-choices \
+	sweep-a sweep-b sweep-c sweep-d sweep-e temperature temperature-demo temperature-reference search bench bench-gpu gpu-check bundle studies-page
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | awk -F'\t' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -35,7 +35,7 @@ setup: $(STAMP)  ## .venv with the locked dependencies
 # torch first and alone: any later resolution would otherwise pull its CUDA build.
 $(STAMP): constraints.txt pyproject.toml
 	@echo "installing into $(VENV) (about three minutes) ..."
-	@test -x $(PY) || $(PYTHON) -m venv $(VENV)
+	@test -x $(PY) || $(patsubst 3.%,python3,$(PYTHON)) -m venv $(VENV)
 	@$(PY) -m pip install --quiet --disable-pip-version-check torch==2.13.0
 	@$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test]'
 	@touch $@
@@ -69,6 +69,18 @@ sweep-a sweep-b sweep-c sweep-d sweep-e ablations baselines temperature design-c
 temperature-demo: setup  ## three of its temperatures: 0.7, 1, 2
 	$(call LAUNCH_STUDY,temperature,temperature=t0_7$(,)t1_0$(,)t2_0)
 
+# 13 runs of 96 x 512 tokens a step on one GPU; the same command goes on, run by run, where it was cut.
+REFERENCE = $(or $(SPECTRA_OUTPUTS),outputs)/temperature-reference
+temperature-reference: JOBS := $(if $(filter JOBS=%,$(MAKEOVERRIDES)),$(JOBS),1)
+temperature-reference: setup  ## the temperature study at its reference scale (TEXT=folder of the real text; JOBS=4 at once on a GPU)
+	$(if $(TEXT),,@echo "error: TEXT: give the folder of train.jsonl and validation.jsonl" >&2; exit 2)
+	@$(PY) train.py -m sweeps=temperature model=exp10 seed=$(if $(filter SEEDS=%,$(MAKEOVERRIDES)),$(SEEDS),0) \
+		data=files data.train=$(TEXT)/train.jsonl data.validation=$(TEXT)/validation.jsonl data.domain_field=domain \
+		data.vocabulary_size=16384 model.vocabulary_size=16384 trainer.precision=bf16 trainer.eval_every=25 \
+		outputs=$(REFERENCE) $(LAUNCH) $(if $(LAUNCH),launch.per_gpu=$(JOBS)) $(TYPED); status=$$?; \
+	$(PY) -m spectra_exp tables outputs=$(REFERENCE) && \
+	$(PY) tools/temperature_page.py $(REFERENCE) > docs/results/gpu/temperature.md; exit $$status
+
 scaling: setup  ## SPECTRA and Switch over numbers of experts and sizes of model
 	@status=0; \
 	$(call LAUNCH_STUDY,scaling_experts) || status=$$?; \
@@ -94,6 +106,13 @@ test: setup  ## everything that needs no GPU, in two processes
 test-full: setup  ## all of these and what is left out of them for its length
 	$(PY) -m pytest -n 2 --dist worksteal -m "full or not full"
 
+test-lowest:  ## everything with the lowest versions that pyproject.toml admits, in .venv-lowest; torch stays as it is
+	$(PYTHON) -m venv .venv-lowest
+	.venv-lowest/bin/python .ci/lowest.py > .venv-lowest/constraints.txt
+	.venv-lowest/bin/python -m pip install --quiet torch==2.13.0
+	.venv-lowest/bin/python -m pip install --quiet -c .venv-lowest/constraints.txt -e '.[test]'
+	.venv-lowest/bin/python -m pytest -n 2 --dist worksteal
+
 test-random: setup  ## the same in a random order; SEED=number for that one again
 	@seed=$(or $(SEED),$(shell date +%s)); echo "SEED=$$seed"; SPECTRA_TEST_ORDER=$$seed $(PY) -m pytest -n 2 --dist worksteal
 
@@ -101,6 +120,12 @@ fuzz: setup  ## random configurations, damaged run folders and kills, in full (a
 	@for name in $(or $(FUZZ),config folder kill); do \
 		PYTHONPATH=tests/config:tests/end_to_end:tests/reporting $(PY) tests/fuzz/$${name}_fuzz.py || status=1; \
 	done; exit $$status
+
+gpu-check: setup  ## proves the code on a GPU in some minutes (GPU_CHECK_DEVICE=cpu rehearses it): outputs/gpu-check
+	@$(PY) -m spectra_exp gpu-check $(if $(GPU_CHECK_DEVICE),device=$(GPU_CHECK_DEVICE)) $(TYPED)
+
+bundle: setup  ## dist/bundle-PYTHON: an install without network (PYTHON=3.12; HAVE=output of the target's pip list)
+	$(PY) tools/bundle.py --python $(PYTHON) $(if $(HAVE),--have $(HAVE))
 
 studies-page: setup  ## docs/studies.md, from the files of the studies
 	$(PY) -m spectra_exp study page > docs/studies.md

@@ -24,7 +24,13 @@ VERBS = {
     "archive": ("archive.command:main", "runs packed into one file that tables, figures and report read"),
     "share": ("reporting.share:main", "a finished run's model and model card for others to load"),
     "remeasure": ("interpret.remeasure:main", "metrics that finished runs lack, from what they kept"),
+    "rescore": ("interpret.rescore:main", "scores of held-out documents that finished runs lack, from a checkpoint"),
+    "compare": ("reporting.by_document:main", "two models, or two methods over seeds, document by document"),
     "bench": ("bench.command:main", "benchmarks against their targets"),
+    "gpu-check": (
+        "bench.gpu_check.command:main",
+        "what only a GPU shows: agreement with the CPU, waiting, memory, speed",
+    ),
     "overhead": ("bench.overhead:main", "time and FLOPs of each part of routing (table 9)"),
 }
 

@@ -62,10 +62,10 @@ def outputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         make_study(folder, "temperature", figures, ("seed=0..2", "temperature=t0_5,cosine"), curves=True)
     documents = pd.DataFrame(
         {
-            "id": [f"doc{i}" for i in range(5)],
+            "id": np.arange(5, dtype=np.int32) + 100,
             "domain": list("ababa"),
-            "tokens": np.arange(5, dtype=np.int64),
-            "loss_sum": np.array([0.1, 1 / 3, math.pi, 1e-30, 2e5]),
+            "tokens": np.arange(5, dtype=np.int32),
+            "loss": np.array([0.1, 1 / 3, math.pi, 1e-30, 2e5]),
             "correct": np.arange(5, dtype=np.int32),
         }
     )

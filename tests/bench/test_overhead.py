@@ -97,7 +97,7 @@ def test_an_operation_counts_for_the_innermost_part_and_its_gradient_with_it() -
 
 def test_the_command_leaves_what_table_9_prints(outputs: Path) -> None:
     (gap,) = overhead_table(read_sources(outputs).profile).gaps
-    assert gap.command == "make overhead"
+    assert gap.command == "spectra-exp overhead"
     assert main(["repeats=2", *SMALL]) == 0
     content = json.loads((outputs / "bench" / "overhead.json").read_text())
     assert set(content["methods"]) == set(METHODS) and content["tokens"] == TOKENS

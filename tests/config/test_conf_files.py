@@ -23,6 +23,7 @@ SOURCES = project_root() / "src" / "spectra_exp"
 # Options that the defaults cannot take as they are, and what makes sense of them.
 ALONE_REFUSED = {
     "osr=none": "router=switch",
+    "selection=threshold": "router=remoe",
     "ablation=no_quota": "osr=paper",
     "ablation=cumulative_5": "osr=paper",
     "router=native": "model=reroute model.source={sources}/mixtral",

@@ -16,6 +16,7 @@ from spectra_exp.downstream.command import _missing_data_told, main
 from spectra_exp.foundations.errors import ConfigError
 from spectra_exp.moe.model import SpectraMoeForCausalLM
 from spectra_exp.runs.plan import plan
+from spectra_exp.runs.stored import StoredRun
 from spectra_exp.training.execute import execute
 
 pytest.importorskip("lm_eval", reason="lm_eval is not installed (pip install 'spectra-exp[downstream]')")
@@ -58,6 +59,7 @@ def run(made):
     unscored = made.folder.summary.read_bytes()
     yield made
     made.folder.summary.write_bytes(unscored)
+    made.folder.items.unlink(missing_ok=True)
 
 
 def language_model(run, batch_size: int, max_length: int = 32):
@@ -141,6 +143,11 @@ def test_scores_land_in_the_run_and_are_not_made_twice(run, tmp_path, capsys):
         right += norms.index(max(norms)) == item["answer"]
     assert score["score"] == right / len(ITEMS)
     assert summary["floors"]["downstream_score"] == pytest.approx(0.375)
+    stored = StoredRun(run.folder.path)
+    items = stored.scores("items")
+    assert stored.refusal is None and list(items) == ["task", "item", "group", "score"] and len(items) == 2 * len(ITEMS)
+    for task, rows in items.groupby("task"):
+        assert rows["score"].mean() == pytest.approx(summary["downstream"][task]["score"])
     before = run.folder.summary.stat().st_mtime_ns
     assert main(words) == 0 and run.folder.summary.stat().st_mtime_ns == before
 

@@ -11,13 +11,17 @@ import yaml
 
 from spectra_exp.config.verb import read_options
 from spectra_exp.downstream.command import main
+from spectra_exp.downstream.items import item_scores
 from spectra_exp.downstream.options import EvaluateOptions
 from spectra_exp.downstream.scores import find_runs, keep_scores, left_to_score, tasks_fingerprint, wanted_tasks
 from spectra_exp.downstream.tasks import chance_of, local_task, task_digest, task_files, task_names
 from spectra_exp.foundations.errors import ConfigError
+from spectra_exp.foundations.files import write_json
 from spectra_exp.reporting.collect import collect
 from spectra_exp.reporting.tables.verdicts import direction
 from spectra_exp.runs.folder import RunFolder
+from spectra_exp.runs.stored import StoredRun
+from spectra_exp.runs.summary import sealed
 
 ITEMS = [
     {"question": "Up or down?", "context": "A hill.", "choices": ["up", "down"], "answer": 0},
@@ -171,6 +175,41 @@ def test_scores_are_kept_beside_earlier_ones_and_their_mean_counts(runs, tmp_pat
     assert left_to_score(folder, wanted, force=False) == [] and left_to_score(folder, wanted, force=True) == wanted
     shorter = wanted_tasks(options(f"data={tmp_path / 'data'}", "tasks=local_qasc", "limit=1"), list)
     assert left_to_score(folder, shorter, force=False) == shorter
+
+
+def samples(*scores: float, filter: str = "none", passages: str = "") -> list[dict]:
+    docs = [{"question": str(i)} | ({"passage": passages[i]} if passages else {}) for i in range(len(scores))]
+    return [
+        {"doc_id": i, "doc": doc, "filter": filter, "acc": score}
+        for i, (doc, score) in enumerate(zip(docs, scores, strict=True))
+    ]
+
+
+def test_items_of_one_passage_are_one_group_and_other_filters_are_left_out():
+    results = {"samples": {"t": samples(1.0, 0.0, 1.0, passages="aab")[::-1]}}
+    found = item_scores("t", "acc", results)
+    assert found["score"].tolist() == [1.0, 0.0, 1.0] and found["item"].tolist() == [0, 1, 2]
+    assert found["group"].nunique() == 2 and found["group"][0] == found["group"][1]
+    two = {"samples": {"t": samples(1.0, 0.0) + samples(0.0, 0.0, filter="strict")}}
+    assert item_scores("t", "acc_strict", two)["score"].tolist() == [0.0, 0.0]
+    assert item_scores("t", "acc", two)["group"].is_unique
+    # F1 is no mean over items.
+    assert item_scores("t", "acc", {"samples": {"t": samples((1, 0), (0, 1))}}) is None
+
+
+def test_items_of_a_task_take_the_place_of_earlier_ones_and_no_edit_is_hidden(runs):
+    folder = RunFolder(runs, "one-s0")
+    content = json.loads(folder.summary.read_text())
+    write_json(folder.summary, sealed(folder.path, content))
+    first, second = ({"samples": {"t": samples(*scores)}} for scores in ((1.0, 0.0), (0.0,)))
+    keep_scores(folder, {"a": entry(0.5)}, {"a": item_scores("a", "acc", first)})
+    keep_scores(folder, {"b": entry(0.5)}, {"b": item_scores("b", "acc", first)})
+    keep_scores(folder, {"a": entry(0.0)}, {"a": item_scores("a", "acc", second)})
+    run = StoredRun(folder.path)
+    assert run.changed_files is None and run.scores("items")["task"].tolist() == ["a", "b", "b"]
+    run.scores("items").assign(score=1.0).to_parquet(folder.items)
+    keep_scores(folder, {"c": entry(0.5)}, {"c": item_scores("c", "acc", first)})
+    assert "items.parquet" in StoredRun(folder.path).changed_files
 
 
 def test_scores_over_other_tasks_are_left_out_of_the_tables(runs):

@@ -75,11 +75,11 @@ def kill_while_training(outputs: Path, rng: random.Random, *overrides: str) -> b
     return alive
 
 
-def outcome(folder: Path) -> tuple[dict, pd.DataFrame]:
+def outcome(folder: Path) -> tuple[dict, pd.DataFrame, pd.DataFrame]:
     summary = read_summary(folder / "summary.json")
     for unstable in ("timings", "started", "finished"):
         summary.pop(unstable)
-    return summary, pd.read_parquet(folder / "history.parquet")
+    return summary, *(pd.read_parquet(folder / f"{name}.parquet") for name in ("history", "documents"))
 
 
 @pytest.mark.slow
@@ -92,9 +92,9 @@ def test_killed_again_and_again_a_run_ends_with_the_same_numbers(tmp_path: Path)
     assert kills >= 2
     killed = Path(finish(tmp_path / "killed")[-1])
     assert killed.name == whole.name
-    (a, rows_a), (b, rows_b) = outcome(whole), outcome(killed)
+    (a, *tables_a), (b, *tables_b) = outcome(whole), outcome(killed)
     assert a == b
-    assert rows_a.equals(rows_b)
+    assert all(one.equals(other) for one, other in zip(tables_a, tables_b, strict=True))
 
 
 @pytest.mark.slow

@@ -79,7 +79,7 @@ def outcomes(folder: Path) -> Outcomes:
     """Of each run below `folder`: its summary, its history, and a digest of the weights it ended with."""
     found = {}
     for path in folder.glob("runs/*"):
-        summary, history = outcome(path)
+        summary, history, _ = outcome(path)
         # Says which code, not what came out of it.
         summary["fingerprints"].pop("code")
         summary.pop("command")

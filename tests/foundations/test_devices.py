@@ -28,16 +28,16 @@ import logging, os, pathlib, sys
 from spectra_exp.foundations.devices import Gpu, claim_gpu
 logging.basicConfig()
 gpus = [Gpu(str(i), f"fake-{i}") for i in range(int(sys.argv[1]))]
-gpu = claim_gpu(gpus, pathlib.Path(sys.argv[2]))
+gpu = claim_gpu(gpus, pathlib.Path(sys.argv[2]), sharers=int(sys.argv[3]))
 assert claim_gpu(gpus, pathlib.Path(sys.argv[2])) is gpu
 print(gpu.key, os.environ["CUDA_VISIBLE_DEVICES"], flush=True)
 sys.stdin.read()
 """
 
 
-def claimer(folder: Path, count: int = 2) -> subprocess.Popen:
+def claimer(folder: Path, count: int = 2, sharers: int = 1) -> subprocess.Popen:
     return subprocess.Popen(
-        [sys.executable, "-c", CLAIM, str(count), str(folder)],
+        [sys.executable, "-c", CLAIM, str(count), str(folder), str(sharers)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -114,3 +114,24 @@ def test_two_processes_never_have_one_gpu_and_a_killed_one_frees_its_own(tmp_pat
         for holder in holders:
             holder.kill()
             holder.communicate()
+
+
+def test_sharers_spread_over_gpus_and_keep_out_who_wants_one_alone(tmp_path):
+    holders = []
+    try:
+        for expected in ("fake-0 0", "fake-1 1", "fake-0 0", "fake-1 1"):
+            holders.append(claimer(tmp_path, sharers=2))
+            assert holders[-1].stdout.readline().strip() == expected
+        for sharers in (1, 2):
+            holders.append(claimer(tmp_path, sharers=sharers))
+            assert "waiting for one of 2 GPUs" in holders[-1].stderr.readline()
+        holders[0].communicate()
+        # The one that shares has the place; the other waits for a whole GPU.
+        assert holders[5].stdout.readline().strip() == "fake-0 0"
+        holders[1].communicate()
+        holders[3].communicate()
+        assert holders[4].stdout.readline().strip() == "fake-1 1"
+    finally:
+        for holder in holders:
+            holder.kill()
+            holder.wait()

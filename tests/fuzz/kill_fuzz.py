@@ -162,7 +162,7 @@ def _went_back_in_silence(run: Path, newest: Path | None, logged: int, text: str
 def differences(whole: Path, run: Path) -> Iterator[str]:
     """In what `run` is not, bit for bit, the run in `whole`."""
     try:
-        (one, rows), (two, others) = outcome(whole), outcome(run)
+        (one, rows, scores), (two, others, other_scores) = outcome(whole), outcome(run)
     except (OSError, SpectraError) as error:
         yield f"not readable: {error}"
         return
@@ -171,6 +171,8 @@ def differences(whole: Path, run: Path) -> Iterator[str]:
             yield f"summary.{key} differs: {str(one.get(key))[:100]}; {str(two.get(key))[:100]}"
     if not rows.equals(others):
         yield f"the history differs: {len(rows)} rows, {len(others)} rows"
+    if not scores.equals(other_scores):
+        yield "the scores of documents differ"
     names = [{path.name for path in (folder / "routing").iterdir()} for folder in (whole, run)]
     if names[0] != names[1]:
         yield f"routing: {sorted(names[0] ^ names[1])} in one alone"

@@ -45,6 +45,8 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         shutil.copytree(project_root() / kind, tmp_path / kind)
     (tmp_path / "sweeps" / "mine.yaml").write_text(MINE)
     monkeypatch.setattr(definition, "project_root", lambda: tmp_path)
+    files = {kind: {path.stem: path for path in sorted((tmp_path / kind).iterdir())} for kind in KINDS}
+    monkeypatch.setattr(definition, "named_files", files.__getitem__)
     monkeypatch.setenv("SPECTRA_OUTPUTS", str(tmp_path / "outputs"))
     return tmp_path
 

@@ -94,13 +94,13 @@ def one_layer(run: Path) -> None:
 
 def swapped_history(run: Path) -> None:
     found = History.load(run / "history.parquet")
-    found.add(300, 1.0, "validation", {"val_loss": 1.0})
+    found.add(250, 1.0, "validation", {"val_loss": 1.0})
     found.save(run / "history.parquet")
 
 
 def short_history(run: Path) -> None:
     found = History.load(run / "history.parquet")
-    found.truncate_after(150)
+    found.truncate_after(125)
     found.save(run / "history.parquet")
 
 
@@ -133,8 +133,8 @@ IMPOSSIBLE: dict[str, tuple[Damage, str]] = {
     "error": (change("error", -5), "'error' is not what a summary holds there"),
     "seed": (change("seed", -1), "seed -1 is not between 0"),
     "other seed": (change("seed", 77), "its configuration has seed"),
-    "few steps": (change("steps", 3), "completed, but 3 steps of 300"),
-    "other steps": (change("max_steps", 150), "completed, but 300 steps of 150"),
+    "few steps": (change("steps", 3), "completed, but 3 steps of 250"),
+    "other steps": (change("max_steps", 150), "completed, but 250 steps of 150"),
     "no steps": (change("steps", None), "completed after None steps"),
     "parameters": (change("parameters.active", -1), "active parameters are -1"),
     "more active": (change("parameters.active", 9_000_000), "9000000 active parameters of 2500000"),
@@ -142,7 +142,7 @@ IMPOSSIBLE: dict[str, tuple[Damage, str]] = {
     "vast flops": (change("flops_per_token", 1e300), "1e+300 FLOPs per token"),
     "layers": (change("metrics_by_layer.load_cv", [0.9, 0.9]), "is not the mean over its layers"),
     "contradiction": (swapped_history, "its history contradicts its summary: metrics.val_loss 1, not"),
-    "half": (short_history, "its history ends at step 150 and its summary at step 300"),
+    "half": (short_history, "its history ends at step 125 and its summary at step 250"),
 }
 # The run stays; the file is named and left out.
 PARTS: dict[str, tuple[Damage, str]] = {

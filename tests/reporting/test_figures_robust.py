@@ -137,7 +137,7 @@ def test_values_that_are_not_finite_are_left_out_and_said(outputs: Path) -> None
     path = run_of(outputs, "switch_top2", 0) / "history.parquet"
     found = History.load(path)
     found.add(150, 0.5, "validation", {"routing_entropy": math.nan})
-    found.add(300, 1.0, "validation", {"routing_entropy": math.inf})
+    found.add(250, 1.0, "validation", {"routing_entropy": math.inf})
     found.save(path)
     section = gather(outputs).sections["baselines"][0]
     row = section.find({"baseline": "switch_top2"})[0]
@@ -156,8 +156,8 @@ def test_a_curve_without_a_finite_value_is_absent_and_named(outputs: Path) -> No
     for seed in (0, 1):
         path = run_of(outputs, "switch_top2", seed) / "history.parquet"
         found = History.load(path)
-        for step in (0, 30, 75, 150, 225, 300):
-            found.add(step, step / 300, "validation", {"routing_entropy": math.nan})
+        for step in (0, 25, 62, 125, 188, 250):
+            found.add(step, step / 250, "validation", {"routing_entropy": math.nan})
         found.save(path)
     section = gather(outputs).sections["baselines"][0]
     (spec,) = [spec for spec in FIGURES if spec.name == "figure05_routing_entropy"]

@@ -52,7 +52,7 @@ def test_shares_are_ranked_in_each_run_and_sum_to_one(material: Material, source
     ends = []
     for seed in SEEDS:
         paths = snapshot_paths(RunFolder(section.collected.runs_folder, row.runs[seed]).routing)
-        counts = load_snapshot(paths[300]).counts_LE
+        counts = load_snapshot(paths[250]).counts_LE
         shares = counts / counts.sum(axis=1, keepdims=True)
         ends.append(np.cumsum(np.sort(shares, axis=1)[:, ::-1].mean(axis=0)))
     axes = drawn(page).axes[0]
@@ -61,10 +61,10 @@ def test_shares_are_ranked_in_each_run_and_sum_to_one(material: Material, source
         assert page.panels[0].edges[rank][-1] == wanted
         area = next(c for c in axes.collections if c.get_gid() == f"rank {rank}")
         corners = np.concatenate([path.vertices for path in area.get_paths()])
-        assert corners[corners[:, 0] == 300, 1].max() == pytest.approx(wanted.mean)
+        assert corners[corners[:, 0] == 250, 1].max() == pytest.approx(wanted.mean)
     assert wanted.mean == pytest.approx(1)
     own = usage(row.runs[0], sources)
-    assert own.steps == (0, 30, 75, 150, 225, 300) and np.all(np.diff(own.shares_TLE[-1], axis=1) <= 0)
+    assert own.steps == (0, 25, 62, 125, 188, 250) and np.all(np.diff(own.shares_TLE[-1], axis=1) <= 0)
 
 
 def test_histograms_have_a_panel_for_each_method_and_layer(material: Material, sources: Sources) -> None:
@@ -75,7 +75,7 @@ def test_histograms_have_a_panel_for_each_method_and_layer(material: Material, s
         ends = []
         for seed in SEEDS:
             paths = snapshot_paths(RunFolder(section.collected.runs_folder, row.runs[seed]).routing)
-            counts = load_snapshot(paths[300]).counts_LE[layer]
+            counts = load_snapshot(paths[250]).counts_LE[layer]
             ends.append(np.sort(counts / counts.sum())[::-1])
         heights = [bar.get_height() for bar in found[layer].patches]
         assert heights == pytest.approx([mean_interval(values).mean for values in zip(*ends, strict=True)])
@@ -120,7 +120,7 @@ def test_the_reports_hold_the_same_intervals(material: Material, sources: Source
     assert [name.lower() for name in summary["schedules_by_val_loss"]] == sorted(losses, key=lambda n: losses[n])
     own = next(entry for entry in special["rows"] if entry["option"] == "t0_5")
     change = [history(section, row, seed, "validation", "routing_entropy") for seed in SEEDS]
-    assert own["entropy_change_nats"]["mean"] == pytest.approx(np.mean([c[300] - c[0] for c in change]))
+    assert own["entropy_change_nats"]["mean"] == pytest.approx(np.mean([c[250] - c[0] for c in change]))
     assert sum(share["mean"] for share in own["shares_by_rank"]) == pytest.approx(1)
     variances = [usage(row.runs[seed], sources).shares_TLE[-1].var(axis=1).mean() for seed in SEEDS]
     assert own["share_variance"]["mean"] == pytest.approx(np.mean(variances))

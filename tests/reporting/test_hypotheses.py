@@ -153,7 +153,7 @@ def test_overhead_is_the_geometric_mean_ratio_of_interleaved_repeats(tmp_path: P
 def test_without_usable_times_overhead_is_not_tested(tmp_path: Path) -> None:
     def found(material: Material) -> tuple[str, str]:
         [verdict] = verdicts_on("H4", material).values()
-        assert (verdict.verdict, verdict.command) == ("not tested", "make overhead")
+        assert (verdict.verdict, verdict.command) == ("not tested", "spectra-exp overhead")
         return verdict.rule, verdict.reason
 
     assert found(gather(tmp_path)) == ("", "no bench/overhead.json")

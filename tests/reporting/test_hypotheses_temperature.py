@@ -134,11 +134,11 @@ def write_entropies(world: Material, fall: Fall, noise: float = 0.003) -> None:
             (1.0, start - own + jitter(run, "h", noise)),
         ):
             history.add(
-                round(300 * fraction), fraction, "validation", {"routing_entropy": value, "routing_entropy_norm": 0.1}
+                round(250 * fraction), fraction, "validation", {"routing_entropy": value, "routing_entropy_norm": 0.1}
             )
-            history.add(round(300 * fraction), fraction, "validation", {"routing_entropy": fraction * 9}, 0)
-            history.add(round(300 * fraction), fraction, "validation_training_rule", {"routing_entropy": fraction * 9})
-            history.add(round(300 * fraction), fraction, "train", {"routing_entropy": fraction * 9})
+            history.add(round(250 * fraction), fraction, "validation", {"routing_entropy": fraction * 9}, 0)
+            history.add(round(250 * fraction), fraction, "validation_training_rule", {"routing_entropy": fraction * 9})
+            history.add(round(250 * fraction), fraction, "train", {"routing_entropy": fraction * 9})
         history.save(world.collected.runs_folder / run_id / "history.parquet")
 
 

@@ -127,7 +127,7 @@ def test_figures_that_differ_are_reported_and_stay(tmp_path: Path, monkeypatch: 
     forget(run, "load_gini")
     before = json.loads((run / "summary.json").read_text())["metrics"]
     assert main([f"run={run.name}", "checkpoint=false"]) == 0
-    counts_LE = StoredRun(run).snapshots[300].counts_LE
+    counts_LE = StoredRun(run).snapshots[250].counts_LE
     after = json.loads((run / "summary.json").read_text())["metrics"]
     assert after == before | {"load_gini": pytest.approx(float(np.mean(gini(counts_LE))))}
     cv = float(np.mean(coefficient_of_variation(counts_LE)))

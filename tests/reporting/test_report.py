@@ -152,7 +152,7 @@ def test_the_load_pictures_are_means_over_seeds_by_rank(world: Path, index: Page
     (row,) = material.sections["baselines"][0].find({"baseline": "switch_top2"})
     ranked = []
     for run_id in row.runs.values():
-        counts_LE = load_snapshot(world / "runs" / run_id / "routing" / "step-00000300.npz").counts_LE
+        counts_LE = load_snapshot(world / "runs" / run_id / "routing" / "step-00000250.npz").counts_LE
         ranked.append(np.sort(counts_LE / counts_LE.mean(axis=1, keepdims=True))[:, ::-1])
     picture = index.source[index.source.index("Load by layer and rank of Switch top-2, mean over 3 seeds") :]
     shown = [float(text) for text in re.findall(r"<text[^>]*>(\d\.\d\d)</text>", picture)[:16]]

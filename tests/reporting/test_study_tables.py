@@ -236,7 +236,7 @@ def test_significance_is_paired_corrected_and_said_in_words(outputs: Path) -> No
     assert switch["d_z"] == pytest.approx(expected.mean() / expected.std(ddof=1))
     assert switch["n_pairs"] == 5 and pd.isna(switch["wilcoxon_p"]) and switch["verdict"] == "better ***"
     assert switch["p_holm"] >= switch["p"]
-    assert own.loc["SPECTRA (paper) − Hash"]["verdict"] == "equivalent within the margin"
+    assert own.loc["SPECTRA (paper) − Hash"]["verdict"].startswith("equivalent (")
     assert own.loc["SPECTRA (paper) − Hash"]["equivalent_p"] < 0.05
     equal = table.frame[(table.frame["metric"] == "load_cv") & (table.frame["n_pairs"] > 0)]
     assert len(equal) == len(option_files("baseline")) - 1  # all but none
@@ -340,12 +340,15 @@ def test_margins_and_verdicts_follow_the_direction_of_the_metric() -> None:
 
     a, b = {s: 1.0 + 0.01 * s for s in SEEDS}, {s: 2.0 + 0.012 * s for s in SEEDS}
     test = compare(a, b)
-    assert significance.verdict(test, 0.0001, "lower", None, None) == "better ***"
-    assert significance.verdict(test, 0.0001, "higher", None, None) == "worse ***"
-    assert significance.verdict(test, 0.0001, "none", None, None) == "lower ***"
-    assert significance.verdict(test, 0.2, "lower", None, None) == "no difference found"
-    assert significance.verdict(test, 0.2, "lower", 0.01, None) == "not inferior within the margin"
-    assert significance.verdict(compare({}, {}), None, "lower", None, None) == ""
+    assert significance.verdict(test, 0.0001, "val_loss") == "better ***"
+    assert significance.verdict(test, 0.0001, "val_accuracy") == "worse ***"
+    assert significance.verdict(test, 0.0001, "executed_k") == "lower ***"
+    assert significance.verdict(test, 0.2, "val_loss") == "undecided"
+    # A difference that is certain, and negligible: 0.01 against a region of 0.02.
+    near = compare({s: 1.01 + 0.0001 * s for s in SEEDS}, dict.fromkeys(SEEDS, 1.0))
+    assert significance.verdict(near, 0.0001, "val_loss") == "equivalent (higher)"
+    assert significance.verdict(near, 0.0001, "val_perplexity") == "worse ***"
+    assert significance.verdict(compare({}, {}), None, "val_loss") == ""
 
 
 def weights(job, **changes) -> dict:

@@ -12,10 +12,10 @@ import pandas as pd
 import pytest
 from made_runs import read_table, summary, write
 
-from spectra_exp.reporting import collect as collecting
 from spectra_exp.reporting.collect import collect
 from spectra_exp.reporting.make_tables import main
 from spectra_exp.reporting.tables.long import LONG
+from spectra_exp.runs import provenance
 
 LOSSES = {0: 4.0, 1: 4.2, 2: 4.1}
 
@@ -176,7 +176,7 @@ def test_other_batches_and_other_code_are_said(
     assert table["stale"].to_dict() == {"Spectra": False, "Switch": False, "Dense": True, "Hash": False}
     for text in (capsys.readouterr().out, (outputs / "tables" / "routing_metrics.md").read_text()):
         assert "Not paired: Hash: other batches at seed 0." in text and "again): Dense." in text
-    monkeypatch.setattr(collecting, "code_version", lambda: "tomorrow")
+    monkeypatch.setattr(provenance, "code_version", lambda: "tomorrow")
     assert _table(outputs)["stale"].all()
 
 

@@ -1,92 +1,38 @@
-"""Routers, layers and batches that the tests of this room share.
+"""The routers that there are, and what the tests of this room share."""
 
-Letters: B sequences, S tokens each, N real tokens, d hidden size, E experts, K experts per token, V vocabulary.
-"""
+from spectra_exp.routing.base import router_class, routers
+from spectra_exp.testing.cases import (
+    EXPERTS,
+    HIDDEN,
+    VOCABULARY,
+    ids_of,
+    inputs_of,
+    layer_of,
+    normal,
+    reset,
+    router_of,
+    run_layer,
+    settings_of,
+)
 
-from __future__ import annotations
-
-import numpy as np
-import torch
-from torch import Tensor
-
-from spectra_exp.moe.build import make_router
-from spectra_exp.moe.context import ContextHolder, RoutingContext
-from spectra_exp.moe.initial_weights import draws_itself
-from spectra_exp.moe.layer import MoeLayer
-from spectra_exp.moe.settings import MoeSettings
-from spectra_exp.routing.base import Router, RoutingInput, router_class, routers
-from spectra_exp.routing.osr import NoOsr, OsrConfig
-from spectra_exp.routing.selection import SelectionConfig
-
-HIDDEN, EXPERTS, VOCABULARY = 12, 4, 50
 # A dense model routes nothing; every other registered router is found by itself.
 ROUTERS = [name for name, cls in routers().items() if cls.routes and not cls.needs_source]
 LEARNED = [name for name in ROUTERS if router_class(name).learned]
 PAIRS = [(name, rule) for name in ROUTERS for rule in router_class(name).selections()]
 
-
-def normal(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
-
-
-def settings_of(name: str, top_k: int = 2, rule: str | None = None, osr: OsrConfig | None = None, **options):
-    """Settings of a small layer; options are the router's own."""
-    cls = router_class(name)
-    return MoeSettings(
-        EXPERTS,
-        top_k,
-        8,
-        cls.Config(**options),
-        osr or (OsrConfig() if cls.uses_osr else NoOsr()),
-        SelectionConfig(rule=rule or cls.selections()[0]),
-    )
-
-
-def reset(module: torch.nn.Module, seed: int = 0) -> None:
-    """Draw our modules' weights; linear maps ten times larger than at the start, so that logits matter."""
-    torch.manual_seed(seed)
-    for child in module.modules():
-        if draws_itself(child):
-            child.reset_parameters()
-    for child in module.modules():
-        if isinstance(child, torch.nn.Linear):
-            child.weight.data.mul_(10)
-
-
-def router_of(settings: MoeSettings, seed: int = 0) -> Router:
-    router = make_router(settings, HIDDEN, VOCABULARY)
-    reset(router, seed)
-    router.set_token_counts(np.arange(VOCABULARY)[::-1].copy())
-    return router
-
-
-def layer_of(settings: MoeSettings, seed: int = 0) -> MoeLayer:
-    layer = MoeLayer(0, HIDDEN, settings, router_of(settings, seed), ContextHolder(), std=0.3)
-    layer.experts.reset_parameters()
-    return layer
-
-
-def ids_of(b: int, s: int) -> Tensor:
-    return torch.randint(VOCABULARY, (b, s), generator=torch.Generator().manual_seed(5))
-
-
-def inputs_of(b: int = 3, s: int = 7, seed: int = 0, **fields) -> RoutingInput:
-    ids = ids_of(b, s)
-    values = dict(
-        hidden_BSd=normal(b, s, HIDDEN, seed=seed), token_ids_BS=ids, previous_ids_BS=ids.roll(1, 1), noise_seed=3
-    )
-    return RoutingInput(**(values | fields))
-
-
-def run_layer(
-    layer: MoeLayer, hidden_BSd: Tensor, training: bool, mask_BS: Tensor | None = None, ids=None, carry_BSED=None
-):
-    """(output, record) of one pass; `carry_BSED`: what the layer below, if there is one, hands on."""
-    ids = ids_of(*hidden_BSd.shape[:2]) if ids is None else ids
-    context = RoutingContext(
-        mask_BS=mask_BS, token_ids_BS=ids, previous_ids_BS=ids.roll(1, 1), noise_seed=3, training_rule=training
-    )
-    context.carries_BSED[-1] = carry_BSED
-    with layer.holder.evaluation(context):
-        output = layer(hidden_BSd)
-    return output, context.records[0]
+__all__ = [
+    "EXPERTS",
+    "HIDDEN",
+    "LEARNED",
+    "PAIRS",
+    "ROUTERS",
+    "VOCABULARY",
+    "ids_of",
+    "inputs_of",
+    "layer_of",
+    "normal",
+    "reset",
+    "router_of",
+    "run_layer",
+    "settings_of",
+]

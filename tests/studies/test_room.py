@@ -39,6 +39,14 @@ def test_more_jobs_at_once_than_gpus_are_refused_before_any_starts(outputs):
     assert os.environ[GPUS] == "3,5"
 
 
+def test_gpus_that_are_shared_have_more_places(outputs):
+    make_room(on_gpu("launch=parallel launch.jobs=8 launch.per_gpu=4"))
+    with pytest.raises(
+        ConfigError, match=r"9 jobs at once, each with one of 4 places on a GPU, of 2; give launch.jobs=8"
+    ):
+        make_room(on_gpu("launch=parallel launch.jobs=9 launch.per_gpu=4"))
+
+
 def test_the_cpu_and_a_cluster_know_no_such_limit(outputs):
     make_room(jobs_of("launch=parallel launch.jobs=3"))
     make_room(on_gpu("launch=slurm launch.jobs=3"))

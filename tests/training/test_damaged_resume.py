@@ -93,7 +93,7 @@ def test_a_run_made_by_two_versions_of_the_code_is_stale_for_ever(planned, monke
     p = planned()
     with monkeypatch.context() as patch:
         stop_at(patch, 7)
-        patch.setattr(recorder_module, "code_version", lambda: "edited")
+        patch.setattr(recorder_module, "code_version", lambda plugins: "edited")
         execute(p, "")
     assert execute(planned(), "") == "completed"
     assert "the code changed since this run began" in capsys.readouterr().err

@@ -11,8 +11,9 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from spectra_exp.foundations import stopping
+from spectra_exp.runs import provenance
 from spectra_exp.runs.routing_files import load_snapshot, snapshot_paths
-from spectra_exp.training import execute as execute_module
+from spectra_exp.runs.stored import StoredRun
 from spectra_exp.training.execute import execute
 from spectra_exp.training.session import Session
 
@@ -21,6 +22,7 @@ CONTRACT = (
     ".hydra",
     "environment.json",
     "history.parquet",
+    "documents.parquet",
     "routing",
     "checkpoints",
     "summary.json",
@@ -50,6 +52,22 @@ def test_a_run_leaves_what_the_contract_says(planned) -> None:
     assert evaluated == [0, 1, 3, 6, 9, 12] == list(snapshot_paths(p.folder.routing))
     trained = set(history[history.split == "train"].metric)
     assert {"train_loss", "grad_norm_router", "grad_norm_experts", "grad_norm_other", "speciality_loss"} <= trained
+
+
+@pytest.mark.parametrize("damage", ["edited", "removed"])
+def test_document_scores_that_were_changed_since_are_named(planned, damage: str) -> None:
+    p = planned("trainer.max_steps=1")
+    assert execute(p, "") == "completed"
+    run = StoredRun(p.folder.path)
+    assert run.refusal is None and "documents.parquet" in run.summary.seal["files"]
+    rows = run.scores("documents")
+    p.folder.documents.unlink()
+    if damage == "edited":
+        rows.assign(loss=rows["loss"] + 1e-9).to_parquet(p.folder.documents)
+    assert "edited, missing or added" in (found := StoredRun(p.folder.path).refusal) and "documents.parquet" in found
+    rows.drop(columns="loss").to_parquet(p.folder.documents)
+    damaged = StoredRun(p.folder.path)
+    assert damaged.scores("documents") is None and "its columns: id, domain" in damaged.problems[p.folder.documents]
 
 
 def test_other_inference_rules_are_measured_on_the_same_weights(planned) -> None:
@@ -178,7 +196,7 @@ def test_a_finished_run_is_left_alone_and_joins_a_study(planned, capsys) -> None
 def test_stale_runs_are_made_again_only_when_asked(planned, monkeypatch) -> None:
     p = planned()
     execute(p, "")
-    monkeypatch.setattr(execute_module, "code_version", lambda: "other")
+    monkeypatch.setattr(provenance, "code_version", lambda: "other")
     written = p.folder.history.stat().st_mtime_ns
     execute(planned(), "")
     assert p.folder.history.stat().st_mtime_ns == written

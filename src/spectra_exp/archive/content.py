@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
 # Metrics whose curves are drawn layer by layer.
 BY_LAYER = ("load_cv",)
+# Curves of training that follow from the configuration, or from others times a coefficient, and nothing draws.
+DERIVED = r"learning_rate_\w+|\w+_weighted"
 MOST_STEPS = 60
 PARTS = ("summary", "config", "environment", "history", "routing", "documents", "items", "analysis")
 SCORES = ("documents", "items")
@@ -93,6 +95,7 @@ def history_tree(history: pd.DataFrame) -> dict[str, Any]:
     """The rows that are kept: `times`, lists of [steps, fractions]; `curves`, by split, layer and metric the place of
     its times and its values."""
     kept = history[(history["layer"] == "all") | history["metric"].isin(BY_LAYER)]
+    kept = kept[(kept["split"] != TRAIN) | ~kept["metric"].str.fullmatch(DERIVED)]
     trained = kept["split"] == TRAIN
     kept = kept[~trained | kept["step"].isin(_chosen_steps(sorted(kept["step"][trained].unique().tolist())))]
     times: dict[tuple[tuple[int, ...], tuple[float, ...]], int] = {}
@@ -155,7 +158,7 @@ class ArchivedRun(StoredRun):
     def is_there(self) -> bool:
         return True
 
-    def is_stale(self, code: str) -> bool:
+    def is_stale(self) -> bool:
         return False
 
     @cached_property

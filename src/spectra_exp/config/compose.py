@@ -24,7 +24,7 @@ from spectra_exp.config.plugins import load_own_plugins, load_typed_plugins
 from spectra_exp.config.register import GROUPS, register
 from spectra_exp.config.schema import Experiment, RootConfig
 from spectra_exp.config.source_model import resolve_source
-from spectra_exp.config.tree import project_root
+from spectra_exp.config.tree import default_outputs, project_root, roots
 from spectra_exp.config.typed import expand_jobs, parse_overrides, typed_values, without
 from spectra_exp.foundations.errors import ConfigError
 from spectra_exp.foundations.options import check_fields
@@ -42,8 +42,8 @@ def prepare_environment() -> None:
     root = project_root()
     if not (root / "conf" / "config.yaml").is_file():
         raise ConfigError("SPECTRA_ROOT", f"{root} holds no conf/config.yaml", "unset it, or name the checkout")
+    os.environ.setdefault("SPECTRA_OUTPUTS", str(default_outputs()))
     os.environ.setdefault("SPECTRA_ROOT", str(root))
-    os.environ.setdefault("SPECTRA_OUTPUTS", str(root / "outputs"))
     # torch then counts GPUs without touching CUDA, after which a process could no longer choose one.
     os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
     # No window is ever opened. A backend inherited from a notebook need not exist here, and matplotlib then refuses to
@@ -116,7 +116,7 @@ def check_values(overrides: list[str]) -> Experiment:
 def _compose(overrides: list[str]) -> Experiment:
     prepare_environment()
     try:
-        config, hydra = _compose_groups(_chosen(overrides), project_root())
+        config, hydra = _compose_groups(_chosen(overrides), roots())
         config = copy.deepcopy(config)
         for override in parse_overrides(overrides):
             if override.key_or_group not in GROUPS and not override.key_or_group.startswith("hydra"):
@@ -130,7 +130,7 @@ def _compose(overrides: list[str]) -> Experiment:
 
 def hydra_settings(overrides: list[str]) -> str:
     """Hydra's own settings of a job that was composed here, as YAML."""
-    _, hydra = _compose_groups(_chosen(overrides), project_root())
+    _, hydra = _compose_groups(_chosen(overrides), roots())
     hydra = copy.deepcopy(hydra)
     hydra.overrides.task = list(overrides)
     hydra.job.override_dirname = ",".join(sorted(overrides))
@@ -144,8 +144,8 @@ def _chosen(overrides: list[str]) -> tuple[str, ...]:
 
 # Finding the files of the groups is what takes the time, and jobs of a study share them.
 @lru_cache(maxsize=256)
-def _compose_groups(chosen: tuple[str, ...], root: Path) -> tuple[DictConfig, DictConfig]:
-    """The configuration of the options alone, and Hydra's settings. `root`: where conf/ lies."""
+def _compose_groups(chosen: tuple[str, ...], roots: tuple[Path, ...]) -> tuple[DictConfig, DictConfig]:
+    """The configuration of the options alone, and Hydra's settings. `roots`: where conf/ lies."""
     with own_hydra():
         config = compose("config", list(chosen), return_hydra_config=True)
     OmegaConf.set_struct(config, False)

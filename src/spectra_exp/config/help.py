@@ -13,7 +13,7 @@ from rich.text import Text
 from spectra_exp.config.register import GROUPS, group_schemas
 from spectra_exp.config.rules import preset_values
 from spectra_exp.config.schema import RootConfig
-from spectra_exp.config.tree import option_files, project_root
+from spectra_exp.config.tree import option_files, project_root, train_words
 from spectra_exp.foundations.errors import ConfigError
 from spectra_exp.foundations.options import describe_fields
 
@@ -80,8 +80,9 @@ def print_help(topics: list[str]) -> None:
 
 
 def _print_all(console: Console) -> None:
+    train = " ".join(train_words())
     console.print("Train a Mixture-of-Experts language model under a chosen router and measure its routing.\n")
-    console.print(Text("usage: python train.py [-m] [group=option ...] [group.key=value ...]"))
+    console.print(Text(f"usage: {train} [-m] [group=option ...] [group.key=value ...]"))
     console.print("  -m, --multirun   run every combination of comma-separated values")
     console.print("  --help GROUP     the keys of one group: type, default, meaning")
     console.print("  --cfg job        print the resolved configuration and stop\n")
@@ -97,7 +98,7 @@ def _print_all(console: Console) -> None:
             console.print(Text(f"    {row['name']:<16} {row['meaning']}"))
     console.print("\nExamples:")
     for command, meaning in EXAMPLES:
-        console.print(Text(f"  {command}\n      {meaning}"))
+        console.print(Text(f"  {command.replace('python train.py', train)}\n      {meaning}"))
     console.print(
         "\nThe last line on standard output is the run's folder. A finished run is not run again (force=true does);"
     )

@@ -6,6 +6,7 @@ from dataclasses import fields
 
 from spectra_exp.config.register import GROUPS, group_schemas
 from spectra_exp.config.schema import RootConfig
+from spectra_exp.config.tree import train_words
 from spectra_exp.foundations.errors import ConfigError, nearest
 
 
@@ -66,8 +67,8 @@ def unknown_key(key: str, typed: dict[str, str]) -> ConfigError:
         choice = typed.get(group)
         chosen = f" ({group}={choice})" if choice else ""
         return ConfigError(
-            key, f"the chosen {group}{chosen} has no such option", f"see `python train.py --help {group}`"
+            key, f"the chosen {group}{chosen} has no such option", f"see `{' '.join(train_words())} --help {group}`"
         )
     topic = f" {group}" if group in GROUPS else ""
-    hint = f"did you mean '{close}'?" if close else f"see `python train.py --help{topic}`"
+    hint = f"did you mean '{close}'?" if close else f"see `{' '.join(train_words())} --help{topic}`"
     return ConfigError(key, "unknown key", hint)

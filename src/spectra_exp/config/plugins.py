@@ -1,11 +1,19 @@
-"""Modules from outside the package that register routers, selection rules, metrics or data sources when imported."""
+"""Modules from outside the package that register routers, selection rules, metrics or data sources when imported.
+
+They are named by `plugins=[a,b]`, by a line `plugins: [a, b]` in a `conf/config.yaml`, or by an installed package in
+the entry point group `spectra_exp.plugins`. Options and studies in `conf/`, `sweeps/`, `ablations/` beside them count.
+"""
 
 from __future__ import annotations
 
 import importlib
+import inspect
+import sys
 from collections.abc import Sequence
 from functools import cache
+from importlib.metadata import entry_points
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import yaml
@@ -13,24 +21,50 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
 from spectra_exp.config.register import register
-from spectra_exp.config.tree import project_root
+from spectra_exp.config.schema import Experiment
+from spectra_exp.config.tree import add_root, roots
 from spectra_exp.foundations.errors import ConfigError
+from spectra_exp.measure import METRICS
+from spectra_exp.routing.base import routers
+from spectra_exp.routing.selection import SELECTIONS
+
+GROUP = "spectra_exp.plugins"
+KEY = "plugins="
+_loaded: dict[str, ModuleType] = {}
 
 
 def load_own_plugins() -> None:
-    """Import what conf/config.yaml names under `plugins`. Raises ConfigError for a module that does not load."""
-    _load(list(_own_plugins(project_root())))
+    """Import the installed plug-ins and those that conf/config.yaml names. ConfigError for one that does not load."""
+    _load(list(_installed()))
+    # Beside a plug-in may lie a conf/ that names others.
+    for root in roots():
+        _load(_named_in(root / "conf" / "config.yaml"))
 
 
 @cache
-def _own_plugins(root: Path) -> tuple[Any, ...]:
-    return tuple(yaml.safe_load((root / "conf" / "config.yaml").read_text(encoding="utf-8")).get("plugins", []))
+def _installed() -> tuple[str, ...]:
+    found: dict[str, str] = {}
+    for point in entry_points(group=GROUP):
+        if found.setdefault(point.name, point.value) != point.value:
+            problem = f"two installed packages have a plug-in '{point.name}' ({found[point.name]}, {point.value})"
+            raise ConfigError("plugins", problem, "uninstall one of them")
+    return tuple(found.values())
+
+
+@cache
+def _named_in(file: Path) -> Any:
+    """What a file has under `plugins`, whatever it is."""
+    try:
+        content = yaml.safe_load(file.read_text(encoding="utf-8")) if file.is_file() else None
+    except yaml.YAMLError as error:
+        raise ConfigError(str(file), " ".join(str(error).split())) from error
+    return (content or {}).get("plugins") or []
 
 
 def load_typed_plugins(overrides: Sequence[str]) -> None:
     """Import what was typed as `plugins=[a,b]`, before anything else that was typed is read. Raises ConfigError."""
     for text in overrides:
-        if text.startswith("plugins="):
+        if text.startswith(KEY):
             try:
                 _load(OverridesParser.create().parse_override(text).value())
             except HydraException:
@@ -38,17 +72,41 @@ def load_typed_plugins(overrides: Sequence[str]) -> None:
                 return
 
 
+def plugins_of(experiment: Experiment) -> tuple[str, ...]:
+    """The plug-ins whose code had a part in a run: those that it names, and those of its parts and of any metric."""
+    rule = SELECTIONS[experiment.selection.rule].choose
+    parts = [routers()[experiment.router.name], rule, type(experiment.data), *(m.function for m in METRICS.values())]
+    modules = {part.__module__ for part in parts}
+    used = [n for n in _loaded if any(module == n or module.startswith(f"{n}.") for module in modules)]
+    return tuple(sorted({*experiment.plugins, *used}))
+
+
+def sources_of(name: str) -> tuple[Path, tuple[str, ...]] | None:
+    """The folder of a plug-in's source and the parts of it that count; None for one that is not loaded."""
+    module = _loaded.get(name)
+    file = getattr(module, "__file__", None)
+    if file is None:
+        return None
+    return Path(file).parent, (".",) if hasattr(module, "__path__") else (Path(file).name,)
+
+
 def _load(names: Any) -> None:
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise ConfigError("plugins", f"{names} was given", "it is a list of modules: plugins=[a,b]")
     for name in names:
-        _import(name)
+        if name not in _loaded:
+            _loaded[name] = _import(name)
+            if file := inspect.getsourcefile(_loaded[name]):
+                add_root(Path(file).parent)
     register()
 
 
-def _import(name: str) -> None:
+def _import(name: str) -> ModuleType:
+    # A module beside one's work; the command alone does not look there.
+    if (work := str(Path.cwd())) not in sys.path:
+        sys.path.append(work)
     try:
-        importlib.import_module(name)
+        return importlib.import_module(name)
     except ModuleNotFoundError as error:
         if not name.startswith(error.name or name):
             raise ConfigError("plugins", f"'{name}' needs the module '{error.name}'", "install it") from error

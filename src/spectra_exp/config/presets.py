@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from spectra_exp.config.schema import AblationConfig, BaselineConfig
-from spectra_exp.config.tree import option_files, project_root
+from spectra_exp.config.tree import option_files, roots
 from spectra_exp.foundations.errors import ConfigError
 
 FULL = "none"
@@ -21,13 +21,13 @@ def ablations() -> dict[str, AblationConfig]:
 
     Raises ConfigError for a file that cannot be used.
     """
-    found = _described("ablation", AblationConfig, project_root())
+    found = _described("ablation", AblationConfig, roots())
     return dict(sorted(found.items(), key=lambda item: item[1].position))
 
 
 def baselines() -> dict[str, BaselineConfig]:
     """Each baseline by name, without `none`. Raises ConfigError for a file that cannot be used."""
-    found = _described("baseline", BaselineConfig, project_root())
+    found = _described("baseline", BaselineConfig, roots())
     return {name: baseline for name, baseline in found.items() if name != FULL}
 
 
@@ -42,8 +42,8 @@ def ladder() -> list[str]:
 
 
 @lru_cache(maxsize=8)
-def _described(group: str, schema: type, root: Path) -> dict[str, Any]:
-    """By option, what its file sets of its own group; `root`: where conf/ lies."""
+def _described(group: str, schema: type, roots: tuple[Path, ...]) -> dict[str, Any]:
+    """By option, what its file sets of its own group; `roots`: where conf/ lies."""
     known = [f.name for f in fields(schema)]
     found = {}
     for name, path in option_files(group).items():

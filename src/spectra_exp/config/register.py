@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.config_store import ConfigStore
+from hydra.core.plugins import Plugins
+from hydra.plugins.search_path_plugin import SearchPathPlugin
 
 from spectra_exp.config import schema
+from spectra_exp.config.tree import roots
 from spectra_exp.data.schema import sources
 from spectra_exp.moe import schema as models
 from spectra_exp.routing.base import routers
@@ -61,8 +65,18 @@ def group_schemas(group: str) -> dict[str, type]:
     return {"schema": PLAIN_GROUPS[group]}
 
 
+class OwnOptions(SearchPathPlugin):
+    """Lets Hydra find the options of plug-ins and of one's own `conf/`, after the project's."""
+
+    def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
+        """Append every `conf/` but the first, which Hydra is given."""
+        for root in roots()[1:]:
+            search_path.append(str(root), f"file://{root / 'conf'}")
+
+
 def register() -> None:
-    """Store every schema that is not stored yet."""
+    """Store every schema that is not stored yet, and tell Hydra where options lie."""
+    Plugins.instance().register(OwnOptions)
     store = ConfigStore.instance()
     if "schema.yaml" not in store.repo:
         store.store(name="schema", node=schema.RootConfig)

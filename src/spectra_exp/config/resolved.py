@@ -16,7 +16,7 @@ from spectra_exp.config.compose import check_values, prepare_environment
 from spectra_exp.config.register import GROUPS, group_schemas
 from spectra_exp.config.schema import LABELS, Experiment
 from spectra_exp.config.source_model import resolve_source
-from spectra_exp.config.tree import option_files, project_root
+from spectra_exp.config.tree import option_files, roots
 from spectra_exp.config.typed import parse_overrides, typed_values, value_text
 from spectra_exp.data.documents import digest
 from spectra_exp.foundations.errors import ConfigError, SpectraError
@@ -136,7 +136,7 @@ class Compositions:
         parts = tuple(sorted(line))
         key = " ".join(parts)
         if key not in self._stored:
-            self._stored[key] = _composed(parts, project_root())
+            self._stored[key] = _composed(parts, roots())
             self._new = True
         return self._stored[key]
 
@@ -158,8 +158,8 @@ class Compositions:
 
 
 @lru_cache(maxsize=4096)
-def _composed(line: tuple[str, ...], root: Path) -> Resolved | None:
-    """`root`: where conf/ lies."""
+def _composed(line: tuple[str, ...], roots: tuple[Path, ...]) -> Resolved | None:
+    """`roots`: where conf/ lies."""
     try:
         experiment = check_values(list(line))
         resolve_source(experiment, typed_values(list(line)))
@@ -218,23 +218,25 @@ def _read(file: Path | None, version: str) -> dict[str, Resolved | None]:
 
 def _files_of(found: Resolved | None) -> str:
     """A hash of the files of conf/ that a composition was made of; of all of them for a line that does not compose."""
-    root = project_root()
+    places = roots()
     options = (
         found.choices.items() if found else [(group, option) for group in GROUPS for option in option_files(group)]
     )
-    made_of = [(root, group, option) for group, option in options if group not in WITHOUT_RESULT]
-    return digest(_content(root / "conf" / "config.yaml"), *(text for key in made_of for text in _option_texts(*key)))
+    made_of = [(places, group, option) for group, option in options if group not in WITHOUT_RESULT]
+    return digest(
+        _content(places[0] / "conf" / "config.yaml"), *(text for key in made_of for text in _option_texts(*key))
+    )
 
 
 @cache
-def _option_texts(root: Path, group: str, option: str) -> tuple[str | bytes, ...]:
-    """What stands in an option's file, and in those of its group that it includes."""
-    text = _content(root / "conf" / group / f"{option}.yaml")
+def _option_texts(places: tuple[Path, ...], group: str, option: str) -> tuple[str | bytes, ...]:
+    """What stands in an option's file, and in those of its group that it includes; `places`: where conf/ lies."""
+    text = _content(option_files(group).get(option))
     entries = (yaml.safe_load(text) or {}).get("defaults", [])
     included = [entry for entry in entries if isinstance(entry, str) and not entry.startswith(("schema", "_self_"))]
-    return group, option, text, *(part for name in included for part in _option_texts(root, group, name))
+    return group, option, text, *(part for name in included for part in _option_texts(places, group, name))
 
 
-def _content(file: Path) -> bytes:
-    # An option of a plug-in has no file here.
-    return file.read_bytes() if file.is_file() else b""
+def _content(file: Path | None) -> bytes:
+    # A plug-in may register an option without a file.
+    return file.read_bytes() if file is not None and file.is_file() else b""

@@ -121,7 +121,7 @@ UNUSED: tuple[tuple[tuple[str, ...], Callable[[Experiment], bool], str], ...] = 
         lambda x: x.choices["search"] == "none",
         "search=none",
     ),
-    (("launch.jobs",), lambda x: x.choices["launch"] == "local", "launch=local"),
+    (("launch.jobs", "launch.per_gpu"), lambda x: x.choices["launch"] == "local", "launch=local"),
 )
 
 

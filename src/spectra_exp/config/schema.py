@@ -16,6 +16,7 @@ from spectra_exp.foundations.bounds import (
     MOST_PROCESSES,
     MOST_THREADS,
 )
+from spectra_exp.foundations.devices import SHARES
 from spectra_exp.foundations.options import default_of, option
 from spectra_exp.moe.schema import AttentionRequest
 from spectra_exp.routing.losses import LossesConfig
@@ -104,7 +105,7 @@ class OptimConfig:
 class TrainerConfig:
     """Length, batches, cadences, precision."""
 
-    max_steps: int = option(300, "optimizer steps", unit="steps", minimum=1, maximum=LARGEST_COUNT)
+    max_steps: int = option(250, "optimizer steps", unit="steps", minimum=1, maximum=LARGEST_COUNT)
     batch_size: int = option(
         16, "sequences in one micro-batch, over all processes", unit="sequences", minimum=1, maximum=LARGEST_LENGTH
     )
@@ -216,6 +217,7 @@ class LaunchConfig:
     """How the jobs of a multirun are spread, and what happens when one fails."""
 
     jobs: int = option(1, "jobs at once", minimum=1, maximum=MOST_JOBS, affects_result=False)
+    per_gpu: int = option(1, "runs that share one GPU", minimum=1, maximum=SHARES, affects_result=False)
     on_failure: str = option(
         "continue",
         "after a job failed: go on with the others, or start no more",

@@ -1,19 +1,75 @@
-"""Where `conf/` lies and which options its groups have."""
+"""Where `conf/`, studies and downstream tasks lie: the project's own, and those of plug-ins and of one's work."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
 
+from spectra_exp.foundations.errors import ConfigError
+
 # The folders that hold studies; each is also the word that chooses one on the command line.
 KINDS = ("sweeps", "ablations")
 
+_PACKAGE = Path(__file__).resolve().parents[1]
+# What the wheel holds of the checkout's folders conf/, sweeps/, ablations/ and downstream/.
+_SHIPPED = _PACKAGE / "_shipped"
+# The folders of the plug-ins that were imported.
+_beside_plugins: dict[Path, None] = {}
+
 
 def project_root() -> Path:
-    """The checkout that holds `conf/`; train.py names it in SPECTRA_ROOT."""
-    return Path(os.environ.get("SPECTRA_ROOT", Path(__file__).resolve().parents[3]))
+    """The folder that holds the project's `conf/`: SPECTRA_ROOT, else what was installed, else the checkout."""
+    if root := os.environ.get("SPECTRA_ROOT"):
+        return Path(root)
+    return _SHIPPED if _SHIPPED.is_dir() else _PACKAGE.parents[1]
+
+
+def installed() -> bool:
+    """Whether the package is used without a checkout, and so without `make` and `train.py`."""
+    return project_root() == _SHIPPED
+
+
+def train_words() -> list[str]:
+    """The words that begin a command which trains."""
+    return ["spectra-exp", "run"] if installed() else ["python", "train.py"]
+
+
+def default_outputs() -> Path:
+    """Where outputs go unless told: the checkout's outputs/; where the package is installed, that of the folder."""
+    return (Path.cwd() if installed() else project_root()) / "outputs"
+
+
+def add_root(folder: Path) -> None:
+    """Have the options and studies beside a plug-in found."""
+    if is_own(folder):
+        _beside_plugins[folder.resolve()] = None
+
+
+def is_own(folder: Path) -> bool:
+    """Whether the folder has a `conf/` that adds to the project's; one with own defaults is another project's."""
+    primary = folder / "conf" / "config.yaml"
+    return primary.parent.is_dir() and not (primary.is_file() and "defaults:" in primary.read_text(encoding="utf-8"))
+
+
+def roots() -> tuple[Path, ...]:
+    """The folders whose `conf/`, `sweeps/`, `ablations/`, `downstream/` count: the project's, plug-ins', this one."""
+    work = Path.cwd()
+    own = [*_beside_plugins, *([work] if is_own(work) else [])]
+    return tuple(dict.fromkeys([project_root(), *own]))
 
 
 def option_files(group: str) -> dict[str, Path]:
-    """The file of each option of a group, in the order of their names."""
-    return {path.stem: path for path in sorted((project_root() / "conf" / group).glob("*.yaml"))}
+    """The file of each option of a group, in the order of their names. ConfigError for a name that stands twice."""
+    found = named_files(f"conf/{group}")
+    return {name: found[name] for name in sorted(found)}
+
+
+def named_files(folder: str) -> dict[str, Path]:
+    """The YAML files in that folder of every root by their names. ConfigError for a name that stands twice."""
+    found: dict[str, Path] = {}
+    for root in roots():
+        for path in sorted((root / folder).glob("*.yaml")):
+            if path.stem in found:
+                raise ConfigError(str(path), f"{found[path.stem]} has the same name", "give it another name")
+            found[path.stem] = path
+    return found

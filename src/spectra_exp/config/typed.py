@@ -13,7 +13,7 @@ from hydra.errors import HydraException
 
 from spectra_exp.config.keys import is_key, unknown_key
 from spectra_exp.config.register import GROUPS
-from spectra_exp.config.tree import option_files
+from spectra_exp.config.tree import option_files, train_words
 from spectra_exp.foundations.errors import ConfigError
 
 # Keys of Hydra's own that are the user's to set; the others decide where files go or what is swept.
@@ -62,7 +62,7 @@ def expand_jobs(overrides: list[str], multirun: bool) -> list[list[str]]:
             raise ConfigError(
                 override.key_or_group,
                 f"the values of '{override.input_line}' cannot be listed",
-                "give them separated by commas, or search them (python train.py --help search)",
+                f"give them separated by commas, or search them ({' '.join(train_words())} --help search)",
             )
     return [job for batch in BasicSweeper.split_arguments(parsed, max_batch_size=None) for job in batch]
 

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
 from spectra_exp.config.compose import prepare_environment
+from spectra_exp.config.plugins import KEY as PLUGINS
+from spectra_exp.config.plugins import load_typed_plugins
 from spectra_exp.foundations.errors import ConfigError
 from spectra_exp.foundations.options import check_fields, describe_fields, option
 from spectra_exp.foundations.shell import DONE, HELP, exit_status
@@ -61,6 +63,9 @@ class Verb:
         if set(HELP) & set(words):
             print(self.help(), end="")
             return DONE
+        load_typed_plugins(words)
+        if OVERRIDES not in {f.name for f in fields(self.options)}:
+            words = [word for word in words if not word.startswith(PLUGINS)]
         return self.work(read_options(self.options, assignments(self.options, words, self.bare)))
 
     def help(self) -> str:
@@ -76,6 +81,8 @@ class Verb:
             lines.append(f"  {row['name']:<{width}}  {row['meaning']}{unit}{accepted}{default}")
         if OVERRIDES in {f.name for f in fields(self.options)}:
             lines.append("  and a run's own keys: model=exp10 trainer.max_steps=50 (spectra-exp run --help)")
+        else:
+            lines.append(f"  {PLUGINS[:-1]:<{width}}  {PLUGINS}[a,b]: modules to import first")
         if self.bare:
             lines.append(f"  without a key: {' '.join(key.upper() for key in self.bare)}")
         if more := self.more():

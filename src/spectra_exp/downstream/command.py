@@ -52,13 +52,13 @@ def evaluate(options: EvaluateOptions) -> int:
             # Its own file: the harness's bars on standard error are taken away.
             with Progress(console=Console(file=sys.stderr), transient=True, disable=not sys.stderr.isatty()) as bar:
                 line = bar.add_task(folder.run_id)
-                scores = _missing_data_told(
+                scores, items = _missing_data_told(
                     options.online,
                     lambda folder=folder, tasks=tasks, bar=bar, line=line: score_tasks(
                         folder, tasks, options, outputs, lambda done, all_: bar.update(line, completed=done, total=all_)
                     ),
                 )
-            keep_scores(folder, scores)
+            keep_scores(folder, scores, items)
         Console(highlight=False).print(table_of(folder))
     return DONE
 

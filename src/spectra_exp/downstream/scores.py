@@ -6,11 +6,12 @@ import contextlib
 import fnmatch
 import io
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
 
 import torch
 import yaml
@@ -19,12 +20,17 @@ from transformers.utils import logging as transformers_logging
 from spectra_exp.config.compose import load_experiment
 from spectra_exp.data.corpus import Corpus, load_corpus
 from spectra_exp.data.documents import digest
+from spectra_exp.downstream.items import item_scores, with_items, write_items
 from spectra_exp.downstream.options import EvaluateOptions
 from spectra_exp.downstream.tasks import SCORE, chance_of, check_known, local_task, task_digest, task_files, task_names
 from spectra_exp.foundations.errors import ConfigError, SpectraError, nearest
 from spectra_exp.moe.model import SpectraMoeForCausalLM, load_checkpoint
 from spectra_exp.runs.folder import RunFolder
-from spectra_exp.runs.summary import change_summary
+from spectra_exp.runs.stored import StoredRun
+from spectra_exp.runs.summary import change_summary, change_with_file
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 # The figure of a task that counts, the first that it has: normalised by the length of the choices where there is that.
 PREFERRED = ("acc_norm", "acc", "exact_match", "pass@1", "f1", "mcc")
@@ -109,8 +115,9 @@ def score_tasks(
     options: EvaluateOptions,
     outputs: Path,
     progress: Callable[[int, int], None],
-) -> dict[str, dict[str, Any]]:
-    """What the harness finds, by task: all its figures, the one that counts with its standard error, and chance."""
+) -> tuple[dict[str, dict[str, Any]], dict[str, pd.DataFrame | None]]:
+    """What the harness finds, by task: all its figures, the one that counts with its standard error, and chance; and
+    the same by item, None where that is no mean over items."""
     import lm_eval
     from lm_eval.tasks import TaskManager
 
@@ -124,7 +131,7 @@ def score_tasks(
     language_model = SpectraLM(
         model, corpus.load_tokenizer(), corpus.eos_token, options.batch_size, length, torch.device(device), progress
     )
-    found = {}
+    found, items = {}, {}
     own = all(isinstance(task.spec, dict) for task in tasks)
     for task in tasks:
         # The harness's own progress bars.
@@ -135,12 +142,13 @@ def score_tasks(
                 limit=options.limit,
                 num_fewshot=options.fewshot,
                 task_manager=TaskManager(include_defaults=not own),
-                log_samples=False,
+                log_samples=True,
                 bootstrap_iters=BOOTSTRAP,
                 confirm_run_unsafe_code=options.run_code,
             )
         found[task.name] = _figures(task, results)
-    return found
+        items[task.name] = item_scores(task.name, found[task.name]["figure"], results)
+    return found, items
 
 
 def _figures(task: Wanted, results: dict[str, Any]) -> dict[str, Any]:
@@ -169,8 +177,15 @@ def _figures(task: Wanted, results: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def keep_scores(folder: RunFolder, scores: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """The run's summary with the scores beside its earlier ones; `downstream_score` is their unweighted mean."""
+def keep_scores(
+    folder: RunFolder,
+    scores: dict[str, dict[str, Any]],
+    items: Mapping[str, pd.DataFrame | None] = MappingProxyType({}),
+) -> dict[str, Any]:
+    """The run's summary with the scores beside its earlier ones; `downstream_score` is their unweighted mean.
+
+    `items`: the scores by item, of the same tasks. A run that was changed since it ended does not get them.
+    """
     with folder.hold(timeout=60):
         summary = folder.read_summary()
         tasks = (summary.get("downstream") or {}) | scores
@@ -182,6 +197,10 @@ def keep_scores(folder: RunFolder, scores: dict[str, dict[str, Any]]) -> dict[st
         floors[SCORE] = None if None in chances else sum(chances) / len(chances)
         prints = summary["fingerprints"] | {"downstream": tasks_fingerprint(tasks)}
         changes = {"downstream": tasks, "metrics": metrics, "floors": floors, "fingerprints": prints}
+        if items and StoredRun(folder.path).changed_files is None:
+            rows = with_items(folder, items)
+            change_with_file(folder.summary, folder.items, lambda path: write_items(path, rows), changes)
+            return folder.read_summary()
         return change_summary(folder.summary, changes)
 
 

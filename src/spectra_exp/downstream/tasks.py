@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from spectra_exp.config.tree import project_root
+from spectra_exp.config.tree import named_files, project_root
 from spectra_exp.data.documents import digest
 from spectra_exp.foundations.errors import ConfigError, nearest
 
@@ -22,7 +22,7 @@ SCORE = "downstream_score"
 
 def task_files() -> dict[str, Path]:
     """The file of each local task by its name, `local_<file>`."""
-    return {f"{PREFIX}{path.stem}": path for path in sorted((project_root() / "downstream").glob("*.yaml"))}
+    return {f"{PREFIX}{name}": path for name, path in named_files("downstream").items()}
 
 
 def task_names(given: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""One GPU a process: a process claims a free one before it touches CUDA, and keeps it for its life."""
+"""GPUs for processes: one claims a free GPU, or a share of one, before it touches CUDA, and keeps it for its life."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ VISIBLE = "CUDA_VISIBLE_DEVICES"
 # The GPUs that a launch may use, for its workers: launchers put values of their own into VISIBLE.
 GPUS = "SPECTRA_GPUS"
 POLL_S = 1.0
+# Shares that a GPU has at most; a process that wants it alone takes them all.
+SHARES = 16
 
 
 def training_device(wanted: str) -> str:
@@ -96,16 +98,19 @@ def see_what_was_handed_on() -> None:
         os.environ[VISIBLE] = os.environ[GPUS]
 
 
-_claimed: tuple[Gpu, FileLock] | None = None
+_claimed: tuple[Gpu, list[FileLock]] | None = None
 
 
 def claim_gpu(
-    gpus: Sequence[Gpu] | None = None, folder: Path | None = None, give_up: Callable[[], object] = lambda: False
+    gpus: Sequence[Gpu] | None = None,
+    folder: Path | None = None,
+    give_up: Callable[[], object] = lambda: False,
+    sharers: int = 1,
 ) -> Gpu | None:
-    """The GPU that this process has from now on, alone of all processes that claim; CUDA sees no other.
+    """The GPU that this process has from now on with at most `sharers` - 1 others; CUDA sees no other.
 
     `gpus`: those to choose from, by default `visible_gpus`; `folder`: where the locks lie. Waits while all are taken;
-    None when there is none at all or `give_up` says to wait no longer.
+    None when there is none at all or `give_up` says to wait no longer. Whoever wants a GPU alone waits for all sharers.
     """
     global _claimed
     if _claimed is not None:
@@ -113,12 +118,14 @@ def claim_gpu(
     gpus = visible_gpus() if gpus is None else gpus
     told = False
     while gpus and not give_up():
-        for gpu in gpus:
-            lock = _try_lock(gpu, folder or _lock_folder())
-            if lock is not None:
-                _claimed = (gpu, lock)
-                os.environ[VISIBLE] = gpu.name
-                return gpu
+        # One on each GPU before a second on any.
+        for shares in [range(SHARES)] if sharers == 1 else [range(n, n + 1) for n in range(sharers)]:
+            for gpu in gpus:
+                locks = _try_locks(gpu, folder or _lock_folder(), shares)
+                if locks:
+                    _claimed = (gpu, locks)
+                    os.environ[VISIBLE] = gpu.name
+                    return gpu
         if not told:
             log.warning("waiting for one of %d GPUs, which other runs have", len(gpus))
             told = True
@@ -126,15 +133,21 @@ def claim_gpu(
     return None
 
 
-def _try_lock(gpu: Gpu, folder: Path) -> FileLock | None:
-    """The lock of one GPU, held until this process ends, however it ends; None while another process holds it."""
-    # Any user may claim, so any user may write.
-    lock = FileLock(folder / f"{gpu.key}.lock", timeout=0, thread_local=False, mode=0o666)
-    try:
-        lock.acquire()
-    except Timeout:
-        return None
-    return lock
+def _try_locks(gpu: Gpu, folder: Path, shares: Sequence[int]) -> list[FileLock]:
+    """The locks of these shares of a GPU, held until this process ends, however it ends; none if another has one."""
+    held: list[FileLock] = []
+    for share in shares:
+        name = f"{gpu.key}.{share}" if share else gpu.key
+        # Any user may claim, so any user may write.
+        lock = FileLock(folder / f"{name}.lock", timeout=0, thread_local=False, mode=0o666)
+        try:
+            lock.acquire()
+        except Timeout:
+            for taken in held:
+                taken.release()
+            return []
+        held.append(lock)
+    return held
 
 
 def _lock_folder() -> Path:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from spectra_exp.config.verb import Verb, VerbOptions
 from spectra_exp.foundations.errors import ConfigError, SpectraError
@@ -22,6 +22,10 @@ from spectra_exp.runs.history import CHANCE, FINAL, TRAIN, VALIDATION, History
 from spectra_exp.runs.provenance import code_version
 from spectra_exp.runs.stored import StoredRun, stored_runs
 from spectra_exp.runs.summary import change_summary, change_with_file
+
+if TYPE_CHECKING:
+    from spectra_exp.interpret.subject import Subject
+    from spectra_exp.training.evaluation import Evaluation
 
 # How many metrics a line names that have no value.
 NAMED = 8
@@ -66,7 +70,7 @@ def remeasure(stored: StoredRun, use_checkpoint: bool = True, device: str = "cpu
 
     Raises SpectraError for a run whose figures do not count (edited, unfinished, contradicting itself).
     """
-    _require_sound(stored)
+    require_sound(stored)
     for name in ("routing", "history.parquet", "config.yaml"):
         _ = stored.examine()
         stored.require(name)
@@ -107,7 +111,7 @@ def remeasure(stored: StoredRun, use_checkpoint: bool = True, device: str = "cpu
     return result
 
 
-def _require_sound(stored: StoredRun) -> None:
+def require_sound(stored: StoredRun) -> None:
     if stored.refusal is not None:
         raise SpectraError(f"{stored.run_id}: {stored.refusal}")
 
@@ -154,19 +158,25 @@ def _of_history(stored: StoredRun) -> list[Found]:
 
 def _of_checkpoint(stored: StoredRun, device: str) -> Found:
     """What the newest checkpoint gives on the run's own evaluation set. SpectraError where there is none of its end."""
-    import torch
-
-    from spectra_exp.interpret.open_run import open_run
     from spectra_exp.measure.compute import compute_floors
 
-    subject = open_run(stored.path, None, 0, torch.device(device))
-    if subject.step != stored.summary["steps"]:
-        raise SpectraError(f"the newest checkpoint left is that of step {subject.step}")
-    evaluation = subject.run.evaluator.run(subject.engine.model)
+    subject, evaluation = evaluated_again(stored, device)
     if evaluation.table is None:
         raise SpectraError("the model has no routed layer")
     split = VALIDATION if subject.run.corpus.final is None else FINAL
     return Found(CHECKPOINT, split, evaluation.table, compute_floors(evaluation.statistics))
+
+
+def evaluated_again(stored: StoredRun, device: str) -> tuple[Subject, Evaluation]:
+    """The final evaluation made again with the newest checkpoint. SpectraError where there is none of the run's end."""
+    import torch
+
+    from spectra_exp.interpret.open_run import open_run
+
+    subject = open_run(stored.path, None, 0, torch.device(device))
+    if subject.step != stored.summary["steps"]:
+        raise SpectraError(f"{stored.run_id}: the newest checkpoint left is that of step {subject.step}")
+    return subject, subject.run.evaluator.run(subject.engine.model)
 
 
 def _write(stored: StoredRun, chosen: Mapping[str, Found], undefined: Sequence[str]) -> None:
@@ -176,7 +186,7 @@ def _write(stored: StoredRun, chosen: Mapping[str, Found], undefined: Sequence[s
     folder, code = stored.folder, code_version()
     with folder.hold(timeout=60):
         # The same once more, now that nobody else writes.
-        _require_sound(StoredRun(folder.path))
+        require_sound(StoredRun(folder.path))
         summary = folder.read_summary()
         metrics, by_layer, floors = {}, {}, {}
         history = History.load(folder.history) if folder.history.exists() else None
@@ -221,16 +231,28 @@ def told(run_id: str, result: Remeasured) -> list[str]:
 
 
 @dataclass(frozen=True)
-class RemeasureOptions(VerbOptions):
-    """Which runs are measured again, and with what."""
+class RunsOptions(VerbOptions):
+    """Finished runs whose model may be needed."""
 
     run: tuple[str, ...] = option((), "ids or folders of finished runs, separated by commas, or all")
-    checkpoint: bool = option(True, "whether the model is loaded for what stored counts do not give")
     device: str = option("cpu", "where the model runs", choices=["cpu", "cuda"])
+
+
+@dataclass(frozen=True)
+class RemeasureOptions(RunsOptions):
+    """Which runs are measured again, and with what."""
+
+    checkpoint: bool = option(True, "whether the model is loaded for what stored counts do not give")
 
 
 def remeasure_runs(options: RemeasureOptions) -> int:
     """0 when every run named was looked at, 1 with a line on standard error for each that could not be."""
+    return each_run(options, lambda run: told(run.run_id, remeasure(run, options.checkpoint, options.device)))
+
+
+def each_run(options: RunsOptions, work: Callable[[StoredRun], Sequence[str]]) -> int:
+    """Print the lines that `work` gives of each run named; 1 with a line on standard error for each that it raises
+    SpectraError of, else 0."""
     if not options.run:
         raise ConfigError("run", "is missing", "give run=ID, several with commas, or run=all")
     if options.run == ("all",):
@@ -240,8 +262,7 @@ def remeasure_runs(options: RemeasureOptions) -> int:
     status = DONE
     for run in runs:
         try:
-            lines = told(run.run_id, remeasure(run, options.checkpoint, options.device))
-            print("\n".join(lines), flush=True)
+            print("\n".join(work(run)), flush=True)
         except SpectraError as error:
             print(f"error: {error}", file=sys.stderr)
             status = FAILED

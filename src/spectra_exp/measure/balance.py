@@ -92,37 +92,37 @@ def _over_sequences(name: str, stats: LayerStatistics) -> float | None:
     return float(MEASURES[name](long_QE).mean()) if len(long_QE) else None
 
 
-@metric("load_cv", "lower", range=(0, "√(E − 1)"), floor="uniform")
+@metric("load_cv", "lower", range=(0, "√(E − 1)"), floor="uniform", margin=0.02)
 def load_cv(stats: LayerStatistics) -> float | None:
     """Population standard deviation of the experts' load over its mean."""
     return _over_evaluation("load_cv", stats)
 
 
-@metric("load_cv_batch", "lower", range=(0, "√(E − 1)"), reduction="batch", floor="uniform")
+@metric("load_cv_batch", "lower", range=(0, "√(E − 1)"), reduction="batch", floor="uniform", margin=0.02)
 def load_cv_batch(stats: LayerStatistics) -> float | None:
     """load_cv of each batch, averaged."""
     return _over_batches("load_cv", stats)
 
 
-@metric("max_vio", "lower", range=(0, "E − 1"), floor="uniform")
+@metric("max_vio", "lower", range=(0, "E − 1"), floor="uniform", margin=0.05)
 def max_vio(stats: LayerStatistics) -> float | None:
     """How far the busiest expert's load lies above the mean, over the mean."""
     return _over_evaluation("max_vio", stats)
 
 
-@metric("max_vio_batch", "lower", range=(0, "E − 1"), reduction="batch", floor="uniform")
+@metric("max_vio_batch", "lower", range=(0, "E − 1"), reduction="batch", floor="uniform", margin=0.05)
 def max_vio_batch(stats: LayerStatistics) -> float | None:
     """max_vio of each batch, averaged."""
     return _over_batches("max_vio", stats)
 
 
-@metric("load_cv_sequence", "lower", range=(0, "√(E − 1)"), reduction="sequence", floor="uniform")
+@metric("load_cv_sequence", "lower", range=(0, "√(E − 1)"), reduction="sequence", floor="uniform", margin=0.02)
 def load_cv_sequence(stats: LayerStatistics) -> float | None:
     """load_cv of each sequence with at least 8 E assignments, averaged."""
     return _over_sequences("load_cv", stats)
 
 
-@metric("max_vio_sequence", "lower", range=(0, "E − 1"), reduction="sequence", floor="uniform")
+@metric("max_vio_sequence", "lower", range=(0, "E − 1"), reduction="sequence", floor="uniform", margin=0.05)
 def max_vio_sequence(stats: LayerStatistics) -> float | None:
     """max_vio of each sequence with at least 8 E assignments, averaged."""
     return _over_sequences("max_vio", stats)

@@ -33,6 +33,7 @@ class Metric:
     floor: str | None  # what chance is (see floors.py), or the name of the metric that is the floor
     meaning: str
     range: Range
+    margin: float | None = None  # differences as small do not matter
 
     @property
     def floor_name(self) -> str | None:
@@ -50,10 +51,12 @@ def metric(
     range: tuple[float | str, float | str],
     reduction: Reduction = "sum",
     floor: str | None = None,
+    margin: float | None = None,
 ) -> Callable[[Callable[[Any], float | None]], Callable[[Any], float | None]]:
     """A decorator that registers a function of one layer under `name`; its docstring's first line is its meaning.
 
     `range`: the least and the largest possible value, numbers or names of `ranges.BOUNDS` such as "log E".
+    `margin`: half the region of practical equivalence, in the metric's unit; None where none is declared.
     The function takes LayerStatistics (reduction sum, batch, sequence), LayerTrajectory (fractions) or LayerTraining
     (steps) and returns a float, or None where the metric is not defined. Raises ValueError for a name already taken, an
     unknown bound, or no docstring.
@@ -67,7 +70,7 @@ def metric(
         meaning = (inspect.getdoc(function) or "").split("\n")[0].rstrip(".")
         if not meaning:
             raise ValueError(f"metric '{name}' has no sentence that says what it means")
-        METRICS[name] = Metric(name, function, direction, unit, reduction, floor, meaning, possible)
+        METRICS[name] = Metric(name, function, direction, unit, reduction, floor, meaning, possible, margin)
         return function
 
     return register

@@ -40,7 +40,7 @@ def score_gap(stats: LayerStatistics) -> float | None:
 
 
 # Under rules by which a token may have more than k experts the share can be above one.
-@metric("sequential_overlap", "none", "share", range=(0, "E/k"), floor="marginals")
+@metric("sequential_overlap", "none", "share", range=(0, "E/k"), floor="marginals", margin=0.02)
 def sequential_overlap(stats: LayerStatistics) -> float | None:
     """Share of k experts that a token has in common with the next token of its document."""
     if not stats.num_adjacent:
@@ -50,7 +50,7 @@ def sequential_overlap(stats: LayerStatistics) -> float | None:
     return float(stats.overlap_sum / (per_token * stats.num_adjacent))
 
 
-@metric("layer_mutual_information", "none", range=(0, 1), floor="marginals")
+@metric("layer_mutual_information", "none", range=(0, 1), floor="marginals", margin=0.01)
 def layer_mutual_information(stats: LayerStatistics) -> float | None:
     """Normalised mutual information of the tokens' first experts in the routed layer before and in this one."""
     return None if stats.first_EE is None else normalised_mutual_information(stats.first_EE)

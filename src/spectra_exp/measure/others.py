@@ -13,6 +13,9 @@ LARGEST_LOSS = 700.0
 # Training computes in float32, so nothing that a run measures is larger.
 LARGEST = 3.4028235e38
 
+# Nats: losses that differ by less are the same for practice.
+LOSS_MARGIN = 0.02
+
 LOSS = Range(0, LARGEST_LOSS)
 PERPLEXITY = Range(1, math.exp(LARGEST_LOSS))
 SHARE = Range(0, 1)
@@ -22,17 +25,21 @@ ANY = Range(-LARGEST, LARGEST)
 
 @dataclass(frozen=True)
 class Figure:
-    """`direction`: which way is better; `range`: the values that it can have."""
+    """`direction`: which way is better; `range`: the values that it can have.
+
+    `margin`: half its region of practical equivalence; None where none is declared.
+    """
 
     direction: Direction
     range: Range
+    margin: float | None = None
 
 
 OTHER: dict[str, Figure] = {
-    "val_loss": Figure("lower", LOSS),
+    "val_loss": Figure("lower", LOSS, LOSS_MARGIN),
     "val_perplexity": Figure("lower", PERPLEXITY),
     "val_accuracy": Figure("higher", SHARE),
-    "train_loss": Figure("lower", LOSS),
+    "train_loss": Figure("lower", LOSS, LOSS_MARGIN),
     "gap_closure": Figure("higher", ANY),
     "tokens_per_second": Figure("higher", POSITIVE),
     "step_time_ms": Figure("lower", POSITIVE),
@@ -42,7 +49,7 @@ OTHER: dict[str, Figure] = {
 }
 # By the beginning of the name. A score may be a correlation.
 FAMILIES: dict[str, Figure] = {
-    "val_loss_": Figure("lower", LOSS),
+    "val_loss_": Figure("lower", LOSS, LOSS_MARGIN),
     "val_perplexity_": Figure("lower", PERPLEXITY),
     "downstream_": Figure("higher", Range(-1, 1)),
     "executed_k_": Figure("none", POSITIVE),
@@ -60,7 +67,7 @@ def figure(name: str) -> Figure:
     """
     known = METRICS.get(name) or METRICS.get(name.removesuffix("_floor"))
     if known is not None:
-        return Figure(known.direction, known.range)
+        return Figure(known.direction, known.range, known.margin)
     if name in OTHER:
         return OTHER[name]
     return next((found for start, found in FAMILIES.items() if name.startswith(start)), UNKNOWN)

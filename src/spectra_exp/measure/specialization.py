@@ -14,7 +14,7 @@ from spectra_exp.measure.counts import LayerStatistics
 from spectra_exp.measure.information import entropy, mutual_information
 
 
-@metric("expert_overlap", "lower", range=(0, 1), floor="marginals")
+@metric("expert_overlap", "lower", range=(0, 1), floor="marginals", margin=0.02)
 def expert_overlap(stats: LayerStatistics) -> float | None:
     """Mean over pairs of experts of the weighted Jaccard of the vocabulary that they serve.
 
@@ -201,7 +201,7 @@ def domain_purity(stats: LayerStatistics) -> float | None:
     return float((used_ME / used_ME.sum(axis=0)).max(axis=0).mean())
 
 
-@metric("domain_mutual_information", "higher", "nats", range=(0, "log M"), floor="documents")
+@metric("domain_mutual_information", "higher", "nats", range=(0, "log M"), floor="documents", margin=0.01)
 def domain_mutual_information(stats: LayerStatistics) -> float | None:
     """Mutual information of expert and domain over the assignments."""
     served_ME = _served_domains(stats)

@@ -86,7 +86,7 @@ def _comparable(trajectory: LayerTrajectory) -> bool:
     return len(trajectory.fractions) > 1 and trajectory.used_TPE.shape[1] > 0
 
 
-@metric("routing_consistency", "higher", "share", range=(0, 1), reduction="fractions", floor="marginals")
+@metric("routing_consistency", "higher", "share", range=(0, 1), reduction="fractions", floor="marginals", margin=0.02)
 def routing_consistency(trajectory: LayerTrajectory) -> float | None:
     """Share of k experts that a probe token keeps from one fraction of training to the next."""
     if not _comparable(trajectory):

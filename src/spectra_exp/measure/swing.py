@@ -43,7 +43,7 @@ def layer_trainings(
     return [LayerTraining(*shape, late.loc[late["layer"] == layer, "value"].to_numpy()) for layer in layers]
 
 
-@metric("max_vio_swing", "lower", range=(0, "E − 1"), reduction="steps", floor="uniform")
+@metric("max_vio_swing", "lower", range=(0, "E − 1"), reduction="steps", floor="uniform", margin=0.05)
 def max_vio_swing(training: LayerTraining) -> float | None:
     """Mean absolute change of max_vio_batch between logged steps over the last half of training."""
     return float(np.abs(np.diff(training.max_vio_T)).mean()) if len(training.max_vio_T) > 1 else None

@@ -9,11 +9,16 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import grouped_mm
 from transformers.activations import ACT2FN
 
 from spectra_exp.foundations.parts import part
 from spectra_exp.moe.dispatch import Assignments, ExpertRows, WeightedSum, sorted_assignments, sorted_on_device
+
+try:
+    from torch.nn.functional import grouped_mm
+except ImportError:
+    # Its name until torch 2.10.
+    from torch import _grouped_mm as grouped_mm
 
 BIASES = ("up_bias", "gate_bias", "down_bias")
 # Bytes of which the rows of a grouped product's matrices must be multiples.

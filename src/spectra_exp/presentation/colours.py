@@ -7,7 +7,7 @@ from functools import cache
 from pathlib import Path
 
 from spectra_exp.config.presets import ablations, baselines
-from spectra_exp.config.tree import project_root
+from spectra_exp.config.tree import roots
 
 # Okabe and Ito's colours (2008), told apart by colour-blind readers; those of ablations and baselines, with some darker
 # ones of the same hues, are in their files.
@@ -26,15 +26,15 @@ PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8
 
 
 @cache
-def _known(root: Path) -> dict[str, str]:
-    """The colours that are declared, by label; `root`: where conf/ lies."""
+def _known(roots: tuple[Path, ...]) -> dict[str, str]:
+    """The colours that are declared, by label; `roots`: where conf/ lies."""
     declared = [*baselines().values(), *ablations().values()]
     return COLOURS | {preset.label: preset.colour for preset in declared if preset.label and preset.colour}
 
 
 def colour(label: str) -> str:
     """The colour of a method or an ablation wherever it is drawn."""
-    known = _known(project_root())
+    known = _known(roots())
     if label in known:
         return known[label]
     # Of "SPECTRA (paper) − GRU" and "SPECTRA (paper), ..." the part that tells it from others of its picture.

@@ -15,7 +15,7 @@ from spectra_exp.measure import METRICS
 from spectra_exp.measure.others import figure
 from spectra_exp.measure.ranges import Sizes
 from spectra_exp.runs.history import TRAINING_RULE
-from spectra_exp.runs.provenance import code_version
+from spectra_exp.runs.provenance import made_with, plugin_version
 from spectra_exp.runs.stored import StoredRun, stored_runs
 
 if TYPE_CHECKING:
@@ -119,10 +119,12 @@ def collect(runs_folder: Path, stored: dict[str, StoredRun] | None = None) -> Co
     odd = {s["run_id"]: problem for s in summaries if (problem := _unusable(s, stored[s["run_id"]].sizes))}
     for run_id, problem in _leave_other_tasks_out(summaries).items():
         odd[run_id] = "; ".join(filter(None, [odd.get(run_id), problem]))
+    for run_id, problem in _without_plugin(summaries).items():
+        odd[run_id] = "; ".join(filter(None, [odd.get(run_id), problem]))
     damaged = {path: problem for s in summaries for path, problem in stored[s["run_id"]].examine().items()}
     # Objects: whole numbers stay whole beside missing ones.
     runs = pd.DataFrame(
-        [_run_row(s, stored[s["run_id"]].is_stale(code_version())) for s in summaries],
+        [_run_row(s, stored[s["run_id"]].is_stale()) for s in summaries],
         columns=RUN_COLUMNS,
         dtype=object,
     )
@@ -158,6 +160,16 @@ def _leave_other_tasks_out(summaries: list[dict[str, Any]]) -> dict[str, str]:
         if summary["run_id"] in others:
             summary["metrics"] = {name: v for name, v in summary["metrics"].items() if not name.startswith(DOWNSTREAM)}
     return dict.fromkeys(others, "its downstream scores are over other tasks or settings than most, left empty")
+
+
+def _without_plugin(summaries: list[dict[str, Any]]) -> dict[str, str]:
+    """Which runs had plug-ins that are not imported here, and how to have them."""
+    found = {}
+    for summary in summaries:
+        names = [name for name in made_with(summary["fingerprints"].get("code")) if plugin_version(name) is None]
+        if names:
+            found[summary["run_id"]] = f"its plug-in is not imported here; give plugins=[{','.join(names)}]"
+    return found
 
 
 def _run_row(summary: dict[str, Any], is_stale: bool) -> dict[str, Any]:

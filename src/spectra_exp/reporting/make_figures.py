@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from spectra_exp.archive.sources import SourceOptions
+from spectra_exp.config.tree import train_words
 from spectra_exp.config.verb import Verb
 from spectra_exp.foundations.errors import ConfigError, SpectraError
 from spectra_exp.foundations.options import option
@@ -72,7 +73,7 @@ def draw_figures(options: FiguresOptions) -> int:
     figures, reports = chosen(material.studies.values(), options.study, options.only)
     name_the_odd(material)
     if material.collected.runs.empty:
-        raise SpectraError(f"{material.sources.where}: no completed run to draw; train one: python train.py")
+        raise SpectraError(f"{material.sources.where}: no completed run to draw; train one: {' '.join(train_words())}")
     sources = Sources(material.collected.runs_folder, material.collected.stored)
     made = make_figures(material, figures, reports, sources, along)
     where = options.folder / "figures"

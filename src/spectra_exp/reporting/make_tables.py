@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from spectra_exp.archive.sources import SourceOptions
+from spectra_exp.config.tree import train_words
 from spectra_exp.config.verb import Verb
 from spectra_exp.foundations.errors import ConfigError, SpectraError
 from spectra_exp.foundations.options import option
@@ -84,7 +85,8 @@ def make_tables(options: TablesOptions) -> int:
     material = gather(options.folder, options.study, options.runs)
     name_the_odd(material)
     if material.collected.runs.empty:
-        raise SpectraError(f"{material.sources.where}: no completed run to tabulate; train one: python train.py")
+        train = " ".join(train_words())
+        raise SpectraError(f"{material.sources.where}: no completed run to tabulate; train one: {train}")
     written = write_of_study(material, options.study) if options.study else write_all(material)
     tables = {table.name: table for table in written}
     if options.show not in tables:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from spectra_exp.config.compose import load_experiment
 from spectra_exp.config.schema import Experiment
+from spectra_exp.config.tree import train_words
 from spectra_exp.config.typed import parse_overrides
 from spectra_exp.foundations.errors import ConfigError, NotYet
 from spectra_exp.routing.temperature import BEST_LONG, LENGTHENING
@@ -34,7 +35,7 @@ def resolve_best_long(experiment: Experiment, run_id: Callable[[Experiment], str
     losses = {name: _final_loss(folder) for name, folder in folders.items()}
     missing = [name for name, loss in losses.items() if loss is None]
     if missing:
-        command = shlex.join(["python", "train.py", "-m", *rest, f"temperature={','.join(missing)}"])
+        command = shlex.join([*train_words(), "-m", *rest, f"temperature={','.join(missing)}"])
         raise NotYet(
             "temperature",
             f"best_long compares finished runs of seed {experiment.seed}, and these have not: {', '.join(missing)}",

@@ -17,7 +17,7 @@ from spectra_exp.runs.checkpoints import NEEDED, CheckpointStore, damage
 from spectra_exp.runs.file_hashes import differing, hashes_of
 from spectra_exp.runs.lock import HOLDER_NAME, LOCK_NAME, RunLock, holder_alive
 from spectra_exp.runs.progress import NAME as PROGRESS_NAME
-from spectra_exp.runs.scores import DOCUMENTS
+from spectra_exp.runs.scores import DOCUMENTS, ITEMS
 from spectra_exp.runs.summary import read_summary
 
 HISTORY = "history.parquet"
@@ -41,7 +41,7 @@ class RunFolder:
         self.hydra = self.path / ".hydra"
         self.environment = self.path / "environment.json"
         self.history = self.path / HISTORY
-        self.documents = self.path / DOCUMENTS
+        self.documents, self.items = self.path / DOCUMENTS, self.path / ITEMS
         self.routing = self.path / "routing"
         self.summary = self.path / "summary.json"
         self.analysis = self.path / "analysis"
@@ -105,7 +105,8 @@ class RunFolder:
         return found
 
     def forget_after(self, checkpoint: Path) -> None:
-        """Remove the routing snapshots that are not `checkpoint`'s: what the run did after it."""
+        """Remove the routing snapshots that are not `checkpoint`'s, and final scores: what the run did after it."""
+        self.documents.unlink(missing_ok=True)
         needed = needed_by(checkpoint)["files"]
         for path in self.routing.glob("step-*.npz"):
             if path.relative_to(self.path).as_posix() not in needed:
@@ -115,7 +116,8 @@ class RunFolder:
         """Raise SpectraError for what is in a run's way: a file in a folder's place, the reverse, no permission."""
         folders = (self.path, self.hydra, self.routing, self.checkpoints_folder, self.analysis, self.wandb)
         progress = self.path / PROGRESS_NAME
-        own = (self.config, self.environment, self.history, self.documents, self.summary, self.log, progress)
+        scores = (self.documents, self.items)
+        own = (self.config, self.environment, self.history, *scores, self.summary, self.log, progress)
         files = (*own, *(self.hydra / f"{name}.yaml" for name in ("config", "overrides", "hydra")))
         for path in (*folders, *files):
             wanted, fits = ("folder", os.path.isdir) if path in folders else ("file", os.path.isfile)
@@ -148,7 +150,8 @@ class RunFolder:
         for folder in (self.checkpoints_folder, self.routing, self.wandb, self.analysis):
             if folder.exists():
                 shutil.rmtree(folder)
-        for file in (self.summary, self.history, self.documents, self.environment, self.path / PROGRESS_NAME):
+        scores = (self.documents, self.items)
+        for file in (self.summary, self.history, *scores, self.environment, self.path / PROGRESS_NAME):
             file.unlink(missing_ok=True)
 
     def left_held(self) -> bool:

@@ -12,6 +12,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from spectra_exp.config.plugins import sources_of
 from spectra_exp.config.resolved import Compositions
 from spectra_exp.foundations import variables
 
@@ -63,12 +64,37 @@ def environment(seed: int, extra: Mapping[str, Any] | None = None) -> dict[str, 
 
 
 @functools.cache
-def code_version() -> str:
+def code_version(plugins: tuple[str, ...] = ()) -> str:
     """16 hex digits over the sources that can change a run's numbers: what decides whether a run is stale.
 
-    Computed once per process; call it when the run starts, before anyone edits the files.
+    With `plugins`, modules that had a part in a run, `|name:` and the digits of each follow. Computed once per process;
+    call it when the run starts, before anyone edits the files.
     """
-    return digest_sources(_PACKAGE_ROOT, CODE_OF_RESULTS)
+    own = digest_sources(_PACKAGE_ROOT, CODE_OF_RESULTS)
+    return "|".join([own, *(f"{name}:{plugin_version(name)}" for name in plugins)])
+
+
+@functools.cache
+def plugin_version(name: str) -> str | None:
+    """16 hex digits over a plug-in's sources; None for one that is not imported here."""
+    found = sources_of(name)
+    return None if found is None else digest_sources(*found)
+
+
+def made_with(version: str | None) -> list[str]:
+    """The plug-ins that had a part in a run by this `code_version`."""
+    return [part.partition(":")[0] for part in (version or "").split("|")[1:]]
+
+
+def by_other_code(version: str | None) -> bool:
+    """Whether a run of this `code_version` was made by other code than today's, or by more than one version of it.
+
+    Nothing is said of a plug-in that is not imported here.
+    """
+    own, *plugins = (version or "").split("|")
+    if own != code_version() or "+" in "".join(plugins):
+        return True
+    return any(plugin_version(name) not in (None, digits) for name, _, digits in (p.partition(":") for p in plugins))
 
 
 def stored_compositions(outputs: Path) -> Compositions:

@@ -1,8 +1,10 @@
-"""A run's scores one by one: `documents.parquet`, a row a held-out document, of the final evaluation.
+"""A run's scores one by one: `documents.parquet`, a row a held-out document, of the final evaluation, and
+`items.parquet`, a row an item of a downstream task.
 
-Columns: `id` (the document's number in the evaluation set: the same document in every run on the same data), `domain`,
-`tokens` (scored ones), `loss` (their sum, nats) and `correct` (tokens whose prediction was right). The rule is that of
-inference. Σ loss / Σ tokens is `val_loss`.
+Of documents: `id` (the document's number in the evaluation set: the same document in every run on the same data),
+`domain`, `tokens` (scored ones), `loss` (their sum, nats) and `correct` (tokens whose prediction was right). The rule
+is that of inference. Σ loss / Σ tokens is `val_loss`.
+Of items: `task`, `item` (its number in the task), `group` (equal for items that share a passage), `score`.
 """
 
 from __future__ import annotations
@@ -19,7 +21,11 @@ from spectra_exp.foundations.files import atomic_path, regular
 if TYPE_CHECKING:
     import pandas as pd
 
-DOCUMENTS = "documents.parquet"
+DOCUMENTS, ITEMS = "documents.parquet", "items.parquet"
+COLUMNS = {
+    DOCUMENTS: ("id", "domain", "tokens", "loss", "correct"),
+    ITEMS: ("task", "item", "group", "score"),
+}
 
 
 @dataclass
@@ -49,6 +55,12 @@ class DocumentSums:
 
 def save_documents(path: Path, sums: DocumentSums, domains: list[str]) -> None:
     """Write the documents that have a scored token, whole or not at all."""
+    with atomic_path(path) as temporary:
+        write_documents(temporary, sums, domains)
+
+
+def write_documents(path: Path, sums: DocumentSums, domains: list[str]) -> None:
+    """The same to `path`, which nobody reads yet."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -60,18 +72,20 @@ def save_documents(path: Path, sums: DocumentSums, domains: list[str]) -> None:
         "loss": pa.array(sums.loss_G[ids], pa.float64()),
         "correct": pa.array(sums.correct_G[ids], pa.int32()),
     }
-    with atomic_path(path) as temporary:
-        pq.write_table(pa.table(columns), temporary, compression="zstd")
+    pq.write_table(pa.table(columns), path, compression="zstd")
 
 
 def read_scores(path: Path) -> pd.DataFrame:
-    """The rows of a file of scores. Raises FileNotFoundError, and SpectraError for what cannot be read."""
+    """The rows of a file of scores. Raises FileNotFoundError, and SpectraError for what no run writes."""
     import pandas as pd
     import pyarrow as pa
 
     try:
-        return pd.read_parquet(regular(path))
+        frame = pd.read_parquet(regular(path))
     except FileNotFoundError:
         raise
     except (OSError, ValueError, pa.ArrowException) as error:
         raise SpectraError(f"{path}: not readable ({str(error).splitlines()[0]})") from error
+    if tuple(frame) != COLUMNS[path.name]:
+        raise SpectraError(f"{path}: not the scores of a run (its columns: {', '.join(map(str, frame))})")
+    return frame

@@ -19,15 +19,16 @@ from spectra_exp.runs.config_file import read_config, setting
 from spectra_exp.runs.contradictions import history_contradiction, summary_contradiction
 from spectra_exp.runs.folder import RunFolder
 from spectra_exp.runs.history import read_history
+from spectra_exp.runs.provenance import by_other_code
 from spectra_exp.runs.routing_files import load_snapshot, snapshot_paths
-from spectra_exp.runs.scores import DOCUMENTS, read_scores
+from spectra_exp.runs.scores import DOCUMENTS, ITEMS, read_scores
 from spectra_exp.runs.summary import Summary, check_files, summary_edited
 
 if TYPE_CHECKING:
     import pandas as pd
 
 FOLDERS = (".hydra", "routing", "checkpoints", "analysis")
-FILES = ("summary.json", "config.yaml", "environment.json", "history.parquet", DOCUMENTS, "train.log")
+FILES = ("summary.json", "config.yaml", "environment.json", "history.parquet", DOCUMENTS, ITEMS, "train.log")
 # How many files a line names.
 NAMED = 3
 
@@ -114,9 +115,9 @@ class StoredRun:
         """Whether there is a run, or what is left of one."""
         return self.path.is_dir()
 
-    def is_stale(self, code: str) -> bool:
-        """Whether a run with a summary is by other code than that of this version."""
-        return self.summary["fingerprints"].get("code") != code
+    def is_stale(self) -> bool:
+        """Whether a run with a summary is by other code than today's."""
+        return by_other_code(self.summary["fingerprints"].get("code"))
 
     @cached_property
     def refusal(self) -> str | None:
@@ -155,7 +156,7 @@ class StoredRun:
             kind = "folder" if name in FOLDERS else "file"
             if path.exists() and not (path.is_dir() if kind == "folder" else path.is_file()):
                 self.problems[path] = f"not a {kind}"
-        _ = self.summary, self.config, self.history, self.scores("documents")
+        _ = self.summary, self.config, self.history, self.scores("documents"), self.scores("items")
         sealed = self.refusal is None and self.summary.seal is not None
         left = snapshot_paths(self.folder.routing) if sealed else self.snapshots
         routed = any(layers for layers in ((self.summary or {}).get("metrics_by_layer") or {}).values())

@@ -16,7 +16,7 @@ from typing import Any
 from spectra_exp.foundations.errors import SpectraError
 from spectra_exp.foundations.files import atomic_path, is_file_name, json_text, regular, write_json
 from spectra_exp.runs.file_hashes import differing, hashes_of, sha256_of
-from spectra_exp.runs.scores import DOCUMENTS
+from spectra_exp.runs.scores import DOCUMENTS, ITEMS
 
 SCHEMA = 1
 LARGEST = 10**300
@@ -31,6 +31,7 @@ SEALED_FILES = (
     "environment.json",
     "history.parquet",
     DOCUMENTS,
+    ITEMS,
     "routing/step-*.npz",
 )
 SEAL = "seal"
@@ -85,15 +86,15 @@ def change_summary(path: Path, changes: Mapping[str, Any]) -> Summary:
 def change_with_file(path: Path, file: Path, write: Callable[[Path], None], changes: Mapping[str, Any]) -> None:
     """Replace `file` of a run's folder by what `write` writes, and write `changes` into the run's summary at `path`.
 
-    A kill at any moment leaves a summary whose seal fits: until both are written it is of the earlier file and of the
-    new one. The caller has found the run not edited. Raises SpectraError as `read_summary` does.
+    A kill at any moment leaves a summary whose seal fits: until both are written it is of the earlier file, where there
+    is one, and of the new one. The caller has found the run not edited. Raises SpectraError as `read_summary` does.
     """
     summary, name = read_summary(path), file.relative_to(path.parent).as_posix()
     with atomic_path(file) as new:
         write(new)
         coming = {name: sha256_of(new)}
         if summary.seal is not None:
-            files = summary.seal["files"] | {name: sha256_of(file)}
+            files = summary.seal["files"] | ({name: sha256_of(file)} if file.exists() else {})
             write_json(path, _with_seal(summary, {"files": files, "coming": coming}))
     summary.update(changes)
     write_json(path, summary if summary.seal is None else _with_seal(summary, {"files": files | coming}))

@@ -89,6 +89,15 @@ class Comparison:
     method: Method
     note: str
 
+    @property
+    def se(self) -> float | None:
+        """Standard error of the difference; None without a test."""
+        from scipy.special import stdtrit
+
+        if self.df is None:
+            return None
+        return (self.ci_high - self.ci_low) / 2 / float(stdtrit(self.df, (1 + LEVEL) / 2))
+
 
 def compare(a: Values, b: Values) -> Comparison:
     """The comparison of two arms; `difference_of` says when it is paired, when Welch's, and when there is no test."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 from collections.abc import Iterator
 from dataclasses import MISSING, dataclass, field, fields
 from itertools import product
@@ -11,7 +13,7 @@ from typing import Any
 import yaml
 
 from spectra_exp.config.presets import ablations
-from spectra_exp.config.tree import KINDS, project_root
+from spectra_exp.config.tree import KINDS, installed, named_files, project_root, train_words
 from spectra_exp.config.typed import value_text
 from spectra_exp.foundations.errors import ConfigError
 
@@ -57,7 +59,8 @@ class Study:
 
     `runs`: how many distinct configurations a seed has, by `osr` where that decides; in a file `from conf` counts the
     ablations that are taken from there. `reference`: the row that others are tested against. `tables`, `pictures`: what
-    is made of its runs, and `contrasts`, its comparisons in table 13, as `reporting/declared.py` reads it.
+    is made of its runs, and `contrasts`, its comparisons in table 13, as `reporting/declared.py` reads it. `command`:
+    how `make` launches it, empty where it cannot.
     """
 
     name: str
@@ -79,10 +82,18 @@ class Study:
         """What chooses it on the command line."""
         return f"{self.kind}={self.name}"
 
+    def asked(self, *settings: str) -> str:
+        """The command that launches it with these settings, as a run has them: `osr=causal`, `seed=0..4`."""
+        if not self.command:
+            seeds = [] if any(word.startswith("seed=") for word in settings) else [f"seed={self.seeds}"]
+            return shlex.join([*train_words(), self.choice, *seeds, *settings])
+        words = [re.sub("^osr=", "OSR=", re.sub("^seed=", "SEEDS=", word)) for word in settings]
+        return " ".join([self.command, shlex.join(words)]).strip()
+
 
 def study_files() -> dict[str, Path]:
     """The file of each study, by name, sweeps first."""
-    return {path.stem: path for kind in KINDS for path in sorted((project_root() / kind).glob("*.yaml"))}
+    return {name: path for kind in KINDS for name, path in named_files(kind).items()}
 
 
 def load_study(name: str, kind: str | None = None) -> Study:
@@ -104,6 +115,8 @@ def read_study(path: Path) -> Study:
     needed -= {"command"}
     _check_keys(path, "", content, set(known), required=needed)
     blocks = tuple(block for index, node in enumerate(content["blocks"]) for block in _blocks(path, index, node))
+    # `make` knows the checkout's own.
+    by_make = not installed() and path.parent.parent == project_root()
     runs = content["runs"]
     runs = _runs_from_conf(path) if runs == FROM_CONF else {str(key): int(count) for key, count in runs.items()}
     return Study(
@@ -112,7 +125,7 @@ def read_study(path: Path) -> Study:
         content["question"],
         content["hypothesis"],
         runs,
-        content.get("command", f"make study STUDY={path.stem}"),
+        content.get("command", f"make study STUDY={path.stem}") if by_make else "",
         str(content["seeds"]),
         blocks,
         content.get("title", path.stem),

@@ -10,6 +10,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from spectra_exp.config.tree import train_words
 from spectra_exp.foundations.errors import SpectraError
 from spectra_exp.foundations.files import regular, write_json
 from spectra_exp.runs.identity import digest
@@ -65,7 +66,7 @@ def write_launch(study: Study, typed: list[str], jobs: Sequence[Job]) -> Path:
         "schema": SCHEMA,
         "study": study.name,
         "typed": kept,
-        "command": shlex.join(["python", "train.py", study.choice, *again]),
+        "command": shlex.join([*train_words(), study.choice, *again]),
         "launched": datetime.now().astimezone().isoformat(timespec="seconds"),
         "runs": runs,
     }

@@ -49,7 +49,7 @@ def _console() -> Console:
 def _list(options: ListOptions) -> int:
     for name in study_files():
         study = load_study(name)
-        print(f"{study.choice:<28} {study.question}\n{'':<28} {study.command}")
+        print(f"{study.choice:<28} {study.question}\n{'':<28} {study.asked()}")
     return DONE
 
 

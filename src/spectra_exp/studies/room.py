@@ -33,16 +33,18 @@ def make_room(jobs: Sequence[Job]) -> None:
     hand_on(gpus)
     at_once = jobs[0].experiment.launch.jobs
     if on_gpu:
-        check_gpus(at_once, gpus)
+        check_gpus(at_once, gpus, jobs[0].experiment.launch.per_gpu)
     else:
         warn_of_cores(at_once * max(threads))
 
 
-def check_gpus(at_once: int, gpus: Sequence[Gpu]) -> None:
-    """Raise ConfigError for more jobs at once than GPUs, of which each takes one."""
-    if at_once > len(gpus):
-        fix = f"give launch.jobs={len(gpus)}" if gpus else "give trainer.device=cpu"
-        raise ConfigError("launch.jobs", f"{at_once} jobs at once, each with a GPU of its own, of {len(gpus)}", fix)
+def check_gpus(at_once: int, gpus: Sequence[Gpu], per_gpu: int) -> None:
+    """Raise ConfigError for more jobs at once than the GPUs have places, `per_gpu` each."""
+    places = per_gpu * len(gpus)
+    if at_once > places:
+        sharing = "a GPU of its own" if per_gpu == 1 else f"one of {per_gpu} places on a GPU"
+        fix = f"give launch.jobs={places}, or more launch.per_gpu" if gpus else "give trainer.device=cpu"
+        raise ConfigError("launch.jobs", f"{at_once} jobs at once, each with {sharing}, of {len(gpus)}", fix)
 
 
 def warn_of_cores(threads: int) -> None:

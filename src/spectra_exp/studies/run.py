@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 
 from omegaconf import DictConfig
 
-from spectra_exp.config.tree import KINDS
+from spectra_exp.config.tree import KINDS, train_words
 from spectra_exp.foundations import stopping
 from spectra_exp.foundations.errors import ConfigError
 from spectra_exp.foundations.shell import DONE, FAILED, HELP, exit_status
@@ -127,7 +127,7 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
     parser = get_args_parser()
 
     def refuse(message: str) -> NoReturn:
-        raise ConfigError("command line", message, "see `python train.py --help`")
+        raise ConfigError("command line", message, f"see `{' '.join(train_words())} --help`")
 
     parser.error = refuse  # type: ignore[method-assign]
     args, unknown = parser.parse_known_intermixed_args(argv)

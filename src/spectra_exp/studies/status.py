@@ -71,7 +71,7 @@ def _of_launch(launch: Launch, outputs: Path) -> StudyStatus:
 def _never_launched(study: Study) -> StudyStatus:
     seeds = len(expand_jobs([f"seed={study.seeds}"], multirun=True))
     runs = next(iter(study.runs.values()))
-    return StudyStatus(study.name, [], study.command, None, runs * seeds, [])
+    return StudyStatus(study.name, [], study.asked(), None, runs * seeds, [])
 
 
 def picture(statuses: list[StudyStatus]) -> Group:

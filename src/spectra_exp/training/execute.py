@@ -17,6 +17,7 @@ import torch
 import yaml
 from rich.console import Console
 
+from spectra_exp.config.plugins import plugins_of
 from spectra_exp.config.schema import Experiment
 from spectra_exp.foundations import stopping
 from spectra_exp.foundations.collective import from_first_rank, many_ranks, own_rank
@@ -27,7 +28,7 @@ from spectra_exp.runs.folder import RunFolder
 from spectra_exp.runs.identity import digest
 from spectra_exp.runs.limits import memory_allowed_mb, peak_resident_mb, within_memory
 from spectra_exp.runs.plan import FINAL, Plan
-from spectra_exp.runs.provenance import code_version, environment
+from spectra_exp.runs.provenance import by_other_code, code_version, environment
 from spectra_exp.runs.ranks import LOST, lost_connection, process_group, rank_summary, supervised
 from spectra_exp.runs.summary import change_summary, check_files, sealed, summary_edited
 from spectra_exp.runs.summary_head import summary_head
@@ -94,7 +95,7 @@ def _attempt(planned: Plan, hydra_config: str, checkpoint: Path | None) -> str:
     torch.set_num_threads(experiment.trainer.cpu_threads)
     # Ranks have the GPUs of their numbers.
     if planned.device == "cuda" and not many_ranks():
-        claim_gpu(give_up=stopping.asked)
+        claim_gpu(give_up=stopping.asked, sharers=experiment.launch.per_gpu)
         if stopping.asked():
             return "not started"
     from spectra_exp.training.callbacks.wandb_run import wandb_run
@@ -102,7 +103,7 @@ def _attempt(planned: Plan, hydra_config: str, checkpoint: Path | None) -> str:
     with _logging_to(folder.log if own_rank() == 0 else folder.path / f"train.rank{own_rank()}.log"):
         from_first_rank(lambda: _describe_run(planned, hydra_config, checkpoint))
         started = datetime.now().astimezone().isoformat(timespec="seconds")
-        summary = summary_head(planned, {"code_version": code_version()}, started)
+        summary = summary_head(planned, {"code_version": code_version(plugins_of(experiment))}, started)
         console = Console(stderr=True)
         # Under a launch's live table a run has no bar of its own.
         bar = experiment.logger.progress and console.is_terminal and QUIET not in os.environ and own_rank() == 0
@@ -150,7 +151,7 @@ def mark_failed(planned: Plan, error: str) -> None:
     """Note in the summary that the run failed without having been able to say so itself; its checkpoints stay."""
     now = datetime.now().astimezone().isoformat(timespec="seconds")
     with planned.folder.hold():
-        head = summary_head(planned, {"code_version": code_version()}, now)
+        head = summary_head(planned, {"code_version": code_version(plugins_of(planned.experiment))}, now)
         content = head | {"status": "failed", "error": error, "finished": now}
         write_json(planned.folder.summary, sealed(planned.folder.path, content))
 
@@ -221,7 +222,7 @@ def join_study(planned: Plan) -> None:
 
 def _by_other_code(folder: RunFolder) -> bool:
     """Whether the finished run was made by other code than this, or by more than one version of it."""
-    return folder.read_summary().get("fingerprints", {}).get("code") != code_version()
+    return by_other_code(folder.read_summary().get("fingerprints", {}).get("code"))
 
 
 def _how_it_differs(folder: RunFolder) -> str:

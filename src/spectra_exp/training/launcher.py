@@ -14,7 +14,6 @@ from typing import Any
 
 import psutil
 
-from spectra_exp.config.tree import project_root
 from spectra_exp.config.typed import parse_overrides
 from spectra_exp.foundations import stopping
 from spectra_exp.foundations.files import write_json
@@ -72,7 +71,7 @@ def _start(planned: Plan, number: int, store: Path) -> subprocess.Popen:
     lines = [str(o.input_line) for o in parsed if not o.key_or_group.startswith(("hydra", *SPREADING))]
     if planned.device == "cpu" and "trainer.memory_limit_mb" not in {o.key_or_group for o in parsed}:
         lines.append(f"trainer.memory_limit_mb={max(1, int(memory_allowed_mb(planned.experiment) / count))}")
-    command = [sys.executable, str(project_root() / "train.py"), *lines]
+    command = [sys.executable, "-P", "-m", "spectra_exp", "run", *lines]
     # The first one's line with the run's folder is this process's to print.
     return subprocess.Popen(command, env=os.environ | variables, stdout=subprocess.DEVNULL)
 

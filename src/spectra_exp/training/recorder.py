@@ -70,12 +70,13 @@ class StepFigures:
 class Recorder:
     """Collects one run's figures and writes `history.parquet`."""
 
-    def __init__(self, folder: RunFolder, max_steps: int, log_every: int):
+    def __init__(self, folder: RunFolder, max_steps: int, log_every: int, plugins: tuple[str, ...] = ()):
         self.folder, self.max_steps, self.log_every = folder, max_steps, log_every
         self.history = History()
         self.batches_hash = ""
         # Of all code that had a part in the run, the first one first: code edited since makes it a run of several.
-        self.code_versions = [code_version()]
+        self.code_version = code_version(plugins)
+        self.code_versions = [self.code_version]
         self.window: list[float] = []
         self.first_loss: float | None = None
         self.max_residual = 0.0
@@ -200,8 +201,8 @@ class Recorder:
         state: dict[str, Any] = json.loads((checkpoint / STATE_FILE).read_text())
         for key, value in state.items():
             setattr(self, key, value)
-        if code_version() not in self.code_versions:
-            self.code_versions.append(code_version())
+        if self.code_version not in self.code_versions:
+            self.code_versions.append(self.code_version)
         if len(self.code_versions) > 1:
             log.warning(
                 "the code changed since this run began, which counts as stale from now on; force=true starts it anew"

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from rich.console import Console
 
+from spectra_exp.config.plugins import plugins_of
 from spectra_exp.config.schema import Experiment
 from spectra_exp.data.batches import TrainingBlocks, collate
 from spectra_exp.data.corpus import Corpus
@@ -96,7 +97,7 @@ class Session:
         self.blocks = TrainingBlocks(
             corpus, seed=experiment.seed, examples_needed=self.max_steps * trainer.batch_size * trainer.accumulation
         )
-        self.recorder = Recorder(folder, self.max_steps, trainer.log_every)
+        self.recorder = Recorder(folder, self.max_steps, trainer.log_every, plugins_of(experiment))
         self.evaluator = self._evaluator(corpus)
         self.final_evaluator = self._evaluator(corpus.final) if corpus.final else None
         if corpus.final:

@@ -12,7 +12,6 @@ from pathlib import Path
 import psutil
 
 from spectra_exp.bench.registry import Figure, benchmark
-from spectra_exp.config.tree import project_root
 from spectra_exp.foundations.errors import SpectraError
 from spectra_exp.runs.summary import read_summary
 from spectra_exp.studies.definition import load_study
@@ -98,8 +97,7 @@ class _OneProcess:
     def __call__(self, overrides: list[str]) -> None:
         if self.process is None:
             self.process = psutil.Popen(
-                [sys.executable, "-c", IN_PROCESS],
-                cwd=project_root(),
+                [sys.executable, "-P", "-c", IN_PROCESS],
                 text=True,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
@@ -138,8 +136,7 @@ def _parallel(folder: Path) -> tuple[float, int]:
 
 def _train_py(overrides: list[str], folder: Path) -> None:
     done = subprocess.run(
-        [sys.executable, "train.py", *overrides, f"outputs={folder}"],
-        cwd=project_root(),
+        [sys.executable, "-P", "-m", "spectra_exp", "run", *overrides, f"outputs={folder}"],
         capture_output=True,
         text=True,
         check=False,

@@ -117,14 +117,14 @@ def _no_data(spec: FigureSpec, name: str, section: Section, rows: Sequence[Row])
     if any(row.runs for row in rows):
         reason, command = f"no usable {spec.needs} in its finished runs", again(section)
     else:
-        reason, command = "no finished run", section.study.command
+        reason, command = "no finished run", section.study.asked()
     return Gap(name, section.title, "whole figure", spec.needs, reason, command)
 
 
 def again(section: Section) -> str:
     """The command that runs a section's finished runs once more."""
-    seeds = ["SEEDS=100..102"] if section.choosing else []
-    return " ".join([section.study.command, *seeds, *section.typed, "force=true"])
+    seeds = ["seed=100..102"] if section.choosing else []
+    return section.study.asked(*seeds, *section.typed, "force=true")
 
 
 def _report(spec: ReportSpec, sections: Sequence[Section], sources: Sources, folder: Path, made: Made) -> None:
@@ -134,7 +134,7 @@ def _report(spec: ReportSpec, sections: Sequence[Section], sources: Sources, fol
         if any(row.runs for row in rows)
     ]
     if not content:
-        gap = Gap(spec.name, "", "whole report", "summary.json", "no finished run", sections[0].study.command)
+        gap = Gap(spec.name, "", "whole report", "summary.json", "no finished run", sections[0].study.asked())
         made.gaps.append(gap)
         return
     path = folder / f"{spec.name}.json"

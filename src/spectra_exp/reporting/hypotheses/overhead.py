@@ -15,7 +15,7 @@ from spectra_exp.reporting.hypotheses.parts import Part, Ruling, judge
 from spectra_exp.reporting.hypotheses.samples import Lack
 from spectra_exp.statistics.comparison import MIN_SEEDS, compare
 
-COMMAND = "make overhead"
+COMMAND = "spectra-exp overhead"
 SWITCH = method_name(grid.SWITCH)
 MOST = 1.10
 TIMES = ("routing_ms", "step_ms")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -56,8 +55,8 @@ def rules(section: Section) -> list[str]:
 
 def fill_command(section: Section, rule: str = "") -> str:
     """What runs the section again, with its context; finished runs are not run twice."""
-    osr = [f"OSR={rule}"] if rule else []
-    return " ".join([section.study.command, shlex.join([*osr, *section.typed])]).strip()
+    osr = [f"osr={rule}"] if rule else []
+    return section.study.asked(*osr, *section.typed)
 
 
 def sample(section: Section, rows: Rows, metrics: Sequence[str], rule: str = "") -> Sample | Lack:

@@ -155,7 +155,7 @@ def _add_tests(spec: TableSpec, section: Section, rows: list[Row], records: list
             f"{metric}_p": test.p,
             f"{metric}_p_corrected": p,
             f"{metric}_test": test.method or test.note,
-            f"{metric}_verdict": verdict(test, p, direction(metric), None, None),
+            f"{metric}_verdict": verdict(test, p, metric),
         }
         record[metric] = " ".join(filter(None, [record[metric], stars(p)]))
     if not names:

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import astuple, fields, replace
 from pathlib import Path
 
+from spectra_exp.config.tree import train_words
 from spectra_exp.downstream.tasks import SCORE
 from spectra_exp.foundations.files import write_text
 from spectra_exp.presentation.text import csv_text
@@ -38,14 +39,14 @@ def seed_gaps(table: str, section: Section, row: Row) -> list[Gap]:
     if section.study is None:
         return []
     if not row.expected:
-        never = Gap(table, section.title, row.label, "all seeds", "never launched", section.study.command)
+        never = Gap(table, section.title, row.label, "all seeds", "never launched", section.study.asked())
         return [] if row.runs else [never]
     seeds = sorted(row.expected.keys() - row.runs.keys())
     if not seeds:
         return []
     states = [_state(section.collected, row.expected[seed].run_id) for seed in seeds]
     asked = [o for o in row.expected[seeds[0]].overrides if not o.startswith(("study=", "seed="))]
-    words = ["python", "train.py", "-m", *asked, f"study={section.study.name}", f"seed={','.join(map(str, seeds))}"]
+    words = [*train_words(), "-m", *asked, f"study={section.study.name}", f"seed={','.join(map(str, seeds))}"]
     # A run that calls itself completed and does not count would otherwise be passed over as done.
     words += ["force=true"] if any(refused for _, refused in states) else []
     reasons = ", ".join(sorted({state for state, _ in states}))

@@ -1,4 +1,4 @@
-"""Table 9: what each part of a routed layer costs in a training step, from the profile that `make overhead` leaves."""
+"""Table 9: what each part of a routed layer costs in a training step, from the profile of `spectra-exp overhead`."""
 
 from __future__ import annotations
 
@@ -32,7 +32,9 @@ def overhead_table(profile: str | None) -> Table:
 
     content = read_overhead(profile)
     if isinstance(content, str):
-        return Table(NAME, TITLE, pd.DataFrame(), [], [Gap(NAME, "", "every part", "", content, "make overhead")])
+        return Table(
+            NAME, TITLE, pd.DataFrame(), [], [Gap(NAME, "", "every part", "", content, "spectra-exp overhead")]
+        )
     records, parts = [], []
     for method, measured in content["methods"].items():
         own = _records(method, measured)

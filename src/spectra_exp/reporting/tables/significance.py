@@ -11,14 +11,13 @@ from spectra_exp.reporting.grid import Row, Section
 from spectra_exp.reporting.tables.build import LOSSES
 from spectra_exp.reporting.tables.gaps import seed_gaps
 from spectra_exp.reporting.tables.spec import Choice, Gap, Grid, Part, Table, Tested
-from spectra_exp.reporting.tables.verdicts import direction, verdict
+from spectra_exp.reporting.tables.verdicts import direction, margin, verdict
 from spectra_exp.statistics.comparison import TOO_FEW
 from spectra_exp.statistics.corrections import holm
-from spectra_exp.statistics.equivalence import non_inferior, tost
+from spectra_exp.statistics.equivalence import non_inferior
+from spectra_exp.statistics.practical import equivalent_p, region_probabilities
 
 NAME, TITLE = "table13_significance", "Significance of each comparison"
-# Differences as small as these do not matter (nats of validation loss): docs/metrics.md, Tests.
-MARGINS = {"val_loss": 0.02}
 NOT_CAUSAL = "not causal"
 NO_EVIDENCE = "A loss is evidence only between two causal models."
 
@@ -76,12 +75,14 @@ def _tested(contrast: Contrast, section: Section) -> list[Tested]:
 def _record(t: Tested, corrected: float | None) -> dict[str, Any]:
     test, better = t.test, direction(t.metric)
     a, b = t.section.values(t.a, t.metric), t.section.values(t.b, t.metric)
-    margin = MARGINS.get(t.metric)
+    near = margin(t.metric)
     causal = [_causal(t.section, row) for row in (t.a, t.b)]
     blind = t.metric in LOSSES and test.difference is not None and set(causal) != {"yes"}
-    fair = not t.section.pair_problem(t.a, t.b)
-    inferior = non_inferior(a, b, margin, better).p if margin and fair else None
-    equal = tost(a, b, margin).p if margin and fair else None
+    inferior = equal = region = None
+    if near and test.p is not None:
+        inferior = None if better == "none" else non_inferior(a, b, near, better).p
+        equal = equivalent_p(test.difference, test.se, test.df, near)
+        region = region_probabilities(test.difference, test.se, test.df, near)
     return {
         "family": t.family,
         "section": t.section.title,
@@ -102,12 +103,15 @@ def _record(t: Tested, corrected: float | None) -> dict[str, Any]:
         "d_z": test.d_z,
         "wilcoxon_p": test.wilcoxon_p,
         "detectable": test.detectable,
-        "margin": margin,
+        "margin": near,
         "non_inferior_p": inferior,
         "equivalent_p": equal,
+        "p_below": region and region.below,
+        "p_within": region and region.within,
+        "p_above": region and region.above,
         "test": test.method,
         "note": test.note,
-        "verdict": NOT_CAUSAL if blind else verdict(test, corrected, better, inferior, equal),
+        "verdict": NOT_CAUSAL if blind else verdict(test, corrected, t.metric),
     }
 
 
@@ -143,7 +147,8 @@ def _part(family: tuple[str, str], records: list[dict[str, Any]]) -> Part:
     notes = [NO_EVIDENCE] if any(record["verdict"] == NOT_CAUSAL for record in records) else []
     notes += [f"Holm over {tests} tests. Difference: first − second; detectable: found with 80 % power at this n."]
     if any(record["margin"] for record in records):
-        margins = ", ".join(f"{m} {v:g}" for m, v in MARGINS.items())
+        known = {record["metric"]: record["margin"] for record in records if record["margin"]}
+        margins = ", ".join(f"{m} {v:g}" for m, v in known.items())
         notes.append(f"Margins: {margins}; their tests are not corrected.")
     remarks: dict[str, list[str]] = {}
     for record in records:

@@ -7,8 +7,7 @@ from spectra_exp.measure.others import figure
 from spectra_exp.reporting.collect import base_name
 from spectra_exp.statistics.comparison import Comparison
 from spectra_exp.statistics.corrections import stars
-
-LEVEL = 0.05
+from spectra_exp.statistics.practical import equivalent_p, word
 
 
 def direction(name: str) -> Direction:
@@ -16,19 +15,27 @@ def direction(name: str) -> Direction:
     return figure(base_name(name)).direction
 
 
-def verdict(test: Comparison, corrected: float | None, better: str, inferior: float | None, equal: float | None) -> str:
-    """What the tests allow to say, in words; nothing without runs, and "equivalent" only by an equivalence test."""
+def margin(name: str) -> float | None:
+    """Half the region of practical equivalence of a figure, by rule or not; None where none is declared."""
+    return figure(base_name(name)).margin
+
+
+def verdict(test: Comparison, corrected: float | None, metric: str) -> str:
+    """better, equivalent, worse or undecided, as `practical.word`; nothing without runs, the reason without a test.
+
+    Of a figure without a better side a certain difference is lower or higher. Equivalence says the sign.
+    """
     if test.difference is None:
         return ""
     if test.p is None:
         return test.note
-    if corrected is not None and corrected < LEVEL:
-        if better == "none":
-            return f"{'lower' if test.difference < 0 else 'higher'} {stars(corrected)}"
-        good = (test.difference < 0) == (better == "lower")
-        return f"{'better' if good else 'worse'} {stars(corrected)}"
-    if equal is not None and equal < LEVEL:
-        return "equivalent within the margin"
-    if inferior is not None and inferior < LEVEL:
-        return "not inferior within the margin"
-    return "no difference found"
+    better, region = direction(metric), margin(metric)
+    equal = None if region is None else equivalent_p(test.difference, test.se, test.df, region)
+    side = "lower" if test.difference < 0 else "higher"
+    match word(test.difference, corrected, equal, "lower" if better == "none" else better):
+        case "equivalent":
+            return f"equivalent ({side})"
+        case "undecided":
+            return "undecided"
+        case said:
+            return f"{side if better == 'none' else said} {stars(corrected)}"

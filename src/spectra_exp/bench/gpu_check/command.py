@@ -1,0 +1,67 @@
+"""`spectra-exp gpu-check`: the stages one after the other, and what they found in one line each."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+
+import torch
+
+from spectra_exp.bench.gpu_check.stage import Setting, carry_out
+from spectra_exp.bench.gpu_check.stages import stages
+from spectra_exp.config.verb import Verb, VerbOptions
+from spectra_exp.foundations.errors import ConfigError, SpectraError
+from spectra_exp.foundations.options import option
+from spectra_exp.foundations.shell import DONE, FAILED
+from spectra_exp.routing.base import routers
+
+WORDS = {True: "passed", False: "FAILED"}
+
+
+@dataclass(frozen=True)
+class GpuCheckOptions(VerbOptions):
+    """What is checked."""
+
+    device: str = option("cuda", "cpu rehearses everything in tiny shapes", choices=["cuda", "cpu"])
+    only: tuple[str, ...] = option((), "stages, separated by commas; all when none is named")
+    routers: tuple[str, ...] = option((), "routers, separated by commas; all when none is named")
+
+
+def gpu_check(options: GpuCheckOptions) -> int:
+    """Run the stages; 1 when one of them found a fault. Raises ConfigError, and SpectraError without a GPU."""
+    known, routed = stages(), [n for n, cls in routers().items() if cls.routes and not cls.needs_source]
+    _check("only", options.only, known)
+    _check("routers", options.routers, routed)
+    if options.device == "cuda" and not torch.cuda.is_available():
+        raise SpectraError("gpu-check: torch sees no GPU here; device=cpu (GPU_CHECK_DEVICE=cpu) rehearses it")
+    setting = Setting(options.device, options.folder.resolve(), options.routers or tuple(routed))
+    good = True
+    for name, work in known.items():
+        if name in (options.only or known):
+            print(f"{name}: {' '.join((work.__doc__ or '').split())}", file=sys.stderr)
+            passed = carry_out(name, work, setting)
+            print(f"{name}: {WORDS[passed]}", flush=True)
+            good = good and passed
+    print(setting.folder)
+    return DONE if good else FAILED
+
+
+def _check(key: str, names: tuple[str, ...], known: object) -> None:
+    for name in names:
+        if name not in known:
+            raise ConfigError.unknown(key, name, known)
+
+
+def _stages_help() -> str:
+    return "\n".join(["Stages:", *(f"  {name:<12} {(work.__doc__ or '').strip()}" for name, work in stages().items())])
+
+
+main = Verb(
+    "gpu-check",
+    GpuCheckOptions,
+    gpu_check,
+    "Proves the code on a GPU in some minutes: a JSON file a stage in gpu-check/CARD of the folder of outputs.",
+    ("", "only=agreement routers=switch,spectra", "device=cpu"),
+    more=_stages_help,
+    bare=("only",),
+)

@@ -1,0 +1,105 @@
+"""Stages by name, what they are told, and the file that each writes while it goes."""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from spectra_exp.foundations.files import write_json
+
+# One finding: `name`, `passed`, and figures.
+Finding = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """device: cuda, or cpu for a rehearsal in tiny shapes. outputs: the folder of all outputs. routers: by name."""
+
+    device: str
+    outputs: Path
+    routers: tuple[str, ...]
+
+    @property
+    def card(self) -> str:
+        """The device's name, as a file's name."""
+        return torch.cuda.get_device_name().replace(" ", "-").lower() if self.device == "cuda" else "cpu"
+
+    @property
+    def folder(self) -> Path:
+        """Where the findings are written."""
+        return self.outputs / "gpu-check" / self.card
+
+    def of_size(self, full: int, tiny: int) -> int:
+        """A number of steps, repeats or tokens: the full one, or that of a rehearsal."""
+        return full if self.device == "cuda" else tiny
+
+    def bf16(self) -> AbstractContextManager[Any]:
+        """A block computed in bf16 where a training run is."""
+        return torch.autocast(self.device, torch.bfloat16)
+
+    def memory(self) -> int:
+        """Bytes that tensors hold on the device; on the CPU those that Python knows of."""
+        if self.device == "cuda":
+            return torch.cuda.memory_allocated()
+        gc.collect()
+        tensors = [o for o in gc.get_objects() if issubclass(type(o), torch.Tensor)]
+        return sum({t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors}.values())
+
+    def no_waiting(self) -> AbstractContextManager[Any]:
+        """A block in which nothing may make the host wait for the GPU: what does raises RuntimeError."""
+        return NoWaiting() if self.device == "cuda" else nullcontext()
+
+
+class NoWaiting:
+    """See Setting.no_waiting."""
+
+    def __enter__(self) -> None:
+        torch.cuda.set_sync_debug_mode("error")
+
+    def __exit__(self, *raised: object) -> None:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+Stage = Callable[[Setting], Iterator[Finding]]
+# In the order in which they run.
+STAGES: dict[str, Stage] = {}
+
+
+def stage(function: Stage) -> Stage:
+    """Decorator: a stage under its function's name, in the order of definition; its docstring says what it looks at."""
+    STAGES[function.__name__] = function
+    return function
+
+
+def carry_out(name: str, work: Stage, setting: Setting) -> bool:
+    """Run one stage; whether all of its findings passed. Its file holds every finding as soon as there is one.
+
+    A stage that breaks off leaves its error as a finding, and the next one goes on.
+    """
+    findings: list[Finding] = []
+    began = time.perf_counter()
+    path = setting.folder / f"{name}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+
+    def write(done: bool) -> None:
+        head = {"stage": name, "card": setting.card, "torch": torch.__version__, "cuda": torch.version.cuda}
+        seconds = round(time.perf_counter() - began, 2)
+        write_json(path, head | {"seconds": seconds, "done": done, "findings": findings})
+
+    write(done=False)
+    try:
+        for finding in work(setting):
+            findings.append(finding)
+            write(done=False)
+    except Exception as error:
+        text = " ".join(str(error).split())
+        findings.append({"name": "error", "passed": False, "error": f"{type(error).__name__}: {text}"})
+    write(done=True)
+    return all(finding["passed"] for finding in findings)

@@ -1,0 +1,251 @@
+"""The stages of the check, in the order in which they run."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+
+import torch
+import torch.distributed
+from torch.distributed.fsdp import fully_shard
+
+from spectra_exp.bench.benchmarks.gpu import ROUNDS, layer_figures, step_gpu
+from spectra_exp.bench.floor import SHAPES, Shape
+from spectra_exp.bench.gpu_check.stage import STAGES, Finding, Setting, Stage, stage
+from spectra_exp.bench.gpu_check.training import (
+    Trainee,
+    batches_of,
+    flip_rate,
+    flips_beyond_ties,
+    largest_gap,
+    small_plan,
+    train,
+)
+from spectra_exp.config.tree import project_root
+from spectra_exp.moe.attention import choose_attention
+from spectra_exp.moe.model import SpectraMoeForCausalLM
+from spectra_exp.moe.schema import AttentionRequest
+from spectra_exp.runs.folder import RunFolder
+
+STEPS, TINY_STEPS = 20, 2
+LOSS_GAP, BF16_GAP = 1e-3, 0.02
+MEMORY_STEPS, TINY_MEMORY_STEPS, MEMORY_WARM_UP = 200, 3, 20
+TINY = {"tiny": Shape(64, 16, 32, 4, 2, gated=True)}
+RUN_LIMIT_S = 240
+POLL_S = 0.1
+
+
+def stages() -> dict[str, Stage]:
+    """All stages by name, in the order in which they run."""
+    return dict(STAGES)
+
+
+@stage
+def tests(setting: Setting) -> Iterator[Finding]:
+    """The tests that are marked `gpu`."""
+    files = [p for p in sorted((project_root() / "tests").rglob("test_*.py")) if "mark.gpu" in p.read_text("utf-8")]
+    files = files[: setting.of_size(len(files), 1)]
+    command = [sys.executable, "-m", "pytest", "-m", "gpu", "-p", "no:cacheprovider", *map(str, files)]
+    done = subprocess.run(command, cwd=project_root(), capture_output=True, text=True, timeout=RUN_LIMIT_S)
+    lines = [line for line in done.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))]
+    counts = dict(re.findall(r"(\d+) (passed|failed|skipped|error)", done.stdout)[::-1])
+    yield {
+        "name": "pytest",
+        "passed": done.returncode == 0,
+        "counts": {kind: int(number) for number, kind in counts.items()},
+        "failed": lines or done.stderr.splitlines()[-1:] if done.returncode else [],
+    }
+
+
+@stage
+def agreement(setting: Setting) -> Iterator[Finding]:
+    """Every router on the CPU and on the device: decisions, losses in float32, losses and flips in bf16."""
+    number = setting.of_size(STEPS, TINY_STEPS)
+    with no_tf32():
+        for router in setting.routers:
+            planned = small_plan(router, number)
+            batches = batches_of(planned, number)
+            expected = train(planned, batches, "cpu", nullcontext())
+            found = train(planned, batches, setting.device, nullcontext())
+            coarse = train(planned, batches, setting.device, setting.bf16())
+            beyond, gap, coarse_gap = (
+                flips_beyond_ties(expected, found),
+                largest_gap(expected, found),
+                largest_gap(found, coarse),
+            )
+            yield {
+                "name": router,
+                "passed": beyond == 0 and gap <= LOSS_GAP and coarse_gap <= BF16_GAP,
+                "flips_beyond_ties": beyond,
+                "flip_rate": flip_rate(expected, found),
+                "loss_gap": gap,
+                "bf16_loss_gap": coarse_gap,
+                "bf16_flip_rate": flip_rate(found, coarse),
+            }
+
+
+@contextmanager
+def no_tf32() -> Iterator[None]:
+    """A block in which products of float32 are computed in float32."""
+    before = torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = False
+    yield
+    torch.backends.cuda.matmul.allow_tf32 = before
+
+
+@stage
+def waiting(setting: Setting) -> Iterator[Finding]:
+    """No layer makes the host wait for the GPU, forward, for every router."""
+    for router in setting.routers:
+        planned = small_plan(router, 2)
+        trainee = Trainee(planned, setting.device)
+        first, second = batches_of(planned, 2)
+        with setting.bf16():
+            # What is set up once may wait.
+            trainee.step(first)
+        told = ""
+        for layer in trainee.model.routed_layers:
+            plain = layer.forward
+
+            def watched(*inputs, plain=plain, **named):
+                with setting.no_waiting():
+                    return plain(*inputs, **named)
+
+            layer.forward = watched
+        try:
+            with setting.bf16():
+                trainee.step(second)
+        except RuntimeError as error:
+            told = " ".join(str(error).split())[:200]
+        yield {"name": router, "passed": not told, "error": told}
+
+
+@stage
+def memory(setting: Setting) -> Iterator[Finding]:
+    """Memory stays as it is from step to step."""
+    number = setting.of_size(MEMORY_STEPS, TINY_MEMORY_STEPS)
+    for router in setting.routers[:: max(1, len(setting.routers) - 1)]:
+        planned = small_plan(router, number)
+        (batch,) = batches_of(planned, 1)
+        trainee, held = Trainee(planned, setting.device), []
+        for _ in range(number):
+            trainee.step(batch)
+            held.append(setting.memory())
+        after = min(MEMORY_WARM_UP, number - 1)
+        yield {"name": router, "passed": held[-1] <= held[after], "bytes_early": held[after], "bytes_late": held[-1]}
+
+
+@stage
+def resume(setting: Setting) -> Iterator[Finding]:
+    """A run that is killed goes on from its checkpoint and ends where one that never stopped does."""
+    number, every = setting.of_size(200, 6), setting.of_size(20, 2)
+    lines = ["debug=smoke", f"trainer.max_steps={number}", f"trainer.checkpoint_every={every}", "force=true"]
+    whole = end_of(setting, start(setting, "whole", *lines))
+    cut = start(setting, "cut", *lines)
+    while cut.poll() is None and not list((setting.folder / "cut").glob("runs/*/checkpoints/step-*")):
+        time.sleep(POLL_S)
+    killed = cut.poll() is None
+    if killed:
+        os.killpg(cut.pid, signal.SIGKILL)
+    cut.wait()
+    resumed = end_of(setting, start(setting, "cut", *lines[:-1]))
+    gap = abs(whole["val_loss"] - resumed["val_loss"]) / whole["val_loss"]
+    yield {"name": "spectra", "passed": killed and gap <= LOSS_GAP, "killed": killed, "loss_gap": gap}
+
+
+@stage
+def fsdp(setting: Setting) -> Iterator[Finding]:
+    """A model sharded by FSDP in a group of one process has the losses of the plain one."""
+    number = setting.of_size(STEPS, TINY_STEPS)
+    planned = small_plan("switch", number)
+    batches = batches_of(planned, number)
+    plain = train(planned, batches, setting.device, nullcontext())
+    with tempfile.TemporaryDirectory() as folder:
+        place = {"init_method": f"file://{folder}/group", "rank": 0, "world_size": 1}
+        torch.distributed.init_process_group({"cuda": "nccl", "cpu": "gloo"}[setting.device], **place)
+        try:
+            sharded = train(planned, batches, setting.device, nullcontext(), shard)
+        finally:
+            torch.distributed.destroy_process_group()
+    gap = largest_gap(plain, sharded)
+    yield {"name": "switch", "passed": gap <= LOSS_GAP, "loss_gap": gap}
+
+
+def shard(model: SpectraMoeForCausalLM) -> None:
+    """Share out each layer of the backbone, then what is left."""
+    for block in model.backbone.model.layers:
+        fully_shard(block)
+    fully_shard(model)
+
+
+@stage
+def attention(setting: Setting) -> Iterator[Finding]:
+    """PyTorch's fused attention gives what the plain one does, and which one a run would take."""
+    planned = small_plan("switch", 1)
+    (batch,) = batches_of(planned, 1)
+    model = Trainee(planned, setting.device).model.eval()
+    losses = {}
+    for name in ("eager", "sdpa"):
+        model.backbone.set_attn_implementation(name)
+        with torch.no_grad(), no_tf32():
+            ids = batch["input_ids"].to(setting.device)
+            losses[name] = float(model(input_ids=ids, labels=batch["labels"].to(setting.device)).lm_loss)
+    chosen = choose_attention(AttentionRequest("auto", setting.device, "bf16", True), model.config.backbone)
+    gap = abs(losses["eager"] - losses["sdpa"]) / losses["eager"]
+    yield {"name": "sdpa", "passed": gap <= LOSS_GAP, "loss_gap": gap, "run": chosen.name, "reason": chosen.reason}
+
+
+@stage
+def benchmarks(setting: Setting) -> Iterator[Finding]:
+    """The benchmarks of `bench-gpu`."""
+    shapes = {"cuda": SHAPES, "cpu": TINY}[setting.device]
+    for figure in layer_figures(shapes, setting.device, setting.of_size(ROUNDS, 1)):
+        yield {"name": figure.name, "passed": True, **figure.as_json()}
+    for figure in step_gpu(setting.outputs) if setting.device == "cuda" else []:
+        yield {"name": figure.name, "passed": True, **figure.as_json()}
+
+
+@stage
+def exp10(setting: Setting) -> Iterator[Finding]:
+    """One run of the temperature study's model, its time and memory."""
+    lines = {
+        "cuda": [
+            "model=exp10",
+            "router=temperature",
+            "temperature=t1_0",
+            "trainer.precision=bf16",
+            "trainer.max_steps=50",
+        ],
+        "cpu": ["router=temperature", "temperature=t1_0", "debug=smoke", "trainer.max_steps=2"],
+    }[setting.device]
+    began = time.perf_counter()
+    summary = end_of(setting, start(setting, "exp10", *lines, "force=true"))
+    yield {"name": "t1_0", "passed": True, "seconds": time.perf_counter() - began, "val_loss": summary["val_loss"]}
+
+
+def start(setting: Setting, name: str, *lines: str) -> subprocess.Popen:
+    """A run in a process group of its own, its output in a log beside the findings."""
+    outputs = setting.folder / name
+    outputs.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, "-m", "spectra_exp", "run", *lines]
+    command += [f"outputs={outputs}", f"trainer.device={setting.device}"]
+    with (outputs / "log.txt").open("w", encoding="utf-8") as log:
+        return subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
+
+
+def end_of(setting: Setting, process: subprocess.Popen) -> dict:
+    """Wait for a run; its final figures. Raises RuntimeError for one that did not complete."""
+    outputs = Path(next(word for word in process.args if word.startswith("outputs=")).removeprefix("outputs="))
+    status = process.wait(RUN_LIMIT_S)
+    runs = sorted((outputs / "runs").iterdir()) if (outputs / "runs").is_dir() else []
+    if status or not runs:
+        raise RuntimeError((outputs / "log.txt").read_text("utf-8").strip().splitlines()[-1])
+    return RunFolder(runs[0].parent, runs[0].name).read_summary()["metrics"]

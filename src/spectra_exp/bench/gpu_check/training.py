@@ -1,0 +1,143 @@
+"""A few steps of a small model on one device, and how two such trainings differ.
+
+Letters: N real tokens, E experts, L routed layers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, fields
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from spectra_exp.config.compose import load_experiment
+from spectra_exp.data.batches import TrainingBlocks, collate
+from spectra_exp.moe.model import SpectraMoeForCausalLM
+from spectra_exp.routing.base import router_class
+from spectra_exp.runs.plan import Plan, plan
+from spectra_exp.training.build import build_model
+from spectra_exp.training.optimizers import make_optimizer, rate_factor
+
+# Noise is drawn on the device, and devices draw differently.
+NOISE = ("jitter", "noise")
+# Scores nearer than this, as a share of the larger, are a tie that rounding may break either way.
+TIE = 1e-3
+SMALL = (
+    "model.num_layers=2",
+    "data.sequence_length=64",
+    "trainer.batch_size=4",
+    "model.dropout=0",
+    "optim=adamw",
+    "debug=smoke",
+)
+
+
+@dataclass
+class Training:
+    """losses: one a step. chosen_LNE, probs_LNE: of the first pass, on the CPU; no probs of a router without any."""
+
+    losses: list[float]
+    chosen_LNE: list[Tensor]
+    probs_LNE: list[Tensor | None]
+
+
+def small_plan(router: str, steps: int) -> Plan:
+    """The plan of a small run of a router without noise, on the CPU."""
+    named = {f.name for f in fields(router_class(router).Config)}
+    quiet = [f"router.{name}=0" for name in NOISE if name in named]
+    rule = router_class(router).selections()[0]
+    lines = [
+        *SMALL,
+        f"router={router}",
+        f"selection={rule}",
+        f"trainer.max_steps={steps}",
+        "trainer.device=cpu",
+        *quiet,
+    ]
+    return plan(load_experiment(lines))
+
+
+def batches_of(planned: Plan, number: int) -> list[dict[str, Tensor]]:
+    """The first batches of the run's training text."""
+    size = planned.experiment.trainer.batch_size
+    blocks = TrainingBlocks(planned.corpus, seed=planned.experiment.seed, examples_needed=number * size)
+    return [collate([blocks[i] for i in range(n * size, (n + 1) * size)]) for n in range(number)]
+
+
+class Trainee:
+    """The model of a plan on a device with its optimizer, which is made after `arrange(model)`."""
+
+    def __init__(self, planned: Plan, device: str, arrange: Callable[[SpectraMoeForCausalLM], object] = id):
+        self.experiment, self.device, self.steps = planned.experiment, device, 0
+        self.model: SpectraMoeForCausalLM = build_model(planned.experiment, planned.corpus).to(device).train()
+        arrange(self.model)
+        self.optimizer = make_optimizer(self.model, planned.experiment.optim)
+        self.rates = [group["lr"] for group in self.optimizer.param_groups]
+
+    def step(self, batch: dict[str, Tensor]) -> Any:
+        """Make one optimizer step; the output of its forward pass."""
+        total = self.experiment.trainer.max_steps
+        factor = rate_factor(self.steps, total, self.experiment.optim)
+        for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
+            group["lr"] = rate * factor
+        self.model.set_step(self.steps)
+        moved = {name: values.to(self.device) for name, values in batch.items()}
+        output = self.model(input_ids=moved["input_ids"], labels=moved["labels"], return_logits=False)
+        output.loss.backward()
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.model.after_optimizer_step(factor)
+        self.steps += 1
+        return output
+
+
+def train(
+    planned: Plan,
+    batches: list[dict[str, Tensor]],
+    device: str,
+    arithmetic: AbstractContextManager[Any],
+    arrange: Callable[[SpectraMoeForCausalLM], object] = id,
+) -> Training:
+    """A step for each batch, from the plan's initial weights."""
+    trainee, found = Trainee(planned, device, arrange), Training([], [], [])
+    for batch in batches:
+        with arithmetic:
+            output = trainee.step(batch)
+        if not found.losses:
+            records = [output.routing.records[layer.layer] for layer in trainee.model.routed_layers]
+            found.chosen_LNE = [record.chosen_NE.cpu() for record in records]
+            found.probs_LNE = [None if r.probs_NE is None else r.probs_NE.float().cpu() for r in records]
+        found.losses.append(float(output.lm_loss.detach()))
+    return found
+
+
+def flip_rate(a: Training, b: Training) -> float:
+    """Share of the tokens and layers of the first pass whose experts differ."""
+    flips = [(one != other).any(1) for one, other in zip(a.chosen_LNE, b.chosen_LNE, strict=True)]
+    return float(torch.cat(flips).float().mean())
+
+
+def flips_beyond_ties(a: Training, b: Training) -> int:
+    """Tokens and layers of the first pass whose experts differ though their probabilities in `a` do not tie.
+
+    Only of the first layer in which anything differs: what comes after it has other inputs.
+    """
+    for one_NE, other_NE, probs_NE in zip(a.chosen_LNE, b.chosen_LNE, a.probs_LNE, strict=True):
+        differs_NE = one_NE != other_NE
+        differs_N = differs_NE.any(1)
+        if not differs_N.any():
+            continue
+        if probs_NE is None:
+            return int(differs_N.sum())
+        largest_N = probs_NE.masked_fill(~differs_NE, -torch.inf).amax(1)[differs_N]
+        smallest_N = probs_NE.masked_fill(~differs_NE, torch.inf).amin(1)[differs_N]
+        return int((largest_N - smallest_N > TIE * largest_N).sum())
+    return 0
+
+
+def largest_gap(a: Training, b: Training) -> float:
+    """Largest difference of the losses of a step, as a share of the first's."""
+    return max(abs(x - y) / abs(x) for x, y in zip(a.losses, b.losses, strict=True))

@@ -1,0 +1,56 @@
+"""`spectra-exp rescore`: what each held-out document scored, for runs of before that was kept, without training."""
+
+from __future__ import annotations
+
+import math
+
+from spectra_exp.config.verb import Verb
+from spectra_exp.foundations.errors import SpectraError
+from spectra_exp.interpret.remeasure import CHECKPOINT, CLOSE, RunsOptions, each_run, evaluated_again, require_sound
+from spectra_exp.runs.provenance import code_version
+from spectra_exp.runs.scores import write_documents
+from spectra_exp.runs.stored import StoredRun
+from spectra_exp.runs.summary import change_with_file
+
+
+def rescore(stored: StoredRun, device: str = "cpu") -> int | None:
+    """Leave the scores of the held-out documents in a finished run's folder; how many, None where they are there.
+
+    Raises SpectraError for a run whose figures do not count, without a checkpoint of its end, or of which that
+    checkpoint no longer gives the loss in its summary.
+    """
+    require_sound(stored)
+    if stored.folder.documents.exists():
+        return None
+    subject, evaluation = evaluated_again(stored, device)
+    then, now = stored.summary["metrics"]["val_loss"], evaluation.losses["val_loss"]
+    if not math.isclose(then, now, rel_tol=CLOSE[CHECKPOINT]):
+        raise SpectraError(f"{stored.run_id}: its val_loss is {then:.6g}, and its checkpoint gives {now:.6g} today")
+    folder, documents = stored.folder, evaluation.documents
+    domains = subject.run.evaluator.corpus.domains
+    with folder.hold(timeout=60):
+        # The same once more, now that nobody else writes.
+        require_sound(StoredRun(folder.path))
+        change_with_file(
+            folder.summary,
+            folder.documents,
+            lambda path: write_documents(path, documents, domains),
+            {"rescored": {"code": code_version()}},
+        )
+    return int((documents.tokens_G > 0).sum())
+
+
+def _lines(stored: StoredRun, device: str) -> list[str]:
+    found = rescore(stored, device)
+    what = "has the scores of its documents" if found is None else f"{found} documents scored"
+    return [f"{stored.run_id}: {what}"]
+
+
+main = Verb(
+    "rescore",
+    RunsOptions,
+    lambda options: each_run(options, lambda run: _lines(run, options.device)),
+    "The score of each held-out document (documents.parquet), for finished runs without it, from their checkpoint.",
+    ("run=all", "run=ID1,ID2"),
+    bare=("run",),
+)

@@ -1,0 +1,73 @@
+"""The check of a GPU machine, rehearsed on the CPU: its stages, their files, and the faults that they find."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+from spectra_exp.bench.gpu_check.command import main
+from spectra_exp.bench.gpu_check.stage import Setting, carry_out
+from spectra_exp.bench.gpu_check.stages import stages
+from spectra_exp.bench.gpu_check.training import Training, flip_rate, flips_beyond_ties, largest_gap
+
+# Kills and resumed runs on the CPU have tests of their own, and three runs more would take too long here.
+REHEARSED = [name for name in stages() if name != "resume"]
+
+
+@pytest.mark.slow
+def test_the_rehearsal_passes_and_leaves_a_file_a_stage(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("SPECTRA_OUTPUTS", str(tmp_path))
+    assert main(["device=cpu", "routers=switch", f"only={','.join(REHEARSED)}"]) == 0
+    assert capsys.readouterr().out.splitlines()[:-1] == [f"{name}: passed" for name in REHEARSED]
+    found = {path.stem: json.loads(path.read_text()) for path in (tmp_path / "gpu-check" / "cpu").glob("*.json")}
+    assert found.keys() == set(REHEARSED)
+    assert all(stage["done"] and stage["findings"] and stage["card"] == "cpu" for stage in found.values())
+    (memory,) = found["memory"]["findings"]
+    assert memory["bytes_early"] > 0
+    (agreement,) = found["agreement"]["findings"]
+    # On one device float32 is itself, and bf16 is not.
+    assert agreement["loss_gap"] == 0 < agreement["bf16_loss_gap"]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="has a CUDA device")
+def test_a_machine_without_gpu_is_told_in_one_line(capsys):
+    assert main([]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: gpu-check: torch sees no GPU here")
+
+
+@pytest.mark.parametrize("word, nearest", [("only=memroy", "memory"), ("routers=swich", "switch")])
+def test_a_typo_names_the_nearest(word, nearest, capsys):
+    assert main([word, "device=cpu"]) == 2
+    assert f"did you mean '{nearest}'" in capsys.readouterr().err
+
+
+def test_findings_are_on_disk_at_once_and_a_stage_that_breaks_off_has_failed(tmp_path):
+    setting = Setting("cpu", tmp_path, ())
+    path = setting.folder / "broken.json"
+
+    def broken(setting):
+        yield {"name": "first", "passed": True}
+        assert [f["name"] for f in json.loads(path.read_text())["findings"]] == ["first"]
+        raise ValueError("no such\nthing")
+
+    assert carry_out("broken", broken, setting) is False
+    found = json.loads(path.read_text())
+    assert found["done"] and found["findings"][1]["error"] == "ValueError: no such thing"
+
+
+def one_layer(chosen: list[list[int]], probs: list[list[float]] | None, *losses: float) -> Training:
+    return Training(
+        list(losses), [torch.tensor(chosen, dtype=torch.bool)], [None if probs is None else torch.tensor(probs)]
+    )
+
+
+def test_decisions_that_differ_are_counted_unless_they_tie():
+    probs = [[0.5, 0.3, 0.2], [0.40, 0.3001, 0.2999]]
+    a, b = one_layer([[1, 1, 0], [1, 1, 0]], probs, 2.0, 1.0), one_layer([[1, 0, 1], [1, 0, 1]], probs, 2.0, 1.1)
+    assert flips_beyond_ties(a, b) == 1 and flip_rate(a, b) == 1.0
+    assert flips_beyond_ties(a, a) == 0 and largest_gap(a, b) == pytest.approx(0.1)
+    # Without probabilities nothing ties.
+    assert flips_beyond_ties(one_layer([[1, 0]], None), one_layer([[0, 1]], None)) == 1

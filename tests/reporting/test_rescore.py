@@ -1,0 +1,81 @@
+"""Runs of before documents were scored get those scores from a checkpoint, and nothing else of them changes."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from test_remeasure import Killed, run, trained  # noqa: F401
+
+from spectra_exp.cli import command
+from spectra_exp.foundations.files import write_json
+from spectra_exp.interpret.rescore import rescore
+from spectra_exp.runs.stored import StoredRun
+from spectra_exp.runs.summary import sealed
+
+
+@pytest.fixture
+def old(run: Path) -> tuple[Path, pd.DataFrame]:  # noqa: F811
+    """A run without the scores of its documents, and what they were."""
+    kept = StoredRun(run).scores("documents")
+    (run / "documents.parquet").unlink()
+    content = json.loads((run / "summary.json").read_text())
+    content.pop("seal")
+    write_json(run / "summary.json", sealed(run, content))
+    assert StoredRun(run).refusal is None
+    return run, kept
+
+
+def test_scores_come_back_as_the_run_left_them(old: tuple[Path, pd.DataFrame], capsys) -> None:
+    path, kept = old
+    before, history = StoredRun(path).summary, (path / "history.parquet").read_bytes()
+    assert command(["rescore", path.name]) == 0
+    assert f"{path.name}: {len(kept)} documents scored" in capsys.readouterr().out
+    again = StoredRun(path)
+    pd.testing.assert_frame_equal(again.scores("documents"), kept)
+    assert again.refusal is None and "documents.parquet" in again.summary.seal["files"]
+    assert {key: value for key, value in again.summary.items() if key != "rescored"} == before
+    assert (path / "history.parquet").read_bytes() == history
+    assert command(["rescore", "run=all"]) == 0
+    assert "has the scores" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("killed_at", [0, 1, 2])
+def test_a_kill_leaves_a_run_that_counts(old: tuple[Path, pd.DataFrame], monkeypatch, killed_at: int) -> None:
+    path, kept = old
+    replace, writes = os.replace, []
+
+    def kill(source: Path, target: Path) -> None:
+        if Path(target).name in ("documents.parquet", "summary.json"):
+            writes.append(target)
+            if len(writes) == killed_at + 1:
+                raise Killed
+        replace(source, target)
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(os, "replace", kill)
+        rescore(StoredRun(path))
+    assert StoredRun(path).refusal is None
+    rescore(StoredRun(path))
+    assert StoredRun(path).refusal is None
+    pd.testing.assert_frame_equal(StoredRun(path).scores("documents"), kept)
+
+
+def test_what_cannot_be_scored_is_said(old: tuple[Path, pd.DataFrame], capsys) -> None:
+    path, _ = old
+    content = json.loads((path / "summary.json").read_text())
+    content.pop("seal")
+    content["metrics"]["val_loss"] += 0.1
+    (path / "history.parquet").unlink()
+    write_json(path / "summary.json", sealed(path, content))
+    assert command(["rescore", path.name]) == 1
+    assert "and its checkpoint gives" in capsys.readouterr().err
+    shutil.rmtree(path / "checkpoints")
+    assert command(["rescore", path.name]) == 1
+    error = capsys.readouterr().err
+    assert path.name in error and "checkpoint" in error and error.count("\n") == 1
+    assert not (path / "documents.parquet").exists()

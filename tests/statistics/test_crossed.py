@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import scipy.stats
+from simulate import cells, coverage
+
+from spectra_exp.statistics.comparison import NO_SPREAD
+from spectra_exp.statistics.crossed import crossed_difference
+
+
+@pytest.mark.parametrize("seeds", [3, 5, 10])
+@pytest.mark.parametrize("document_sd", [0.0, 0.1, 0.3])
+def test_two_way_interval_covers(seeds: int, document_sd: float) -> None:
+    assert coverage(seeds, document_sd)[0] >= 0.92
+
+
+def test_seeds_alone_do_not_cover_other_texts() -> None:
+    two_way, seed_only = coverage(5, 0.3)
+    assert seed_only < 0.75 < 0.93 < two_way
+
+
+def test_seed_only_interval_is_the_paired_t_interval() -> None:
+    d_SG, size_G = cells(np.random.default_rng(0), 5, 20, 0.02, 0.1)
+    known = scipy.stats.ttest_1samp(d_SG.sum(1) / size_G.sum(), 0).confidence_interval()
+    found = crossed_difference(d_SG, size_G)
+    assert (found.seed_low, found.seed_high) == pytest.approx(tuple(known))
+    assert found.variance >= found.v_seed and found.ci_high - found.ci_low > 0 and found.claim == "these methods"
+
+
+def test_parts_are_the_variances_that_were_put_in() -> None:
+    rng = np.random.default_rng(1)
+    count, seeds = 3000, 5
+    parts, sizes = np.zeros(3), np.zeros(3)
+    for _ in range(count):
+        d_SG, size_G = cells(rng, seeds, 40, 0.02, 0.1, 0.08)
+        found, q = crossed_difference(d_SG, size_G), float((size_G**2).sum() / size_G.sum() ** 2)
+        parts += np.array([found.v_seed, found.v_document, found.v_cell]) / count
+        sizes += (
+            np.array([(0.02**2 + q * 0.08**2) / seeds, q * (0.1**2 + 0.08**2 / seeds), q * 0.08**2 / seeds]) / count
+        )
+    assert parts == pytest.approx(sizes, rel=0.05)
+
+
+def test_text_is_wasted_where_seeds_vary_and_not_where_documents_do() -> None:
+    rng = np.random.default_rng(2)
+    wasted = crossed_difference(*cells(rng, 10, 200, 0.1, 0.01))
+    needed = crossed_difference(*cells(rng, 10, 200, 0.02, 0.8))
+    assert wasted.enough_tokens < wasted.tokens and wasted.share_text < 0.1
+    assert needed.enough_tokens > needed.tokens and needed.share_text > 0.5
+    # At that size the text's part widens the interval by 5 %.
+    scale = wasted.enough_tokens / wasted.tokens
+    endless = wasted.variance * (1 - wasted.share_text)
+    assert np.sqrt((endless + wasted.variance * wasted.share_text / scale) / endless) == pytest.approx(1.05)
+
+
+def test_what_cannot_be_said() -> None:
+    same = crossed_difference(np.outer(np.ones(3), [1.0, 2.0]), np.array([10, 20]))
+    assert same.note == NO_SPREAD and same.p is None and same.difference == pytest.approx(0.1)
+    for d_SG, size_G in (
+        (np.ones((1, 3)), np.ones(3)),
+        (np.ones((3, 1)), np.ones(1)),
+        (np.ones((2, 2)), np.array([1, 0])),
+        (np.full((2, 2), np.nan), np.ones(2)),
+    ):
+        with pytest.raises(ValueError):
+            crossed_difference(d_SG, size_G)
