@@ -78,14 +78,14 @@ def test_the_best_by_validation_loss_wins_and_trains_twice_the_steps():
     make_all()
     experiment = resolved()
     assert (experiment.temperature.schedule, experiment.temperature.value) == ("constant", 1.5)
-    assert experiment.trainer.max_steps == 600
+    assert experiment.trainer.max_steps == 500
     assert experiment.choices["temperature"] == "best_long"
     assert experiment.overrides[-1] == "temperature=best_long"
 
 
 def test_it_is_the_run_that_its_resolved_values_describe():
     make_all()
-    assert identity(resolved()) == identity(load(f"{BASE} temperature=t1_5 trainer.max_steps=600"))
+    assert identity(resolved()) == identity(load(f"{BASE} temperature=t1_5 trainer.max_steps=500"))
     assert identity(resolved()).run_id != run_id(f"{BASE} temperature=t1_5")
 
 
@@ -178,7 +178,7 @@ def test_each_seed_of_a_multirun_has_its_own_winner():
 def test_an_ablation_compares_its_own_runs():
     line = "ablation=no_gru"
     make_all(line)
-    assert identity(resolved(line)) == identity(load(f"{line} temperature=t1_5 trainer.max_steps=600"))
+    assert identity(resolved(line)) == identity(load(f"{line} temperature=t1_5 trainer.max_steps=500"))
 
 
 @pytest.mark.parametrize("typed", ["temperature.value=1.3", "temperature.learned=layer", "temperature.schedule=linear"])

@@ -83,6 +83,10 @@ def test_routing_stays_float32_in_a_bfloat16_model(name, tmp_path):
         assert layer.experts.up.dtype == torch.bfloat16
         assert all(t.dtype != torch.bfloat16 for t in layer.router.state_dict().values())
         assert output.routing.records[layer.layer].weights_NE.dtype == torch.float32
+    cast = SpectraMoeForCausalLM.from_pretrained(tmp_path).to(torch.bfloat16)
+    assert cast(ids_of()).logits.isfinite().all()
+    for layer in cast.routed_layers:
+        assert all(t.dtype != torch.bfloat16 for t in layer.router.state_dict().values())
 
 
 def test_settings_survive_config_json_and_refuse_what_they_do_not_know():

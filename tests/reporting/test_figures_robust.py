@@ -115,7 +115,7 @@ def test_a_truncated_history_is_named_and_the_rest_is_drawn(
 
 
 def test_a_truncated_snapshot_is_named_and_the_rest_is_drawn(outputs: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    damaged = snapshot_path(run_of(outputs, "switch_top2", 1) / "routing", 150)
+    damaged = snapshot_path(run_of(outputs, "switch_top2", 1) / "routing", 125)
     damaged.write_bytes(damaged.read_bytes()[:300])
     assert draw(outputs, "only=usage_histograms") == 0
     assert f"left out {damaged}: not a whole routing snapshot" in capsys.readouterr().err
@@ -136,7 +136,7 @@ def test_runs_without_history_give_no_figure_but_the_command_to_run_them_again(
 def test_values_that_are_not_finite_are_left_out_and_said(outputs: Path) -> None:
     path = run_of(outputs, "switch_top2", 0) / "history.parquet"
     found = History.load(path)
-    found.add(150, 0.5, "validation", {"routing_entropy": math.nan})
+    found.add(125, 0.5, "validation", {"routing_entropy": math.nan})
     found.add(250, 1.0, "validation", {"routing_entropy": math.inf})
     found.save(path)
     section = gather(outputs).sections["baselines"][0]
@@ -146,7 +146,7 @@ def test_values_that_are_not_finite_are_left_out_and_said(outputs: Path) -> None
     page = spec.compose(section, section.rows, sources)
     line = next(line for line in page.panels[0].lines if line.label.startswith("Switch"))
     other = sources.curve(row.runs[1], "validation", "routing_entropy")
-    assert dict(zip(line.x, line.points, strict=True))[150] == mean_interval([other[150]])
+    assert dict(zip(line.x, line.points, strict=True))[125] == mean_interval([other[125]])
     assert [point.n for point in line.points] == [2, 2, 2, 1, 2, 1]
     assert line.label == "Switch top-2 (n = 1–2)"
     assert "Switch top-2, seed 0: 2 values of routing_entropy not finite or out of range, left out" in page.remarks

@@ -211,7 +211,7 @@ def test_the_longer_run_of_the_best_constant_is_the_row_of_its_option(outputs: P
     make_study(outputs, "temperature", figures, ("seed=0",))
     (section,) = sections(outputs, "temperature")
     (best,) = section.find({"temperature": "best_long"})
-    assert section.run(best, 0)["max_steps"] == 600 and all(row.runs for row in section.rows)
+    assert section.run(best, 0)["max_steps"] == 500 and all(row.runs for row in section.rows)
 
 
 def test_cells_are_composed_once_for_all_processes(outputs: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,8 +22,16 @@ CONFIG = {
     "outputs": "outputs",
     "router": {"name": "switch"},
     "model": {"num_experts": 8, "top_k": 2, "source": "someone/model"},
-    "data": {"name": "embedded", "tokenizer": None},
-    "trainer": {"max_steps": 1200, "cpu_threads": 1, "evaluation_batch_size": 32, "precision": "float32"},
+    "data": {"name": "embedded", "tokenizer": None, "sequence_length": 128},
+    "trainer": {
+        "max_steps": 1200,
+        "batch_size": 16,
+        "accumulation": 1,
+        "eval_every": 0,
+        "cpu_threads": 1,
+        "evaluation_batch_size": 32,
+        "precision": "float32",
+    },
 }
 SUMMARY = {
     "schema": 1,
@@ -212,7 +220,7 @@ def test_no_code_is_shared(run, tmp_path):
     train_bpe(["some text"], 300).save(str(named / "tokenizer.json"))
     (named / "tokenizer_config.json").write_text(json.dumps({"eos_token": "é"} | auto_map))
     (named / "evil.py").write_text("")
-    run.config.write_text(yaml.safe_dump(CONFIG | {"data": {"name": "embedded", "tokenizer": str(named)}}))
+    run.config.write_text(yaml.safe_dump(CONFIG | {"data": CONFIG["data"] | {"tokenizer": str(named)}}))
     shared = share(run, tmp_path / "new", tmp_path)
     assert json.loads((shared / "config.json").read_text()) == {
         "model_type": "spectra_moe",

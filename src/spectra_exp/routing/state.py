@@ -1,4 +1,4 @@
-"""State that answers the load, in float32 whatever dtype the model is cast to."""
+"""Weights and state of routers, in float32 whatever dtype the model is cast to."""
 
 from __future__ import annotations
 
@@ -9,15 +9,16 @@ from torch import Tensor, nn
 
 
 class Float32State(nn.Module):
-    """A module whose own buffers keep their precision where the module is cast to a lower one.
+    """A module whose parameters and buffers, its parts' included, keep their precision where a lower one is asked for.
 
-    A bias near 1 that moves by 0.001 would not move in bfloat16, whose next number there is 0.008 away.
+    A bias near 1 that moves by 0.001 would not move in bfloat16, whose next number there is 0.008 away; and the
+    arithmetic of routing is in float32.
     """
 
     def _apply(self, fn: Callable[[Tensor], Tensor], *args: Any, **kwargs: Any) -> nn.Module:
-        before = dict(self._buffers)
-        super()._apply(fn, *args, **kwargs)
-        for name, buffer in self._buffers.items():
-            if buffer is not None and buffer.is_floating_point() and buffer.itemsize < before[name].itemsize:
-                self._buffers[name] = before[name].to(buffer.device)
-        return self
+        def kept(tensor: Tensor) -> Tensor:
+            moved = fn(tensor)
+            lower = moved.is_floating_point() and moved.itemsize < tensor.itemsize
+            return tensor.to(moved.device) if lower else moved
+
+        return super()._apply(kept, *args, **kwargs)
