@@ -14,6 +14,8 @@ from spectra_exp.config.compose import prepare_environment
 CHANGED = ("trainer.", "router.")
 STEPS = ["trainer.max_steps=6", "trainer.checkpoint_every=3", "trainer.log_every=3", "trainer.batch_size=4"]
 SHORT = [*(o for o in SMALL if not o.startswith(CHANGED)), *STEPS]
+# Muon needs matrices whole.
+SHARDABLE = [*SHORT, "optim=adamw"]
 KEY = ["step", "split", "layer", "metric"]
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch.multiprocessing
 from accelerate.utils import DistributedType
 from fsdp_cases import PARTS, on_gpu, on_rank
-from rank_runs import SHORT, differences, places, run_of, summary_of
+from rank_runs import SHARDABLE, SHORT, differences, places, run_of, summary_of
 from ranks_cases import RANKS, SWITCH, made
 from zero_cases import SPECTRA
 
@@ -35,8 +35,8 @@ def folder(tmp_path_factory, cache) -> Path:
 def made_by(entry, folder: Path, cache: Path) -> Path:
     names = ("switch", "spectra", "full_shard", "shard_grad_op", "resumed", "ddp", "unsharded", "after")
     places(folder, cache, names)
-    assert made(SHORT, f"{folder}/switch", *SWITCH) == made(SHORT, f"{folder}/spectra", *SPECTRA) == "completed"
-    torch.multiprocessing.spawn(entry, args=(str(folder), SHORT), nprocs=RANKS)
+    assert made(SHARDABLE, f"{folder}/switch", *SWITCH) == made(SHARDABLE, f"{folder}/spectra", *SPECTRA) == "completed"
+    torch.multiprocessing.spawn(entry, args=(str(folder), SHARDABLE), nprocs=RANKS)
     return folder
 
 
@@ -106,22 +106,23 @@ def test_two_gpus_make_the_run_of_one(tmp_path_factory, cache):
     ],
 )
 def test_what_fsdp_cannot_do_is_refused(line, told, monkeypatch):
+    own = SHORT if line.startswith("optim") else SHARDABLE
     prepare_environment()
     monkeypatch.setattr("spectra_exp.config.rules_running.installed", lambda name: True)
     monkeypatch.setattr("spectra_exp.config.rules_running.trains_on_gpu", lambda experiment: True)
     with pytest.raises(ConfigError, match=told):
-        load_experiment([*SHORT, "trainer.fsdp=full_shard", "trainer.processes=2", line])
+        load_experiment([*own, "trainer.fsdp=full_shard", "trainer.processes=2", line])
 
 
 def test_the_cpu_is_refused():
     prepare_environment()
     told = "on the CPU Trainer would not shard, .* give trainer.deepspeed=zero2 or zero3"
     with pytest.raises(ConfigError, match=told):
-        load_experiment([*SHORT, "trainer.fsdp=full_shard", "trainer.processes=2", "trainer.device=cpu"])
+        load_experiment([*SHARDABLE, "trainer.fsdp=full_shard", "trainer.processes=2", "trainer.device=cpu"])
 
 
 def test_one_process_is_refused(monkeypatch):
     prepare_environment()
     monkeypatch.setattr("spectra_exp.config.rules_running.trains_on_gpu", lambda experiment: True)
     with pytest.raises(ConfigError, match="'full_shard' shares out over processes, and there is one"):
-        with_processes(load_experiment([*SHORT, "trainer.fsdp=full_shard"]))
+        with_processes(load_experiment([*SHARDABLE, "trainer.fsdp=full_shard"]))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch.multiprocessing
-from rank_runs import SHORT, differences, places, run_of, summary_of
+from rank_runs import SHARDABLE, SHORT, differences, places, run_of, summary_of
 from ranks_cases import RANKS, SWITCH, made
 from zero_cases import SPECTRA, on_rank
 
@@ -26,8 +26,8 @@ def folder(tmp_path_factory, cache) -> Path:
     pytest.importorskip("deepspeed", reason="deepspeed is not installed (pip install 'spectra-exp[deepspeed]')")
     names = ("switch", "spectra", "zero1", "zero2", "zero3", "resumed")
     folder = places(tmp_path_factory.mktemp("zero"), cache, names)
-    assert made(SHORT, f"{folder}/switch", *SWITCH) == made(SHORT, f"{folder}/spectra", *SPECTRA) == "completed"
-    torch.multiprocessing.spawn(on_rank, args=(str(folder), SHORT), nprocs=RANKS)
+    assert made(SHARDABLE, f"{folder}/switch", *SWITCH) == made(SHARDABLE, f"{folder}/spectra", *SPECTRA) == "completed"
+    torch.multiprocessing.spawn(on_rank, args=(str(folder), SHARDABLE), nprocs=RANKS)
     return folder
 
 
@@ -69,14 +69,15 @@ def test_a_resumed_run_is_the_run_that_never_stopped(folder):
     ],
 )
 def test_what_zero_cannot_do_is_refused(line, told, monkeypatch):
+    own = SHORT if line.startswith("optim") else SHARDABLE
     prepare_environment()
     monkeypatch.setattr("spectra_exp.config.rules_running.installed", lambda name: True)
     with pytest.raises(ConfigError, match=told):
-        load_experiment([*SHORT, "trainer.deepspeed=zero2", "trainer.processes=2", line])
+        load_experiment([*own, "trainer.deepspeed=zero2", "trainer.processes=2", line])
 
 
 def test_a_missing_deepspeed_is_told(monkeypatch):
     prepare_environment()
     monkeypatch.setattr("spectra_exp.config.rules_running.installed", lambda name: False)
     with pytest.raises(ConfigError, match=r"deepspeed is not installed; pip install 'spectra-exp\[deepspeed\]'"):
-        load_experiment([*SHORT, "trainer.deepspeed=zero1"])
+        load_experiment([*SHARDABLE, "trainer.deepspeed=zero1"])
