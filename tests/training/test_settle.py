@@ -11,6 +11,8 @@ from transformers import AutoModelForCausalLM
 
 from spectra_exp.measure.balance import coefficient_of_variation
 from spectra_exp.moe.context import RoutingContext
+from spectra_exp.routing.potentials import nudged
+from spectra_exp.routing.routers import spectra as routers_spectra
 from spectra_exp.routing.routers.spectra import SpectraRouter
 from spectra_exp.training.callbacks.settle import settle
 from spectra_exp.training.execute import execute
@@ -58,8 +60,10 @@ def test_the_load_evens_out_and_only_the_potentials_move(session) -> None:
 
 
 def test_planted_fault_potentials_that_move_the_wrong_way(session, monkeypatch) -> None:
-    answer, uneven = SpectraRouter._answer_load, imbalance(session)
-    monkeypatch.setattr(SpectraRouter, "_answer_load", lambda self, counts_E, rate: answer(self, counts_E, -rate))
+    uneven = imbalance(session)
+    monkeypatch.setattr(
+        routers_spectra, "nudged", lambda potentials_E, counts_E, rate: nudged(potentials_E, counts_E, -rate)
+    )
     settle(session.model, route(session), BATCHES)
     assert imbalance(session) > uneven
 

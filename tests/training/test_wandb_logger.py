@@ -80,7 +80,9 @@ def test_the_rows_are_those_of_the_history(planned) -> None:
             prefix, _, metric = key.partition("/")
             if metric and metric != "epoch":
                 logged[prefix][row["step"], metric] = value
-    assert logged["train"] == rows_of(history[history.split == "train"])
+    # How far the load swings from step to step is known at the end only.
+    swing = history.metric == "max_vio_swing"
+    assert logged["train"] == rows_of(history[(history.split == "train") & ~swing])
     validation = rows_of(history[history.split == "validation"])
     assert logged["eval"].items() <= validation.items()
     # Stability compares evaluations and is known at the end only.
