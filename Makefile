@@ -47,7 +47,7 @@ demo: setup  ## a small study: SPECTRA, one ablation, Switch top-2; 3 seeds; its
 	$(PY) -m spectra_exp tables study=demo
 
 # Studies: SEEDS=0..4 OSR=paper|causal JOBS=2, and any override: make sweep-a OSR=causal trainer.max_steps=50
-train-distributed: setup  ## one small run by PROCESSES=2 processes that share every batch (deepspeed: trainer.deepspeed=zero2)
+train-distributed: setup  ## one small run by PROCESSES=2 processes that share every batch (deepspeed: trainer.deepspeed=zero2 optim=adamw)
 	$(PY) train.py $(if $(filter debug=%,$(TYPED)),,debug=smoke) trainer.processes=$(PROCESSES) $(TYPED)
 
 study: setup  ## any study: STUDY=a_quota (docs/studies.md)
