@@ -47,6 +47,7 @@ def stale_rows(work: Path) -> dict[str, str]:
         return {row["label"]: row["stale"] for row in csv.DictReader(file)}
 
 
+@pytest.mark.full
 @pytest.mark.slow
 def test_the_template_in_help_in_runs_in_workers_in_tables_and_in_the_code_version(work):
     shown = spectra(work, "run", "--help", "router").stdout

@@ -35,6 +35,10 @@ OWN = {"scaling_model": [], "e_context": ["data.sequence_length=16,32", "data.do
 SLICES = {"b_sinkhorn": ["osr.sinkhorn_epsilon=0.03,0.2", "osr.sinkhorn_iterations=2,8"]}
 
 
+# Of each kind one; the rest takes minutes and is for make test-full.
+USUAL = ("a_quota", "c_repulsion", "e_context", "core", "equal_size", "recurrence")
+
+
 @pytest.fixture(scope="module")
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("cache")
@@ -48,7 +52,7 @@ def typed_for(name: str) -> list[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", study_files())
+@pytest.mark.parametrize("name", [n if n in USUAL else pytest.param(n, marks=pytest.mark.full) for n in study_files()])
 def test_every_study_is_seen_through(tmp_path: Path, cache: Path, monkeypatch, capsys, name: str) -> None:
     monkeypatch.setenv("SPECTRA_OUTPUTS", str(tmp_path))
     prepare_environment()

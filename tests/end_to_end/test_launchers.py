@@ -121,7 +121,9 @@ def test_every_launcher_gives_the_numbers_of_one_process(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("launch", ["parallel", "submitit", pytest.param("ray", marks=NEEDS_RAY)])
+@pytest.mark.parametrize(
+    "launch", ["parallel", pytest.param("submitit", marks=pytest.mark.full), pytest.param("ray", marks=NEEDS_RAY)]
+)
 def test_a_killed_worker_changes_no_number(outputs: Path, in_process: tuple[Path, Outcomes], launch: str) -> None:
     process = start(outputs, SHORT, f"launch={launch}")
     os.kill(trained_pids(outputs, process)[0], signal.SIGKILL)

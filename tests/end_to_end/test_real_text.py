@@ -13,7 +13,7 @@ REAL_MIX = Path(__file__).resolve().parents[3] / "shared" / "data" / "real_mix"
 
 @pytest.mark.slow
 @pytest.mark.skipif(not REAL_MIX.exists(), reason="real_mix is not beside the checkout")
-@pytest.mark.parametrize("baseline", ["dense", "switch_top2"])
+@pytest.mark.parametrize("baseline", [pytest.param("dense", marks=pytest.mark.full), "switch_top2"])
 def test_tiny_models_beat_a_unigram_model_clearly_on_real_text(tmp_path: Path, baseline: str) -> None:
     prepare_environment()
     p = plan(

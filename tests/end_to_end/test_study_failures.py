@@ -95,7 +95,7 @@ def test_a_disk_too_full_for_one_summary_costs_that_run_alone(launch, tmp_path, 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("launcher", ["parallel", "submitit"])
+@pytest.mark.parametrize("launcher", ["parallel", pytest.param("submitit", marks=pytest.mark.full)])
 def test_a_job_that_the_system_kills_whenever_it_runs_fails_alone(tmp_path: Path, launcher: str) -> None:
     process = start_sweep(tmp_path, SHORT, f"launch={launcher}")
     killed: set[int] = set()

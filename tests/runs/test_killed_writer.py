@@ -112,6 +112,7 @@ def test_planted_fault_a_summary_written_in_place_is_caught(tmp_path: Path) -> N
         _kill_and_check(tmp_path, kills=12, seed=2, writer=_IN_PLACE)
 
 
+@pytest.mark.full
 @pytest.mark.slow
 def test_killed_writer_often(tmp_path: Path) -> None:
     _kill_and_check(tmp_path, kills=40, seed=1)
