@@ -256,3 +256,13 @@ def test_a_resumed_step_counts_what_it_would_have_counted(tmp_path):
         resumed = SpectraMoeForCausalLM.from_pretrained(tmp_path).train()
         expected, found = steps(whole, range(2, 4)), steps(resumed, range(2, 4))
         assert expected and all(torch.equal(b, found[n]) and b.any() for n, b in expected.items())
+
+
+@pytest.mark.parametrize("name", ["quantile", "remoe"])
+def test_weights_and_state_follow_every_cast_but_one_below_float32(name: str) -> None:
+    router = router_of(settings_of(name))
+    casts = {torch.float64: torch.float64, torch.float32: torch.float32, torch.bfloat16: torch.float32}
+    for asked, expected in casts.items():
+        router.to(asked)
+        floats = [tensor for tensor in router.state_dict().values() if tensor.is_floating_point()]
+        assert floats and {tensor.dtype for tensor in floats} == {expected}
