@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
 import json
-import pkgutil
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +10,7 @@ from typing import Any, Literal
 
 from spectra_exp.foundations.errors import ConfigError
 from spectra_exp.foundations.files import write_json
+from spectra_exp.foundations.modules import import_all
 
 
 @dataclass(frozen=True)
@@ -57,9 +56,7 @@ def benchmark(function: Benchmark) -> Benchmark:
 
 def benchmarks() -> dict[str, Benchmark]:
     """All benchmarks by name; every module of `bench/benchmarks/` is found by itself."""
-    package = importlib.import_module("spectra_exp.bench.benchmarks")
-    for module in pkgutil.iter_modules(package.__path__):
-        importlib.import_module(f"{package.__name__}.{module.name}")
+    import_all("spectra_exp.bench.benchmarks")
     return dict(sorted(_REGISTRY.items()))
 
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from spectra_exp.doctor.examined import DoesNotApply, Examined
 from spectra_exp.foundations.errors import ConfigError
+from spectra_exp.foundations.modules import import_all
 
 OK, FAULT, DOUBTFUL, NOT_APPLICABLE = "ok", "fault", "doubtful", "does not apply"
 
@@ -101,9 +100,7 @@ def check(
 
 def checks() -> dict[str, Check]:
     """All checks by name, in their order; every module of `doctor/checks/` is found by itself."""
-    package = importlib.import_module("spectra_exp.doctor.checks")
-    for module in pkgutil.iter_modules(package.__path__):
-        importlib.import_module(f"{package.__name__}.{module.name}")
+    import_all("spectra_exp.doctor.checks")
     return dict(sorted(_REGISTRY.items(), key=lambda item: (item[1].order, item[0])))
 
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from spectra_exp.foundations.errors import ConfigError, SpectraError
+from spectra_exp.foundations.modules import import_all
 from spectra_exp.interpret.results import Result
 
 if TYPE_CHECKING:
@@ -118,10 +117,8 @@ def part(title: str, *needs: Need, order: int = 50, both: bool = False) -> Calla
 
 
 def parts() -> dict[str, Part]:
-    """All parts by name, in their order; every module of `analyze/parts/` is found by itself."""
-    package = importlib.import_module("spectra_exp.interpret.parts")
-    for module in pkgutil.iter_modules(package.__path__):
-        importlib.import_module(f"{package.__name__}.{module.name}")
+    """All parts by name, in their order; every module of `interpret/parts/` is found by itself."""
+    import_all("spectra_exp.interpret.parts")
     return dict(sorted(_REGISTRY.items(), key=lambda item: (item[1].order, item[0])))
 
 

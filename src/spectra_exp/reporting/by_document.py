@@ -215,7 +215,7 @@ class CompareOptions(SourceOptions):
     a: tuple[str, ...] = option((), "the run, or runs of several seeds with commas")
     b: tuple[str, ...] = option((), "the run or runs that a is compared with")
     metric: str = option("val_loss", "what is compared", choices=[*SUMS, DOWNSTREAM])
-    margin: float | None = option(None, "differences below it are of no practical importance", minimum=0)
+    margin: float | None = option(None, "differences below it are of no practical importance", above=0)
 
 
 def _compare(options: CompareOptions) -> int:
@@ -227,7 +227,7 @@ def _compare(options: CompareOptions) -> int:
         if unknown := [name for name in names if name not in stored]:
             raise ConfigError.unknown(key, unknown[0], stored)
         sides.append([stored[name] for name in names])
-    print("\n".join(told(compare_by_document(*sides, options.metric, options.margin or None))))
+    print("\n".join(told(compare_by_document(*sides, options.metric, options.margin))))
     return DONE
 
 
@@ -235,7 +235,8 @@ def told(found: ByDocument) -> list[str]:
     """The comparison in lines for a reader."""
     seeds = f"{found.seeds} seed{'s' * (found.seeds > 1)}"
     region = "" if found.margin is None else f"; within {found.margin:g} is negligible"
-    lines = [f"{found.metric}, a - b, per token; about {found.claim} ({seeds}); 95 % intervals{region}"]
+    whole, unit = ("groups", "item") if found.metric == DOWNSTREAM else ("documents", "token")
+    lines = [f"{found.metric}, a - b, per {unit}; about {found.claim} ({seeds}); 95 % intervals{region}"]
     for outcome in found.outcomes:
         words = [f"{outcome.domain:<20} {outcome.difference:+.5f}"]
         if outcome.p_corrected is not None:
@@ -243,9 +244,9 @@ def told(found: ByDocument) -> list[str]:
         if (region := outcome.region) is not None:
             words.append(f"below, within, above {region.below:.3f}, {region.within:.3f}, {region.above:.3f}")
         words += [word for word in (outcome.verdict, outcome.note) if word]
-        lines.append("  ".join(words) + f"  ({outcome.documents} documents, {outcome.tokens} tokens)")
+        lines.append("  ".join(words) + f"  ({outcome.documents} {whole}, {outcome.tokens} {unit}s)")
     if len(found.outcomes) > 1:
-        lines.append("p of domains: corrected by Holm's method")
+        lines.append(f"p of {'tasks' if found.metric == DOWNSTREAM else 'domains'}: corrected by Holm's method")
     if (crossed := found.crossed) is not None and crossed.share_text is not None:
         lines.append(f"for these documents alone, over seeds: [{crossed.seed_low:+.5f}, {crossed.seed_high:+.5f}]")
         lines.append(f"of the variance {100 * crossed.share_text:.0f} % is of the text, the rest of seeds")

@@ -11,7 +11,6 @@ from typing import Any
 import jinja2
 
 from spectra_exp.archive.file import Archive, read_archive
-from spectra_exp.config.schema import LABELS
 from spectra_exp.foundations.errors import SpectraError
 from spectra_exp.presentation.text import interval_text, number_text
 from spectra_exp.reporting.paper.blocks import Block, paper_folder, read_blocks
@@ -22,7 +21,6 @@ from spectra_exp.studies.view import duration
 NOTHING = "not run yet"
 # Of the load CV of SPECTRA under its rule of inference (docs/metrics.md).
 TARGETS = {"paper": 0.1, "ours": 0.03}
-assert LABELS
 
 
 def page_text(made: Path, archive: Path) -> str:
@@ -54,10 +52,10 @@ class Page:
 
     def figure(self, name: str, words: str) -> str:
         """The picture of that name with its caption's file, or that there is none yet."""
-        if not (self._made / "figures" / f"{name}.png").is_file():
-            found = sorted(path.stem for path in (self._made / "figures").glob(f"{name}--*.png"))
-        else:
-            found = [name, *sorted(path.stem for path in (self._made / "figures").glob(f"{name}--*.png"))]
+        folder = self._made / "figures"
+        found = [
+            path.stem for path in (folder / f"{name}.png", *sorted(folder.glob(f"{name}--*.png"))) if path.is_file()
+        ]
         if not found:
             return f"*{words}: {NOTHING}.*"
         return "\n\n".join(f"![{words}](figures/{stem}.png)\n\n[{words}](figures/{stem}.md)" for stem in found)

@@ -47,8 +47,10 @@ class MlpRouter(Router):
 
     def __init__(self, hidden_size: int, num_experts: int, top_k: int, config: MlpConfig):
         super().__init__(hidden_size, num_experts, top_k, config)
-        parameters = spectra_parameters(hidden_size, num_experts, config.dim, config.sequence)
-        width = config.width or max(1, round(parameters / (hidden_size + num_experts)))
+        width = config.width
+        if width is None:
+            parameters = spectra_parameters(hidden_size, num_experts, config.dim, config.sequence)
+            width = max(1, round(parameters / (hidden_size + num_experts)))
         self.up = nn.Linear(hidden_size, width, bias=False)
         self.down = nn.Linear(width, num_experts, bias=False)
 
