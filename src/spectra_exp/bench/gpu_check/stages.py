@@ -17,8 +17,8 @@ import torch
 import torch.distributed
 from torch.distributed.fsdp import fully_shard
 
-from spectra_exp.bench.benchmarks.gpu import ROUNDS, layer_figures, step_gpu
-from spectra_exp.bench.floor import SHAPES, Shape
+from spectra_exp.bench.benchmarks.gpu import ROUNDS, SHAPES, layer_figures, step_gpu
+from spectra_exp.bench.floor import Shape
 from spectra_exp.bench.gpu_check.stage import STAGES, Finding, Setting, Stage, stage
 from spectra_exp.bench.gpu_check.training import (
     Trainee,
