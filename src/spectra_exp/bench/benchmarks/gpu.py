@@ -90,7 +90,8 @@ def _key(subject: str) -> str:
 def gpu_subjects(case: Case, ways: list[str]) -> dict[str, Callable[[], object]]:
     """The floor, our ways and other implementations by name: forward and backward unless it says otherwise."""
     floor, grouped = EqualGroups(case), GroupedProducts(case)
-    peer = TransformersExperts(case, "grouped_mm").to(case.tokens_Nd)
+    with torch.device(case.tokens_Nd.device):
+        peer = TransformersExperts(case, "grouped_mm").to(case.tokens_Nd)
     subjects: dict[str, Callable[[], object]] = {"floor": floor.both, "floor, forward": floor.forward}
     for way in ways:
         forward = partial(_ours, case, way)

@@ -9,7 +9,7 @@ import triton
 from triton import knobs
 from triton.testing import do_bench
 
-# Below so many entries of one expert's matrix the first configuration is taken as it is.
+# So many entries of one expert's matrix are small.
 SMALL = 1 << 18
 # Milliseconds for which a configuration is tried, and for which it warms up before.
 TRIED_MS, WARM_UP_MS = 20, 5
@@ -24,14 +24,17 @@ def blocks(columns: int, inner: int, warps: int, stages: int) -> triton.Config:
 
 # Float32 without tensor cores: the operands are held in registers.
 FLOAT32 = blocks(LEAST_COLUMNS, 16, 8, 2)
+FLOAT32_BYTES = 4
+# Small sizes are not worth the time to choose.
+MODEST = blocks(64, 32, 4, 3)
 
 
 def tuned(*configs: triton.Config, whole: dict[str, tuple[str, str]]) -> Callable[[Any], Any]:
-    """Decorator of a kernel: the fastest of the configurations for 16 bits, or the one for float32.
+    """Decorator of a kernel: the fastest of the configurations for large sizes in 16 bits, or the one for what is not.
 
     whole: constants that are true where the first of two arguments is a multiple of the second.
     """
-    some = [FLOAT32] if knobs.runtime.interpret else [*configs, FLOAT32]
+    some = [FLOAT32] if knobs.runtime.interpret else [*configs, MODEST, FLOAT32]
     heuristics = {
         name: lambda args, size=size, block=block: args[size] % args[block] == 0
         for name, (size, block) in whole.items()
@@ -48,11 +51,9 @@ def tuned(*configs: triton.Config, whole: dict[str, tuple[str, str]]) -> Callabl
     return decorate
 
 
-def _suitable(configs: list[triton.Config], named: dict[str, Any], **_: Any) -> list[triton.Config]:
-    if named["rows"].element_size() == FLOAT32_BYTES:
+def _suitable(configs: list[triton.Config], named: dict[str, Any], **others: Any) -> list[triton.Config]:
+    values = named | others
+    if values["rows"].element_size() == FLOAT32_BYTES:
         return [FLOAT32]
-    fitting = [config for config in configs if config is not FLOAT32]
-    return fitting[:1] if named["hidden"] * named["width"] < SMALL else fitting
-
-
-FLOAT32_BYTES = 4
+    small = values["hidden"] * values["width"] < SMALL
+    return [MODEST] if small else [config for config in configs if config not in (FLOAT32, MODEST)]
