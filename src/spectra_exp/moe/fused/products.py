@@ -49,7 +49,7 @@ def _tile(expert_t, first_t, bounds_e, size, COLUMNS: tl.constexpr):
 @tuned(
     blocks(128, 64, 8, 3),
     blocks(128, 64, 8, 4),
-    blocks(64, 64, 4, 4),
+    blocks(64, 64, 4, 3),
     whole={"WHOLE_INNER": ("hidden", "INNER"), "WHOLE_COLUMNS": ("width", "COLUMNS")},
 )
 @triton.jit
@@ -127,7 +127,7 @@ def inner_product(
 @tuned(
     blocks(256, 64, 8, 3),
     blocks(256, 64, 8, 4),
-    blocks(128, 64, 4, 4),
+    blocks(128, 64, 4, 3),
     whole={"WHOLE_INNER": ("width", "INNER"), "WHOLE_COLUMNS": ("hidden", "COLUMNS")},
 )
 @triton.jit
@@ -170,7 +170,7 @@ def outer_product(
 @tuned(
     blocks(128, 64, 8, 3),
     blocks(128, 64, 8, 4),
-    blocks(128, 64, 4, 4),
+    blocks(64, 64, 4, 4),
     whole={"WHOLE_INNER": ("hidden", "INNER"), "WHOLE_COLUMNS": ("width", "COLUMNS")},
 )
 @triton.jit
@@ -259,7 +259,7 @@ def inner_gradient(
 @tuned(
     blocks(256, 64, 8, 3),
     blocks(256, 64, 8, 4),
-    blocks(128, 64, 4, 4),
+    blocks(128, 64, 4, 3),
     whole={"WHOLE_INNER": ("width", "INNER"), "WHOLE_COLUMNS": ("hidden", "COLUMNS")},
 )
 @triton.jit
@@ -327,7 +327,7 @@ def _matrix_tile(bounds_e, out_size, in_size, COLUMNS: tl.constexpr):
 @tuned(
     blocks(128, 64, 8, 5),
     blocks(128, 64, 8, 7),
-    blocks(64, 64, 4, 5),
+    blocks(64, 64, 4, 4),
     whole={"WHOLE_OUT": ("width", "OUT"), "WHOLE_COLUMNS": ("hidden", "COLUMNS")},
 )
 @triton.jit
