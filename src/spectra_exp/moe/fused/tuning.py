@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import triton
@@ -41,12 +42,21 @@ def tuned(*configs: triton.Config, whole: dict[str, tuple[str, str]]) -> Callabl
     }
 
     def decorate(kernel: Any) -> Any:
+        made = triton.heuristics(heuristics)(kernel)
+
+        def suitable(configs: list[triton.Config], named: dict[str, Any], **others: Any) -> list[triton.Config]:
+            fitting = _suitable(configs, named, **others)
+            with ThreadPoolExecutor() as executor, triton.AsyncCompileMode(executor):
+                for config in fitting:
+                    made.run(*named.values(), **(others | {"warmup": True}), **config.all_kwargs())
+            return fitting
+
         return triton.autotune(
             some,
             key=["hidden", "width", "experts"],
-            prune_configs_by={"early_config_prune": _suitable},
+            prune_configs_by={"early_config_prune": suitable},
             do_bench=lambda call, quantiles: do_bench(call, WARM_UP_MS, TRIED_MS, quantiles=quantiles),
-        )(triton.heuristics(heuristics)(kernel))
+        )(made)
 
     return decorate
 
