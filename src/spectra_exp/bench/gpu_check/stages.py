@@ -11,14 +11,15 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 
 import torch
 import torch.distributed
 from torch.distributed.fsdp import fully_shard
 
-from spectra_exp.bench.benchmarks.gpu import ROUNDS, layer_figures, step_gpu
-from spectra_exp.bench.floor import SHAPES, Shape
+from spectra_exp.bench.benchmarks.gpu import ROUNDS, SHAPES, layer_figures, step_gpu
+from spectra_exp.bench.floor import Shape
 from spectra_exp.bench.gpu_check.stage import STAGES, Finding, Setting, Stage, stage
 from spectra_exp.bench.gpu_check.training import (
     Trainee,
@@ -31,8 +32,11 @@ from spectra_exp.bench.gpu_check.training import (
 )
 from spectra_exp.config.tree import project_root
 from spectra_exp.moe.attention import choose_attention
+from spectra_exp.moe.experts import TRITON
+from spectra_exp.moe.experts_kernel import use_experts_kernel, what_router_lacks, what_triton_lacks
 from spectra_exp.moe.model import SpectraMoeForCausalLM
-from spectra_exp.moe.schema import AttentionRequest
+from spectra_exp.moe.schema import AttentionRequest, ExpertsKernelRequest
+from spectra_exp.routing.base import router_class
 from spectra_exp.runs.folder import RunFolder
 
 STEPS, TINY_STEPS = 20, 2
@@ -91,6 +95,28 @@ def agreement(setting: Setting) -> Iterator[Finding]:
                 "bf16_loss_gap": coarse_gap,
                 "bf16_flip_rate": flip_rate(found, coarse),
             }
+
+
+@stage
+def kernels(setting: Setting) -> Iterator[Finding]:
+    """The experts' Triton kernels train as PyTorch's products do, in float32 and in bf16."""
+    number = setting.of_size(STEPS, TINY_STEPS)
+    if lack := what_triton_lacks(setting.device):
+        yield {"name": "triton", "passed": setting.device == "cpu", "left_out": lack}
+        return
+    fused = partial(use_experts_kernel, request=ExpertsKernelRequest(TRITON, setting.device))
+    with no_tf32():
+        for router in setting.routers:
+            if what_router_lacks(router_class(router)):
+                continue
+            planned = small_plan(router, number)
+            batches = batches_of(planned, number)
+            for arithmetic, allowed in ((nullcontext(), LOSS_GAP), (setting.bf16(), BF16_GAP)):
+                plain = train(planned, batches, setting.device, arithmetic)
+                found = train(planned, batches, setting.device, arithmetic, fused)
+                gap = largest_gap(plain, found)
+                name = f"{router}, {'float32' if allowed == LOSS_GAP else 'bf16'}"
+                yield {"name": name, "passed": gap <= allowed, "loss_gap": gap, "flip_rate": flip_rate(plain, found)}
 
 
 @contextmanager
