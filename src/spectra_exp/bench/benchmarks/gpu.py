@@ -38,6 +38,10 @@ CHECKED = dict(tokens=2048, num_experts=16)
 UNIT = "x one equal-group bmm"
 AS_FAST = "x transformers' grouped_mm"
 SHARE = "% of the experts"
+# Passes that are profiled, kernels that are shown of them.
+PROFILED, MOST_KERNELS, LONGEST_NAME = 3, 12, 60
+# Products that a kernel makes of gated experts.
+PRODUCTS = dict(inner_product=2, outer_product=1, inner_gradient=1, outer_gradient=2, weight_gradient=1)
 # Of the experts' time, at E 128.
 ROUTER_TARGETS = {"spectra": 15.0, "switch": 2.0}
 
@@ -80,6 +84,34 @@ def _times_of(case: Case, name: str, ways: list[str], rounds: int) -> Iterator[F
             floor = "floor, forward" if subject.endswith(", forward") else "floor"
             target = TARGETS.get(subject.removesuffix(", forward"))
             yield Figure(f"{name}_{_key(subject)}", ratio(times, subject, floor), UNIT, target)
+    for way in ways:
+        if way in subjects:
+            yield from _kernel_times(case, f"{name}_{way}", subjects[way])
+
+
+def _kernel_times(case: Case, name: str, work: Callable[[], object]) -> Iterator[Figure]:
+    """What the kernels of a forward and a backward pass take, the longest first."""
+    if not case.tokens_Nd.is_cuda:
+        return
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profiler:
+        for _ in range(PROFILED):
+            work()
+        torch.cuda.synchronize()
+    kernels = [event for event in profiler.key_averages() if event.self_device_time_total > 0]
+    kernels.sort(key=lambda event: -event.self_device_time_total)
+    shape = case.shape
+    # Multiplications and additions of one product of all rows with one matrix.
+    product = 2 * shape.tokens * shape.top_k * shape.hidden_size * shape.expert_size
+    for event in kernels[:MOST_KERNELS]:
+        milliseconds, calls = event.self_device_time_total / PROFILED / 1000, event.count // PROFILED
+        rate = PRODUCTS.get(event.key, 0) * product * calls / milliseconds / 1e9
+        unit = f"ms, {calls} calls" + (f", {rate:.0f} TFLOP/s" if rate else "")
+        yield Figure(f"{name}: {event.key[:LONGEST_NAME]}", milliseconds, unit)
+    if name.endswith(TRITON):
+        from spectra_exp.moe.fused.tuning import trials
+
+        for line in trials():
+            print(line, file=sys.stderr)
 
 
 def runs(name: str, work: Callable[[], object]) -> bool:

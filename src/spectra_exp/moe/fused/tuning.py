@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -17,6 +17,11 @@ TRIED_MS, WARM_UP_MS = 20, 5
 # Columns of the narrowest block.
 LEAST_COLUMNS = 32
 
+# Arguments for whose values the choice is made.
+DECISIVE = ("hidden", "width", "experts", "BY_TOKEN")
+# Kernels by name.
+TUNED: dict[str, Any] = {}
+
 
 def blocks(columns: int, inner: int, warps: int, stages: int) -> triton.Config:
     """A product whose blocks have so many columns, and whose loop takes so many of the inner dimension at a time."""
@@ -30,19 +35,20 @@ FLOAT32_BYTES = 4
 MODEST = blocks(64, 32, 4, 3)
 
 
-def tuned(*configs: triton.Config, whole: dict[str, tuple[str, str]]) -> Callable[[Any], Any]:
+def multiple(size: str, block: str) -> Callable[[dict[str, Any]], bool]:
+    """Whether one argument is a multiple of another."""
+    return lambda arguments: arguments[size] % arguments[block] == 0
+
+
+def tuned(*configs: triton.Config, whole: dict[str, Callable[[dict[str, Any]], bool]]) -> Callable[[Any], Any]:
     """Decorator of a kernel: the fastest of the configurations for large sizes in 16 bits, or the one for what is not.
 
-    whole: constants that are true where the first of two arguments is a multiple of the second.
+    whole: constants of the kernel by its arguments.
     """
     some = [FLOAT32] if knobs.runtime.interpret else [*configs, MODEST, FLOAT32]
-    heuristics = {
-        name: lambda args, size=size, block=block: args[size] % args[block] == 0
-        for name, (size, block) in whole.items()
-    }
 
     def decorate(kernel: Any) -> Any:
-        made = triton.heuristics(heuristics)(kernel)
+        made = triton.heuristics(whole)(kernel)
 
         def suitable(configs: list[triton.Config], named: dict[str, Any], **others: Any) -> list[triton.Config]:
             fitting = _suitable(configs, named, **others)
@@ -51,14 +57,26 @@ def tuned(*configs: triton.Config, whole: dict[str, tuple[str, str]]) -> Callabl
                     made.run(*named.values(), **(others | {"warmup": True}), **config.all_kwargs())
             return fitting
 
-        return triton.autotune(
+        TUNED[kernel.__name__] = tuner = triton.autotune(
             some,
-            key=["hidden", "width", "experts"],
+            key=[name for name in DECISIVE if name in kernel.arg_names],
             prune_configs_by={"early_config_prune": suitable},
             do_bench=lambda call, quantiles: do_bench(call, WARM_UP_MS, TRIED_MS, quantiles=quantiles),
         )(made)
+        return tuner
 
     return decorate
+
+
+def trials() -> Iterator[str]:
+    """What the configurations took that each kernel was last tried in, a line a kernel."""
+    for name, tuner in TUNED.items():
+        timings = getattr(tuner, "configs_timings", {})
+        tried = sorted(
+            (min(times) if isinstance(times, list) else times, str(config)) for config, times in timings.items()
+        )
+        if tried:
+            yield f"{name}: " + "; ".join(f"{milliseconds:.2f} ms {config}" for milliseconds, config in tried)
 
 
 def _suitable(configs: list[triton.Config], named: dict[str, Any], **others: Any) -> list[triton.Config]:
