@@ -54,7 +54,8 @@ def make_case(shape: Shape, device: str = "cpu", dtype: torch.dtype = torch.floa
         experts = Experts(shape.num_experts, shape.hidden_size, shape.expert_size, shape.gated, activation, 0.02)
         experts.reset_parameters()
         tokens_Nd = torch.randn(shape.tokens, shape.hidden_size)
-        rank_E = torch.arange(1, shape.num_experts + 1)
+        # By a generator of their own, so that a skew changes nothing else.
+        rank_E = 1 + torch.randperm(shape.num_experts, generator=torch.Generator(device).manual_seed(0))
         probs_NE = torch.softmax(torch.randn(shape.tokens, shape.num_experts) - skew * rank_E.log(), dim=-1)
         chosen_NE = select_topk(probs_NE, shape.top_k)
         weights_NE = assignment_weights(probs_NE, chosen_NE, shape.top_k > 1)

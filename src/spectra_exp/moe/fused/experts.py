@@ -140,7 +140,7 @@ class FusedExperts(torch.autograd.Function):
         if wanted[0]:
             to_rows_Ad = rows_Nd.new_empty(entries, hidden)
             outer_gradient[by_rows(lists, "hidden")](
-                to_gate_Af if gated else to_up_Af, to_up_Af, gate_Efd, up_Efd, to_rows_Ad, *tiles, **sizes, GATED=gated
+                to_up_Af, to_gate_Af, up_Efd, gate_Efd, to_rows_Ad, *tiles, **sizes, GATED=gated
             )
             to_tokens_Nd = summed(to_rows_Ad, lists, None, torch.empty_like(rows_Nd, dtype=tokens_type))
         return to_tokens_Nd, to_weights_NE, to_up, to_gate, to_down, None, None, None, None
@@ -167,6 +167,7 @@ def weights_gradient(
         other,
         lists.token_A,
         result,
+        lists.order_E,
         lists.bounds_E,
         size,
         other_size,

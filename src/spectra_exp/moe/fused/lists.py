@@ -6,6 +6,7 @@ Shapes: N tokens, E experts, A entries of the list of assignments, B blocks of t
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 import triton
@@ -36,6 +37,11 @@ class RowLists:
     expert_T: Tensor
     first_T: Tensor
     counts_E: Tensor
+
+    @cached_property
+    def order_E(self) -> Tensor:
+        """The experts, int32, those with most rows first: what takes longest is best begun early."""
+        return self.counts_E.argsort(descending=True).int()
 
 
 def row_lists(chosen_NE: Tensor, entries: int) -> RowLists:

@@ -286,9 +286,9 @@ def inner_gradient(
 @triton.jit
 def outer_gradient(
     rows,
-    to_up_af,
-    gate,
+    gate_rows,
     up,
+    gate,
     out_ad,
     expert_t,
     first_t,
@@ -303,7 +303,7 @@ def outer_gradient(
     WHOLE_INNER: tl.constexpr,
     WHOLE_COLUMNS: tl.constexpr,
 ):
-    """The gradient of the gathered rows, [A, d], of those of the two factors; `rows`: the gate's, or up's alone."""
+    """The gradient of the gathered tokens, [A, d]: rows [A, f] by up, plus gate_rows [A, f] by gate if there is one."""
     expert, first, real, column = _tile(expert_t, first_t, bounds_e, hidden, COLUMNS)
     if expert < 0:
         return
@@ -312,32 +312,35 @@ def outer_gradient(
     there = (columns < hidden)[None, :]
     y_at = tl.arange(0, ROWS)[:, None] * width + inner[None, :]
     w_at = inner[:, None] * hidden + columns[None, :]
-    to_up_af += first * width
+    rows += first * width
     up += expert * width * hidden
-    total = tl.zeros((ROWS, COLUMNS), tl.float32)
-    for k in range(0, width, INNER):
-        left = inner < width - k
-        y = _loaded(to_up_af + k + y_at, real[:, None], left[None, :], False, WHOLE_INNER)
-        w = _loaded(up + k * hidden + w_at, left[:, None], there, WHOLE_INNER, WHOLE_COLUMNS)
-        total = tl.dot(y, w, total, input_precision=PRECISION)
+    steps = tl.cdiv(width, INNER)
+    all_steps = steps
     if GATED:
-        rows += first * width
+        gate_rows += first * width
         gate += expert * width * hidden
-        for k in range(0, width, INNER):
-            left = inner < width - k
-            y = _loaded(rows + k + y_at, real[:, None], left[None, :], False, WHOLE_INNER)
-            w = _loaded(gate + k * hidden + w_at, left[:, None], there, WHOLE_INNER, WHOLE_COLUMNS)
-            total = tl.dot(y, w, total, input_precision=PRECISION)
+        all_steps = 2 * steps
+    total = tl.zeros((ROWS, COLUMNS), tl.float32)
+    for step in range(0, all_steps):
+        k = step * INNER
+        own_rows, matrix = rows, up
+        if GATED:
+            k = tl.where(step < steps, step, step - steps) * INNER
+            own_rows, matrix = tl.where(step < steps, rows, gate_rows), tl.where(step < steps, up, gate)
+        left = inner < width - k
+        y = _loaded(own_rows + k + y_at, real[:, None], left[None, :], False, WHOLE_INNER)
+        w = _loaded(matrix + k * hidden + w_at, left[:, None], there, WHOLE_INNER, WHOLE_COLUMNS)
+        total = tl.dot(y, w, total, input_precision=PRECISION)
     out, kept = _part_of(real, column, 0, hidden, COLUMNS)
     tl.store(out_ad + first * hidden + out, total.to(out_ad.dtype.element_ty), mask=kept)
 
 
 @triton.jit
-def _matrix_tile(bounds_e, out_size, in_size, COLUMNS: tl.constexpr):
+def _matrix_tile(order_e, bounds_e, out_size, in_size, COLUMNS: tl.constexpr):
     """This program's expert with its first row and the end of its rows, and its block of the matrix [out, in]."""
     across = tl.cdiv(in_size, COLUMNS)
     along = tl.cdiv(out_size, ROWS)
-    expert = tl.program_id(0) // (across * along)
+    expert = tl.load(order_e + tl.program_id(0) // (across * along))
     block = tl.program_id(0) % (across * along)
     # The blocks that share columns come one after the other.
     out = (block % along) * ROWS + tl.arange(0, ROWS)
@@ -358,6 +361,7 @@ def weight_gradient(
     other_rows,
     token_a,
     out_ers,
+    order_e,
     bounds_e,
     size,
     other_size,
@@ -374,9 +378,10 @@ def weight_gradient(
 ):
     """Each expert's product of its rows [a, size] with its other rows [a, other size]: [E, size, other size].
 
-    The first (BY_TOKEN) or else the second are those of its tokens, [N, d], the others [A, f].
+    The first (BY_TOKEN) or else the second are those of its tokens, [N, d], the others [A, f]. order_e: the experts in
+    the order in which they are begun.
     """
-    expert, start, number, out, columns = _matrix_tile(bounds_e, size, other_size, COLUMNS)
+    expert, start, number, out, columns = _matrix_tile(order_e, bounds_e, size, other_size, COLUMNS)
     inner = tl.arange(0, INNER)
     out_there, there = (out < size)[:, None], (columns < other_size)[None, :]
     total = tl.zeros((ROWS, COLUMNS), tl.float32)
