@@ -30,7 +30,7 @@ def test_every_benchmark_is_found_and_says_what_it_measures():
     assert "study" in benchmarks()
     assert all((function.__doc__ or "").strip() for function in benchmarks().values())
     assert list(chosen(["study"])) == ["study"]
-    assert set(benchmarks()) - set(chosen([])) == {"layer_gpu", "step_gpu"}
+    assert set(benchmarks()) - set(chosen([])) == {"layer_gpu", "layer_peers_gpu", "step_gpu"}
 
 
 def test_a_typo_names_the_nearest(capsys, tmp_path, monkeypatch):

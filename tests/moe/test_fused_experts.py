@@ -128,6 +128,42 @@ def test_16_bits_stay_near_the_plain_path(dtype, poisoned):
 
 
 @on_a_device
+def test_each_choice_of_blocks_gives_the_same_whatever_was_tried_before(poisoned, monkeypatch):
+    """As where Triton tries them: one after the other, on the same memory."""
+    from spectra_exp.moe.fused import tuning
+
+    sizes = 2, 96, 160
+    experts = Experts(*sizes, True, "silu", 0.1)
+    experts.reset_parameters()
+    experts.to(DEVICE)
+    chosen_NE = torch.rand(200, 2, device=DEVICE) < 0.6
+    tokens_Nd, probe_Nd = torch.randn(200, 96, device=DEVICE), torch.randn(200, 96, device=DEVICE)
+    case = chosen_NE, tokens_Nd, torch.rand(200, 2, device=DEVICE) * chosen_NE, probe_Nd
+    expected = passed(
+        copy.deepcopy(experts).double(), PLAIN, *(t.double() if t.is_floating_point() else t for t in case)
+    )
+    choices = [tuning.blocks(columns, 32, 4, 2) for columns in (32, 64, 128)]
+    tried = []
+
+    def times(call, *_, quantiles):
+        call()
+        tried.append(call)
+        return [float(len(tried) % 2)] * len(quantiles)
+
+    monkeypatch.setattr(tuning, "_suitable", lambda *_, **__: choices)
+    monkeypatch.setattr(tuning, "do_bench", times)
+    import spectra_exp.moe.fused.products  # noqa: F401
+
+    for tuner in tuning.TUNED.values():
+        monkeypatch.setattr(tuner, "configs", choices)
+        monkeypatch.setattr(tuner, "cache", {})
+    for orders in (choices, choices[::-1]):
+        choices[:] = orders
+        agree(passed(experts, TRITON, *case), expected, FLOAT32)
+    assert len(tried) >= 3 * len(tuning.TUNED)
+
+
+@on_a_device
 def test_a_list_that_is_too_short_leaves_its_last_entries_out():
     experts, chosen_NE = experts_of(True, "silu").to(DEVICE), chosen_of("one").to(DEVICE)
     tokens_Nd, weights_NE = torch.randn(TOKENS, HIDDEN, device=DEVICE), torch.rand(TOKENS, EXPERTS, device=DEVICE)
@@ -152,8 +188,13 @@ def test_lists_name_each_assignment_once():
     counts_E = chosen_NE.sum(0)
     assert torch.equal(lists.bounds_E.diff().cpu(), counts_E.int()) and lists.bounds_E[0] == 0
     assert torch.equal(lists.bounds_N.diff().cpu(), chosen_NE.sum(1).int())
-    tiles = [(e, int(lists.bounds_E[e]) + at) for e in range(EXPERTS) for at in range(0, int(counts_E[e]), TILE_ROWS)]
-    assert list(zip(lists.expert_T.tolist(), lists.first_T.tolist(), strict=True))[: len(tiles)] == tiles
+    tiles = [
+        (e, int(lists.bounds_E[e]) + at, min(int(counts_E[e]) - at, TILE_ROWS))
+        for e in range(EXPERTS)
+        for at in range(0, int(counts_E[e]), TILE_ROWS)
+    ]
+    found = zip(lists.expert_T.tolist(), lists.first_T.tolist(), lists.rows_T.tolist(), strict=True)
+    assert list(found)[: len(tiles)] == tiles
     assert set(lists.expert_T[len(tiles) :].tolist()) == {-1}
 
 

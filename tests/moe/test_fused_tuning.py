@@ -61,6 +61,4 @@ def test_large_sizes_take_the_fastest_and_others_what_suits_them(dtype, sizes, e
         tuner[(1,)](torch.empty(2, dtype=dtype), experts=2, **sizes)
     tried = 2 if sizes is LARGE and dtype == torch.bfloat16 else 1
     assert kernel.prepared == tried and kernel.runs[-2:] == [expected] * 2
-    # Of a single one some versions of triton take no time.
-    assert tried == 1 or [line for line in tuning.trials() if line.startswith("made_up: ")]
     del tuning.TUNED["made_up"]

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
+import statistics
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -19,12 +20,14 @@ from spectra_exp.bench.benchmarks.step import step_subjects
 from spectra_exp.bench.floor import Case, EqualGroups, GroupedProducts, Shape, make_case
 from spectra_exp.bench.peers import TransformersExperts
 from spectra_exp.bench.registry import Figure, benchmark, write_figures
-from spectra_exp.bench.timing import AsOthersRun, interleaved, ratio
+from spectra_exp.bench.timing import interleaved, ratio
 from spectra_exp.foundations.errors import SpectraError
 from spectra_exp.moe.experts import PLAIN, TRITON
 from spectra_exp.moe.experts_kernel import what_triton_lacks
 
-ROUNDS = 10
+ROUNDS, ROUTER_ROUNDS = 10, 3
+# Passes one after the other in a measurement: as in training the host is ahead of the GPU.
+REPEATS = 5
 STEP_ROUNDS = 20
 SHAPES = {
     "e128": Shape(32768, 2048, 768, 128, 8, gated=True),
@@ -32,7 +35,7 @@ SHAPES = {
 }
 # How much likelier the first experts are.
 LOADS = {"balanced": 0.0, "skewed": 1.0}
-TARGETS = {TRITON: 1.5}
+TARGET = 1.5
 # On so many tokens and experts the kernels are compared with the plain path in float32 on the CPU.
 CHECKED = dict(tokens=2048, num_experts=16)
 UNIT = "x one equal-group bmm"
@@ -44,74 +47,133 @@ PROFILED, MOST_KERNELS, LONGEST_NAME = 3, 12, 60
 PRODUCTS = dict(inner_product=2, outer_product=1, inner_gradient=1, outer_gradient=2, weight_gradient=1)
 # Of the experts' time, at E 128.
 ROUTER_TARGETS = {"spectra": 15.0, "switch": 2.0}
+Subjects = dict[str, Callable[[], object]]
 
 
 @benchmark
 def layer_gpu(outputs: Path) -> list[Figure]:
-    """Experts on a GPU in bf16, in multiples of one equal-group bmm of their work; peers and routers beside them."""
+    """Experts on a GPU in bf16, in multiples of one equal-group bmm of their work; what kernels and routers take."""
     _need_gpu("layer_gpu")
-    figures: list[Figure] = []
-    for figure in layer_figures(SHAPES, "cuda", ROUNDS):
-        figures.append(figure)
-        # What is measured is kept if the machine goes.
-        write_figures(outputs, figures)
-    return figures
+    return _kept(outputs, layer_figures(SHAPES, "cuda", ROUNDS))
+
+
+@benchmark
+def layer_peers_gpu(outputs: Path) -> list[Figure]:
+    """The same of our plain path, of PyTorch's grouped products alone and of transformers' experts."""
+    _need_gpu("layer_peers_gpu")
+    return _kept(outputs, peer_figures(SHAPES, "cuda", ROUNDS))
+
+
+def _kept(outputs: Path, figures: Iterable[Figure]) -> list[Figure]:
+    """The figures, written as they come: what is measured stays if the machine goes."""
+    known: list[Figure] = []
+    for figure in figures:
+        known.append(figure)
+        write_figures(outputs, known)
+    return known
 
 
 def layer_figures(shapes: Mapping[str, Shape], device: str, rounds: int) -> Iterator[Figure]:
-    """First how far each way is from float32, then times; each figure as soon as it is known."""
-    ways = [PLAIN] if what_triton_lacks(device) else [TRITON, PLAIN]
+    """First how far the fastest way is from float32, then times; each figure as soon as it is known."""
+    way = PLAIN if what_triton_lacks(device) else TRITON
     for name, shape in shapes.items():
         few = replace(shape, **{key: min(value, getattr(shape, key)) for key, value in CHECKED.items()})
-        for way, error in errors_in_bf16(few, device, ways).items():
-            yield Figure(f"layer_{name}_{way}_error", error, "of ||float32||, bf16", 1e-2)
+        for part, error in errors_in_bf16(few, device, way).items():
+            yield Figure(f"layer_{name}_{way}_error_{part}", error, "of ||float32||, bf16", 1e-2)
     for name, shape in shapes.items():
         for load, skew in LOADS.items():
             case = make_case(shape, device, torch.bfloat16, skew)
-            yield from _times_of(case, f"layer_{name}_{load}", ways, rounds)
-        yield from _router_shares(shape, f"router_{name}", device, ways[0], rounds)
+            subjects = _floor_of(case) | _both(case, way, partial(_ours, case, way), case.experts)
+            yield from _times_of(subjects, f"layer_{name}_{load}", rounds)
+            if case.tokens_Nd.is_cuda:
+                yield from _kernel_times(subjects[way], f"layer_{name}_{load}_{way}", shape)
+        yield from _router_figures(shape, f"router_{name}", device, way)
 
 
-def _times_of(case: Case, name: str, ways: list[str], rounds: int) -> Iterator[Figure]:
+def peer_figures(shapes: Mapping[str, Shape], device: str, rounds: int) -> Iterator[Figure]:
+    """Times of the other ways; what does not run on this machine is said and left out."""
+    for name, shape in shapes.items():
+        for load, skew in LOADS.items():
+            case = make_case(shape, device, torch.bfloat16, skew)
+            grouped = GroupedProducts(case)
+            with torch.device(device):
+                peer = TransformersExperts(case, "grouped_mm").to(case.tokens_Nd)
+            others: Subjects = _both(case, PLAIN, partial(_ours, case, PLAIN), case.experts)
+            others |= {"grouped_mm": grouped.both, "grouped_mm, forward": torch.no_grad()(grouped.forward)}
+            others |= _both(case, "transformers", peer, peer)
+            subjects = _floor_of(case) | {subject: work for subject, work in others.items() if runs(subject, work)}
+            yield from _times_of(subjects, f"peers_{name}_{load}", rounds)
+
+
+def _floor_of(case: Case) -> Subjects:
+    floor = EqualGroups(case)
+    return {"floor": floor.both, "floor, forward": floor.forward}
+
+
+def _both(case: Case, name: str, forward: Callable[[Tensor, Tensor], Tensor], module: torch.nn.Module) -> Subjects:
+    """Forward and backward, and forward alone without a gradient."""
+    alone = torch.no_grad()(lambda: forward(case.tokens_Nd, case.weights_NE))
+    return {name: both_ways(case, forward, module), f"{name}, forward": alone}
+
+
+def _ours(case: Case, way: str, tokens_Nd: Tensor, weights_NE: Tensor) -> Tensor:
+    case.experts.kernel = way
+    most = case.shape.tokens * case.shape.top_k
+    return case.experts(tokens_Nd, case.chosen_NE, weights_NE, most)[0]
+
+
+def _times_of(subjects: Subjects, name: str, rounds: int) -> Iterator[Figure]:
+    """Every subject in multiples of the floor: of both ways, or of the forward pass where that is what it is."""
     began = timer()
-    subjects = {subject: work for subject, work in gpu_subjects(case, ways).items() if runs(subject, work)}
+    for work in subjects.values():
+        work()
     yield Figure(f"{name}_first_calls", timer() - began, "s, kernels made and tuned", 60.0)
-    times = interleaved(subjects, rounds, timer)
-    for floor in ("floor", "floor, forward"):
-        yield Figure(f"{name}_{_key(floor)}", 1000 * sorted(times[floor])[rounds // 2], "ms")
+    times = interleaved({subject: repeated(work) for subject, work in subjects.items()}, rounds, timer)
     for subject in subjects:
-        if not subject.startswith("floor"):
+        key = f"{name}_{subject.replace(', ', '_')}"
+        if subject.startswith("floor"):
+            yield Figure(key, 1000 * statistics.median(times[subject]) / REPEATS, "ms")
+        else:
             floor = "floor, forward" if subject.endswith(", forward") else "floor"
-            target = TARGETS.get(subject.removesuffix(", forward"))
-            yield Figure(f"{name}_{_key(subject)}", ratio(times, subject, floor), UNIT, target)
-    for way in ways:
-        if way in subjects:
-            yield from _kernel_times(case, f"{name}_{way}", subjects[way])
+            target = TARGET if subject.startswith(TRITON) else None
+            yield Figure(key, ratio(times, subject, floor), UNIT, target)
 
 
-def _kernel_times(case: Case, name: str, work: Callable[[], object]) -> Iterator[Figure]:
+def repeated(work: Callable[[], object]) -> Callable[[], None]:
+    """The work REPEATS times."""
+
+    def run() -> None:
+        for _ in range(REPEATS):
+            work()
+
+    return run
+
+
+def _kernel_times(work: Callable[[], object], name: str, shape: Shape) -> Iterator[Figure]:
     """What the kernels of a forward and a backward pass take, the longest first."""
-    if not case.tokens_Nd.is_cuda:
-        return
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profiler:
         for _ in range(PROFILED):
             work()
         torch.cuda.synchronize()
     kernels = [event for event in profiler.key_averages() if event.self_device_time_total > 0]
     kernels.sort(key=lambda event: -event.self_device_time_total)
-    shape = case.shape
     # Multiplications and additions of one product of all rows with one matrix.
     product = 2 * shape.tokens * shape.top_k * shape.hidden_size * shape.expert_size
+    chosen = choices()
     for event in kernels[:MOST_KERNELS]:
         milliseconds, calls = event.self_device_time_total / PROFILED / 1000, event.count // PROFILED
-        rate = PRODUCTS.get(event.key, 0) * product * calls / milliseconds / 1e9
-        unit = f"ms, {calls} calls" + (f", {rate:.0f} TFLOP/s" if rate else "")
+        unit = f"ms, {calls} calls"
+        if event.key in PRODUCTS:
+            rate = PRODUCTS[event.key] * product * calls / milliseconds / 1e9
+            unit += f", {rate:.0f} TFLOP/s, {chosen.get(event.key)}"
         yield Figure(f"{name}: {event.key[:LONGEST_NAME]}", milliseconds, unit)
-    if name.endswith(TRITON):
-        from spectra_exp.moe.fused.tuning import trials
 
-        for line in trials():
-            print(line, file=sys.stderr)
+
+def choices() -> dict[str, str]:
+    """The configuration that each of our kernels last ran in."""
+    from spectra_exp.moe.fused.tuning import TUNED
+
+    return {name: str(getattr(tuner, "best_config", None)) for name, tuner in TUNED.items()}
 
 
 def runs(name: str, work: Callable[[], object]) -> bool:
@@ -124,74 +186,43 @@ def runs(name: str, work: Callable[[], object]) -> bool:
     return True
 
 
-def _key(subject: str) -> str:
-    return subject.replace(", ", "_")
-
-
-def gpu_subjects(case: Case, ways: list[str]) -> dict[str, Callable[[], object]]:
-    """The floor, our ways and other implementations by name: forward and backward unless it says otherwise."""
-    floor, grouped = EqualGroups(case), GroupedProducts(case)
-    with torch.device(case.tokens_Nd.device):
-        peer = TransformersExperts(case, "grouped_mm").to(case.tokens_Nd)
-    subjects: dict[str, Callable[[], object]] = {"floor": floor.both, "floor, forward": floor.forward}
-    for way in ways:
-        forward = partial(_ours, case, way)
-        subjects[way] = both_ways(case, forward, case.experts)
-        subjects[f"{way}, forward"] = _without_gradient(case, forward)
-    subjects |= {"grouped_mm": grouped.both, "grouped_mm, forward": torch.no_grad()(grouped.forward)}
-    subjects["transformers"] = AsOthersRun(both_ways(case, peer, peer))
-    subjects["transformers, forward"] = AsOthersRun(_without_gradient(case, peer))
-    return subjects
-
-
-def _ours(case: Case, way: str, tokens_Nd: Tensor, weights_NE: Tensor) -> Tensor:
-    case.experts.kernel = way
-    most = case.shape.tokens * case.shape.top_k
-    return case.experts(tokens_Nd, case.chosen_NE, weights_NE, most)[0]
-
-
-def _without_gradient(case: Case, forward: Callable[[Tensor, Tensor], Tensor]) -> Callable[[], object]:
-    return torch.no_grad()(lambda: forward(case.tokens_Nd, case.weights_NE))
-
-
-def errors_in_bf16(shape: Shape, device: str, ways: list[str]) -> dict[str, float]:
-    """Of each way: the largest distance of output and gradients from float32's on the CPU, as a share of their norm."""
+def errors_in_bf16(shape: Shape, device: str, way: str) -> dict[str, float]:
+    """Distances of output and gradients from those of float32 on the CPU, as shares of their norms."""
     case = make_case(shape, device, torch.bfloat16)
-    exact = Case(shape, copy.deepcopy(case.experts).cpu().float(), *(t.cpu() for t in _tensors(case)))
-    exact.tokens_Nd, exact.incoming_Nd = exact.tokens_Nd.float(), exact.incoming_Nd.float()
-    expected = _output_and_gradients(exact, PLAIN)
-    return {
-        way: max(
-            float((one.cpu().float() - other).norm() / other.norm())
-            for one, other in zip(_output_and_gradients(case, way), expected, strict=True)
-        )
-        for way in ways
-    }
+    exact = Case(
+        shape,
+        copy.deepcopy(case.experts).cpu().float(),
+        case.tokens_Nd.cpu().float(),
+        case.chosen_NE.cpu(),
+        case.weights_NE.cpu(),
+        case.incoming_Nd.cpu().float(),
+    )
+    found, expected = _output_and_gradients(case, way), _output_and_gradients(exact, PLAIN)
+    return {name: float((found[name].cpu().float() - other).norm() / other.norm()) for name, other in expected.items()}
 
 
-def _tensors(case: Case) -> tuple[Tensor, ...]:
-    return case.tokens_Nd, case.chosen_NE, case.weights_NE, case.incoming_Nd
-
-
-def _output_and_gradients(case: Case, way: str) -> list[Tensor]:
+def _output_and_gradients(case: Case, way: str) -> dict[str, Tensor]:
     tokens_Nd, weights_NE = case.tokens_Nd.detach().requires_grad_(), case.weights_NE.detach().requires_grad_()
     output_Nd = _ours(case, way, tokens_Nd, weights_NE)
-    gradients = torch.autograd.grad(output_Nd, [tokens_Nd, weights_NE, *case.experts.parameters()], case.incoming_Nd)
-    return [output_Nd.detach(), *gradients]
+    inputs = {"tokens": tokens_Nd, "weights": weights_NE, **dict(case.experts.named_parameters())}
+    gradients = torch.autograd.grad(output_Nd, list(inputs.values()), case.incoming_Nd)
+    return {"output": output_Nd.detach(), **dict(zip(inputs, gradients, strict=True))}
 
 
-def _router_shares(shape: Shape, name: str, device: str, way: str, rounds: int) -> Iterator[Figure]:
-    """SPECTRA's and Switch's routing, forward and backward, as a share of the experts."""
+def _router_figures(shape: Shape, name: str, device: str, way: str) -> Iterator[Figure]:
+    """SPECTRA's and Switch's routing, forward and backward, as a share of the experts; what SPECTRA's is made of."""
     case = make_case(shape, device, torch.bfloat16)
     length = min(LENGTH, shape.tokens)
-    subjects = {
+    subjects: Subjects = {
         "experts": both_ways(case, partial(_ours, case, way), case.experts),
         "spectra": spectra(shape, "min_gru", length, device),
         "switch": linear(shape, "switch", device, length, jitter=0.0),
     }
-    times = interleaved(subjects, rounds, timer)
+    times = interleaved({subject: repeated(work) for subject, work in subjects.items()}, ROUTER_ROUNDS, timer)
     for router, target in ROUTER_TARGETS.items():
         yield Figure(f"{name}_{router}", 100 * ratio(times, router, "experts"), SHARE, target)
+    if case.tokens_Nd.is_cuda:
+        yield from _kernel_times(subjects["spectra"], f"{name}_spectra", shape)
 
 
 @benchmark

@@ -16,7 +16,9 @@ from spectra_exp.bench.floor import Products
 from spectra_exp.bench.registry import Figure, benchmark
 from spectra_exp.bench.timing import AsOthersRun, interleaved, ratio
 from spectra_exp.foundations.allocator import keep_freed_memory
+from spectra_exp.moe.experts_kernel import use_experts_kernel
 from spectra_exp.moe.model import SpectraMoeForCausalLM, new_model
+from spectra_exp.moe.schema import ExpertsKernelRequest
 from spectra_exp.moe.settings import MoeSettings
 from spectra_exp.routing.base import router_class
 from spectra_exp.routing.osr import NoOsr
@@ -52,6 +54,7 @@ def step_subjects(device: str = "cpu") -> dict[str, Callable[[], object]]:
     torch.manual_seed(0)
     ids = torch.randint(0, VOCABULARY, (SEQUENCES, LENGTH), device=device)
     ours, theirs = exp10().to(device).train(), transformers_of_the_same_size().to(device).train()
+    use_experts_kernel(ours, ExpertsKernelRequest("auto", device))
     return {
         "floor": _floor(device),
         "ours": lambda: both_ways(ours, input_ids=ids, labels=ids, return_logits=False),

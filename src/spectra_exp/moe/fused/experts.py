@@ -24,7 +24,7 @@ from spectra_exp.moe.fused.sums import assignment_gradient, token_sums
 from spectra_exp.moe.fused.tuning import LEAST_COLUMNS
 
 # Rows of a token that are read at a time, and entries of them.
-MOST_ROWS, LARGEST_BLOCK = 16, 8192
+MOST_ROWS, LARGEST_BLOCK = 8, 8192
 ENTRIES_BLOCK = 512
 
 
@@ -55,7 +55,7 @@ class FusedExperts(torch.autograd.Function):
         entries = len(lists.token_A)
         gated = gate is not None
         sizes = {"hidden": hidden, "width": width, "experts": len(up), "PRECISION": precision()}
-        tiles = lists.expert_T, lists.first_T, lists.bounds_E
+        tiles = lists.expert_T, lists.first_T, lists.rows_T
         inner_Af, up_Af, gate_Af = (
             rows_Nd.new_empty(entries, width) if wanted else None for wanted in (True, keep, keep and gated)
         )
@@ -80,6 +80,8 @@ class FusedExperts(torch.autograd.Function):
         ctx.lists, ctx.activation = lists, activation
         ctx.dtypes = [None if t is None else t.dtype for t in (tokens_Nd, weights_NE, up, gate, down)]
         ctx.mark_non_differentiable(outputs_Ad)
+        # Else zeros would be made for the outputs.
+        ctx.set_materialize_grads(False)
         return sums_Nd, outputs_Ad
 
     @staticmethod
@@ -91,12 +93,12 @@ class FusedExperts(torch.autograd.Function):
         width, hidden = up_Efd.shape[1:]
         experts, entries, gated = len(up_Efd), len(lists.token_A), gate_Efd is not None
         sizes = {"hidden": hidden, "width": width, "experts": experts, "PRECISION": precision()}
-        tiles = lists.expert_T, lists.first_T, lists.bounds_E
+        tiles = lists.expert_T, lists.first_T, lists.rows_T
         incoming_Nd = incoming_Nd.to(rows_Nd.dtype).contiguous()
         to_up_Af, weighted_Af = torch.empty_like(up_Af), torch.empty_like(up_Af)
         to_gate_Af = torch.empty_like(up_Af) if gated else None
-        blocks = triton.cdiv(width, LEAST_COLUMNS)
-        to_weight_TA = rows_Nd.new_zeros(blocks, entries, dtype=torch.float32)
+        parts = triton.cdiv(width, LEAST_COLUMNS)
+        to_weight_TA = rows_Nd.new_empty(parts, entries, dtype=torch.float32)
         inner_gradient[by_rows(lists, "width")](
             incoming_Nd,
             lists.token_A,
@@ -127,7 +129,7 @@ class FusedExperts(torch.autograd.Function):
                 to_weights_NE,
                 experts,
                 entries,
-                blocks,
+                parts,
                 BLOCK=ENTRIES_BLOCK,
             )
         if wanted[4]:

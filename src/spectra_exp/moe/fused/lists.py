@@ -25,8 +25,9 @@ class RowLists:
 
     token_A, expert_A: of each row; 0 behind the last. bounds_E [E + 1]: where each expert's rows begin, and the end.
     row_A: the rows of token 0, then those of token 1 and so on; bounds_N [N + 1]: where each token's begin.
-    expert_T, first_T: expert (-1: none) and first row of each tile of TILE_ROWS rows. counts_E: assignments of each
-    expert. All int32. A: at least as many entries as assignments, else the last ones are left out.
+    expert_T, first_T, rows_T: expert (-1: none), first row and number of rows of each tile of up to TILE_ROWS rows.
+    counts_E: assignments of each expert. All int32. A: at least as many entries as assignments, else the last ones are
+    left out.
     """
 
     token_A: Tensor
@@ -36,6 +37,7 @@ class RowLists:
     bounds_N: Tensor
     expert_T: Tensor
     first_T: Tensor
+    rows_T: Tensor
     counts_E: Tensor
 
     @cached_property
@@ -62,9 +64,9 @@ def row_lists(chosen_NE: Tensor, entries: int) -> RowLists:
     bounds_EB, bounds_N = bounds(counts_EB.flatten()), bounds(counts_N)
     all_bounds_E = bounds_EB[::blocks]
     bounds_E = all_bounds_E.clamp(max=entries)
-    expert_T, first_T = empty(tiles), empty(tiles)
+    expert_T, first_T, rows_T = empty(tiles), empty(tiles), empty(tiles)
     _tiles[(triton.cdiv(tiles, block),)](
-        bounds_E, expert_T, first_T, tiles, experts, ROWS=TILE_ROWS, BLOCK=block, WIDE=wide
+        bounds_E, expert_T, first_T, rows_T, tiles, experts, ROWS=TILE_ROWS, BLOCK=block, WIDE=wide
     )
     # Behind the last assignment some entry that is there: it is read, and nothing is made of it.
     token_A, expert_A, row_A = (torch.zeros(entries, dtype=torch.int32, device=chosen_NE.device) for _ in range(3))
@@ -82,7 +84,7 @@ def row_lists(chosen_NE: Tensor, entries: int) -> RowLists:
         BLOCK=block,
         WIDE=wide,
     )
-    return RowLists(token_A, expert_A, row_A, bounds_E, bounds_N, expert_T, first_T, all_bounds_E.diff())
+    return RowLists(token_A, expert_A, row_A, bounds_E, bounds_N, expert_T, first_T, rows_T, all_bounds_E.diff())
 
 
 def bounds(counts: Tensor) -> Tensor:
@@ -114,13 +116,14 @@ def _tiles(
     bounds_e,
     expert_t,
     first_t,
+    rows_t,
     tiles,
     experts,
     ROWS: tl.constexpr,
     BLOCK: tl.constexpr,
     WIDE: tl.constexpr,
 ):
-    """Expert and first row of each tile of this program's block."""
+    """Expert, first row and number of rows of each tile of this program's block."""
     e = tl.arange(0, WIDE)
     starts = tl.load(bounds_e + e, mask=e < experts, other=0)
     ends = tl.load(bounds_e + e + 1, mask=e < experts, other=0)
@@ -133,6 +136,8 @@ def _tiles(
     first = tl.sum(tl.where(own, (starts - (tile_ends - numbers) * ROWS)[None, :], 0), 1) + t * ROWS
     tl.store(expert_t + t, tl.where(expert < experts, expert, -1), mask=t < tiles)
     tl.store(first_t + t, first, mask=t < tiles)
+    end = tl.sum(tl.where(own, ends[None, :], 0), 1)
+    tl.store(rows_t + t, tl.minimum(end - first, ROWS), mask=t < tiles)
 
 
 @triton.jit

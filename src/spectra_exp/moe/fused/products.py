@@ -10,9 +10,9 @@ import triton.language as tl
 
 from spectra_exp.moe.fused.activations import activated, slope
 from spectra_exp.moe.fused.lists import TILE_ROWS
-from spectra_exp.moe.fused.tuning import blocks, multiple, tuned
+from spectra_exp.moe.fused.tuning import LEAST_COLUMNS, TWO_AT_ONCE, blocks, multiple, tuned
 
-ROWS = tl.constexpr(TILE_ROWS)
+ROWS, LEAST = tl.constexpr(TILE_ROWS), tl.constexpr(LEAST_COLUMNS)
 
 
 @triton.jit
@@ -35,14 +35,14 @@ def _halves(values, COLUMNS: tl.constexpr):
 
 
 @triton.jit
-def _tile(expert_t, first_t, bounds_e, size, COLUMNS: tl.constexpr):
-    """This program's expert (-1: none), its first row, which of its rows are the expert's, its first column."""
+def _tile(expert_t, first_t, rows_t, size, COLUMNS: tl.constexpr):
+    """This program's expert (-1: none), its first row, how many rows it has, its first column."""
     across = tl.cdiv(size, COLUMNS)
     tile = tl.program_id(0) // across
     expert = tl.load(expert_t + tile)
     first = tl.load(first_t + tile)
-    real = tl.arange(0, ROWS) < tl.load(bounds_e + expert + 1) - first
-    return expert.to(tl.int64), first.to(tl.int64), real, (tl.program_id(0) % across) * COLUMNS
+    number = tl.load(rows_t + tile)
+    return expert.to(tl.int64), first.to(tl.int64), number, (tl.program_id(0) % across) * COLUMNS
 
 
 @triton.jit
@@ -57,6 +57,7 @@ def _part_of(real, column, part, size, COLUMNS: tl.constexpr):
     blocks(256, 64, 8, 3),
     blocks(256, 64, 8, 4),
     blocks(128, 64, 4, 3),
+    blocks(128, 64, 8, 3, registers=TWO_AT_ONCE),
     whole={"WHOLE_INNER": multiple("hidden", "INNER"), "WHOLE_COLUMNS": multiple("width", "COLUMNS")},
 )
 @triton.jit
@@ -70,7 +71,7 @@ def inner_product(
     inner_af,
     expert_t,
     first_t,
-    bounds_e,
+    rows_t,
     hidden,
     width,
     experts,
@@ -88,9 +89,10 @@ def inner_product(
     Where there is a gate, half of the COLUMNS are the gate's and half are up's.
     """
     OWN: tl.constexpr = COLUMNS // 2 if GATED else COLUMNS
-    expert, first, real, column = _tile(expert_t, first_t, bounds_e, width, OWN)
+    expert, first, number, column = _tile(expert_t, first_t, rows_t, width, OWN)
     if expert < 0:
         return
+    real = tl.arange(0, ROWS) < number
     token = tl.load(token_a + first + tl.arange(0, ROWS), mask=real, other=0)
     inner = tl.arange(0, INNER)
     product_column = tl.arange(0, COLUMNS)
@@ -140,6 +142,7 @@ def inner_product(
     blocks(256, 64, 8, 3),
     blocks(256, 64, 8, 4),
     blocks(128, 64, 4, 3),
+    blocks(128, 64, 8, 3, registers=TWO_AT_ONCE),
     whole={"WHOLE_INNER": multiple("width", "INNER"), "WHOLE_COLUMNS": multiple("hidden", "COLUMNS")},
 )
 @triton.jit
@@ -149,7 +152,7 @@ def outer_product(
     out_ad,
     expert_t,
     first_t,
-    bounds_e,
+    rows_t,
     hidden,
     width,
     experts,
@@ -160,23 +163,24 @@ def outer_product(
     WHOLE_COLUMNS: tl.constexpr,
 ):
     """rows [A, f] down^T: [A, d]."""
-    expert, first, real, column = _tile(expert_t, first_t, bounds_e, hidden, COLUMNS)
+    expert, first, number, column = _tile(expert_t, first_t, rows_t, hidden, COLUMNS)
     if expert < 0:
         return
     inner = tl.arange(0, INNER)
     columns = column + tl.arange(0, COLUMNS)
     there = (columns < hidden)[None, :]
-    x_at = tl.arange(0, ROWS)[:, None] * width + inner[None, :]
+    # Rows behind the last are the last again: nothing is made of them.
+    x_at = tl.minimum(tl.arange(0, ROWS), number - 1)[:, None] * width + inner[None, :]
     w_at = columns[None, :] * width + inner[:, None]
     rows += first * width
     down += expert * width * hidden
     total = tl.zeros((ROWS, COLUMNS), tl.float32)
     for k in range(0, width, INNER):
         left = inner < width - k
-        x = _loaded(rows + k + x_at, real[:, None], left[None, :], False, WHOLE_INNER)
+        x = _loaded(rows + k + x_at, True, left[None, :], True, WHOLE_INNER)
         w = _loaded(down + k + w_at, left[:, None], there, WHOLE_INNER, WHOLE_COLUMNS)
         total = tl.dot(x, w, total, input_precision=PRECISION)
-    out, kept = _part_of(real, column, 0, hidden, COLUMNS)
+    out, kept = _part_of(tl.arange(0, ROWS) < number, column, 0, hidden, COLUMNS)
     tl.store(out_ad + first * hidden + out, total.to(out_ad.dtype.element_ty), mask=kept)
 
 
@@ -184,6 +188,8 @@ def outer_product(
     blocks(256, 64, 8, 3),
     blocks(256, 64, 8, 4),
     blocks(128, 64, 8, 4),
+    blocks(128, 64, 4, 3),
+    blocks(128, 64, 8, 3, registers=TWO_AT_ONCE),
     whole={"WHOLE_INNER": multiple("hidden", "INNER"), "WHOLE_COLUMNS": multiple("width", "COLUMNS")},
 )
 @triton.jit
@@ -202,7 +208,7 @@ def inner_gradient(
     to_weight_ta,
     expert_t,
     first_t,
-    bounds_e,
+    rows_t,
     hidden,
     width,
     experts,
@@ -217,12 +223,13 @@ def inner_gradient(
 ):
     """The way back from each token's gradient [N, d] through down and the activation.
 
-    Written: the gradients of the two factors [A, f], the activated rows times their weight [A, f], and each column
-    block's part of the gradient of the weight [blocks, A].
+    Written: the gradients of the two factors [A, f], the activated rows times their weight [A, f], and parts of the
+    gradient of the weight [parts, A], one for each LEAST columns.
     """
-    expert, first, real, column = _tile(expert_t, first_t, bounds_e, width, COLUMNS)
+    expert, first, number, column = _tile(expert_t, first_t, rows_t, width, COLUMNS)
     if expert < 0:
         return
+    real = tl.arange(0, ROWS) < number
     token = tl.load(token_a + first + tl.arange(0, ROWS), mask=real, other=0)
     inner = tl.arange(0, INNER)
     columns = column + tl.arange(0, COLUMNS)
@@ -273,14 +280,19 @@ def inner_gradient(
         tl.store(to_up_af + out, to_up.to(to_up_af.dtype.element_ty), mask=kept)
         tl.store(weighted_af + out, (result * weight).to(weighted_af.dtype.element_ty), mask=kept)
         to_weight += tl.sum(some * result, 1)
-    at = (column // COLUMNS).to(tl.int64) * entries + first + tl.arange(0, ROWS)
-    tl.store(to_weight_ta + at, to_weight, mask=real)
+    # One row for each LEAST columns of the width whatever COLUMNS is, so that nothing of another choice stays there.
+    for row in tl.static_range(COLUMNS // LEAST):
+        at = (column // LEAST + row).to(tl.int64) * entries + first + tl.arange(0, ROWS)
+        written = tl.where(column + row * LEAST < width, number, 0)
+        tl.store(to_weight_ta + at, to_weight, mask=tl.arange(0, ROWS) < written)
+        to_weight = tl.zeros((ROWS,), tl.float32)
 
 
 @tuned(
     blocks(256, 64, 8, 3),
     blocks(256, 64, 8, 4),
     blocks(128, 64, 4, 3),
+    blocks(128, 64, 8, 3, registers=TWO_AT_ONCE),
     whole={"WHOLE_INNER": multiple("width", "INNER"), "WHOLE_COLUMNS": multiple("hidden", "COLUMNS")},
 )
 @triton.jit
@@ -292,7 +304,7 @@ def outer_gradient(
     out_ad,
     expert_t,
     first_t,
-    bounds_e,
+    rows_t,
     hidden,
     width,
     experts,
@@ -304,13 +316,13 @@ def outer_gradient(
     WHOLE_COLUMNS: tl.constexpr,
 ):
     """The gradient of the gathered tokens, [A, d]: rows [A, f] by up, plus gate_rows [A, f] by gate if there is one."""
-    expert, first, real, column = _tile(expert_t, first_t, bounds_e, hidden, COLUMNS)
+    expert, first, number, column = _tile(expert_t, first_t, rows_t, hidden, COLUMNS)
     if expert < 0:
         return
     inner = tl.arange(0, INNER)
     columns = column + tl.arange(0, COLUMNS)
     there = (columns < hidden)[None, :]
-    y_at = tl.arange(0, ROWS)[:, None] * width + inner[None, :]
+    y_at = tl.minimum(tl.arange(0, ROWS), number - 1)[:, None] * width + inner[None, :]
     w_at = inner[:, None] * hidden + columns[None, :]
     rows += first * width
     up += expert * width * hidden
@@ -328,10 +340,10 @@ def outer_gradient(
             k = tl.where(step < steps, step, step - steps) * INNER
             own_rows, matrix = tl.where(step < steps, rows, gate_rows), tl.where(step < steps, up, gate)
         left = inner < width - k
-        y = _loaded(own_rows + k + y_at, real[:, None], left[None, :], False, WHOLE_INNER)
+        y = _loaded(own_rows + k + y_at, True, left[None, :], True, WHOLE_INNER)
         w = _loaded(matrix + k * hidden + w_at, left[:, None], there, WHOLE_INNER, WHOLE_COLUMNS)
         total = tl.dot(y, w, total, input_precision=PRECISION)
-    out, kept = _part_of(real, column, 0, hidden, COLUMNS)
+    out, kept = _part_of(tl.arange(0, ROWS) < number, column, 0, hidden, COLUMNS)
     tl.store(out_ad + first * hidden + out, total.to(out_ad.dtype.element_ty), mask=kept)
 
 
@@ -353,6 +365,7 @@ def _matrix_tile(order_e, bounds_e, out_size, in_size, COLUMNS: tl.constexpr):
     blocks(256, 64, 8, 5),
     blocks(256, 64, 8, 7),
     blocks(128, 64, 4, 5),
+    blocks(128, 64, 8, 5, registers=TWO_AT_ONCE),
     whole={"WHOLE_OUT": multiple("size", "OUT"), "WHOLE_COLUMNS": multiple("other_size", "COLUMNS")},
 )
 @triton.jit

@@ -46,14 +46,14 @@ def token_sums(
 
 @triton.jit
 def assignment_gradient(
-    to_weight_ta, token_a, expert_a, bounds_e, out_ne, experts, entries, blocks, BLOCK: tl.constexpr
+    to_weight_ta, token_a, expert_a, bounds_e, out_ne, experts, entries, parts, BLOCK: tl.constexpr
 ):
-    """Each assignment's sum over the column blocks [blocks, A], written at its token and expert [N, E]."""
+    """Each assignment's sum over the parts [parts, A], written at its token and expert [N, E]."""
     at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     real = at < tl.load(bounds_e + experts)
     total = tl.zeros((BLOCK,), tl.float32)
     part_at = to_weight_ta + at
-    for _ in range(0, blocks):
+    for _ in range(0, parts):
         total += tl.load(part_at, mask=real, other=0.0)
         part_at += entries
     token = tl.load(token_a + at, mask=real, other=0).to(tl.int64)

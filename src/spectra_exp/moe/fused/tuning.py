@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -14,6 +14,8 @@ from triton.testing import do_bench
 SMALL = 1 << 18
 # Milliseconds for which a configuration is tried, and for which it warms up before.
 TRIED_MS, WARM_UP_MS = 20, 5
+# Registers of a thread with which two programs of 8 warps fit on a multiprocessor.
+TWO_AT_ONCE = 128
 # Columns of the narrowest block.
 LEAST_COLUMNS = 32
 
@@ -23,9 +25,13 @@ DECISIVE = ("hidden", "width", "experts", "BY_TOKEN")
 TUNED: dict[str, Any] = {}
 
 
-def blocks(columns: int, inner: int, warps: int, stages: int) -> triton.Config:
-    """A product whose blocks have so many columns, and whose loop takes so many of the inner dimension at a time."""
-    return triton.Config({"COLUMNS": columns, "INNER": inner}, num_warps=warps, num_stages=stages)
+def blocks(columns: int, inner: int, warps: int, stages: int, registers: int | None = None) -> triton.Config:
+    """A product whose blocks have so many columns, and whose loop takes so many of the inner dimension at a time.
+
+    registers: the most that a thread may have; None: what it wants.
+    """
+    sizes = {"COLUMNS": columns, "INNER": inner}
+    return triton.Config(sizes, num_warps=warps, num_stages=stages, maxnreg=registers)
 
 
 # Float32 without tensor cores: the operands are held in registers.
@@ -66,17 +72,6 @@ def tuned(*configs: triton.Config, whole: dict[str, Callable[[dict[str, Any]], b
         return tuner
 
     return decorate
-
-
-def trials() -> Iterator[str]:
-    """What the configurations took that each kernel was last tried in, a line a kernel."""
-    for name, tuner in TUNED.items():
-        timings = getattr(tuner, "configs_timings", {})
-        tried = sorted(
-            (min(times) if isinstance(times, list) else times, str(config)) for config, times in timings.items()
-        )
-        if tried:
-            yield f"{name}: " + "; ".join(f"{milliseconds:.2f} ms {config}" for milliseconds, config in tried)
 
 
 def _suitable(configs: list[triton.Config], named: dict[str, Any], **others: Any) -> list[triton.Config]:
