@@ -17,9 +17,9 @@ CASES = [pytest.param(p, f, id=f"{p.check}{p.name and '-' + p.name}-{f}") for p 
 
 def found(plant: Plant, family: str, change) -> str:
     model = stock(family, **plant.changes)
-    change(model)
+    trainer = change(model)
     try:
-        return doctor(model, batches(), checks=(plant.check,)).status(plant.check)
+        return doctor(model, batches(), trainer, checks=(plant.check,)).status(plant.check)
     finally:
         getattr(model, "restore", lambda: None)()
 

@@ -51,6 +51,8 @@ class Examined:
         if getattr(model.config, "is_encoder_decoder", False):
             raise ConfigError("model", f"{type(model).__name__} has an encoder", "give a decoder-only model")
         self.model, self.batches, self.dtype, self.trainer = model, list(batches), dtype, trainer
+        if getattr(trainer, "model", model) is not model:
+            raise ConfigError("trainer", "it trains another model than the one given", "give trainer.model")
         self.layers: list[RoutedLayer] = list(getattr(model, "routed_layers", []))
         self.watches: list[BlockWatch] = []
         if not self.layers:
