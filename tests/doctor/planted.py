@@ -65,17 +65,48 @@ def without_mask(model: nn.Module) -> None:
     model.model.register_forward_pre_hook(hook, with_kwargs=True)
 
 
-def counting(model: nn.Module) -> None:
-    """Each block counts the tokens of its experts in every pass in training mode, padding included."""
+def counting(model: nn.Module, always: bool = False) -> None:
+    """Each block counts the tokens of its experts in every pass in training mode, padding included; or in any pass."""
     for block in find_blocks(model):
         block.holder.register_buffer("load", torch.zeros(block.num_experts))
 
         def hook(holder: nn.Module, experts: nn.Module, inputs: tuple) -> None:
-            if holder.training:
+            if holder.training or always:
                 with torch.no_grad():
                     holder.load.add_(torch.bincount(inputs[1].flatten(), minlength=len(holder.load)))
 
         block.experts.register_forward_pre_hook(partial(hook, block.holder))
+
+
+def expert_choice(model: nn.Module) -> None:
+    """Of the tokens that chose an expert only the half with the largest weights keep it, later ones among them."""
+
+    def hook(experts: nn.Module, inputs: tuple) -> tuple:
+        hidden, indices, weights = inputs
+        limit = weights.flatten().median() if len(weights) > 1 else weights.min()
+        return hidden, indices, weights * (weights >= limit)
+
+    for block in find_blocks(model):
+        block.experts.register_forward_pre_hook(hook)
+
+
+def scaled_loss(power: int) -> Callable[[nn.Module], None]:
+    """The auxiliary loss is multiplied by a power of the batch's part of the tokens of the step; 1 is right."""
+
+    def hook(model: nn.Module, inputs: tuple, named: dict, output: Any) -> None:
+        step = named.get("num_items_in_batch")
+        if step is not None and output.aux_loss is not None:
+            part = named["labels"][:, 1:].numel() / step
+            output.loss = output.loss + model.router_aux_loss_coef * output.aux_loss * (part**power - 1)
+
+    return lambda model: model.register_forward_hook(hook, with_kwargs=True) and None
+
+
+def bias_not_saved(model: nn.Module) -> None:
+    """The bias is no part of what is saved, and loading sets it to zero."""
+    for block in find_blocks(model):
+        block.router.e_score_correction_bias.copy_(torch.arange(block.num_experts) * 0.1)
+        block.router._non_persistent_buffers_set.add("e_score_correction_bias")
 
 
 def with_loss(change: Callable[[Callable, tuple, dict], Tensor]) -> Callable[[nn.Module], None]:
@@ -269,6 +300,7 @@ def nothing(model: nn.Module) -> None:
 PLANTS = [
     Plant("causality", before_blocks(lambda m, h: h + h.mean(1, keepdim=True)), name="later_tokens"),
     Plant("causality", before_blocks(lambda m, h: h + h.mean(0, keepdim=True)), name="other_sequences"),
+    Plant("causality", expert_choice, name="expert_choice"),
     Plant("batch_invariance", without_mask),
     Plant("padding", with_loss(lambda own, given, named: own(*given[:3])), AUXILIARY, name="loss"),
     Plant("padding", counting, name="loads"),
@@ -287,8 +319,10 @@ PLANTS = [
         name="softmax_twice",
     ),
     Plant("auxiliary_accumulation", nothing, AUXILIARY, sound=whole_loss_divided),
+    Plant("auxiliary_accumulation", scaled_loss(2), AUXILIARY, sound=scaled_loss(1), name="shrinking"),
     Plant("bias_precision", nothing, BIASED, sound=own_float32_bias),
     Plant("bias_still", moving_bias, BIASED),
+    Plant("bias_still", partial(counting, always=True), BIASED, sound=counting, name="counted_loads"),
     Plant("bias_outside_weights", weighing_bias, BIASED),
     Plant("bias_steps", moving_in_passes, BIASED, name="each_pass"),
     Plant("bias_steps", training(EachMicroBatch), BIASED, sound=training(Balancing), name="each_micro_batch"),
@@ -300,6 +334,7 @@ PLANTS = [
     Plant("recomputation", before_blocks(lambda m, h: _unseeded(m, h)), name="noise"),
     Plant("precision", coarse_router),
     Plant("cached_decoding", before_blocks(lambda m, h: h * 1.5 if h.shape[1] == 1 else h)),
+    Plant("cached_decoding", expert_choice, name="expert_choice"),
     Plant("router_gradient", one_expert, changes=ONE_EXPERT, sound=two_experts),
     Plant("router_gradient", detached_weights, name="detached"),
     Plant("idle_experts", idle_expert, changes=UNGROUPED),
@@ -311,6 +346,7 @@ PLANTS = [
     Plant("tied", tied),
     Plant("frozen", frozen, status="doubtful"),
     Plant("saved_and_loaded", before_blocks(lambda m, h: h * 1.3)),
+    Plant("saved_and_loaded", bias_not_saved, BIASED, name="bias_not_saved"),
 ]
 
 
