@@ -41,10 +41,12 @@ $(STAMP): constraints.txt pyproject.toml
 	@touch $@
 
 demo: DEMO_SEEDS = $(if $(filter SEEDS=%,$(MAKEOVERRIDES)),$(SEEDS),0,1,2)
-demo: setup  ## a small study: SPECTRA, one ablation, Switch top-2; 3 seeds; its table
+demo: setup  ## a small study: SPECTRA, one ablation, Switch top-2; 3 seeds; its table, pictures and report
 	$(PY) train.py -m study=demo debug=demo ablation=none,no_gru seed=$(DEMO_SEEDS) launch=parallel launch.jobs=$(JOBS)
 	$(PY) train.py -m study=demo debug=demo baseline=switch_top2 seed=$(DEMO_SEEDS) launch=parallel launch.jobs=$(JOBS)
-	$(PY) -m spectra_exp tables study=demo
+	@$(PY) -m spectra_exp tables study=demo
+	@$(PY) -m spectra_exp figures study=demo
+	@$(PY) -m spectra_exp report study=demo
 
 # Studies: SEEDS=0..4 OSR=paper|causal JOBS=2, and any override: make sweep-a OSR=causal trainer.max_steps=50
 train-distributed: setup  ## one small run by PROCESSES=2 processes that share every batch (deepspeed: trainer.deepspeed=zero2 optim=adamw)
