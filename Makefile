@@ -10,7 +10,7 @@ JOBS ?= 2
 TRIALS ?= 20
 PROCESSES ?= 2
 # What else is given on make's own command line (trainer.max_steps=5 model=exp10) goes on to train.py.
-TYPED = $(filter-out PYTHON=% HAVE=% GPU_CHECK_DEVICE=% SEEDS=% JOBS=% OSR=% STUDY=% TRIALS=% PROCESSES=% BENCH=% SEED=% FUZZ=% STATUS=% TEXT=% BLOCKS=% SPECTRA_OUTPUTS=%,$(MAKEOVERRIDES))
+TYPED = $(filter-out PY=% PYTHON=% HAVE=% GPU_CHECK_DEVICE=% SEEDS=% JOBS=% OSR=% STUDY=% TRIALS=% PROCESSES=% BENCH=% SEED=% FUZZ=% STATUS=% TEXT=% BLOCKS=% SPECTRA_OUTPUTS=%,$(MAKEOVERRIDES))
 LAUNCH = $(if $(filter launch=% hydra/launcher=%,$(TYPED)),,$(if $(filter 1,$(JOBS)),,launch=parallel launch.jobs=$(JOBS)))
 STUDY_RUN = $(PY) train.py $(1) seed=$(SEEDS) $(LAUNCH) $(TYPED)
 # A study by its file: sweeps/NAME.yaml or ablations/NAME.yaml. What would be ignored is refused.
@@ -30,7 +30,8 @@ LAUNCH_STUDY = $(if $(STUDY_FILE),,echo "error: STUDY: give the name of a study 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | awk -F'\t' '{printf "  make %-18s %s\n", $$1, $$2}'
 
-setup: $(STAMP)  ## .venv with the locked dependencies
+# PY=PYTHON: another environment, which is taken as it is.
+setup: $(if $(filter command,$(firstword $(origin PY))),,$(STAMP))  ## .venv with the locked dependencies
 
 # torch first and alone: any later resolution would otherwise pull its CUDA build.
 $(STAMP): constraints.txt pyproject.toml
@@ -78,7 +79,7 @@ temperature-reference: setup  ## the temperature study at its reference scale (T
 	$(if $(TEXT),,@echo "error: TEXT: give the folder of train.jsonl and validation.jsonl" >&2; exit 2)
 	@$(PY) train.py -m sweeps=temperature model=exp10 seed=$(if $(filter SEEDS=%,$(MAKEOVERRIDES)),$(SEEDS),0) \
 		data=files data.train=$(TEXT)/train.jsonl data.validation=$(TEXT)/validation.jsonl data.domain_field=domain \
-		data.vocabulary_size=16384 model.vocabulary_size=16384 trainer.precision=bf16 trainer.eval_every=25 \
+		data.vocabulary_size=16384 model.vocabulary_size=16384 trainer.precision=bf16 trainer.eval_every=50 trainer.checkpoint_every=250 \
 		outputs=$(REFERENCE) $(LAUNCH) $(if $(LAUNCH),launch.per_gpu=$(JOBS)) $(TYPED); status=$$?; \
 	$(PY) -m spectra_exp tables outputs=$(REFERENCE) && \
 	$(PY) tools/temperature_page.py $(REFERENCE) > docs/results/gpu/temperature.md; exit $$status

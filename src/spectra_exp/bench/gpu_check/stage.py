@@ -14,6 +14,7 @@ import torch
 
 from spectra_exp.foundations.files import write_json
 
+WORDS = {True: "passed", False: "FAILED"}
 # One finding: `name`, `passed`, and figures.
 Finding = dict[str, Any]
 

@@ -11,14 +11,15 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 
 import torch
 import torch.distributed
 from torch.distributed.fsdp import fully_shard
 
-from spectra_exp.bench.benchmarks.gpu import ROUNDS, layer_figures, step_gpu
-from spectra_exp.bench.floor import SHAPES, Shape
+from spectra_exp.bench.benchmarks.gpu import ROUNDS, SHAPES, layer_figures, step_gpu
+from spectra_exp.bench.floor import Shape
 from spectra_exp.bench.gpu_check.stage import STAGES, Finding, Setting, Stage, stage
 from spectra_exp.bench.gpu_check.training import (
     Trainee,
@@ -31,14 +32,18 @@ from spectra_exp.bench.gpu_check.training import (
 )
 from spectra_exp.config.tree import project_root
 from spectra_exp.moe.attention import choose_attention
+from spectra_exp.moe.experts import TRITON
+from spectra_exp.moe.experts_kernel import use_experts_kernel, what_router_lacks, what_triton_lacks
 from spectra_exp.moe.model import SpectraMoeForCausalLM
-from spectra_exp.moe.schema import AttentionRequest
+from spectra_exp.moe.schema import AttentionRequest, ExpertsKernelRequest
+from spectra_exp.routing.base import router_class
 from spectra_exp.runs.folder import RunFolder
 
 STEPS, TINY_STEPS = 20, 2
 LOSS_GAP, BF16_GAP = 1e-3, 0.02
 MEMORY_STEPS, TINY_MEMORY_STEPS, MEMORY_WARM_UP = 200, 3, 20
 TINY = {"tiny": Shape(64, 16, 32, 4, 2, gated=True)}
+SHARERS, SHARED_STEPS = 8, 100
 RUN_LIMIT_S = 240
 POLL_S = 0.1
 
@@ -90,6 +95,28 @@ def agreement(setting: Setting) -> Iterator[Finding]:
                 "bf16_loss_gap": coarse_gap,
                 "bf16_flip_rate": flip_rate(found, coarse),
             }
+
+
+@stage
+def kernels(setting: Setting) -> Iterator[Finding]:
+    """The experts' Triton kernels train as PyTorch's products do, in float32 and in bf16."""
+    number = setting.of_size(STEPS, TINY_STEPS)
+    if lack := what_triton_lacks(setting.device):
+        yield {"name": "triton", "passed": setting.device == "cpu", "left_out": lack}
+        return
+    fused = partial(use_experts_kernel, request=ExpertsKernelRequest(TRITON, setting.device))
+    with no_tf32():
+        for router in setting.routers:
+            if what_router_lacks(router_class(router)):
+                continue
+            planned = small_plan(router, number)
+            batches = batches_of(planned, number)
+            for arithmetic, allowed in ((nullcontext(), LOSS_GAP), (setting.bf16(), BF16_GAP)):
+                plain = train(planned, batches, setting.device, arithmetic)
+                found = train(planned, batches, setting.device, arithmetic, fused)
+                gap = largest_gap(plain, found)
+                name = f"{router}, {'float32' if allowed == LOSS_GAP else 'bf16'}"
+                yield {"name": name, "passed": gap <= allowed, "loss_gap": gap, "flip_rate": flip_rate(plain, found)}
 
 
 @contextmanager
@@ -159,7 +186,8 @@ def resume(setting: Setting) -> Iterator[Finding]:
         os.killpg(cut.pid, signal.SIGKILL)
     cut.wait()
     resumed = end_of(setting, start(setting, "cut", *lines[:-1]))
-    gap = abs(whole["val_loss"] - resumed["val_loss"]) / whole["val_loss"]
+    before, after = whole["metrics"]["val_loss"], resumed["metrics"]["val_loss"]
+    gap = abs(before - after) / before
     yield {"name": "spectra", "passed": killed and gap <= LOSS_GAP, "killed": killed, "loss_gap": gap}
 
 
@@ -230,7 +258,29 @@ def exp10(setting: Setting) -> Iterator[Finding]:
     }[setting.device]
     began = time.perf_counter()
     summary = end_of(setting, start(setting, "exp10", *lines, "force=true"))
-    yield {"name": "t1_0", "passed": True, "seconds": time.perf_counter() - began, "val_loss": summary["val_loss"]}
+    yield {
+        "name": "t1_0",
+        "passed": True,
+        "seconds": time.perf_counter() - began,
+        "val_loss": summary["metrics"]["val_loss"],
+        **{name: value for name, value in summary["timings"].items() if isinstance(value, (int, float))},
+    }
+
+
+@stage
+def sharing(setting: Setting) -> Iterator[Finding]:
+    """Tiny runs a minute on one device: one at a time, and several at once."""
+    several, steps = setting.of_size(SHARERS, 2), setting.of_size(SHARED_STEPS, 2)
+    minutes = {}
+    for name, seeds, launcher in (
+        ("alone", 1, ["launch=local"]),
+        ("together", several, ["launch=parallel", f"launch.jobs={several}", f"launch.per_gpu={several}"]),
+    ):
+        began = time.perf_counter()
+        lines = ["-m", "debug=smoke", f"trainer.max_steps={steps}", f"seed=0..{seeds - 1}", "force=true", *launcher]
+        end_of(setting, start(setting, f"sharing-{name}", *lines))
+        minutes[name] = seeds / (time.perf_counter() - began) * 60
+    yield {"name": "runs a minute", "passed": True, "at_once": several, "steps": steps, **minutes}
 
 
 def start(setting: Setting, name: str, *lines: str) -> subprocess.Popen:
@@ -244,10 +294,10 @@ def start(setting: Setting, name: str, *lines: str) -> subprocess.Popen:
 
 
 def end_of(setting: Setting, process: subprocess.Popen) -> dict:
-    """Wait for a run; its final figures. Raises RuntimeError for one that did not complete."""
+    """Wait for a run; its summary. Raises RuntimeError for one that did not complete."""
     outputs = Path(next(word for word in process.args if word.startswith("outputs=")).removeprefix("outputs="))
     status = process.wait(RUN_LIMIT_S)
     runs = sorted((outputs / "runs").iterdir()) if (outputs / "runs").is_dir() else []
     if status or not runs:
         raise RuntimeError((outputs / "log.txt").read_text("utf-8").strip().splitlines()[-1])
-    return RunFolder(runs[0].parent, runs[0].name).read_summary()["metrics"]
+    return RunFolder(runs[0].parent, runs[0].name).read_summary()
