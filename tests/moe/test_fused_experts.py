@@ -23,8 +23,8 @@ DEVICE = "cuda" if GPU else "cpu"
 # Of ||found - expected|| / ||expected||.
 FLOAT32, HALF = 2e-6, 1e-2
 on_a_device = pytest.mark.skipif(not (GPU or INTERPRETED), reason="needs a CUDA device, or Triton's interpreter")
-SMALL, LARGE = (150, 5, 48, 32), (3000, 24, 512, 320)
-# Blocks of a GPU are wider than those of the interpreter.
+SMALL, LARGE = (150, 5, 48, 32), (3000, 24, 512, 640)
+# On a GPU as large as what configurations are tried for.
 TOKENS, EXPERTS, HIDDEN, WIDTH = LARGE if GPU else SMALL
 
 
