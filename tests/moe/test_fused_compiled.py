@@ -11,7 +11,7 @@ from spectra_exp.moe.experts import TRITON, Experts
 
 pytest.importorskip("triton")
 pytestmark = [
-    pytest.mark.slow,
+    pytest.mark.full,
     pytest.mark.skipif(
         torch.cuda.is_available() or os.environ.get("TRITON_INTERPRET") == "1", reason="for machines without a GPU"
     ),
