@@ -11,7 +11,7 @@ from planted import Balancing, trained
 
 from spectra_exp.doctor import doctor
 from spectra_exp.doctor.registry import checks
-from spectra_exp.foundations.errors import ConfigError
+from spectra_exp.foundations.errors import ConfigError, SpectraError
 
 
 def test_it_gives_a_finding_for_every_check() -> None:
@@ -65,3 +65,9 @@ def test_a_model_that_cannot_be_run_is_one_line_and_is_watched_no_more() -> None
         doctor(model, batches())
     assert hooks == [len(module._forward_hooks) + len(module._forward_pre_hooks) for module in model.modules()]
     handle.remove()
+    with torch.no_grad():
+        model.model.layers[1].mlp.gate.weight[0] = torch.nan
+    with pytest.raises(
+        SpectraError, match="not finite; nor are weights, model.layers.1.mlp.gate.weight the first of 1"
+    ):
+        doctor(model, batches())
