@@ -11,7 +11,7 @@ from planted import Balancing, trained
 
 from spectra_exp.doctor import doctor
 from spectra_exp.doctor.registry import checks
-from spectra_exp.foundations.errors import ConfigError
+from spectra_exp.foundations.errors import ConfigError, SpectraError
 
 
 def test_it_gives_a_finding_for_every_check() -> None:
@@ -51,3 +51,23 @@ def test_wrong_input_is_said() -> None:
     for line, (given, trainer) in wrong.items():
         with pytest.raises(ConfigError, match=line):
             doctor(model, given, trainer)
+
+
+def test_a_model_that_cannot_be_run_is_one_line_and_is_watched_no_more() -> None:
+    model = stock("mixtral")
+
+    def fails(module: torch.nn.Module, given: tuple, output: object) -> None:
+        raise RuntimeError("sizes differ\nand more")
+
+    handle = model.lm_head.register_forward_hook(fails)
+    hooks = [len(module._forward_hooks) + len(module._forward_pre_hooks) for module in model.modules()]
+    with pytest.raises(ConfigError, match=r"cannot be run on the text \(sizes differ\)"):
+        doctor(model, batches())
+    assert hooks == [len(module._forward_hooks) + len(module._forward_pre_hooks) for module in model.modules()]
+    handle.remove()
+    with torch.no_grad():
+        model.model.layers[1].mlp.gate.weight[0] = torch.nan
+    with pytest.raises(
+        SpectraError, match="not finite; nor are weights, model.layers.1.mlp.gate.weight the first of 1"
+    ):
+        doctor(model, batches())

@@ -44,7 +44,8 @@ class Examined:
     """The model, float32 and in evaluation mode, with what the checks ask of it.
 
     `batches`: ids [B, S] of real text without padding, int64. `dtype`: what the model came in. `trainer`: a Hugging
-    Face Trainer whose settings are examined too. Raises ConfigError for a model without sparse blocks.
+    Face Trainer whose settings are examined too. Raises ConfigError for a model without sparse blocks, and SpectraError
+    for one whose logits are not finite.
     """
 
     def __init__(self, model: nn.Module, batches: Sequence[Tensor], dtype: torch.dtype, trainer: Any = None):
@@ -84,6 +85,11 @@ class Examined:
             self.close()
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise ConfigError("model", f"{type(model).__name__} cannot be run on the text ({reason})") from error
+        if not bool(self.plain.logits_BSV.isfinite().all()):
+            self.close()
+            damaged = [name for name, p in model.named_parameters() if not bool(p.isfinite().all())]
+            which = f"; nor are weights, {damaged[0]} the first of {len(damaged)}" if damaged else ""
+            raise SpectraError(f"the logits of {type(model).__name__} are not finite{which}: nothing else can be said")
         # Changes are told in units of the logits' own spread.
         self.spread = max(float(self.plain.logits_BSV.float().std()), 1e-6)
 
