@@ -71,7 +71,7 @@ class Verb:
     def help(self) -> str:
         """The keys with their meanings, ranges and defaults, what else there is, and examples."""
         rows = [row for row in describe_fields(self.options) if row["name"] != OVERRIDES]
-        width = max(len(row["name"]) for row in rows)
+        width = max([len(row["name"]) for row in rows] or [len(PLUGINS) - 1])
         lines = [f"usage: spectra-exp {self.name} [key=value ...]", "", self.about, "", "Keys:"]
         for row in rows:
             unit = f" ({row['unit']})" if row["unit"] else ""
