@@ -70,7 +70,8 @@ class Experts(nn.Module):
         """Weighted sum of the chosen experts' outputs [N, d], and the outputs themselves.
 
         `most`: at least as many assignments as there are, where that is known without asking the device. On a GPU one
-        grouped product then serves all experts and nothing waits for the host; elsewhere each expert has its own.
+        grouped product then serves all experts, and in 16 bits or by the kernels nothing waits for the host; elsewhere
+        each expert has its own.
         """
         if self.kernel == TRITON and 0 < len(tokens_Nd) * max(self.up.shape[1:]) < MOST_ENTRIES:
             return self._fused(tokens_Nd, chosen_NE, weights_NE, most)

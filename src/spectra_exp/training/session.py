@@ -326,4 +326,4 @@ def floors_by_metric(values: dict[str, float]) -> dict[str, float]:
 def rules_differ(model: SpectraMoeForCausalLM) -> bool:
     """Whether training routes by another rule than inference, noise and dropout aside."""
     training, inference = (rule_in_force(model.settings.selection, training_rule) for training_rule in (True, False))
-    return bool(model.routed_layers) and (training != inference or model.routed_layers[0].router.two_rules)
+    return bool(model.routed_layers and (training != inference or model.routed_layers[0].router.two_rules))

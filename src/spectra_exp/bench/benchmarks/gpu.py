@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
@@ -37,6 +38,10 @@ CHECKED = dict(tokens=2048, num_experts=16)
 UNIT = "x one equal-group bmm"
 AS_FAST = "x transformers' grouped_mm"
 SHARE = "% of the experts"
+# Passes that are profiled, kernels that are shown of them.
+PROFILED, MOST_KERNELS, LONGEST_NAME = 3, 12, 60
+# Products that a kernel makes of gated experts.
+PRODUCTS = dict(inner_product=2, outer_product=1, inner_gradient=1, outer_gradient=2, weight_gradient=1)
 # Of the experts' time, at E 128.
 ROUTER_TARGETS = {"spectra": 15.0, "switch": 2.0}
 
@@ -68,11 +73,9 @@ def layer_figures(shapes: Mapping[str, Shape], device: str, rounds: int) -> Iter
 
 
 def _times_of(case: Case, name: str, ways: list[str], rounds: int) -> Iterator[Figure]:
-    subjects = gpu_subjects(case, ways)
     began = timer()
-    for way in ways:
-        subjects[way]()
-    yield Figure(f"{name}_first_call", timer() - began, "s, kernels made and tuned", 60.0)
+    subjects = {subject: work for subject, work in gpu_subjects(case, ways).items() if runs(subject, work)}
+    yield Figure(f"{name}_first_calls", timer() - began, "s, kernels made and tuned", 60.0)
     times = interleaved(subjects, rounds, timer)
     for floor in ("floor", "floor, forward"):
         yield Figure(f"{name}_{_key(floor)}", 1000 * sorted(times[floor])[rounds // 2], "ms")
@@ -81,6 +84,44 @@ def _times_of(case: Case, name: str, ways: list[str], rounds: int) -> Iterator[F
             floor = "floor, forward" if subject.endswith(", forward") else "floor"
             target = TARGETS.get(subject.removesuffix(", forward"))
             yield Figure(f"{name}_{_key(subject)}", ratio(times, subject, floor), UNIT, target)
+    for way in ways:
+        if way in subjects:
+            yield from _kernel_times(case, f"{name}_{way}", subjects[way])
+
+
+def _kernel_times(case: Case, name: str, work: Callable[[], object]) -> Iterator[Figure]:
+    """What the kernels of a forward and a backward pass take, the longest first."""
+    if not case.tokens_Nd.is_cuda:
+        return
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profiler:
+        for _ in range(PROFILED):
+            work()
+        torch.cuda.synchronize()
+    kernels = [event for event in profiler.key_averages() if event.self_device_time_total > 0]
+    kernels.sort(key=lambda event: -event.self_device_time_total)
+    shape = case.shape
+    # Multiplications and additions of one product of all rows with one matrix.
+    product = 2 * shape.tokens * shape.top_k * shape.hidden_size * shape.expert_size
+    for event in kernels[:MOST_KERNELS]:
+        milliseconds, calls = event.self_device_time_total / PROFILED / 1000, event.count // PROFILED
+        rate = PRODUCTS.get(event.key, 0) * product * calls / milliseconds / 1e9
+        unit = f"ms, {calls} calls" + (f", {rate:.0f} TFLOP/s" if rate else "")
+        yield Figure(f"{name}: {event.key[:LONGEST_NAME]}", milliseconds, unit)
+    if name.endswith(TRITON):
+        from spectra_exp.moe.fused.tuning import trials
+
+        for line in trials():
+            print(line, file=sys.stderr)
+
+
+def runs(name: str, work: Callable[[], object]) -> bool:
+    """Whether work can be done on this machine; what is wrong is said."""
+    try:
+        work()
+    except RuntimeError as error:
+        print(f"{name} is left out: {' '.join(str(error).split())[:300]}", file=sys.stderr)
+        return False
+    return True
 
 
 def _key(subject: str) -> str:
@@ -90,7 +131,8 @@ def _key(subject: str) -> str:
 def gpu_subjects(case: Case, ways: list[str]) -> dict[str, Callable[[], object]]:
     """The floor, our ways and other implementations by name: forward and backward unless it says otherwise."""
     floor, grouped = EqualGroups(case), GroupedProducts(case)
-    peer = TransformersExperts(case, "grouped_mm").to(case.tokens_Nd)
+    with torch.device(case.tokens_Nd.device):
+        peer = TransformersExperts(case, "grouped_mm").to(case.tokens_Nd)
     subjects: dict[str, Callable[[], object]] = {"floor": floor.both, "floor, forward": floor.forward}
     for way in ways:
         forward = partial(_ours, case, way)

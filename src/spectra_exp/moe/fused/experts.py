@@ -16,15 +16,15 @@ from spectra_exp.moe.fused.lists import TILE_ROWS, RowLists
 from spectra_exp.moe.fused.products import (
     inner_gradient,
     inner_product,
-    inner_weight_gradient,
     outer_gradient,
     outer_product,
-    outer_weight_gradient,
+    weight_gradient,
 )
-from spectra_exp.moe.fused.sums import token_sums, weight_gradient
+from spectra_exp.moe.fused.sums import assignment_gradient, token_sums
 from spectra_exp.moe.fused.tuning import LEAST_COLUMNS
 
-LARGEST_BLOCK = 2048
+# Rows of a token that are read at a time, and entries of them.
+MOST_ROWS, LARGEST_BLOCK = 16, 8192
 ENTRIES_BLOCK = 512
 
 
@@ -59,7 +59,7 @@ class FusedExperts(torch.autograd.Function):
         inner_Af, up_Af, gate_Af = (
             rows_Nd.new_empty(entries, width) if wanted else None for wanted in (True, keep, keep and gated)
         )
-        inner_product[by_rows(lists, "width")](
+        inner_product[by_rows(lists, "width", 2 if gated else 1)](
             rows_Nd,
             lists.token_A,
             gate_Efd,
@@ -119,7 +119,7 @@ class FusedExperts(torch.autograd.Function):
         wanted = ctx.needs_input_grad
         if wanted[1]:
             to_weights_NE = torch.zeros(weights_NE.shape, dtype=weights_type, device=weights_NE.device)
-            weight_gradient[(triton.cdiv(entries, ENTRIES_BLOCK),)](
+            assignment_gradient[(triton.cdiv(entries, ENTRIES_BLOCK),)](
                 to_weight_TA,
                 lists.token_A,
                 lists.expert_A,
@@ -131,26 +131,12 @@ class FusedExperts(torch.autograd.Function):
                 BLOCK=ENTRIES_BLOCK,
             )
         if wanted[4]:
-            to_down = torch.empty(down_Edf.shape, dtype=down_type, device=down_Edf.device)
-            outer_weight_gradient[by_blocks(experts, "hidden", "width")](
-                incoming_Nd, lists.token_A, weighted_Af, to_down, lists.bounds_E, **sizes, OUT=TILE_ROWS
-            )
+            to_down = weights_gradient(incoming_Nd, weighted_Af, True, lists, down_Edf, down_type, sizes)
         del weighted_Af
-        if wanted[2] or (gated and wanted[3]):
-            to_up = torch.empty(up_Efd.shape, dtype=up_type, device=up_Efd.device)
-            to_gate = torch.empty(up_Efd.shape, dtype=gate_type, device=up_Efd.device) if gated else None
-            inner_weight_gradient[by_blocks(experts, "width", "hidden")](
-                rows_Nd,
-                lists.token_A,
-                to_gate_Af,
-                to_up_Af,
-                to_gate,
-                to_up,
-                lists.bounds_E,
-                **sizes,
-                GATED=gated,
-                OUT=TILE_ROWS,
-            )
+        if wanted[2]:
+            to_up = weights_gradient(to_up_Af, rows_Nd, False, lists, up_Efd, up_type, sizes)
+        if gated and wanted[3]:
+            to_gate = weights_gradient(to_gate_Af, rows_Nd, False, lists, gate_Efd, gate_type, sizes)
         if wanted[0]:
             to_rows_Ad = rows_Nd.new_empty(entries, hidden)
             outer_gradient[by_rows(lists, "hidden")](
@@ -165,20 +151,38 @@ def precision() -> str:
     return "tf32" if torch.backends.cuda.matmul.allow_tf32 else "ieee"
 
 
-def by_rows(lists: RowLists, across: str):
-    """A program for each tile of rows and each block of columns of the size of that name."""
-    return lambda args: (len(lists.expert_T) * triton.cdiv(args[across], args["COLUMNS"]),)
+def by_rows(lists: RowLists, across: str, matrices: int = 1):
+    """A program for each tile of rows and each block of columns, which so many matrices share, of that size."""
+    return lambda args: (len(lists.expert_T) * triton.cdiv(args[across], args["COLUMNS"] // matrices),)
 
 
-def by_blocks(experts: int, along: str, across: str):
-    """A program for each expert and each block of its matrix."""
-    return lambda args: (experts * triton.cdiv(args[along], TILE_ROWS) * triton.cdiv(args[across], args["COLUMNS"]),)
+def weights_gradient(
+    rows: Tensor, other: Tensor, by_token: bool, lists: RowLists, weights: Tensor, dtype: torch.dtype, sizes: dict
+) -> Tensor:
+    """The gradient of stacked weights, in their own type."""
+    result = torch.empty(weights.shape, dtype=dtype, device=weights.device)
+    experts, size, other_size = weights.shape
+    weight_gradient[lambda args: (experts * triton.cdiv(size, TILE_ROWS) * triton.cdiv(other_size, args["COLUMNS"]),)](
+        rows,
+        other,
+        lists.token_A,
+        result,
+        lists.bounds_E,
+        size,
+        other_size,
+        **sizes,
+        BY_TOKEN=by_token,
+        OUT=TILE_ROWS,
+    )
+    return result
 
 
 def summed(rows_Ad: Tensor, lists: RowLists, weights_NE: Tensor | None, out_Nd: Tensor) -> Tensor:
     """Each token's rows, times their weights where there are any, summed into out_Nd."""
     tokens, hidden = out_Nd.shape
-    columns = min(LARGEST_BLOCK, triton.next_power_of_2(hidden))
+    entries = len(lists.token_A)
+    some = min(MOST_ROWS, triton.next_power_of_2(triton.cdiv(entries, tokens)))
+    columns = min(LARGEST_BLOCK // some, triton.next_power_of_2(hidden))
     weighted = weights_NE is not None
     token_sums[(tokens, triton.cdiv(hidden, columns))](
         rows_Ad,
@@ -189,8 +193,9 @@ def summed(rows_Ad: Tensor, lists: RowLists, weights_NE: Tensor | None, out_Nd: 
         *(weights_NE.stride() if weighted else (0, 0)),
         out_Nd,
         hidden,
-        len(lists.token_A),
+        entries,
         WEIGHTED=weighted,
+        SOME=some,
         COLUMNS=columns,
     )
     return out_Nd

@@ -10,7 +10,7 @@ import triton.language as tl
 
 from spectra_exp.moe.fused.activations import activated, slope
 from spectra_exp.moe.fused.lists import TILE_ROWS
-from spectra_exp.moe.fused.tuning import blocks, tuned
+from spectra_exp.moe.fused.tuning import blocks, multiple, tuned
 
 ROWS = tl.constexpr(TILE_ROWS)
 
@@ -30,27 +30,34 @@ def _loaded(at, first, second, WHOLE_FIRST: tl.constexpr, WHOLE_SECOND: tl.const
 
 @triton.jit
 def _halves(values, COLUMNS: tl.constexpr):
-    """The left and the right columns: what is done with a sum does not fit into the registers all at once."""
+    """The left and the right columns."""
     return values.reshape(ROWS, 2, COLUMNS // 2).permute(0, 2, 1).split()
 
 
 @triton.jit
 def _tile(expert_t, first_t, bounds_e, size, COLUMNS: tl.constexpr):
-    """This program's expert (-1: none), its first row, which of its rows are the expert's, its columns."""
+    """This program's expert (-1: none), its first row, which of its rows are the expert's, its first column."""
     across = tl.cdiv(size, COLUMNS)
     tile = tl.program_id(0) // across
     expert = tl.load(expert_t + tile)
     first = tl.load(first_t + tile)
     real = tl.arange(0, ROWS) < tl.load(bounds_e + expert + 1) - first
-    columns = (tl.program_id(0) % across) * COLUMNS + tl.arange(0, COLUMNS)
-    return expert.to(tl.int64), first.to(tl.int64), real, columns
+    return expert.to(tl.int64), first.to(tl.int64), real, (tl.program_id(0) % across) * COLUMNS
+
+
+@triton.jit
+def _part_of(real, column, part, size, COLUMNS: tl.constexpr):
+    """Where the columns of one part of a tile are in rows of `size`, and which of these entries there are."""
+    columns = column + part * COLUMNS + tl.arange(0, COLUMNS)
+    out = tl.arange(0, ROWS)[:, None] * size + columns[None, :]
+    return out, real[:, None] & (columns < size)[None, :]
 
 
 @tuned(
-    blocks(128, 64, 8, 3),
-    blocks(128, 64, 8, 4),
-    blocks(64, 64, 4, 4),
-    whole={"WHOLE_INNER": ("hidden", "INNER"), "WHOLE_COLUMNS": ("width", "COLUMNS")},
+    blocks(256, 64, 8, 3),
+    blocks(256, 64, 8, 4),
+    blocks(128, 64, 4, 3),
+    whole={"WHOLE_INNER": multiple("hidden", "INNER"), "WHOLE_COLUMNS": multiple("width", "COLUMNS")},
 )
 @triton.jit
 def inner_product(
@@ -76,42 +83,47 @@ def inner_product(
     WHOLE_INNER: tl.constexpr,
     WHOLE_COLUMNS: tl.constexpr,
 ):
-    """act(x gate^T) * (x up^T), or act(x up^T), of the tokens' rows x [N, d]: [A, f]; both factors too if KEEP."""
-    expert, first, real, columns = _tile(expert_t, first_t, bounds_e, width, COLUMNS)
+    """act(x gate^T) * (x up^T), or act(x up^T), of the tokens' rows x [N, d]: [A, f]; both factors too if KEEP.
+
+    Where there is a gate, half of the COLUMNS are the gate's and half are up's.
+    """
+    OWN: tl.constexpr = COLUMNS // 2 if GATED else COLUMNS
+    expert, first, real, column = _tile(expert_t, first_t, bounds_e, width, OWN)
     if expert < 0:
         return
     token = tl.load(token_a + first + tl.arange(0, ROWS), mask=real, other=0)
     inner = tl.arange(0, INNER)
+    product_column = tl.arange(0, COLUMNS)
+    columns = column + product_column % OWN
     there = (columns < width)[None, :]
     x_at = token[:, None] * hidden + inner[None, :]
     w_at = columns[None, :] * hidden + inner[:, None]
     up += expert * width * hidden
-    up_sum = tl.zeros((ROWS, COLUMNS), tl.float32)
+    matrix = up
     if GATED:
-        gate += expert * width * hidden
-        gate_sum = tl.zeros((ROWS, COLUMNS), tl.float32)
+        matrix = tl.where(product_column < OWN, gate + expert * width * hidden, up)[None, :]
+    total = tl.zeros((ROWS, COLUMNS), tl.float32)
     for k in range(0, hidden, INNER):
         left = inner < hidden - k
         x = _loaded(rows + k + x_at, True, left[None, :], True, WHOLE_INNER)
-        w = _loaded(up + k + w_at, left[:, None], there, WHOLE_INNER, WHOLE_COLUMNS)
-        if GATED:
-            g = _loaded(gate + k + w_at, left[:, None], there, WHOLE_INNER, WHOLE_COLUMNS)
-            gate_sum = tl.dot(x, g, gate_sum, input_precision=PRECISION)
-        up_sum = tl.dot(x, w, up_sum, input_precision=PRECISION)
+        w = _loaded(matrix + (k + w_at), left[:, None], there, WHOLE_INNER, WHOLE_COLUMNS)
+        total = tl.dot(x, w, total, input_precision=PRECISION)
     inner_af += first * width
     if KEEP:
         up_af += first * width
-    if GATED and KEEP:
-        gate_af += first * width
-    column = tl.program_id(0) % tl.cdiv(width, COLUMNS) * COLUMNS
-    up_left, up_right = _halves(up_sum, COLUMNS)
     if GATED:
-        gate_left, gate_right = _halves(gate_sum, COLUMNS)
+        if KEEP:
+            gate_af += first * width
+        gates, ups = _halves(total, COLUMNS)
+    else:
+        ups = total
+    # A part at a time, for what is done with a sum does not fit into the registers all at once.
+    up_left, up_right = _halves(ups, OWN)
+    if GATED:
+        gate_left, gate_right = _halves(gates, OWN)
     for half in tl.static_range(2):
         some = up_right if half else up_left
-        columns = column + half * (COLUMNS // 2) + tl.arange(0, COLUMNS // 2)
-        out = tl.arange(0, ROWS)[:, None] * width + columns[None, :]
-        kept = real[:, None] & (columns < width)[None, :]
+        out, kept = _part_of(real, column, half, width, OWN // 2)
         if KEEP:
             tl.store(up_af + out, some.to(up_af.dtype.element_ty), mask=kept)
         if GATED:
@@ -127,8 +139,8 @@ def inner_product(
 @tuned(
     blocks(256, 64, 8, 3),
     blocks(256, 64, 8, 4),
-    blocks(128, 64, 4, 4),
-    whole={"WHOLE_INNER": ("width", "INNER"), "WHOLE_COLUMNS": ("hidden", "COLUMNS")},
+    blocks(128, 64, 4, 3),
+    whole={"WHOLE_INNER": multiple("width", "INNER"), "WHOLE_COLUMNS": multiple("hidden", "COLUMNS")},
 )
 @triton.jit
 def outer_product(
@@ -148,10 +160,11 @@ def outer_product(
     WHOLE_COLUMNS: tl.constexpr,
 ):
     """rows [A, f] down^T: [A, d]."""
-    expert, first, real, columns = _tile(expert_t, first_t, bounds_e, hidden, COLUMNS)
+    expert, first, real, column = _tile(expert_t, first_t, bounds_e, hidden, COLUMNS)
     if expert < 0:
         return
     inner = tl.arange(0, INNER)
+    columns = column + tl.arange(0, COLUMNS)
     there = (columns < hidden)[None, :]
     x_at = tl.arange(0, ROWS)[:, None] * width + inner[None, :]
     w_at = columns[None, :] * width + inner[:, None]
@@ -163,15 +176,15 @@ def outer_product(
         x = _loaded(rows + k + x_at, real[:, None], left[None, :], False, WHOLE_INNER)
         w = _loaded(down + k + w_at, left[:, None], there, WHOLE_INNER, WHOLE_COLUMNS)
         total = tl.dot(x, w, total, input_precision=PRECISION)
-    out = tl.arange(0, ROWS)[:, None] * hidden + columns[None, :]
-    tl.store(out_ad + first * hidden + out, total.to(out_ad.dtype.element_ty), mask=real[:, None] & there)
+    out, kept = _part_of(real, column, 0, hidden, COLUMNS)
+    tl.store(out_ad + first * hidden + out, total.to(out_ad.dtype.element_ty), mask=kept)
 
 
 @tuned(
-    blocks(128, 64, 8, 3),
+    blocks(256, 64, 8, 3),
+    blocks(256, 64, 8, 4),
     blocks(128, 64, 8, 4),
-    blocks(128, 64, 4, 4),
-    whole={"WHOLE_INNER": ("hidden", "INNER"), "WHOLE_COLUMNS": ("width", "COLUMNS")},
+    whole={"WHOLE_INNER": multiple("hidden", "INNER"), "WHOLE_COLUMNS": multiple("width", "COLUMNS")},
 )
 @triton.jit
 def inner_gradient(
@@ -207,11 +220,12 @@ def inner_gradient(
     Written: the gradients of the two factors [A, f], the activated rows times their weight [A, f], and each column
     block's part of the gradient of the weight [blocks, A].
     """
-    expert, first, real, columns = _tile(expert_t, first_t, bounds_e, width, COLUMNS)
+    expert, first, real, column = _tile(expert_t, first_t, bounds_e, width, COLUMNS)
     if expert < 0:
         return
     token = tl.load(token_a + first + tl.arange(0, ROWS), mask=real, other=0)
     inner = tl.arange(0, INNER)
+    columns = column + tl.arange(0, COLUMNS)
     there = (columns < width)[None, :]
     y_at = token[:, None] * hidden + inner[None, :]
     w_at = inner[:, None] * width + columns[None, :]
@@ -231,13 +245,20 @@ def inner_gradient(
         gate_af += first * width
         to_gate_af += first * width
     to_weight = tl.zeros((ROWS,), tl.float32)
-    column = tl.program_id(0) % tl.cdiv(width, COLUMNS) * COLUMNS
+    # A part at a time, for what is done with a sum does not fit into the registers all at once.
     left, right = _halves(incoming, COLUMNS)
-    for half in tl.static_range(2):
-        some = right if half else left
-        columns = column + half * (COLUMNS // 2) + tl.arange(0, COLUMNS // 2)
-        out = tl.arange(0, ROWS)[:, None] * width + columns[None, :]
-        kept = real[:, None] & (columns < width)[None, :]
+    first_part, second_part = _halves(left, COLUMNS // 2)
+    third_part, fourth_part = _halves(right, COLUMNS // 2)
+    for part in tl.static_range(4):
+        if part == 0:
+            some = first_part
+        elif part == 1:
+            some = second_part
+        elif part == 2:
+            some = third_part
+        else:
+            some = fourth_part
+        out, kept = _part_of(real, column, part, width, COLUMNS // 4)
         up = tl.load(up_af + out, mask=kept, other=0.0).to(tl.float32)
         if GATED:
             gate = tl.load(gate_af + out, mask=kept, other=0.0).to(tl.float32)
@@ -259,8 +280,8 @@ def inner_gradient(
 @tuned(
     blocks(256, 64, 8, 3),
     blocks(256, 64, 8, 4),
-    blocks(128, 64, 4, 4),
-    whole={"WHOLE_INNER": ("width", "INNER"), "WHOLE_COLUMNS": ("hidden", "COLUMNS")},
+    blocks(128, 64, 4, 3),
+    whole={"WHOLE_INNER": multiple("width", "INNER"), "WHOLE_COLUMNS": multiple("hidden", "COLUMNS")},
 )
 @triton.jit
 def outer_gradient(
@@ -283,10 +304,11 @@ def outer_gradient(
     WHOLE_COLUMNS: tl.constexpr,
 ):
     """The gradient of the gathered rows, [A, d], of those of the two factors; `rows`: the gate's, or up's alone."""
-    expert, first, real, columns = _tile(expert_t, first_t, bounds_e, hidden, COLUMNS)
+    expert, first, real, column = _tile(expert_t, first_t, bounds_e, hidden, COLUMNS)
     if expert < 0:
         return
     inner = tl.arange(0, INNER)
+    columns = column + tl.arange(0, COLUMNS)
     there = (columns < hidden)[None, :]
     y_at = tl.arange(0, ROWS)[:, None] * width + inner[None, :]
     w_at = inner[:, None] * hidden + columns[None, :]
@@ -306,8 +328,8 @@ def outer_gradient(
             y = _loaded(rows + k + y_at, real[:, None], left[None, :], False, WHOLE_INNER)
             w = _loaded(gate + k * hidden + w_at, left[:, None], there, WHOLE_INNER, WHOLE_COLUMNS)
             total = tl.dot(y, w, total, input_precision=PRECISION)
-    out = tl.arange(0, ROWS)[:, None] * hidden + columns[None, :]
-    tl.store(out_ad + first * hidden + out, total.to(out_ad.dtype.element_ty), mask=real[:, None] & there)
+    out, kept = _part_of(real, column, 0, hidden, COLUMNS)
+    tl.store(out_ad + first * hidden + out, total.to(out_ad.dtype.element_ty), mask=kept)
 
 
 @triton.jit
@@ -325,74 +347,24 @@ def _matrix_tile(bounds_e, out_size, in_size, COLUMNS: tl.constexpr):
 
 
 @tuned(
-    blocks(128, 64, 8, 5),
-    blocks(128, 64, 8, 7),
-    blocks(64, 64, 4, 5),
-    whole={"WHOLE_OUT": ("width", "OUT"), "WHOLE_COLUMNS": ("hidden", "COLUMNS")},
-)
-@triton.jit
-def inner_weight_gradient(
-    rows,
-    token_a,
-    to_gate_af,
-    to_up_af,
-    to_gate,
-    to_up,
-    bounds_e,
-    hidden,
-    width,
-    experts,
-    GATED: tl.constexpr,
-    PRECISION: tl.constexpr,
-    OUT: tl.constexpr,
-    COLUMNS: tl.constexpr,
-    INNER: tl.constexpr,
-    WHOLE_OUT: tl.constexpr,
-    WHOLE_COLUMNS: tl.constexpr,
-):
-    """The gradients of gate and up [E, f, d]: each expert's gradients [a, f] by the rows of its tokens x [N, d]."""
-    expert, start, number, out, columns = _matrix_tile(bounds_e, width, hidden, COLUMNS)
-    inner = tl.arange(0, INNER)
-    out_there, there = (out < width)[:, None], (columns < hidden)[None, :]
-    up_sum = tl.zeros((ROWS, COLUMNS), tl.float32)
-    if GATED:
-        gate_sum = tl.zeros((ROWS, COLUMNS), tl.float32)
-    token_a += start
-    to_up_af += start * width
-    if GATED:
-        to_gate_af += start * width
-    gradient = inner[None, :] * width + out[:, None]
-    for k in range(0, number, INNER):
-        real = inner < number - k
-        token = tl.load(token_a + k + inner, mask=real, other=0)
-        x = _loaded(rows + token[:, None] * hidden + columns[None, :], real[:, None], there, False, WHOLE_COLUMNS)
-        u = _loaded(to_up_af + k * width + gradient, out_there, real[None, :], WHOLE_OUT, False)
-        up_sum = tl.dot(u, x, up_sum, input_precision=PRECISION)
-        if GATED:
-            g = _loaded(to_gate_af + k * width + gradient, out_there, real[None, :], WHOLE_OUT, False)
-            gate_sum = tl.dot(g, x, gate_sum, input_precision=PRECISION)
-    matrix = expert * width * hidden + out[:, None] * hidden + columns[None, :]
-    tl.store(to_up + matrix, up_sum.to(to_up.dtype.element_ty), mask=out_there & there)
-    if GATED:
-        tl.store(to_gate + matrix, gate_sum.to(to_gate.dtype.element_ty), mask=out_there & there)
-
-
-@tuned(
     blocks(256, 64, 8, 5),
     blocks(256, 64, 8, 7),
     blocks(128, 64, 4, 5),
-    whole={"WHOLE_OUT": ("hidden", "OUT"), "WHOLE_COLUMNS": ("width", "COLUMNS")},
+    whole={"WHOLE_OUT": multiple("size", "OUT"), "WHOLE_COLUMNS": multiple("other_size", "COLUMNS")},
 )
 @triton.jit
-def outer_weight_gradient(
+def weight_gradient(
     rows,
+    other_rows,
     token_a,
-    weighted_af,
-    to_down,
+    out_ers,
     bounds_e,
+    size,
+    other_size,
     hidden,
     width,
     experts,
+    BY_TOKEN: tl.constexpr,
     PRECISION: tl.constexpr,
     OUT: tl.constexpr,
     COLUMNS: tl.constexpr,
@@ -400,19 +372,29 @@ def outer_weight_gradient(
     WHOLE_OUT: tl.constexpr,
     WHOLE_COLUMNS: tl.constexpr,
 ):
-    """The gradient of down [E, d, f]: each token's gradient [N, d] by the activated rows times their weight [A, f]."""
-    expert, start, number, out, columns = _matrix_tile(bounds_e, hidden, width, COLUMNS)
+    """Each expert's product of its rows [a, size] with its other rows [a, other size]: [E, size, other size].
+
+    The first (BY_TOKEN) or else the second are those of its tokens, [N, d], the others [A, f].
+    """
+    expert, start, number, out, columns = _matrix_tile(bounds_e, size, other_size, COLUMNS)
     inner = tl.arange(0, INNER)
-    out_there, there = (out < hidden)[:, None], (columns < width)[None, :]
+    out_there, there = (out < size)[:, None], (columns < other_size)[None, :]
     total = tl.zeros((ROWS, COLUMNS), tl.float32)
     token_a += start
-    weighted_af += start * width
-    h_at = inner[:, None] * width + columns[None, :]
+    if BY_TOKEN:
+        other_rows += start * other_size
+    else:
+        rows += start * size
     for k in range(0, number, INNER):
         real = inner < number - k
         token = tl.load(token_a + k + inner, mask=real, other=0)
-        y = _loaded(rows + token[None, :] * hidden + out[:, None], out_there, real[None, :], WHOLE_OUT, False)
-        h = _loaded(weighted_af + k * width + h_at, real[:, None], there, False, WHOLE_COLUMNS)
-        total = tl.dot(y, h, total, input_precision=PRECISION)
-    matrix = expert * width * hidden + out[:, None] * width + columns[None, :]
-    tl.store(to_down + matrix, total.to(to_down.dtype.element_ty), mask=out_there & there)
+        if BY_TOKEN:
+            at, other_at = token, k + inner
+        else:
+            at, other_at = k + inner, token
+        a = _loaded(rows + (at[None, :] * size + out[:, None]), out_there, real[None, :], WHOLE_OUT, False)
+        b_at = other_rows + (other_at[:, None] * other_size + columns[None, :])
+        b = _loaded(b_at, real[:, None], there, False, WHOLE_COLUMNS)
+        total = tl.dot(a, b, total, input_precision=PRECISION)
+    matrix = expert * size * other_size + out[:, None] * other_size + columns[None, :]
+    tl.store(out_ers + matrix, total.to(out_ers.dtype.element_ty), mask=out_there & there)

@@ -11,7 +11,7 @@ def token_sums(
     rows_ad,
     row_a,
     expert_a,
-    token_bounds,
+    bounds_n,
     weights_ne,
     stride_n,
     stride_e,
@@ -19,29 +19,35 @@ def token_sums(
     hidden,
     entries,
     WEIGHTED: tl.constexpr,
+    SOME: tl.constexpr,
     COLUMNS: tl.constexpr,
 ):
-    """Each token's sum [N, d] of its rows [A, d], times their weights if WEIGHTED."""
+    """Each token's sum [N, d] of its rows [A, d], times their weights if WEIGHTED; SOME rows are read at a time."""
     token = tl.program_id(0)
     columns = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
     there = columns < hidden
-    start = tl.minimum(tl.load(token_bounds + token), entries)
-    end = tl.minimum(tl.load(token_bounds + token + 1), entries)
+    start = tl.minimum(tl.load(bounds_n + token), entries)
+    end = tl.minimum(tl.load(bounds_n + token + 1), entries)
     total = tl.zeros((COLUMNS,), tl.float32)
-    for i in range(start, end):
-        row = tl.load(row_a + i)
-        # Left out of a list that is too short.
-        if row < entries:
-            values = tl.load(rows_ad + row.to(tl.int64) * hidden + columns, mask=there, other=0.0).to(tl.float32)
-            if WEIGHTED:
-                at = weights_ne + token.to(tl.int64) * stride_n + tl.load(expert_a + row) * stride_e
-                values *= tl.load(at).to(tl.float32)
-            total += values
+    for first in range(start, end, SOME):
+        some = first + tl.arange(0, SOME)
+        row = tl.load(row_a + some, mask=some < end, other=entries)
+        # Rows from `entries` on are left out of a list that is too short.
+        kept = row < entries
+        at = rows_ad + row.to(tl.int64)[:, None] * hidden + columns[None, :]
+        values = tl.load(at, mask=kept[:, None] & there[None, :], other=0.0).to(tl.float32)
+        if WEIGHTED:
+            expert = tl.load(expert_a + row, mask=kept, other=0)
+            at = weights_ne + token.to(tl.int64) * stride_n + expert * stride_e
+            values *= tl.load(at, mask=kept, other=0.0).to(tl.float32)[:, None]
+        total += tl.sum(values, 0)
     tl.store(out_nd + token.to(tl.int64) * hidden + columns, total.to(out_nd.dtype.element_ty), mask=there)
 
 
 @triton.jit
-def weight_gradient(to_weight_ta, token_a, expert_a, bounds_e, out_ne, experts, entries, blocks, BLOCK: tl.constexpr):
+def assignment_gradient(
+    to_weight_ta, token_a, expert_a, bounds_e, out_ne, experts, entries, blocks, BLOCK: tl.constexpr
+):
     """Each assignment's sum over the column blocks [blocks, A], written at its token and expert [N, E]."""
     at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     real = at < tl.load(bounds_e + experts)
