@@ -114,6 +114,10 @@ def test_a_picture_has_room_for_some_rows(outputs: Path) -> None:
     plain = Row({}, "Method", runs={0: section.rows[0].runs[0]})
     kept, said = some_rows([*many, plain])
     assert len(kept) == MOST and plain not in kept and said[0].startswith(f"{MOST} of {MOST + 4} rows")
+    own = {row.label: row for row in section.rows}
+    rivals = [Row({"baseline": f"b{i}"}, f"B{i}", runs=dict(section.rows[0].runs)) for i in range(MOST + 3)]
+    kept, _ = some_rows([*own.values(), *rivals])
+    assert own["SPECTRA (causal)"] in kept and own["Switch top-2"] in kept and own["SPECTRA (causal) − GRU"] not in kept
     wide = Section(None, (), (), many, section.collected)
     page = OWN[0].compose(wide, many, Sources(outputs / "runs"))
     assert len(page.panels[0].lines) == MOST and any("rows shown" in note for note in page.footnotes)
