@@ -14,7 +14,7 @@ from report_world import Page, change
 
 from spectra_exp.config.tree import project_root
 from spectra_exp.reporting import make_figures, make_report, make_tables
-from spectra_exp.reporting.figures.own import MOST, OWN, some_rows
+from spectra_exp.reporting.figures.own import MOST, MOST_GROUPS, OWN, some_groups, some_rows
 from spectra_exp.reporting.figures.sources import Sources
 from spectra_exp.reporting.grid import Row, Section
 from spectra_exp.reporting.material import gather
@@ -121,6 +121,13 @@ def test_a_picture_has_room_for_some_rows(outputs: Path) -> None:
     wide = Section(None, (), (), many, section.collected)
     page = OWN[0].compose(wide, many, Sources(outputs / "runs"))
     assert len(page.panels[0].lines) == MOST and any("rows shown" in note for note in page.footnotes)
+
+
+def test_the_largest_groups_are_drawn(outputs: Path) -> None:
+    (section,) = gather(outputs).own
+    assert some_groups([section]) == ([section], [])
+    kept, said = some_groups([section] * (MOST_GROUPS + 2))
+    assert len(kept) == MOST_GROUPS and said[0].startswith(f"{MOST_GROUPS} of {MOST_GROUPS + 2} groups")
 
 
 def test_the_demo_ends_with_table_picture_and_report() -> None:

@@ -15,8 +15,8 @@ from spectra_exp.reporting.figures.tradeoff import Tradeoff
 from spectra_exp.reporting.figures.training import Curve, Training
 from spectra_exp.reporting.grid import SWITCH, Row, Section
 
-# Rows that a picture has room for.
-MOST = 10
+# Rows that a picture has room for, and groups of comparable runs that are drawn.
+MOST, MOST_GROUPS = 10, 4
 LOSS, LOAD = "val_loss", "load_cv"
 
 
@@ -32,6 +32,14 @@ def some_rows(rows: Sequence[Row]) -> tuple[list[Row], list[str]]:
     kept = [row for row in found if any(row is one for one in first)]
     said = f"{MOST} of {len(found)} rows shown: those with the most seeds and the fewest settings of their own."
     return kept, [said] if len(kept) < len(found) else []
+
+
+def some_groups(sections: Sequence[Section]) -> tuple[list[Section], list[str]]:
+    """The groups of comparable runs that are drawn, the largest, and what is said of others."""
+    said = (
+        f"{MOST_GROUPS} of {len(sections)} groups of comparable runs are drawn, the largest; study=NAME draws another."
+    )
+    return list(sections[:MOST_GROUPS]), [said] if len(sections) > MOST_GROUPS else []
 
 
 def _rank(row: Row) -> tuple[int, int, bool, str]:
