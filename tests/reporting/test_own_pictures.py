@@ -20,6 +20,8 @@ from spectra_exp.reporting.grid import Row, Section
 from spectra_exp.reporting.material import gather
 from spectra_exp.reporting.sentence import sentence_of
 
+ORDER = ("pictures", "table", "runs", "metrics", "tables", "hypotheses", "missing")
+
 
 def figures(job: Any) -> dict[str, Any]:
     """SPECTRA's load is surely more even; its loss is not told apart."""
@@ -96,8 +98,7 @@ def test_a_loss_that_saw_the_future_is_in_no_sentence(outputs: Path, tmp_path: P
 def test_the_report_begins_with_the_pictures_and_ends_with_what_is_missing(outputs: Path) -> None:
     assert make_report.main([f"outputs={outputs}", "study=demo"]) == 0
     page = Page((outputs / "report-demo" / "index.html").read_text(encoding="utf-8"))
-    places = {name: page.source.index(f'<section id="{name}"') for name in ("pictures", "table", "tables", "metrics")}
-    places |= {name: page.source.index(f'<section id="{name}"') for name in ("hypotheses", "missing")}
+    places = {name: page.source.index(f'<section id="{name}"') for name in ORDER}
     assert list(places) == sorted(places, key=places.__getitem__)
     first = page.source[places["pictures"] : places["table"]]
     assert first.count('class="chart"') == 2 + 3 and sentence_of(gather(outputs).own) in page.text
@@ -105,7 +106,7 @@ def test_the_report_begins_with_the_pictures_and_ends_with_what_is_missing(outpu
         assert f'aria-label="{text}' in first
     for last in ("hypotheses", "missing"):
         assert "<details" in page.source[places[last] : places[last] + 600]
-    assert "<details" not in page.source[places["table"] : places["tables"]].partition("</table>")[0]
+    assert "<details" not in page.source[places["table"] : places["runs"]].partition("</table>")[0]
 
 
 def test_a_picture_has_room_for_some_rows(outputs: Path) -> None:
