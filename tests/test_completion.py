@@ -68,3 +68,4 @@ def test_it_is_installed_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert Path(line.split('"')[1]).read_text() == SCRIPT
     assert line in capsys.readouterr().out
     assert command(["completion", "uninstall"]) == 2
+    assert command(["completion", "show", "--help"]) == 0

@@ -14,11 +14,13 @@ from report_world import Page, change
 
 from spectra_exp.config.tree import project_root
 from spectra_exp.reporting import make_figures, make_report, make_tables
-from spectra_exp.reporting.figures.own import MOST, OWN, some_rows
+from spectra_exp.reporting.figures.own import MOST, MOST_GROUPS, OWN, some_groups, some_rows
 from spectra_exp.reporting.figures.sources import Sources
 from spectra_exp.reporting.grid import Row, Section
 from spectra_exp.reporting.material import gather
 from spectra_exp.reporting.sentence import sentence_of
+
+ORDER = ("pictures", "table", "runs", "metrics", "tables", "hypotheses", "missing")
 
 
 def figures(job: Any) -> dict[str, Any]:
@@ -96,8 +98,7 @@ def test_a_loss_that_saw_the_future_is_in_no_sentence(outputs: Path, tmp_path: P
 def test_the_report_begins_with_the_pictures_and_ends_with_what_is_missing(outputs: Path) -> None:
     assert make_report.main([f"outputs={outputs}", "study=demo"]) == 0
     page = Page((outputs / "report-demo" / "index.html").read_text(encoding="utf-8"))
-    places = {name: page.source.index(f'<section id="{name}"') for name in ("pictures", "table", "tables", "metrics")}
-    places |= {name: page.source.index(f'<section id="{name}"') for name in ("hypotheses", "missing")}
+    places = {name: page.source.index(f'<section id="{name}"') for name in ORDER}
     assert list(places) == sorted(places, key=places.__getitem__)
     first = page.source[places["pictures"] : places["table"]]
     assert first.count('class="chart"') == 2 + 3 and sentence_of(gather(outputs).own) in page.text
@@ -105,7 +106,7 @@ def test_the_report_begins_with_the_pictures_and_ends_with_what_is_missing(outpu
         assert f'aria-label="{text}' in first
     for last in ("hypotheses", "missing"):
         assert "<details" in page.source[places[last] : places[last] + 600]
-    assert "<details" not in page.source[places["table"] : places["tables"]].partition("</table>")[0]
+    assert "<details" not in page.source[places["table"] : places["runs"]].partition("</table>")[0]
 
 
 def test_a_picture_has_room_for_some_rows(outputs: Path) -> None:
@@ -114,9 +115,20 @@ def test_a_picture_has_room_for_some_rows(outputs: Path) -> None:
     plain = Row({}, "Method", runs={0: section.rows[0].runs[0]})
     kept, said = some_rows([*many, plain])
     assert len(kept) == MOST and plain not in kept and said[0].startswith(f"{MOST} of {MOST + 4} rows")
+    own = {row.label: row for row in section.rows}
+    rivals = [Row({"baseline": f"b{i}"}, f"B{i}", runs=dict(section.rows[0].runs)) for i in range(MOST + 3)]
+    kept, _ = some_rows([*own.values(), *rivals])
+    assert own["SPECTRA (causal)"] in kept and own["Switch top-2"] in kept and own["SPECTRA (causal) − GRU"] not in kept
     wide = Section(None, (), (), many, section.collected)
     page = OWN[0].compose(wide, many, Sources(outputs / "runs"))
     assert len(page.panels[0].lines) == MOST and any("rows shown" in note for note in page.footnotes)
+
+
+def test_the_largest_groups_are_drawn(outputs: Path) -> None:
+    (section,) = gather(outputs).own
+    assert some_groups([section]) == ([section], [])
+    kept, said = some_groups([section] * (MOST_GROUPS + 2))
+    assert len(kept) == MOST_GROUPS and said[0].startswith(f"{MOST_GROUPS} of {MOST_GROUPS + 2} groups")
 
 
 def test_the_demo_ends_with_table_picture_and_report() -> None:

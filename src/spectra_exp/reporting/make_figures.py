@@ -14,7 +14,7 @@ from spectra_exp.foundations.options import option
 from spectra_exp.foundations.shell import DONE, FAILED
 from spectra_exp.reporting.declared import all_figures
 from spectra_exp.reporting.figures.make import Made, draw_specs, make_figures
-from spectra_exp.reporting.figures.own import OWN
+from spectra_exp.reporting.figures.own import OWN, some_groups
 from spectra_exp.reporting.figures.sources import Sources
 from spectra_exp.reporting.figures.spec import FigureSpec, ReportSpec
 from spectra_exp.reporting.material import Material, gather, name_the_odd
@@ -99,7 +99,10 @@ def draw_own(material: Material, study: str | None, only: Sequence[str], sources
         if study not in material.collected.studies:
             return Made()
         material, folder = material.of_study(study), folder / study
-    return draw_specs([spec for spec in OWN if not only or spec.name in only], lambda _: material.own, sources, folder)
+    groups, left_out = some_groups(material.own)
+    for line in left_out:
+        print(line, file=sys.stderr)
+    return draw_specs([spec for spec in OWN if not only or spec.name in only], lambda _: groups, sources, folder)
 
 
 main = Verb(

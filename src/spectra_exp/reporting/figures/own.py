@@ -13,10 +13,10 @@ from spectra_exp.reporting.figures.sources import Sources
 from spectra_exp.reporting.figures.spec import Compose, FigureSpec
 from spectra_exp.reporting.figures.tradeoff import Tradeoff
 from spectra_exp.reporting.figures.training import Curve, Training
-from spectra_exp.reporting.grid import Row, Section
+from spectra_exp.reporting.grid import SWITCH, Row, Section
 
-# Rows that a picture has room for.
-MOST = 10
+# Rows that a picture has room for, and groups of comparable runs that are drawn.
+MOST, MOST_GROUPS = 10, 4
 LOSS, LOAD = "val_loss", "load_cv"
 
 
@@ -28,10 +28,24 @@ def by_label(row: Row) -> str:
 def some_rows(rows: Sequence[Row]) -> tuple[list[Row], list[str]]:
     """The rows that a picture shows, those with the most seeds and of these the plainest, and what it says."""
     found = [row for row in rows if row.runs]
-    first = sorted(found, key=lambda row: (-len(row.runs), row.label.count(","), row.label))[:MOST]
+    first = sorted(found, key=_rank)[:MOST]
     kept = [row for row in found if any(row is one for one in first)]
     said = f"{MOST} of {len(found)} rows shown: those with the most seeds and the fewest settings of their own."
     return kept, [said] if len(kept) < len(found) else []
+
+
+def some_groups(sections: Sequence[Section]) -> tuple[list[Section], list[str]]:
+    """The groups of comparable runs that are drawn, the largest, and what is said of others."""
+    said = (
+        f"{MOST_GROUPS} of {len(sections)} groups of comparable runs are drawn, the largest; study=NAME draws another."
+    )
+    return list(sections[:MOST_GROUPS]), [said] if len(sections) > MOST_GROUPS else []
+
+
+def _rank(row: Row) -> tuple[int, int, bool, str]:
+    """What is shown first sorts first; of rows that are as plain, the two that the sentence on the runs is about."""
+    others = not (row.matches({"router": "spectra"}) or row.matches(SWITCH))
+    return -len(row.runs), row.label.count(",") + ("ablation" in row.key), others, row.label
 
 
 @dataclass(frozen=True)

@@ -56,10 +56,10 @@ def index_page(
             ablation_block(material, by_name[SIGNIFICANCE]),
             sweep_block(material),
             load_block(material),
-            _table_block(table for table in tables if table.name != ROUTING_METRICS.name),
-            odd_block(material, page_of),
             run_block(material.collected, page_of),
+            odd_block(material, page_of),
             _metric_block(),
+            _table_block(table for table in tables if table.name != ROUTING_METRICS.name),
             verdicts if untested else None,
             missing_block(tables),
         ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from spectra_exp.presentation.colours import colour
 from spectra_exp.presentation.html import Block, Chart, Choice, Content, Group, Notes, Text
-from spectra_exp.reporting.figures.own import LOSS, by_label, some_rows
+from spectra_exp.reporting.figures.own import LOSS, by_label, some_groups, some_rows
 from spectra_exp.reporting.figures.sources import Sources
 from spectra_exp.reporting.figures.training import Curve, curve_panel, method_marks
 from spectra_exp.reporting.grid import Row, Section
@@ -24,11 +24,13 @@ LEAD = (
 def picture_block(material: Material) -> Block | None:
     """A picture of each kind for each group of comparable runs; None without runs."""
     sources = Sources(material.collected.runs_folder, material.collected.stored)
-    panels = [(section.title, _pictures(section, sources)) for section in material.own]
+    groups, left_out = some_groups(material.own)
+    panels = [(section.title, _pictures(section, sources)) for section in groups]
     if not panels:
         return None
     said = sentence_of(material.own)
-    return Block("pictures", "These runs", LEAD, [Text(said, "finding") if said else None, Choice("Runs", panels)])
+    content = [Text(said, "finding") if said else None, Choice("Runs", panels), Notes(left_out)]
+    return Block("pictures", "These runs", LEAD, content)
 
 
 def _pictures(section: Section, sources: Sources) -> Content:
