@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import types
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
@@ -90,6 +90,28 @@ class Verb:
         if self.examples:
             lines += ["", "Examples:", *(f"  spectra-exp {self.name} {example}".rstrip() for example in self.examples)]
         return "\n".join(lines) + "\n"
+
+
+@dataclass(frozen=True)
+class Verbs:
+    """A verb of several commands, each by the word that follows the verb's name."""
+
+    name: str
+    commands: Mapping[str, Verb]
+
+    def __call__(self, words: Sequence[str] | None = None) -> int:
+        words = sys.argv[1:] if words is None else words
+        if words and words[0] in self.commands:
+            return self.commands[words[0]](words[1:])
+        if words and words[0] in HELP:
+            print(f"usage: spectra-exp {self.name} COMMAND [key=value ...]\n")
+            print("\n".join(f"  {name:<8} {verb.about}" for name, verb in self.commands.items()))
+            return DONE
+
+        def refuse() -> int:
+            raise ConfigError.unknown(self.name, words[0] if words else "", self.commands)
+
+        return exit_status(refuse)
 
 
 def assignments(schema: type, words: Sequence[str], bare: Sequence[str] = ()) -> list[str]:

@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 
 from spectra_exp.archive.sources import RunSources, read_sources
+from spectra_exp.config.resolved import Compositions, Resolved
 from spectra_exp.config.tree import project_root
 from spectra_exp.foundations.errors import ConfigError
 from spectra_exp.reporting.collect import Collected, collect
@@ -47,19 +48,27 @@ class Material:
         return found
 
     @cached_property
+    def configurations(self) -> dict[str, Resolved]:
+        """What the completed runs of each cell are configured as."""
+        return configurations_of(self.collected)
+
+    def sections_of(self, study: Study, compositions: Compositions) -> tuple[list[Section], list[str]]:
+        """The sections of one study, and lines of overrides that cannot be composed."""
+        cells = StudyCells(study, compositions)
+        found = study_sections(cells, self.sources.launches, self.collected, self.configurations)
+        return found, [f"{study.name}: {line}: cannot be composed" for line in cells.broken]
+
+    @cached_property
     def sections(self) -> Sections:
         """The sections of each study; under the empty name every cell of completed runs, by comparable group."""
-        launches = self.sources.launches
         self.collected.skipped_launches[:] = self.sources.skipped.values()
-        configurations = configurations_of(self.collected)
         compositions = stored_compositions(self.outputs)
-        cells = {name: StudyCells(study, compositions) for name, study in self.studies.items()}
-        found = {name: study_sections(own, launches, self.collected, configurations) for name, own in cells.items()}
-        broken = [f"{name}: {line}: cannot be composed" for name, own in cells.items() for line in own.broken]
+        found = {name: self.sections_of(study, compositions) for name, study in self.studies.items()}
+        broken = [line for _, lines in found.values() for line in lines]
         self.collected.skipped_launches.extend(dict.fromkeys(broken))
-        every_cell = cell_sections(self.collected, configurations, compositions)
+        every_cell = cell_sections(self.collected, self.configurations, compositions)
         compositions.save()
-        return Sections(found | {"": every_cell})
+        return Sections({name: sections for name, (sections, _) in found.items()} | {"": every_cell})
 
 
 def gather(outputs: Path, study: str | None = None, runs: Sequence[str] = ()) -> Material:
