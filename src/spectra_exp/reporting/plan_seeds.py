@@ -23,8 +23,9 @@ from spectra_exp.reporting.declared import all_contrasts, choice
 from spectra_exp.reporting.grid import Row, Section
 from spectra_exp.reporting.material import Material, gather
 from spectra_exp.reporting.paper.publish import ARCHIVE
-from spectra_exp.reporting.tables.build import LOSSES, reference_row
+from spectra_exp.reporting.tables.build import reference_row
 from spectra_exp.reporting.tables.verdicts import margin
+from spectra_exp.runs.pairing import LOSSES
 from spectra_exp.runs.provenance import stored_compositions
 from spectra_exp.statistics.clustered import ONE_CLUSTER
 from spectra_exp.statistics.comparison import difference_of

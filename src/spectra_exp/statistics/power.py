@@ -58,7 +58,9 @@ def power_of(effect: float, seeds: int, alpha: float = ALPHA) -> float:
     from scipy.special import nctdtr, stdtrit
 
     df = seeds - 1
-    return float(1 - nctdtr(df, abs(effect) * math.sqrt(seeds), float(stdtrit(df, 1 - alpha / 2))))
+    missed = float(nctdtr(df, abs(effect) * math.sqrt(seeds), float(stdtrit(df, 1 - alpha / 2))))
+    # No number where it is too small to be summed up.
+    return 1.0 if math.isnan(missed) else 1 - missed
 
 
 def seeds_needed(difference: float, sd: float, power: float, alpha: float = ALPHA) -> int | None:

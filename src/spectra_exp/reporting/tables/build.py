@@ -11,17 +11,17 @@ from spectra_exp.config.names import METHOD_FACTORS
 from spectra_exp.presentation.text import count_text, interval_text, number_text
 from spectra_exp.reporting.collect import INFERENCE, METHOD_COLUMNS, TRAINING_RULE
 from spectra_exp.reporting.grid import Row, Section
-from spectra_exp.reporting.pairing import GROUP_KEYS, PAIRED
+from spectra_exp.reporting.noise import claim_notes
 from spectra_exp.reporting.tables.gaps import row_gaps
 from spectra_exp.reporting.tables.spec import Grid, Panel, Part, Table, TableSpec
 from spectra_exp.reporting.tables.verdicts import direction, verdict
+from spectra_exp.runs.pairing import GROUP_KEYS, LOSSES, PAIRED
 from spectra_exp.statistics.comparison import TOO_FEW, Comparison
 from spectra_exp.statistics.corrections import stars
 from spectra_exp.statistics.intervals import mean_interval
 from spectra_exp.statistics.pareto import pareto_front
+from spectra_exp.studies.cells import Choice, reference_of
 
-# Evidence only between causal models.
-LOSSES = ("val_loss",)
 AGREED_COLUMNS = (
     "causal",
     "causal_training",
@@ -94,11 +94,9 @@ def agreed(values: Iterable[Any]) -> Any:
     return found[0] if len(found) == 1 else " / ".join(sorted(map(str, found))) or None
 
 
-def reference_row(section: Section, row: Row, wanted: Mapping[str, Any]) -> Row | None:
-    """The row that `row` is tested against: the wanted one, of the same osr where there are several."""
-    found = section.find(wanted)
-    same = [r for r in found if r.key.get("osr") == row.key.get("osr")]
-    return next((r for r in (*same, *found) if r is not row), None) if row not in same else None
+def reference_row(section: Section, row: Row, wanted: Choice) -> Row | None:
+    """The row that `row` is tested against."""
+    return reference_of(row, section.rows, wanted)
 
 
 def _record(section: Section, row: Row, metrics: Iterable[str]) -> dict[str, Any]:
@@ -163,7 +161,10 @@ def _add_tests(spec: TableSpec, section: Section, rows: list[Row], records: list
         return [f"No tests: no finished run of the row to test against ({wanted})."]
     by = spec.correction.__name__.replace("_", "-").title()
     head = f"Stars: against {' or '.join(names)}, {by} over {sum(p is not None for p in corrected.values())} tests."
-    return [head, *untested_notes((rows[i].label, metric, test) for (i, metric), test in tests.items())]
+    claims = claim_notes(
+        section, ((rows[i], rows[i].label, m, test, corrected[i, m]) for (i, m), test in tests.items())
+    )
+    return [head, *claims, *untested_notes((rows[i].label, metric, test) for (i, metric), test in tests.items())]
 
 
 def untested_notes(tests: Iterable[tuple[str, str, Comparison]]) -> list[str]:

@@ -9,6 +9,7 @@ from typing import Any
 from spectra_exp.config.names import METHOD_FACTORS, method_name, setting_text
 from spectra_exp.presentation.text import count_text, number_text
 from spectra_exp.reporting.grid import Row, Section
+from spectra_exp.reporting.noise import claim_notes
 from spectra_exp.reporting.tables.build import beside, metric_columns, odd_notes, untested_notes
 from spectra_exp.reporting.tables.gaps import row_gaps
 from spectra_exp.reporting.tables.spec import Choice, Gap, Grid, Panel, Part, Table, TableSpec
@@ -103,8 +104,16 @@ def _records(spec: PairSpec, section: Section, rule: str, sizes: list[Size]) -> 
             record |= _difference(metric, tests.get((index, metric)), corrected.get((index, metric)))
         records.append(record)
     head = f"Δ: {METHOD_AGAINST}, paired over seeds, Holm over {sum(p is not None for p in corrected.values())} tests."
+    claims = claim_notes(
+        section,
+        (
+            (sizes[i].method, _text(sizes[i]), m, test, corrected[i, m])
+            for (i, m), test in tests.items()
+            if sizes[i].method
+        ),
+    )
     untested = untested_notes((_text(sizes[i]), metric, test) for (i, metric), test in tests.items())
-    return records, [head, *untested, *odd_notes(section, (row for size in sizes for row in size.cells))]
+    return records, [head, *claims, *untested, *odd_notes(section, (row for size in sizes for row in size.cells))]
 
 
 def _difference(metric: str, test: Comparison | None, p: float | None) -> dict[str, Any]:
