@@ -66,6 +66,7 @@ def test_there_is_a_file_for_every_study():
         "scaling_experts",
         "scaling_model",
         "temperature",
+        "aa",
         "baselines",
         "core",
         "equal_size",

@@ -13,6 +13,7 @@ from spectra_exp.reporting.collect import INFERENCE, METHOD_COLUMNS, TRAINING_RU
 from spectra_exp.reporting.grid import Row, Section
 from spectra_exp.reporting.noise import claim_notes
 from spectra_exp.reporting.tables.gaps import row_gaps
+from spectra_exp.reporting.tables.settings import settings_part
 from spectra_exp.reporting.tables.spec import Grid, Panel, Part, Table, TableSpec
 from spectra_exp.reporting.tables.verdicts import direction, verdict
 from spectra_exp.runs.pairing import GROUP_KEYS, LOSSES, PAIRED
@@ -38,7 +39,7 @@ def build_table(spec: TableSpec, sections: Iterable[Section]) -> Table:
     import pandas as pd
 
     records, parts, gaps = [], [], []
-    for section in sections:
+    for section in (spanned := list(sections)):
         rows = section.find(spec.only)
         if not rows:
             continue
@@ -52,8 +53,20 @@ def build_table(spec: TableSpec, sections: Iterable[Section]) -> Table:
         grids += _floor_grids(spec, section, own)
         parts.append(Part(section.title, grids, notes))
         gaps += row_gaps(spec, section, rows)
+    parts += _over_settings(spec, spanned)
     frame = pd.DataFrame(records, dtype=object)
     return Table(spec.name, spec.title, frame, parts, gaps)
+
+
+def _over_settings(spec: TableSpec, sections: Iterable[Section]) -> list[Part]:
+    """The methods over the sections of a study, where there are several."""
+    settings = {
+        section.title: (section, {row.label: row for row in section.find(spec.only)})
+        for section in sections
+        if section.study is not None and not section.choosing
+    }
+    rows = (row for section, _ in settings.values() for row in section.find(spec.baseline or {"": ""}))
+    return settings_part(settings, spec.tested, next((row.label for row in rows), ""))
 
 
 def metric_columns(section: Section, row: Row, metric: str) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from spectra_exp.reporting.grid import Row, Section
 from spectra_exp.reporting.noise import claim_notes
 from spectra_exp.reporting.tables.build import beside, metric_columns, odd_notes, untested_notes
 from spectra_exp.reporting.tables.gaps import row_gaps
+from spectra_exp.reporting.tables.settings import settings_part
 from spectra_exp.reporting.tables.spec import Choice, Gap, Grid, Panel, Part, Table, TableSpec
 from spectra_exp.statistics.comparison import Comparison
 from spectra_exp.statistics.corrections import holm, stars
@@ -61,9 +62,18 @@ def build_pairs(spec: PairSpec, sections: Iterable[Section]) -> Table:
             sizes = _sizes(spec, section, rule)
             own, notes = _records(spec, section, rule, sizes)
             records += own
-            parts.append(Part(" ".join(filter(None, [section.title, rule])), _grids(spec, own, sizes), notes))
+            title = " ".join(filter(None, [section.title, rule]))
+            parts.append(Part(title, _grids(spec, own, sizes), notes))
+            parts += _over_sizes(spec, section, sizes)
             gaps += _gaps(spec, section, sizes)
     return Table(spec.name, spec.title, pd.DataFrame(records, dtype=object), parts, gaps)
+
+
+def _over_sizes(spec: PairSpec, section: Section, sizes: list[Size]) -> list[Part]:
+    """Both methods over the sizes that have them."""
+    whole = [size for size in sizes if len(size.cells) == 2]
+    settings = {_text(size): (section, {_short(row): row for row in size.cells}) for size in whole}
+    return settings_part(settings, spec.tested, _short(whole[0].against) if whole else "")
 
 
 def pair_sizes(section: Section, method: Choice, against: Choice, rule: str) -> list[Size]:
