@@ -15,7 +15,7 @@ from spectra_exp.reporting.noise import claim_notes
 from spectra_exp.reporting.tables.gaps import row_gaps
 from spectra_exp.reporting.tables.settings import settings_part
 from spectra_exp.reporting.tables.spec import Grid, Panel, Part, Table, TableSpec
-from spectra_exp.reporting.tables.verdicts import direction, verdict
+from spectra_exp.reporting.tables.verdicts import SEEDS_ALONE, direction, verdict
 from spectra_exp.runs.pairing import GROUP_KEYS, LOSSES, PAIRED
 from spectra_exp.statistics.comparison import TOO_FEW, Comparison
 from spectra_exp.statistics.corrections import stars
@@ -177,6 +177,7 @@ def _add_tests(spec: TableSpec, section: Section, rows: list[Row], records: list
     claims = claim_notes(
         section, ((rows[i], rows[i].label, m, test, corrected[i, m]) for (i, m), test in tests.items())
     )
+    claims += [SEEDS_ALONE] if any(m in LOSSES and test.p is not None for (_, m), test in tests.items()) else []
     return [head, *claims, *untested_notes((rows[i].label, metric, test) for (i, metric), test in tests.items())]
 
 

@@ -14,6 +14,8 @@ from spectra_exp.reporting.tables.build import beside, metric_columns, odd_notes
 from spectra_exp.reporting.tables.gaps import row_gaps
 from spectra_exp.reporting.tables.settings import settings_part
 from spectra_exp.reporting.tables.spec import Choice, Gap, Grid, Panel, Part, Table, TableSpec
+from spectra_exp.reporting.tables.verdicts import SEEDS_ALONE
+from spectra_exp.runs.pairing import LOSSES
 from spectra_exp.statistics.comparison import Comparison
 from spectra_exp.statistics.corrections import holm, stars
 
@@ -122,6 +124,7 @@ def _records(spec: PairSpec, section: Section, rule: str, sizes: list[Size]) -> 
             if sizes[i].method
         ),
     )
+    claims += [SEEDS_ALONE] if any(m in LOSSES and test.p is not None for (_, m), test in tests.items()) else []
     untested = untested_notes((_text(sizes[i]), metric, test) for (i, metric), test in tests.items())
     return records, [head, *claims, *untested, *odd_notes(section, (row for size in sizes for row in size.cells))]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,7 +11,7 @@ from spectra_exp.reporting.grid import Row, Section
 from spectra_exp.reporting.noise import claim_notes
 from spectra_exp.reporting.tables.gaps import seed_gaps
 from spectra_exp.reporting.tables.spec import Choice, Gap, Grid, Part, Table, Tested
-from spectra_exp.reporting.tables.verdicts import direction, equivalence, verdict
+from spectra_exp.reporting.tables.verdicts import OVER_SEEDS, SEEDS_ALONE, direction, equivalence, verdict
 from spectra_exp.runs.pairing import LOSSES
 from spectra_exp.statistics.comparison import TOO_FEW, Sequential
 from spectra_exp.statistics.corrections import holm
@@ -63,14 +63,20 @@ def outcomes(table: Table, section: Section) -> dict[tuple[str, str, str], Teste
     return {(t.a.label, t.b.label, t.metric): t for t in table.tests if t.section is section}
 
 
-def _tested(contrast: Contrast, section: Section) -> list[Tested]:
-    found = []
+def contrasted(contrast: Contrast, section: Section) -> Iterator[tuple[Row, Row]]:
+    """The pairs of rows that the contrast compares."""
     for a in section.find(contrast.method):
         for b in section.find(contrast.against):
-            if b is a or b.key.get("osr", a.key.get("osr")) != a.key.get("osr"):
-                continue
-            found += [_test(section, a, b, m, f"{a.method} {contrast.family}") for m in contrast.metrics]
-    return found
+            if b is not a and b.key.get("osr", a.key.get("osr")) == a.key.get("osr"):
+                yield a, b
+
+
+def _tested(contrast: Contrast, section: Section) -> list[Tested]:
+    return [
+        _test(section, a, b, metric, f"{a.method} {contrast.family}")
+        for a, b in contrasted(contrast, section)
+        for metric in contrast.metrics
+    ]
 
 
 def _test(section: Section, a: Row, b: Row, metric: str, family: str) -> Tested:
@@ -117,6 +123,7 @@ def _record(t: Tested, corrected: float | None) -> dict[str, Any]:
         "d_z": test.d_z,
         "wilcoxon_p": test.wilcoxon_p,
         "detectable": test.detectable,
+        "about": "" if test.p is None else OVER_SEEDS,
         "margin": near,
         "non_inferior_p": inferior,
         "equivalent_p": equal,
@@ -169,6 +176,8 @@ def _part(family: tuple[str, str], records: list[dict[str, Any]], claims: list[s
     tests = sum(record["p"] is not None for record in records)
     notes = [NO_EVIDENCE] if any(record["verdict"] == NOT_CAUSAL for record in records) else []
     notes += [f"Holm over {tests} tests. Difference: first − second; detectable: found with 80 % power at this n."]
+    if any(record["metric"] in LOSSES and record["p"] is not None for record in records):
+        notes.append(SEEDS_ALONE)
     notes += claims
     if any(record["looks"] for record in records):
         notes.append("n*: seeds were added until decided; p and interval hold at all looks together.")

@@ -9,6 +9,13 @@ from spectra_exp.statistics.comparison import Comparison
 from spectra_exp.statistics.corrections import stars
 from spectra_exp.statistics.practical import equivalent_p, word
 
+# What an interval over seeds is about, in a column and in a note.
+OVER_SEEDS = "these methods, this text"
+SEEDS_ALONE = (
+    "Intervals of val_loss are over seeds alone: about these methods on these held-out documents. "
+    "The table `documents` has those for other text too, and by domain; spectra-exp compare those of two runs."
+)
+
 
 def direction(name: str) -> Direction:
     """lower, higher or none; a figure under another rule of routing has its metric's direction."""
