@@ -14,7 +14,6 @@ from spectra_exp.reporting.declared import all_contrasts, study_tables
 from spectra_exp.reporting.material import gather
 from spectra_exp.reporting.tables.build import build_table
 from spectra_exp.reporting.tables.significance import build_significance
-from spectra_exp.runs.provenance import stored_compositions
 from spectra_exp.statistics.comparison import compare
 from spectra_exp.statistics.looks import look
 from spectra_exp.studies.decide import Design
@@ -51,7 +50,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def sections(material):
-    return material.sections_of(material.studies["core"], stored_compositions(material.outputs))[0]
+    return material.sections_of(material.studies["core"])[0]
 
 
 def records(material):

@@ -12,14 +12,13 @@ from test_by_document import DOMAINS, leave_documents
 from spectra_exp.presentation.html import Fold
 from spectra_exp.reporting.by_document import compare_by_document
 from spectra_exp.reporting.declared import all_contrasts, study_tables
+from spectra_exp.reporting.documents_table import documents_table
 from spectra_exp.reporting.material import gather
 from spectra_exp.reporting.report.grids import table_details
 from spectra_exp.reporting.tables.build import build_table
-from spectra_exp.reporting.tables.documents import documents_table
 from spectra_exp.reporting.tables.significance import build_significance
 from spectra_exp.reporting.tables.verdicts import SEEDS_ALONE
 from spectra_exp.reporting.tables.write import write_table
-from spectra_exp.runs.provenance import stored_compositions
 from spectra_exp.runs.stored import stored_runs
 
 
@@ -50,7 +49,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def made(world: Path):
     material = gather(world)
     study = material.studies["core"]
-    sections = {"core": material.sections_of(study, stored_compositions(world))[0]}
+    sections = {"core": material.sections_of(study)[0]}
     return study, sections
 
 
@@ -89,7 +88,7 @@ def test_one_seed_speaks_of_these_runs(world: Path) -> None:
     material = gather(world)
     runs = material.collected.runs
     runs.drop(runs.index[runs["seed"] != 0], inplace=True)
-    sections, _ = material.sections_of(material.studies["core"], stored_compositions(world))
+    sections, _ = material.sections_of(material.studies["core"])
     table = documents_table(all_contrasts([material.studies["core"]]), {"core": sections})
     assert set(table.frame["about"]) == {"these runs"} and set(table.frame["seeds"]) == {1}
 

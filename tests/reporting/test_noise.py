@@ -13,7 +13,6 @@ from spectra_exp.reporting.declared import all_contrasts, study_tables
 from spectra_exp.reporting.material import Material, gather
 from spectra_exp.reporting.noise import NOT_MEASURED, noise_of
 from spectra_exp.reporting.tables.build import build_table
-from spectra_exp.runs.provenance import stored_compositions
 
 OWN = [3.00, 3.10, 3.05, 3.20, 3.15, 3.02]
 ROUNDED = [0.001, -0.002, 0.0, 0.001, 0.002, -0.001]
@@ -43,7 +42,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def notes(material: Material) -> list[str]:
     """Of the table of the baselines."""
     study = material.studies["baselines"]
-    sections, _ = material.sections_of(study, stored_compositions(material.outputs))
+    sections, _ = material.sections_of(study)
     spec = next(spec for spec in study_tables(study) if spec.tested)
     return [note for part in build_table(spec, sections).parts for note in part.notes]
 
@@ -82,7 +81,7 @@ def test_what_was_not_measured_says_how(world: Path) -> None:
 
 def test_pairs_are_no_claims_of_their_own(world: Path) -> None:
     material = gather(world)
-    sections, _ = material.sections_of(material.studies["aa"], stored_compositions(world))
+    sections, _ = material.sections_of(material.studies["aa"])
     assert all_contrasts([material.studies["aa"]]) == []
     (spec,) = study_tables(material.studies["aa"])
     table = build_table(spec, sections)

@@ -13,7 +13,6 @@ from spectra_exp.reporting.material import gather
 from spectra_exp.reporting.tables.build import build_table
 from spectra_exp.reporting.tables.pairs import build_pairs
 from spectra_exp.reporting.tables.spec import Table
-from spectra_exp.runs.provenance import stored_compositions
 
 BETTER = {"switch_top2": 0.0, "hash": -0.2, "random": 0.3}
 
@@ -21,7 +20,7 @@ BETTER = {"switch_top2": 0.0, "hash": -0.2, "random": 0.3}
 def table(outputs: Path, name: str, build) -> Table:
     material = gather(outputs)
     study = material.studies[name]
-    sections: list[Section] = material.sections_of(study, stored_compositions(outputs))[0]
+    sections: list[Section] = material.sections_of(study)[0]
     return build(next(spec for spec in study_tables(study) if spec.tested), sections)
 
 
@@ -69,6 +68,6 @@ def test_sizes_are_settings(world: Path) -> None:
 def test_one_setting_is_none(world: Path) -> None:
     material = gather(world)
     study = material.studies["baselines"]
-    sections = material.sections_of(study, stored_compositions(world))[0]
+    sections = material.sections_of(study)[0]
     spec = next(spec for spec in study_tables(study) if spec.tested)
     assert "Over all settings" not in [part.title for part in build_table(spec, sections[:1]).parts]

@@ -71,7 +71,7 @@ class Verb:
     def help(self) -> str:
         """The keys with their meanings, ranges and defaults, what else there is, and examples."""
         rows = [row for row in describe_fields(self.options) if row["name"] != OVERRIDES]
-        width = max(len(row["name"]) for row in rows)
+        width = max((len(row["name"]) for row in rows), default=len(PLUGINS) - 1)
         lines = [f"usage: spectra-exp {self.name} [key=value ...]", "", self.about, "", "Keys:"]
         for row in rows:
             unit = f" ({row['unit']})" if row["unit"] else ""
@@ -90,28 +90,6 @@ class Verb:
         if self.examples:
             lines += ["", "Examples:", *(f"  spectra-exp {self.name} {example}".rstrip() for example in self.examples)]
         return "\n".join(lines) + "\n"
-
-
-@dataclass(frozen=True)
-class Verbs:
-    """A verb of several commands, each by the word that follows the verb's name."""
-
-    name: str
-    commands: Mapping[str, Verb]
-
-    def __call__(self, words: Sequence[str] | None = None) -> int:
-        words = sys.argv[1:] if words is None else words
-        if words and words[0] in self.commands:
-            return self.commands[words[0]](words[1:])
-        if words and words[0] in HELP:
-            print(f"usage: spectra-exp {self.name} COMMAND [key=value ...]\n")
-            print("\n".join(f"  {name:<8} {verb.about}" for name, verb in self.commands.items()))
-            return DONE
-
-        def refuse() -> int:
-            raise ConfigError.unknown(self.name, words[0] if words else "", self.commands)
-
-        return exit_status(refuse)
 
 
 def assignments(schema: type, words: Sequence[str], bare: Sequence[str] = ()) -> list[str]:
@@ -189,6 +167,21 @@ def _value(key: str, text: str, kind: Any) -> Any:
         return kind(text)
     except ValueError:
         raise ConfigError(key, f"'{text}' is not a {'whole ' if kind is int else ''}number") from None
+
+
+def dispatch(name: str, commands: Mapping[str, Verb], words: Sequence[str]) -> int:
+    """The exit status of the one of the commands of a verb that the first word names."""
+    if words and words[0] in commands:
+        return commands[words[0]](words[1:])
+    if words and words[0] in HELP:
+        print(f"usage: spectra-exp {name} COMMAND [key=value ...]\n")
+        print("\n".join(f"  {own:<8} {verb.about}" for own, verb in commands.items()))
+        return DONE
+
+    def refuse() -> int:
+        raise ConfigError.unknown(name, words[0] if words else "", commands)
+
+    return exit_status(refuse)
 
 
 def renamed(module: str, verb: str, main: Callable[[Sequence[str]], int]) -> int:

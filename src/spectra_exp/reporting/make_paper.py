@@ -11,6 +11,7 @@ from spectra_exp.archive.file import Archive, read_archive, write_archive
 from spectra_exp.archive.packing import pack_runs
 from spectra_exp.config.tree import project_root
 from spectra_exp.config.verb import Verb, VerbOptions
+from spectra_exp.foundations.devices import SHARES
 from spectra_exp.foundations.errors import ConfigError, SpectraError
 from spectra_exp.foundations.options import option
 from spectra_exp.foundations.shell import DONE, FAILED
@@ -33,7 +34,7 @@ class PaperOptions(VerbOptions):
     run: bool = option(True, "false makes the page, tables and figures of the archive and what has finished")
     text: str | None = option(None, "the folder of the real text: train.jsonl and validation.jsonl", path=True)
     blocks: tuple[str, ...] = option((), "only these blocks, separated by commas")
-    processes: int = option(2, "runs at once", minimum=1, maximum=2)
+    processes: int = option(2, "runs at once; on a GPU they share it", minimum=1, maximum=SHARES)
     to: str | None = option(None, "the folder that is published; docs/results/paper unless set", path=True)
 
 
@@ -69,7 +70,15 @@ def _make_block(block: Block, outputs: Path, folder: Path, text: Path | None, pr
             whole = False
             continue
         print(f"block {block.name}: {launch.study} {' '.join(launch.typed)}", file=sys.stderr)
-        at_once = [] if processes == 1 else ["launch=parallel", f"launch.jobs={processes}"]
+        at_once = (
+            []
+            if processes == 1
+            else [
+                "launch=parallel",
+                f"launch.jobs={processes}",
+                f"launch.per_gpu={processes}",
+            ]
+        )
         typed = [*launch.typed_with(text), f"outputs={outputs}", *at_once]
         archived = _known(outputs, folder).archived
         elsewhere = {run_id for run_id, state in archived.items() if state in GOOD}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -49,26 +49,39 @@ class Material:
 
     @cached_property
     def configurations(self) -> dict[str, Resolved]:
-        """What the completed runs of each cell are configured as."""
+        """What the completed runs of each cell id are configured as."""
         return configurations_of(self.collected)
 
-    def sections_of(self, study: Study, compositions: Compositions) -> tuple[list[Section], list[str]]:
+    @cached_property
+    def compositions(self) -> Compositions:
+        """Configurations that were composed before."""
+        return stored_compositions(self.outputs)
+
+    @cached_property
+    def own(self) -> list[Section]:
+        """Every cell of completed runs, a section for each group of comparable runs."""
+        return cell_sections(self.collected, self.configurations, self.compositions)
+
+    def sections_of(self, study: Study) -> tuple[list[Section], list[str]]:
         """The sections of one study, and lines of overrides that cannot be composed."""
-        cells = StudyCells(study, compositions)
+        cells = StudyCells(study, self.compositions)
         found = study_sections(cells, self.sources.launches, self.collected, self.configurations)
         return found, [f"{study.name}: {line}: cannot be composed" for line in cells.broken]
 
     @cached_property
     def sections(self) -> Sections:
-        """The sections of each study; under the empty name every cell of completed runs, by comparable group."""
+        """The sections of each study; under the empty name those of `own`."""
         self.collected.skipped_launches[:] = self.sources.skipped.values()
-        compositions = stored_compositions(self.outputs)
-        found = {name: self.sections_of(study, compositions) for name, study in self.studies.items()}
+        found = {name: self.sections_of(study) for name, study in self.studies.items()}
         broken = [line for _, lines in found.values() for line in lines]
         self.collected.skipped_launches.extend(dict.fromkeys(broken))
-        every_cell = cell_sections(self.collected, self.configurations, compositions)
-        compositions.save()
+        every_cell = self.own
+        self.compositions.save()
         return Sections({name: sections for name, (sections, _) in found.items()} | {"": every_cell})
+
+    def of_study(self, study: str) -> Material:
+        """The same with the runs of one study alone; raises SpectraError when it has none."""
+        return replace(self, collected=self.collected.of_study(study))
 
 
 def gather(outputs: Path, study: str | None = None, runs: Sequence[str] = ()) -> Material:
@@ -77,8 +90,8 @@ def gather(outputs: Path, study: str | None = None, runs: Sequence[str] = ()) ->
     Raises SpectraError for a study without a completed run, and for an archive that cannot be used.
     """
     sources = read_sources(outputs, runs)
-    collected = collect(outputs / "runs", sources.stored)
-    return Material(outputs, collected if study is None else collected.of_study(study), sources)
+    found = Material(outputs, collect(outputs / "runs", sources.stored), sources)
+    return found if study is None else found.of_study(study)
 
 
 def name_the_odd(material: Material) -> None:

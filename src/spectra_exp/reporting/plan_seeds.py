@@ -12,7 +12,7 @@ from spectra_exp.config.compose import load_experiment
 from spectra_exp.config.resolved import Compositions, resolved_experiment
 from spectra_exp.config.schema import Experiment
 from spectra_exp.config.tree import project_root
-from spectra_exp.config.verb import Verb, Verbs
+from spectra_exp.config.verb import Verb, dispatch
 from spectra_exp.foundations.errors import ConfigError, SpectraError
 from spectra_exp.foundations.files import one_line_errors
 from spectra_exp.foundations.options import option
@@ -26,15 +26,14 @@ from spectra_exp.reporting.paper.publish import ARCHIVE
 from spectra_exp.reporting.tables.build import reference_row
 from spectra_exp.reporting.tables.verdicts import margin
 from spectra_exp.runs.pairing import LOSSES
-from spectra_exp.runs.provenance import stored_compositions
 from spectra_exp.statistics.clustered import ONE_CLUSTER
 from spectra_exp.statistics.comparison import difference_of
 from spectra_exp.statistics.crossed import WASTED
 from spectra_exp.statistics.power import ALPHA, Spread, seeds_needed, spread_of
+from spectra_exp.studies import listing
 from spectra_exp.studies.cells import StudyCells
 from spectra_exp.studies.definition import Study, load_study
 from spectra_exp.studies.expand import study_jobs
-from spectra_exp.studies.listing import COMMANDS
 from spectra_exp.studies.state import expected_seconds, speeds_of
 from spectra_exp.studies.view import duration
 
@@ -170,9 +169,8 @@ def seed_plan(
     The spread is that of the study's finished pairs; of other ones, which is said, where it has none of these settings
     yet. Raises ConfigError for a metric that no run has, SpectraError where there is no pair to go by.
     """
-    compositions = stored_compositions(outputs)
-    asked = AskedCells(study, typed, outputs, compositions)
     material = gather(outputs, None, runs)
+    asked = AskedCells(study, typed, outputs, material.compositions)
     measured = set(material.collected.values["metric"])
     if measured and metric not in measured:
         raise ConfigError.unknown("metric", metric, measured)
@@ -181,10 +179,10 @@ def seed_plan(
         raise ConfigError(
             "detect", "is missing", f"{metric} declares no region of practical equivalence: give detect=X"
         )
-    sections, _ = material.sections_of(study, compositions)
+    sections, _ = material.sections_of(study)
     reference = () if runs else _reference(outputs)
-    source, found, spread = _spread(study, asked, sections, material, reference, compositions, metric)
-    compositions.save()
+    source, found, spread = _spread(study, asked, sections, material, reference, metric)
+    material.compositions.save()
     tests = asked.tests(study)
     seeds = _seeds(detect, spread, power)
     times = _times(asked, sections, material)
@@ -227,7 +225,6 @@ def _spread(
     sections: Sequence[Section],
     material: Material,
     reference: Sequence[Material],
-    compositions: Compositions,
     metric: str,
 ) -> tuple[str, list[Pairs], Spread]:
     """Where the spread is from, in words, the study's own pairs, and their spread."""
@@ -239,9 +236,9 @@ def _spread(
         ("its finished pairs", found),
         ("its finished pairs of other settings", _pairs(study, others, metric)),
     ]
-    tried += [(f"{theirs}pairs of it", _pairs(study, m.sections_of(study, compositions)[0], metric)) for m in reference]
-    tried.append(("pairs of other studies", _elsewhere(material, compositions, metric)))
-    tried += [(f"{theirs}pairs of other studies", _elsewhere(m, compositions, metric)) for m in reference]
+    tried += [(f"{theirs}pairs of it", _pairs(study, m.sections_of(study)[0], metric)) for m in reference]
+    tried.append(("pairs of other studies", _elsewhere(material, metric)))
+    tried += [(f"{theirs}pairs of other studies", _elsewhere(m, metric)) for m in reference]
     for source, candidates in tried:
         pairs = [one for one in candidates if len(one.differences) > 1]
         if not pairs:
@@ -255,11 +252,11 @@ def _spread(
     raise SpectraError(f"{material.sources.where}: no two seeds of a pair of rows have finished{none}; {fix}")
 
 
-def _elsewhere(material: Material, compositions: Compositions, metric: str) -> Iterator[Pairs]:
+def _elsewhere(material: Material, metric: str) -> Iterator[Pairs]:
     """The pairs of every study that a run was made for."""
     launched = {name for run in material.collected.by_run.values() for name in run["studies"]}
     for name in sorted(launched & material.studies.keys()):
-        sections, _ = material.sections_of(material.studies[name], compositions)
+        sections, _ = material.sections_of(material.studies[name])
         yield from _pairs(material.studies[name], sections, metric)
 
 
@@ -411,4 +408,11 @@ PLAN = Verb(
     ("core metric=val_loss detect=0.02 power=0.8", "core osr=causal detect=0.02", "core runs=runs.parquet json=true"),
     bare=("study",),
 )
-main = Verbs("study", COMMANDS | {"plan": PLAN})
+
+
+COMMANDS = {**listing.COMMANDS, "plan": PLAN}
+
+
+def main(words: Sequence[str]) -> int:
+    """The exit status of the command of `spectra-exp study` that the first word names."""
+    return dispatch("study", COMMANDS, words)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rich.console import Console
 
-from spectra_exp.config.verb import Verb, VerbOptions, Verbs
+from spectra_exp.config.verb import Verb, VerbOptions, dispatch
 from spectra_exp.foundations.errors import ConfigError
 from spectra_exp.foundations.files import one_line_errors
 from spectra_exp.foundations.options import option
@@ -104,4 +105,7 @@ COMMANDS = {
     )
 }
 
-main = Verbs("study", COMMANDS)
+
+def main(words: Sequence[str]) -> int:
+    """The exit status of what the first word names."""
+    return dispatch("study", COMMANDS, words)
