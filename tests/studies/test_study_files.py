@@ -201,5 +201,5 @@ def test_a_bad_file_gives_one_line_that_names_it(tmp_path, content, complaint):
 def test_an_unknown_study_is_named_with_the_nearest():
     with pytest.raises(ConfigError, match="did you mean 'b_sinkhorn'"):
         load_study("b_sinkhron", "sweeps")
-    with pytest.raises(ConfigError, match="valid: baselines, core"):
+    with pytest.raises(ConfigError, match="valid: aa, baselines, core"):
         load_study("a_quota", "ablations")
