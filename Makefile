@@ -12,7 +12,9 @@ PROCESSES ?= 2
 # What else is given on make's own command line (trainer.max_steps=5 model=exp10) goes on to train.py.
 TYPED = $(filter-out PY=% PYTHON=% HAVE=% GPU_CHECK_DEVICE=% SEEDS=% JOBS=% OSR=% STUDY=% TRIALS=% PROCESSES=% BENCH=% SEED=% FUZZ=% STATUS=% TEXT=% BLOCKS=% SPECTRA_OUTPUTS=%,$(MAKEOVERRIDES))
 LAUNCH = $(if $(filter launch=% hydra/launcher=%,$(TYPED)),,$(if $(filter 1,$(JOBS)),,launch=parallel launch.jobs=$(JOBS)))
-STUDY_RUN = $(PY) train.py $(1) seed=$(SEEDS) $(LAUNCH) $(TYPED)
+# What is launched until it is decided adds its own seeds.
+SEED_WORDS = $(if $(filter launch.until_decided=%,$(TYPED)),$(if $(filter SEEDS=%,$(MAKEOVERRIDES)),seed=$(SEEDS)),seed=$(SEEDS))
+STUDY_RUN = $(PY) train.py $(1) $(SEED_WORDS) $(LAUNCH) $(TYPED)
 # A study by its file: sweeps/NAME.yaml or ablations/NAME.yaml. What would be ignored is refused.
 STUDY_FILE = $(wildcard $(foreach kind,sweeps ablations,$(kind)/$(strip $(1)).yaml))
 HAS_OSR = $(shell grep -l 'osr:' $(STUDY_FILE))
@@ -25,7 +27,7 @@ LAUNCH_STUDY = $(if $(STUDY_FILE),,echo "error: STUDY: give the name of a study 
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo train-distributed test test-full test-lowest test-random fuzz tables analysis overhead figures report paper lint clean-cache status study ablations baselines scaling design-choices \
-	sweep-a sweep-b sweep-c sweep-d sweep-e temperature temperature-demo temperature-reference search bench bench-gpu gpu-check bundle studies-page reference-pages docs
+	sweep-a sweep-b sweep-c sweep-d sweep-e temperature aa temperature-demo temperature-reference search bench bench-gpu gpu-check bundle studies-page reference-pages docs
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | awk -F'\t' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -65,8 +67,11 @@ sweep-e: STUDY := e_context  ## sweep E: length of context
 ablations: STUDY := core  ## every ablation of SPECTRA
 baselines: STUDY := baselines  ## SPECTRA beside every baseline
 temperature: STUDY := temperature  ## the 13-run temperature study
+aa: STUDY := aa  ## noise floors of a claim: one configuration as two arms, and on two threads
+# Two arms of three seeds.
+aa: SEEDS := 0..5
 design-choices: STUDY := design_choices  ## encoder, similarity, orthogonality, k and D, one at a time
-sweep-a sweep-b sweep-c sweep-d sweep-e ablations baselines temperature design-choices: setup
+sweep-a sweep-b sweep-c sweep-d sweep-e ablations baselines temperature design-choices aa: setup
 	$(call LAUNCH_STUDY,$(STUDY))
 
 temperature-demo: setup  ## three of its temperatures: 0.7, 1, 2

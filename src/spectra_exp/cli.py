@@ -12,7 +12,10 @@ from spectra_exp.foundations.shell import DONE, HELP, INTERRUPTED, exit_status
 # Verb: the function behind it, and what it does.
 VERBS = {
     "run": ("studies.run:main", "train and measure one run, or with -m, sweeps=NAME or ablations=NAME many"),
-    "study": ("studies.listing:main", "list the studies, show the runs of one, tell how all stand"),
+    "study": (
+        "reporting.plan_seeds:main",
+        "list the studies, show the runs of one, plan its seeds, tell how all stand",
+    ),
     "search": ("studies.run:search", "search SPECTRA's main knobs, or what is typed; again goes on"),
     "tables": ("reporting.make_tables:main", "every table from the finished runs"),
     "figures": ("reporting.make_figures:main", "every figure from the finished runs"),

@@ -213,7 +213,7 @@ def test_downstream_scores_are_paired_by_size_and_one_over_other_items_is_left_o
         assert row["SPECTRA: downstream_score_mean"] == pytest.approx(np.mean(ours))
         assert row["SPECTRA: downstream_score_floor"] == pytest.approx(0.25)
     assert found["8"]["SPECTRA: downstream_score_n"] == 3
-    (part,) = tables(outputs)["table11_scaling_experts"].parts
+    part, *_ = tables(outputs)["table11_scaling_experts"].parts
     assert [note for note in part.notes if note.startswith(f"{other}: its downstream scores are over other tasks")]
 
 

@@ -66,6 +66,7 @@ def test_there_is_a_file_for_every_study():
         "scaling_experts",
         "scaling_model",
         "temperature",
+        "aa",
         "baselines",
         "core",
         "equal_size",
@@ -200,5 +201,5 @@ def test_a_bad_file_gives_one_line_that_names_it(tmp_path, content, complaint):
 def test_an_unknown_study_is_named_with_the_nearest():
     with pytest.raises(ConfigError, match="did you mean 'b_sinkhorn'"):
         load_study("b_sinkhron", "sweeps")
-    with pytest.raises(ConfigError, match="valid: baselines, core"):
+    with pytest.raises(ConfigError, match="valid: aa, baselines, core"):
         load_study("a_quota", "ablations")

@@ -112,5 +112,6 @@ def _todays_defaults() -> dict[str, Any]:
 
 def _launch(launch: Launch) -> tuple[str, dict[str, Any]]:
     """The name and the content of a launch; the same set of runs has the same name."""
-    content = changed_texts({"schema": SCHEMA, **asdict(launch)}, without_places)
+    kept = asdict(launch) if launch.design else {k: v for k, v in asdict(launch).items() if k != "design"}
+    content = changed_texts({"schema": SCHEMA, **kept}, without_places)
     return f"{launch.study}-{digest([run['overrides'] for run in content['runs']])}", content

@@ -13,6 +13,7 @@ from spectra_exp.foundations.bounds import (
     LARGEST_SEED,
     LARGEST_WEIGHT,
     MOST_JOBS,
+    MOST_LOOKED_AT,
     MOST_PROCESSES,
     MOST_THREADS,
 )
@@ -232,6 +233,18 @@ class LaunchConfig:
         affects_result=False,
     )
     view: bool = option(True, "one live table of all the jobs, when standard error is a terminal", affects_result=False)
+    until_decided: str | None = option(
+        None,
+        "METRIC:MARGIN, such as val_loss:0.02: add seeds to a study's cells until each comparison is decided",
+        affects_result=False,
+    )
+    max_seeds: int = option(
+        10,
+        "seeds of a cell at most, with launch.until_decided",
+        minimum=3,
+        maximum=MOST_LOOKED_AT,
+        affects_result=False,
+    )
 
 
 @dataclass

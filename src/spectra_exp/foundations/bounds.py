@@ -23,6 +23,8 @@ MOST_WORDS_OF_A_DOCUMENT = 10**6
 MOST_THREADS = 2**8
 MOST_PROCESSES = 2**10
 MOST_JOBS = 2**12
+# Seeds of a design with looks, whose levels are simulated.
+MOST_LOOKED_AT = 100
 # MiB: a pebibyte.
 LARGEST_MEMORY = 2**30
 # Weights of losses and costs, temperatures and the like, whose defaults are near 1 or below.

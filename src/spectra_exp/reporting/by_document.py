@@ -16,10 +16,10 @@ from spectra_exp.foundations.options import option
 from spectra_exp.foundations.shell import DONE
 from spectra_exp.presentation.text import number_text
 from spectra_exp.reporting.collect import collect
-from spectra_exp.reporting.pairing import pair_problem
 from spectra_exp.reporting.tables.significance import NO_EVIDENCE
 from spectra_exp.reporting.tables.verdicts import direction
 from spectra_exp.reporting.tables.verdicts import margin as declared_margin
+from spectra_exp.runs.pairing import pair_problem
 from spectra_exp.runs.scores import DOCUMENTS, ITEMS
 from spectra_exp.runs.stored import StoredRun
 from spectra_exp.statistics.clustered import CLAIM as THESE_RUNS

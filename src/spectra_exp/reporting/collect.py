@@ -15,6 +15,7 @@ from spectra_exp.measure import METRICS
 from spectra_exp.measure.others import figure
 from spectra_exp.measure.ranges import Sizes
 from spectra_exp.runs.history import TRAINING_RULE
+from spectra_exp.runs.pairing import pairing_columns
 from spectra_exp.runs.provenance import made_with, plugin_version
 from spectra_exp.runs.stored import StoredRun, stored_runs
 
@@ -62,7 +63,7 @@ class Collected:
     `runs`: a row for each completed run, `RUN_COLUMNS`. `values`: a row for each run and metric over all layers,
     `VALUE_COLUMNS`; `floor` is the chance floor or NaN. `skipped`: why each other entry was left out, by name.
     `odd`: what is wrong with a run that is in the tables all the same. `damaged`: files that cannot be read of such
-    runs, by path. `stored`: every folder as it was read, by name.
+    runs, by path. `stored`: every folder as it was read, by name. `whole`: what this is one study of, else None.
     """
 
     runs_folder: Path
@@ -73,6 +74,12 @@ class Collected:
     damaged: dict[Path, str] = field(default_factory=dict)
     stored: dict[str, StoredRun] = field(default_factory=dict)
     skipped_launches: list[str] = field(default_factory=list)
+    whole: Collected | None = None
+
+    @property
+    def everything(self) -> Collected:
+        """The same with the runs of all studies."""
+        return self.whole or self
 
     @cached_property
     def figures(self) -> dict[tuple[str, str], tuple[float, float]]:
@@ -105,7 +112,7 @@ class Collected:
             raise SpectraError(f"study: no completed run of study '{study}'; studies with one: {known}")
         runs = self.runs[self.runs["studies"].map(lambda names: study in names)]
         values = self.values[self.values["run_id"].isin(runs["run_id"])]
-        return replace(self, runs=runs, values=values, skipped_launches=[])
+        return replace(self, runs=runs, values=values, skipped_launches=[], whole=self)
 
 
 def collect(runs_folder: Path, stored: dict[str, StoredRun] | None = None) -> Collected:
@@ -182,11 +189,8 @@ def _run_row(summary: dict[str, Any], is_stale: bool) -> dict[str, Any]:
         "stale": is_stale,
         "active_parameters": summary["parameters"].get("active"),
         "total_parameters": summary["parameters"].get("total"),
-        "data_fingerprint": prints.get("data"),
-        "evaluation_fingerprint": prints.get("evaluation"),
         "initial_weights": prints.get("initial_weights"),
-        "weights_by_name": summary.get("initial_weights") or {},
-        "batches": prints.get("batches"),
+        **pairing_columns(summary),
     }
 
 

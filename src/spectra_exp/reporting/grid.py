@@ -14,17 +14,14 @@ from spectra_exp.config.resolved import Compositions, Resolved, of_the_cell, res
 from spectra_exp.config.typed import value_text
 from spectra_exp.foundations.files import short_path
 from spectra_exp.reporting.collect import Collected
-from spectra_exp.reporting.pairing import GROUP_KEYS, PAIRED, comparable_groups, pair_problem, pairing
 from spectra_exp.runs.config_file import setting
-from spectra_exp.statistics.comparison import Comparison, compare
-from spectra_exp.studies.cells import Place, StudyCells
+from spectra_exp.runs.pairing import GROUP_KEYS, PAIRED, comparable_groups, pair_problem, pairing
+from spectra_exp.statistics.comparison import Comparison, common_seeds, compare, join_notes
+from spectra_exp.studies.cells import Choice, Place, StudyCells, has_values, row_label
+from spectra_exp.studies.decide import Design
 from spectra_exp.studies.definition import Study
 from spectra_exp.studies.expand import file_seeds
 from spectra_exp.studies.ledger import Expected, Launch
-
-# What rows must have, by factor: a value, one of several, or of those that a function finds in conf/.
-Values = Any | Iterable[Any] | Callable[[], Iterable[str]]
-Choice = Mapping[str, Values]
 
 # Settings are chosen on these seeds, so they cannot test what was chosen (docs/metrics.md).
 CHOOSING_SEEDS = range(100, 103)
@@ -66,16 +63,14 @@ class Row:
 
     def matches(self, wanted: Choice) -> bool:
         """Whether each wanted factor has the value, or one of the values."""
-        return all(
-            key in self.key and any(self.key[key] == value_text(value) for value in _several(values))
-            for key, values in wanted.items()
-        )
+        return has_values(self.key, wanted)
 
 
 @dataclass
 class Section:
     """The rows of a study that share what their runs have beside its own settings (`context`, as `key=value`).
 
+    `designs`: how seeds were added until comparisons were decided, by the launches that say so.
     `study`: None where every cell of a group of comparable runs is a row. `choosing`: whether they are of the seeds on
     which settings are chosen. `unpaired`: why the runs of a cell do not pair with the others of the section, by cell
     id; only where there is no study.
@@ -88,6 +83,7 @@ class Section:
     collected: Collected
     choosing: bool = False
     unpaired: dict[str, str] = field(default_factory=dict)
+    designs: frozenset[Design] = frozenset()
 
     @property
     def special(self) -> bool:
@@ -160,7 +156,18 @@ class Section:
         """a − b over seeds; empty, with the reason as its note, for runs that may not be compared."""
         if problem := self.pair_problem(a, b):
             return replace(compare({}, {}), note=problem)
-        return compare(self.values(a, metric), self.values(b, metric))
+        values = self.values(a, metric), self.values(b, metric)
+        if not self.designs:
+            return compare(*values)
+        if len(self.designs) > 1:
+            return replace(compare({}, {}), note="launched with several launch.until_decided or launch.max_seeds")
+        (design,) = self.designs
+        if metric == design.metric:
+            return design.compare(*values)
+        # Rows have other numbers of seeds by design: the pairs are what they share.
+        seeds = common_seeds(*values)
+        found = compare(*({seed: arm[seed] for seed in seeds} for arm in values))
+        return replace(found, note=join_notes(found.note, f"seeds were added until {design.metric} was decided"))
 
 
 def _is_short_of(told: str, value: Any) -> bool:
@@ -185,6 +192,7 @@ def study_sections(
         made = Row(values, row_label(values), resolved)
         return rows.setdefault(tuple(made.key.items()), made)
 
+    designs: dict[tuple[tuple[str, ...], bool], set[Design]] = {}
     twins = {(run["cell_id"], run["seed"]): run_id for run_id, run in collected.by_run.items()}
     for launch in own:
         for run in launch.runs:
@@ -194,6 +202,8 @@ def study_sections(
             resolved = configurations.get(run.cell_id or "") or cells.composed(of_the_cell(run.overrides))
             for place in cells.places(resolved) if resolved is not None else ():
                 own_row = row(place, run.seed, resolved)
+                if launch.design is not None:
+                    designs.setdefault((place.context, run.seed in CHOOSING_SEEDS), set()).add(launch.design)
                 own_row.expected[run.seed] = run
                 if finished is not None:
                     own_row.runs[run.seed] = finished
@@ -206,10 +216,11 @@ def study_sections(
                 row(place, run["seed"], resolved).runs.setdefault(run["seed"], run_id)
     for cell in () if own else cells.own:
         row(Place(cell.key), seeds[0], cell.resolved)
-    sections = [
-        Section(study, context, cells.factors, sorted(rows.values(), key=lambda r: _place(r, order)), collected, c)
-        for (context, c), rows in found.items()
-    ]
+    sections = []
+    for (context, choosing), rows in found.items():
+        ordered = sorted(rows.values(), key=lambda r: _place(r, order))
+        own_designs = frozenset(designs.get((context, choosing), ()))
+        sections.append(Section(study, context, cells.factors, ordered, collected, choosing, designs=own_designs))
     return sorted(sections, key=lambda section: (section.context, section.choosing))
 
 
@@ -262,12 +273,6 @@ def _tell_apart(rows: Mapping[str, Row], settings: Mapping[str, Mapping[str, str
             rows[cell].label = ", ".join([label, *sorted(own[cell] - common)])
 
 
-def row_label(key: Mapping[str, Any]) -> str:
-    """The method and the settings by which rows of the study differ."""
-    settings = [setting_text(k, value_text(v)) for k, v in key.items() if k not in METHOD_FACTORS]
-    return ", ".join([method_name(key), *settings])
-
-
 def _file_order(study: Study) -> dict[str, list[str]]:
     """For each factor its values in the order of the file."""
     order: dict[str, list[str]] = {}
@@ -292,11 +297,6 @@ def _place(row: Row, order: Mapping[str, list[str]]) -> tuple[Any, ...]:
             value = row.values[key]
             place.append((len(known), value if isinstance(value, (int, float)) else math.inf, row.key[key]))
     return tuple(place)
-
-
-def _several(values: Values) -> Iterable[Any]:
-    values = values() if callable(values) else values
-    return values if isinstance(values, (list, tuple, dict)) else (values,)
 
 
 def gap_closure(section: Section, row: Row) -> dict[int, float]:

@@ -12,6 +12,7 @@ from spectra_exp.foundations.errors import ConfigError, SpectraError
 from spectra_exp.foundations.options import option
 from spectra_exp.foundations.shell import DONE
 from spectra_exp.reporting.declared import all_contrasts, study_tables
+from spectra_exp.reporting.documents_table import documents_table
 from spectra_exp.reporting.hypotheses import all_verdicts, hypotheses_table
 from spectra_exp.reporting.material import Material, gather, name_the_odd
 from spectra_exp.reporting.sentence import sentence_of
@@ -27,12 +28,14 @@ from spectra_exp.reporting.tables.write import print_parts, write_table
 
 def all_tables(material: Material) -> list[Table]:
     """Every table: of all runs, of each study, of the project's claims."""
-    sections = material.sections
+    sections, contrasts = material.sections, all_contrasts(material.studies.values())
+    by_document = documents_table(contrasts, sections)
     return [
         build_table(ROUTING_METRICS, sections[""]),
         *(table for name in material.studies for table in tables_of(material, name)),
         overhead_table(material.sources.profile),
-        build_significance(all_contrasts(material.studies.values()), sections),
+        build_significance(contrasts, sections),
+        *([by_document] if by_document is not None else []),
         hypotheses_table(all_verdicts(material)),
     ]
 

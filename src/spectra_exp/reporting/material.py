@@ -62,19 +62,22 @@ class Material:
         """Every cell of completed runs, a section for each group of comparable runs."""
         return cell_sections(self.collected, self.configurations, self.compositions)
 
+    def sections_of(self, study: Study) -> tuple[list[Section], list[str]]:
+        """The sections of one study, and lines of overrides that cannot be composed."""
+        cells = StudyCells(study, self.compositions)
+        found = study_sections(cells, self.sources.launches, self.collected, self.configurations)
+        return found, [f"{study.name}: {line}: cannot be composed" for line in cells.broken]
+
     @cached_property
     def sections(self) -> Sections:
         """The sections of each study; under the empty name those of `own`."""
-        launches = self.sources.launches
         self.collected.skipped_launches[:] = self.sources.skipped.values()
-        configurations, compositions = self.configurations, self.compositions
-        cells = {name: StudyCells(study, compositions) for name, study in self.studies.items()}
-        found = {name: study_sections(own, launches, self.collected, configurations) for name, own in cells.items()}
-        broken = [f"{name}: {line}: cannot be composed" for name, own in cells.items() for line in own.broken]
+        found = {name: self.sections_of(study) for name, study in self.studies.items()}
+        broken = [line for _, lines in found.values() for line in lines]
         self.collected.skipped_launches.extend(dict.fromkeys(broken))
         every_cell = self.own
-        compositions.save()
-        return Sections(found | {"": every_cell})
+        self.compositions.save()
+        return Sections({name: sections for name, (sections, _) in found.items()} | {"": every_cell})
 
     def of_study(self, study: str) -> Material:
         """The same with the runs of one study alone; raises SpectraError when it has none."""

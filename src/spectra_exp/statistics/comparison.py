@@ -59,6 +59,20 @@ class Difference:
 
 
 @dataclass(frozen=True)
+class Sequential:
+    """How seeds were added until the comparison was decided.
+
+    looks: numbers of pairs that were looked at; max_seeds: of the last planned look; margin: half the region of
+    equivalence that the design declares, equivalent_p: of a difference of that or more.
+    """
+
+    looks: tuple[int, ...]
+    max_seeds: int
+    margin: float
+    equivalent_p: float
+
+
+@dataclass(frozen=True)
 class Comparison:
     """Arm a against arm b over seeds; a figure that does not exist is None, and `note` says why.
 
@@ -70,6 +84,9 @@ class Comparison:
     detectable: the smallest true difference that a test at 0.05 finds with 80 % power, given this n and spread.
     note: remarks with semicolons between, of "n<3", "zero variance", "seeds differ: 5 and 4, 4 common",
     "1 value not finite".
+    se: standard error of the difference; None without a test.
+    sequential: of a design with looks; p is then the sequential one, ci_low and ci_high the repeated interval, which
+    hold at all looks together.
     """
 
     n_a: int
@@ -88,19 +105,14 @@ class Comparison:
     detectable: float | None
     method: Method
     note: str
-
-    @property
-    def se(self) -> float | None:
-        """Standard error of the difference; None without a test."""
-        from scipy.special import stdtrit
-
-        if self.df is None:
-            return None
-        return (self.ci_high - self.ci_low) / 2 / float(stdtrit(self.df, (1 + LEVEL) / 2))
+    se: float | None = None
+    sequential: Sequential | None = None
 
 
 def compare(a: Values, b: Values) -> Comparison:
     """The comparison of two arms; `difference_of` says when it is paired, when Welch's, and when there is no test."""
+    from scipy.special import stdtrit
+
     found = difference_of(a, b)
     low, high = found.interval(LEVEL)
     test, paired = found.test, found.method == "paired t"
@@ -121,7 +133,13 @@ def compare(a: Values, b: Values) -> Comparison:
         detectable=None if test is None else detectable_difference((high - low) / 2, float(test.df)),
         method=found.method,
         note=found.note,
+        se=None if test is None else (high - low) / 2 / float(stdtrit(float(test.df), (1 + LEVEL) / 2)),
     )
+
+
+def common_seeds(a: Values, b: Values) -> list[int]:
+    """The seeds at which both arms have a finite value, in order."""
+    return sorted(_finite(a).keys() & _finite(b).keys())
 
 
 def difference_of(a: Values, b: Values) -> Difference:

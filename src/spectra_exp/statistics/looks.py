@@ -9,13 +9,13 @@ that several comparisons can be corrected by Holm. Letters: L looks, R simulated
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Literal
 
 import numpy as np
 
-from spectra_exp.statistics.comparison import NOISE, largest
+from spectra_exp.statistics.comparison import NOISE, Comparison, Sequential, Values, common_seeds, compare, largest
 from spectra_exp.statistics.intervals import LEVEL
 
 FIRST_LOOKS = (3, 5, 7, 10)
@@ -78,6 +78,30 @@ def look(differences: Sequence[float], max_seeds: int, margin: float | None = No
         equivalent = max(sides)
     half = float(stdtrit(last - 1, 1 - _level(planned)[len(reached) - 1] / 2) * errors[-1])
     return Looks(last, p, equivalent, float(means[-1] - half), float(means[-1] + half))
+
+
+def compare_at_looks(a: Values, b: Values, max_seeds: int, margin: float) -> Comparison:
+    """The comparison of two arms of a design with looks, at the last look that their pairs reach.
+
+    p is the sequential one and the interval the repeated one. Pairs after that look, and after `max_seeds`, are not
+    used. As `compare` where there is no test. Raises ValueError for `max_seeds` below 3.
+    """
+    seeds = common_seeds(a, b)[:max_seeds]
+    reached = [n for n in schedule(max_seeds) if n <= len(seeds)]
+    used = seeds[: reached[-1]] if reached else seeds
+    arm_a, arm_b = ({seed: float(arm[seed]) for seed in used} for arm in (a, b))
+    plain = compare(arm_a, arm_b)
+    seen = look([arm_a[seed] - arm_b[seed] for seed in used], max_seeds, margin) if plain.p is not None else None
+    if seen is None or seen.p is None or seen.equivalent_p is None:
+        return plain
+    return replace(
+        plain,
+        p=seen.p,
+        ci_low=seen.low,
+        ci_high=seen.high,
+        detectable=None,
+        sequential=Sequential(tuple(reached), max_seeds, margin, seen.equivalent_p),
+    )
 
 
 def shape(planned: Sequence[int]) -> np.ndarray:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
-from spectra_exp.config.names import METHOD_FACTORS
+from spectra_exp.config.names import METHOD_FACTORS, method_name, setting_text
 from spectra_exp.config.resolved import Compositions, Resolved, beside, line_of
 from spectra_exp.config.typed import value_text
 from spectra_exp.studies.definition import Block, Study
+
+# What rows must have, by factor: a value, one of several, or of those that a function finds in conf/.
+Values = Any | Iterable[Any] | Callable[[], Iterable[str]]
+Choice = Mapping[str, Values]
 
 
 @dataclass(frozen=True)
@@ -112,6 +116,43 @@ class StudyCells:
                 cell = {**block.settings, **_own_methods(block, found), **{k: value_text(v) for k, v in values.items()}}
                 if axes and None not in values.values() and holds(block, cell):
                     yield cell
+
+
+class Keyed(Protocol):
+    """A row or cell, by the printed value of each factor that it has."""
+
+    @property
+    def key(self) -> Mapping[str, str]:
+        """Factor: value."""
+
+
+Of = TypeVar("Of", bound=Keyed)
+
+
+def has_values(key: Mapping[str, str], wanted: Choice) -> bool:
+    """Whether each wanted factor has the value, or one of the values."""
+    return all(
+        name in key and any(key[name] == value_text(value) for value in _several(values))
+        for name, values in wanted.items()
+    )
+
+
+def reference_of(row: Of, rows: Sequence[Of], wanted: Choice) -> Of | None:
+    """The row that `row` is tested against: the wanted one, of the same osr where there are several."""
+    found = [other for other in rows if has_values(other.key, wanted)]
+    same = [other for other in found if other.key.get("osr") == row.key.get("osr")]
+    return next((other for other in (*same, *found) if other is not row), None) if row not in same else None
+
+
+def row_label(key: Mapping[str, Any]) -> str:
+    """The method and the settings by which rows of the study differ."""
+    settings = [setting_text(k, value_text(v)) for k, v in key.items() if k not in METHOD_FACTORS]
+    return ", ".join([method_name(key), *settings])
+
+
+def _several(values: Values) -> Iterable[Any]:
+    values = values() if callable(values) else values
+    return values if isinstance(values, (list, tuple, dict)) else (values,)
 
 
 def study_factors(study: Study) -> tuple[str, ...]:

@@ -10,22 +10,25 @@ from pathlib import Path
 from spectra_exp.config.compose import load_experiment
 from spectra_exp.config.resolved import of_the_cell, resolved_experiment
 from spectra_exp.config.schema import Experiment
-from spectra_exp.config.typed import expand_jobs
+from spectra_exp.config.typed import expand_jobs, typed_lists
 from spectra_exp.data.sources import check_data
 from spectra_exp.foundations import stopping
+from spectra_exp.foundations.errors import ConfigError
 from spectra_exp.runs.folder import make_outputs
 from spectra_exp.runs.provenance import stored_compositions
+from spectra_exp.studies.decide import Decisions, Design, design_of
 from spectra_exp.studies.definition import Study, load_study
-from spectra_exp.studies.expand import study_jobs
-from spectra_exp.studies.job import check_twice, planned_jobs
+from spectra_exp.studies.expand import file_seeds, study_jobs
+from spectra_exp.studies.job import Job, check_twice, planned_jobs
 from spectra_exp.studies.launch import explain_waiting, run_jobs
-from spectra_exp.studies.launchers import make_engine
+from spectra_exp.studies.launchers import Engine, make_engine
 from spectra_exp.studies.ledger import write_launch
 from spectra_exp.studies.view import LiveView
 from spectra_exp.studies.work import run_in_worker
 
 # Ends that leave nothing to do.
 GOOD_ENDS = ("completed", "not_run")
+UNTIL_DECIDED = "launch.until_decided"
 
 
 def launch_multirun(typed: list[str]) -> int:
@@ -42,11 +45,69 @@ def launch_study(choice: str, typed: list[str], elsewhere: Collection[str] = ())
     """
     kind, _, name = choice.partition("=")
     study = load_study(name, kind)
+    if any(word.startswith(f"{UNTIL_DECIDED}=") and not word.endswith("=null") for word in typed):
+        return _until_decided(study, typed)
     return _launch(study_jobs(study, typed), typed, study, elsewhere)
 
 
 def _launch(lines: list[list[str]], typed: list[str], study: Study | None, elsewhere: Collection[str] = ()) -> int:
     engine = make_engine(typed, run_in_worker)
+    jobs = _checked(lines, study)
+    if jobs[0].experiment.launch.until_decided is not None:
+        raise ConfigError(UNTIL_DECIDED, "has no effect without a study", "name one: sweeps=NAME or ablations=NAME")
+    wanted = [job for job in jobs if job.run_id not in elsewhere]
+    if study is None:
+        return _made(wanted, engine, "multirun")
+    write_launch(study, typed, jobs)
+    status = _made(wanted, engine, study.name) if wanted else 0
+    # Runs that waited for others have their ids by now.
+    write_launch(study, typed, jobs)
+    return status
+
+
+def _until_decided(study: Study, typed: list[str]) -> int:
+    """Looks after 3, 5, 7, 10, ... seeds; after each, seeds for the cells of comparisons that are not decided yet.
+
+    What is made follows from the runs alone, so that the same command goes on where it was stopped.
+    """
+    engine = make_engine(typed, run_in_worker)
+    seedless, first = _first_seed(study, typed)
+    decisions, jobs, status = None, [], 0
+    for seeds in (design := _design(study, seedless, first)).seeds():
+        lines = study_jobs(study, [*seedless, f"seed={','.join(map(str, seeds))}"])
+        new = _checked([line for line in lines if decisions is None or decisions.wants(line)], study)
+        jobs += new
+        decisions = decisions or Decisions(study, design)
+        decisions.add(new)
+        write_launch(study, typed, jobs, design)
+        status = max(status, _made(new, engine, f"{study.name} to {seeds[-1] + 1 - first} seeds"))
+        write_launch(study, typed, jobs, design)
+        decisions.look()
+        print(f"look at {seeds[-1] + 1 - first} seeds: {decisions.in_words()}", file=sys.stderr)
+        if not decisions.is_open or (status and new[0].experiment.launch.on_failure == "stop"):
+            break
+    print("\n".join(map(str, decisions.found)), file=sys.stderr)
+    return status
+
+
+def _first_seed(study: Study, typed: list[str]) -> tuple[list[str], int]:
+    """What was typed without its seed, and the first seed: the typed one, else that of the study's file."""
+    given = [word for word in typed if word.startswith("seed=")]
+    seeds = typed_lists(given).get("seed", [])
+    if len(seeds) > 1:
+        problem = f"'{given[0]}' was given beside {UNTIL_DECIDED}, which adds seeds itself"
+        raise ConfigError("seed", problem, "give the first one, or none; launch.max_seeds is how many at most")
+    first = int(seeds[0].partition("=")[2]) if seeds else file_seeds(study)[0]
+    return [word for word in typed if word not in given], first
+
+
+def _design(study: Study, seedless: list[str], first: int) -> Design:
+    line = study_jobs(study, [*seedless, f"seed={first}"])[0]
+    return design_of(load_experiment(line).launch, first)
+
+
+def _checked(lines: list[list[str]], study: Study | None) -> list[Job]:
+    """The jobs of a launch, their data and folders there. Raises ConfigError before any of them starts."""
     experiments = [load_experiment(line) for line in lines]
     for experiment in experiments:
         check_data(experiment.data)
@@ -55,19 +116,17 @@ def _launch(lines: list[list[str]], typed: list[str], study: Study | None, elsew
     # Content is hashed and tokenised once, and a bad file is found before the first job.
     jobs = planned_jobs(experiments)
     if study is not None:
-        write_launch(study, typed, jobs)
         keep_compositions(experiments)
-    wanted = [job for job in jobs if job.run_id not in elsewhere]
-    if not wanted:
-        return 0
-    with stopping.launching(), LiveView(wanted, study.name if study else "multirun"):
-        ends = run_jobs(wanted, engine)
-    if study is not None:
-        # Runs that waited for others have their ids by now.
-        write_launch(study, typed, jobs)
-    for reason in explain_waiting(wanted):
+    return jobs
+
+
+def _made(jobs: Sequence[Job], engine: Engine | None, title: str) -> int:
+    """Run what is missing of the jobs; the exit status. Raises KeyboardInterrupt where that was stopped."""
+    with stopping.launching(), LiveView(jobs, title):
+        ends = run_jobs(jobs, engine)
+    for reason in explain_waiting(jobs):
         print(f"error: {reason}", file=sys.stderr)
-    print(f"{len(wanted)} runs: {_in_words(ends)}", file=sys.stderr)
+    print(f"{len(jobs)} runs: {_in_words(ends)}", file=sys.stderr)
     if set(ends) <= set(GOOD_ENDS):
         return 0
     if stopping.asked():

@@ -108,6 +108,8 @@ def meaning(text: str) -> object:
         value = yaml.safe_load(text)
     except yaml.YAMLError:
         return text
+    if isinstance(value, (dict, list)):
+        return text
     return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else value
 
 

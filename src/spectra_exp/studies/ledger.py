@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from spectra_exp.config.tree import train_words
 from spectra_exp.foundations.errors import SpectraError
 from spectra_exp.foundations.files import regular, write_json
 from spectra_exp.runs.identity import digest
+from spectra_exp.studies.decide import Design, without_seed
 from spectra_exp.studies.definition import Study
 from spectra_exp.studies.job import Job
 
@@ -38,17 +39,21 @@ class Expected:
 
 @dataclass(frozen=True)
 class Launch:
-    """A study as it was launched. `typed`: what was given beside its name; `launched`: when, last."""
+    """A study as it was launched. `typed`: what was given beside its name; `launched`: when, last.
+
+    `design`: how seeds are added until its comparisons are decided; None where they were given.
+    """
 
     study: str
     typed: list[str]
     command: str
     launched: str
     runs: list[Expected]
+    design: Design | None = None
 
 
-def write_launch(study: Study, typed: list[str], jobs: Sequence[Job]) -> Path:
-    """Write down what a launch expects; the same set of runs is the same file."""
+def write_launch(study: Study, typed: list[str], jobs: Sequence[Job], design: Design | None = None) -> Path:
+    """Write down what a launch expects; the same set of runs is the same file, or of a design the same cells."""
     runs = [
         {
             "run_id": job.run_id,
@@ -71,7 +76,10 @@ def write_launch(study: Study, typed: list[str], jobs: Sequence[Job]) -> Path:
         "runs": runs,
     }
     outputs = Path(jobs[0].experiment.outputs)
-    lines = [[part for part in run["overrides"] if not part.startswith(ANEW)] for run in runs]
+    lines: Any = [[part for part in run["overrides"] if not part.startswith(ANEW)] for run in runs]
+    if design is not None:
+        content["design"] = asdict(design)
+        lines = [content["design"], sorted({without_seed(line) for line in lines})]
     path = outputs / "studies" / f"{study.name}-{digest(lines)}.json"
     write_json(path, content)
     return path
@@ -113,6 +121,7 @@ def launch_of(content: Any) -> Launch:
             raise TypeError("a name is not text")
         if not all("=" in part for run in runs for line in (run.overrides, *run.also) for part in line):
             raise ValueError("an override without '='")
-        return Launch(content["study"], list(content["typed"]), content["command"], content["launched"], runs)
+        design = None if content.get("design") is None else Design(**content["design"])
+        return Launch(content["study"], list(content["typed"]), content["command"], content["launched"], runs, design)
     except (ValueError, KeyError, TypeError) as error:
         raise SpectraError(f"not a study's launch ({type(error).__name__}: {error})") from error

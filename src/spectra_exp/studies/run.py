@@ -72,6 +72,9 @@ def _one(args: argparse.Namespace, argv: list[str]) -> int:
     if experiment.choices["launch"] != "local":
         given = experiment.choices["launch"]
         raise ConfigError("launch", f"'{given}' has no effect on a single run", "add -m or drop it")
+    if experiment.launch.until_decided is not None:
+        fix = "name a study: sweeps=NAME or ablations=NAME"
+        raise ConfigError("launch.until_decided", "has no effect on a single run", fix)
     if own := [o for o in args.overrides if o.startswith("hydra")]:
         # A misspelt launcher is named as such before it is called of no effect.
         make_engine(own, run_in_worker)

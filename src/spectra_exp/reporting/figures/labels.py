@@ -9,7 +9,7 @@ from spectra_exp.config.names import ablation_name
 from spectra_exp.presentation.panels import Page
 from spectra_exp.reporting.collect import INFERENCE, TRAINING_RULE
 from spectra_exp.reporting.grid import Row, Section
-from spectra_exp.reporting.pairing import GROUP_KEYS
+from spectra_exp.runs.pairing import GROUP_KEYS
 
 METRIC_LABELS = {
     "train_loss": "Training loss (nats)",

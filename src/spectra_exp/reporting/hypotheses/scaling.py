@@ -8,8 +8,8 @@ from spectra_exp.config.names import setting_text
 from spectra_exp.reporting.grid import SWITCH, Section
 from spectra_exp.reporting.hypotheses.parts import Ruling, judge, sloped
 from spectra_exp.reporting.hypotheses.samples import Lack, Sample, fill_command, same_seeds, sample, test_seeds
-from spectra_exp.reporting.pairing import GROUP_KEYS
 from spectra_exp.reporting.tables.pairs import Size, pair_sizes
+from spectra_exp.runs.pairing import GROUP_KEYS
 from spectra_exp.statistics.trends import MIN_CONDITIONS, slope_over
 
 GAIN = "gain"

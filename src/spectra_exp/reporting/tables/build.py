@@ -11,17 +11,18 @@ from spectra_exp.config.names import METHOD_FACTORS
 from spectra_exp.presentation.text import count_text, interval_text, number_text
 from spectra_exp.reporting.collect import INFERENCE, METHOD_COLUMNS, TRAINING_RULE
 from spectra_exp.reporting.grid import Row, Section
-from spectra_exp.reporting.pairing import GROUP_KEYS, PAIRED
+from spectra_exp.reporting.noise import claim_notes
 from spectra_exp.reporting.tables.gaps import row_gaps
+from spectra_exp.reporting.tables.settings import settings_part
 from spectra_exp.reporting.tables.spec import Grid, Panel, Part, Table, TableSpec
-from spectra_exp.reporting.tables.verdicts import direction, verdict
+from spectra_exp.reporting.tables.verdicts import SEEDS_ALONE, direction, verdict
+from spectra_exp.runs.pairing import GROUP_KEYS, LOSSES, PAIRED
 from spectra_exp.statistics.comparison import TOO_FEW, Comparison
 from spectra_exp.statistics.corrections import stars
 from spectra_exp.statistics.intervals import mean_interval
 from spectra_exp.statistics.pareto import pareto_front
+from spectra_exp.studies.cells import Choice, reference_of
 
-# Evidence only between causal models.
-LOSSES = ("val_loss",)
 AGREED_COLUMNS = (
     "causal",
     "causal_training",
@@ -38,7 +39,7 @@ def build_table(spec: TableSpec, sections: Iterable[Section]) -> Table:
     import pandas as pd
 
     records, parts, gaps = [], [], []
-    for section in sections:
+    for section in (spanned := list(sections)):
         rows = section.find(spec.only)
         if not rows:
             continue
@@ -52,8 +53,20 @@ def build_table(spec: TableSpec, sections: Iterable[Section]) -> Table:
         grids += _floor_grids(spec, section, own)
         parts.append(Part(section.title, grids, notes))
         gaps += row_gaps(spec, section, rows)
+    parts += _over_settings(spec, spanned)
     frame = pd.DataFrame(records, dtype=object)
     return Table(spec.name, spec.title, frame, parts, gaps)
+
+
+def _over_settings(spec: TableSpec, sections: Iterable[Section]) -> list[Part]:
+    """The methods over the sections of a study, where there are several."""
+    settings = {
+        section.title: (section, {row.label: row for row in section.find(spec.only)})
+        for section in sections
+        if section.study is not None and not section.choosing
+    }
+    rows = (row for section, _ in settings.values() for row in section.find(spec.baseline or {"": ""}))
+    return settings_part(settings, spec.tested, next((row.label for row in rows), ""))
 
 
 def metric_columns(section: Section, row: Row, metric: str) -> dict[str, Any]:
@@ -94,11 +107,9 @@ def agreed(values: Iterable[Any]) -> Any:
     return found[0] if len(found) == 1 else " / ".join(sorted(map(str, found))) or None
 
 
-def reference_row(section: Section, row: Row, wanted: Mapping[str, Any]) -> Row | None:
-    """The row that `row` is tested against: the wanted one, of the same osr where there are several."""
-    found = section.find(wanted)
-    same = [r for r in found if r.key.get("osr") == row.key.get("osr")]
-    return next((r for r in (*same, *found) if r is not row), None) if row not in same else None
+def reference_row(section: Section, row: Row, wanted: Choice) -> Row | None:
+    """The row that `row` is tested against."""
+    return reference_of(row, section.rows, wanted)
 
 
 def _record(section: Section, row: Row, metrics: Iterable[str]) -> dict[str, Any]:
@@ -163,7 +174,11 @@ def _add_tests(spec: TableSpec, section: Section, rows: list[Row], records: list
         return [f"No tests: no finished run of the row to test against ({wanted})."]
     by = spec.correction.__name__.replace("_", "-").title()
     head = f"Stars: against {' or '.join(names)}, {by} over {sum(p is not None for p in corrected.values())} tests."
-    return [head, *untested_notes((rows[i].label, metric, test) for (i, metric), test in tests.items())]
+    claims = claim_notes(
+        section, ((rows[i], rows[i].label, m, test, corrected[i, m]) for (i, m), test in tests.items())
+    )
+    claims += [SEEDS_ALONE] if any(m in LOSSES and test.p is not None for (_, m), test in tests.items()) else []
+    return [head, *claims, *untested_notes((rows[i].label, metric, test) for (i, metric), test in tests.items())]
 
 
 def untested_notes(tests: Iterable[tuple[str, str, Comparison]]) -> list[str]:

@@ -9,9 +9,13 @@ from typing import Any
 from spectra_exp.config.names import METHOD_FACTORS, method_name, setting_text
 from spectra_exp.presentation.text import count_text, number_text
 from spectra_exp.reporting.grid import Row, Section
+from spectra_exp.reporting.noise import claim_notes
 from spectra_exp.reporting.tables.build import beside, metric_columns, odd_notes, untested_notes
 from spectra_exp.reporting.tables.gaps import row_gaps
+from spectra_exp.reporting.tables.settings import settings_part
 from spectra_exp.reporting.tables.spec import Choice, Gap, Grid, Panel, Part, Table, TableSpec
+from spectra_exp.reporting.tables.verdicts import SEEDS_ALONE
+from spectra_exp.runs.pairing import LOSSES
 from spectra_exp.statistics.comparison import Comparison
 from spectra_exp.statistics.corrections import holm, stars
 
@@ -60,9 +64,18 @@ def build_pairs(spec: PairSpec, sections: Iterable[Section]) -> Table:
             sizes = _sizes(spec, section, rule)
             own, notes = _records(spec, section, rule, sizes)
             records += own
-            parts.append(Part(" ".join(filter(None, [section.title, rule])), _grids(spec, own, sizes), notes))
+            title = " ".join(filter(None, [section.title, rule]))
+            parts.append(Part(title, _grids(spec, own, sizes), notes))
+            parts += _over_sizes(spec, section, sizes)
             gaps += _gaps(spec, section, sizes)
     return Table(spec.name, spec.title, pd.DataFrame(records, dtype=object), parts, gaps)
+
+
+def _over_sizes(spec: PairSpec, section: Section, sizes: list[Size]) -> list[Part]:
+    """Both methods over the sizes that have them."""
+    whole = [size for size in sizes if len(size.cells) == 2]
+    settings = {_text(size): (section, {_short(row): row for row in size.cells}) for size in whole}
+    return settings_part(settings, spec.tested, _short(whole[0].against) if whole else "")
 
 
 def pair_sizes(section: Section, method: Choice, against: Choice, rule: str) -> list[Size]:
@@ -103,8 +116,17 @@ def _records(spec: PairSpec, section: Section, rule: str, sizes: list[Size]) -> 
             record |= _difference(metric, tests.get((index, metric)), corrected.get((index, metric)))
         records.append(record)
     head = f"Δ: {METHOD_AGAINST}, paired over seeds, Holm over {sum(p is not None for p in corrected.values())} tests."
+    claims = claim_notes(
+        section,
+        (
+            (sizes[i].method, _text(sizes[i]), m, test, corrected[i, m])
+            for (i, m), test in tests.items()
+            if sizes[i].method
+        ),
+    )
+    claims += [SEEDS_ALONE] if any(m in LOSSES and test.p is not None for (_, m), test in tests.items()) else []
     untested = untested_notes((_text(sizes[i]), metric, test) for (i, metric), test in tests.items())
-    return records, [head, *untested, *odd_notes(section, (row for size in sizes for row in size.cells))]
+    return records, [head, *claims, *untested, *odd_notes(section, (row for size in sizes for row in size.cells))]
 
 
 def _difference(metric: str, test: Comparison | None, p: float | None) -> dict[str, Any]:

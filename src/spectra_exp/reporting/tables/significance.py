@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from spectra_exp.presentation.text import number_text
 from spectra_exp.reporting.grid import Row, Section
-from spectra_exp.reporting.tables.build import LOSSES
+from spectra_exp.reporting.noise import claim_notes
 from spectra_exp.reporting.tables.gaps import seed_gaps
 from spectra_exp.reporting.tables.spec import Choice, Gap, Grid, Part, Table, Tested
-from spectra_exp.reporting.tables.verdicts import direction, margin, verdict
-from spectra_exp.statistics.comparison import TOO_FEW
+from spectra_exp.reporting.tables.verdicts import OVER_SEEDS, SEEDS_ALONE, direction, equivalence, verdict
+from spectra_exp.runs.pairing import LOSSES
+from spectra_exp.statistics.comparison import TOO_FEW, Sequential
 from spectra_exp.statistics.corrections import holm
 from spectra_exp.statistics.equivalence import non_inferior
-from spectra_exp.statistics.practical import equivalent_p, region_probabilities
+from spectra_exp.statistics.practical import region_probabilities
 
 NAME, TITLE = "table13_significance", "Significance of each comparison"
 NOT_CAUSAL = "not causal"
@@ -46,7 +47,10 @@ def build_significance(contrasts: Sequence[Contrast], sections: Mapping[str, lis
         families.setdefault((t.section.title, t.family), {})[index] = t.test.p
     corrected = {i: p for family in families.values() for i, p in holm(family).items()}
     records = [_record(t, corrected[i]) for i, t in enumerate(tested)]
-    parts = [_part(family, [records[i] for i in members]) for family, members in families.items()]
+    parts = [
+        _part(family, [records[i] for i in members], _claims([(tested[i], records[i]) for i in members]))
+        for family, members in families.items()
+    ]
     found = [
         replace(t, p_corrected=corrected[i], verdict=record["verdict"])
         for i, (t, record) in enumerate(zip(tested, records, strict=True))
@@ -59,29 +63,44 @@ def outcomes(table: Table, section: Section) -> dict[tuple[str, str, str], Teste
     return {(t.a.label, t.b.label, t.metric): t for t in table.tests if t.section is section}
 
 
-def _tested(contrast: Contrast, section: Section) -> list[Tested]:
-    found = []
+def contrasted(contrast: Contrast, section: Section) -> Iterator[tuple[Row, Row]]:
+    """The pairs of rows that the contrast compares."""
     for a in section.find(contrast.method):
         for b in section.find(contrast.against):
-            if b is a or b.key.get("osr", a.key.get("osr")) != a.key.get("osr"):
-                continue
-            found += [
-                Tested(section, a, b, m, f"{a.method} {contrast.family}", section.compare(a, b, m))
-                for m in contrast.metrics
-            ]
-    return found
+            if b is not a and b.key.get("osr", a.key.get("osr")) == a.key.get("osr"):
+                yield a, b
+
+
+def _tested(contrast: Contrast, section: Section) -> list[Tested]:
+    return [
+        _test(section, a, b, metric, f"{a.method} {contrast.family}")
+        for a, b in contrasted(contrast, section)
+        for metric in contrast.metrics
+    ]
+
+
+def _test(section: Section, a: Row, b: Row, metric: str, family: str) -> Tested:
+    test = section.compare(a, b, metric)
+    # What seeds were added for is the study's own question, tested by itself as when it was decided.
+    family = family if test.sequential is None else f"{family}: {metric}, seeds added until decided"
+    return Tested(section, a, b, metric, family, test)
+
+
+def looks_text(sequential: Sequential) -> str:
+    """The looks that were made, and the most seeds that the design allows."""
+    return f"{', '.join(map(str, sequential.looks))} of {sequential.max_seeds}"
 
 
 def _record(t: Tested, corrected: float | None) -> dict[str, Any]:
     test, better = t.test, direction(t.metric)
     a, b = t.section.values(t.a, t.metric), t.section.values(t.b, t.metric)
-    near = margin(t.metric)
+    near, equal = equivalence(test, t.metric)
     causal = [_causal(t.section, row) for row in (t.a, t.b)]
     blind = t.metric in LOSSES and test.difference is not None and set(causal) != {"yes"}
-    inferior = equal = region = None
+    inferior = region = None
     if near and test.p is not None:
-        inferior = None if better == "none" else non_inferior(a, b, near, better).p
-        equal = equivalent_p(test.difference, test.se, test.df, near)
+        fixed = better != "none" and test.sequential is None
+        inferior = non_inferior(a, b, near, better).p if fixed else None
         region = region_probabilities(test.difference, test.se, test.df, near)
     return {
         "family": t.family,
@@ -91,6 +110,7 @@ def _record(t: Tested, corrected: float | None) -> dict[str, Any]:
         "better": better,
         "causal": " / ".join(causal) if any(causal) else "",
         "n_pairs": test.n,
+        "looks": "" if test.sequential is None else looks_text(test.sequential),
         "mean": test.mean_a,
         "mean_against": test.mean_b,
         "difference": test.difference,
@@ -103,6 +123,7 @@ def _record(t: Tested, corrected: float | None) -> dict[str, Any]:
         "d_z": test.d_z,
         "wilcoxon_p": test.wilcoxon_p,
         "detectable": test.detectable,
+        "about": "" if test.p is None else OVER_SEEDS,
         "margin": near,
         "non_inferior_p": inferior,
         "equivalent_p": equal,
@@ -139,13 +160,27 @@ SHOWN = {
 }
 
 
-def _part(family: tuple[str, str], records: list[dict[str, Any]]) -> Part:
+def _claims(members: list[tuple[Tested, dict[str, Any]]]) -> list[str]:
+    tests = (
+        (t.a, record["comparison"], t.metric, t.test, record["p_holm"])
+        for t, record in members
+        if record["verdict"] != NOT_CAUSAL
+    )
+    return claim_notes(members[0][0].section, tests)
+
+
+def _part(family: tuple[str, str], records: list[dict[str, Any]], claims: list[str]) -> Part:
     section, name = family
     body = [[_text(key, record) for key in SHOWN] for record in records]
     grid = Grid(name, list(SHOWN.values()), body)
     tests = sum(record["p"] is not None for record in records)
     notes = [NO_EVIDENCE] if any(record["verdict"] == NOT_CAUSAL for record in records) else []
     notes += [f"Holm over {tests} tests. Difference: first − second; detectable: found with 80 % power at this n."]
+    if any(record["metric"] in LOSSES and record["p"] is not None for record in records):
+        notes.append(SEEDS_ALONE)
+    notes += claims
+    if any(record["looks"] for record in records):
+        notes.append("n*: seeds were added until decided; p and interval hold at all looks together.")
     if any(record["margin"] for record in records):
         known = {record["metric"]: record["margin"] for record in records if record["margin"]}
         margins = ", ".join(f"{m} {v:g}" for m, v in known.items())
@@ -162,6 +197,8 @@ def _text(key: str, record: Mapping[str, Any]) -> str:
     if key == "95 % CI":
         return bounds_text(record["ci_low"], record["ci_high"])
     value = record[key]
+    if key == "n_pairs" and record["looks"]:
+        return f"{value}*"
     if key == "df" and value is not None:
         return f"{value:.3g}"
     return "" if value is None else number_text(value) if isinstance(value, float) else str(value)

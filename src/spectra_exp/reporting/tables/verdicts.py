@@ -9,6 +9,13 @@ from spectra_exp.statistics.comparison import Comparison
 from spectra_exp.statistics.corrections import stars
 from spectra_exp.statistics.practical import equivalent_p, word
 
+# What an interval over seeds is about, in a column and in a note.
+OVER_SEEDS = "these methods, this text"
+SEEDS_ALONE = (
+    "Intervals of val_loss are over seeds alone: about these methods on these held-out documents. "
+    "The table `documents` has those for other text too, and by domain; spectra-exp compare those of two runs."
+)
+
 
 def direction(name: str) -> Direction:
     """lower, higher or none; a figure under another rule of routing has its metric's direction."""
@@ -20,6 +27,16 @@ def margin(name: str) -> float | None:
     return figure(base_name(name)).margin
 
 
+def equivalence(test: Comparison, metric: str) -> tuple[float | None, float | None]:
+    """Half the region of equivalence, and p of the tests against it: a design's own, else of the figure's region."""
+    if test.sequential is not None:
+        return test.sequential.margin, test.sequential.equivalent_p
+    near = margin(metric)
+    if near is None or test.se is None:
+        return near, None
+    return near, equivalent_p(test.difference, test.se, test.df, near)
+
+
 def verdict(test: Comparison, corrected: float | None, metric: str) -> str:
     """better, equivalent, worse or undecided, as `practical.word`; nothing without runs, the reason without a test.
 
@@ -29,8 +46,7 @@ def verdict(test: Comparison, corrected: float | None, metric: str) -> str:
         return ""
     if test.p is None:
         return test.note
-    better, region = direction(metric), margin(metric)
-    equal = None if region is None else equivalent_p(test.difference, test.se, test.df, region)
+    better, equal = direction(metric), equivalence(test, metric)[1]
     side = "lower" if test.difference < 0 else "higher"
     match word(test.difference, corrected, equal, "lower" if better == "none" else better):
         case "equivalent":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -11,7 +11,21 @@ if TYPE_CHECKING:
 
 # What `pairing` says of a cell whose runs pair with the others.
 PAIRED = "ok"
+# Evidence only between causal models.
+LOSSES = ("val_loss",)
 GROUP_KEYS = ("data_fingerprint", "evaluation_fingerprint", "max_steps")
+
+
+def pairing_columns(summary: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a run's summary decides whether it may be compared with another."""
+    prints = summary["fingerprints"]
+    return {
+        "data_fingerprint": prints.get("data"),
+        "evaluation_fingerprint": prints.get("evaluation"),
+        "max_steps": summary.get("max_steps"),
+        "weights_by_name": summary.get("initial_weights") or {},
+        "batches": prints.get("batches"),
+    }
 
 
 def comparable_groups(runs: pd.DataFrame) -> dict[str, int]:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from spectra_exp.reporting.pairing import comparable_groups, pairing
+from spectra_exp.runs.pairing import comparable_groups, pairing
 
 
 def _runs(*rows: tuple[str, int, str | None, str]) -> pd.DataFrame:

@@ -1,0 +1,113 @@
+"""The comparisons of table 13 in validation loss, document by document: for other text as well, and by domain."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from spectra_exp.foundations.errors import SpectraError
+from spectra_exp.presentation.text import number_text
+from spectra_exp.reporting.by_document import ByDocument, compare_by_document
+from spectra_exp.reporting.grid import Row, Section
+from spectra_exp.reporting.tables.significance import Contrast, bounds_text, contrasted
+from spectra_exp.reporting.tables.spec import Grid, Part, Table
+from spectra_exp.runs.pairing import LOSSES
+
+NAME, TITLE = "documents", "Validation loss document by document: for other text too, and by domain"
+METRIC = LOSSES[0]
+NOTES = [
+    "Interval: of these methods, over other seeds and other text; of one seed of these runs, over other text. "
+    "Seeds alone: of these methods on these documents. p of domains: corrected by Holm's method.",
+]
+HEADERS = (
+    "comparison",
+    "domain",
+    "seeds",
+    "documents",
+    "difference",
+    "95 % CI",
+    "seeds alone",
+    "about",
+    "p",
+    "verdict",
+)
+
+
+def documents_table(contrasts: Sequence[Contrast], sections: Mapping[str, list[Section]]) -> Table | None:
+    """The table; None where no comparison of causal models has the scores of its documents."""
+    import pandas as pd
+
+    records: list[dict[str, Any]] = []
+    for contrast in contrasts:
+        for section in sections[contrast.study]:
+            for a, b in contrasted(contrast, section):
+                if section.causal(a) and section.causal(b) and (found := _compared(section, a, b)) is not None:
+                    records += _records(section, f"{a.label} − {b.label}", found)
+    if not records:
+        return None
+    titles = dict.fromkeys(record["section"] for record in records)
+    parts = [Part(title, [_grid([r for r in records if r["section"] == title])], NOTES) for title in titles]
+    return Table(NAME, TITLE, pd.DataFrame(records, dtype=object), parts)
+
+
+def _compared(section: Section, a: Row, b: Row) -> ByDocument | None:
+    """The comparison at the seeds that both rows have; None without scores of documents, or for what may not be."""
+    seeds = sorted(a.runs.keys() & b.runs.keys())
+    sides = [[section.collected.run(row.runs[seed]) for seed in seeds] for row in (a, b)]
+    if not seeds or any(run.scores("documents") is None for side in sides for run in side):
+        return None
+    try:
+        return compare_by_document(*sides, METRIC)
+    except SpectraError:
+        # The tables of seeds say why: other data, other evaluation, other batches.
+        return None
+
+
+def _records(section: Section, comparison: str, found: ByDocument) -> list[dict[str, Any]]:
+    whole = found.outcomes[0].domain
+    return [
+        {
+            "section": section.title,
+            "comparison": comparison,
+            "metric": METRIC if one.domain == whole else f"{METRIC}_{one.domain}",
+            "domain": one.domain,
+            "seeds": found.seeds,
+            "documents": one.documents,
+            "tokens": one.tokens,
+            "difference": one.difference,
+            "ci_low": one.ci_low,
+            "ci_high": one.ci_high,
+            "seed_low": found.crossed.seed_low if found.crossed and one.domain == whole else None,
+            "seed_high": found.crossed.seed_high if found.crossed and one.domain == whole else None,
+            "share_text": found.crossed.share_text if found.crossed and one.domain == whole else None,
+            "enough_tokens": found.crossed.enough_tokens if found.crossed and one.domain == whole else None,
+            "about": found.claim,
+            "p": one.p,
+            "p_holm": one.p_corrected,
+            "p_below": one.region and one.region.below,
+            "p_within": one.region and one.region.within,
+            "p_above": one.region and one.region.above,
+            "note": one.note,
+            "verdict": one.verdict,
+        }
+        for one in found.outcomes
+    ]
+
+
+def _grid(records: list[dict[str, Any]]) -> Grid:
+    body = [
+        [
+            record["comparison"],
+            record["domain"],
+            str(record["seeds"]),
+            str(record["documents"]),
+            number_text(record["difference"]),
+            bounds_text(record["ci_low"], record["ci_high"]),
+            bounds_text(record["seed_low"], record["seed_high"]),
+            record["about"],
+            "" if record["p_holm"] is None else number_text(record["p_holm"]),
+            record["verdict"] or record["note"],
+        ]
+        for record in records
+    ]
+    return Grid("By document", list(HEADERS), body)
