@@ -70,6 +70,13 @@ def test_there_is_a_file_for_every_study():
         "core",
         "equal_size",
         "recurrence",
+        "expert_choice_future",
+        "finer_experts",
+        "fixed_routers",
+        "hash_routing",
+        "loss_free_balance",
+        "quantile_balance",
+        "rmoe_recurrence",
     ]
 
 

@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 
 from spectra_exp.archive.sources import RunSources, read_sources
-from spectra_exp.config.tree import project_root
+from spectra_exp.config.tree import KINDS, project_root
 from spectra_exp.foundations.errors import ConfigError
 from spectra_exp.reporting.collect import Collected, collect
 from spectra_exp.reporting.grid import Section, cell_sections, configurations_of, study_sections
@@ -27,11 +27,13 @@ class Sections(dict[str, list[Section]]):
 
 @dataclass(frozen=True)
 class Material:
-    """`outputs`: the folder of runs/, studies/, tables/; `collected`: its completed runs, or those `read`."""
+    """`outputs`: the folder of runs/, studies/, tables/; `collected`: its completed runs, or those `read`; `kinds`: the
+    folders whose studies count."""
 
     outputs: Path
     collected: Collected
     read: RunSources | None = None
+    kinds: Sequence[str] = KINDS
 
     @cached_property
     def sources(self) -> RunSources:
@@ -40,8 +42,8 @@ class Material:
 
     @cached_property
     def studies(self) -> dict[str, Study]:
-        """Every study there is a file of, by name. Raises ConfigError for a checkout without any."""
-        found = {name: load_study(name) for name in study_files()}
+        """Every study of these kinds that has a file, by name. Raises ConfigError for a checkout without any."""
+        found = {name: load_study(name) for name, path in study_files().items() if path.parent.name in self.kinds}
         if not found:
             raise ConfigError("SPECTRA_ROOT", f"{project_root()} has no studies", "unset it, or name the checkout")
         return found
@@ -62,14 +64,14 @@ class Material:
         return Sections(found | {"": every_cell})
 
 
-def gather(outputs: Path, study: str | None = None, runs: Sequence[str] = ()) -> Material:
+def gather(outputs: Path, study: str | None = None, runs: Sequence[str] = (), kinds: Sequence[str] = KINDS) -> Material:
     """What lies under `outputs`, or in the archives and folders `runs`, of one study if named.
 
     Raises SpectraError for a study without a completed run, and for an archive that cannot be used.
     """
     sources = read_sources(outputs, runs)
     collected = collect(outputs / "runs", sources.stored)
-    return Material(outputs, collected if study is None else collected.of_study(study), sources)
+    return Material(outputs, collected if study is None else collected.of_study(study), sources, kinds)
 
 
 def name_the_odd(material: Material) -> None:
