@@ -70,6 +70,7 @@ def test_there_is_a_file_for_every_study():
         "core",
         "equal_size",
         "recurrence",
+        "beta_memory_lag",
         "expert_choice_future",
         "finer_experts",
         "fixed_routers",
