@@ -10,7 +10,7 @@ JOBS ?= 2
 TRIALS ?= 20
 PROCESSES ?= 2
 # What else is given on make's own command line (trainer.max_steps=5 model=exp10) goes on to train.py.
-TYPED = $(filter-out PYTHON=% HAVE=% GPU_CHECK_DEVICE=% SEEDS=% JOBS=% OSR=% STUDY=% TRIALS=% PROCESSES=% BENCH=% SEED=% FUZZ=% STATUS=% TEXT=% BLOCKS=% SPECTRA_OUTPUTS=%,$(MAKEOVERRIDES))
+TYPED = $(filter-out PY=% PYTHON=% HAVE=% GPU_CHECK_DEVICE=% SEEDS=% JOBS=% OSR=% STUDY=% TRIALS=% PROCESSES=% BENCH=% SEED=% FUZZ=% STATUS=% TEXT=% BLOCKS=% SPECTRA_OUTPUTS=%,$(MAKEOVERRIDES))
 LAUNCH = $(if $(filter launch=% hydra/launcher=%,$(TYPED)),,$(if $(filter 1,$(JOBS)),,launch=parallel launch.jobs=$(JOBS)))
 STUDY_RUN = $(PY) train.py $(1) seed=$(SEEDS) $(LAUNCH) $(TYPED)
 # A study by its file: sweeps/, ablations/ or replications/NAME.yaml. What would be ignored is refused.
@@ -25,12 +25,13 @@ LAUNCH_STUDY = $(if $(STUDY_FILE),,echo "error: STUDY: give the name of a study 
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo train-distributed test test-full test-lowest test-random fuzz tables analysis overhead figures report paper replications lint clean-cache status study ablations baselines scaling design-choices \
-	sweep-a sweep-b sweep-c sweep-d sweep-e temperature temperature-demo temperature-reference search bench bench-gpu gpu-check bundle studies-page
+	sweep-a sweep-b sweep-c sweep-d sweep-e temperature temperature-demo temperature-reference search bench bench-gpu gpu-check bundle studies-page reference-pages docs
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | awk -F'\t' '{printf "  make %-18s %s\n", $$1, $$2}'
 
-setup: $(STAMP)  ## .venv with the locked dependencies
+# PY=PYTHON: another environment, which is taken as it is.
+setup: $(if $(filter command,$(firstword $(origin PY))),,$(STAMP))  ## .venv with the locked dependencies
 
 # torch first and alone: any later resolution would otherwise pull its CUDA build.
 $(STAMP): constraints.txt pyproject.toml
@@ -41,10 +42,12 @@ $(STAMP): constraints.txt pyproject.toml
 	@touch $@
 
 demo: DEMO_SEEDS = $(if $(filter SEEDS=%,$(MAKEOVERRIDES)),$(SEEDS),0,1,2)
-demo: setup  ## a small study: SPECTRA, one ablation, Switch top-2; 3 seeds; its table
+demo: setup  ## a small study: SPECTRA, one ablation, Switch top-2; 3 seeds; its table, pictures and report
 	$(PY) train.py -m study=demo debug=demo ablation=none,no_gru seed=$(DEMO_SEEDS) launch=parallel launch.jobs=$(JOBS)
 	$(PY) train.py -m study=demo debug=demo baseline=switch_top2 seed=$(DEMO_SEEDS) launch=parallel launch.jobs=$(JOBS)
-	$(PY) -m spectra_exp tables study=demo
+	@$(PY) -m spectra_exp tables study=demo
+	@$(PY) -m spectra_exp figures study=demo
+	@$(PY) -m spectra_exp report study=demo
 
 # Studies: SEEDS=0..4 OSR=paper|causal JOBS=2, and any override: make sweep-a OSR=causal trainer.max_steps=50
 train-distributed: setup  ## one small run by PROCESSES=2 processes that share every batch (deepspeed: trainer.deepspeed=zero2 optim=adamw)
@@ -76,7 +79,7 @@ temperature-reference: setup  ## the temperature study at its reference scale (T
 	$(if $(TEXT),,@echo "error: TEXT: give the folder of train.jsonl and validation.jsonl" >&2; exit 2)
 	@$(PY) train.py -m sweeps=temperature model=exp10 seed=$(if $(filter SEEDS=%,$(MAKEOVERRIDES)),$(SEEDS),0) \
 		data=files data.train=$(TEXT)/train.jsonl data.validation=$(TEXT)/validation.jsonl data.domain_field=domain \
-		data.vocabulary_size=16384 model.vocabulary_size=16384 trainer.precision=bf16 trainer.eval_every=25 \
+		data.vocabulary_size=16384 model.vocabulary_size=16384 trainer.precision=bf16 trainer.eval_every=100 trainer.checkpoint_every=250 \
 		outputs=$(REFERENCE) $(LAUNCH) $(if $(LAUNCH),launch.per_gpu=$(JOBS)) $(TYPED); status=$$?; \
 	$(PY) -m spectra_exp tables outputs=$(REFERENCE) && \
 	$(PY) tools/temperature_page.py $(REFERENCE) > docs/results/gpu/temperature.md; exit $$status
@@ -129,6 +132,14 @@ bundle: setup  ## dist/bundle-PYTHON: an install without network (PYTHON=3.12; H
 
 studies-page: setup  ## docs/studies.md, from the files of the studies
 	$(PY) -m spectra_exp study page > docs/studies.md
+
+reference-pages: setup  ## docs/reference, from the schemas
+	$(PY) tools/reference_pages.py
+
+docs: setup  ## dist/docs: the pages of docs/ to read in a browser
+	@$(PY) -c "import material" 2>/dev/null || $(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
+	@NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict --quiet
+	@echo "dist/docs/index.html"
 
 lint: setup  ## ruff (rules and form), and the layers of imports
 	$(PY) -m ruff check .

@@ -1,4 +1,4 @@
-"""Each recipe of the README's table: one thing of each kind is added outside the package, and no file of it is touched.
+"""Each recipe of docs/howto/router.md: one thing of each kind is added outside the package, and no file is touched.
 
 `tests/throwaway` holds a router, a selection rule, a metric and a data source as one module, and an ablation; with a
 copy of the project's own options they make a root of their own, in a temporary folder.

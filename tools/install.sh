@@ -23,9 +23,13 @@ target=$(cd "$2" && pwd)
 	--root-user-action=ignore --upgrade --target "$target" "$here"/wheels/*.whl
 mkdir -p "$target/spectra-exp" "$target/bin"
 tar -xzf "$here/source.tar.gz" -C "$target/spectra-exp"
-cat > "$target/bin/spectra-exp" <<RUN
+for name in "spectra-exp -m spectra_exp" "python"; do
+	set -- $name
+	command=$1; shift
+	cat > "$target/bin/$command" <<RUN
 #!/bin/sh
-PYTHONPATH="$target/spectra-exp/src:$target\${PYTHONPATH:+:\$PYTHONPATH}" exec "$python" -m spectra_exp "\$@"
+PYTHONPATH="$target/spectra-exp/src:$target\${PYTHONPATH:+:\$PYTHONPATH}" exec "$python" $* "\$@"
 RUN
-chmod +x "$target/bin/spectra-exp"
+	chmod +x "$target/bin/$command"
+done
 echo "$target/bin/spectra-exp"

@@ -38,6 +38,7 @@ VERBS = {
         "bench.gpu_check.command:main",
         "what only a GPU shows: agreement with the CPU, waiting, memory, speed",
     ),
+    "completion": ("completion.query:main", "what Tab completes in the shell: verbs, keys, options"),
     "overhead": ("bench.overhead:main", "time and FLOPs of each part of routing (table 9)"),
 }
 

@@ -23,6 +23,11 @@ def test_the_rehearsal_passes_and_leaves_a_file_a_stage(tmp_path, monkeypatch, c
     assert capsys.readouterr().out.splitlines()[:-1] == [f"{name}: passed" for name in REHEARSED]
     found = {path.stem: json.loads(path.read_text()) for path in (tmp_path / "gpu-check" / "cpu").glob("*.json")}
     assert found.keys() == set(REHEARSED)
+    page = (tmp_path / "gpu-check" / "cpu.md").read_text()
+    assert [line for line in page.splitlines() if line.startswith("## ")] == [
+        f"## {name}: passed" for name in REHEARSED
+    ]
+    assert json.loads((tmp_path / "gpu-check" / "cpu.json").read_text())["stages"] == [found[n] for n in REHEARSED]
     assert all(stage["done"] and stage["findings"] and stage["card"] == "cpu" for stage in found.values())
     (memory,) = found["memory"]["findings"]
     assert memory["bytes_early"] > 0

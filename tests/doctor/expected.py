@@ -67,6 +67,8 @@ WITH_NEITHER = ["aria_text", "cohere2_moe", "deepseek_v2", "gemma4_text", "hunyu
 LOSS = {"auxiliary_on": FAULT, "auxiliary_form": FAULT, "auxiliary_accumulation": FAULT}
 # to(bfloat16) casts it.
 BIAS = {"bias_precision": FAULT}
+# No family moves its bias itself, and none comes with a trainer.
+ALWAYS = {"bias_steps": NOT_APPLICABLE}
 OWN: dict[str, dict[str, str]] = {
     # One sparse layer: nothing is concatenated.
     "jamba": {"auxiliary_form": OK},
@@ -74,8 +76,6 @@ OWN: dict[str, dict[str, str]] = {
     "jetmoe": {"auxiliary_form": DOUBTFUL, "recomputation": NOT_APPLICABLE},
     # Its loss is of the square root of softplus.
     "deepseek_v4": {"auxiliary_form": DOUBTFUL},
-    # Jitter in training.
-    "phimoe": {"modes": DOUBTFUL},
     # A class of the router is no expert, and initialising while loading sets its bias back to -1.
     "zaya": {"idle_experts": FAULT, "saved_and_loaded": FAULT},
     # Its router stays float32 under to(bfloat16), and then does not take bfloat16.
@@ -91,7 +91,7 @@ LOADED: dict[str, dict[str, str]] = {"zaya": {"saved_and_loaded": OK}}
 def expected(model_type: str) -> dict[str, str]:
     """What each check must say of a family."""
     has_loss, has_bias = model_type in (*WITH_LOSS, *WITH_BOTH), model_type in (*WITH_BIAS, *WITH_BOTH)
-    found = dict.fromkeys(checks(), OK)
+    found = dict.fromkeys(checks(), OK) | ALWAYS
     found |= LOSS if has_loss else dict.fromkeys(OF_LOSS, NOT_APPLICABLE)
     found |= BIAS if has_bias else dict.fromkeys(OF_BIAS, NOT_APPLICABLE)
     return found | OWN.get(model_type, {})
@@ -108,5 +108,12 @@ def table() -> str:
     return "\n".join(lines) + "\n"
 
 
+def checks_table() -> str:
+    """The checks, as in docs/doctor.md."""
+    lines = ["| name | what is looked at | a fault means | what to do |", "|---|---|---|---|"]
+    lines += [f"| `{c.name}` | {c.title}: {c.figure} | {c.meaning} | {c.advice} |" for c in checks().values()]
+    return "\n".join(lines) + "\n"
+
+
 if __name__ == "__main__":
-    print(table(), end="")
+    print(checks_table(), table(), sep="\n", end="")

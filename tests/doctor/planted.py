@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from spectra_exp.moe.stock.blocks import find_blocks
 
@@ -16,6 +17,8 @@ AUXILIARY = ("mixtral", "qwen3_moe", "olmoe")
 BIASED = ("deepseek_v3", "glm4_moe", "dots1")
 ANY = ("mixtral", "qwen3_moe", "deepseek_v3")
 ONE_EXPERT = dict(num_experts_per_tok=1, norm_topk_prob=True)
+# Declared, and so no fault.
+DROPOUT = dict(attention_dropout=0.5)
 # One group, so that only the scores decide.
 UNGROUPED = dict(num_experts_per_tok=1, n_group=1, topk_group=1)
 
@@ -24,7 +27,7 @@ UNGROUPED = dict(num_experts_per_tok=1, n_group=1, topk_group=1)
 class Plant:
     """`plant` puts the fault into a model of each of `families`, made with `changes`; `status`: what must be found.
 
-    `sound`: makes the healthy model to compare with sound, where a stock one is not.
+    `sound`: makes the healthy model to compare with sound, where a stock one is not. Both may return a trainer.
     """
 
     check: str
@@ -62,17 +65,48 @@ def without_mask(model: nn.Module) -> None:
     model.model.register_forward_pre_hook(hook, with_kwargs=True)
 
 
-def counting(model: nn.Module) -> None:
-    """Each block counts the tokens of its experts in every pass in training mode, padding included."""
+def counting(model: nn.Module, always: bool = False) -> None:
+    """Each block counts the tokens of its experts in every pass in training mode, padding included; or in any pass."""
     for block in find_blocks(model):
         block.holder.register_buffer("load", torch.zeros(block.num_experts))
 
         def hook(holder: nn.Module, experts: nn.Module, inputs: tuple) -> None:
-            if holder.training:
+            if holder.training or always:
                 with torch.no_grad():
                     holder.load.add_(torch.bincount(inputs[1].flatten(), minlength=len(holder.load)))
 
         block.experts.register_forward_pre_hook(partial(hook, block.holder))
+
+
+def expert_choice(model: nn.Module) -> None:
+    """Of the tokens that chose an expert only the half with the largest weights keep it, later ones among them."""
+
+    def hook(experts: nn.Module, inputs: tuple) -> tuple:
+        hidden, indices, weights = inputs
+        limit = weights.flatten().median() if len(weights) > 1 else weights.min()
+        return hidden, indices, weights * (weights >= limit)
+
+    for block in find_blocks(model):
+        block.experts.register_forward_pre_hook(hook)
+
+
+def scaled_loss(power: int) -> Callable[[nn.Module], None]:
+    """The auxiliary loss is multiplied by a power of the batch's part of the tokens of the step; 1 is right."""
+
+    def hook(model: nn.Module, inputs: tuple, named: dict, output: Any) -> None:
+        step = named.get("num_items_in_batch")
+        if step is not None and output.aux_loss is not None:
+            part = named["labels"][:, 1:].numel() / step
+            output.loss = output.loss + model.router_aux_loss_coef * output.aux_loss * (part**power - 1)
+
+    return lambda model: model.register_forward_hook(hook, with_kwargs=True) and None
+
+
+def bias_not_saved(model: nn.Module) -> None:
+    """The bias is no part of what is saved, and loading sets it to zero."""
+    for block in find_blocks(model):
+        block.router.e_score_correction_bias.copy_(torch.arange(block.num_experts) * 0.1)
+        block.router._non_persistent_buffers_set.add("e_score_correction_bias")
 
 
 def with_loss(change: Callable[[Callable, tuple, dict], Tensor]) -> Callable[[nn.Module], None]:
@@ -118,6 +152,72 @@ def moving_bias(model: nn.Module) -> None:
 
 def _moves(router: nn.Module, inputs: tuple, output: Any) -> None:
     router.e_score_correction_bias.add_(1e-3)
+
+
+class Balancing(TrainerCallback):
+    """After each optimizer step the biases answer the load of the training passes, by its sign alone."""
+
+    def __init__(self, model: nn.Module, blocks: slice = slice(None)):
+        self.blocks = find_blocks(model)[blocks]
+        for block in self.blocks:
+            block.router.counts = torch.zeros(block.num_experts)
+            block.experts.register_forward_pre_hook(partial(self.count, block.router))
+
+    @staticmethod
+    @torch.no_grad()
+    def count(router: nn.Module, experts: nn.Module, inputs: tuple) -> None:
+        if router.training:
+            router.counts += torch.bincount(inputs[1].flatten(), minlength=len(router.counts))
+
+    @torch.no_grad()
+    def answer(self) -> None:
+        for block in self.blocks:
+            counts = block.router.counts
+            self.move(block.router, counts - counts.mean())
+            counts.zero_()
+
+    def move(self, router: nn.Module, excess: Tensor) -> None:
+        router.e_score_correction_bias.add_(excess.sign(), alpha=-1e-3)
+
+    def on_optimizer_step(self, args: Any, state: Any, control: Any, **named: Any) -> None:
+        self.answer()
+
+
+class EachMicroBatch(Balancing):
+    """And after each micro-batch before the last."""
+
+    def on_substep_end(self, args: Any, state: Any, control: Any, **named: Any) -> None:
+        self.answer()
+
+
+class ByCounts(Balancing):
+    """By the number of tokens, which recomputation doubles."""
+
+    def move(self, router: nn.Module, excess: Tensor) -> None:
+        router.e_score_correction_bias.add_(excess, alpha=-1e-5)
+
+
+class Replacing(Balancing):
+    """Each time by a new tensor."""
+
+    def move(self, router: nn.Module, excess: Tensor) -> None:
+        router.e_score_correction_bias = router.e_score_correction_bias - 1e-3 * excess.sign()
+
+
+def trained(balancing: Callable[[nn.Module], Any] | None, model: nn.Module) -> Trainer:
+    arguments = TrainingArguments(report_to=[], use_cpu=True, save_strategy="no", learning_rate=1e-2)
+    return Trainer(model, arguments, callbacks=[] if balancing is None else [balancing(model)])
+
+
+def training(balancing: Callable[[nn.Module], Any] | None) -> Callable[[nn.Module], Trainer]:
+    return partial(trained, balancing)
+
+
+@torch.no_grad()
+def moving_in_passes(model: nn.Module) -> None:
+    """The bias answers the load of every pass in training mode."""
+    for block in find_blocks(model):
+        block.router.register_forward_hook(lambda router, *_: _moves(router, (), None) if router.training else None)
 
 
 def weighing_bias(model: nn.Module) -> None:
@@ -200,6 +300,7 @@ def nothing(model: nn.Module) -> None:
 PLANTS = [
     Plant("causality", before_blocks(lambda m, h: h + h.mean(1, keepdim=True)), name="later_tokens"),
     Plant("causality", before_blocks(lambda m, h: h + h.mean(0, keepdim=True)), name="other_sequences"),
+    Plant("causality", expert_choice, name="expert_choice"),
     Plant("batch_invariance", without_mask),
     Plant("padding", with_loss(lambda own, given, named: own(*given[:3])), AUXILIARY, name="loss"),
     Plant("padding", counting, name="loads"),
@@ -218,24 +319,34 @@ PLANTS = [
         name="softmax_twice",
     ),
     Plant("auxiliary_accumulation", nothing, AUXILIARY, sound=whole_loss_divided),
+    Plant("auxiliary_accumulation", scaled_loss(2), AUXILIARY, sound=scaled_loss(1), name="shrinking"),
     Plant("bias_precision", nothing, BIASED, sound=own_float32_bias),
     Plant("bias_still", moving_bias, BIASED),
+    Plant("bias_still", partial(counting, always=True), BIASED, sound=counting, name="counted_loads"),
     Plant("bias_outside_weights", weighing_bias, BIASED),
+    Plant("bias_steps", moving_in_passes, BIASED, name="each_pass"),
+    Plant("bias_steps", training(EachMicroBatch), BIASED, sound=training(Balancing), name="each_micro_batch"),
+    Plant("bias_steps", training(ByCounts), BIASED, sound=training(Balancing), name="recomputed_counts"),
+    Plant("bias_steps", training(partial(Balancing, blocks=slice(1))), BIASED, name="one_layer"),
+    Plant("bias_steps", training(None), BIASED, status="doubtful", name="never"),
+    Plant("bias_steps", training(Replacing), BIASED, status="doubtful", name="new_tensors"),
     Plant("recomputation", counting, name="counts"),
     Plant("recomputation", before_blocks(lambda m, h: _unseeded(m, h)), name="noise"),
     Plant("precision", coarse_router),
     Plant("cached_decoding", before_blocks(lambda m, h: h * 1.5 if h.shape[1] == 1 else h)),
+    Plant("cached_decoding", expert_choice, name="expert_choice"),
     Plant("router_gradient", one_expert, changes=ONE_EXPERT, sound=two_experts),
     Plant("router_gradient", detached_weights, name="detached"),
     Plant("idle_experts", idle_expert, changes=UNGROUPED),
     Plant("dominant_experts", dominant_expert, changes=UNGROUPED),
     Plant("twice", before_blocks(lambda m, h: _noise(h))),
     Plant("modes", before_blocks(lambda m, h: h * 1.3 if m.training else h), name="other_rule"),
-    Plant("modes", before_blocks(lambda m, h: _noise(h) if m.training else h), status="doubtful", name="noise"),
+    Plant("modes", before_blocks(lambda m, h: _noise(h) if m.training else h), changes=DROPOUT, name="noise"),
     Plant("copied_experts", copied),
     Plant("tied", tied),
     Plant("frozen", frozen, status="doubtful"),
     Plant("saved_and_loaded", before_blocks(lambda m, h: h * 1.3)),
+    Plant("saved_and_loaded", bias_not_saved, BIASED, name="bias_not_saved"),
 ]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from doctor_cases import batches, made
-from expected import FAMILIES, LOADED, expected, table
+from expected import FAMILIES, LOADED, checks_table, expected, table
 from sparse_families import DECODERS
 
 from spectra_exp.config.tree import project_root
@@ -37,4 +37,5 @@ def test_the_findings_on_every_family_are_the_expected_ones(model_type: str, dty
 
 def test_every_decoder_family_is_expected_and_in_the_docs() -> None:
     assert sorted(DECODERS) == FAMILIES
-    assert table() in (project_root() / "docs" / "doctor.md").read_text(encoding="utf-8")
+    page = (project_root() / "docs" / "doctor.md").read_text(encoding="utf-8")
+    assert table() in page and checks_table() in page

@@ -8,7 +8,9 @@ import pytest
 import torch
 from doctor_cases import batches, stock
 from planted import PLANTS, Plant
+from reports import REPORTS, reports_table
 
+from spectra_exp.config.tree import project_root
 from spectra_exp.doctor import doctor
 from spectra_exp.doctor.registry import checks
 
@@ -17,9 +19,9 @@ CASES = [pytest.param(p, f, id=f"{p.check}{p.name and '-' + p.name}-{f}") for p 
 
 def found(plant: Plant, family: str, change) -> str:
     model = stock(family, **plant.changes)
-    change(model)
+    trainer = change(model)
     try:
-        return doctor(model, batches(), checks=(plant.check,)).status(plant.check)
+        return doctor(model, batches(), trainer, checks=(plant.check,)).status(plant.check)
     finally:
         getattr(model, "restore", lambda: None)()
 
@@ -33,6 +35,11 @@ def test_a_planted_fault_is_found(plant: Plant, family: str) -> None:
 def test_every_check_has_a_planted_fault_in_three_families() -> None:
     planted = {plant.check: set(plant.families) for plant in PLANTS}
     assert planted.keys() == checks().keys() and all(len(families) >= 3 for families in planted.values())
+
+
+def test_every_public_report_is_planted_and_in_the_docs() -> None:
+    assert {(one.check, one.plant) for one in REPORTS} <= {(plant.check, plant.name) for plant in PLANTS}
+    assert reports_table() in (project_root() / "docs" / "doctor.md").read_text(encoding="utf-8")
 
 
 def test_the_model_is_left_as_it_was() -> None:

@@ -93,6 +93,9 @@ def test_the_installer_makes_a_command_of_it(tmp_path):
     assert command == str(tmp_path / "to" / "bin" / "spectra-exp")
     ran = subprocess.run([command, "run", "a=b c"], capture_output=True, text=True)
     assert ran.stdout == "brought ['run', 'a=b c']\n"
+    python = Path(command).with_name("python")
+    ran = subprocess.run([python, "-c", "import brought, spectra_exp; print('both')"], capture_output=True, text=True)
+    assert ran.stdout == "both\n"
 
 
 def test_the_installer_refuses_another_python(tmp_path):

@@ -47,8 +47,31 @@ def test_a_row_has_the_best_loss_and_the_last():
     }
 
 
-def test_the_verdicts_of_the_tables_are_added(tmp_path):
+def stored(outputs, temperature, seed, loss=4.5):
+    metrics = SUMMARY["metrics"] | {"val_loss": loss}
+    summary = SUMMARY | {"temperature": temperature, "seed": seed, "status": "completed", "metrics": metrics}
+    entropy = [(step, step / 500, "validation", "all", "routing_entropy", 2 - step / 1000) for step in (0, 50, 500)]
+    history = pd.DataFrame(entropy, columns=["step", "fraction", "split", "layer", "metric", "value"])
+    return SimpleNamespace(summary=summary, history=pd.concat([HISTORY, history]))
+
+
+def test_several_seeds_have_the_verdicts_of_the_tables(tmp_path, monkeypatch):
     (tmp_path / "tables").mkdir()
     (tmp_path / "tables" / "hypotheses.md").write_text("# Hypotheses\n")
+    runs = [stored(tmp_path, "t1_5", 0), stored(tmp_path, "t1_5", 1)]
+    monkeypatch.setattr(temperature_page, "stored_runs", lambda folder: runs)
     page = temperature_page.page(tmp_path)
-    assert "0 finished runs" in page and page.endswith("# Hypotheses\n")
+    assert "2 finished runs" in page and page.endswith("# Hypotheses\n")
+
+
+def test_one_seed_is_read_without_a_test(tmp_path, monkeypatch):
+    names = ["cosine", "t0_5", "t0_7", "t1_0", "t1_5", "t2_0", "t3_0", "t5_0", "t10_0", "linear", "exponential", "step"]
+    runs = [stored(tmp_path, name, 0, 4 + n / 10) for n, name in enumerate(names)]
+    monkeypatch.setattr(temperature_page, "stored_runs", lambda folder: runs)
+    told = temperature_page.page(tmp_path).split("## What one seed says\n\n")[1].splitlines()
+    assert [line[:4] for line in told] == ["- T1", "- T2", "- T3", "- T4"]
+    assert "lowest at 0.5, outside 1.5 to 2 (0.5: 4.100" in told[0]
+    assert "cosine's 4.000 is below 8 of 8 constants" in told[1]
+    assert "0.5: 0.450, 0.7: 0.450" in told[3]
+    runs.pop()
+    assert temperature_page.page(tmp_path).endswith("nothing is read off.\n")

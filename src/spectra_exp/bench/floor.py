@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from spectra_exp.moe.experts import Experts
+from spectra_exp.moe.dispatch import sorted_assignments
+from spectra_exp.moe.experts import Experts, grouped_mm
 from spectra_exp.routing.selection import assignment_weights, select_topk
 
 
@@ -45,37 +46,39 @@ class Case:
     incoming_Nd: Tensor
 
 
-def make_case(shape: Shape, device: str = "cpu") -> Case:
-    """The case of a shape, from a fixed seed."""
+def make_case(shape: Shape, device: str = "cpu", dtype: torch.dtype = torch.float32, skew: float = 0.0) -> Case:
+    """The case of a shape, from a fixed seed; `skew`: how much likelier each expert's forerunners are (0: alike)."""
     torch.manual_seed(0)
     activation = "silu" if shape.gated else "gelu"
-    experts = Experts(shape.num_experts, shape.hidden_size, shape.expert_size, shape.gated, activation, 0.02)
-    experts.reset_parameters()
-    tokens_Nd = torch.randn(shape.tokens, shape.hidden_size)
-    probs_NE = torch.softmax(torch.randn(shape.tokens, shape.num_experts), dim=-1)
-    chosen_NE = select_topk(probs_NE, shape.top_k)
-    weights_NE = assignment_weights(probs_NE, chosen_NE, shape.top_k > 1)
-    tensors = (tokens_Nd, chosen_NE, weights_NE, torch.randn_like(tokens_Nd))
-    return Case(shape, experts.to(device), *(t.to(device) for t in tensors))
+    with torch.device(device):
+        experts = Experts(shape.num_experts, shape.hidden_size, shape.expert_size, shape.gated, activation, 0.02)
+        experts.reset_parameters()
+        tokens_Nd = torch.randn(shape.tokens, shape.hidden_size)
+        rank_E = torch.arange(1, shape.num_experts + 1)
+        probs_NE = torch.softmax(torch.randn(shape.tokens, shape.num_experts) - skew * rank_E.log(), dim=-1)
+        chosen_NE = select_topk(probs_NE, shape.top_k)
+        weights_NE = assignment_weights(probs_NE, chosen_NE, shape.top_k > 1)
+        incoming_Nd = torch.randn_like(tokens_Nd)
+    return Case(shape, experts.to(dtype), tokens_Nd.to(dtype), chosen_NE, weights_NE, incoming_Nd.to(dtype))
 
 
 class Products:
-    """The products of `rows` rows through one weight [out, in]: forward, and both of the backward pass."""
+    """The products of `rows` rows through one weight [out, in], or of as many rows through each of a stack of them:
+    forward, and both of the backward pass."""
 
     def __init__(self, weight: Tensor, rows: Tensor):
-        out, inner = weight.shape
         self.weight, self.rows = weight, rows
-        self.result = rows.new_empty(len(rows), out)
+        self.result = rows.new_empty(*rows.shape[:-1], weight.shape[-2])
         self.to_rows, self.to_weight = torch.empty_like(rows), torch.empty_like(weight)
 
     def forward(self) -> None:
         """rows W^T."""
-        torch.mm(self.rows, self.weight.T, out=self.result)
+        torch.matmul(self.rows, self.weight.mT, out=self.result)
 
     def backward(self) -> None:
         """The gradients of rows and weight, the result standing in for its own."""
-        torch.mm(self.result, self.weight, out=self.to_rows)
-        torch.mm(self.result.T, self.rows, out=self.to_weight)
+        torch.matmul(self.result, self.weight, out=self.to_rows)
+        torch.matmul(self.result.mT, self.rows, out=self.to_weight)
 
 
 class ExpertsFloor:
@@ -102,3 +105,56 @@ class ExpertsFloor:
         self.forward()
         for product in self.products:
             product.backward()
+
+
+class EqualGroups:
+    """As many products as a case's experts do, of groups that are all alike: one batched product a matrix.
+
+    Forward and backward into memory that is there already, like ExpertsFloor, which asks how many rows each expert has.
+    """
+
+    def __init__(self, case: Case):
+        shape, x = case.shape, case.tokens_Nd
+        rows = shape.tokens * shape.top_k // shape.num_experts
+        weights = [case.experts.up, case.experts.down] + ([case.experts.gate] if shape.gated else [])
+        self.products = [Products(w.detach(), x.new_empty(len(w), rows, w.shape[2]).normal_()) for w in weights]
+
+    def forward(self) -> None:
+        """The products of the forward pass."""
+        for product in self.products:
+            product.forward()
+
+    def both(self) -> None:
+        """The products of the forward and the backward pass."""
+        self.forward()
+        for product in self.products:
+            product.backward()
+
+
+class GroupedProducts:
+    """A case's experts by PyTorch's grouped products and nothing else, on rows that are gathered already."""
+
+    def __init__(self, case: Case):
+        at = sorted_assignments(case.chosen_NE)
+        self.ends_E = at.counts_E.cumsum(0, dtype=torch.int32)
+        self.rows_Ad = case.tokens_Nd.index_select(0, at.token_A)
+        self.incoming_Ad = case.incoming_Nd.index_select(0, at.token_A)
+        self.experts = case.experts
+
+    def forward(self) -> Tensor:
+        """The experts' outputs [A, d], unweighted."""
+        return self._outputs(self.rows_Ad)
+
+    def both(self) -> None:
+        """The outputs, and the gradients of rows and parameters."""
+        self._outputs(self.rows_Ad.detach().requires_grad_()).backward(self.incoming_Ad)
+        self.experts.zero_grad(set_to_none=True)
+
+    def _outputs(self, rows_Ad: Tensor) -> Tensor:
+        experts = self.experts
+        inner_Af = grouped_mm(rows_Ad, experts.up.mT, offs=self.ends_E)
+        if experts.gate is None:
+            inner_Af = experts.activation(inner_Af)
+        else:
+            inner_Af = experts.activation(grouped_mm(rows_Ad, experts.gate.mT, offs=self.ends_E)) * inner_Af
+        return grouped_mm(inner_Af, experts.down.mT, offs=self.ends_E)

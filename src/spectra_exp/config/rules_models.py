@@ -108,6 +108,15 @@ def attention_can_work(x: Experiment) -> None:
         choose_attention(x.attention_request(training_device(x.trainer.device)), backbone)
 
 
+def experts_kernel_can_work(x: Experiment) -> None:
+    if x.model.experts_kernel != "auto":
+        from spectra_exp.moe.experts_kernel import choose_experts_kernel, what_router_lacks
+
+        # What the experts lack is said once there is a model.
+        request = x.experts_kernel_request(training_device(x.trainer.device))
+        choose_experts_kernel(request, [what_router_lacks(router_class(x.router.name))])
+
+
 MODEL_RULES: tuple[Callable[[Experiment], None], ...] = (
     native_needs_reroute,
     reroute_has_routers,
@@ -117,4 +126,5 @@ MODEL_RULES: tuple[Callable[[Experiment], None], ...] = (
     source_takes_the_sequence,
     source_keeps_documents_apart,
     attention_can_work,
+    experts_kernel_can_work,
 )

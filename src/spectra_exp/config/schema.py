@@ -18,7 +18,7 @@ from spectra_exp.foundations.bounds import (
 )
 from spectra_exp.foundations.devices import SHARES
 from spectra_exp.foundations.options import default_of, option
-from spectra_exp.moe.schema import AttentionRequest
+from spectra_exp.moe.schema import AttentionRequest, ExpertsKernelRequest
 from spectra_exp.routing.losses import LossesConfig
 
 # Groups that cannot change a result, and presets, whose effect is in the groups they set.
@@ -323,6 +323,10 @@ class Experiment:
     def attention_request(self, device: str) -> AttentionRequest:
         """What decides which attention the run computes with on `device`."""
         return AttentionRequest(self.model.attention, device, self.trainer.precision, self.data.cross_document)
+
+    def experts_kernel_request(self, device: str) -> ExpertsKernelRequest:
+        """What decides how the run's experts are computed on `device`."""
+        return ExpertsKernelRequest(self.model.experts_kernel, device)
 
 
 def result_values(experiment: Experiment) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import types
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
@@ -71,7 +71,7 @@ class Verb:
     def help(self) -> str:
         """The keys with their meanings, ranges and defaults, what else there is, and examples."""
         rows = [row for row in describe_fields(self.options) if row["name"] != OVERRIDES]
-        width = max(len(row["name"]) for row in rows)
+        width = max((len(row["name"]) for row in rows), default=0)
         lines = [f"usage: spectra-exp {self.name} [key=value ...]", "", self.about, "", "Keys:"]
         for row in rows:
             unit = f" ({row['unit']})" if row["unit"] else ""
@@ -167,6 +167,21 @@ def _value(key: str, text: str, kind: Any) -> Any:
         return kind(text)
     except ValueError:
         raise ConfigError(key, f"'{text}' is not a {'whole ' if kind is int else ''}number") from None
+
+
+def dispatch(name: str, commands: Mapping[str, Verb], words: Sequence[str]) -> int:
+    """The exit status of the one of the commands of a verb that the first word names."""
+    if words and words[0] in commands:
+        return commands[words[0]](words[1:])
+    if words and words[0] in HELP:
+        print(f"usage: spectra-exp {name} COMMAND [key=value ...]\n")
+        print("\n".join(f"  {own:<8} {verb.about}" for own, verb in commands.items()))
+        return DONE
+
+    def refuse() -> int:
+        raise ConfigError.unknown(name, words[0] if words else "", commands)
+
+    return exit_status(refuse)
 
 
 def renamed(module: str, verb: str, main: Callable[[Sequence[str]], int]) -> int:

@@ -30,8 +30,11 @@ class Report:
         return [finding for finding in self.findings if finding.outcome.status == FAULT]
 
     def status(self, check: str) -> str:
-        """What a check found, by its name."""
-        return next(f.outcome.status for f in self.findings if f.check.name == check)
+        """What a check found, by its name. ConfigError for one that was not carried out, with the nearest."""
+        found = {finding.check.name: finding.outcome.status for finding in self.findings}
+        if check not in found:
+            raise ConfigError.unknown("check", check, found)
+        return found[check]
 
     def as_dict(self) -> dict[str, Any]:
         """What findings.json holds."""
@@ -47,11 +50,11 @@ def doctor(
 ) -> Report:
     """The findings on a sparse causal language model of transformers or of this project, which is left as it was.
 
-    `batches`: ids [B, S], or mappings with `input_ids`, of text without padding. `trainer`: a Hugging Face Trainer,
-    whose micro-batches a step are those of the check of accumulation. `checks`: names, all where empty; `say`: told of
-    each check before it begins. The checks run in float32; memory: the model in float32 beside its own precision, and
-    one forward and one backward pass. Raises ConfigError for a model that is dense or has an encoder, and for text that
-    is too short.
+    `batches`: ids [B, S], or mappings with `input_ids`, of text without padding. `trainer`: a Hugging Face Trainer of
+    the model: its micro-batches a step, and the optimizer steps that it takes, are examined too; it is left as it was.
+    `checks`: names, all where empty; `say`: told of each check before it begins. The checks run in float32; memory: the
+    model in float32 beside its own precision, and one forward and one backward pass. Raises ConfigError for a model
+    that is dense or has an encoder, and for text that is too short.
     """
     chosen = chosen_checks(checks)
     transformers_logging.disable_progress_bar()
@@ -81,4 +84,7 @@ def _ids(batch: Tensor | Mapping[str, Tensor]) -> Tensor:
         raise ConfigError(
             "batches", "a batch has padding", "give sequences of one length: padding is added by the checks"
         )
+    if ids_BS.ndim != 2 or ids_BS.is_floating_point():
+        shape = f"{str(ids_BS.dtype).removeprefix('torch.')} {list(ids_BS.shape)}"
+        raise ConfigError("batches", f"ids of a batch are {shape}", "give int64 [sequences, tokens]")
     return ids_BS

@@ -51,6 +51,8 @@ class Examined:
         if getattr(model.config, "is_encoder_decoder", False):
             raise ConfigError("model", f"{type(model).__name__} has an encoder", "give a decoder-only model")
         self.model, self.batches, self.dtype, self.trainer = model, list(batches), dtype, trainer
+        if getattr(trainer, "model", model) is not model:
+            raise ConfigError("trainer", "it trains another model than the one given", "give trainer.model")
         self.layers: list[RoutedLayer] = list(getattr(model, "routed_layers", []))
         self.watches: list[BlockWatch] = []
         if not self.layers:
@@ -59,11 +61,29 @@ class Examined:
                 raise ConfigError(
                     "model", f"{type(model).__name__} has no sparse block", "it is dense: give a sparse one"
                 )
+        # Where selection biases are, once a check has asked.
+        self.bias_places: dict[str, tuple[int, nn.Module, str]] | None = None
         self.ids_BS = self._small_batch()
-        self._handles = [handle for watch in self.watches for handle in watch.attach()]
         self.vocabulary_size = model.get_input_embeddings().num_embeddings
+        largest = max(int(batch.max()) for batch in self.batches)
+        if largest >= self.vocabulary_size:
+            raise ConfigError(
+                "batches",
+                f"token id {largest} is beyond the model's vocabulary of {self.vocabulary_size}",
+                "give ids of its own tokenizer",
+            )
         self._parameters = inspect.signature(type(model).forward).parameters
-        self.plain = self.run(self.ids_BS)
+        self._handles = [handle for watch in self.watches for handle in watch.attach()]
+        try:
+            self.plain = self.run(self.ids_BS)
+        except SpectraError:
+            self.close()
+            raise
+        # Whatever a model's code may raise: it is somebody else's.
+        except Exception as error:
+            self.close()
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise ConfigError("model", f"{type(model).__name__} cannot be run on the text ({reason})") from error
         # Changes are told in units of the logits' own spread.
         self.spread = max(float(self.plain.logits_BSV.float().std()), 1e-6)
 
@@ -148,6 +168,11 @@ class Examined:
             return "no token is routed otherwise"
         first = next(i for i, share in enumerate(shares) if share)
         return f"{sum(shares) / len(shares):.1%} of tokens are routed otherwise, first in {self.names[first]}"
+
+    def is_of_experts(self, tensor: Tensor) -> bool:
+        """Whether a tensor has a value for each expert, or one more for the choice of none."""
+        experts = self.plain.chosen_LBSE[0].shape[-1]
+        return tensor.ndim > 0 and tensor.shape[-1] in (experts, experts + 1)
 
     @contextmanager
     def training(self) -> Iterator[None]:

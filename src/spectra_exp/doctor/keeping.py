@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+# Parameters of no more numbers are copied: a pass may move them in place, as it does a selection bias.
+SMALL = 2**14
 # Of nn.Module itself; the tensors in them are kept one by one.
 _OWN = {"_parameters", "_buffers", "_modules", "_non_persistent_buffers_set"}
 
@@ -21,6 +23,7 @@ def _noted(module: nn.Module) -> dict[str, Any]:
 def kept(model: nn.Module) -> Iterator[None]:
     """A block after which parameters, buffers, modes and the modules' attributes are what they were; gradients go."""
     parameters = [(p, p.data, p.requires_grad) for p in model.parameters()]
+    small = [(p.data, p.detach().clone()) for p in model.parameters() if p.numel() <= SMALL]
     buffers = [
         (module._buffers, name, tensor, tensor.detach().clone())
         for module in model.modules()
@@ -37,6 +40,8 @@ def kept(model: nn.Module) -> Iterator[None]:
         for parameter, data, trained in parameters:
             parameter.data, parameter.grad = data, None
             parameter.requires_grad_(trained)
+        for data, values in small:
+            data.copy_(values)
         for holder, name, tensor, values in buffers:
             tensor.data.copy_(values) if tensor.dtype == values.dtype else setattr(tensor, "data", values)
             holder[name] = tensor

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from spectra_exp.doctor.examined import DoesNotApply, Examined
-from spectra_exp.foundations.errors import ConfigError
-from spectra_exp.foundations.modules import import_all
+from spectra_exp.foundations.registry import Registry
 
 OK, FAULT, DOUBTFUL, NOT_APPLICABLE = "ok", "fault", "doubtful", "does not apply"
 
@@ -77,7 +76,8 @@ class Finding:
         return found | {"meaning": check.meaning, "advice": check.advice}
 
 
-_REGISTRY: dict[str, Check] = {}
+CHECKS: Registry[Check] = Registry("check", "spectra_exp.doctor.checks")
+checks, chosen_checks = CHECKS.all, CHECKS.chosen
 
 
 def check(
@@ -89,25 +89,7 @@ def check(
     """
 
     def register(function: Callable[[Examined], Outcome]) -> Callable[[Examined], Outcome]:
-        name = function.__name__
-        if name in _REGISTRY:
-            raise ValueError(f"check '{name}' is registered twice")
-        _REGISTRY[name] = Check(name, title, figure, meaning, advice, order, function)
+        CHECKS.add(Check(function.__name__, title, figure, meaning, advice, order, function))
         return function
 
     return register
-
-
-def checks() -> dict[str, Check]:
-    """All checks by name, in their order; every module of `doctor/checks/` is found by itself."""
-    import_all("spectra_exp.doctor.checks")
-    return dict(sorted(_REGISTRY.items(), key=lambda item: (item[1].order, item[0])))
-
-
-def chosen_checks(names: Sequence[str]) -> list[Check]:
-    """The checks of these names in their order, or all. ConfigError for an unknown one, with the nearest."""
-    known = checks()
-    for name in names:
-        if name not in known:
-            raise ConfigError.unknown("checks", name, known)
-    return [found for name, found in known.items() if not names or name in names]

@@ -1,4 +1,4 @@
-"""GPUs for processes: one claims a free GPU, or a share of one, before it touches CUDA, and keeps it for its life."""
+"""GPUs: a process claims a free one, or a share of one, for its life before it touches CUDA; their float32."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import logging
 import os
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +28,25 @@ def training_device(wanted: str) -> str:
     import torch
 
     return wanted if wanted != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
+
+
+@contextmanager
+def full_float32() -> Iterator[None]:
+    """A block in which a GPU computes products of float32 in float32, in cuDNN's recurrent networks too.
+
+    By itself PyTorch lets cuDNN round their factors to the ten bits of TF32.
+    """
+    import torch
+
+    parts = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = [part.allow_tf32 for part in parts]
+    for part in parts:
+        part.allow_tf32 = False
+    try:
+        yield
+    finally:
+        for part, allowed in zip(parts, before, strict=True):
+            part.allow_tf32 = allowed
 
 
 @dataclass(frozen=True)

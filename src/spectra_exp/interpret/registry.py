@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from spectra_exp.foundations.errors import ConfigError, SpectraError
-from spectra_exp.foundations.modules import import_all
+from spectra_exp.foundations.errors import SpectraError
+from spectra_exp.foundations.registry import Registry
 from spectra_exp.interpret.results import Result
 
 if TYPE_CHECKING:
@@ -96,7 +96,8 @@ class Part:
         return result
 
 
-_REGISTRY: dict[str, Part] = {}
+PARTS: Registry[Part] = Registry("part", "spectra_exp.interpret.parts")
+parts, chosen_parts = PARTS.all, PARTS.chosen
 
 
 def part(title: str, *needs: Need, order: int = 50, both: bool = False) -> Callable[[PartFunction], PartFunction]:
@@ -107,25 +108,7 @@ def part(title: str, *needs: Need, order: int = 50, both: bool = False) -> Calla
     """
 
     def register(function: PartFunction) -> PartFunction:
-        name = function.__name__
-        if name in _REGISTRY and _REGISTRY[name].function.__module__ != function.__module__:
-            raise ValueError(f"part '{name}' is registered twice")
-        _REGISTRY[name] = Part(name, title, needs, order, function, both)
+        PARTS.add(Part(function.__name__, title, needs, order, function, both))
         return function
 
     return register
-
-
-def parts() -> dict[str, Part]:
-    """All parts by name, in their order; every module of `interpret/parts/` is found by itself."""
-    import_all("spectra_exp.interpret.parts")
-    return dict(sorted(_REGISTRY.items(), key=lambda item: (item[1].order, item[0])))
-
-
-def chosen_parts(names: Sequence[str]) -> list[Part]:
-    """The parts of these names in the registry's order, or all. ConfigError for an unknown one, with the nearest."""
-    known = parts()
-    for name in names:
-        if name not in known:
-            raise ConfigError.unknown("parts", name, known)
-    return [found for name, found in known.items() if not names or name in names]

@@ -28,7 +28,7 @@ class Assignments:
 
 @dataclass(frozen=True)
 class ExpertRows:
-    """outputs_Ad: each assignment's output before its weight; zero for entries that are none."""
+    """outputs_Ad: each assignment's output before its weight; what is said for entries that are none means nothing."""
 
     outputs_Ad: Tensor
     assignments: Assignments
@@ -38,7 +38,10 @@ class ExpertRows:
         """Each expert's summed output [E, d], float32; zeros for one without tokens."""
         at = self.assignments
         zeros_Ed = self.outputs_Ad.new_zeros(len(at.counts_E), self.outputs_Ad.shape[1], dtype=torch.float32)
-        return zeros_Ed.index_add_(0, at.expert_A, self.outputs_Ad.float())
+        rows_Ad = self.outputs_Ad.float()
+        if at.real_A is not None:
+            rows_Ad = rows_Ad.masked_fill(~at.real_A[:, None], 0)
+        return zeros_Ed.index_add_(0, at.expert_A, rows_Ad)
 
 
 def sorted_assignments(chosen_NE: Tensor) -> Assignments:

@@ -20,7 +20,11 @@ except ImportError:
     # Its name until torch 2.10.
     from torch import _grouped_mm as grouped_mm
 
+# Ways to compute the experts: kernels made for them, or the products of PyTorch.
+TRITON, PLAIN = "triton", "plain"
 BIASES = ("up_bias", "gate_bias", "down_bias")
+# Offsets within the tokens, and within the rows of one expert, that a kernel can count.
+MOST_ENTRIES = 2**31
 # Bytes of which the rows of a grouped product's matrices must be multiples.
 GROUPED_ALIGNMENT = 16
 
@@ -49,7 +53,8 @@ class Experts(nn.Module):
         for name in BIASES:
             size = hidden_size if name == "down_bias" else expert_size
             self.register_parameter(name, nn.Parameter(torch.zeros(num_experts, size)) if name in biases else None)
-        self.activation = ACT2FN[activation]
+        self.activation_name, self.activation = activation, ACT2FN[activation]
+        self.kernel = PLAIN
 
     def reset_parameters(self) -> None:
         """Draw initial weights from the global random state, normal with the backbone's deviation; biases are 0."""
@@ -65,8 +70,11 @@ class Experts(nn.Module):
         """Weighted sum of the chosen experts' outputs [N, d], and the outputs themselves.
 
         `most`: at least as many assignments as there are, where that is known without asking the device. On a GPU one
-        grouped product then serves all experts and nothing waits for the host; elsewhere each expert has its own.
+        grouped product then serves all experts, and in 16 bits or by the kernels nothing waits for the host; elsewhere
+        each expert has its own.
         """
+        if self.kernel == TRITON and 0 < len(tokens_Nd) * max(self.up.shape[1:]) < MOST_ENTRIES:
+            return self._fused(tokens_Nd, chosen_NE, weights_NE, most)
         if tokens_Nd.is_cuda and self._aligned(tokens_Nd):
             at = sorted_on_device(chosen_NE, most)
             with part("experts"):
@@ -76,6 +84,31 @@ class Experts(nn.Module):
         at = rows.assignments
         weight_A = weights_NE[at.token_A, at.expert_A].to(rows.outputs_Ad.dtype)
         return WeightedSum.apply(rows.outputs_Ad, weight_A, at.token_A, len(tokens_Nd)), rows
+
+    def _fused(
+        self, tokens_Nd: Tensor, chosen_NE: Tensor, weights_NE: Tensor, most: int | None
+    ) -> tuple[Tensor, ExpertRows]:
+        """All of it in a few kernels, which `what_triton_lacks` has found possible; the outputs take no gradient."""
+        from spectra_exp.moe.fused.experts import FusedExperts
+        from spectra_exp.moe.fused.lists import row_lists
+
+        entries = int(chosen_NE.sum()) if most is None else min(most, chosen_NE.numel())
+        lists = row_lists(chosen_NE, max(entries, 1))
+        keep = torch.is_grad_enabled() and any(t.requires_grad for t in (tokens_Nd, weights_NE, *self.parameters()))
+        with part("experts"):
+            sums_Nd, outputs_Ad = FusedExperts.apply(
+                tokens_Nd,
+                weights_NE,
+                self.up,
+                self.gate,
+                self.down,
+                lists,
+                self.activation_name,
+                autocast_dtype(tokens_Nd),
+                keep,
+            )
+        real_A = torch.arange(len(lists.token_A), device=sums_Nd.device) < lists.bounds_E[-1]
+        return sums_Nd, ExpertRows(outputs_Ad, Assignments(lists.token_A, lists.expert_A, lists.counts_E, real_A))
 
     def _looped(self, tokens_Nd: Tensor, at: Assignments) -> ExpertRows:
         """The experts one after the other; a synchronisation to know where each one's rows end."""

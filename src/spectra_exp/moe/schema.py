@@ -28,6 +28,12 @@ class AttentionConfig:
         choices=["auto", "flash_attention_2", "sdpa", "eager"],
         later=True,
     )
+    experts_kernel: str = option(
+        "auto",
+        "how experts are computed; auto takes Triton kernels where triton is installed and they can work, else plain",
+        choices=["auto", "triton", "plain"],
+        later=True,
+    )
 
 
 @dataclass(frozen=True)
@@ -38,6 +44,14 @@ class AttentionRequest:
     device: str
     precision: str
     cross_document: bool
+
+
+@dataclass(frozen=True)
+class ExpertsKernelRequest:
+    """asked: model.experts_kernel. device: cpu or cuda."""
+
+    asked: str
+    device: str
 
 
 @dataclass

@@ -58,7 +58,8 @@ class Campaign:
                 whole = False
                 continue
             print(f"block {block.name}: {launch.study} {' '.join(launch.typed)}", file=sys.stderr)
-            at_once = [] if processes == 1 else ["launch=parallel", f"launch.jobs={processes}"]
+            shared = [f"launch.{key}={processes}" for key in ("jobs", "per_gpu")]
+            at_once = [] if processes == 1 else ["launch=parallel", *shared]
             typed = [*launch.typed_with(text), f"outputs={self.outputs}", *at_once]
             elsewhere = {run_id for run_id, state in self.known.archived.items() if state in GOOD}
             whole &= launch_study(load_study(launch.study).choice, typed, elsewhere) == DONE

@@ -85,6 +85,11 @@ class Collected:
         """Each run's row of `runs`, by run id."""
         return {row["run_id"]: row for row in self.runs.to_dict("records")}
 
+    @cached_property
+    def studies(self) -> set[str]:
+        """The studies that completed runs name."""
+        return {name for names in self.runs["studies"] for name in names}
+
     def run(self, run_id: str) -> StoredRun:
         """The folder of a run, with what was read of it already."""
         return self.stored.get(run_id) or StoredRun(self.runs_folder / run_id)
@@ -95,13 +100,10 @@ class Collected:
 
     def of_study(self, study: str) -> Collected:
         """The same with the runs of one study alone; raises SpectraError, with the known ones, when it has none."""
-        chosen = self.runs["studies"].map(lambda names: study in names)
-        if not chosen.any():
-            known = sorted({name for names in self.runs["studies"] for name in names})
-            raise SpectraError(
-                f"study: no completed run of study '{study}'; studies with one: {', '.join(known) or 'none'}"
-            )
-        runs = self.runs[chosen]
+        if study not in self.studies:
+            known = ", ".join(sorted(self.studies)) or "none"
+            raise SpectraError(f"study: no completed run of study '{study}'; studies with one: {known}")
+        runs = self.runs[self.runs["studies"].map(lambda names: study in names)]
         values = self.values[self.values["run_id"].isin(runs["run_id"])]
         return replace(self, runs=runs, values=values, skipped_launches=[])
 

@@ -236,7 +236,9 @@ def cell_sections(
         group = groups[run_id]
         data, evaluation = (str(run[key])[:8] for key in GROUP_KEYS[:2])
         titles[group] = f"Group {group}: {run['max_steps']} steps, data {data}, evaluation {evaluation}"
-        row = found.setdefault(group, {}).setdefault(run["cell_id"], Row({}, labels.get(run["cell_id"], run["label"])))
+        factors = {factor: run[factor] for factor in METHOD_FACTORS if run[factor] not in (None, "none")}
+        made = Row(factors, labels.get(run["cell_id"], run["label"]))
+        row = found.setdefault(group, {}).setdefault(run["cell_id"], made)
         row.runs.setdefault(run["seed"], run_id)
     sections = []
     for group, rows in sorted(found.items()):

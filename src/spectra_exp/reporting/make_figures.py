@@ -13,22 +13,20 @@ from spectra_exp.foundations.errors import ConfigError, SpectraError
 from spectra_exp.foundations.options import option
 from spectra_exp.foundations.shell import DONE, FAILED
 from spectra_exp.reporting.declared import all_figures
-from spectra_exp.reporting.figures.make import Made, make_figures
+from spectra_exp.reporting.figures.make import Made, draw_specs, make_figures
+from spectra_exp.reporting.figures.own import OWN
 from spectra_exp.reporting.figures.sources import Sources
 from spectra_exp.reporting.figures.spec import FigureSpec, ReportSpec
-from spectra_exp.reporting.material import gather, name_the_odd
+from spectra_exp.reporting.material import Material, gather, name_the_odd
 from spectra_exp.reporting.tables.gaps import write_gaps
-from spectra_exp.studies.definition import Study
 
 
-def chosen(
-    studies: Iterable[Study], study: str | None, only: Sequence[str]
-) -> tuple[list[FigureSpec], list[ReportSpec]]:
-    """The figures and reports of a study and of these names; raises ConfigError that lists the known for others."""
-    specs = all_figures(studies)
+def chosen(material: Material, study: str | None, only: Sequence[str]) -> tuple[list[FigureSpec], list[ReportSpec]]:
+    """The declared figures and reports of a study and of these names; ConfigError lists the known for others."""
+    specs = all_figures(material.studies.values())
     for key, wanted, known in (
-        ("study", [study] if study else [], {spec.study for spec in specs}),
-        ("only", only, {spec.name for spec in specs}),
+        ("study", [study] if study else [], {*material.studies, *material.collected.studies}),
+        ("only", only, {spec.name for spec in (*specs, *OWN)}),
     ):
         if unknown := [name for name in wanted if name not in known]:
             raise ConfigError.unknown(key, unknown[0], known)
@@ -51,12 +49,15 @@ def along(figures: Sequence[FigureSpec]) -> Iterable[FigureSpec]:
 
 
 def say(made: Made) -> None:
-    """Say on standard error what was removed, what is not written and how to fill it."""
+    """Say on standard error what was removed, and in a line for each command that fills it what is not written."""
     for path in made.removed:
         print(f"removed {path}: no finished run gives it", file=sys.stderr)
+    names: dict[tuple[str, str], list[str]] = {}
     for gap in made.gaps:
-        if gap.row.startswith("whole "):
-            print(f"{gap.table} not written: {gap.reason}; fill it with: {gap.command}", file=sys.stderr)
+        if gap.row.startswith("whole ") and gap.command:
+            names.setdefault((gap.reason, gap.command), []).append(gap.table)
+    for (reason, command), lacking in names.items():
+        print(f"{', '.join(lacking)} not written: {reason}; fill it with: {command}", file=sys.stderr)
 
 
 @dataclass(frozen=True)
@@ -70,22 +71,35 @@ class FiguresOptions(SourceOptions):
 def draw_figures(options: FiguresOptions) -> int:
     """Write the figures; 1 when no run gives any. Raises SpectraError when there is nothing to draw."""
     material = gather(options.folder, runs=options.runs)
-    figures, reports = chosen(material.studies.values(), options.study, options.only)
+    figures, reports = chosen(material, options.study, options.only)
     name_the_odd(material)
     if material.collected.runs.empty:
         raise SpectraError(f"{material.sources.where}: no completed run to draw; train one: {' '.join(train_words())}")
     sources = Sources(material.collected.runs_folder, material.collected.stored)
-    made = make_figures(material, figures, reports, sources, along)
     where = options.folder / "figures"
+    own = draw_own(material, options.study, options.only, sources)
+    made = make_figures(material, figures, reports, sources, along)
     if not options.study and not options.only:
-        write_gaps(made.gaps, where)
+        write_gaps([*own.gaps, *made.gaps], where)
     say(made)
     missing = sum(gap.row.startswith("whole ") for gap in made.gaps)
     print(
-        f"{len(made.figures)} figures in {where} as .png and .pdf, captions as .md; {missing} without data; "
-        "missing.csv says what each lacks, once all are made"
+        f"{len(own.figures) + len(made.figures)} figures in {where} as .png and .pdf, captions as .md; "
+        f"{missing} without data; missing.csv says what each lacks, once all are made"
     )
-    return DONE if made.paths else FAILED
+    for path in [path for path in own.paths if path.suffix == ".png"][:1]:
+        print(f"a picture of these runs: {path}")
+    return DONE if own.paths or made.paths else FAILED
+
+
+def draw_own(material: Material, study: str | None, only: Sequence[str], sources: Sources) -> Made:
+    """The pictures of all runs, or of those of one study in a folder of its own, as its tables have."""
+    folder = material.outputs / "figures"
+    if study is not None:
+        if study not in material.collected.studies:
+            return Made()
+        material, folder = material.of_study(study), folder / study
+    return draw_specs([spec for spec in OWN if not only or spec.name in only], lambda _: material.own, sources, folder)
 
 
 main = Verb(

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from spectra_exp.config.tree import project_root
 from spectra_exp.config.verb import Verb, VerbOptions
+from spectra_exp.foundations.devices import SHARES
 from spectra_exp.foundations.options import option
 from spectra_exp.foundations.shell import DONE, FAILED
 from spectra_exp.reporting.campaign import Campaign, chosen_blocks
@@ -25,7 +26,7 @@ class PaperOptions(VerbOptions):
     run: bool = option(True, "false makes the page, tables and figures of the archive and what has finished")
     text: str | None = option(None, "the folder of the real text: train.jsonl and validation.jsonl", path=True)
     blocks: tuple[str, ...] = option((), "only these blocks, separated by commas")
-    processes: int = option(2, "runs at once", minimum=1, maximum=2)
+    processes: int = option(2, "runs at once; on a GPU they share it", minimum=1, maximum=SHARES)
     to: str | None = option(None, "the folder that is published; docs/results/paper unless set", path=True)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from spectra_exp.config.tree import named_files, project_root
 from spectra_exp.config.verb import Verb, VerbOptions
-from spectra_exp.foundations.bounds import MOST_JOBS
+from spectra_exp.foundations.devices import SHARES
 from spectra_exp.foundations.files import write_text
 from spectra_exp.foundations.options import option
 from spectra_exp.foundations.shell import DONE, FAILED
@@ -42,7 +42,7 @@ class ReplicationOptions(VerbOptions):
         None, "the folder of the real text: train.jsonl and validation.jsonl; generated text unless set", path=True
     )
     studies: tuple[str, ...] = option((), "only these, separated by commas")
-    processes: int = option(2, "runs at once", minimum=1, maximum=MOST_JOBS)
+    processes: int = option(2, "runs at once; on a GPU they share it", minimum=1, maximum=SHARES)
     to: str | None = option(None, "the folder of page and archive; docs/results unless set", path=True)
     overrides: tuple[str, ...] = ()
 

@@ -15,6 +15,7 @@ from spectra_exp.reporting.declared import all_contrasts, study_effects, study_t
 from spectra_exp.reporting.hypotheses import all_verdicts, hypotheses_table
 from spectra_exp.reporting.material import Material, gather, name_the_odd
 from spectra_exp.reporting.published import build_replications
+from spectra_exp.reporting.sentence import sentence_of
 from spectra_exp.reporting.tables.build import build_table
 from spectra_exp.reporting.tables.catalogue import ROUTING_METRICS
 from spectra_exp.reporting.tables.gaps import merged_gaps, write_gaps
@@ -102,6 +103,8 @@ def make_tables(options: TablesOptions) -> int:
     print_parts(tables[options.show])
     gaps = len(merged_gaps(gap for table in tables.values() for gap in table.gaps))
     where = folder_of_tables(options.folder, options.study)
+    if said := sentence_of(material.own):
+        print(said)
     print(f"{len(tables)} tables in {where} as .csv, _long.csv, .md and .tex; missing.csv lists {gaps} gaps")
     return DONE
 

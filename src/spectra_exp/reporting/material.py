@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
 from spectra_exp.archive.sources import RunSources, read_sources
+from spectra_exp.config.resolved import Compositions, Resolved
 from spectra_exp.config.tree import KINDS, project_root
 from spectra_exp.foundations.errors import ConfigError
 from spectra_exp.reporting.collect import Collected, collect
@@ -49,19 +50,37 @@ class Material:
         return found
 
     @cached_property
+    def configurations(self) -> dict[str, Resolved]:
+        """What the completed runs of each cell id are configured as."""
+        return configurations_of(self.collected)
+
+    @cached_property
+    def compositions(self) -> Compositions:
+        """Configurations that were composed before."""
+        return stored_compositions(self.outputs)
+
+    @cached_property
+    def own(self) -> list[Section]:
+        """Every cell of completed runs, a section for each group of comparable runs."""
+        return cell_sections(self.collected, self.configurations, self.compositions)
+
+    @cached_property
     def sections(self) -> Sections:
-        """The sections of each study; under the empty name every cell of completed runs, by comparable group."""
+        """The sections of each study; under the empty name those of `own`."""
         launches = self.sources.launches
         self.collected.skipped_launches[:] = self.sources.skipped.values()
-        configurations = configurations_of(self.collected)
-        compositions = stored_compositions(self.outputs)
+        configurations, compositions = self.configurations, self.compositions
         cells = {name: StudyCells(study, compositions) for name, study in self.studies.items()}
         found = {name: study_sections(own, launches, self.collected, configurations) for name, own in cells.items()}
         broken = [f"{name}: {line}: cannot be composed" for name, own in cells.items() for line in own.broken]
         self.collected.skipped_launches.extend(dict.fromkeys(broken))
-        every_cell = cell_sections(self.collected, configurations, compositions)
+        every_cell = self.own
         compositions.save()
         return Sections(found | {"": every_cell})
+
+    def of_study(self, study: str) -> Material:
+        """The same with the runs of one study alone; raises SpectraError when it has none."""
+        return replace(self, collected=self.collected.of_study(study))
 
 
 def gather(outputs: Path, study: str | None = None, runs: Sequence[str] = (), kinds: Sequence[str] = KINDS) -> Material:
@@ -70,8 +89,8 @@ def gather(outputs: Path, study: str | None = None, runs: Sequence[str] = (), ki
     Raises SpectraError for a study without a completed run, and for an archive that cannot be used.
     """
     sources = read_sources(outputs, runs)
-    collected = collect(outputs / "runs", sources.stored)
-    return Material(outputs, collected if study is None else collected.of_study(study), sources, kinds)
+    found = Material(outputs, collect(outputs / "runs", sources.stored), sources, kinds)
+    return found if study is None else found.of_study(study)
 
 
 def name_the_odd(material: Material) -> None:

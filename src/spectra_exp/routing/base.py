@@ -159,9 +159,10 @@ class Router(Float32State, ABC):
     """One layer's router. Subclasses give `forward`; those with state of their own give the hooks too.
 
     `label`: how tables call it; its name without one. `routes`: False for a dense model, which has no router.
-    `learned`: it has weights and logits. `two_rules`: its scores in training are by another rule than in inference,
-    noise aside. `needs_source`: it is a part of somebody else's model, so that a model from scratch cannot have it, and
-    its weights are final. `decides`: its scores are a choice that is made already, which plain top-k alone executes.
+    `learned`: it has weights and logits. `two_rules`: by which options its scores in training and in inference are of
+    two rules, noise aside, as a text to be formatted with `router` and `osr`; empty where they are of one.
+    `needs_source`: it is a part of somebody else's model, so that a model from scratch cannot have it, and its weights
+    are final. `decides`: its scores are a choice that is made already, which plain top-k alone executes.
     `choosers`: whose choice they can be ranked for, a token's or an expert's; `pair` where each score is to be above 0.
     `normalizes`: False where a token's weights are used as they are, never divided by their sum. `needs_outputs`:
     it has losses of its experts' outputs. `shared_parts`: its modules that are one for all layers, whether or not the
@@ -174,7 +175,7 @@ class Router(Float32State, ABC):
     uses_osr: ClassVar[bool] = False
     uses_vocabulary: ClassVar[bool] = False
     learned: ClassVar[bool] = True
-    two_rules: ClassVar[bool] = False
+    two_rules: ClassVar[str] = ""
     needs_source: ClassVar[bool] = False
     decides: ClassVar[bool] = False
     needs_outputs: ClassVar[bool] = False

@@ -214,7 +214,7 @@ class EndedRuns:
                 continue
             del self._open[folder]
             summary = folder.read_summary()
-            if summary["error"] and QUIET not in os.environ:
+            if summary.get("error") and QUIET not in os.environ:
                 status = summary["status"].replace("_", " ")
                 print(f"error: {folder.run_id}: {status}: {summary['error']}", file=sys.stderr)
             print(folder.path, flush=True)

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 
 from rich.console import Console
 
-from spectra_exp.config.verb import Verb, VerbOptions
+from spectra_exp.config.verb import Verb, VerbOptions, dispatch
 from spectra_exp.foundations.errors import ConfigError
 from spectra_exp.foundations.files import one_line_errors
 from spectra_exp.foundations.options import option
-from spectra_exp.foundations.shell import DONE, HELP, exit_status
+from spectra_exp.foundations.shell import DONE
 from spectra_exp.studies.definition import load_study, study_files
 from spectra_exp.studies.page import studies_page
 from spectra_exp.studies.show import print_runs, show_json, shown_runs
@@ -108,14 +108,4 @@ COMMANDS = {
 
 def main(words: Sequence[str]) -> int:
     """The exit status of what the first word names."""
-    if words and words[0] in COMMANDS:
-        return COMMANDS[words[0]](words[1:])
-    if words and words[0] in HELP:
-        print("usage: spectra-exp study COMMAND [key=value ...]\n")
-        print("\n".join(f"  {name:<8} {verb.about}" for name, verb in COMMANDS.items()))
-        return DONE
-
-    def refuse() -> int:
-        raise ConfigError.unknown("study", words[0] if words else "", COMMANDS)
-
-    return exit_status(refuse)
+    return dispatch("study", COMMANDS, words)

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from spectra_exp.data.batches import NOT_COUNTED, Example, evaluation_batches, kept_apart
 from spectra_exp.data.corpus import Corpus
+from spectra_exp.foundations.devices import full_float32
 from spectra_exp.measure.accumulate import EvaluationAccumulator, weight_cosines
 from spectra_exp.measure.balance import executed_k_by_domain
 from spectra_exp.measure.base import MetricTable
@@ -67,6 +68,7 @@ class Evaluator:
         self.first_document = int(corpus.eval_document_ids.min())
         self.num_documents = int(corpus.eval_document_ids.max()) - self.first_document + 1
 
+    @full_float32()
     @torch.no_grad()
     def run(self, model: SpectraMoeForCausalLM, training_rule: bool = False) -> Evaluation:
         """One pass over the evaluation set under the rule of inference, or of training without dropout."""
@@ -103,6 +105,7 @@ class Evaluator:
         named = zip(self.corpus.domains, executed_M.tolist(), strict=True)
         return {f"executed_k_{name}": value for name, value in named if math.isfinite(value)}
 
+    @full_float32()
     @torch.no_grad()
     def losses(self, model: SpectraMoeForCausalLM) -> dict[str, float]:
         """The losses of `run` under the rule of inference, without the metrics; `model` must be in evaluation mode."""

@@ -21,7 +21,7 @@ from spectra_exp.config.plugins import plugins_of
 from spectra_exp.config.schema import Experiment
 from spectra_exp.foundations import stopping
 from spectra_exp.foundations.collective import from_first_rank, many_ranks, own_rank
-from spectra_exp.foundations.devices import claim_gpu
+from spectra_exp.foundations.devices import claim_gpu, full_float32
 from spectra_exp.foundations.errors import Diverged, NotRun, RunInUse, SpectraError
 from spectra_exp.foundations.files import one_line_errors, write_json, write_text
 from spectra_exp.runs.folder import RunFolder
@@ -112,6 +112,7 @@ def _attempt(planned: Plan, hydra_config: str, checkpoint: Path | None) -> str:
             with (
                 wandb_run(experiment, folder, summary, resumed=checkpoint is not None) as callbacks,
                 within_memory(memory_allowed_mb(experiment), planned.device),
+                full_float32(),
             ):
                 _train(planned, checkpoint, summary, shown, callbacks)
         except Diverged as error:
@@ -210,14 +211,14 @@ def _size(size: Size) -> dict[str, Any]:
 def in_study(planned: Plan) -> bool:
     """Whether a finished run's summary names the study that asks for it now, or none asks."""
     study = planned.experiment.study
-    return not study or study in planned.folder.read_summary()["studies"]
+    return not study or study in planned.folder.read_summary().get("studies", [])
 
 
 def join_study(planned: Plan) -> None:
     """Note in a finished run's summary that another study asked for it too; the folder must be held."""
     study, summary = planned.experiment.study, planned.folder.read_summary()
-    if study and study not in summary["studies"]:
-        change_summary(planned.folder.summary, {"studies": [*summary["studies"], study]})
+    if study and study not in (others := summary.get("studies", [])):
+        change_summary(planned.folder.summary, {"studies": [*others, study]})
 
 
 def _by_other_code(folder: RunFolder) -> bool:

@@ -108,10 +108,10 @@ def _tell(planned: Plan, first: int, code: int) -> None:
         name = signal.Signals(-code).name
         ended = f"process {first} of {count} was ended by {name}; the same command goes on from the last checkpoint"
         mark_failed(planned, ended)
-    elif first > 0 and folder.read_summary()["error"] == LOST:
+    elif first > 0 and folder.read_summary().get("error") == LOST:
         own: dict[str, Any] = json.loads((folder.path / rank_summary(first)).read_text(encoding="utf-8"))
         with folder.hold():
             told = own | {"error": f"process {first} of {count}: {own['error']}"}
             write_json(folder.summary, sealed(folder.path, told))
-    if QUIET not in os.environ and folder.summary.exists() and folder.read_summary()["error"]:
+    if QUIET not in os.environ and folder.summary.exists() and folder.read_summary().get("error"):
         print(failure_line(folder.run_id, folder.read_summary()), file=sys.stderr)

@@ -32,6 +32,7 @@ from spectra_exp.measure.swing import LayerTraining, layer_trainings
 from spectra_exp.moe.accounting import Size, model_size, number_varies
 from spectra_exp.moe.attention import use_attention
 from spectra_exp.moe.context import RoutingContext
+from spectra_exp.moe.experts_kernel import use_experts_kernel
 from spectra_exp.moe.model import SpectraMoeForCausalLM
 from spectra_exp.routing.osr import INFERENCE_RULES, NoOsr
 from spectra_exp.routing.selection import rule_in_force
@@ -92,6 +93,8 @@ class Session:
         self.model = build_model(experiment, corpus)
         attention = use_attention(self.model, experiment.attention_request(device))
         log.info("attention: %s (%s)", attention.name, attention.reason)
+        kernel = use_experts_kernel(self.model, experiment.experts_kernel_request(device))
+        log.info("experts: %s (%s)", kernel.name, kernel.reason)
         self.initial_weights = weights_hash(self.model)
         self.size: Size = model_size(self.model, experiment.data.sequence_length)
         self.blocks = TrainingBlocks(
@@ -323,4 +326,4 @@ def floors_by_metric(values: dict[str, float]) -> dict[str, float]:
 def rules_differ(model: SpectraMoeForCausalLM) -> bool:
     """Whether training routes by another rule than inference, noise and dropout aside."""
     training, inference = (rule_in_force(model.settings.selection, training_rule) for training_rule in (True, False))
-    return bool(model.routed_layers) and (training != inference or model.routed_layers[0].router.two_rules)
+    return bool(model.routed_layers and (training != inference or model.routed_layers[0].router.two_rules))

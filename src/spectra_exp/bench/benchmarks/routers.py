@@ -66,9 +66,9 @@ def routers(outputs: Path) -> list[Figure]:
     with set_torch_threads(1):
         for name, shape in SHAPES.items():
             subjects: dict[str, Callable[[], object]] = {"floor": ExpertsFloor(make_case(shape)).both}
-            subjects["linear_softmax_topk"] = _linear(shape, "switch", jitter=0.0)
-            subjects["switch_with_jitter"] = _linear(shape, "switch", jitter=0.01)
-            subjects["sinkhorn"] = _linear(shape, "sinkhorn")
+            subjects["linear_softmax_topk"] = linear(shape, "switch", jitter=0.0)
+            subjects["switch_with_jitter"] = linear(shape, "switch", jitter=0.01)
+            subjects["sinkhorn"] = linear(shape, "sinkhorn")
             encoders = (*ENCODERS, "gru") if name in DENSE_GRU_SHAPES else ENCODERS
             subjects |= {f"spectra_{encoder}": spectra(shape, encoder, LENGTH) for encoder in encoders}
             times = interleaved(subjects, ROUNDS, process_time)
@@ -105,22 +105,25 @@ def _lengths() -> list[Figure]:
     return figures
 
 
-def spectra(shape: Shape, encoder: str, length: int) -> Subject:
+def spectra(shape: Shape, encoder: str, length: int, device: str = "cpu") -> Subject:
     """SPECTRA under `osr=causal` with one sequence encoder."""
     cls = router_class("spectra")
     config, osr = cls.Config(dim=DIM, sequence=encoder), OsrConfig(**CAUSAL)
-    return _subject(cls(shape.hidden_size, shape.num_experts, shape.top_k, config, osr), shape, length)
+    return _subject(cls(shape.hidden_size, shape.num_experts, shape.top_k, config, osr), shape, length, device)
 
 
-def _linear(shape: Shape, name: str, **options: float) -> Subject:
+def linear(shape: Shape, name: str, device: str = "cpu", length: int = LENGTH, **options: float) -> Subject:
+    """A router of one linear map."""
     cls = router_class(name)
-    return _subject(cls(shape.hidden_size, shape.num_experts, shape.top_k, cls.Config(**options)), shape, LENGTH)
+    router = cls(shape.hidden_size, shape.num_experts, shape.top_k, cls.Config(**options))
+    return _subject(router, shape, length, device)
 
 
-def _subject(router: Router, shape: Shape, length: int) -> Subject:
+def _subject(router: Router, shape: Shape, length: int, device: str) -> Subject:
     torch.manual_seed(0)
     for module in router.modules():
         if draws_itself(module):
             module.reset_parameters()
     hidden_BSd = torch.randn(shape.tokens // length, length, shape.hidden_size)
-    return Subject(router.train(), hidden_BSd, shape.top_k, torch.randn(shape.tokens, shape.num_experts))
+    slope_NE = torch.randn(shape.tokens, shape.num_experts)
+    return Subject(router.to(device).train(), hidden_BSd.to(device), shape.top_k, slope_NE.to(device))

@@ -7,15 +7,14 @@ from dataclasses import dataclass
 
 import torch
 
-from spectra_exp.bench.gpu_check.stage import Setting, carry_out
+from spectra_exp.bench.gpu_check.page import write_page
+from spectra_exp.bench.gpu_check.stage import WORDS, Setting, carry_out
 from spectra_exp.bench.gpu_check.stages import stages
 from spectra_exp.config.verb import Verb, VerbOptions
 from spectra_exp.foundations.errors import ConfigError, SpectraError
 from spectra_exp.foundations.options import option
 from spectra_exp.foundations.shell import DONE, FAILED
 from spectra_exp.routing.base import routers
-
-WORDS = {True: "passed", False: "FAILED"}
 
 
 @dataclass(frozen=True)
@@ -42,7 +41,8 @@ def gpu_check(options: GpuCheckOptions) -> int:
             passed = carry_out(name, work, setting)
             print(f"{name}: {WORDS[passed]}", flush=True)
             good = good and passed
-    print(setting.folder)
+            path = write_page(setting.folder, known)
+    print(path)
     return DONE if good else FAILED
 
 
@@ -60,7 +60,7 @@ main = Verb(
     "gpu-check",
     GpuCheckOptions,
     gpu_check,
-    "Proves the code on a GPU in some minutes: a JSON file a stage in gpu-check/CARD of the folder of outputs.",
+    "Proves the code on a GPU: gpu-check/CARD in the folder of outputs, a JSON file a stage, and a page.",
     ("", "only=agreement routers=switch,spectra", "device=cpu"),
     more=_stages_help,
     bare=("only",),

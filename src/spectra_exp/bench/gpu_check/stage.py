@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import gc
 import time
+import warnings
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,9 @@ import torch
 
 from spectra_exp.foundations.files import write_json
 
+# How PyTorch tells of what makes the host wait.
+WAIT = "called a synchronizing CUDA operation"
+WORDS = {True: "passed", False: "FAILED"}
 # One finding: `name`, `passed`, and figures.
 Finding = dict[str, Any]
 
@@ -52,19 +56,19 @@ class Setting:
         tensors = [o for o in gc.get_objects() if issubclass(type(o), torch.Tensor)]
         return sum({t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors}.values())
 
-    def no_waiting(self) -> AbstractContextManager[Any]:
-        """A block in which nothing may make the host wait for the GPU: what does raises RuntimeError."""
-        return NoWaiting() if self.device == "cuda" else nullcontext()
-
-
-class NoWaiting:
-    """See Setting.no_waiting."""
-
-    def __enter__(self) -> None:
-        torch.cuda.set_sync_debug_mode("error")
-
-    def __exit__(self, *raised: object) -> None:
-        torch.cuda.set_sync_debug_mode("default")
+    @contextmanager
+    def waits(self, places: list[str]) -> Iterator[None]:
+        """A block that adds to `places` the file and line of whatever makes the host wait for the GPU."""
+        if self.device == "cuda":
+            torch.cuda.set_sync_debug_mode("warn")
+        try:
+            with warnings.catch_warnings(record=True) as told:
+                warnings.simplefilter("always")
+                yield
+        finally:
+            if self.device == "cuda":
+                torch.cuda.set_sync_debug_mode("default")
+        places += [f"{Path(w.filename).name}:{w.lineno}" for w in told if WAIT in str(w.message)]
 
 
 Stage = Callable[[Setting], Iterator[Finding]]

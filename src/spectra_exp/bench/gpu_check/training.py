@@ -25,6 +25,8 @@ from spectra_exp.training.optimizers import make_optimizer, rate_factor
 NOISE = ("jitter", "noise")
 # Scores nearer than this, as a share of the larger, are a tie that rounding may break either way.
 TIE = 1e-3
+# Of a weight of float32, as a share of it.
+LAST_BIT = 2**-23
 SMALL = (
     "model.num_layers=2",
     "data.sequence_length=64",
@@ -112,6 +114,14 @@ def train(
             found.probs_LNE = [None if r.probs_NE is None else r.probs_NE.float().cpu() for r in records]
         found.losses.append(float(output.lm_loss.detach()))
     return found
+
+
+def rounded_once_more(model: SpectraMoeForCausalLM) -> None:
+    """Change each weight by half of its last bit or so, up or down."""
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight *= 1 + LAST_BIT * (torch.rand(weight.shape, generator=generator) * 2 - 1)
 
 
 def flip_rate(a: Training, b: Training) -> float:

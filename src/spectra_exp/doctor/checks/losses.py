@@ -65,11 +65,7 @@ def _loads(x: Examined, ids_BS: Tensor, mask_BS: Tensor | None, seed: int = 0) -
         with torch.no_grad():
             x.loss_pass(ids_BS, mask_BS, aux=True, use_cache=False)
         after = state_of(x.model)
-    return {name: after[name] for name in moved(before, after) if _is_of_experts(x, after[name])}
-
-
-def _is_of_experts(x: Examined, tensor: Tensor) -> bool:
-    return tensor.ndim > 0 and tensor.shape[-1] == x.plain.chosen_LBSE[0].shape[-1]
+    return {name: after[name] for name in moved(before, after) if x.is_of_experts(after[name])}
 
 
 @check(

@@ -87,7 +87,7 @@ def marked(section: Section, row: Row, name: str) -> str:
 def with_context(page: Page, section: Section, rows: Iterable[Row]) -> Page:
     """The page that says what was typed, which rows are not causal or stale, and which may not be compared."""
     own = [row for row in rows if row.runs]
-    footnotes = [f"Runs with {section.title}."] if section.special else []
+    footnotes = [f"Runs with {section.title}." if section.study else f"{section.title}."] if section.special else []
     if any(not is_causal(section, row) for row in own):
         footnotes.append("† not shown to be causal: its loss is no evidence.")
     runs = [(row, section.run(row, seed)) for row in own for seed in sorted(row.runs)]

@@ -51,12 +51,24 @@ def make_figures(
 ) -> Made:
     """Write each figure as PNG and PDF with its caption, and each report as JSON; `track` goes along with it."""
     folder = material.outputs / "figures"
-    made = Made()
-    for spec in track(figures):
-        for name, section in named_sections(spec.name, material.sections[spec.study]).items():
-            _make(spec, name, section, sources, folder, made)
+    made = draw_specs(figures, material.sections.__getitem__, sources, folder, track)
     for report in reports:
         _report(report, material.sections[report.study], sources, folder, made)
+    return made
+
+
+def draw_specs(
+    figures: Sequence[FigureSpec],
+    sections_of: Callable[[str], Sequence[Section]],
+    sources: Sources,
+    folder: Path,
+    track: Callable[[Sequence[FigureSpec]], Iterable[FigureSpec]] = iter,
+) -> Made:
+    """Write each figure into `folder` for every section that `sections_of` its study gives."""
+    made = Made()
+    for spec in track(figures):
+        for name, section in named_sections(spec.name, sections_of(spec.study)).items():
+            _make(spec, name, section, sources, folder, made)
     for spec in figures:
         made.removed += _remove_old(spec.name, folder, made.paths)
     return made
@@ -65,12 +77,15 @@ def make_figures(
 def named_sections(name: str, sections: Iterable[Section]) -> dict[str, Section]:
     """A file's name for each section: the figure's own, and what is special of it after two dashes."""
     found: dict[str, Section] = {}
+    sections = list(sections)
     for section in sections:
         title = re.sub(r"[^A-Za-z0-9._=+-]+", "_", section.title)
         if len(title) > LONGEST:
             # File systems take 255 bytes.
             title = f"{title[:LONGEST]}-{digest(section.title)}"
-        found[f"{name}--{title}" if section.special else name] = section
+        # The only group of comparable runs needs no name.
+        apart = section.special and (section.study is not None or len(sections) > 1)
+        found[f"{name}--{title}" if apart else name] = section
     return found
 
 
@@ -117,12 +132,14 @@ def _no_data(spec: FigureSpec, name: str, section: Section, rows: Sequence[Row])
     if any(row.runs for row in rows):
         reason, command = f"no usable {spec.needs} in its finished runs", again(section)
     else:
-        reason, command = "no finished run", section.study.asked()
+        reason, command = "no finished run", section.study.asked() if section.study else ""
     return Gap(name, section.title, "whole figure", spec.needs, reason, command)
 
 
 def again(section: Section) -> str:
-    """The command that runs a section's finished runs once more."""
+    """The command that runs a section's finished runs once more, empty where no study asked for them."""
+    if section.study is None:
+        return ""
     seeds = ["seed=100..102"] if section.choosing else []
     return section.study.asked(*seeds, *section.typed, "force=true")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from operator import attrgetter
 
 from spectra_exp.presentation.colours import colour, ink
@@ -35,21 +36,32 @@ def front_block(material: Material) -> Block | None:
     return Block("front", "Balance against loss", LEAD, Choice("Study", panels)) if panels else None
 
 
-def _picture(section: Section, rows: list[grid.Row]) -> Group:
+def front_chart(section: Section, rows: list[grid.Row], key: Sequence[tuple[str, str]] = ()) -> Chart:
+    """The rows, which have both metrics, as points with their intervals; `key`: names with colours."""
+    front = _front(section, rows)
+    spots = tuple(_spot(section, row, on) for row, on in zip(rows, front, strict=True))
+    of = section.study.name if section.study else "all runs"
+    label = f"{Y} against {X} of {len(rows)} rows of {of}; {sum(front)} on the front"
+    panel = SpotPanel("", f"{X} (lower is better)", f"{Y} (lower is better)", spots, reach="intervals")
+    caption = f"{Y} against {X}, means over seeds with 95 % intervals: {of}, {section.title}"
+    return Chart(panel, label, caption=caption, key=key)
+
+
+def _front(section: Section, rows: list[grid.Row]) -> list[bool]:
     ranked = section.ranked(rows)
     means = [
         [interval(section, row, m).mean if may else None for m in (X, Y)] for row, may in zip(rows, ranked, strict=True)
     ]
-    front = pareto_front(means, ["lower", "lower"])
-    spots = tuple(_spot(section, row, on) for row, on in zip(rows, front, strict=True))
-    label = f"{Y} against {X} of {len(rows)} rows of {section.study.name}; {sum(front)} on the front"
-    panel = SpotPanel("", f"{X} (lower is better)", f"{Y} (lower is better)", spots, reach="intervals")
+    return pareto_front(means, ["lower", "lower"])
+
+
+def _picture(section: Section, rows: list[grid.Row]) -> Group:
+    front = _front(section, rows)
     # Rows of one method are told apart by their settings alone.
     named = setting_name if len({row.method for row in rows}) == 1 else attrgetter("label")
     lines = [_line(section, row, named(row), on) for row, on in zip(rows, front, strict=True)]
     key = Table("The points", ["row", Y, X, "n", "marks"], lines, (Y, X, "n"))
-    caption = f"{Y} against {X}, means over seeds with 95 % intervals: {section.study.name}, {section.title}"
-    return Group("beside", [Chart(panel, label, caption=caption), key])
+    return Group("beside", [front_chart(section, rows), key])
 
 
 def _spot(section: Section, row: grid.Row, on_front: bool) -> Spot:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from spectra_exp.measure import METRICS
 from spectra_exp.measure.base import Metric
-from spectra_exp.presentation.html import Block, Row, Table, html_page
+from spectra_exp.presentation.html import Block, Fold, Row, Table, html_page
 from spectra_exp.presentation.svg import Draw, draw_svg
 from spectra_exp.reporting.material import Material
 from spectra_exp.reporting.report.ablations import ablation_block
@@ -16,15 +17,18 @@ from spectra_exp.reporting.report.grids import table_content, table_details
 from spectra_exp.reporting.report.headline import headline_block
 from spectra_exp.reporting.report.loads import load_block
 from spectra_exp.reporting.report.missing import empty_block, missing_block, odd_block
+from spectra_exp.reporting.report.pictures import picture_block
 from spectra_exp.reporting.report.run_list import PageOf, page_beside, run_block
 from spectra_exp.reporting.report.sweeps import sweep_block
 from spectra_exp.reporting.tables import spec
+from spectra_exp.reporting.tables.catalogue import ROUTING_METRICS
 from spectra_exp.reporting.tables.gaps import merged_gaps
 from spectra_exp.reporting.tables.significance import NAME as SIGNIFICANCE
 
 TEMPLATE = Path(__file__).parent / "templates" / "index.html"
 TITLE = "SPECTRA: what the runs show"
 HYPOTHESES = "hypotheses"
+UNTESTED = "None is tested by these runs"
 HYPOTHESES_LEAD = "Each hypothesis as a stated test over stated runs. Without runs there is no verdict."
 TABLES_LEAD = (
     "Every table, with the cells that its CSV, Markdown and LaTeX files hold. Best values of causal rows are bold. "
@@ -38,21 +42,26 @@ def index_page(
 ) -> str:
     """The page over all runs, or how to start some where there are none. `page_of`: where each run's own page lies."""
     by_name = {table.name: table for table in tables}
+    untested = set(by_name[HYPOTHESES].frame["verdict"]) <= {"not tested"}
+    verdicts = _verdict_block(by_name[HYPOTHESES], untested)
     if material.collected.runs.empty:
         blocks = [empty_block(material), missing_block(tables), odd_block(material)]
     else:
         blocks = [
+            picture_block(material),
+            _own_table_block(by_name),
             headline_block(material, by_name[SIGNIFICANCE]),
-            _verdict_block(by_name),
+            None if untested else verdicts,
             front_block(material),
             ablation_block(material, by_name[SIGNIFICANCE]),
             sweep_block(material),
             load_block(material),
-            _table_block(tables),
-            missing_block(tables),
+            _table_block(table for table in tables if table.name != ROUTING_METRICS.name),
             odd_block(material, page_of),
             run_block(material.collected, page_of),
             _metric_block(),
+            verdicts if untested else None,
+            missing_block(tables),
         ]
     return html_page(TEMPLATE, TITLE, blocks, draw, tiles=_tiles(material, tables))
 
@@ -80,13 +89,18 @@ def _tiles(material: Material, tables: list[spec.Table]) -> list[dict[str, Any]]
     ]
 
 
-def _verdict_block(by_name: dict[str, spec.Table]) -> Block | None:
-    table = by_name.get(HYPOTHESES)
-    return None if table is None else Block(HYPOTHESES, "Hypotheses", HYPOTHESES_LEAD, table_content(table))
+def _verdict_block(table: spec.Table, untested: bool) -> Block:
+    content = table_content(table)
+    return Block(HYPOTHESES, "Hypotheses", HYPOTHESES_LEAD, Fold(UNTESTED, content) if untested else content)
 
 
-def _table_block(tables: list[spec.Table]) -> Block:
-    return Block("tables", "All tables", TABLES_LEAD, [table_details(table) for table in tables])
+def _own_table_block(by_name: dict[str, spec.Table]) -> Block:
+    table = by_name[ROUTING_METRICS.name]
+    return Block("table", "Their figures", table.title, table_content(table))
+
+
+def _table_block(tables: Iterable[spec.Table]) -> Block:
+    return Block("tables", "Tables of the studies", TABLES_LEAD, [table_details(table) for table in tables])
 
 
 def _metric_block() -> Block:

@@ -23,7 +23,7 @@ def load_block(material: Material) -> Block | None:
     panels = []
     for study in STUDIES:
         for section in material.sections.get(study, []):
-            pictures = [p for row in section.rows if (p := _row_picture(section, row)) is not None]
+            pictures = [p for row in section.rows if (p := load_chart(section, row)) is not None]
             if pictures:
                 panels.append((f"{study}, {section.title}", Group("charts small", pictures)))
     return Block("loads", "Load per layer", LEAD, Choice("Study", panels)) if panels else None
@@ -51,7 +51,8 @@ def load_panel(load_LE: np.ndarray, rows: list[str], columns: list[str], words: 
     return CellPanel("", "", tuple(names), tuple(rows), cells, (0.0, 2.0), even=1.0, size=size)
 
 
-def _row_picture(section: Section, row: Row) -> Chart | None:
+def load_chart(section: Section, row: Row) -> Chart | None:
+    """The row's loads by layer and rank, mean over seeds; None without routing at hand."""
     runs = [row.runs[seed] for seed in sorted(row.runs)]
     snapshots = [section.collected.run(run).snapshots for run in runs]
     found = [kept[max(kept)].counts_LE for kept in snapshots if kept]

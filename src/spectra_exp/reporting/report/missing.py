@@ -10,6 +10,7 @@ from spectra_exp.presentation.html import (
     Cell,
     Commands,
     CopyAll,
+    Fold,
     Notes,
     Row,
     Table,
@@ -38,7 +39,9 @@ def missing_block(tables: Iterable[spec.Table]) -> Block:
     rows = [_gap_row(gap) for gap in merged]
     commands = list(dict.fromkeys(gap.command for gap in merged if gap.command))
     grid = Table("Gaps", ["row", "what", "reason", "command", "tables", "part"], rows)
-    return Block("missing", "What is missing", MISSING_LEAD, [CopyAll(commands) if commands else None, grid])
+    copy = CopyAll(commands) if commands else None
+    gaps = f"{len(merged)} gap{'s' * (len(merged) != 1)}"
+    return Block("missing", "What is missing", MISSING_LEAD, Fold(gaps, [copy, grid]))
 
 
 def odd_block(material: Material, page_of: PageOf = page_beside) -> Block | None:

@@ -39,7 +39,7 @@ class BipRouter(BiasedRouter):
 
     Config = BipConfig
     label = "BIP"
-    two_rules = True
+    two_rules = "router=bip: training by the batch's own prices, evaluation by those that training left"
 
     @property
     def score(self) -> str:

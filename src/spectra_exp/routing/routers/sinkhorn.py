@@ -38,7 +38,7 @@ class SinkhornRouter(LinearRouter):
 
     Config = SinkhornConfig
     label = "Sinkhorn"
-    two_rules = True
+    two_rules = "training by the transport plan, evaluation by router.inference={router.inference}"
 
     def forward(self, inputs: RoutingInput) -> RouterOutput:
         output = super().forward(inputs)

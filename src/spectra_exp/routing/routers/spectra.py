@@ -90,7 +90,11 @@ class SpectraRouter(Router):
     """SPECTRA. *Source:* paper 5.1 and 8; docs/method.md 1, which says where it departs."""
 
     Config = SpectraConfig
-    uses_osr = two_rules = True
+    uses_osr = True
+    two_rules = (
+        "training by osr.training={osr.training} (osr.solver={osr.solver}), evaluation by osr.sinkhorn_inference="
+    )
+    two_rules += "{osr.sinkhorn_inference}"
     choosers = ("token", "expert")
     label = "SPECTRA"
 

@@ -1,0 +1,1 @@
+"""The experts of a layer as a few Triton kernels; importing a module of this package needs triton."""

@@ -1,0 +1,62 @@
+"""Pictures of any set of runs, whatever study asked for them: a figure for each group of runs that may be compared."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from spectra_exp.presentation.panels import Page
+from spectra_exp.presentation.style import DOUBLE
+from spectra_exp.reporting.figures.expert_usage import LayerUsage, StackedUsage
+from spectra_exp.reporting.figures.kinds import HISTORY, SNAPSHOTS, SUMMARY, training
+from spectra_exp.reporting.figures.sources import Sources
+from spectra_exp.reporting.figures.spec import Compose, FigureSpec
+from spectra_exp.reporting.figures.tradeoff import Tradeoff
+from spectra_exp.reporting.figures.training import Curve, Training
+from spectra_exp.reporting.grid import Row, Section
+
+# Rows that a picture has room for.
+MOST = 10
+LOSS, LOAD = "val_loss", "load_cv"
+
+
+def by_label(row: Row) -> str:
+    """The row as the tables call it."""
+    return row.label
+
+
+def some_rows(rows: Sequence[Row]) -> tuple[list[Row], list[str]]:
+    """The rows that a picture shows, those with the most seeds and of these the plainest, and what it says."""
+    found = [row for row in rows if row.runs]
+    first = sorted(found, key=lambda row: (-len(row.runs), row.label.count(","), row.label))[:MOST]
+    kept = [row for row in found if any(row is one for one in first)]
+    said = f"{MOST} of {len(found)} rows shown: those with the most seeds and the fewest settings of their own."
+    return kept, [said] if len(kept) < len(found) else []
+
+
+@dataclass(frozen=True)
+class OfSome:
+    """The page of the rows that it has room for."""
+
+    compose: Compose
+
+    def __call__(self, section: Section, rows: Sequence[Row], sources: Sources) -> Page:
+        """The page of `some_rows`."""
+        kept, said = some_rows(rows)
+        page = self.compose(section, kept, sources)
+        return replace(page, footnotes=(*page.footnotes, *said))
+
+
+LOSSES = Training((Curve("train_loss", "train"), Curve(LOSS)), (DOUBLE, 3.0), naming=by_label)
+OWN = tuple(
+    FigureSpec(f"runs_{name}", title, "", needs, OfSome(compose))
+    for name, title, needs, compose in (
+        ("loss", "Training and validation loss over training", HISTORY, LOSSES),
+        ("tradeoff", "Validation loss against load CV", SUMMARY, Tradeoff(LOAD, LOSS, by_label)),
+        ("balance", "Balance over training", HISTORY, replace(training("balance"), naming=by_label)),
+        ("entropy", "Routing entropy over training", HISTORY, replace(training("entropy"), naming=by_label)),
+        ("gradients", "Gradient norms over training", HISTORY, replace(training("gradients"), naming=by_label)),
+        ("usage", "Expert usage over training", SNAPSHOTS, StackedUsage(naming=by_label)),
+        ("layers", "Load by expert and layer at the end of training", SNAPSHOTS, LayerUsage(by_label)),
+    )
+)
