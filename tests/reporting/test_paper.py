@@ -225,7 +225,7 @@ def test_it_is_made_block_by_block_and_goes_on_from_the_archive_alone(
     assert "all: done" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("word", ["text=nowhere", "blocks=z", "processes=3"])
+@pytest.mark.parametrize("word", ["text=nowhere", "blocks=z", "processes=17"])
 def test_wrong_words_are_one_line(root: Path, word: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert command(["paper", word]) == 2
     assert capsys.readouterr().err.count("\n") == 1
