@@ -15,8 +15,8 @@ LAUNCH = $(if $(filter launch=% hydra/launcher=%,$(TYPED)),,$(if $(filter 1,$(JO
 # What is launched until it is decided adds its own seeds.
 SEED_WORDS = $(if $(filter launch.until_decided=%,$(TYPED)),$(if $(filter SEEDS=%,$(MAKEOVERRIDES)),seed=$(SEEDS)),seed=$(SEEDS))
 STUDY_RUN = $(PY) train.py $(1) $(SEED_WORDS) $(LAUNCH) $(TYPED)
-# A study by its file: sweeps/NAME.yaml or ablations/NAME.yaml. What would be ignored is refused.
-STUDY_FILE = $(wildcard $(foreach kind,sweeps ablations,$(kind)/$(strip $(1)).yaml))
+# A study by its file: sweeps/, ablations/ or replications/NAME.yaml. What would be ignored is refused.
+STUDY_FILE = $(wildcard $(foreach kind,sweeps ablations replications,$(kind)/$(strip $(1)).yaml))
 HAS_OSR = $(shell grep -l 'osr:' $(STUDY_FILE))
 LAUNCH_STUDY = $(if $(STUDY_FILE),,echo "error: STUDY: give the name of a study (docs/studies.md)" >&2; exit 2; )$(if $(OSR),$(if \
 	$(HAS_OSR),,echo "error: OSR: this study has no osr; drop it" >&2; exit 2; ))$(call \
@@ -26,7 +26,7 @@ LAUNCH_STUDY = $(if $(STUDY_FILE),,echo "error: STUDY: give the name of a study 
 , := ,
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo train-distributed test test-full test-lowest test-random fuzz tables analysis overhead figures report paper lint clean-cache status study ablations baselines scaling design-choices \
+.PHONY: help setup demo train-distributed test test-full test-lowest test-random fuzz tables analysis overhead figures report paper replications lint clean-cache status study ablations baselines scaling design-choices \
 	sweep-a sweep-b sweep-c sweep-d sweep-e temperature aa temperature-demo temperature-reference search bench bench-gpu gpu-check bundle studies-page reference-pages docs
 
 help:  ## this list
@@ -156,6 +156,9 @@ tables: setup  ## outputs/tables/ from the finished runs (STUDY=name for one stu
 
 paper: setup  ## the paper's results: runs, archive, docs/results/paper (TEXT=folder of the real text; STATUS=1; BLOCKS=a,b)
 	$(PY) -m spectra_exp paper $(if $(STATUS),status=true) $(if $(TEXT),text=$(TEXT)) $(if $(BLOCKS),blocks=$(BLOCKS)) $(TYPED)
+
+replications: setup  ## effects that others published: runs, verdicts, docs/results/replications.md (TEXT=folder; STATUS=1; JOBS=2)
+	$(PY) -m spectra_exp replications processes=$(JOBS) $(if $(STATUS),status=true) $(if $(TEXT),text=$(TEXT)) $(if $(filter SEEDS=%,$(MAKEOVERRIDES)),seed=$(SEEDS)) $(TYPED)
 
 overhead: setup  ## table 9: time and FLOPs of each part of routing, SPECTRA beside Switch
 	$(PY) -m spectra_exp overhead $(TYPED)

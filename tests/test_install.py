@@ -15,7 +15,7 @@ import pytest
 from spectra_exp.config.tree import project_root
 
 pytest.importorskip("hatchling")
-FOLDERS = ("conf", "sweeps", "ablations", "downstream")
+FOLDERS = ("conf", "sweeps", "ablations", "replications", "downstream")
 SMALL = ["debug=smoke", "model.num_layers=2", "model.hidden_size=32", "trainer.max_steps=2", "logger.progress=false"]
 
 

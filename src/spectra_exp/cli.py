@@ -11,7 +11,10 @@ from spectra_exp.foundations.shell import DONE, HELP, INTERRUPTED, exit_status
 
 # Verb: the function behind it, and what it does.
 VERBS = {
-    "run": ("studies.run:main", "train and measure one run, or with -m, sweeps=NAME or ablations=NAME many"),
+    "run": (
+        "studies.run:main",
+        "train and measure one run, or with -m, sweeps=NAME, ablations=NAME or replications=NAME many",
+    ),
     "study": (
         "reporting.plan_seeds:main",
         "list the studies, show the runs of one, plan its seeds, tell how all stand",
@@ -24,6 +27,10 @@ VERBS = {
     "doctor": ("doctor.command:main", "checks of a sparse model's routing: causality, batches, losses, precision"),
     "downstream": ("downstream.command:main", "scores of finished runs on downstream tasks"),
     "paper": ("reporting.make_paper:main", "the runs of the paper's results, and the folder made of them"),
+    "replications": (
+        "reporting.make_replications:main",
+        "effects that others published, looked for again: runs, verdicts, page",
+    ),
     "archive": ("archive.command:main", "runs packed into one file that tables, figures and report read"),
     "share": ("reporting.share:main", "a finished run's model and model card for others to load"),
     "remeasure": ("interpret.remeasure:main", "metrics that finished runs lack, from what they kept"),

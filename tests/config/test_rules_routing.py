@@ -54,6 +54,16 @@ REFUSED = {
     "router=dense model.equal_to=active": "model.equal_to: active would have no effect with router=dense",
     "baseline=switch_wide model.equal_to=flops": "baseline=switch_wide sets active",
     "router=quantile router.ema=1": "router.ema",
+    "baseline=fine_grained model.expert_size=130": "baseline=fine_grained: model.expert_size would be f / 4 = "
+    "32.5 with model.expert_size=130",
+    "baseline=shared_expert model.top_k=1": "baseline=shared_expert: model.top_k would be k - 1 = 0",
+    "baseline=null_experts model.num_experts=7": "baseline=null_experts: model.num_experts would be 3 * E / 2 = 10.5",
+    "baseline=null_experts model.top_k=3": "baseline=null_experts: model.top_k would be 3 * k / 2 = 4.5",
+    "baseline=null_experts model.null_experts=12": "12 was given, but baseline=null_experts sets E / 2",
+    "baseline=fine_grained model=upcycle model.source=x": "baseline=fine_grained: sets model.expert_size, which "
+    "model=upcycle does not have",
+    "baseline=shared_expert model=reroute model.source=x": "model.num_experts is E - 1, and model.num_experts is not",
+    "baseline=fine_grained baseline.sizes.top_k=k": "baseline.sizes",
     "baseline=loss_free_sequence losses.balance_scope=micro_batch": "baseline=loss_free_sequence sets sequence",
     "baseline=rmoe model.num_layers=1": "model.num_layers: router=rmoe passes a state between layers",
     "baseline=rmoe router.width=0": "router.width: 0 was given; must be at least 1",

@@ -27,8 +27,6 @@ SMALL = [
     "data.probe_tokens=256",
 ]
 SIZES = {"model.num_layers": 2, "model.hidden_size": 16, "model.num_heads": 2, "model.expert_size": 16}
-# baseline=fine_grained and the like have experts of their own size.
-SET_BY_PRESETS = {"baselines": ("model.expert_size",), "equal_size": ("model.expert_size",)}
 # What a study varies is left as it is, but for lengths of context that no test has time for.
 OWN = {"scaling_model": [], "e_context": ["data.sequence_length=16,32", "data.document_words=2000"]}
 # Sweep B is a whole grid of one piece of code: its corners.
@@ -45,8 +43,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def typed_for(name: str) -> list[str]:
-    own = SET_BY_PRESETS.get(name, ())
-    sizes = [] if name == "scaling_model" else [f"{key}={value}" for key, value in SIZES.items() if key not in own]
+    sizes = [] if name == "scaling_model" else [f"{key}={value}" for key, value in SIZES.items()]
     length = [] if name == "e_context" else ["data.sequence_length=16"]
     return [*SMALL, *sizes, *length, *OWN.get(name, []), *SLICES.get(name, [])]
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from spectra_exp.config.tree import option_files
 from spectra_exp.runs.summary import read_summary
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -58,14 +59,18 @@ def finish(outputs: Path, *overrides: str) -> list[str]:
     return out.strip().splitlines()
 
 
-def kill_while_training(outputs: Path, rng: random.Random, *overrides: str) -> bool:
-    """SIGKILL the whole group at a random instant after it made its first checkpoint or went on from one."""
+def kill_while_training(
+    outputs: Path, rng: random.Random, *overrides: str, within: float = 0.6, made: str = "*"
+) -> bool:
+    """SIGKILL the whole group at a random instant within so many seconds of its first checkpoint (`made`, or of
+    beginning one) in this session.
+    """
     process = start(outputs, *overrides)
-    before = set(outputs.glob("runs/*/checkpoints/*"))
+    before = set(outputs.glob(f"runs/*/checkpoints/{made}"))
     deadline = time.monotonic() + 120
     while process.poll() is None and time.monotonic() < deadline:
-        if set(outputs.glob("runs/*/checkpoints/*")) - before:
-            time.sleep(rng.uniform(0, 0.6))
+        if set(outputs.glob(f"runs/*/checkpoints/{made}")) - before:
+            time.sleep(rng.uniform(0, within))
             break
         time.sleep(0.005)
     alive = process.poll() is None
@@ -92,6 +97,33 @@ def test_killed_again_and_again_a_run_ends_with_the_same_numbers(tmp_path: Path)
     assert kills >= 2
     killed = Path(finish(tmp_path / "killed")[-1])
     assert killed.name == whole.name
+    (a, *tables_a), (b, *tables_b) = outcome(whole), outcome(killed)
+    assert a == b
+    assert all(one.equals(other) for one, other in zip(tables_a, tables_b, strict=True))
+
+
+RIVALS = sorted(set(option_files("baseline")) - {"none"})
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.mark.full
+@pytest.mark.slow
+@pytest.mark.parametrize("rival", RIVALS)
+def test_a_killed_rival_ends_with_the_same_numbers(tmp_path: Path, cache: Path, rival: str) -> None:
+    words = (f"baseline={rival}", "trainer.max_steps=20")
+    for name in ("whole", "killed"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "cache").symlink_to(cache)
+    whole = Path(finish(tmp_path / "whole", *words)[-1])
+    assert kill_while_training(tmp_path / "killed", random.Random(rival), *words, within=0.1, made="step-*")
+    (killed,) = (tmp_path / "killed" / "runs").iterdir()
+    steps = [int(path.name.removeprefix("step-")) for path in killed.glob("checkpoints/step-*")]
+    assert killed.name == whole.name and not (killed / "summary.json").exists() and 0 < max(steps) < 20
+    finish(tmp_path / "killed", *words)
     (a, *tables_a), (b, *tables_b) = outcome(whole), outcome(killed)
     assert a == b
     assert all(one.equals(other) for one, other in zip(tables_a, tables_b, strict=True))

@@ -12,7 +12,7 @@ from made_studies import given, make_study
 
 from spectra_exp.config.tree import KINDS, project_root
 from spectra_exp.foundations.errors import ConfigError
-from spectra_exp.reporting.declared import study_figures, study_tables
+from spectra_exp.reporting.declared import study_effects, study_figures, study_tables
 from spectra_exp.reporting.make_figures import main as figures
 from spectra_exp.reporting.make_report import main as report
 from spectra_exp.reporting.make_tables import main as tables
@@ -36,6 +36,8 @@ blocks:
     grid:
       router.dim: [8, 16, 48]
 """
+
+EFFECT = "{method: {router.dim: 8}, against: {a: 1}, metric: val_loss, tolerance: 0.1, source: s, figure: f"
 
 
 @pytest.fixture
@@ -89,6 +91,10 @@ def test_the_page_of_the_studies_is_that_of_their_files() -> None:
 def test_every_declaration_can_be_used(name: str) -> None:
     study = load_study(name)
     assert study_tables(study) and study.pictures
+    cells = [cell for block in study.blocks for cell in block.cells()]
+    for effect in study_effects(study):
+        for wanted in filter(None, (effect.method, effect.against)):
+            assert any(wanted.items() <= cell.items() for cell in cells)
     names = [spec.name for spec in study_figures(study)]
     assert len(names) == len(set(names))
 
@@ -105,6 +111,10 @@ def test_every_declaration_can_be_used(name: str) -> None:
         ),
         ("tables: [{correction: bonferoni}]", "sweeps=mine tables[0].correction: unknown name 'bonferoni'"),
         ("tables: [{refrence: {}}]", "did you mean 'reference'?"),
+        (f"published: [{EFFECT}, claim: lowest}}]", "sweeps=mine published[0].claim: unknown name 'lowest'"),
+        (f"published: [{EFFECT}, claim: lower}}]".replace("0.1", "0"), "published[0].tolerance: '0' is not a number"),
+        (f"published: [{EFFECT}, claim: lower}}]".replace("{a: 1}", "chanse"), "did you mean 'chance'?"),
+        ("published: [{method: {a: 1}}]", "sweeps=mine published[0]: without against, metric, claim, tolerance"),
         ("tables: 5", "mine.yaml tables: a list of mappings is expected"),
     ],
 )
@@ -113,5 +123,5 @@ def test_a_wrong_declaration_is_named_with_what_is_right(root: Path, line: str, 
     (root / "sweeps" / "mine.yaml").write_text(f"{rest}{line}\n")
     with pytest.raises(ConfigError) as error:
         study = load_study("mine")
-        study_tables(study), study_figures(study)
+        study_tables(study), study_figures(study), study_effects(study)
     assert complaint in str(error.value) and "\n" not in str(error.value)

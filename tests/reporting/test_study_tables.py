@@ -83,7 +83,7 @@ def test_every_table_of_the_contract_is_declared_once_over_studies_and_metrics_t
     for spec in (*specs, *all_contrasts(map(load_study, study_files()))):
         assert spec.study in {"", *study_files()}
         for metric in spec.metrics:
-            assert re.sub("_inference_(true|false|dual)$", "", metric) in known, metric
+            assert re.sub("_(training_rule|inference_(true|false|dual))$", "", metric) in known, metric
 
 
 def test_the_ablation_table_has_a_row_an_ablation_tested_against_the_full_method(outputs: Path) -> None:

@@ -70,7 +70,16 @@ def test_there_is_a_file_for_every_study():
         "baselines",
         "core",
         "equal_size",
+        "own_options",
         "recurrence",
+        "beta_memory_lag",
+        "expert_choice_future",
+        "finer_experts",
+        "fixed_routers",
+        "hash_routing",
+        "loss_free_balance",
+        "quantile_balance",
+        "rmoe_recurrence",
     ]
 
 
@@ -140,6 +149,16 @@ def test_design_choices_change_one_thing_at_a_time():
         others = [other for other in expected if other != key]
         chosen = {v for v, *rest in values_of("design_choices", "paper", key, *others) if not any(rest)}
         assert chosen == set(values)
+
+
+def test_own_options_change_one_thing_at_a_time_on_the_seeds_for_choosing():
+    study = load_study("own_options")
+    (block,) = study.blocks
+    assert study.seeds == "100..102" and all(len(point) == 1 for point in block.points)
+    jobs = study_jobs(study, [])
+    assert len(jobs) == 3 * study.runs["any"] and {job[-1] for job in jobs} == {f"seed={s}" for s in (100, 101, 102)}
+    varied = {"osr.potentials", "osr.settle_rule", "osr.online_rate", "router.gate_spread", "router.gate_bias"}
+    assert varied | {"router.sequence"} == set(block.axes())
 
 
 @pytest.mark.parametrize("osr, left_out", [("paper", {"cumulative_6"}), ("causal", {"no_quota", "cumulative_5"})])

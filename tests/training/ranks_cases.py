@@ -23,6 +23,9 @@ SWITCH = ["baseline=switch_top2", "router.jitter=0", "losses.balance_scope=globa
 SPECTRA = ["router=spectra", "router.dim=4", "model.dropout=0.1"]
 # No dropout, which differs by rank.
 SETTLED = ["router=spectra", "router.dim=4"]
+# Empty experts, and one that every token passes.
+EMPTY = [*SWITCH[1:], "baseline=null_experts"]
+SHARED = [*SWITCH[1:], "baseline=shared_expert"]
 # Accumulation, so that a step's gradient comes in parts.
 MUON = [*SWITCH, "optim=muon"]
 FAILS_AT = 4
@@ -110,6 +113,7 @@ def on_rank(rank: int, folder: str, small: list[str], talk: list[str]) -> None:
     stopping.ask(None)
     assert made(small, f"{folder}/muon_resumed", *MUON) == "completed"
     assert made(small, f"{folder}/settled", *SETTLED) == "completed"
+    assert made(small, f"{folder}/empty", *EMPTY) == made(small, f"{folder}/shared", *SHARED) == "completed"
     assert made(small, f"{folder}/whole", *SPECTRA) == "completed"
     # One rank is asked to stop, and all do.
     with at_step(FAILS_AT, lambda: stopping.ask("SIGTERM") if rank else None):

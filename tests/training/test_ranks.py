@@ -13,7 +13,7 @@ import pyarrow.parquet
 import pytest
 import torch.multiprocessing
 from rank_runs import SHORT, differences, places, run_of, summary_of
-from ranks_cases import FAILS_AT, MUON, RANKS, SETTLED, SPECTRA, SWITCH, made, on_rank
+from ranks_cases import EMPTY, FAILS_AT, MUON, RANKS, SETTLED, SHARED, SPECTRA, SWITCH, made, on_rank
 
 from spectra_exp.config.compose import load_experiment, prepare_environment
 from spectra_exp.foundations.errors import ConfigError
@@ -26,9 +26,11 @@ def folder(tmp_path_factory, cache) -> Path:
     """Outputs of every case, made by two processes."""
     names = ("alone", "switch", "own", "whole", "resumed", "failed", "talk_alone", "talk", "unweighted_talk")
     names += ("muon_alone", "muon", "muon_own", "muon_resumed", "settled_alone", "settled")
+    names += ("empty_alone", "empty", "shared_alone", "shared")
     folder = places(tmp_path_factory.mktemp("ranks"), cache, names)
     assert made(SHORT, f"{folder}/alone", *SWITCH) == "completed"
     assert made(SHORT, f"{folder}/muon_alone", *MUON) == made(SHORT, f"{folder}/settled_alone", *SETTLED) == "completed"
+    assert made(SHORT, f"{folder}/empty_alone", *EMPTY) == made(SHORT, f"{folder}/shared_alone", *SHARED) == "completed"
     talk = conversations(folder / "conversations")
     assert made(SHORT, f"{folder}/talk_alone", *SWITCH, *talk) == "completed"
     torch.multiprocessing.spawn(on_rank, args=(str(folder), SHORT, talk), nprocs=RANKS)
@@ -84,6 +86,14 @@ def test_state_settles_over_the_batches_of_all_ranks(folder):
     """A plan over a rank's part of a batch would have other loads, and end in other potentials."""
     apart = differences(folder / "settled_alone", folder / "settled")
     assert apart[["train_loss", "val_loss", "load_cv"]].max() < 1e-5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "key"), [("empty", "null_rate"), ("shared", "load_cv")])
+def test_empty_and_shared_experts_are_those_of_one_process(folder, name, key):
+    apart = differences(folder / f"{name}_alone", folder / name)
+    assert key in apart.index and apart[["train_loss", "val_loss", "load_balance_loss"]].max() < 1e-5
+    assert apart.drop("val_perplexity").max() < 2e-3
 
 
 @pytest.mark.slow

@@ -125,6 +125,7 @@ def test_twice_gives_the_same_numbers_to_the_last_digit(planned) -> None:
         ["baseline=beta_memory"],
         ["baseline=rmoe"],
         ["baseline=causal_bias"],
+        ["baseline=null_experts"],
         ["osr.potentials=quantile", "osr.settle_rule=quantile", "osr.online_rate=0.1", "trainer.accumulation=2"],
     ],
 )

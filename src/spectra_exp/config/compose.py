@@ -22,6 +22,7 @@ from spectra_exp.config import rules, rules_unused
 from spectra_exp.config.keys import meant_by, root_keys, unknown_key
 from spectra_exp.config.plugins import load_own_plugins, load_typed_plugins
 from spectra_exp.config.register import GROUPS, register
+from spectra_exp.config.relative_sizes import apply_sizes
 from spectra_exp.config.schema import Experiment, RootConfig
 from spectra_exp.config.source_model import resolve_source
 from spectra_exp.config.tree import default_outputs, project_root, roots
@@ -169,7 +170,9 @@ def experiment_from(config: DictConfig, choices: dict[str, str], overrides: list
         raise ConfigError("outputs", f"'~' in {values['outputs']} is not expanded", "give the whole path")
     values["outputs"] = str(Path(values["outputs"]).resolve())
     check_fields(RootConfig(**{k: v for k, v in values.items() if k not in GROUPS}), "")
-    return Experiment(**values, choices=choices, overrides=list(overrides))
+    experiment = Experiment(**values, choices=choices, overrides=list(overrides))
+    apply_sizes(experiment)
+    return experiment
 
 
 def _typed(config: DictConfig, key: str) -> Any:

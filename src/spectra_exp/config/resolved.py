@@ -13,7 +13,9 @@ from typing import Any
 import yaml
 
 from spectra_exp.config.compose import check_values, prepare_environment
+from spectra_exp.config.presets import baselines
 from spectra_exp.config.register import GROUPS, group_schemas
+from spectra_exp.config.relative_sizes import before_sizes
 from spectra_exp.config.schema import LABELS, Experiment
 from spectra_exp.config.source_model import resolve_source
 from spectra_exp.config.tree import option_files, roots
@@ -89,6 +91,10 @@ def _resolved(config: Mapping[str, Any], choices: Mapping[str, Any]) -> Resolved
     if chosen.get("temperature") == BEST_LONG:
         # Which constant it becomes is a result.
         values = {key: value for key, value in values.items() if not key.startswith("temperature.")}
+    preset = baselines().get(chosen.get("baseline", ""))
+    if preset is not None and preset.sizes:
+        # So that runs of one model are told by what was given for it, whatever each method made of that.
+        values = before_sizes(preset.sizes, values)
     return Resolved(values, chosen)
 
 

@@ -282,6 +282,9 @@ class BaselineConfig:
     name: str = option("none", "which preset this is")
     label: str = option("", "how tables and figures call it; empty: its name")
     colour: str = option("", "its colour in figures, #rrggbb; empty: grey")
+    sizes: dict[str, str] = option(
+        {}, "sizes of the model that follow from its own E (num_experts), f (expert_size) and k (top_k), by key"
+    )
 
 
 @dataclass

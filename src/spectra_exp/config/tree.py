@@ -8,10 +8,10 @@ from pathlib import Path
 from spectra_exp.foundations.errors import ConfigError
 
 # The folders that hold studies; each is also the word that chooses one on the command line.
-KINDS = ("sweeps", "ablations")
+KINDS = ("sweeps", "ablations", "replications")
 
 _PACKAGE = Path(__file__).resolve().parents[1]
-# What the wheel holds of the checkout's folders conf/, sweeps/, ablations/ and downstream/.
+# What the wheel holds of the checkout's folders: conf/, those of KINDS, downstream/, paper/.
 _SHIPPED = _PACKAGE / "_shipped"
 # The folders of the plug-ins that were imported.
 _beside_plugins: dict[Path, None] = {}
@@ -52,7 +52,7 @@ def is_own(folder: Path) -> bool:
 
 
 def roots() -> tuple[Path, ...]:
-    """The folders whose `conf/`, `sweeps/`, `ablations/`, `downstream/` count: the project's, plug-ins', this one."""
+    """The folders whose `conf/`, studies and `downstream/` count: the project's, plug-ins', this one."""
     work = Path.cwd()
     own = [*_beside_plugins, *([work] if is_own(work) else [])]
     return tuple(dict.fromkeys([project_root(), *own]))

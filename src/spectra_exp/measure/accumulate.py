@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from spectra_exp.foundations.collective import whole
+from spectra_exp.measure.boundaries import WINDOW, since_boundary
 from spectra_exp.measure.counts import LayerStatistics
 from spectra_exp.measure.tokens import TokenBatch
 from spectra_exp.moe.families import down_projections
@@ -79,9 +80,11 @@ class EvaluationAccumulator:
         adjacent = (batch.sequence_ids_N[1:] == batch.sequence_ids_N[:-1]) & (
             batch.document_ids_N[1:] == batch.document_ids_N[:-1]
         )
+        since_N, before_N = since_boundary(batch)
         previous_first = None
         for sums, record in zip(self._layers, records, strict=True):
             previous_first = sums.add(record, batch, adjacent, previous_first)
+            sums.count_boundaries(record.chosen_NE, since_N, before_N, batch.domain_ids_N)
             sums.keep_probes(record, first_row=self.num_tokens)
         self.num_tokens += num_tokens
         self._tokens_by_batch.append(num_tokens)
@@ -151,6 +154,9 @@ class _LayerSums:
         self.counts_VE = torch.zeros(owner.vocabulary_size, num_experts, **counts)
         self.pairs_EE = torch.zeros(num_experts, num_experts, **counts)
         self.sizes = torch.zeros(num_experts + 1, **counts)
+        self.after_HME = torch.zeros(WINDOW, owner.num_domains, num_experts, **counts)
+        self.before_HME = torch.zeros_like(self.after_HME)
+        self.settled_ME = torch.zeros_like(self.after_HME[0])
         self.overlap_sum = torch.zeros((), **counts)
         self.num_adjacent = torch.zeros((), **counts)
         self.confidence_sum = torch.zeros((), dtype=torch.float64, device=device)
@@ -199,6 +205,14 @@ class _LayerSums:
             self.representation_ED = record.representation_ED.detach()
         return first_N
 
+    def count_boundaries(self, chosen_NE: Tensor, since_N: Tensor, before_N: Tensor, domains_N: Tensor) -> None:
+        """Add this batch's assignments after boundaries of domains (`since_boundary`)."""
+        after_N, settled_N = since_N >= 0, (since_N < 0) & (domains_N >= 0)
+        chosen_TE = chosen_NE[after_N].long()
+        for table, of_N in ((self.after_HME, domains_N), (self.before_HME, before_N)):
+            table.index_put_((since_N[after_N], of_N[after_N]), chosen_TE, accumulate=True)
+        self.settled_ME.index_add_(0, domains_N[settled_N], chosen_NE[settled_N].long())
+
     def keep_probes(self, record: RoutingRecord, first_row: int) -> None:
         """Keep the experts of this batch's probe tokens, by falling weight; `first_row` tokens were fed before."""
         rows = slice(first_row, first_row + len(record.chosen_NE))
@@ -229,6 +243,9 @@ class _LayerSums:
             counts_EV=_numpy(self.counts_VE).T,
             pairs_EE=_numpy(self.pairs_EE),
             sizes=_numpy(self.sizes),
+            after_HME=_numpy(self.after_HME),
+            before_HME=_numpy(self.before_HME),
+            settled_ME=_numpy(self.settled_ME),
             entropy_sum=None if self.entropy_sum is None else float(self.entropy_sum),
             gap_sum=None if self.gap_sum is None else float(self.gap_sum),
             confidence_sum=float(self.confidence_sum),

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from spectra_exp.measure import balance, decision, separation, specialization, swing  # noqa: F401 (they register their metrics)
+from spectra_exp.measure import balance, boundaries, decision, separation, specialization, swing  # noqa: F401 (they register their metrics)
 from spectra_exp.measure.base import METRICS, OF_EVALUATION, MetricTable, Reduction
 from spectra_exp.measure.counts import LayerStatistics
 from spectra_exp.measure.floors import evaluation_floors, trajectory_floors

@@ -1,7 +1,7 @@
 """What one routed layer did over a whole evaluation set: sums and exact counts, no ratio yet.
 
 Letters: E experts, K experts kept per probe token, G documents, M domains, V vocabulary, P probe tokens,
-T batches, Q sequences, D width of a vector.
+T batches, Q sequences, H distances from a boundary, D width of a vector.
 """
 
 from __future__ import annotations
@@ -47,6 +47,9 @@ class LayerStatistics:
     probe_hidden_PD: np.ndarray | None = None  # float32, what the layer got of each probe token
     null_assignments: int | None = None  # to empty experts, which are not among E; None: there are none
     weight_cosines_EE: np.ndarray | None = None  # cosines of the experts' flattened down-projections
+    after_HME: np.ndarray | None = None  # executed assignments by tokens since a boundary of domains, and domain now
+    before_HME: np.ndarray | None = None  # the same assignments by the domain before the boundary
+    settled_ME: np.ndarray | None = None  # the other assignments by domain
 
     @property
     def num_experts(self) -> int:

@@ -17,6 +17,7 @@ import numpy as np
 
 from spectra_exp.measure.balance import MEASURES
 from spectra_exp.measure.base import METRICS, OF_EVALUATION
+from spectra_exp.measure.boundaries import random_boundaries
 from spectra_exp.measure.counts import LayerStatistics
 from spectra_exp.measure.nulls import MarginalRouting, pair_counts, random_joint, served_vocabulary, uniform_counts
 from spectra_exp.measure.stability import LayerTrajectory, experts_per_token, routing_consistency, usage_variance
@@ -75,6 +76,8 @@ def marginal_draws(stats: LayerStatistics, seed: int) -> Iterator[LayerStatistic
     sizes_N = np.repeat(np.arange(len(stats.sizes)), stats.sizes)
     # Two independent tokens share expert i with chance (c_i/N)^2: k sum f f' of k when every token uses k.
     overlap_sum = stats.num_adjacent * float((stats.inclusion_E**2).sum())
+    # Draws of their own: those of the other metrics stay what they were.
+    of_boundaries = np.random.default_rng([seed, stats.layer, 1])
     for _ in range(MARGINAL_DRAWS):
         used_NE = routing.sample(rng.permutation(sizes_N), rng)
         pairs_EE = pair_counts(used_NE)
@@ -85,6 +88,7 @@ def marginal_draws(stats: LayerStatistics, seed: int) -> Iterator[LayerStatistic
             counts_EV=served_vocabulary(used_NE, stats.tokens_V),
             first_EE=None if stats.first_EE is None else random_joint(stats.first_EE, rng),
             overlap_sum=overlap_sum,
+            **random_boundaries(stats, of_boundaries),
         )
 
 

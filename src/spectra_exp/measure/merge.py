@@ -27,6 +27,9 @@ SUMS = (
     "num_adjacent",
     "first_EE",
     "null_assignments",
+    "after_HME",
+    "before_HME",
+    "settled_ME",
 )
 
 

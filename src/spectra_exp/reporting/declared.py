@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -14,11 +15,13 @@ from spectra_exp.reporting.figures.kinds import KINDS, REPORTS
 from spectra_exp.reporting.figures.spec import FigureSpec, ReportSpec
 from spectra_exp.reporting.grid import Section
 from spectra_exp.reporting.material import Material
+from spectra_exp.reporting.published import CHANCE, Effect
 from spectra_exp.reporting.tables.catalogue import PANELS
 from spectra_exp.reporting.tables.pairs import PairSpec
 from spectra_exp.reporting.tables.significance import Contrast
 from spectra_exp.reporting.tables.spec import Choice, Panel, TableSpec
 from spectra_exp.statistics.corrections import benjamini_hochberg, holm
+from spectra_exp.statistics.replication import CLAIMS
 from spectra_exp.studies.definition import CHARTS, Study
 
 # What a factor's value may be in a file, beside those that rows have: several that the files of conf/ name.
@@ -121,6 +124,34 @@ def _contrast(
     study: Study, method: dict[str, Any], against: dict[str, Any], family: str, metrics: list[str] | None = None
 ) -> Contrast:
     return Contrast(study.name, choice(method), choice(against), tuple(metrics or HEADLINE), family)
+
+
+def study_effects(study: Study) -> list[Effect]:
+    """The published effects that the study's file declares. Raises ConfigError."""
+    return [_made(study, f"published[{i}]", _effect, node) for i, node in enumerate(study.published)]
+
+
+def _effect(
+    study: Study,
+    method: dict[str, Any],
+    against: dict[str, Any] | str,
+    metric: str,
+    claim: str,
+    tolerance: float,
+    source: str,
+    figure: str,
+    against_metric: str = "",
+) -> Effect:
+    if claim not in CLAIMS:
+        raise ConfigError.unknown("claim", claim, CLAIMS)
+    if isinstance(against, str) and against != CHANCE:
+        raise ConfigError.unknown("against", against, (CHANCE,))
+    if not isinstance(tolerance, (int, float)) or not 0 < tolerance < math.inf:
+        raise ConfigError("tolerance", f"'{tolerance}' is not a number above 0")
+    other = None if against == CHANCE else choice(against)
+    return Effect(
+        study.name, choice(method), other, metric, claim, float(tolerance), source, figure, against_metric or metric
+    )
 
 
 def _panel(declared: Any) -> Panel:

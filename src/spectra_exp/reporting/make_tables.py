@@ -11,10 +11,11 @@ from spectra_exp.config.verb import Verb
 from spectra_exp.foundations.errors import ConfigError, SpectraError
 from spectra_exp.foundations.options import option
 from spectra_exp.foundations.shell import DONE
-from spectra_exp.reporting.declared import all_contrasts, study_tables
+from spectra_exp.reporting.declared import all_contrasts, study_effects, study_tables
 from spectra_exp.reporting.documents_table import documents_table
 from spectra_exp.reporting.hypotheses import all_verdicts, hypotheses_table
 from spectra_exp.reporting.material import Material, gather, name_the_odd
+from spectra_exp.reporting.published import build_replications
 from spectra_exp.reporting.sentence import sentence_of
 from spectra_exp.reporting.tables.build import build_table
 from spectra_exp.reporting.tables.catalogue import ROUTING_METRICS
@@ -37,7 +38,14 @@ def all_tables(material: Material) -> list[Table]:
         build_significance(contrasts, sections),
         *([by_document] if by_document is not None else []),
         hypotheses_table(all_verdicts(material)),
+        replications_table(material),
     ]
+
+
+def replications_table(material: Material) -> Table:
+    """The published effects that the studies' files declare."""
+    effects = {name: own for name, study in material.studies.items() if (own := study_effects(study))}
+    return build_replications(effects, {name: material.studies[name].title for name in effects}, material.sections)
 
 
 def tables_of(material: Material, study: str) -> list[Table]:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from spectra_exp.archive.sources import RunSources, read_sources
 from spectra_exp.config.resolved import Compositions, Resolved
-from spectra_exp.config.tree import project_root
+from spectra_exp.config.tree import KINDS, project_root
 from spectra_exp.foundations.errors import ConfigError
 from spectra_exp.reporting.collect import Collected, collect
 from spectra_exp.reporting.grid import Section, cell_sections, configurations_of, study_sections
@@ -28,11 +28,13 @@ class Sections(dict[str, list[Section]]):
 
 @dataclass(frozen=True)
 class Material:
-    """`outputs`: the folder of runs/, studies/, tables/; `collected`: its completed runs, or those `read`."""
+    """`outputs`: the folder of runs/, studies/, tables/; `collected`: its completed runs, or those `read`; `kinds`: the
+    folders whose studies count."""
 
     outputs: Path
     collected: Collected
     read: RunSources | None = None
+    kinds: Sequence[str] = KINDS
 
     @cached_property
     def sources(self) -> RunSources:
@@ -41,8 +43,8 @@ class Material:
 
     @cached_property
     def studies(self) -> dict[str, Study]:
-        """Every study there is a file of, by name. Raises ConfigError for a checkout without any."""
-        found = {name: load_study(name) for name in study_files()}
+        """Every study of these kinds that has a file, by name. Raises ConfigError for a checkout without any."""
+        found = {name: load_study(name) for name, path in study_files().items() if path.parent.name in self.kinds}
         if not found:
             raise ConfigError("SPECTRA_ROOT", f"{project_root()} has no studies", "unset it, or name the checkout")
         return found
@@ -84,13 +86,13 @@ class Material:
         return replace(self, collected=self.collected.of_study(study))
 
 
-def gather(outputs: Path, study: str | None = None, runs: Sequence[str] = ()) -> Material:
+def gather(outputs: Path, study: str | None = None, runs: Sequence[str] = (), kinds: Sequence[str] = KINDS) -> Material:
     """What lies under `outputs`, or in the archives and folders `runs`, of one study if named.
 
     Raises SpectraError for a study without a completed run, and for an archive that cannot be used.
     """
     sources = read_sources(outputs, runs)
-    found = Material(outputs, collect(outputs / "runs", sources.stored), sources)
+    found = Material(outputs, collect(outputs / "runs", sources.stored), sources, kinds)
     return found if study is None else found.of_study(study)
 
 

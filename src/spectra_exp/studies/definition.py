@@ -1,4 +1,4 @@
-"""What a study is: a file in `sweeps/` or `ablations/` that names a set of configurations."""
+"""What a study is: a file in `sweeps/`, `ablations/` or `replications/` that names a set of configurations."""
 
 from __future__ import annotations
 
@@ -59,8 +59,8 @@ class Study:
 
     `runs`: how many distinct configurations a seed has, by `osr` where that decides; in a file `from conf` counts the
     ablations that are taken from there. `reference`: the row that others are tested against. `tables`, `pictures`: what
-    is made of its runs, and `contrasts`, its comparisons in table 13, as `reporting/declared.py` reads it. `command`:
-    how `make` launches it, empty where it cannot.
+    is made of its runs, `contrasts`, its comparisons in table 13, and `published`, the effects that others found and it
+    looks for again, as `reporting/declared.py` reads it. `command`: how `make` launches it, empty where it cannot.
     """
 
     name: str
@@ -76,6 +76,7 @@ class Study:
     tables: tuple[dict[str, Any], ...] = ()
     pictures: tuple[dict[str, Any], ...] = ()
     contrasts: tuple[dict[str, Any], ...] = ()
+    published: tuple[dict[str, Any], ...] = ()
 
     @property
     def choice(self) -> str:
@@ -130,7 +131,7 @@ def read_study(path: Path) -> Study:
         blocks,
         content.get("title", path.stem),
         content.get("reference", {}),
-        *(_nodes(path, content, key) for key in ("tables", "pictures", "contrasts")),
+        *(_nodes(path, content, key) for key in ("tables", "pictures", "contrasts", "published")),
     )
 
 

@@ -10,10 +10,10 @@ from spectra_exp.studies.definition import CHARTS, Study, load_study, study_file
 
 HEAD = """# Studies
 
-Made from the files in `sweeps/` and `ablations/` by `make studies-page`; a test holds it current. A study is one file:
-its question and hypothesis, what it varies, the row that others are tested against, its comparisons of table 13
-(`contrasts`), tables and pictures. To add one, write the file; `make study STUDY=name`, its table, its figure and its
-part of the report follow.
+Made from the files in `sweeps/`, `ablations/` and `replications/` by `make studies-page`; a test holds it current. A
+study is one file: its question and hypothesis, what it varies, the row that others are tested against, its comparisons
+of table 13 (`contrasts`), the effects of others that it looks for (`published`), tables and pictures. To add one, write
+the file; `make study STUDY=name`, its table, its figure and its part of the report follow.
 
 | study | asks | runs a seed | launch |
 |---|---|---|---|
@@ -35,6 +35,7 @@ def _part(study: Study) -> str:
         "Varied": _listed(_axes(study)),
         "Reference": _listed([f"`{key}={value_text(value)}`" for key, value in study.reference.items()]),
         "Tables": _listed(f"`{node.get('name', study.name)}`" for node in study.tables or ({},)),
+        "Published": "; ".join(f"{node['source']}: {node['figure']}" for node in study.published),
         "Figures": _listed(f"`{name}`" for name in _figures(study)),
     }
     body = "\n".join(f"- {name}: {text}" for name, text in points.items() if text)

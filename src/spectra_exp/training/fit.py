@@ -17,10 +17,13 @@ def check_fits(model: SpectraMoeForCausalLM, checkpoint: Path, run_id: str) -> N
     stored = _stored_shapes(checkpoint)
     own = {name: list(tensor.shape) for name, tensor in model.state_dict().items()}
     experts = next((shape[0] for name, shape in stored.items() if name.endswith("experts.up")), None)
-    wanted = model.settings.num_experts
+    # Empty experts have no weights.
+    empty, wanted = model.settings.num_null, model.settings.num_experts
     fix = "force=true starts the run anew"
-    if experts is not None and model.routed_layers and experts != wanted:
-        raise SpectraError(f"{checkpoint}: made with {experts} experts, and model.num_experts is {wanted}; {fix}")
+    if experts is not None and model.routed_layers and experts + empty != wanted:
+        raise SpectraError(
+            f"{checkpoint}: made with {experts + empty} experts, and model.num_experts is {wanted}; {fix}"
+        )
     for name, shape in sorted(stored.items()):
         if name in own and own[name] != shape:
             raise SpectraError(f"{checkpoint}: made by another model: {name} is {shape}, here {own[name]}; {fix}")

@@ -30,6 +30,8 @@ METRIC_LABELS = {
     "sequential_overlap": "Sequential overlap",
     "score_gap": "Score gap",
     "domain_mutual_information": "I(expert; domain) (nats)",
+    "domain_purity": "Domain purity",
+    "boundary_lag": "Lag at a boundary of domains (tokens)",
     "load_balance_loss": "Load-balance loss",
     "temperature": "Temperature",
     "grad_norm_router": "Gradient norm, router",
@@ -60,6 +62,11 @@ def metric_label(metric: str) -> str:
 def by_method(row: Row) -> str:
     """The row as a method."""
     return row.method
+
+
+def by_row(row: Row) -> str:
+    """The row as tables call it: its method and the settings that tell it from others."""
+    return row.label
 
 
 def by_ablation(row: Row) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from spectra_exp.presentation.panels import Page, Spot, SpotPanel, with_seeds
 from spectra_exp.presentation.style import COLUMN, method_mark
-from spectra_exp.reporting.figures.labels import Naming, by_method, is_causal, marked, metric_label, with_context
+from spectra_exp.reporting.figures.labels import Naming, by_row, is_causal, marked, metric_label, with_context
 from spectra_exp.reporting.figures.series import final
 from spectra_exp.reporting.figures.sources import Sources
 from spectra_exp.reporting.figures.training import floors_of
@@ -22,7 +22,7 @@ class Tradeoff:
 
     x: str
     y: str
-    naming: Naming = by_method
+    naming: Naming = by_row
 
     def __call__(self, section: Section, rows: Sequence[Row], sources: Sources) -> Page:
         """The page of these rows; only causal ones can be on the front, as in the tables."""

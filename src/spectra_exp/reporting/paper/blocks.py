@@ -84,6 +84,11 @@ def read_blocks(path: Path | None = None) -> list[Block]:
         raise ConfigError(str(path), f"not a list of blocks ({type(error).__name__}: {error})") from error
 
 
+def text_words() -> tuple[str, ...]:
+    """What stands beside a study that is trained on the real text, with `TEXT` for its folder."""
+    return tuple(yaml.safe_load((paper_folder() / "blocks.yaml").read_text(encoding="utf-8"))["text"])
+
+
 def _block(node: dict[str, Any], common: list[str]) -> Block:
     shared = [*common, *node.get("with", [])]
     launches = (

@@ -1,0 +1,231 @@
+"""The effects that others published, as studies' files declare them: their tests, verdicts and table."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from spectra_exp.presentation.text import number_text
+from spectra_exp.reporting.grid import Choice, Row, Section
+from spectra_exp.reporting.hypotheses.samples import is_loss, not_causal
+from spectra_exp.reporting.tables.gaps import seed_gaps
+from spectra_exp.reporting.tables.significance import bounds_text
+from spectra_exp.reporting.tables.spec import Gap, Grid, Part, Table
+from spectra_exp.runs.history import TRAINING_RULE
+from spectra_exp.statistics.comparison import Comparison, compare
+from spectra_exp.statistics.corrections import holm
+from spectra_exp.statistics.replication import Claim, outcome
+
+NAME, TITLE = "replications", "Published effects, looked for again"
+# Of `against`: what chance would give in the very runs.
+CHANCE = "chance"
+NOT_RUN = "not run"
+RULE = (
+    "Paired t tests over seeds, Holm over the tests of an effect. lower, higher: reproduced where that is significant, "
+    "contradicted where the contrary is, or where the difference is shown to be within the tolerance. equal, not "
+    "higher, not lower: by one-sided tests against the tolerance. An effect is reproduced if all of its tests say so, "
+    "contradicted if one does."
+)
+
+
+@dataclass(frozen=True)
+class Effect:
+    """One claim: `method` − `against` in the metric lies on a side, or within `tolerance` (in the metric's unit).
+
+    `source`, `figure`: who found it, and what was found there; `against` is None for the metric's own chance floor;
+    `against_metric`: the metric of the other row, the same but for another rule of routing.
+    """
+
+    study: str
+    method: Choice
+    against: Choice | None
+    metric: str
+    claim: Claim
+    tolerance: float
+    source: str
+    figure: str
+    against_metric: str
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """The metric of each row."""
+        return (self.metric,) if self.against is None else (self.metric, self.against_metric)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """An effect in one section: its two rows (`against` is None for chance), the test, and what follows of it."""
+
+    effect: Effect
+    section: Section
+    rows: tuple[Row | None, ...]
+    test: Comparison
+    p_corrected: float | None
+    outcome: str
+    reason: str
+
+    @property
+    def comparison(self) -> str:
+        """The two that are compared."""
+        alike = len(set(self.effect.metrics)) == 1
+        names = [
+            (row.label if row else NOT_RUN) + ("" if alike else f" ({metric})")
+            for row, metric in zip(self.rows, self.effect.metrics, strict=True)
+        ]
+        return " − ".join([*names, *([CHANCE] if self.effect.against is None else [])])
+
+
+def findings(effects: Sequence[Effect], sections: Sequence[Section]) -> list[list[Finding]]:
+    """What each section of a study says of its effects; those of seeds on which settings are chosen say nothing."""
+    found = []
+    for section in sections:
+        if section.choosing or not effects:
+            continue
+        rows = [_rows(effect, section) for effect in effects]
+        reasons = [_unusable(effect, section, pair) for effect, pair in zip(effects, rows, strict=True)]
+        tests = [
+            compare({}, {}) if reason else _compared(effect, section, pair)
+            for effect, pair, reason in zip(effects, rows, reasons, strict=True)
+        ]
+        corrected = holm({index: test.p for index, test in enumerate(tests)})
+        found.append(
+            [
+                Finding(
+                    effect,
+                    section,
+                    rows[i],
+                    tests[i],
+                    corrected[i],
+                    reasons[i] and NOT_RUN or outcome(effect.claim, tests[i], corrected[i], effect.tolerance),
+                    reasons[i] or tests[i].note,
+                )
+                for i, effect in enumerate(effects)
+            ]
+        )
+    return found
+
+
+def together(found: Sequence[Finding]) -> str:
+    """The verdict on the effects of a study: every one of them is needed."""
+    said = Counter(finding.outcome for finding in found)
+    for word in ("contradicted", NOT_RUN, "inconclusive"):
+        if said[word]:
+            return word
+    return "reproduced"
+
+
+def build_replications(
+    effects: Mapping[str, Sequence[Effect]], titles: Mapping[str, str], sections: Mapping[str, list[Section]]
+) -> Table:
+    """The table over the effects of all studies; `titles`: of each study."""
+    import pandas as pd
+
+    found = [group for study, own in effects.items() for group in findings(own, sections[study])]
+    records = [_record(titles, finding, together(group)) for group in found for finding in group]
+    verdicts = [
+        [
+            titles[g[0].effect.study],
+            g[0].section.title,
+            together(g),
+            "; ".join(dict.fromkeys(f.reason for f in g if f.reason)),
+        ]
+        for g in found
+    ]
+    tests = [[_text(key, record) for key in SHOWN] for record in records]
+    parts = [
+        Part(
+            "Verdicts and tests",
+            [
+                Grid("Verdicts", ["effect", "section", "verdict", "remarks"], verdicts),
+                Grid("Tests", list(SHOWN.values()), tests),
+            ],
+            [RULE],
+        )
+    ]
+    return Table(NAME, TITLE, pd.DataFrame(records, dtype=object), parts if records else [], _gaps(found))
+
+
+def _rows(effect: Effect, section: Section) -> tuple[Row | None, ...]:
+    wanted = [effect.method, *([] if effect.against is None else [effect.against])]
+    # The row without further settings of its own, where several have these values.
+    return tuple(min(section.find(choice), key=lambda row: len(row.key), default=None) for choice in wanted)
+
+
+def _unusable(effect: Effect, section: Section, rows: Sequence[Row | None]) -> str:
+    for row, metric in zip(rows, effect.metrics, strict=True):
+        if row is None or not row.runs:
+            return f"no finished run of {row.label if row else 'a row'}"
+        if not section.values(row, metric):
+            return f"no {metric} in the runs of {row.label}"
+        # What a rule that sees the future scores is claimed of it by name.
+        by_inference = is_loss(metric) and TRAINING_RULE not in metric
+        if by_inference and (lack := not_causal(section, row.label, row)):
+            return lack.reason
+    if len(rows) > 1 and (problem := section.pair_problem(*rows)):
+        return f"may not be compared: {problem}"
+    return ""
+
+
+def _compared(effect: Effect, section: Section, rows: Sequence[Row]) -> Comparison:
+    values = [section.values(row, metric) for row, metric in zip(rows, effect.metrics, strict=True)]
+    if effect.against is None:
+        figures = section.collected.figures
+        values.append({seed: figures[rows[0].runs[seed], effect.metric][1] for seed in values[0]})
+    return compare(*values)
+
+
+def _record(titles: Mapping[str, str], found: Finding, verdict: str) -> dict[str, Any]:
+    effect, test = found.effect, found.test
+    return {
+        "effect": titles[effect.study],
+        "study": effect.study,
+        "section": found.section.title,
+        "source": effect.source,
+        "figure": effect.figure,
+        "comparison": found.comparison,
+        "metric": effect.metric,
+        "claimed": effect.claim,
+        "tolerance": effect.tolerance,
+        "n_pairs": test.n,
+        "mean": test.mean_a,
+        "mean_against": test.mean_b,
+        "difference": test.difference,
+        "ci_low": test.ci_low,
+        "ci_high": test.ci_high,
+        "p": test.p,
+        "p_holm": found.p_corrected,
+        "test": test.method,
+        "note": found.reason,
+        "verdict": found.outcome,
+        "effect_verdict": verdict,
+    }
+
+
+SHOWN = {
+    "effect": "effect",
+    "comparison": "comparison",
+    "metric": "metric",
+    "claimed": "claim",
+    "tolerance": "tolerance",
+    "n_pairs": "n",
+    "mean": "mean",
+    "mean_against": "against",
+    "difference": "difference",
+    "95 % CI": "95 % CI",
+    "p_holm": "p (Holm)",
+    "verdict": "says",
+}
+
+
+def _text(key: str, record: Mapping[str, Any]) -> str:
+    if key == "95 % CI":
+        return bounds_text(record["ci_low"], record["ci_high"])
+    value = record[key]
+    return "" if value is None else number_text(value) if isinstance(value, float) else str(value)
+
+
+def _gaps(found: Sequence[Sequence[Finding]]) -> list[Gap]:
+    rows = {id(row): (f.section, row) for group in found for f in group for row in f.rows if row is not None}
+    return [gap for section, row in rows.values() for gap in seed_gaps(NAME, section, row)]

@@ -1,0 +1,59 @@
+"""Whether a published effect is there again: a difference beside its claim and its tolerance."""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+from spectra_exp.statistics.comparison import NO_SPREAD, Comparison
+
+ALPHA = 0.05
+Claim = Literal["lower", "higher", "equal", "not lower", "not higher"]
+Outcome = Literal["reproduced", "contradicted", "inconclusive"]
+CLAIMS: tuple[Claim, ...] = get_args(Claim)
+
+
+def outcome(claim: Claim, test: Comparison, corrected: float | None, tolerance: float) -> Outcome:
+    """What a − b says of a claim about its sign, or of the claim that it is within −tolerance..tolerance.
+
+    lower, higher: reproduced where the corrected two-sided p is below 0.05 on the claimed side, contradicted where it
+    is on the other one, and where the difference is shown to be within the tolerance, so that there is no effect to
+    speak of. equal, not lower, not higher: reproduced where one-sided tests at 0.05 show that the difference does not
+    pass the tolerance (on both sides, or on the one named), contradicted where one shows that it does. Values that
+    differ alike at every seed leave nothing to test: the difference is then taken as it is.
+    """
+    within = _is_below(test, tolerance) and _is_above(test, -tolerance)
+    match claim:
+        case "equal":
+            return _settled(within, _is_above(test, tolerance) or _is_below(test, -tolerance))
+        case "not higher":
+            return _settled(_is_below(test, tolerance), _is_above(test, tolerance))
+        case "not lower":
+            return _settled(_is_above(test, -tolerance), _is_below(test, -tolerance))
+    certain = _is_exact(test) or (corrected is not None and corrected < ALPHA)
+    toward = test.difference is not None and (test.difference < 0) == (claim == "lower")
+    return _settled(certain and toward and not within, within or (certain and not toward))
+
+
+def _settled(shown: bool, refuted: bool) -> Outcome:
+    return "reproduced" if shown else "contradicted" if refuted else "inconclusive"
+
+
+def _is_exact(test: Comparison) -> bool:
+    return test.p is None and test.difference is not None and NO_SPREAD in test.note
+
+
+def _is_below(test: Comparison, bound: float) -> bool:
+    """Whether it is shown, one-sided at 0.05, that the true difference lies below."""
+    from scipy.special import stdtr
+
+    if test.p is None:
+        return _is_exact(test) and test.difference < bound
+    return float(stdtr(test.df, (test.difference - bound) / test.se)) < ALPHA
+
+
+def _is_above(test: Comparison, bound: float) -> bool:
+    from scipy.special import stdtr
+
+    if test.p is None:
+        return _is_exact(test) and test.difference > bound
+    return float(stdtr(test.df, (bound - test.difference) / test.se)) < ALPHA
