@@ -95,6 +95,7 @@ def _resolved(config: Mapping[str, Any], choices: Mapping[str, Any]) -> Resolved
     if preset is not None and preset.sizes:
         # So that runs of one model are told by what was given for it, whatever each method made of that.
         values = before_sizes(preset.sizes, values)
+        values |= {f"baseline.sizes.{name}": rule for name, rule in preset.sizes.items()}
     return Resolved(values, chosen)
 
 
