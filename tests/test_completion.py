@@ -18,7 +18,7 @@ from spectra_exp.config.tree import option_files
 @pytest.mark.parametrize(
     ("line", "wanted"),
     [
-        ("spectra-exp rep", ["report "]),
+        ("spectra-exp repo", ["report "]),
         ("spectra-exp tables st", ["study="]),
         ("spectra-exp study sh", ["show "]),
         ("spectra-exp study show json=t", ["json=true"]),

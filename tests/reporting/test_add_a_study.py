@@ -70,7 +70,7 @@ def test_one_file_makes_a_study_with_all_that_follows(root: Path) -> None:
     assert [row["comparison"].rpartition("dim ")[2] for row in tests] == ["8", "16"]
     assert {row["metric"] for row in tests} == {"val_loss"}
     assert figures(["--outputs", str(outputs), "--study", "mine"]) == 0
-    assert {path.name for path in (outputs / "figures").iterdir()} == {"mine.png", "mine.pdf", "mine.md"}
+    assert {path.name for path in (outputs / "figures").iterdir()} == {"mine.png", "mine.pdf", "mine.md", "mine"}
     assert report(["--outputs", str(outputs), "--study", "mine"]) == 0
     page = (outputs / "report-mine" / "index.html").read_text()
     assert "The width of routing vectors" in page and "Does a wider routing vector pay?" in page

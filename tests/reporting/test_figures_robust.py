@@ -215,7 +215,7 @@ def test_planted_fault_a_date_in_the_file_is_seen(outputs: Path, monkeypatch: py
     ("arguments", "said"),
     [
         (["only=paretto"], "error: only: unknown name 'paretto'; did you mean 'pareto'? valid: balance_trends, "),
-        (["study=nothing"], "error: study: unknown name 'nothing'; valid: a_quota, b_sinkhorn, "),
+        (["study=nothing"], "error: study: unknown name 'nothing'; valid: a_quota, aa, b_sinkhorn, "),
     ],
 )
 def test_an_unknown_name_lists_the_known(
