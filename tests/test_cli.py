@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from hydra.core.hydra_config import HydraConfig
 
 from spectra_exp import cli
 from spectra_exp.config.tree import project_root
@@ -300,6 +301,8 @@ def test_listings_go_to_standard_output_with_status_0(line, launched, capfd):
     assert cli.main(shlex.split(line)) == 0
     out, err = capfd.readouterr()
     assert out and err == "" and not launched
+    # Nothing is left of it that later runs of this process could read.
+    assert not HydraConfig.initialized()
 
 
 def test_cfg_shows_the_resolved_configuration(launched, capfd):

@@ -148,12 +148,18 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
 
 def _hydra_main(argv: list[str], function: Callable[[DictConfig], Any]) -> int:
     import hydra
+    from hydra.core.hydra_config import HydraConfig
 
     from spectra_exp.config.tree import project_root
 
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
     sys.argv = [sys.argv[0], *argv]
-    hydra.main(version_base="1.3", config_path=str(project_root() / "conf"), config_name="config")(function)()
+    before = HydraConfig.instance().cfg
+    try:
+        hydra.main(version_base="1.3", config_path=str(project_root() / "conf"), config_name="config")(function)()
+    finally:
+        # It would answer the ${hydra:...} of whatever this process composes later.
+        HydraConfig.instance().cfg = before
     return DONE
 
 
