@@ -36,6 +36,14 @@ def test_the_rehearsal_passes_and_leaves_a_file_a_stage(tmp_path, monkeypatch, c
     assert agreement["loss_gap"] == 0 < agreement["bf16_loss_gap"]
 
 
+def test_tensors_without_memory_of_their_own_are_not_counted(tmp_path):
+    sparse, nowhere = torch.eye(3).to_sparse(), torch.empty(3, device="meta")
+    before = Setting("cpu", tmp_path, ()).memory()
+    more = torch.zeros(1000)
+    assert Setting("cpu", tmp_path, ()).memory() - before == 4000
+    del sparse, nowhere, more
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="has a CUDA device")
 def test_a_machine_without_gpu_is_told_in_one_line(capsys):
     assert main([]) == 1

@@ -53,8 +53,10 @@ class Setting:
         if self.device == "cuda":
             return torch.cuda.memory_allocated()
         gc.collect()
-        tensors = [o for o in gc.get_objects() if issubclass(type(o), torch.Tensor)]
-        return sum({t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors}.values())
+        # Other kinds of tensors may have no memory of their own to ask for.
+        tensors = [o for o in gc.get_objects() if type(o) in (torch.Tensor, torch.nn.Parameter)]
+        storages = [t.untyped_storage() for t in tensors if t.layout is torch.strided and t.device.type == "cpu"]
+        return sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
 
     @contextmanager
     def waits(self, places: list[str]) -> Iterator[None]:
