@@ -82,6 +82,19 @@ def test_wrong_input_is_one_line(folder: Path, tmp_path: Path, capsys, monkeypat
     assert "does not fit" in capsys.readouterr().err
 
 
+def test_a_folder_of_texts_is_read_and_an_impossible_out_is_one_line(folder: Path, tmp_path: Path, capsys) -> None:
+    texts = tmp_path / "texts"
+    texts.mkdir()
+    for name in ("train.jsonl", "validation.jsonl"):
+        lines = [json.dumps({"text": f"{name} {document.text}"}) for document in made_documents(2)]
+        (texts / name).write_text("\n".join(lines))
+    words = [f"model={folder}", f"texts={texts}", "checks=twice", "device=cpu"]
+    assert main([*words, f"out={tmp_path / 'made'}"]) == 0
+    capsys.readouterr()
+    assert main([*words, f"out={texts / 'train.jsonl'}"]) == 2
+    assert "error: out: " in capsys.readouterr().err
+
+
 def test_a_short_text_is_cut_into_two_sequences(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "short.txt").write_text("zebra horse tiger eagle whale " * 6)
     opened = open_model(str(folder), str(tmp_path / "short.txt"), None, 0, stock("mixtral").device)

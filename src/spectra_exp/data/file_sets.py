@@ -73,7 +73,7 @@ def _in_folder(path: Path, key: str, split: str) -> FileSet:
         return FileSet(str(path), (Member(named[0]),), tuple(other))
     if split == "validation" and by_split["train"] and not by_split["validation"]:
         raise ConfigError(key, f"a folder must hold a {split} file ({KINDS}); {path} holds none")
-    chosen = by_split[split] or files
+    chosen = by_split.get(split) or files
     readable = [p for p in chosen if kind_of(p)]
     if not readable:
         raise ConfigError(key, f"{path} holds none of the kinds that are read", f"valid: {KINDS}")

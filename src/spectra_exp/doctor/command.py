@@ -57,7 +57,10 @@ def examine(options: Options) -> int:
         found = doctor(opened.model, opened.batches, checks=options.checks, say=lambda check: shown.update(check.title))
     report = replace(found, name=opened.name, notes=opened.notes)
     folder = Path(options.out) if options.out else options.folder / "doctor" / opened.name
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError("out", f"{folder} cannot be made ({error.strerror})", "give another folder") from error
     write_json(folder / FINDINGS, report.as_dict())
     write_text(folder / PAGE, page_of(report))
     print(text_of(report))
