@@ -62,6 +62,8 @@ def test_wrong_input_is_one_line(folder: Path, tmp_path: Path, capsys, monkeypat
     (tmp_path / "code" / "mine.py").write_text("raise SystemExit('was run')")
     (tmp_path / "code" / "model.safetensors").write_bytes((folder / "model.safetensors").read_bytes())
     (tmp_path / "encoder" / "model.safetensors").write_bytes((folder / "model.safetensors").read_bytes())
+    # What saving shows is not of interest.
+    capsys.readouterr()
     wrong = {
         "is a dense model": [f"model={tmp_path / 'dense'}"],
         "has an encoder": [f"model={tmp_path / 'encoder'}"],
@@ -130,3 +132,12 @@ def test_a_second_rule_is_no_fault_where_the_configuration_has_it(monkeypatch) -
     for model in (chosen, jittered):
         model.routed_layers[0].register_forward_pre_hook(lambda m, given: (given[0] * (1.3 if m.training else 1.0),))
         assert modes_of(model).status == "fault"
+
+
+def test_files_too_large_for_memory_are_one_line(folder: Path, tmp_path: Path, capsys) -> None:
+    (tmp_path / "config.json").write_bytes((folder / "config.json").read_bytes())
+    with (tmp_path / "model.safetensors").open("wb") as file:
+        file.truncate(400 * 10**9)
+    assert main([f"model={tmp_path}"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: model: ")

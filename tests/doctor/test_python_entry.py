@@ -71,3 +71,20 @@ def test_a_model_that_cannot_be_run_is_one_line_and_is_watched_no_more() -> None
         SpectraError, match="not finite; nor are weights, model.layers.1.mlp.gate.weight the first of 1"
     ):
         doctor(model, batches())
+
+
+def test_a_module_that_layers_share_is_said() -> None:
+    model = stock("mixtral")
+    model.model.layers[1].mlp.gate = model.model.layers[0].mlp.gate
+    with pytest.raises(SpectraError, match="ran twice in one pass of the model, as a module does that several layers"):
+        doctor(model, batches())
+
+
+def test_a_module_around_a_model_is_said() -> None:
+    class Around(torch.nn.Module):
+        def __init__(self, inner):
+            super().__init__()
+            self.inner, self.config = inner, inner.config
+
+    with pytest.raises(ConfigError, match="Around is no model of transformers"):
+        doctor(Around(stock("mixtral")), batches())

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from spectra_exp.doctor.examined import Examined
@@ -57,6 +58,9 @@ def doctor(
     that is dense or has an encoder, and for text that is too short.
     """
     chosen = chosen_checks(checks)
+    if not isinstance(model, PreTrainedModel):
+        problem = f"{type(model).__name__} is no model of transformers"
+        raise ConfigError("model", problem, "give the PreTrainedModel itself, without a module around it")
     transformers_logging.disable_progress_bar()
     dtype = getattr(model, "dtype", torch.float32)
     with kept(model):

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, PreTrainedConfig
+from transformers.utils import logging as transformers_logging
 
 from spectra_exp.data.sources import read_documents
 from spectra_exp.data.sources.embedded import EmbeddedData
@@ -68,8 +69,9 @@ def open_model(given: str, texts: str | None, tokens: int | None, seed: int, dev
             "texts", f"{path} has no tokenizer.json", "save the model's tokenizer beside it, or drop texts"
         )
     with one_line(MODEL, path):
-        check_weight_files(MODEL, path)
         _check_sparse_and_fits(path, config, device)
+        check_weight_files(MODEL, path)
+        transformers_logging.disable_progress_bar()
         model = load_whole(MODEL, AutoModelForCausalLM, path, config=config, **ONLY_HERE).to(device).eval()
     longest = int(getattr(config.get_text_config(), "max_position_embeddings", None) or LENGTH)
     if has_tokenizer:

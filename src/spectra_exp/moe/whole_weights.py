@@ -54,7 +54,8 @@ def _header_problem(path: Path, size: int, modified_ns: int) -> str | None:
     try:
         with safe_open(path, framework="pt"):
             return None
-    except SafetensorError as error:
+    except (SafetensorError, OSError, RuntimeError) as error:
+        # A RuntimeError is what a file larger than the address space ends in.
         return " ".join(str(error).split())
 
 

@@ -26,6 +26,10 @@ from spectra_exp.moe.stock.blocks import SparseBlock, find_blocks, looks_sparse
 from spectra_exp.moe.stock.scores import Observed, chosen_scores, distribution
 
 _CLOCK = itertools.count()
+TWICE = (
+    "ran twice in one pass of the model, as a module does that several layers share; its routing is read once a pass: "
+    "give each layer its own"
+)
 # Inside `extra_pass`: experts run for a measurement, of which no watch must take notice.
 _EXTRA_PASSES: ContextVar[bool] = ContextVar("extra_passes", default=False)
 
@@ -126,7 +130,7 @@ class BlockWatch:
         if self._observed is not None and self._observed.name is not None:
             self._stop_observing()
         if self._answer is not None:
-            raise SpectraError(f"{self.name} ran twice in one pass of the model; its routing is read once a pass")
+            raise SpectraError(f"{self.name} {TWICE}")
         self._answer, self.ran_at = output, next(_CLOCK)
         self._hidden_Md = [*inputs, *named.values()][0].detach().flatten(0, -2)
         logits = _logits(output, self.num_experts)
@@ -144,7 +148,7 @@ class BlockWatch:
         if len(given) < 3:
             return
         if self._call is not None:
-            raise SpectraError(f"{self.name} ran twice in one pass of the model; its routing is read once a pass")
+            raise SpectraError(f"{self.name} {TWICE}")
         experts, weights = given[1].detach(), given[2].detach()
         if experts.is_floating_point():
             experts, weights = weights, experts
