@@ -53,14 +53,14 @@ def examine(options: Options) -> int:
         opened = open_own(options.run, options.folder, options.tokens, options.seed, device)
     else:
         opened = open_model(options.model, options.texts, options.tokens, options.seed, device)
-    with console.status("examining") as shown:
-        found = doctor(opened.model, opened.batches, checks=options.checks, say=lambda check: shown.update(check.title))
-    report = replace(found, name=opened.name, notes=opened.notes)
     folder = Path(options.out) if options.out else options.folder / "doctor" / opened.name
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError("out", f"{folder} cannot be made ({error.strerror})", "give another folder") from error
+    with console.status("examining") as shown:
+        found = doctor(opened.model, opened.batches, checks=options.checks, say=lambda check: shown.update(check.title))
+    report = replace(found, name=opened.name, notes=opened.notes)
     write_json(folder / FINDINGS, report.as_dict())
     write_text(folder / PAGE, page_of(report))
     print(text_of(report))
