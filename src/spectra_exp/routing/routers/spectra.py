@@ -92,9 +92,9 @@ class SpectraRouter(Router):
     Config = SpectraConfig
     uses_osr = True
     two_rules = (
-        "training by osr.training={osr.training} (osr.solver={osr.solver}), evaluation by osr.sinkhorn_inference="
+        "training by osr.training={osr.training} (osr.solver={osr.solver}), "
+        "evaluation by osr.sinkhorn_inference={osr.sinkhorn_inference}"
     )
-    two_rules += "{osr.sinkhorn_inference}"
     choosers = ("token", "expert")
     label = "SPECTRA"
 
