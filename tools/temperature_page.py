@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from spectra_exp.reporting.hypotheses.catalogue import HYPOTHESES
-from spectra_exp.reporting.hypotheses.temperature import EARLY, RANKING, degrees_of
+from spectra_exp.reporting.hypotheses.temperature import BEST_FROM, BEST_TO, EARLY, RANKING, degrees_of
 from spectra_exp.runs.stored import StoredRun, stored_runs
 from spectra_exp.studies.definition import load_study
 
@@ -74,9 +74,9 @@ def readings(runs: dict[str, StoredRun]) -> list[str]:
         return ["Not all of its temperatures are finished: nothing is read off."]
     best, cosine = min(losses, key=losses.__getitem__), schedules["cosine"]
     below = sum(cosine < loss for loss in losses.values())
-    inside = "inside" if best in ("t1_5", "t2_0") else "outside"
+    inside = "inside" if BEST_FROM <= degrees_of()[best] <= BEST_TO else "outside"
     said = {
-        "T1": f"last validation loss is lowest at {degrees[best]}, {inside} 1.5 to 2 ({shown(losses)})",
+        "T1": f"last validation loss is lowest at {degrees[best]}, {inside} {BEST_FROM:g} to {BEST_TO:g} ({shown(losses)})",
         "T2": f"cosine's {cosine:.3f} is below {below} of {len(losses)} constants; in the order that is claimed: "
         + shown(schedules),
         "T3": f"Gini of the load: {shown(final('load_gini', degrees))}",
