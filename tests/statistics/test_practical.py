@@ -39,6 +39,9 @@ def test_probabilities_are_those_of_draws_from_the_posterior() -> None:
         (-0.5, 0.05, 0.05, "lower", "undecided"),
         (-0.5, None, None, "lower", "undecided"),
         (0.0, None, 0.01, "lower", "equivalent"),
+        (-0.5, 0.01, 0.9, "none", "lower"),
+        (0.5, 0.01, 0.9, "none", "higher"),
+        (0.5, 0.06, 0.9, "none", "undecided"),
     ],
 )
 def test_words(difference: float, p: float | None, equal: float | None, better, said: str) -> None:

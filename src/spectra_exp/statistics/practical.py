@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 LEVEL = 0.05
-Word = Literal["better", "equivalent", "worse", "undecided"]
+Word = Literal["better", "equivalent", "worse", "undecided", "lower", "higher"]
 
 
 @dataclass(frozen=True)
@@ -43,14 +43,18 @@ def equivalent_p(difference: float, se: float, df: float, margin: float) -> floa
     return float(stdtr(df, (abs(difference) - margin) / se))
 
 
-def word(difference: float, p: float | None, equivalent_p: float | None, better: Literal["lower", "higher"]) -> Word:
+def word(
+    difference: float, p: float | None, equivalent_p: float | None, better: Literal["lower", "higher", "none"]
+) -> Word:
     """What may be said of a − b: equivalence is looked for first, because a negligible difference can be certain.
 
     p: of the test that there is no difference, corrected for the tests made with it; equivalent_p: of the two one-sided
-    tests against the margin (below 0.05 the 90 % interval lies within it), None without one; better: which values are.
+    tests against the margin (below 0.05 the 90 % interval lies within it), None without one; better: which values are;
+    where none are, a difference is lower or higher.
     """
     if equivalent_p is not None and equivalent_p < LEVEL:
         return "equivalent"
     if p is None or p >= LEVEL or difference == 0:
         return "undecided"
-    return "better" if (difference < 0) == (better == "lower") else "worse"
+    side = "lower" if difference < 0 else "higher"
+    return side if better == "none" else "better" if side == better else "worse"

@@ -209,13 +209,7 @@ class Decisions:
     def _said(self, test: Comparison, corrected: float | None) -> str:
         if test.sequential is None:
             return UNDECIDED
-        direction = figure(self.design.metric).direction
-        said = word(
-            test.difference, corrected, test.sequential.equivalent_p, "lower" if direction == "none" else direction
-        )
-        if direction == "none" and said in ("better", "worse"):
-            return "lower" if test.difference < 0 else "higher"
-        return said
+        return word(test.difference, corrected, test.sequential.equivalent_p, figure(self.design.metric).direction)
 
 
 def without_seed(overrides: Iterable[str]) -> tuple[str, ...]:

@@ -38,20 +38,15 @@ def equivalence(test: Comparison, metric: str) -> tuple[float | None, float | No
 
 
 def verdict(test: Comparison, corrected: float | None, metric: str) -> str:
-    """better, equivalent, worse or undecided, as `practical.word`; nothing without runs, the reason without a test.
-
-    Of a figure without a better side a certain difference is lower or higher. Equivalence says the sign.
-    """
+    """The word of `practical.word`; nothing without runs, the reason without a test. Equivalence says the sign."""
     if test.difference is None:
         return ""
     if test.p is None:
         return test.note
-    better, equal = direction(metric), equivalence(test, metric)[1]
-    side = "lower" if test.difference < 0 else "higher"
-    match word(test.difference, corrected, equal, "lower" if better == "none" else better):
+    match word(test.difference, corrected, equivalence(test, metric)[1], direction(metric)):
         case "equivalent":
-            return f"equivalent ({side})"
+            return f"equivalent ({'lower' if test.difference < 0 else 'higher'})"
         case "undecided":
             return "undecided"
         case said:
-            return f"{side if better == 'none' else said} {stars(corrected)}"
+            return f"{said} {stars(corrected)}"
