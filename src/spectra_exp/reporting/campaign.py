@@ -47,8 +47,9 @@ class Campaign:
 
     def make(self, block: Block, text: Path | None, processes: int) -> bool:
         """Make the runs of a block that are missing; whether none is left."""
-        whole = True
-        for found in progress([block], self.known, text)[block.name]:
+        whole, known = True, self.known
+        elsewhere = {run_id for run_id, state in known.archived.items() if state in GOOD}
+        for found in progress([block], known, text)[block.name]:
             launch = found.launch
             if found.is_done:
                 continue
@@ -61,7 +62,6 @@ class Campaign:
             shared = [f"launch.{key}={processes}" for key in ("jobs", "per_gpu")]
             at_once = [] if processes == 1 else ["launch=parallel", *shared]
             typed = [*launch.typed_with(text), f"outputs={self.outputs}", *at_once]
-            elsewhere = {run_id for run_id, state in self.known.archived.items() if state in GOOD}
             whole &= launch_study(load_study(launch.study).choice, typed, elsewhere) == DONE
         return whole
 

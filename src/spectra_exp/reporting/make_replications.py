@@ -61,7 +61,7 @@ def make_replications(options: ReplicationOptions) -> int:
     whole = True
     for block in blocks if options.run else ():
         whole &= campaign.make(block, text, options.processes)
-        if (campaign.outputs / "runs").is_dir() and not campaign.is_packed:
+        if block is not blocks[-1] and (campaign.outputs / "runs").is_dir() and not campaign.is_packed:
             _write(campaign, folder)
     print(_write(campaign, folder))
     return DONE if whole else FAILED

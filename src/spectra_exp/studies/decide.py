@@ -28,6 +28,9 @@ from spectra_exp.studies.job import Job
 
 UNDECIDED, NOT_CAUSAL = "undecided", "not causal"
 
+# By seed.
+Summaries = dict[int, dict[str, Any]]
+
 
 @dataclass(frozen=True)
 class Design:
@@ -79,7 +82,7 @@ def design_of(launch: LaunchConfig, first_seed: int) -> Design:
     return Design(metric, margin, launch.max_seeds, first_seed)
 
 
-@dataclass
+@dataclass(eq=False)
 class Arm:
     """A row of the study as it was launched: `context`, what its runs have beside the study's settings; `key`, its
     values by factor; `jobs`, by seed."""
@@ -97,7 +100,7 @@ class Arm:
         """Whether a run is both rows'."""
         return any(self.jobs.get(seed) is job for seed, job in other.jobs.items())
 
-    def runs(self) -> dict[int, dict[str, Any]]:
+    def runs(self) -> Summaries:
         """The summary of each seed that completed and whose figures may be used."""
         planned = {seed: job.planned for seed, job in self.jobs.items() if job.planned is not None}
         stored = {seed: StoredRun(plan.folder.path) for seed, plan in planned.items()}
@@ -168,7 +171,9 @@ class Decisions:
 
     def look(self) -> None:
         """Compare every row with its reference, and say what that allows, corrected by Holm over the comparisons."""
-        compared = [(arm, reference, *self._compared(arm, reference)) for arm, reference in self._pairs()]
+        # Every folder is read once, though the reference stands in every comparison.
+        runs = {arm: arm.runs() for arm in self._arms.values()}
+        compared = [(a, b, *self._compared(runs[a], runs[b])) for a, b in self._pairs()]
         corrected = holm({i: None if why else test.p for i, (*_, test, why) in enumerate(compared)})
         self.found = [
             Decided(arm, reference, test, why or self._said(test, corrected[i]))
@@ -191,9 +196,8 @@ class Decisions:
         counts = Counter(one.said for one in self.found)
         return ", ".join(f"{count} {said}" for said, count in counts.most_common())
 
-    def _compared(self, a: Arm, b: Arm) -> tuple[Comparison, str]:
+    def _compared(self, runs_a: Summaries, runs_b: Summaries) -> tuple[Comparison, str]:
         """The comparison, and why it says nothing; empty where it does."""
-        runs_a, runs_b = a.runs(), b.runs()
         why = ""
         for seed in sorted(runs_a.keys() & runs_b.keys()):
             pair = runs_a[seed], runs_b[seed]
