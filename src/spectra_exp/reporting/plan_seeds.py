@@ -29,7 +29,8 @@ from spectra_exp.runs.pairing import LOSSES
 from spectra_exp.statistics.clustered import ONE_CLUSTER
 from spectra_exp.statistics.comparison import difference_of
 from spectra_exp.statistics.crossed import WASTED
-from spectra_exp.statistics.power import ALPHA, Spread, seeds_needed, spread_of
+from spectra_exp.statistics.intervals import ALPHA
+from spectra_exp.statistics.power import Spread, seeds_needed, spread_of
 from spectra_exp.studies import listing
 from spectra_exp.studies.cells import StudyCells
 from spectra_exp.studies.definition import Study, load_study

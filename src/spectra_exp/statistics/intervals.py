@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-LEVEL = 0.95
+# Of intervals, and of tests.
+LEVEL, ALPHA = 0.95, 0.05
 
 
 @dataclass(frozen=True)

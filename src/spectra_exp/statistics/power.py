@@ -9,9 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from spectra_exp.statistics.comparison import MIN_SEEDS, NO_SPREAD, NOISE, TOO_FEW, largest
-from spectra_exp.statistics.intervals import LEVEL
+from spectra_exp.statistics.intervals import ALPHA, LEVEL
 
-ALPHA = 1 - LEVEL
 # More seeds than this are said to be too many.
 MOST = 100_000
 

@@ -6,7 +6,8 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-LEVEL = 0.05
+from spectra_exp.statistics.intervals import ALPHA
+
 Word = Literal["better", "equivalent", "worse", "undecided", "lower", "higher"]
 
 
@@ -52,9 +53,9 @@ def word(
     tests against the margin (below 0.05 the 90 % interval lies within it), None without one; better: which values are;
     where none are, a difference is lower or higher.
     """
-    if equivalent_p is not None and equivalent_p < LEVEL:
+    if equivalent_p is not None and equivalent_p < ALPHA:
         return "equivalent"
-    if p is None or p >= LEVEL or difference == 0:
+    if p is None or p >= ALPHA or difference == 0:
         return "undecided"
     side = "lower" if difference < 0 else "higher"
     return side if better == "none" else "better" if side == better else "worse"

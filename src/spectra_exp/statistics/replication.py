@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Literal, get_args
 
 from spectra_exp.statistics.comparison import NO_SPREAD, Comparison
+from spectra_exp.statistics.intervals import ALPHA
 
-ALPHA = 0.05
 Claim = Literal["lower", "higher", "equal", "not lower", "not higher"]
 Outcome = Literal["reproduced", "contradicted", "inconclusive"]
 CLAIMS: tuple[Claim, ...] = get_args(Claim)

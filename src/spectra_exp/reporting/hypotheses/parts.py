@@ -11,9 +11,8 @@ import numpy as np
 from spectra_exp.presentation.text import number_text
 from spectra_exp.statistics.comparison import compare
 from spectra_exp.statistics.corrections import holm
+from spectra_exp.statistics.intervals import ALPHA
 from spectra_exp.statistics.trends import Slope, Trend, page_trend
-
-ALPHA = 0.05
 
 Outcome = Literal["supported", "contradicted", "inconclusive", "not tested"]
 Side = Literal["lower", "higher"]
