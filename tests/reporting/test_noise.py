@@ -56,7 +56,6 @@ def test_the_spread_is_that_of_the_seeds_and_of_the_rounding(world: Path) -> Non
     material = gather(world)
     found = noise_of(material.collected, group(material), "val_loss")
     assert found.seeds.sd == pytest.approx(np.std(OWN, ddof=1)) and found.seeds.df == 5
-    assert found.halves == pytest.approx(abs(np.mean(OWN[:3]) - np.mean(OWN[3:])))
     assert found.rounding.sd == pytest.approx(np.std(ROUNDED, ddof=1))
     assert found.unpaired(5) == pytest.approx(np.std(OWN, ddof=1) * np.sqrt(2 / 5))
     assert noise_of(material.collected, ("other", *group(material)[1:]), "val_loss") is None

@@ -13,7 +13,8 @@ from spectra_exp.reporting.collect import Collected
 from spectra_exp.reporting.grid import Row, Section
 from spectra_exp.runs.pairing import GROUP_KEYS
 from spectra_exp.statistics.comparison import Comparison
-from spectra_exp.statistics.power import ALPHA, Spread, spread_of
+from spectra_exp.statistics.intervals import ALPHA
+from spectra_exp.statistics.power import Spread, spread_of
 
 # The study of A/A pairs, and the key in which its paired arms differ.
 STUDY, THREADS = "aa", "trainer.cpu_threads"
@@ -24,13 +25,11 @@ NOT_MEASURED = "The noise of a claim without a cause was not measured here: make
 class Noise:
     """Standard deviations, in the metric's unit, that are no method's doing.
 
-    seeds: of one configuration's value over seeds; halves: the mean difference of the first half of the seeds from the
-    second, largest over configurations, None below two seeds; rounding: of the difference of one seed with another
-    number of threads, whose sums round otherwise.
+    seeds: of one configuration's value over seeds; rounding: of the difference of one seed with another number of
+    threads, whose sums round otherwise.
     """
 
     seeds: Spread
-    halves: float | None
     rounding: Spread
 
     def unpaired(self, n: int) -> float | None:
@@ -40,17 +39,21 @@ class Noise:
 
 def noise_of(collected: Collected, group: tuple[str, ...], metric: str) -> Noise | None:
     """The noise of a metric by the A/A runs of this group (the values of `GROUP_KEYS`); None without two of them."""
+    known = collected.everything
+    cells: dict[str, dict[int, str]] = {}
+    for run_id, run in known.by_run.items():
+        if STUDY in run["studies"] and tuple(str(run[key]) for key in GROUP_KEYS) == group:
+            value, _ = known.figures.get((run_id, metric), (math.nan, math.nan))
+            if math.isfinite(value):
+                cells.setdefault(run["cell_id"], {})[run["seed"]] = run_id
     arms: dict[str, dict[int, dict[int, float]]] = {}
-    for run_id, run in collected.everything.by_run.items():
-        if STUDY not in run["studies"] or tuple(str(run[key]) for key in GROUP_KEYS) != group:
-            continue
-        value, _ = collected.everything.figures.get((run_id, metric), (math.nan, math.nan))
-        config = collected.run(run_id).config
-        if config is None or not math.isfinite(value):
-            continue
-        settings = dict(resolved_config(config).values)
-        threads, seed = int(settings.pop(THREADS)), run["seed"]
-        arms.setdefault(repr(sorted(settings.items())), {}).setdefault(threads, {})[seed] = value
+    for runs in cells.values():
+        # The runs of a cell have one configuration.
+        if (config := known.run(next(iter(runs.values()))).config) is not None:
+            settings = dict(resolved_config(config).values)
+            threads = int(settings.pop(THREADS))
+            values = {seed: known.figures[run_id, metric][0] for seed, run_id in runs.items()}
+            arms.setdefault(repr(sorted(settings.items())), {})[threads] = values
     first = [by_threads[min(by_threads)] for by_threads in arms.values()]
     values = [[arm[seed] for seed in sorted(arm)] for arm in first]
     if not any(len(arm) > 1 for arm in values):
@@ -62,13 +65,7 @@ def noise_of(collected: Collected, group: tuple[str, ...], metric: str) -> Noise
         if other is not own
     ]
     scale = max(abs(value) for arm in values for value in arm)
-    return Noise(spread_of(values, scale), max(map(_halves, values)), spread_of(rounding, scale))
-
-
-def _halves(values: list[float]) -> float:
-    """How far the first half of the seeds lies from as many of the rest."""
-    half = len(values) // 2
-    return abs(sum(values[:half]) - sum(values[half : 2 * half])) / half if half else 0.0
+    return Noise(spread_of(values, scale), spread_of(rounding, scale))
 
 
 @dataclass(frozen=True)
