@@ -9,6 +9,7 @@ from spectra_exp.presentation.panels import Page
 from spectra_exp.presentation.style import DOUBLE
 from spectra_exp.reporting.figures.expert_usage import LayerUsage, StackedUsage
 from spectra_exp.reporting.figures.kinds import HISTORY, SNAPSHOTS, SUMMARY, training
+from spectra_exp.reporting.figures.labels import by_row
 from spectra_exp.reporting.figures.sources import Sources
 from spectra_exp.reporting.figures.spec import Compose, FigureSpec
 from spectra_exp.reporting.figures.tradeoff import Tradeoff
@@ -18,11 +19,6 @@ from spectra_exp.reporting.grid import SWITCH, Row, Section
 # Rows that a picture has room for, and groups of comparable runs that are drawn.
 MOST, MOST_GROUPS = 10, 4
 LOSS, LOAD = "val_loss", "load_cv"
-
-
-def by_label(row: Row) -> str:
-    """The row as the tables call it."""
-    return row.label
 
 
 def some_rows(rows: Sequence[Row]) -> tuple[list[Row], list[str]]:
@@ -61,16 +57,16 @@ class OfSome:
         return replace(page, footnotes=(*page.footnotes, *said))
 
 
-LOSSES = Training((Curve("train_loss", "train"), Curve(LOSS)), (DOUBLE, 3.0), naming=by_label)
+CURVES = Training((Curve("train_loss", "train"), Curve(LOSS)), (DOUBLE, 3.0), naming=by_row)
 OWN = tuple(
     FigureSpec(f"runs_{name}", title, "", needs, OfSome(compose))
     for name, title, needs, compose in (
-        ("loss", "Training and validation loss over training", HISTORY, LOSSES),
-        ("tradeoff", "Validation loss against load CV", SUMMARY, Tradeoff(LOAD, LOSS, by_label)),
-        ("balance", "Balance over training", HISTORY, replace(training("balance"), naming=by_label)),
-        ("entropy", "Routing entropy over training", HISTORY, replace(training("entropy"), naming=by_label)),
-        ("gradients", "Gradient norms over training", HISTORY, replace(training("gradients"), naming=by_label)),
-        ("usage", "Expert usage over training", SNAPSHOTS, StackedUsage(naming=by_label)),
-        ("layers", "Load by expert and layer at the end of training", SNAPSHOTS, LayerUsage(by_label)),
+        ("loss", "Training and validation loss over training", HISTORY, CURVES),
+        ("tradeoff", "Validation loss against load CV", SUMMARY, Tradeoff(LOAD, LOSS)),
+        ("balance", "Balance over training", HISTORY, replace(training("balance"), naming=by_row)),
+        ("entropy", "Routing entropy over training", HISTORY, replace(training("entropy"), naming=by_row)),
+        ("gradients", "Gradient norms over training", HISTORY, replace(training("gradients"), naming=by_row)),
+        ("usage", "Expert usage over training", SNAPSHOTS, StackedUsage(naming=by_row)),
+        ("layers", "Load by expert and layer at the end of training", SNAPSHOTS, LayerUsage(by_row)),
     )
 )

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from spectra_exp.presentation.colours import colour
 from spectra_exp.presentation.html import Block, Chart, Choice, Content, Group, Notes, Text
-from spectra_exp.reporting.figures.own import LOSS, by_label, some_groups, some_rows
+from spectra_exp.reporting.figures.labels import by_row
+from spectra_exp.reporting.figures.own import LOSS, some_groups, some_rows
 from spectra_exp.reporting.figures.sources import Sources
 from spectra_exp.reporting.figures.training import Curve, curve_panel, method_marks
 from spectra_exp.reporting.grid import Row, Section
@@ -45,6 +46,6 @@ def _pictures(section: Section, sources: Sources) -> Content:
 
 
 def _loss(section: Section, rows: list[Row], sources: Sources) -> Chart:
-    panel = curve_panel(Curve(LOSS), section, rows, sources, by_label, method_marks, "")
+    panel = curve_panel(Curve(LOSS), section, rows, sources, by_row, method_marks, "")
     label = f"{LOSS} over training of {len(rows)} rows, means over seeds with bands of 95 %"
     return Chart(panel, label, LOSS, " over training")
