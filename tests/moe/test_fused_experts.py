@@ -49,6 +49,11 @@ def experts_of(gated: bool, activation: str) -> Experts:
     return experts
 
 
+def exactly(experts: Experts, *case):
+    """What the plain path gives in float64."""
+    return passed(copy.deepcopy(experts).double(), PLAIN, *(t.double() if t.is_floating_point() else t for t in case))
+
+
 def passed(experts: Experts, kernel: str, chosen_NE, tokens_Nd, weights_NE, probe_Nd, most=None):
     """Output, summed outputs and gradients of one forward and backward pass."""
     experts.kernel = kernel
@@ -99,13 +104,11 @@ def test_kernels_equal_the_plain_path(gated, activation, load, spare, poisoned):
     weights_NE = torch.rand(TOKENS, EXPERTS) * chosen_NE
     most = None if spare is None else int(chosen_NE.sum()) + spare
     case = chosen_NE, tokens_Nd, weights_NE, probe_Nd
-    expected = passed(
-        copy.deepcopy(experts).double(), PLAIN, *(t.double() if t.is_floating_point() else t for t in case)
-    )
+    expected = exactly(experts, *case)
     found = passed(experts.to(DEVICE), TRITON, *(t.to(DEVICE) for t in case), most)
     agree(found, expected, FLOAT32)
     again = passed(experts, TRITON, *(t.to(DEVICE) for t in case), most)
-    # But for the outputs' sums, which are for looking at.
+    # But for the outputs' sums, which are added up in any order.
     del found[1], again[1]
     assert all(torch.equal(one, other) for one, other in zip(found, again, strict=True))
 
@@ -118,9 +121,7 @@ def test_16_bits_stay_near_the_plain_path(dtype, poisoned):
         pytest.skip("the interpreter has no bfloat16")
     experts, chosen_NE = experts_of(True, "silu"), chosen_of("ragged")
     case = chosen_NE, torch.randn(TOKENS, HIDDEN), torch.rand(TOKENS, EXPERTS) * chosen_NE, torch.randn(TOKENS, HIDDEN)
-    expected = passed(
-        copy.deepcopy(experts).double(), PLAIN, *(t.double() if t.is_floating_point() else t for t in case)
-    )
+    expected = exactly(experts, *case)
     with torch.autocast(DEVICE, dtype):
         found = passed(experts.to(DEVICE), TRITON, *(t.to(DEVICE) for t in case), int(chosen_NE.sum()) + 3)
     assert found[0].dtype == dtype and all(g.dtype == torch.float32 for g in found[2:])
@@ -139,9 +140,7 @@ def test_each_choice_of_blocks_gives_the_same_whatever_was_tried_before(poisoned
     chosen_NE = torch.rand(140, 2, device=DEVICE) < 0.6
     tokens_Nd, probe_Nd = torch.randn(140, 96, device=DEVICE), torch.randn(140, 96, device=DEVICE)
     case = chosen_NE, tokens_Nd, torch.rand(140, 2, device=DEVICE) * chosen_NE, probe_Nd
-    expected = passed(
-        copy.deepcopy(experts).double(), PLAIN, *(t.double() if t.is_floating_point() else t for t in case)
-    )
+    expected = exactly(experts, *case)
     choices = [tuning.blocks(columns, 32, 4, 2) for columns in (32, 64, 128)]
     tried = []
 
@@ -152,7 +151,7 @@ def test_each_choice_of_blocks_gives_the_same_whatever_was_tried_before(poisoned
 
     monkeypatch.setattr(tuning, "_suitable", lambda *_, **__: choices)
     monkeypatch.setattr(tuning, "do_bench", times)
-    import spectra_exp.moe.fused.products  # noqa: F401
+    import spectra_exp.moe.fused.experts  # noqa: F401
 
     for tuner in tuning.TUNED.values():
         monkeypatch.setattr(tuner, "configs", choices)
@@ -203,16 +202,24 @@ def test_lists_name_each_assignment_once():
 def test_nothing_waits_for_the_host_once_the_kernels_are_made():
     experts, chosen_NE = experts_of(True, "silu").cuda(), chosen_of("skewed").cuda()
     tokens_Nd, probe_Nd = torch.randn(TOKENS, HIDDEN, device="cuda"), torch.randn(TOKENS, HIDDEN, device="cuda")
-    weights_NE = torch.rand(TOKENS, EXPERTS, device="cuda")
-    for mode in ("default", "error"):
-        torch.cuda.set_sync_debug_mode(mode)
-        try:
-            experts.kernel = TRITON
-            with torch.autocast("cuda", torch.bfloat16):
-                output_Nd, _ = experts(tokens_Nd, chosen_NE, weights_NE, 2 * TOKENS)
-            output_Nd.backward(probe_Nd.to(output_Nd.dtype))
-        finally:
-            torch.cuda.set_sync_debug_mode("default")
+    weights_NE = torch.rand(TOKENS, EXPERTS, device="cuda") * chosen_NE
+    inputs = [tokens_Nd.requires_grad_(), weights_NE.requires_grad_(), *experts.parameters()]
+    experts.kernel = TRITON
+
+    def result() -> list[torch.Tensor]:
+        with torch.autocast("cuda", torch.bfloat16):
+            output_Nd, _ = experts(tokens_Nd, chosen_NE, weights_NE, 2 * TOKENS)
+        return [output_Nd.detach(), *torch.autograd.grad(output_Nd, inputs, probe_Nd.to(output_Nd.dtype))]
+
+    expected = result()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        found = result()
+        with pytest.raises(RuntimeError, match="synchronizing CUDA operation"):
+            probe_Nd.sum().item()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert all(one.isfinite().all() and torch.equal(one, other) for one, other in zip(found, expected, strict=True))
 
 
 @pytest.mark.skipif(GPU or INTERPRETED, reason="the tests of this file run as they are")

@@ -89,24 +89,14 @@ class Experts(nn.Module):
         self, tokens_Nd: Tensor, chosen_NE: Tensor, weights_NE: Tensor, most: int | None
     ) -> tuple[Tensor, ExpertRows]:
         """All of it in a few kernels, which `what_triton_lacks` has found possible; the outputs take no gradient."""
-        from spectra_exp.moe.fused.experts import FusedExperts
-        from spectra_exp.moe.fused.lists import row_lists
+        # Needs triton, which is not everywhere.
+        from spectra_exp.moe.fused.experts import fused_experts
 
         entries = int(chosen_NE.sum()) if most is None else min(most, chosen_NE.numel())
-        lists = row_lists(chosen_NE, max(entries, 1))
-        keep = torch.is_grad_enabled() and any(t.requires_grad for t in (tokens_Nd, weights_NE, *self.parameters()))
-        with part("experts"):
-            sums_Nd, outputs_Ad = FusedExperts.apply(
-                tokens_Nd,
-                weights_NE,
-                self.up,
-                self.gate,
-                self.down,
-                lists,
-                self.activation_name,
-                autocast_dtype(tokens_Nd),
-                keep,
-            )
+        matrices, dtype = (self.up, self.gate, self.down), autocast_dtype(tokens_Nd)
+        sums_Nd, outputs_Ad, lists = fused_experts(
+            tokens_Nd, chosen_NE, weights_NE, matrices, self.activation_name, dtype, max(entries, 1)
+        )
         real_A = torch.arange(len(lists.token_A), device=sums_Nd.device) < lists.bounds_E[-1]
         return sums_Nd, ExpertRows(outputs_Ad, Assignments(lists.token_A, lists.expert_A, lists.counts_E, real_A))
 

@@ -40,6 +40,11 @@ class RowLists:
     rows_T: Tensor
     counts_E: Tensor
 
+    @property
+    def tiles(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Expert, first row and number of rows of each tile."""
+        return self.expert_T, self.first_T, self.rows_T
+
     @cached_property
     def order_E(self) -> Tensor:
         """The experts, int32, those with most rows first: what takes longest is best begun early."""

@@ -1,4 +1,4 @@
-"""The products of all experts at once, each expert's rows with its own matrices; groups are not padded.
+"""The products of the forward pass, of all experts at once: each expert's rows with its own matrices, without padding.
 
 Letters: N tokens, A rows sorted by expert, d hidden size, f expert width, E experts. Sums are float32 throughout.
 """
@@ -8,49 +8,9 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from spectra_exp.moe.fused.activations import activated, slope
-from spectra_exp.moe.fused.lists import TILE_ROWS
-from spectra_exp.moe.fused.tuning import LEAST_COLUMNS, TWO_AT_ONCE, blocks, multiple, tuned
-
-ROWS, LEAST = tl.constexpr(TILE_ROWS), tl.constexpr(LEAST_COLUMNS)
-
-
-@triton.jit
-def _loaded(at, first, second, WHOLE_FIRST: tl.constexpr, WHOLE_SECOND: tl.constexpr):
-    """A block at the pointers, 0 where `first` (a column) or `second` (a row) is false; whole ones are not asked."""
-    if WHOLE_FIRST and WHOLE_SECOND:
-        return tl.load(at)
-    elif WHOLE_FIRST:
-        return tl.load(at, mask=second, other=0.0)
-    elif WHOLE_SECOND:
-        return tl.load(at, mask=first, other=0.0)
-    else:
-        return tl.load(at, mask=first & second, other=0.0)
-
-
-@triton.jit
-def _halves(values, COLUMNS: tl.constexpr):
-    """The left and the right columns."""
-    return values.reshape(ROWS, 2, COLUMNS // 2).permute(0, 2, 1).split()
-
-
-@triton.jit
-def _tile(expert_t, first_t, rows_t, size, COLUMNS: tl.constexpr):
-    """This program's expert (-1: none), its first row, how many rows it has, its first column."""
-    across = tl.cdiv(size, COLUMNS)
-    tile = tl.program_id(0) // across
-    expert = tl.load(expert_t + tile)
-    first = tl.load(first_t + tile)
-    number = tl.load(rows_t + tile)
-    return expert.to(tl.int64), first.to(tl.int64), number, (tl.program_id(0) % across) * COLUMNS
-
-
-@triton.jit
-def _part_of(real, column, part, size, COLUMNS: tl.constexpr):
-    """Where the columns of one part of a tile are in rows of `size`, and which of these entries there are."""
-    columns = column + part * COLUMNS + tl.arange(0, COLUMNS)
-    out = tl.arange(0, ROWS)[:, None] * size + columns[None, :]
-    return out, real[:, None] & (columns < size)[None, :]
+from spectra_exp.moe.fused.activations import activated
+from spectra_exp.moe.fused.tiles import ROWS, halves, loaded, part_of, rows_at, store_tile, tile_of, tokens_of
+from spectra_exp.moe.fused.tuning import TWO_AT_ONCE, blocks, multiple, tuned
 
 
 @tuned(
@@ -89,11 +49,10 @@ def inner_product(
     Where there is a gate, half of the COLUMNS are the gate's and half are up's.
     """
     OWN: tl.constexpr = COLUMNS // 2 if GATED else COLUMNS
-    expert, first, number, column = _tile(expert_t, first_t, rows_t, width, OWN)
+    expert, first, number, column = tile_of(expert_t, first_t, rows_t, width, OWN)
     if expert < 0:
         return
-    real = tl.arange(0, ROWS) < number
-    token = tl.load(token_a + first + tl.arange(0, ROWS), mask=real, other=0)
+    real, token = tokens_of(token_a, first, number)
     inner = tl.arange(0, INNER)
     product_column = tl.arange(0, COLUMNS)
     columns = column + product_column % OWN
@@ -107,8 +66,8 @@ def inner_product(
     total = tl.zeros((ROWS, COLUMNS), tl.float32)
     for k in range(0, hidden, INNER):
         left = inner < hidden - k
-        x = _loaded(rows + k + x_at, True, left[None, :], True, WHOLE_INNER)
-        w = _loaded(matrix + (k + w_at), left[:, None], there, WHOLE_INNER, WHOLE_COLUMNS)
+        x = loaded(rows + k + x_at, True, left[None, :], True, WHOLE_INNER)
+        w = loaded(matrix + (k + w_at), left[:, None], there, WHOLE_INNER, WHOLE_COLUMNS)
         total = tl.dot(x, w, total, input_precision=PRECISION)
     inner_af += first * width
     if KEEP:
@@ -116,26 +75,23 @@ def inner_product(
     if GATED:
         if KEEP:
             gate_af += first * width
-        gates, ups = _halves(total, COLUMNS)
+        gates, ups = halves(total, COLUMNS)
+        gate_halves = halves(gates, OWN)
     else:
         ups = total
     # A part at a time, for what is done with a sum does not fit into the registers all at once.
-    up_left, up_right = _halves(ups, OWN)
-    if GATED:
-        gate_left, gate_right = _halves(gates, OWN)
+    up_halves = halves(ups, OWN)
     for half in tl.static_range(2):
-        some = up_right if half else up_left
-        out, kept = _part_of(real, column, half, width, OWN // 2)
+        out, kept = part_of(real, column, half, width, OWN // 2)
         if KEEP:
-            tl.store(up_af + out, some.to(up_af.dtype.element_ty), mask=kept)
+            tl.store(up_af + out, up_halves[half], mask=kept)
         if GATED:
-            some_gate = gate_right if half else gate_left
             if KEEP:
-                tl.store(gate_af + out, some_gate.to(gate_af.dtype.element_ty), mask=kept)
-            result = activated(some_gate, ACTIVATION) * some
+                tl.store(gate_af + out, gate_halves[half], mask=kept)
+            result = activated(gate_halves[half], ACTIVATION) * up_halves[half]
         else:
-            result = activated(some, ACTIVATION)
-        tl.store(inner_af + out, result.to(inner_af.dtype.element_ty), mask=kept)
+            result = activated(up_halves[half], ACTIVATION)
+        tl.store(inner_af + out, result, mask=kept)
 
 
 @tuned(
@@ -163,256 +119,20 @@ def outer_product(
     WHOLE_COLUMNS: tl.constexpr,
 ):
     """rows [A, f] down^T: [A, d]."""
-    expert, first, number, column = _tile(expert_t, first_t, rows_t, hidden, COLUMNS)
+    expert, first, number, column = tile_of(expert_t, first_t, rows_t, hidden, COLUMNS)
     if expert < 0:
         return
     inner = tl.arange(0, INNER)
     columns = column + tl.arange(0, COLUMNS)
     there = (columns < hidden)[None, :]
-    # Rows behind the last are the last again: nothing is made of them.
-    x_at = tl.minimum(tl.arange(0, ROWS), number - 1)[:, None] * width + inner[None, :]
+    x_at = rows_at(number, inner, width)
     w_at = columns[None, :] * width + inner[:, None]
     rows += first * width
     down += expert * width * hidden
     total = tl.zeros((ROWS, COLUMNS), tl.float32)
     for k in range(0, width, INNER):
         left = inner < width - k
-        x = _loaded(rows + k + x_at, True, left[None, :], True, WHOLE_INNER)
-        w = _loaded(down + k + w_at, left[:, None], there, WHOLE_INNER, WHOLE_COLUMNS)
+        x = loaded(rows + k + x_at, True, left[None, :], True, WHOLE_INNER)
+        w = loaded(down + k + w_at, left[:, None], there, WHOLE_INNER, WHOLE_COLUMNS)
         total = tl.dot(x, w, total, input_precision=PRECISION)
-    out, kept = _part_of(tl.arange(0, ROWS) < number, column, 0, hidden, COLUMNS)
-    tl.store(out_ad + first * hidden + out, total.to(out_ad.dtype.element_ty), mask=kept)
-
-
-@tuned(
-    blocks(256, 64, 8, 3),
-    blocks(256, 64, 8, 4),
-    blocks(128, 64, 8, 4),
-    blocks(128, 64, 4, 3),
-    blocks(128, 64, 8, 3, registers=TWO_AT_ONCE),
-    whole={"WHOLE_INNER": multiple("hidden", "INNER"), "WHOLE_COLUMNS": multiple("width", "COLUMNS")},
-)
-@triton.jit
-def inner_gradient(
-    rows,
-    token_a,
-    down,
-    weights_ne,
-    stride_n,
-    stride_e,
-    gate_af,
-    up_af,
-    to_gate_af,
-    to_up_af,
-    weighted_af,
-    to_weight_ta,
-    expert_t,
-    first_t,
-    rows_t,
-    hidden,
-    width,
-    experts,
-    entries,
-    ACTIVATION: tl.constexpr,
-    GATED: tl.constexpr,
-    PRECISION: tl.constexpr,
-    COLUMNS: tl.constexpr,
-    INNER: tl.constexpr,
-    WHOLE_INNER: tl.constexpr,
-    WHOLE_COLUMNS: tl.constexpr,
-):
-    """The way back from each token's gradient [N, d] through down and the activation.
-
-    Written: the gradients of the two factors [A, f], the activated rows times their weight [A, f], and parts of the
-    gradient of the weight [parts, A], one for each LEAST columns.
-    """
-    expert, first, number, column = _tile(expert_t, first_t, rows_t, width, COLUMNS)
-    if expert < 0:
-        return
-    real = tl.arange(0, ROWS) < number
-    token = tl.load(token_a + first + tl.arange(0, ROWS), mask=real, other=0)
-    inner = tl.arange(0, INNER)
-    columns = column + tl.arange(0, COLUMNS)
-    there = (columns < width)[None, :]
-    y_at = token[:, None] * hidden + inner[None, :]
-    w_at = inner[:, None] * width + columns[None, :]
-    down += expert * width * hidden
-    incoming = tl.zeros((ROWS, COLUMNS), tl.float32)
-    for k in range(0, hidden, INNER):
-        left = inner < hidden - k
-        y = _loaded(rows + k + y_at, True, left[None, :], True, WHOLE_INNER)
-        w = _loaded(down + k * width + w_at, left[:, None], there, WHOLE_INNER, WHOLE_COLUMNS)
-        incoming = tl.dot(y, w, incoming, input_precision=PRECISION)
-    weight = tl.load(weights_ne + token.to(tl.int64) * stride_n + expert * stride_e, mask=real, other=0.0)
-    weight = weight.to(tl.float32)[:, None]
-    up_af += first * width
-    to_up_af += first * width
-    weighted_af += first * width
-    if GATED:
-        gate_af += first * width
-        to_gate_af += first * width
-    to_weight = tl.zeros((ROWS,), tl.float32)
-    # A part at a time, for what is done with a sum does not fit into the registers all at once.
-    left, right = _halves(incoming, COLUMNS)
-    first_part, second_part = _halves(left, COLUMNS // 2)
-    third_part, fourth_part = _halves(right, COLUMNS // 2)
-    for part in tl.static_range(4):
-        if part == 0:
-            some = first_part
-        elif part == 1:
-            some = second_part
-        elif part == 2:
-            some = third_part
-        else:
-            some = fourth_part
-        out, kept = _part_of(real, column, part, width, COLUMNS // 4)
-        up = tl.load(up_af + out, mask=kept, other=0.0).to(tl.float32)
-        if GATED:
-            gate = tl.load(gate_af + out, mask=kept, other=0.0).to(tl.float32)
-            act = activated(gate, ACTIVATION)
-            result = act * up
-            to_gate = some * weight * up * slope(gate, ACTIVATION)
-            tl.store(to_gate_af + out, to_gate.to(to_gate_af.dtype.element_ty), mask=kept)
-            to_up = some * weight * act
-        else:
-            result = activated(up, ACTIVATION)
-            to_up = some * weight * slope(up, ACTIVATION)
-        tl.store(to_up_af + out, to_up.to(to_up_af.dtype.element_ty), mask=kept)
-        tl.store(weighted_af + out, (result * weight).to(weighted_af.dtype.element_ty), mask=kept)
-        to_weight += tl.sum(some * result, 1)
-    # One row for each LEAST columns of the width whatever COLUMNS is, so that nothing of another choice stays there.
-    for row in tl.static_range(COLUMNS // LEAST):
-        at = (column // LEAST + row).to(tl.int64) * entries + first + tl.arange(0, ROWS)
-        written = tl.where(column + row * LEAST < width, number, 0)
-        tl.store(to_weight_ta + at, to_weight, mask=tl.arange(0, ROWS) < written)
-        to_weight = tl.zeros((ROWS,), tl.float32)
-
-
-@tuned(
-    blocks(256, 64, 8, 3),
-    blocks(256, 64, 8, 4),
-    blocks(128, 64, 4, 3),
-    blocks(128, 64, 8, 3, registers=TWO_AT_ONCE),
-    whole={"WHOLE_INNER": multiple("width", "INNER"), "WHOLE_COLUMNS": multiple("hidden", "COLUMNS")},
-)
-@triton.jit
-def outer_gradient(
-    rows,
-    gate_rows,
-    up,
-    gate,
-    out_ad,
-    expert_t,
-    first_t,
-    rows_t,
-    hidden,
-    width,
-    experts,
-    GATED: tl.constexpr,
-    PRECISION: tl.constexpr,
-    COLUMNS: tl.constexpr,
-    INNER: tl.constexpr,
-    WHOLE_INNER: tl.constexpr,
-    WHOLE_COLUMNS: tl.constexpr,
-):
-    """The gradient of the gathered tokens, [A, d]: rows [A, f] by up, plus gate_rows [A, f] by gate if there is one."""
-    expert, first, number, column = _tile(expert_t, first_t, rows_t, hidden, COLUMNS)
-    if expert < 0:
-        return
-    inner = tl.arange(0, INNER)
-    columns = column + tl.arange(0, COLUMNS)
-    there = (columns < hidden)[None, :]
-    y_at = tl.minimum(tl.arange(0, ROWS), number - 1)[:, None] * width + inner[None, :]
-    w_at = inner[:, None] * hidden + columns[None, :]
-    rows += first * width
-    up += expert * width * hidden
-    steps = tl.cdiv(width, INNER)
-    all_steps = steps
-    if GATED:
-        gate_rows += first * width
-        gate += expert * width * hidden
-        all_steps = 2 * steps
-    total = tl.zeros((ROWS, COLUMNS), tl.float32)
-    for step in range(0, all_steps):
-        k = step * INNER
-        own_rows, matrix = rows, up
-        if GATED:
-            k = tl.where(step < steps, step, step - steps) * INNER
-            own_rows, matrix = tl.where(step < steps, rows, gate_rows), tl.where(step < steps, up, gate)
-        left = inner < width - k
-        y = _loaded(own_rows + k + y_at, True, left[None, :], True, WHOLE_INNER)
-        w = _loaded(matrix + k * hidden + w_at, left[:, None], there, WHOLE_INNER, WHOLE_COLUMNS)
-        total = tl.dot(y, w, total, input_precision=PRECISION)
-    out, kept = _part_of(tl.arange(0, ROWS) < number, column, 0, hidden, COLUMNS)
-    tl.store(out_ad + first * hidden + out, total.to(out_ad.dtype.element_ty), mask=kept)
-
-
-@triton.jit
-def _matrix_tile(order_e, bounds_e, out_size, in_size, COLUMNS: tl.constexpr):
-    """This program's expert with its first row and the end of its rows, and its block of the matrix [out, in]."""
-    across = tl.cdiv(in_size, COLUMNS)
-    along = tl.cdiv(out_size, ROWS)
-    expert = tl.load(order_e + tl.program_id(0) // (across * along))
-    block = tl.program_id(0) % (across * along)
-    # The blocks that share columns come one after the other.
-    out = (block % along) * ROWS + tl.arange(0, ROWS)
-    columns = (block // along) * COLUMNS + tl.arange(0, COLUMNS)
-    start, end = tl.load(bounds_e + expert), tl.load(bounds_e + expert + 1)
-    return expert.to(tl.int64), start.to(tl.int64), end - start, out, columns
-
-
-@tuned(
-    blocks(256, 64, 8, 5),
-    blocks(256, 64, 8, 7),
-    blocks(128, 64, 4, 5),
-    blocks(128, 64, 8, 5, registers=TWO_AT_ONCE),
-    whole={"WHOLE_OUT": multiple("size", "OUT"), "WHOLE_COLUMNS": multiple("other_size", "COLUMNS")},
-)
-@triton.jit
-def weight_gradient(
-    rows,
-    other_rows,
-    token_a,
-    out_ers,
-    order_e,
-    bounds_e,
-    size,
-    other_size,
-    hidden,
-    width,
-    experts,
-    BY_TOKEN: tl.constexpr,
-    PRECISION: tl.constexpr,
-    OUT: tl.constexpr,
-    COLUMNS: tl.constexpr,
-    INNER: tl.constexpr,
-    WHOLE_OUT: tl.constexpr,
-    WHOLE_COLUMNS: tl.constexpr,
-):
-    """Each expert's product of its rows [a, size] with its other rows [a, other size]: [E, size, other size].
-
-    The first (BY_TOKEN) or else the second are those of its tokens, [N, d], the others [A, f]. order_e: the experts in
-    the order in which they are begun.
-    """
-    expert, start, number, out, columns = _matrix_tile(order_e, bounds_e, size, other_size, COLUMNS)
-    inner = tl.arange(0, INNER)
-    out_there, there = (out < size)[:, None], (columns < other_size)[None, :]
-    total = tl.zeros((ROWS, COLUMNS), tl.float32)
-    token_a += start
-    if BY_TOKEN:
-        other_rows += start * other_size
-    else:
-        rows += start * size
-    for k in range(0, number, INNER):
-        real = inner < number - k
-        token = tl.load(token_a + k + inner, mask=real, other=0)
-        if BY_TOKEN:
-            at, other_at = token, k + inner
-        else:
-            at, other_at = k + inner, token
-        a = _loaded(rows + (at[None, :] * size + out[:, None]), out_there, real[None, :], WHOLE_OUT, False)
-        b_at = other_rows + (other_at[:, None] * other_size + columns[None, :])
-        b = _loaded(b_at, real[:, None], there, False, WHOLE_COLUMNS)
-        total = tl.dot(a, b, total, input_precision=PRECISION)
-    matrix = expert * size * other_size + out[:, None] * other_size + columns[None, :]
-    tl.store(out_ers + matrix, total.to(out_ers.dtype.element_ty), mask=out_there & there)
+    store_tile(out_ad, total, first, number, column, hidden, COLUMNS)

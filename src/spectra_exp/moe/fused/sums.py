@@ -19,19 +19,19 @@ def token_sums(
     hidden,
     entries,
     WEIGHTED: tl.constexpr,
-    SOME: tl.constexpr,
+    ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
 ):
-    """Each token's sum [N, d] of its rows [A, d], times their weights if WEIGHTED; SOME rows are read at a time."""
+    """Each token's sum [N, d] of its rows [A, d], times their weights if WEIGHTED; ROWS of them are read at a time."""
     token = tl.program_id(0)
     columns = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
     there = columns < hidden
     start = tl.minimum(tl.load(bounds_n + token), entries)
     end = tl.minimum(tl.load(bounds_n + token + 1), entries)
     total = tl.zeros((COLUMNS,), tl.float32)
-    for first in range(start, end, SOME):
-        some = first + tl.arange(0, SOME)
-        row = tl.load(row_a + some, mask=some < end, other=entries)
+    for first in range(start, end, ROWS):
+        place = first + tl.arange(0, ROWS)
+        row = tl.load(row_a + place, mask=place < end, other=entries)
         # Rows from `entries` on are left out of a list that is too short.
         kept = row < entries
         at = rows_ad + row.to(tl.int64)[:, None] * hidden + columns[None, :]
@@ -41,7 +41,7 @@ def token_sums(
             at = weights_ne + token.to(tl.int64) * stride_n + expert * stride_e
             values *= tl.load(at, mask=kept, other=0.0).to(tl.float32)[:, None]
         total += tl.sum(values, 0)
-    tl.store(out_nd + token.to(tl.int64) * hidden + columns, total.to(out_nd.dtype.element_ty), mask=there)
+    tl.store(out_nd + token.to(tl.int64) * hidden + columns, total, mask=there)
 
 
 @triton.jit
@@ -58,4 +58,4 @@ def assignment_gradient(
         part_at += entries
     token = tl.load(token_a + at, mask=real, other=0).to(tl.int64)
     expert = tl.load(expert_a + at, mask=real, other=0)
-    tl.store(out_ne + token * experts + expert, total.to(out_ne.dtype.element_ty), mask=real)
+    tl.store(out_ne + token * experts + expert, total, mask=real)
