@@ -76,7 +76,8 @@ def readings(runs: dict[str, StoredRun]) -> list[str]:
     below = sum(cosine < loss for loss in losses.values())
     inside = "inside" if BEST_FROM <= degrees_of()[best] <= BEST_TO else "outside"
     said = {
-        "T1": f"last validation loss is lowest at {degrees[best]}, {inside} {BEST_FROM:g} to {BEST_TO:g} ({shown(losses)})",
+        "T1": f"last validation loss is lowest at {degrees[best]}, {inside} {BEST_FROM:g} to {BEST_TO:g} "
+        f"({shown(losses)})",
         "T2": f"cosine's {cosine:.3f} is below {below} of {len(losses)} constants; in the order that is claimed: "
         + shown(schedules),
         "T3": f"Gini of the load: {shown(final('load_gini', degrees))}",
