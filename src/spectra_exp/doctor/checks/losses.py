@@ -8,6 +8,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from spectra_exp.doctor.checks.bias import selection_biases
+from spectra_exp.doctor.declared import switched_off
 from spectra_exp.doctor.examined import EVALUATION, SEED, TRAINING, DoesNotApply, Examined, Pass
 from spectra_exp.doctor.keeping import kept, moved, state_of
 from spectra_exp.doctor.registry import DOUBTFUL, FAULT, OK, Outcome, check
@@ -16,6 +18,8 @@ from spectra_exp.doctor.registry import DOUBTFUL, FAULT, OK, Outcome, check
 CLOSE = 1e-4
 # How far from 1 the ratio of two weights may be.
 EVEN = 1e-2
+# Relative to the loss, what is left where two equal numbers are added and taken away.
+ROUNDING = 1e-6
 
 
 @check(
@@ -77,7 +81,7 @@ def _loads(x: Examined, ids_BS: Tensor, mask_BS: Tensor | None, seed: int = SEED
 @check(
     "Auxiliary loss: on",
     figure="what the auxiliary loss adds to the training loss as the model is configured, nats",
-    ok_if="not 0",
+    ok_if=f"not 0 within {ROUNDING:g} of the loss",
     meaning="The configuration names an auxiliary loss, but training does not add it: nothing balances the load.",
     advice="Set config.output_router_logits=True (and a coefficient above 0) before training.",
     order=40,
@@ -85,6 +89,12 @@ def _loads(x: Examined, ids_BS: Tensor, mask_BS: Tensor | None, seed: int = SEED
 )
 def auxiliary_on(x: Examined) -> Outcome:
     """The loss as configured against the loss without; whether asking for the auxiliary loss would add something."""
+    off = "" if x.own else switched_off(x.model)
+    if off:
+        in_its_place = (
+            "selection biases are what balances" if _has_biases(x) else "no selection bias balances in its place"
+        )
+        raise DoesNotApply(f"{off}: the auxiliary loss is switched off, and {in_its_place}")
     with x.training(), torch.no_grad():
         losses = []
         for aux in (None, False, True):
@@ -95,10 +105,17 @@ def auxiliary_on(x: Examined) -> Outcome:
     if x.own:
         return Outcome(OK, auxiliary, 0.0, "must not be")
     adds = configured - without
-    if adds:
+    if abs(adds) > ROUNDING * abs(without):
         return Outcome(OK, adds, 0.0, "must not be")
     note = f"asking for it would add {asked - without:.3g}" if asked != without else "asking for it adds nothing either"
     return Outcome(FAULT, adds, 0.0, "must not be", "config.output_router_logits, config.router_aux_loss_coef", note)
+
+
+def _has_biases(x: Examined) -> bool:
+    try:
+        return bool(selection_biases(x))
+    except DoesNotApply:
+        return False
 
 
 @check(
