@@ -68,7 +68,8 @@ def doctor(
     chosen = chosen_checks(checks)
     if not isinstance(model, PreTrainedModel):
         problem = f"{type(model).__name__} is no model of transformers"
-        raise ConfigError("model", problem, "give the PreTrainedModel itself, without a module around it")
+        fix = "give the PreTrainedModel itself, without a module around it, or make yours one (docs/doctor.md)"
+        raise ConfigError("model", problem, fix)
     transformers_logging.disable_progress_bar()
     dtype = getattr(model, "dtype", torch.float32)
     with kept(model):

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
 
 from spectra_exp.doctor.declared import switched_off
 from spectra_exp.doctor.keeping import kept
@@ -212,9 +213,22 @@ class Examined:
     def loss_pass(self, ids_BS: Tensor, mask_BS: Tensor | None = None, aux: bool | None = None, **named: Any) -> Pass:
         """A pass with labels. `aux`: ask for the auxiliary loss, for none, or leave it to the configuration."""
         labels_BS = ids_BS if mask_BS is None else ids_BS.masked_fill(~mask_BS.bool(), -100)
-        if aux is not None and "output_router_logits" in self._parameters:
+        if aux is not None and self.asks:
             named["output_router_logits"] = aux
         return self.traced(ids_BS, mask_BS, labels=labels_BS, **named)
+
+    @property
+    def asks(self) -> bool:
+        """Whether a pass can be asked for the auxiliary loss, or for none; else it does what the model's code does."""
+        return "output_router_logits" in self._parameters
+
+    def language_loss(self, one: Pass, ids_BS: Tensor) -> Tensor:
+        """The next-token loss alone, with its graph, of a pass that was asked for no auxiliary loss."""
+        if self.own:
+            return one.output.lm_loss
+        if self.asks:
+            return one.output.loss
+        return cross_entropy(one.output.logits[:, :-1].flatten(0, 1).float(), ids_BS[:, 1:].flatten())
 
     def auxiliary(self, one: Pass) -> Tensor:
         """The auxiliary loss of a pass: of a stock model before its coefficient, of ours what is added to the loss.

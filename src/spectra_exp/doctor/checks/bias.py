@@ -74,7 +74,7 @@ def bias_precision(x: Examined) -> Outcome:
     with kept(x.model):
         x.model.to(torch.bfloat16)
         cast = [name for name, (_, tensor) in selection_biases(x).items() if tensor.dtype != torch.float32]
-    return Outcome.within(len(cast), 0, ", ".join(cast[:2]), f"{len(names)} biases")
+    return Outcome.within(len(cast), 0, ", ".join(cast[:2]), f"biases: {len(names)}")
 
 
 @check(

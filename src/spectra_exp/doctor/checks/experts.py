@@ -104,7 +104,7 @@ def copied_experts(x: Examined) -> Outcome:
         size = float(weights_EF.norm(dim=1).mean()) if len(weights_EF) else 1.0
         pairs[name] = int((apart_EE <= COPY * size).triu(1).sum())
     worst = max(pairs, key=pairs.__getitem__)
-    return Outcome.within(sum(pairs.values()), 0, worst, f"{len(pairs)} layers")
+    return Outcome.within(sum(pairs.values()), 0, worst, f"layers: {len(pairs)}")
 
 
 @check(

@@ -36,7 +36,7 @@ def router_gradient(x: Examined) -> Outcome:
         raise DoesNotApply(said_of_frozen(frozen)[0] if frozen else "no router has a parameter")
     with x.training():
         one = x.loss_pass(x.ids_BS, aux=False, use_cache=False)
-        loss = one.output.lm_loss if x.own else one.output.loss
+        loss = x.language_loss(one, x.ids_BS)
         norms, whole = router_gradients(x, loss), _norm(x, loss)
     shares = {name: norm / max(whole, 1e-30) for name, norm, is_ in zip(x.names, norms, trained, strict=True) if is_}
     least = min(shares, key=shares.__getitem__)

@@ -83,7 +83,7 @@ def _loads(x: Examined, ids_BS: Tensor, mask_BS: Tensor | None, seed: int = SEED
     figure="what the auxiliary loss adds to the training loss as the model is configured, nats",
     ok_if=f"not 0 within {ROUNDING:g} of the loss",
     meaning="The configuration names an auxiliary loss, but training does not add it: nothing balances the load.",
-    advice="Set config.output_router_logits=True (and a coefficient above 0) before training.",
+    advice="Set config.output_router_logits=True before training; or the coefficient to 0, where no loss is meant.",
     order=40,
     rests_on=TRAINING,
 )
@@ -95,20 +95,16 @@ def auxiliary_on(x: Examined) -> Outcome:
             "selection biases are what balances" if _has_biases(x) else "no selection bias balances in its place"
         )
         raise DoesNotApply(f"{off}: the auxiliary loss is switched off, and {in_its_place}")
-    with x.training(), torch.no_grad():
-        losses = []
-        for aux in (None, False, True):
-            torch.manual_seed(SEED)
-            losses.append(x.loss_pass(x.ids_BS, aux=aux, use_cache=False))
-    configured, without, asked = (float(one.output.loss) for one in losses)
-    auxiliary = float(x.auxiliary(losses[2]))
-    if x.own:
-        return Outcome(OK, auxiliary, 0.0, "must not be")
-    adds = configured - without
-    if abs(adds) > ROUNDING * abs(without):
+    with x.training():
+        if x.own:
+            auxiliary = x.auxiliary(x.loss_pass(x.ids_BS, use_cache=False))
+            return Outcome(OK, float(auxiliary), 0.0, "must not be")
+        asked = _added(x)
+        adds = _added(x, as_configured=True) if x.asks else asked
+    if adds:
         return Outcome(OK, adds, 0.0, "must not be")
-    note = f"asking for it would add {asked - without:.3g}" if asked != without else "asking for it adds nothing either"
-    return Outcome(FAULT, adds, 0.0, "must not be", "config.output_router_logits, config.router_aux_loss_coef", note)
+    note = f"asking for it would add {asked:.3g}" if asked else "it is computed, and added nowhere"
+    return Outcome(FAULT, adds, 0.0, "must not be", "config.output_router_logits" if x.asks else "", note)
 
 
 def _has_biases(x: Examined) -> bool:
@@ -133,7 +129,7 @@ def auxiliary_gradient(x: Examined) -> Outcome:
         norms = router_gradients(x, auxiliary)
     frozen = frozen_routers(x)
     idle = [name for name, norm in zip(x.names, norms, strict=True) if not norm and name not in frozen]
-    note = "; ".join([f"{len(norms)} routers", *said_of_frozen(frozen)])
+    note = "; ".join([f"routers: {len(norms)}", *said_of_frozen(frozen)])
     if frozen and not idle:
         return Outcome(DOUBTFUL, len(frozen), 0, place=", ".join(frozen[:3]), note=note)
     return Outcome.within(len(idle), 0, ", ".join(idle[:3]), note)
@@ -238,12 +234,12 @@ def _scales(one: Pass) -> list[float]:
 )
 def auxiliary_accumulation(x: Examined) -> Outcome:
     """What the auxiliary loss adds where the Trainer says that a step has twice the tokens of the batch."""
-    with x.training(), torch.no_grad():
+    with x.training():
         x.auxiliary(x.loss_pass(x.ids_BS, aux=True, use_cache=False))
         if not _takes_number_of_tokens(x):
             return Outcome(OK, 1.0, 1.0, "expected", note="the Trainer divides the whole loss")
         parts, tokens = _parts(x), x.ids_BS[:, 1:].numel()
-        once, halved = _added(x, tokens), _added(x, parts * tokens)
+        once, halved = (_added(x, num_items_in_batch=torch.tensor(n)) for n in (tokens, parts * tokens))
     if not once:
         raise DoesNotApply("the auxiliary loss has no weight")
     factor = parts * halved / once
@@ -268,10 +264,26 @@ def _parts(x: Examined) -> int:
     return max(2, int(arguments.gradient_accumulation_steps) * int(getattr(arguments, "world_size", 1)))
 
 
-def _added(x: Examined, tokens: int) -> float:
+def _added(x: Examined, as_configured: bool = False, **named: Tensor) -> float:
+    """What the auxiliary loss adds to the loss of a pass that asks for it, or that leaves it to the configuration."""
+    if not x.asks:
+        return _added_by_gradient(x, **named)
     losses = []
-    for aux in (True, False):
+    for aux in (None if as_configured else True, False):
         torch.manual_seed(SEED)
-        one = x.loss_pass(x.ids_BS, aux=aux, use_cache=False, num_items_in_batch=torch.tensor(tokens))
+        with torch.no_grad():
+            one = x.loss_pass(x.ids_BS, aux=aux, use_cache=False, **named)
+        if aux:
+            x.auxiliary(one)
         losses.append(float(one.output.loss))
-    return losses[0] - losses[1]
+    adds = losses[0] - losses[1]
+    return adds if abs(adds) > ROUNDING * abs(losses[1]) else 0.0
+
+
+def _added_by_gradient(x: Examined, **named: Tensor) -> float:
+    one = x.loss_pass(x.ids_BS, use_cache=False, **named)
+    auxiliary = x.auxiliary(one)
+    if not auxiliary.requires_grad:
+        raise DoesNotApply("the auxiliary loss has no graph, and a pass cannot be asked for none")
+    (weight,) = torch.autograd.grad(one.output.loss, auxiliary, allow_unused=True)
+    return 0.0 if weight is None else float(weight * auxiliary.detach())
