@@ -24,11 +24,8 @@ class HandConfig(PreTrainedConfig):
     def __init__(
         self, num_experts_per_tok: int = 2, normalised: bool = True, coefficient_aux: float = 0.01, **named: Any
     ):
-        self.num_experts_per_tok, self.normalised, self.coefficient_aux = (
-            num_experts_per_tok,
-            normalised,
-            coefficient_aux,
-        )
+        self.num_experts_per_tok, self.normalised = num_experts_per_tok, normalised
+        self.coefficient_aux = coefficient_aux
         self.hidden_size, self.num_hidden_layers, self.vocab_size = d, 2, V
         super().__init__(**named)
 
