@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from doctor_cases import batches, stock
-from planted import PLANTS, Plant, before_blocks, frozen
+from planted import PLANTS, Plant, before_blocks, frozen, switched_on
 from reports import REPORTS, reports_table
 
 from spectra_exp.config.tree import project_root
@@ -72,6 +72,15 @@ def test_a_coefficient_of_0_is_no_fault_and_what_balances_is_said(family: str, o
     assert {finding.outcome.status for finding in report.findings} == {"does not apply"}
     note = report.findings[0].outcome.note
     assert note == f"{option}=0: the auxiliary loss is switched off, and no selection bias balances in its place"
+
+
+def test_a_coefficient_that_is_set_too_late_is_a_fault_where_the_loss_is_added() -> None:
+    model = stock("mixtral")
+    model.config.router_aux_loss_coef = 0.0
+    assert doctor(model, batches(), checks=("auxiliary_on",)).status("auxiliary_on") == "does not apply"
+    switched_on(model)
+    outcome = doctor(model, batches(), checks=("auxiliary_on",)).findings[0].outcome
+    assert outcome.status == "fault" and "router_aux_loss_coef=0, and yet it is added" in outcome.note
 
 
 def test_a_selection_bias_in_place_of_the_loss_is_said() -> None:

@@ -26,10 +26,12 @@ def declared_noise(model: nn.Module) -> dict[str, float]:
 
 
 def switched_off(model: nn.Module) -> str:
-    """The coefficients of auxiliary losses where the configuration names some and all are 0; else empty."""
-    options = [*_numbers(model.config.to_dict()), *_numbers(vars(model))]
-    named = {path: value for path, name, value in options if _has(name, LOSS) and _has(name, COEFFICIENT)}
-    return "" if any(named.values()) else ", ".join(f"{path}=0" for path in named)
+    """The coefficients of auxiliary losses where the configuration or the model names some, all of them 0; else empty."""
+    for options in (model.config.to_dict(), vars(model)):
+        named = {path: v for path, name, v in _numbers(options) if _has(name, LOSS) and _has(name, COEFFICIENT)}
+        if named and not any(named.values()):
+            return ", ".join(f"{path}=0" for path in named)
+    return ""
 
 
 def _numbers(values: dict[str, Any], path: str = "") -> Iterator[tuple[str, str, float]]:

@@ -91,10 +91,7 @@ def auxiliary_on(x: Examined) -> Outcome:
     """The loss as configured against the loss without; whether asking for the auxiliary loss would add something."""
     off = "" if x.own else switched_off(x.model)
     if off:
-        in_its_place = (
-            "selection biases are what balances" if _has_biases(x) else "no selection bias balances in its place"
-        )
-        raise DoesNotApply(f"{off}: the auxiliary loss is switched off, and {in_its_place}")
+        return _switched_off(x, off)
     with x.training():
         if x.own:
             auxiliary = x.auxiliary(x.loss_pass(x.ids_BS, use_cache=False))
@@ -107,11 +104,18 @@ def auxiliary_on(x: Examined) -> Outcome:
     return Outcome(FAULT, adds, 0.0, "must not be", "config.output_router_logits" if x.asks else "", note)
 
 
-def _has_biases(x: Examined) -> bool:
+def _switched_off(x: Examined, off: str) -> Outcome:
+    with x.training():
+        adds = _added(x, as_configured=True) if x.asks else 0.0
+    if adds:
+        note = f"{off}, and yet it is added: the model read its coefficient before"
+        return Outcome(FAULT, adds, 0.0, "must be", note=note)
     try:
-        return bool(selection_biases(x))
+        selection_biases(x)
+        in_its_place = "selection biases are what balances"
     except DoesNotApply:
-        return False
+        in_its_place = "no selection bias balances in its place"
+    raise DoesNotApply(f"{off}: the auxiliary loss is switched off, and {in_its_place}")
 
 
 @check(
