@@ -26,7 +26,7 @@ def declared_noise(model: nn.Module) -> dict[str, float]:
 
 
 def switched_off(model: nn.Module) -> str:
-    """The coefficients of auxiliary losses where the configuration or the model names some and all are 0; else empty."""
+    """The coefficients of auxiliary losses where configuration or model names some and all are 0; else empty."""
     for options in (model.config.to_dict(), vars(model)):
         named = {path: v for path, name, v in _numbers(options) if _has(name, LOSS) and _has(name, COEFFICIENT)}
         if named and not any(named.values()):
