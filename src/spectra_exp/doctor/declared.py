@@ -4,43 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import nn
 
+from spectra_exp.doctor.examined import Examined
+from spectra_exp.doctor.options import declared_noise, is_noise
 from spectra_exp.moe.context import RoutingContext
 from spectra_exp.routing.selection import rule_in_force
-
-if TYPE_CHECKING:
-    from spectra_exp.doctor.examined import Examined
-
-# In names of options, and of what modules keep of them.
-NOISE = ("drop", "jitter", "noise")
-# The name of an auxiliary loss's coefficient has one of each.
-LOSS, COEFFICIENT = ("aux", "balance_loss", "balancing_loss", "moe_loss"), ("coef", "weight", "alpha")
-
-
-def declared_noise(model: nn.Module) -> dict[str, float]:
-    """The options of dropout, jitter and noise that are on, by their path in the configuration."""
-    return {path: value for path, name, value in _numbers(model.config.to_dict()) if _is_noise(name, value)}
-
-
-def switched_off(model: nn.Module) -> str:
-    """The coefficients of auxiliary losses where configuration or model names some and all are 0; else empty."""
-    for options in (model.config.to_dict(), vars(model)):
-        named = {path: v for path, name, v in _numbers(options) if _has(name, LOSS) and _has(name, COEFFICIENT)}
-        if named and not any(named.values()):
-            return ", ".join(f"{path}=0" for path in named)
-    return ""
-
-
-def _numbers(values: dict[str, Any], path: str = "") -> Iterator[tuple[str, str, float]]:
-    """Of each number in nested options its path, its own name and itself."""
-    for name, value in values.items():
-        if isinstance(value, dict):
-            yield from _numbers(value, f"{path}{name}.")
-        elif isinstance(value, int | float) and not isinstance(value, bool):
-            yield path + name, name, value
 
 
 def declared_rules(x: Examined) -> list[str]:
@@ -77,7 +48,7 @@ def without_declared_noise(model: nn.Module) -> Iterator[None]:
         for module in model.modules()
         for holder in (module, getattr(module, "config", None))
         for name, value in getattr(holder, "__dict__", {}).items()
-        if (_is_noise(name, value) or (name == "p" and "Dropout" in type(holder).__name__)) and value in values
+        if (is_noise(name, value) or (name == "p" and "Dropout" in type(holder).__name__)) and value in values
     ]
     with _set(off):
         yield
@@ -93,12 +64,3 @@ def _set(values: list[tuple[Any, str, Any]]) -> Iterator[None]:
     finally:
         for holder, name, value in before:
             setattr(holder, name, value)
-
-
-def _is_noise(name: str, value: Any) -> bool:
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return is_number and value > 0 and _has(name, NOISE)
-
-
-def _has(name: str, words: tuple[str, ...]) -> bool:
-    return any(word in name for word in words)

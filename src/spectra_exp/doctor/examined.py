@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from spectra_exp.doctor.declared import switched_off
 from spectra_exp.doctor.keeping import kept
+from spectra_exp.doctor.options import switched_off
 from spectra_exp.foundations.errors import ConfigError, SpectraError
 from spectra_exp.moe.layer import RoutedLayer
 from spectra_exp.moe.stock.watch import BlockWatch, Seen, finished, watch_blocks

@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from spectra_exp.doctor.declared import declared_noise, declared_rules, without_declared, without_declared_noise
+from spectra_exp.doctor.declared import declared_rules, without_declared, without_declared_noise
 from spectra_exp.doctor.examined import EVALUATION, SEED, DoesNotApply, Examined, Pass
+from spectra_exp.doctor.options import declared_noise
 from spectra_exp.doctor.registry import DOUBTFUL, FAULT, OK, Outcome, check
 from spectra_exp.measure.causality import TOLERANCE, Causality, measure_causality
 from spectra_exp.moe.whole_weights import ONLY_HERE

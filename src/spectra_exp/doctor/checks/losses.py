@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from spectra_exp.doctor.checks.bias import selection_biases
-from spectra_exp.doctor.declared import switched_off
 from spectra_exp.doctor.examined import EVALUATION, SEED, TRAINING, DoesNotApply, Examined, Pass
 from spectra_exp.doctor.keeping import kept, moved, state_of
+from spectra_exp.doctor.options import switched_off
 from spectra_exp.doctor.registry import DOUBTFUL, FAULT, OK, Outcome, check
 
 # Relative differences of a loss in float32.
