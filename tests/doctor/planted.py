@@ -354,6 +354,7 @@ PLANTS = [
     Plant("bias_precision", nothing, BIASED, sound=own_float32_bias),
     Plant("bias_still", moving_bias, BIASED),
     Plant("bias_still", partial(counting, always=True), BIASED, sound=counting, name="counted_loads"),
+    Plant("bias_still", partial(counting, always=True), AUXILIARY, sound=counting, name="loads_without_bias"),
     Plant("bias_outside_weights", weighing_bias, BIASED),
     Plant("bias_steps", moving_in_passes, BIASED, name="each_pass"),
     Plant("bias_steps", training(EachMicroBatch), BIASED, sound=training(Balancing), name="each_micro_batch"),

@@ -32,6 +32,14 @@ def selection_biases(x: Examined) -> dict[str, tuple[int, Tensor]]:
     return {name: (place, getattr(holder, own)) for name, (place, holder, own) in x.bias_places.items()}
 
 
+def has_biases(x: Examined) -> bool:
+    """Whether any layer has such values."""
+    try:
+        return bool(selection_biases(x))
+    except DoesNotApply:
+        return False
+
+
 def _places_of_stock(x: Examined) -> dict[str, tuple[int, nn.Module, str]]:
     found = {}
     for place, watch in enumerate(x.watches):
@@ -87,10 +95,13 @@ def bias_precision(x: Examined) -> Outcome:
 )
 def bias_still(x: Examined) -> Outcome:
     """Each bias, and whatever else has a value for each expert, before and after a pass in evaluation mode."""
-    before = {**state_of(x.model), **_values(x)}
+    biases = _values if has_biases(x) else lambda x: {}
+    before = {**state_of(x.model), **biases(x)}
     x.run(x.ids_BS)
-    after = {**state_of(x.model), **_values(x)}
+    after = {**state_of(x.model), **biases(x)}
     changes = {name: by for name, by in moved(before, after).items() if x.is_of_experts(after[name])}
+    if not changes and not has_biases(x):
+        raise DoesNotApply("no layer has a selection bias, and evaluation moves no load")
     worst = max(changes, key=changes.__getitem__, default="")
     return Outcome.within(changes.get(worst, 0.0), 0.0, worst)
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from spectra_exp.doctor.checks.bias import selection_biases
+from spectra_exp.doctor.checks.bias import has_biases
 from spectra_exp.doctor.examined import EVALUATION, SEED, TRAINING, DoesNotApply, Examined, Pass
 from spectra_exp.doctor.keeping import kept, moved, state_of
 from spectra_exp.doctor.options import switched_off
@@ -95,7 +95,7 @@ def auxiliary_on(x: Examined) -> Outcome:
     with x.training():
         if x.own:
             auxiliary = x.auxiliary(x.loss_pass(x.ids_BS, use_cache=False))
-            return Outcome(OK, float(auxiliary), 0.0, "must not be")
+            return Outcome(OK, float(auxiliary.detach()), 0.0, "must not be")
         asked = _added(x)
         adds = _added(x, as_configured=True) if x.asks else asked
     if adds:
@@ -110,11 +110,7 @@ def _switched_off(x: Examined, off: str) -> Outcome:
     if adds:
         note = f"{off}, and yet it is added: the model read its coefficient before"
         return Outcome(FAULT, adds, 0.0, "must be", note=note)
-    try:
-        selection_biases(x)
-        in_its_place = "selection biases are what balances"
-    except DoesNotApply:
-        in_its_place = "no selection bias balances in its place"
+    in_its_place = "selection biases are what balances" if has_biases(x) else "no selection bias balances in its place"
     raise DoesNotApply(f"{off}: the auxiliary loss is switched off, and {in_its_place}")
 
 
