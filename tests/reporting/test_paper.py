@@ -126,6 +126,12 @@ def test_cells_of_the_page_are_those_of_the_tables(made: Path) -> None:
     assert f"load CV {page.cell('baselines', 'load_cv', 'SPECTRA (causal)')}" in (made / PAGE).read_text()
 
 
+def test_a_table_without_a_run_is_not_printed(made: Path) -> None:
+    page = Page(made, read_archive(made / ARCHIVE))
+    assert (made / "tables" / "sweep_e.md").is_file() and page.table("sweep_e") == "*not run yet*"
+    assert "SPECTRA (causal)" in page.table("table07_ablation")
+
+
 def test_the_page_lists_what_is_missing_with_its_command(made: Path) -> None:
     text = (made / PAGE).read_text(encoding="utf-8")
     missing = text.partition("## What is missing")[2]
