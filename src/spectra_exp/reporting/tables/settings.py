@@ -8,7 +8,7 @@ from spectra_exp.presentation.text import number_text
 from spectra_exp.reporting.grid import Row, Section
 from spectra_exp.reporting.tables.spec import Grid, Part
 from spectra_exp.reporting.tables.verdicts import direction
-from spectra_exp.runs.pairing import LOSSES
+from spectra_exp.runs.pairing import is_prediction
 from spectra_exp.statistics.over_settings import FEWEST_SEEDS, FEWEST_SETTINGS, Estimate, over_settings
 
 # The rows of one setting, by the name that a method has in all of them.
@@ -60,7 +60,7 @@ def _values(section: Section, rows: Mapping[str, Row], metric: str) -> dict[str,
     first: Row | None = None
     for name, row in rows.items():
         values = section.values(row, metric)
-        if len(values) < FEWEST_SEEDS or (metric in LOSSES and not section.causal(row)):
+        if len(values) < FEWEST_SEEDS or (is_prediction(metric) and not section.causal(row)):
             continue
         first = first or row
         if row is first or section.pair_problem(row, first) is None:
