@@ -95,6 +95,8 @@ def compare_by_document(
     margin = declared_margin(metric) if margin is None else margin
     tables = [tuple(read(run) for run in pair) for pair in pairs]
     first = tables[0][0]
+    if first.empty:
+        raise SpectraError(f"{pairs[0][0].run_id}: its {ITEMS if metric == DOWNSTREAM else DOCUMENTS} has no rows")
     for run, table in zip((run for pair in pairs for run in pair), (t for pair in tables for t in pair), strict=True):
         if not table[["id", "tokens"]].equals(first[["id", "tokens"]]):
             what = "items of tasks" if metric == DOWNSTREAM else "documents"
@@ -190,7 +192,7 @@ def _documents(run: StoredRun) -> pd.DataFrame:
     if found is None:
         run.require(DOCUMENTS)
         raise SpectraError(f"{run.run_id}: it has no {DOCUMENTS}; spectra-exp rescore {run.run_id} makes it")
-    return found.sort_values("id", ignore_index=True)
+    return found.astype({"id": "int64", "tokens": "int64"}).sort_values("id", ignore_index=True)
 
 
 def _items(run: StoredRun) -> pd.DataFrame:
