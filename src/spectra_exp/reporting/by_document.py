@@ -236,7 +236,8 @@ def _compare(options: CompareOptions) -> int:
 def told(found: ByDocument) -> list[str]:
     """The comparison in lines for a reader."""
     seeds = f"{found.seeds} seed{'s' * (found.seeds > 1)}"
-    region = "" if found.margin is None else f"; within {found.margin:g} is negligible"
+    near = None if found.margin is None else f"{found.margin:g}"
+    region = f"; within {near} is negligible, P: that a - b is below -{near}, within, above {near}" if near else ""
     whole, unit = ("groups", "item") if found.metric == DOWNSTREAM else ("documents", "token")
     lines = [f"{found.metric}, a - b, per {unit}; about {found.claim} ({seeds}); 95 % intervals{region}"]
     for outcome in found.outcomes:
@@ -244,7 +245,7 @@ def told(found: ByDocument) -> list[str]:
         if outcome.p_corrected is not None:
             words.append(f"[{outcome.ci_low:+.5f}, {outcome.ci_high:+.5f}]  p {number_text(outcome.p_corrected)}")
         if (region := outcome.region) is not None:
-            words.append(f"below, within, above {region.below:.3f}, {region.within:.3f}, {region.above:.3f}")
+            words.append(f"P {region.below:.3f}, {region.within:.3f}, {region.above:.3f}")
         words += [word for word in (outcome.verdict, outcome.note) if word]
         lines.append("  ".join(words) + f"  ({outcome.documents} {whole}, {outcome.tokens} {unit}s)")
     if len(found.outcomes) > 1:

@@ -15,10 +15,12 @@ from spectra_exp.runs.pairing import LOSSES
 
 NAME, TITLE = "documents", "Validation loss document by document: for other text too, and by domain"
 METRIC = LOSSES[0]
-FIRST_LOOK = "Where seeds were added until decided, those of the first look alone, which are made whatever comes out."
+FIRST_LOOK = (
+    "Seeds were added until decided; the intervals are of the seeds of the first look, made whatever comes out."
+)
 NOTES = [
-    "Interval: of these methods, over other seeds and other text; of one seed of these runs, over other text. "
-    "Seeds alone: of these methods on these documents. p of domains: corrected by Holm's method.",
+    "95 % CI: about these methods, allowing for other seeds and other text; with one seed about these runs, allowing "
+    "for other text. Seeds alone: about these methods on these documents. p of domains: corrected by Holm's method.",
 ]
 HEADERS = (
     "comparison",

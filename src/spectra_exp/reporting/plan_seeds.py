@@ -369,7 +369,8 @@ def _tokens_text(plan: SeedPlan) -> str:
         return f"evaluation tokens unknown: {notes[0] if notes else 'no finished pair of these settings'}"
     seen = {number_text(one.tokens) for one in plan.comparisons if one.tokens is not None}
     return (
-        f"evaluation: {number_text(max(known))} tokens are enough (more narrow no interval by {100 * WASTED:.0f} %); "
+        f"evaluation: {number_text(max(known))} tokens are enough "
+        f"(more narrow an interval by less than {100 * WASTED:.0f} %); "
         f"the runs have {' or '.join(sorted(seen))}"
     )
 

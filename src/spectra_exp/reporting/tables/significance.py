@@ -188,7 +188,7 @@ def _part(family: tuple[str, str], records: list[dict[str, Any]], claims: list[s
     if any(record["margin"] for record in records):
         known = {record["metric"]: record["margin"] for record in records if record["margin"]}
         margins = ", ".join(f"{m} {v:g}" for m, v in known.items())
-        notes.append(f"Margins: {margins}; their tests are not corrected.")
+        notes.append(f"Margins of equivalence: {margins}; tests against them are not corrected.")
     remarks: dict[str, list[str]] = {}
     for record in records:
         # Where there are no runs the gaps say so.
