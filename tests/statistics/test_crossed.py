@@ -42,6 +42,20 @@ def test_for_other_text_too_is_never_narrower_than_for_this_text() -> None:
     assert 0 < found.share_text < 1 and found.enough_tokens > 0
 
 
+def test_documents_of_one_size_are_the_analysis_of_variance() -> None:
+    d_SG = np.random.default_rng(4).normal(0, 1, (4, 6)) + np.random.default_rng(5).normal(0, 1.5, 6)
+    found = crossed_difference(d_SG, np.ones(6))
+    seed_S, document_G = d_SG.mean(axis=1) - d_SG.mean(), d_SG.mean(axis=0) - d_SG.mean()
+    cell_SG = d_SG - d_SG.mean() - seed_S[:, None] - document_G
+    squares = 6 * (seed_S**2).sum() / 3, 4 * (document_G**2).sum() / 5, (cell_SG**2).sum() / 15
+    seed, document, cell = (square / 24 for square in squares)
+    assert (found.v_seed, found.v_document, found.v_cell) == pytest.approx((seed, document, cell))
+    assert found.variance == pytest.approx(seed + document - cell)
+    # More than the 3 of the smaller number of clusters, which would be too wide.
+    assert found.df == pytest.approx((seed + document - cell) ** 2 / (seed**2 / 3 + document**2 / 5 + cell**2 / 15))
+    assert found.df > 3.5
+
+
 def test_parts_are_the_variances_that_were_put_in() -> None:
     rng = np.random.default_rng(1)
     count, seeds = 3000, 5
