@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import scipy.stats
-from simulate import STUDIES, peek
+from simulate import STUDIES, another_figure, peek
 
 from spectra_exp.statistics import looks
 from spectra_exp.statistics.looks import look, schedule
@@ -74,6 +74,11 @@ def test_false_claims_under_peeking() -> None:
 def test_false_claims_under_peeking_in_full(margin: float) -> None:
     assert peek(0.0, 0.001).different <= _most(STUDIES)
     assert peek(margin, margin).equivalent <= _most(STUDIES)
+
+
+def test_false_claims_in_another_figure() -> None:
+    plain, sequential = another_figure(0.95, 1.0, 1500)
+    assert sequential <= _most(1500) and sequential < plain
 
 
 @pytest.mark.full
