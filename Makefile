@@ -26,7 +26,7 @@ LAUNCH_STUDY = $(if $(STUDY_FILE),,echo "error: STUDY: give the name of a study 
 , := ,
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo train-distributed test test-full test-lowest test-random fuzz tables analysis overhead figures report paper replications lint clean-cache status study ablations baselines scaling design-choices \
+.PHONY: help setup demo train-distributed test test-full test-lowest test-random fuzz tables analysis overhead figures report paper replications wheel lint clean-cache status study ablations baselines scaling design-choices \
 	sweep-a sweep-b sweep-c sweep-d sweep-e temperature aa temperature-demo temperature-reference search bench bench-gpu gpu-check bundle studies-page reference-pages docs
 
 help:  ## this list
@@ -126,11 +126,14 @@ test-random: setup  ## the same in a random order; SEED=number for that one agai
 
 fuzz: setup  ## random configurations, damaged run folders and kills, in full (about half an hour; FUZZ=folder for one)
 	@for name in $(or $(FUZZ),config folder kill); do \
-		PYTHONPATH=tests/config:tests/end_to_end:tests/reporting $(PY) tests/fuzz/$${name}_fuzz.py || status=1; \
+		PYTHONPATH=tests/config:tests/end_to_end:tests/reporting:tests/training $(PY) tests/fuzz/$${name}_fuzz.py || status=1; \
 	done; exit $$status
 
 gpu-check: setup  ## proves the code on a GPU in some minutes (GPU_CHECK_DEVICE=cpu rehearses it): outputs/gpu-check
 	@$(PY) -m spectra_exp gpu-check $(if $(GPU_CHECK_DEVICE),device=$(GPU_CHECK_DEVICE)) $(TYPED)
+
+wheel: setup  ## dist/: the package as a wheel and as sources, for pip install
+	$(PY) -m hatchling build -d dist
 
 bundle: setup  ## dist/bundle-PYTHON: an install without network (PYTHON=3.12; HAVE=output of the target's pip list)
 	$(PY) tools/bundle.py --python $(PYTHON) $(if $(HAVE),--have $(HAVE))
@@ -146,9 +149,10 @@ docs: setup  ## dist/docs: the pages of docs/ to read in a browser
 	@NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict --quiet
 	@echo "dist/docs/index.html"
 
-lint: setup  ## ruff (rules and form), and the layers of imports
+lint: setup  ## ruff (rules and form), types of the public API, and the layers of imports
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
+	$(PY) -m mypy
 	$(VENV)/bin/lint-imports --no-cache
 
 tables: setup  ## outputs/tables/ from the finished runs (STUDY=name for one study)
