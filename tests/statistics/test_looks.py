@@ -6,6 +6,7 @@ import scipy.stats
 from simulate import STUDIES, another_figure, peek
 
 from spectra_exp.statistics import looks
+from spectra_exp.statistics.comparison import compare
 from spectra_exp.statistics.looks import look, schedule
 
 
@@ -61,6 +62,14 @@ def test_ties_and_too_few() -> None:
     for count in (2, 11):
         with pytest.raises(ValueError, match=f"{count} differences"):
             look([0.1] * count, 10)
+
+
+def test_figures_of_a_fixed_number_of_seeds_are_left_out() -> None:
+    values = np.random.default_rng(0).normal(1, 1, 7)
+    arms = dict(enumerate(values.tolist())), dict.fromkeys(range(7), 0.0)
+    found, plain = looks.compare_at_looks(*arms, 10), compare(*arms)
+    assert plain.wilcoxon_p is not None and found.wilcoxon_p is None and found.detectable is None
+    assert (found.n, found.p) == (7, look(values, 10).p) and found.sequential.equivalent_p is None
 
 
 def test_false_claims_under_peeking() -> None:
