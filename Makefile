@@ -126,7 +126,7 @@ test-random: setup  ## the same in a random order; SEED=number for that one agai
 
 fuzz: setup  ## random configurations, damaged run folders and kills, in full (about half an hour; FUZZ=folder for one)
 	@for name in $(or $(FUZZ),config folder kill); do \
-		PYTHONPATH=tests/config:tests/end_to_end:tests/reporting $(PY) tests/fuzz/$${name}_fuzz.py || status=1; \
+		PYTHONPATH=tests/config:tests/end_to_end:tests/reporting:tests/training $(PY) tests/fuzz/$${name}_fuzz.py || status=1; \
 	done; exit $$status
 
 gpu-check: setup  ## proves the code on a GPU in some minutes (GPU_CHECK_DEVICE=cpu rehearses it): outputs/gpu-check
@@ -150,9 +150,10 @@ docs: setup  ## dist/docs: the pages of docs/ to read in a browser
 	@NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict --quiet
 	@echo "dist/docs/index.html"
 
-lint: setup  ## ruff (rules and form), and the layers of imports
+lint: setup  ## ruff (rules and form), types of the public API, and the layers of imports
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
+	$(PY) -m mypy
 	$(VENV)/bin/lint-imports --no-cache
 
 tables: setup  ## outputs/tables/ from the finished runs (STUDY=name for one study)

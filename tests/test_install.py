@@ -19,6 +19,18 @@ pytest.importorskip("hatchling")
 FOLDERS = ("conf", "sweeps", "ablations", "replications", "downstream")
 SMALL = ["debug=smoke", "model.num_layers=2", "model.hidden_size=32", "trainer.max_steps=2", "logger.progress=false"]
 
+# Command lines in one process: the exit status of each, and what it printed.
+EACH = """
+import contextlib, io, json, sys
+from spectra_exp.cli import command
+
+def ended(line):
+    with contextlib.redirect_stdout(io.StringIO()) as out:
+        return command(line), out.getvalue()
+
+print(json.dumps([ended(line) for line in json.loads(sys.argv[1])]))
+"""
+
 
 def build(folder: Path, *targets: str) -> list[Path]:
     """What hatchling builds of the sources in a folder."""
@@ -50,21 +62,25 @@ def wheel(sources: Path) -> Path:
 
 @pytest.fixture
 def spectra(wheel: Path, tmp_path: Path):
-    """Calls the unpacked wheel in an empty folder."""
+    """Calls the unpacked wheel in an empty folder; `each` several command lines in one process."""
     zipfile.ZipFile(wheel).extractall(tmp_path / "site")
     (tmp_path / "empty").mkdir()
     kept = {k: v for k, v in os.environ.items() if not k.startswith("SPECTRA_")}
 
-    def call(*words: str, folder: Path = tmp_path / "empty") -> subprocess.CompletedProcess[str]:
+    def python(*words: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [sys.executable, "-P", "-m", "spectra_exp", *words],
+            [sys.executable, "-P", *words],
             env=kept | {"PYTHONPATH": str(tmp_path / "site")},
-            cwd=folder,
+            cwd=tmp_path / "empty",
             capture_output=True,
             text=True,
             timeout=300,
         )
 
+    def call(*words: str) -> subprocess.CompletedProcess[str]:
+        return python("-m", "spectra_exp", *words)
+
+    call.each = lambda *lines: python("-c", EACH, json.dumps(lines))
     call.folder = tmp_path / "empty"
     return call
 
@@ -94,18 +110,17 @@ def test_runs_tables_and_the_report_in_an_empty_folder(spectra):
     assert run.parent == spectra.folder / "outputs" / "runs"
     summary = json.loads((run / "summary.json").read_text())
     assert summary["status"] == "completed" and summary["command"].startswith("spectra-exp run ")
-    for verb in ("tables", "report"):
-        ended = spectra(verb)
-        assert ended.returncode == 0, ended.stderr
+    show = ["study", "show", "core", "seed=0", "osr=causal", "json=true"]
+    each = spectra.each(["tables"], ["report"], show, ["run", "router=spectre"])
+    assert each.returncode == 0, each.stderr
+    statuses, texts = zip(*json.loads(each.stdout), strict=True)
+    assert statuses == (0, 0, 0, 2), each.stderr
+    assert len(json.loads(texts[2])["runs"]) > 5 and "did you mean 'spectra'" in each.stderr
+    page = (spectra.folder / "outputs" / "report" / "index.html").read_text()
+    assert not re.search(r"train\.py|make (demo|aa|baselines|ablations|status|study|paper)\b", page)
     gaps = (spectra.folder / "outputs" / "tables" / "missing.csv").read_text()
     # What is told to type exists where it is told.
     assert "make " not in gaps and "train.py" not in gaps and "spectra-exp run ablations=core" in gaps
-    page = (spectra.folder / "outputs" / "report" / "index.html").read_text()
-    assert not re.search(r"train\.py|make (demo|aa|baselines|ablations|status|study|paper)\b", page)
-    ended = spectra("study", "show", "core", "seed=0", "osr=causal", "json=true")
-    assert ended.returncode == 0 and len(json.loads(ended.stdout)["runs"]) > 5, ended.stderr
-    ended = spectra("run", "router=spectre")
-    assert ended.returncode == 2 and "did you mean 'spectra'" in ended.stderr
 
 
 def test_a_folder_that_cannot_be_written_is_one_line(spectra, tmp_path):

@@ -16,16 +16,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from small_run import MODEL
 
 from spectra_exp.config.tree import project_root
 
 ADDED = Path(__file__).parent / "throwaway"
 SMALL = [
-    "model.num_layers=2",
-    "model.hidden_size=32",
-    "model.num_heads=2",
-    "model.expert_size=32",
-    "model.num_experts=4",
+    *MODEL,
     "data.sequence_length=32",
     "data.vocabulary_size=300",
     "data.evaluation_tokens=1024",

@@ -5,7 +5,7 @@ Letters: L routed layers, E experts.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -181,11 +181,15 @@ def _over_seeds(a: pd.DataFrame, b: pd.DataFrame, metric: str) -> Comparison:
 
 
 def _over_documents(a: pd.DataFrame, b: pd.DataFrame, metric: str) -> ByDocument:
-    return compare_by_document(*([StoredRun(Path(path)) for path in arm["folder"]] for arm in (a, b)), metric)
+    first, second = ([StoredRun(Path(path)) for path in arm["folder"]] for arm in (a, b))
+    return compare_by_document(first, second, metric)
 
 
 # What a comparison can be paired over; each takes the runs of two arms, by seed, and a metric.
-COMPARED = {"seed": _over_seeds, "document": _over_documents}
+COMPARED: dict[str, Callable[[pd.DataFrame, pd.DataFrame, str], Comparison | ByDocument]] = {
+    "seed": _over_seeds,
+    "document": _over_documents,
+}
 
 
 def _arm(runs: pd.DataFrame, name: str, wanted: str | Mapping[str, Any]) -> pd.DataFrame:

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from small_run import MODEL
 from test_scores import ITEMS, write_items
 
 from spectra_exp.config.compose import load_experiment, prepare_environment
@@ -24,11 +25,7 @@ pytest.importorskip("lm_eval", reason="lm_eval is not installed (pip install 'sp
 SMALL = [
     "router=spectra",
     "router.dim=4",
-    "model.num_layers=2",
-    "model.hidden_size=32",
-    "model.num_heads=2",
-    "model.expert_size=32",
-    "model.num_experts=4",
+    *MODEL,
     "data.sequence_length=32",
     "data.train_words=8000",
     "data.validation_words=4000",

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import optuna
 import pytest
+from small_run import DATA, MODEL
 
 from spectra_exp import cli
 from spectra_exp.config.compose import prepare_environment
@@ -24,17 +25,8 @@ from spectra_exp.studies import search
 from spectra_exp.studies.job import Job
 
 SMALL = [
-    "model.num_layers=2",
-    "model.hidden_size=32",
-    "model.num_heads=2",
-    "model.expert_size=32",
-    "model.num_experts=4",
-    "data.sequence_length=32",
-    "data.train_words=20000",
-    "data.validation_words=4000",
-    "data.vocabulary_size=512",
-    "data.evaluation_tokens=1024",
-    "data.probe_tokens=256",
+    *MODEL,
+    *DATA,
     "trainer.batch_size=4",
     "trainer.max_steps=3",
     "logger.progress=false",

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from small_run import DATA, MODEL
 
 from spectra_exp.config.compose import load_experiment, prepare_environment
 from spectra_exp.config.typed import expand_jobs
@@ -14,17 +15,8 @@ from spectra_exp.runs.plan import plan
 from spectra_exp.training.execute import execute
 
 SMALL = [
-    "model.num_layers=2",
-    "model.hidden_size=32",
-    "model.num_heads=2",
-    "model.expert_size=32",
-    "model.num_experts=4",
-    "data.sequence_length=32",
-    "data.train_words=20000",
-    "data.validation_words=4000",
-    "data.vocabulary_size=512",
-    "data.evaluation_tokens=1024",
-    "data.probe_tokens=256",
+    *MODEL,
+    *DATA,
     "trainer.batch_size=4",
     "trainer.max_steps=10",
     "logger.progress=false",

@@ -43,28 +43,31 @@ def kill_in_the_middle(outputs: Path, rng: random.Random) -> bool:
 
 
 def table(outputs: Path) -> pd.DataFrame:
-    assert make_tables([f"outputs={outputs}"]) == 0
-    found = pd.read_csv(outputs / "tables" / "routing_metrics.csv")
+    assert make_tables([f"outputs={outputs}", "study=a_quota"]) == 0
+    found = pd.read_csv(outputs / "tables" / "a_quota" / "routing_metrics.csv")
     return found[[c for c in found if not c.startswith(TIMED)]]
 
 
-@pytest.mark.slow
-def test_a_study_killed_with_its_workers_ends_with_the_same_tables(tmp_path: Path) -> None:
-    for name in ("whole", "killed"):
-        (tmp_path / name).mkdir()
-    finish(start(tmp_path / "whole", *A))
-    rng = random.Random(1)
-    assert sum(kill_in_the_middle(tmp_path / "killed", rng) for _ in range(2)) == 2
-    assert "5 runs: 5 completed" in finish(start(tmp_path / "killed", *A))
-    pd.testing.assert_frame_equal(table(tmp_path / "whole"), table(tmp_path / "killed"))
-
-
-@pytest.mark.slow
-def test_overlapping_studies_launched_at_once_make_each_run_once(tmp_path: Path) -> None:
-    first, second = start(tmp_path, *A), start(tmp_path, *C)
+@pytest.fixture(scope="module")
+def both(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Outputs of two studies that share a run, launched at once."""
+    folder = tmp_path_factory.mktemp("both")
+    first, second = start(folder, *A), start(folder, *C)
     finish(first)
     finish(second)
-    folders = list(tmp_path.glob("runs/*"))
+    return folder
+
+
+@pytest.mark.slow
+def test_a_study_killed_with_its_workers_ends_with_the_same_tables(both: Path, tmp_path: Path) -> None:
+    assert kill_in_the_middle(tmp_path, random.Random(1))
+    assert "5 runs: 5 completed" in finish(start(tmp_path, *A))
+    pd.testing.assert_frame_equal(table(both), table(tmp_path))
+
+
+@pytest.mark.slow
+def test_overlapping_studies_launched_at_once_make_each_run_once(both: Path) -> None:
+    folders = list(both.glob("runs/*"))
     assert len(folders) == 5 + 1
     for folder in folders:
         assert read_summary(folder / "summary.json")["status"] == "completed"

@@ -30,6 +30,7 @@ import made_runs
 from damages import damage
 from forks import Child
 from matplotlib.figure import Figure
+from small_run import DATA, MODEL
 
 from spectra_exp.cli import command
 from spectra_exp.config.compose import prepare_environment
@@ -41,17 +42,8 @@ from spectra_exp.studies.ledger import write_launch
 from spectra_exp.training.execute import execute
 
 TINY = [
-    "model.num_layers=2",
-    "model.hidden_size=32",
-    "model.num_heads=2",
-    "model.expert_size=32",
-    "model.num_experts=4",
-    "data.sequence_length=32",
-    "data.train_words=20000",
-    "data.validation_words=4000",
-    "data.vocabulary_size=512",
-    "data.evaluation_tokens=1024",
-    "data.probe_tokens=256",
+    *MODEL,
+    *DATA,
     "trainer.max_steps=4",
     "trainer.batch_size=2",
     "trainer.log_every=1",

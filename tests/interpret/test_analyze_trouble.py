@@ -19,6 +19,7 @@ import torch
 from made_subjects import by_domain, held_out, made_documents, made_subject
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from small_run import MODEL
 
 from spectra_exp.config.compose import load_experiment, prepare_environment
 from spectra_exp.foundations.errors import SpectraError
@@ -39,11 +40,7 @@ from spectra_exp.runs.plan import plan
 from spectra_exp.training.execute import execute
 
 TINY = [
-    "model.num_layers=2",
-    "model.hidden_size=32",
-    "model.num_heads=2",
-    "model.expert_size=32",
-    "model.num_experts=4",
+    *MODEL,
     "data.sequence_length=64",
     "data.train_words=20000",
     "data.validation_words=8000",

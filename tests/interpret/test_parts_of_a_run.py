@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from small_run import MODEL
 
 from spectra_exp.config.compose import load_experiment, prepare_environment
 from spectra_exp.interpret.opening import open_subject
@@ -37,11 +38,7 @@ MINE = (
     "landscape",
 )
 SMALL = [
-    "model.num_layers=2",
-    "model.hidden_size=32",
-    "model.num_heads=2",
-    "model.expert_size=32",
-    "model.num_experts=4",
+    *MODEL,
     "data.sequence_length=64",
     "data.train_words=20000",
     "data.validation_words=8000",

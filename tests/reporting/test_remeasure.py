@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from made_studies import make_study
+from small_run import MODEL
 
 from spectra_exp.config.compose import load_experiment, prepare_environment
 from spectra_exp.foundations.errors import SpectraError
@@ -25,11 +26,7 @@ from spectra_exp.runs.summary import change_summary, sealed
 from spectra_exp.training.execute import execute
 
 TINY = [
-    "model.num_layers=2",
-    "model.hidden_size=32",
-    "model.num_heads=2",
-    "model.expert_size=32",
-    "model.num_experts=4",
+    *MODEL,
     "data.sequence_length=64",
     "data.train_words=20000",
     "data.validation_words=8000",

@@ -21,7 +21,7 @@ from spectra_exp.data.embedded_rounds import ROUNDS_PAIR
 from spectra_exp.downstream.scores import keep_scores
 from spectra_exp.measure import METRICS
 from spectra_exp.reporting.declared import all_contrasts, study_tables
-from spectra_exp.reporting.make_tables import all_tables, main
+from spectra_exp.reporting.make_tables import all_tables, main, tables_of
 from spectra_exp.reporting.material import gather
 from spectra_exp.reporting.tables import build, significance
 from spectra_exp.reporting.tables.catalogue import ROUTING_METRICS
@@ -43,6 +43,13 @@ def tables(outputs: Path) -> dict[str, Table]:
     return {table.name: table for table in all_tables(gather(outputs))}
 
 
+def declared(outputs: Path, name: str) -> Table:
+    """The table of that name that a study's file declares, without the others."""
+    material = gather(outputs)
+    study = next(s for s, file in material.studies.items() if name in {spec.name for spec in study_tables(file)})
+    return {table.name: table for table in tables_of(material, study)}[name]
+
+
 def rows(table: Table, column: str = "label") -> dict[str, dict]:
     return {row[column]: row for row in table.frame.to_dict("records")}
 
@@ -57,6 +64,25 @@ def ablation_loss(ablation: str, seed: int) -> float:
 
 def core(job) -> dict:
     return {"metrics": {"val_loss": ablation_loss(given(job)["ablation"], job.experiment.seed)}}
+
+
+def made(factory: pytest.TempPathFactory, study: str, figures) -> Path:
+    """Outputs of five seeds of a study, to be read alone."""
+    folder = factory.mktemp(study)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SPECTRA_OUTPUTS", str(folder))
+        make_study(folder, study, figures, ("seed=0..4",))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def core_world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return made(tmp_path_factory, "core", core)
+
+
+@pytest.fixture(scope="module")
+def baselines_world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return made(tmp_path_factory, "baselines", baselines)
 
 
 def test_every_table_of_the_contract_is_declared_once_over_studies_and_metrics_that_exist() -> None:
@@ -86,9 +112,8 @@ def test_every_table_of_the_contract_is_declared_once_over_studies_and_metrics_t
             assert re.sub("_(training_rule|inference_(true|false|dual))$", "", metric) in known, metric
 
 
-def test_the_ablation_table_has_a_row_an_ablation_tested_against_the_full_method(outputs: Path) -> None:
-    make_study(outputs, "core", core, ("seed=0..4",))
-    table = tables(outputs)["table07_ablation"]
+def test_the_ablation_table_has_a_row_an_ablation_tested_against_the_full_method(core_world: Path) -> None:
+    table = declared(core_world, "table07_ablation")
     found = rows(table, "ablation")
     assert list(found) == list(ORDER)
     raw = {}
@@ -115,9 +140,8 @@ def test_the_ablation_table_has_a_row_an_ablation_tested_against_the_full_method
     assert any(note.startswith("No test, zero variance: SPECTRA (paper) − Expression (load_cv)") for note in part.notes)
 
 
-def test_cells_are_the_same_text_in_every_format_and_the_best_is_bold(outputs: Path) -> None:
-    make_study(outputs, "core", core, ("seed=0..4",))
-    table = tables(outputs)["table07_ablation"]
+def test_cells_are_the_same_text_in_every_format_and_the_best_is_bold(core_world: Path) -> None:
+    table = declared(core_world, "table07_ablation")
     cells = [row["val_loss"] for row in table.frame.to_dict("records")]
     plain, tex = markdown(table), latex(table)
     for cell in cells:
@@ -136,7 +160,7 @@ def test_a_loss_that_saw_the_future_is_never_the_best(outputs: Path) -> None:
         return core(job) | {"causal": given(job)["ablation"] != "none"}
 
     make_study(outputs, "core", figures, ("seed=0..2",))
-    table = tables(outputs)["table07_ablation"]
+    table = declared(outputs, "table07_ablation")
     first, second = (row["val_loss"] for row in table.frame.to_dict("records")[:2])
     assert bold(second) in latex(table) and bold(first) not in latex(table)
     assert [row[2] for row in table.parts[0].grids[0].rows[:2]] == ["no", "yes"]
@@ -151,7 +175,7 @@ def test_a_sweep_marks_the_front_and_corrects_over_its_grid(outputs: Path) -> No
         return {"metrics": {"load_cv": cv + noise, "expert_overlap": overlap, "val_loss": loss + noise}}
 
     make_study(outputs, "c_repulsion", figures, ("seed=0..4",))
-    table = tables(outputs)["sweep_c"]
+    table = declared(outputs, "sweep_c")
     found = rows(table, "osr.repulsion_weight")
     assert {weight: row["pareto"] for weight, row in found.items()} == {
         "0": "yes",
@@ -176,7 +200,7 @@ def scaling(job) -> dict:
 
 def test_pairs_stand_side_by_side_by_size_with_their_paired_difference(outputs: Path) -> None:
     make_study(outputs, "scaling_experts", scaling, ("seed=0..4",))
-    table = tables(outputs)["table11_scaling_experts"]
+    table = declared(outputs, "table11_scaling_experts")
     found = rows(table, "model.num_experts")
     assert list(found) == ["4", "8", "16", "32"]
     for experts, row in found.items():
@@ -202,7 +226,7 @@ def test_downstream_scores_are_paired_by_size_and_one_over_other_items_is_left_o
             other, tasks["local_qasc"] = job.run_id, tasks["local_qasc"] | {"score": 0.9, "settings": {"limit": 10}}
         summary = keep_scores(job.planned.folder, tasks)
         scores[ours, experts, seed] = summary["metrics"]["downstream_score"]
-    found = rows(tables(outputs)["table11_scaling_experts"], "model.num_experts")
+    found = rows(declared(outputs, "table11_scaling_experts"), "model.num_experts")
     for experts, seeds, test in ((4, 4, stats.ttest_rel), (8, 3, partial(stats.ttest_ind, equal_var=False))):
         ours, theirs = ([scores[method, experts, s] for s in range(n)] for method, n in ((True, seeds), (False, 4)))
         row = found[str(experts)]
@@ -213,7 +237,7 @@ def test_downstream_scores_are_paired_by_size_and_one_over_other_items_is_left_o
         assert row["SPECTRA: downstream_score_mean"] == pytest.approx(np.mean(ours))
         assert row["SPECTRA: downstream_score_floor"] == pytest.approx(0.25)
     assert found["8"]["SPECTRA: downstream_score_n"] == 3
-    part, *_ = tables(outputs)["table11_scaling_experts"].parts
+    part, *_ = declared(outputs, "table11_scaling_experts").parts
     assert [note for note in part.notes if note.startswith(f"{other}: its downstream scores are over other tasks")]
 
 
@@ -225,9 +249,8 @@ def baselines(job) -> dict:
     return {"metrics": {"val_loss": loss + shared + float(noise), "load_cv": 0.2 + shared}}
 
 
-def test_significance_is_paired_corrected_and_said_in_words(outputs: Path) -> None:
-    make_study(outputs, "baselines", baselines, ("seed=0..4",))
-    table = tables(outputs)["table13_significance"]
+def test_significance_is_paired_corrected_and_said_in_words(baselines_world: Path) -> None:
+    table = tables(baselines_world)["table13_significance"]
     own = table.frame[table.frame["metric"] == "val_loss"].set_index("comparison")
     switch = own.loc["SPECTRA (paper) − Switch top-2"]
     expected = np.array([-0.3 - NOISE[len("switch_top2"), s] for s in SEEDS])
@@ -243,9 +266,8 @@ def test_significance_is_paired_corrected_and_said_in_words(outputs: Path) -> No
     assert set(equal["verdict"]) == {"zero variance"} and equal["p"].isna().all()
 
 
-def test_planted_fault_an_unpaired_test_would_find_nothing(outputs: Path) -> None:
-    make_study(outputs, "baselines", baselines, ("seed=0..4",))
-    (section,) = gather(outputs).sections["baselines"]
+def test_planted_fault_an_unpaired_test_would_find_nothing(baselines_world: Path) -> None:
+    (section,) = gather(baselines_world).sections["baselines"]
     a, b = section.find({"router": "spectra"})[0], section.find({"baseline": "switch_top2"})[0]
     arms = [list(section.values(row, "val_loss").values()) for row in (a, b)]
     assert stats.ttest_ind(*arms, equal_var=False).pvalue > 0.05 > section.compare(a, b, "val_loss").p
@@ -257,7 +279,7 @@ def test_fewer_than_three_seeds_give_no_p_value_and_no_stars(outputs: Path) -> N
     own = table.frame[(table.frame["metric"] == "val_loss") & (table.frame["n_pairs"] > 0)]
     assert len(own) == len(option_files("baseline")) - 1  # all but none
     assert own["p"].isna().all() and set(own["verdict"]) == {"n<3"}
-    assert "*" not in "".join(rows(tables(outputs)["table07_ablation"]))
+    assert "*" not in "".join(rows(declared(outputs, "table07_ablation")))
 
 
 def test_a_study_without_its_baseline_is_tabulated_and_says_so(outputs: Path) -> None:
@@ -265,7 +287,7 @@ def test_a_study_without_its_baseline_is_tabulated_and_says_so(outputs: Path) ->
         return None if given(job)["ablation"] == "none" else core(job)
 
     make_study(outputs, "core", figures, ("seed=0..4",))
-    table = tables(outputs)["table07_ablation"]
+    table = declared(outputs, "table07_ablation")
     found = rows(table, "ablation")
     assert found["none"]["val_loss"] == "" and found["no_gru"]["val_loss_n"] == 5
     assert "No tests: no finished run of the row to test against (ablation=none)." in table.parts[0].notes
@@ -293,7 +315,7 @@ def test_what_is_missing_is_listed_with_a_command_that_makes_it(outputs: Path) -
 def test_both_rules_are_in_one_table_each_tested_against_its_own_baseline(outputs: Path) -> None:
     for typed in (("seed=0..4",), ("seed=0..4", "osr=causal")):
         make_study(outputs, "core", core, typed)
-    table = tables(outputs)["table07_ablation"]
+    table = declared(outputs, "table07_ablation")
     assert "Stars: against SPECTRA (paper) or SPECTRA (causal), Holm over 15 tests." in table.parts[0].notes
     assert len(table.frame) == len(ORDER) + len(ORDER) - 1  # osr=causal has no quota to take away
 
@@ -303,26 +325,28 @@ def test_other_rules_of_inference_have_columns_of_their_own(outputs: Path) -> No
         return {"metrics_by_inference": {"true": {"load_cv": 0.5}, "dual": {"load_cv": 0.25}}}
 
     make_study(outputs, "a_quota", figures, ("seed=0..2",))
-    table = tables(outputs)["sweep_a"]
+    table = declared(outputs, "sweep_a")
     row = table.frame.to_dict("records")[0]
     assert (row["load_cv_inference_true_mean"], row["load_cv_inference_dual_mean"]) == (0.5, 0.25)
     headers = table.parts[0].grids[-1].headers
     assert "load_cv_inference_dual" in headers and "load_cv_inference_false" not in headers
 
 
-def test_planted_fault_a_swapped_reference_turns_the_signs(outputs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    make_study(outputs, "core", core, ("seed=0..4",))
-    good = rows(tables(outputs)["table07_ablation"], "ablation")["no_all"]["val_loss_difference"]
+def test_planted_fault_a_swapped_reference_turns_the_signs(core_world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    good = rows(declared(core_world, "table07_ablation"), "ablation")["no_all"]["val_loss_difference"]
     monkeypatch.setattr(
         build, "reference_row", lambda section, row, wanted: next(iter(section.find({"ablation": "no_all"})), None)
     )
-    assert good > 0 > rows(tables(outputs)["table07_ablation"], "ablation")["none"]["val_loss_difference"]
+    assert good > 0 > rows(declared(core_world, "table07_ablation"), "ablation")["none"]["val_loss_difference"]
 
 
 @pytest.mark.parametrize("damage", ["truncated", "half json", "older schema", "foreign"])
-def test_a_damaged_run_costs_its_own_seed_alone(outputs: Path, damage: str, capsys: pytest.CaptureFixture[str]) -> None:
-    jobs = make_study(outputs, "core", core, ("seed=0..4",))
-    run_id = next(j.run_id for j in jobs if given(j)["ablation"] == "no_gru" and j.experiment.seed == 2)
+def test_a_damaged_run_costs_its_own_seed_alone(
+    core_world: Path, tmp_path: Path, damage: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    outputs = Path(shutil.copytree(core_world, tmp_path / "outputs"))
+    summaries = [json.loads(path.read_text()) for path in outputs.glob("runs/*/summary.json")]
+    run_id = next(s["run_id"] for s in summaries if (s["ablation"], s["seed"]) == ("no_gru", 2))
     path = outputs / "runs" / run_id / "summary.json"
     text = path.read_text()
     older = text.replace('"schema": 1', '"schema": 0')
@@ -330,7 +354,7 @@ def test_a_damaged_run_costs_its_own_seed_alone(outputs: Path, damage: str, caps
     path.write_text(broken[damage])
     assert main([f"outputs={outputs}", "show=table07_ablation"]) == 0
     assert run_id in capsys.readouterr().err
-    found = rows(tables(outputs)["table07_ablation"], "ablation")
+    found = rows(declared(outputs, "table07_ablation"), "ablation")
     assert (found["no_gru"]["n"], found["no_gru"]["n_expected"], found["none"]["n"]) == (4, 5, 5)
     assert found["no_gru"]["val_loss_test"] == "Welch's t"
 
@@ -363,7 +387,7 @@ def weights(job, **changes) -> dict:
 )
 def test_rows_that_may_not_be_compared_are_never_the_best(outputs: Path, changes: dict) -> None:
     make_study(outputs, "c_repulsion", lambda job: weights(job, **changes), ("seed=0..2",))
-    table = tables(outputs)["sweep_c"]
+    table = declared(outputs, "sweep_c")
     found = rows(table, "osr.repulsion_weight")
     best = "0.8" if changes else "1"
     # Other steps are a section of their own.
@@ -381,7 +405,7 @@ def test_a_row_that_lacks_a_hard_seed_is_not_the_best(outputs: Path) -> None:
         return None if odd and seed == 2 else {"metrics": {"val_loss": (5.0, 5.1, 9.0)[seed] + (0.5 if odd else 0.0)}}
 
     make_study(outputs, "c_repulsion", figures, ("seed=0..2",))
-    table = tables(outputs)["sweep_c"]
+    table = declared(outputs, "sweep_c")
     found = rows(table, "osr.repulsion_weight")
     assert found["0.5"]["val_loss_mean"] < found["0"]["val_loss_mean"]
     assert bold(found["0.5"]["val_loss"]) not in latex(table) and bold(found["0"]["val_loss"]) in latex(table)
@@ -390,9 +414,9 @@ def test_a_row_that_lacks_a_hard_seed_is_not_the_best(outputs: Path) -> None:
 def test_seeds_that_settings_are_chosen_on_are_a_section_of_their_own(outputs: Path) -> None:
     make_study(outputs, "c_repulsion", weights, ("seed=0..1",))
     make_study(outputs, "c_repulsion", weights, ("seed=100..102",))
-    plain, chosen = tables(outputs)["sweep_c"].parts
+    plain, chosen = declared(outputs, "sweep_c").parts
     assert plain.title == "as in its file" and chosen.title.startswith("seeds 100 to 102")
-    assert set(tables(outputs)["sweep_c"].frame["n"]) == {2, 3}
+    assert set(declared(outputs, "sweep_c").frame["n"]) == {2, 3}
 
 
 def test_the_twin_of_a_run_stands_for_it_and_is_named(outputs: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -403,7 +427,7 @@ def test_the_twin_of_a_run_stands_for_it_and_is_named(outputs: Path, capsys: pyt
     (twin / "summary.json").write_text((twin / "summary.json").read_text().replace(folder.name, twin.name))
     assert main([f"outputs={outputs}"]) == 0
     assert f"the same configuration and seed as {twin.name}" in capsys.readouterr().err
-    assert set(tables(outputs)["sweep_c"].frame["n"]) == {3}
+    assert set(declared(outputs, "sweep_c").frame["n"]) == {3}
 
 
 def test_tables_of_one_study_leave_the_others_as_they_are(outputs: Path) -> None:
@@ -436,7 +460,7 @@ def test_chance_floors_are_printed_and_those_of_other_rules_are_not_made_up(outp
         return {"floors": {"load_cv": 0.0123, "routing_consistency": 0.3}, "metrics_by_inference": other}
 
     make_study(outputs, "a_quota", figures, ("seed=0..2",))
-    table = tables(outputs)["sweep_a"]
+    table = declared(outputs, "sweep_a")
     grid = next(grid for grid in table.parts[0].grids if grid.title.startswith("What chance gives"))
     assert "0.01230" in grid.rows[0]
     row = table.frame.to_dict("records")[0]
@@ -478,7 +502,7 @@ def test_a_value_of_the_wrong_kind_costs_its_own_run_alone(
     path.write_text(json.dumps(json.loads(path.read_text()) | {key: value}))
     assert main([f"outputs={outputs}"]) == 0
     assert f"'{key}' is not what a summary holds there" in capsys.readouterr().err
-    assert sorted(rows(tables(outputs)["sweep_d"], "router.entropy_coef")[v]["n"] for v in ("0", "0.0001")) == [0, 1]
+    assert sorted(rows(declared(outputs, "sweep_d"), "router.entropy_coef")[v]["n"] for v in ("0", "0.0001")) == [0, 1]
 
 
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no LaTeX is installed")

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from small_run import MODEL
 
 from spectra_exp.config.compose import load_experiment, prepare_environment
 from spectra_exp.data.corpus import Corpus
@@ -24,11 +25,7 @@ from spectra_exp.training.execute import execute
 
 # The full method trains by another rule than it infers by, and has other rules of inference.
 SMALL = [
-    "model.num_layers=2",
-    "model.hidden_size=32",
-    "model.num_heads=2",
-    "model.expert_size=32",
-    "model.num_experts=4",
+    *MODEL,
     "data.sequence_length=32",
     "data.train_words=14000",
     "data.validation_words=6000",

@@ -9,6 +9,7 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 import torch
+from small_run import MODEL
 
 from spectra_exp.config.compose import load_experiment, prepare_environment
 from spectra_exp.data.batches import collate
@@ -18,11 +19,7 @@ from spectra_exp.training.guard import CHECKED_TOKENS, LossDisagreement, check_l
 from spectra_exp.training.session import Session
 
 SMALL = [
-    "model.num_layers=2",
-    "model.hidden_size=32",
-    "model.num_heads=2",
-    "model.expert_size=32",
-    "model.num_experts=4",
+    *MODEL,
     "router.dim=4",
     "data.sequence_length=32",
     "data.vocabulary_size=300",

@@ -99,9 +99,7 @@ def claim_notes(section: Section, tested: Iterable[tuple[Row, str, str, Comparis
 def not_measured() -> str:
     """The note of a table with a claim beside which no A/A pair was run."""
     again = load_study(STUDY).asked()
-    return (
-        f"How far two arms of one configuration differ was not measured here: {again}, with the settings of these runs."
-    )
+    return f"What two arms of one configuration differ by was not measured for these settings: {again}, with them."
 
 
 def _note(section: Section, claim: Claim) -> str | None:

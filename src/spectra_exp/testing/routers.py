@@ -6,6 +6,7 @@ Letters: B sequences, S tokens each, N real tokens, d hidden size, E experts, K 
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
 from spectra_exp.routing.base import Router, router_class, routers
 from spectra_exp.routing.selection import PLAIN, SELECTIONS, capacity
@@ -97,7 +98,7 @@ def check_the_output_alone_trains_every_parameter(name: str, top_k: int) -> None
     """Without any router loss: the gradient comes through the combine weights. The layer has one below it."""
     hidden_BSd, probe_BSd = normal(3, 7, HIDDEN), normal(3, 7, HIDDEN, seed=1)
 
-    def gradients():
+    def gradients() -> dict[str, Tensor | None]:
         layer = layer_of(settings_of(name, top_k))
         below = layer.router(inputs_of(seed=2)).carry_BSED
         below = None if below is None else below.detach()
