@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
-from spectra_exp import __version__
 from spectra_exp.doctor.examined import SEED, Examined
 from spectra_exp.doctor.keeping import in_float32, kept
 from spectra_exp.doctor.registry import FAULT, Check, Finding, chosen_checks
 from spectra_exp.foundations.errors import ConfigError
+from spectra_exp.runs.provenance import installed_version
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ def doctor(
 def _made_with(x: Examined) -> dict[str, Any]:
     rows, length = x.ids_BS.shape
     return {
-        "spectra-exp": __version__,
+        "spectra-exp": installed_version("spectra-exp"),
         "torch": torch.__version__,
         "transformers": transformers.__version__,
         "python": platform.python_version(),
