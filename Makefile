@@ -141,8 +141,9 @@ bundle: setup  ## dist/bundle-PYTHON: an install without network (PYTHON=3.12; H
 studies-page: setup  ## docs/studies.md, from the files of the studies
 	$(PY) -m spectra_exp study page > docs/studies.md
 
-reference-pages: setup  ## docs/reference, from the schemas
+reference-pages: setup  ## docs/reference and the list in docs/metrics.md, from the schemas
 	$(PY) tools/reference_pages.py
+	$(PY) tests/measure/metrics_page.py
 
 docs: setup  ## dist/docs: the pages of docs/ to read in a browser
 	@$(PY) -c "import material" 2>/dev/null || $(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'

@@ -83,6 +83,7 @@ def test_a_comparison_is_that_of_the_tables(outputs):
         ({"a": {"osr": "none"}, "b": "Switch"}, "two of its runs have one seed"),
         ({"a": "Odd", "b": "Switch"}, "may not be compared: other batches"),
         ({"a": "Spectra", "b": "Switch", "metric": "val_los"}, "did you mean 'val_loss'"),
+        ({"a": "Spectra", "b": "Switch", "metric": "optim.beta"}, r"unknown name 'optim.beta'; (?!.*optim\.beta1)"),
         ({"a": "Spectra", "b": "Switch", "by": "domain"}, "by: unknown name 'domain'"),
     ],
 )

@@ -12,7 +12,7 @@ import pytest
 from spectra_exp.cli import VERBS, command
 from spectra_exp.completion.command import SCRIPT
 from spectra_exp.completion.query import candidates
-from spectra_exp.config.tree import option_files
+from spectra_exp.config.tree import option_files, project_root
 
 
 @pytest.mark.parametrize(
@@ -20,6 +20,7 @@ from spectra_exp.config.tree import option_files
     [
         ("spectra-exp repo", ["report "]),
         ("spectra-exp tables st", ["study="]),
+        ("spectra-exp tables study=b_s", ["study=b_sinkhorn "]),
         ("spectra-exp study sh", ["show "]),
         ("spectra-exp study show json=t", ["json=true"]),
         ("spectra-exp study show b_sinkhorn osr=p", ["osr=paper "]),
@@ -41,6 +42,16 @@ def test_a_new_word_offers_all() -> None:
     assert candidates("spectra-exp ") == sorted(f"{verb} " for verb in VERBS)
     assert {f"router={name} " for name in option_files("router")} <= set(candidates("spectra-exp run router="))
     assert "router." in candidates("spectra-exp search ") and "seed=" in candidates("spectra-exp run -m ")
+
+
+@pytest.mark.parametrize("broken", ["", "import nowhere\n"])
+def test_keys_of_ones_own_router_are_among_them(tmp_path: Path, broken: str) -> None:
+    shutil.copytree(project_root() / "examples" / "my_router", tmp_path, dirs_exist_ok=True)
+    source = tmp_path / "my_router.py"
+    source.write_text(broken + source.read_text())
+    asked = [sys.executable, "-m", "spectra_exp", "completion", "query", "spectra-exp run router.sharpn"]
+    ended = subprocess.run(asked, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert ended.stdout.split() == ([] if broken else ["router.sharpness="]) and not ended.stderr
 
 
 def test_bash_shows_them(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import tarfile
@@ -107,14 +108,16 @@ def test_runs_tables_and_the_report_in_an_empty_folder(spectra):
     assert ended.returncode == 0, ended.stderr
     run = Path(ended.stdout.strip().splitlines()[-1])
     assert run.parent == spectra.folder / "outputs" / "runs"
-    assert json.loads((run / "summary.json").read_text())["status"] == "completed"
+    summary = json.loads((run / "summary.json").read_text())
+    assert summary["status"] == "completed" and summary["command"].startswith("spectra-exp run ")
     show = ["study", "show", "core", "seed=0", "osr=causal", "json=true"]
     each = spectra.each(["tables"], ["report"], show, ["run", "router=spectre"])
     assert each.returncode == 0, each.stderr
     statuses, texts = zip(*json.loads(each.stdout), strict=True)
     assert statuses == (0, 0, 0, 2), each.stderr
     assert len(json.loads(texts[2])["runs"]) > 5 and "did you mean 'spectra'" in each.stderr
-    assert (spectra.folder / "outputs" / "report" / "index.html").is_file()
+    page = (spectra.folder / "outputs" / "report" / "index.html").read_text()
+    assert not re.search(r"train\.py|make (demo|aa|baselines|ablations|status|study|paper)\b", page)
     gaps = (spectra.folder / "outputs" / "tables" / "missing.csv").read_text()
     # What is told to type exists where it is told.
     assert "make " not in gaps and "train.py" not in gaps and "spectra-exp run ablations=core" in gaps

@@ -165,7 +165,9 @@ def compare(
     if by not in COMPARED:
         raise ConfigError.unknown("by", by, COMPARED)
     if metric not in runs:
-        raise ConfigError.unknown("metric", metric, [column for column in runs if runs[column].dtype == float])
+        # A setting's column is called by its key, which has a dot.
+        known = [column for column in runs if runs[column].dtype == float and "." not in column]
+        raise ConfigError.unknown("metric", metric, known)
     arms = [_arm(runs, name, wanted) for name, wanted in (("a", a), ("b", b))]
     first, second = (arm.to_dict("index") for arm in arms)
     for seed in sorted(first.keys() & second.keys()):

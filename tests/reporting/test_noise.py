@@ -1,4 +1,4 @@
-"""The noise of a claim without a cause: measured by A/A pairs, and said beside the smallest claim of each table."""
+"""How far two arms of one configuration differ: measured by A/A pairs, said beside each table's smallest claim."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from made_studies import given, make_study
 
 from spectra_exp.reporting.declared import all_contrasts, study_tables
 from spectra_exp.reporting.material import Material, gather
-from spectra_exp.reporting.noise import NOT_MEASURED, noise_of
+from spectra_exp.reporting.noise import noise_of, not_measured
 from spectra_exp.reporting.tables.build import build_table
 
 OWN = [3.00, 3.10, 3.05, 3.20, 3.15, 3.02]
@@ -75,7 +75,7 @@ def test_what_was_not_measured_says_how(world: Path) -> None:
     material = gather(world)
     runs = material.collected.runs
     runs["studies"] = [() if "aa" in names else names for names in runs["studies"]]
-    assert NOT_MEASURED in notes(material)
+    assert not_measured() in notes(material) and "make aa," in not_measured()
 
 
 def test_pairs_are_no_claims_of_their_own(world: Path) -> None:

@@ -12,6 +12,7 @@ from spectra_exp.archive.content import ArchivedRun, history_tree
 from spectra_exp.archive.file import Archive
 from spectra_exp.config.compose import load_experiment
 from spectra_exp.config.resolved import Compositions, beside, line_of, resolved_config
+from spectra_exp.config.tree import train_words
 from spectra_exp.foundations.errors import ConfigError, SpectraError
 from spectra_exp.routing.temperature import BEST_LONG
 from spectra_exp.runs.folder import make_outputs
@@ -63,7 +64,7 @@ def repeat(run: ArchivedRun, outputs: Path, say: Callable[[str], None]) -> Repea
     """Make the run again below `outputs` and compare. Raises SpectraError where its configuration is no longer one, is
     another run today, or does not complete."""
     line = configuration_line(run)
-    say(f"{run.run_id}: python train.py {' '.join(line)}")
+    say(f"{run.run_id}: {' '.join([*train_words(), *line])}")
     experiment = load_experiment([*line, f"outputs={outputs}"])
     make_outputs(outputs)
     planned = plan(experiment)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import fields
 from importlib import import_module
 from typing import TYPE_CHECKING, get_type_hints
 
 from spectra_exp.cli import VERBS
 from spectra_exp.config.tree import KINDS, named_files, option_files, roots
+from spectra_exp.foundations.errors import ConfigError
 from spectra_exp.foundations.shell import DONE
 
 if TYPE_CHECKING:
@@ -54,6 +56,8 @@ def candidates(line: str) -> list[str]:
     found = [] if rest else [f"{name} " for name in below if name]
     if own is not None:
         found += _keys(own.options)
+        if word.startswith("study=") and "study=" in found:
+            found += [f"study={name} " for kind in KINDS for name in named_files(kind)]
         found += _of_a_run(word) if "overrides" in {f.name for f in fields(own.options)} else []
     return _fitting(word, found)
 
@@ -79,9 +83,13 @@ def _of_a_run(word: str) -> list[str]:
         found += [f"{group}={name} " for name in option_files(group)] if word.startswith(f"{group}=") else []
     if "=" in word and any(one.startswith(word) for one in found):
         return found
+    from spectra_exp.config.plugins import load_own_plugins
     from spectra_exp.config.register import GROUPS, group_schemas
     from spectra_exp.config.schema import RootConfig
 
+    # What a plug-in lacks is said when a command is given; a Tab offers what there is without it.
+    with suppress(ConfigError):
+        load_own_plugins()
     found += [key for key in _keys(RootConfig) if key.partition("=")[0] not in GROUPS]
     group = word.partition(".")[0]
     for schema in group_schemas(group).values() if group in GROUPS and "." in word else ():

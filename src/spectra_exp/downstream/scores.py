@@ -59,7 +59,7 @@ def find_runs(given: str, runs: Path) -> list[RunFolder]:
         found |= {folder.path.as_posix(): folder for folder in folders}
     for folder in found.values():
         if (status := folder.status()) != "completed":
-            raise ConfigError("run", f"{folder.run_id} is {status}", "finish it first: the same train.py command")
+            raise ConfigError("run", f"{folder.run_id} is {status}", "finish it first by the same command")
     return list(found.values())
 
 

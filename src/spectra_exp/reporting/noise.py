@@ -15,10 +15,10 @@ from spectra_exp.runs.pairing import GROUP_KEYS
 from spectra_exp.statistics.comparison import Comparison
 from spectra_exp.statistics.intervals import ALPHA
 from spectra_exp.statistics.power import Spread, spread_of
+from spectra_exp.studies.definition import load_study
 
 # The study of A/A pairs, and the key in which its paired arms differ.
 STUDY, THREADS = "aa", "trainer.cpu_threads"
-NOT_MEASURED = "What two arms of one configuration differ by was not measured for these settings: make aa, with them."
 
 
 @dataclass(frozen=True)
@@ -92,8 +92,14 @@ def claim_notes(section: Section, tested: Iterable[tuple[Row, str, str, Comparis
     notes = [_note(section, claim) for claim in smallest.values()]
     known = [note for note in notes if note is not None]
     if smallest and not known:
-        known = [NOT_MEASURED]
+        known = [not_measured()]
     return known
+
+
+def not_measured() -> str:
+    """The note of a table with a claim beside which no A/A pair was run."""
+    again = load_study(STUDY).asked()
+    return f"What two arms of one configuration differ by was not measured for these settings: {again}, with them."
 
 
 def _note(section: Section, claim: Claim) -> str | None:
@@ -109,4 +115,4 @@ def _note(section: Section, claim: Claim) -> str | None:
     if noise.rounding.sd is not None:
         paired = noise.rounding.sd / math.sqrt(n)
         told.append(f"the same {n} seeds on two threads by {number_text(paired)}")
-    return f"{'; '.join(told)} (standard deviations, make aa)."
+    return f"{'; '.join(told)} (standard deviations, {load_study(STUDY).asked()})."

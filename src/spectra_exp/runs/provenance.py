@@ -175,12 +175,15 @@ def _own_git_state() -> dict[str, Any]:
 def versions() -> dict[str, str | None]:
     """Of Python and of the packages that results rest on; None for one that is not installed."""
     found: dict[str, str | None] = {"python": platform.python_version()}
-    for name in PACKAGES:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            found[name] = None
-    return found
+    return found | {name: installed_version(name) for name in PACKAGES}
+
+
+def installed_version(package: str) -> str | None:
+    """The version of an installed package; None for one that is not installed."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
 
 
 def _threads() -> dict[str, int | str | None]:

@@ -7,10 +7,10 @@ from typing import Any
 
 from spectra_exp.config.names import own_settings, run_label
 from spectra_exp.config.resolved import resolved_experiment
+from spectra_exp.config.tree import train_words
 from spectra_exp.runs.plan import Plan
 from spectra_exp.runs.provenance import stored_compositions
-
-SCHEMA = 1
+from spectra_exp.runs.summary import SCHEMA
 
 
 def summary_head(planned: Plan, made_by: dict[str, Any], started: str) -> dict[str, Any]:
@@ -33,7 +33,7 @@ def summary_head(planned: Plan, made_by: dict[str, Any], started: str) -> dict[s
         "error": None,
         "seed": experiment.seed,
         **{group: experiment.choices[group] for group in groups},
-        "command": " ".join(["python train.py", *experiment.overrides]),
+        "command": " ".join([*train_words(), *experiment.overrides]),
         "steps": 0,
         "max_steps": experiment.trainer.max_steps,
         "metrics": {},

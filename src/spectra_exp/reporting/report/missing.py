@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from spectra_exp.config.tree import installed
 from spectra_exp.presentation.html import (
     Badge,
     Block,
@@ -20,8 +21,8 @@ from spectra_exp.reporting.material import Material
 from spectra_exp.reporting.report.run_list import PageOf, page_beside
 from spectra_exp.reporting.tables import spec
 from spectra_exp.reporting.tables.gaps import merged_gaps
+from spectra_exp.studies.definition import load_study
 
-START = ("make demo", "make baselines", "make ablations", "make status")
 MISSING_LEAD = "Every gap of every table, with the command that fills it. A run that is finished is not run again."
 ODD_LEAD = "Runs that no table counts, with the reason, and runs that are counted but odd."
 STALE = (
@@ -72,8 +73,16 @@ def empty_block(material: Material) -> Block:
         "No finished run yet",
         f"There is no completed run in {material.outputs.name}/runs. Any of these commands starts some; then make the "
         "report again.",
-        Commands(START),
+        Commands(_first_commands()),
     )
+
+
+def _first_commands() -> list[str]:
+    """What makes some runs, by make where there is a checkout."""
+    demo, status = ("spectra-exp run study=demo debug=demo", "spectra-exp study status")
+    if not installed():
+        demo, status = "make demo", "make status"
+    return [demo, *(load_study(name).asked() for name in ("baselines", "core")), status]
 
 
 def _gap_row(gap: spec.Gap) -> Row:
