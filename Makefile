@@ -26,7 +26,7 @@ LAUNCH_STUDY = $(if $(STUDY_FILE),,echo "error: STUDY: give the name of a study 
 , := ,
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo train-distributed test test-full test-lowest test-random fuzz tables analysis overhead figures report paper replications lint clean-cache status study ablations baselines scaling design-choices \
+.PHONY: help setup demo train-distributed test test-full test-lowest test-random fuzz tables analysis overhead figures report paper replications wheel lint clean-cache status study ablations baselines scaling design-choices \
 	sweep-a sweep-b sweep-c sweep-d sweep-e temperature aa temperature-demo temperature-reference search bench bench-gpu gpu-check bundle studies-page reference-pages docs
 
 help:  ## this list
@@ -131,6 +131,9 @@ fuzz: setup  ## random configurations, damaged run folders and kills, in full (a
 
 gpu-check: setup  ## proves the code on a GPU in some minutes (GPU_CHECK_DEVICE=cpu rehearses it): outputs/gpu-check
 	@$(PY) -m spectra_exp gpu-check $(if $(GPU_CHECK_DEVICE),device=$(GPU_CHECK_DEVICE)) $(TYPED)
+
+wheel: setup  ## dist/: the package as a wheel and as sources, for pip install
+	$(PY) -m hatchling build -d dist
 
 bundle: setup  ## dist/bundle-PYTHON: an install without network (PYTHON=3.12; HAVE=output of the target's pip list)
 	$(PY) tools/bundle.py --python $(PYTHON) $(if $(HAVE),--have $(HAVE))

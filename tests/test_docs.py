@@ -26,7 +26,7 @@ from spectra_exp.studies.work import run_in_worker
 
 ROOT = project_root()
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
-FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.M | re.S)
+FENCE = re.compile(r'^```(\w*)(?: title="[^"]*")?\n(.*?)^```', re.M | re.S)
 LONGEST_README = 80  # lines: a screen and a half
 
 

@@ -19,6 +19,19 @@ from spectra_exp.foundations.errors import ConfigError
 TEMPLATE = project_root() / "examples" / "my_router"
 SMALL = ["router=my_router", "debug=smoke", "model.num_layers=2", "model.hidden_size=32", "logger.progress=false"]
 
+BARE = """from dataclasses import dataclass
+from spectra_exp.routing.base import RouterConfig, register_router
+from spectra_exp.routing.linear import LinearRouter
+"""
+UNFIT = """@dataclass
+class Unfit(RouterConfig):
+    name: str = "unfit"
+    sizes: tuple[complex, ...] = ()
+@register_router
+class R(LinearRouter):
+    Config = Unfit
+"""
+
 
 @pytest.fixture
 def work(tmp_path: Path) -> Path:
@@ -86,12 +99,17 @@ def test_the_template_s_own_test_passes_and_a_router_without_its_gradient_fails(
         ("conf/config.yaml", "plugins: [nowhere]", "plugins: there is no module 'nowhere'"),
         ("conf/config.yaml", "plugins: my_router", "plugins: my_router was given; it is a list"),
         ("conf/router/switch.yaml", "# Mine\n", "conf/router/switch.yaml: "),
+        ("conf/baseline/dense.yaml", "# Mine\n", "conf/baseline/dense.yaml: "),
+        ("sweeps/a_quota.yaml", "title: Mine\n", "sweeps/a_quota.yaml: "),
+        ("my_router.py", f"{BARE}@register_router\nclass R(LinearRouter): ...\n", "router R has no name"),
+        ("my_router.py", f"{BARE}{UNFIT}", "schema of router=unfit: Unsupported value type: 'complex'"),
         ("my_router.py", "import torch\nraise ValueError('no')", "'my_router' does not load (ValueError: no)"),
         ("my_router.py", "import not_installed_here", "'my_router' needs the module 'not_installed_here'"),
     ],
 )
 def test_what_cannot_be_used_is_one_line_before_any_job(work, name, text, told):
     path = work / name
+    path.parent.mkdir(exist_ok=True)
     path.write_text(text)
     ended = spectra(work, "run", *SMALL)
     assert (ended.returncode, ended.stdout) == (2, "") and told in ended.stderr and ended.stderr.count("\n") == 1

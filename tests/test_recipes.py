@@ -1,5 +1,6 @@
 """Each recipe of docs/howto/router.md: one thing of each kind is added outside the package, and no file is touched.
 
+The files that the page shows are used as they stand there.
 `tests/throwaway` holds a router, a selection rule, a metric and a data source as one module, and an ablation; with a
 copy of the project's own options they make a root of their own, in a temporary folder.
 """
@@ -60,6 +61,33 @@ def train(root: Path, *overrides: str) -> subprocess.CompletedProcess[str]:
     return run(root, "-m", "spectra_exp", "run", *SMALL, *overrides)
 
 
+@pytest.mark.slow
+def test_the_files_of_the_page_are_a_plug_in_that_trains_and_is_tabulated(tmp_path):
+    text = (project_root() / "docs" / "howto" / "router.md").read_text(encoding="utf-8")
+    files = dict(re.findall(r'^```\w+ title="([^"]+)"\n(.*?)^```', text, re.M | re.S))
+    assert {Path(name).parts[0] for name in files} > {"conf", "sweeps", "my_router.py"} and len(files) == 11
+    for name, content in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(content, encoding="utf-8")
+    places = [str(project_root() / "src"), os.environ.get("PYTHONPATH", "")]
+    environment = os.environ | {"SPECTRA_OUTPUTS": str(tmp_path / "outputs"), "PYTHONPATH": os.pathsep.join(places)}
+    environment.pop("SPECTRA_ROOT", None)
+    mine = ["sweeps=sharpness", "router.sharpness=1", "selection=above_mean", "data=counting", "seed=0"]
+    for words in (
+        ["pytest", "-q", "-p", "no:cacheprovider", "."],
+        ["spectra_exp", "run", "ablation=no_carry", "osr=causal", "--cfg", "job"],
+        ["spectra_exp", "run", *mine, *SMALL, "launch.view=false"],
+        ["spectra_exp", "tables", "study=sharpness", "show=sharpness"],
+    ):
+        command = [sys.executable, "-m", *words]
+        ended = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+        assert ended.returncode == 0, ended.stdout + ended.stderr
+    tables = tmp_path / "outputs" / "tables" / "sharpness"
+    assert "busiest_share" in (tables / "sharpness.md").read_text().partition("Mine")[2]
+    kept = (tables / "routing_metrics.md").read_text()
+    assert "Own metrics" in kept and "busiest_share" in kept.partition("What chance gives")[2]
+
+
 # Prints the exit status of each of the command lines that it is given.
 EACH = "import json, sys; from spectra_exp.cli import main; print([main(line) for line in json.loads(sys.argv[1])])"
 
@@ -105,6 +133,7 @@ def test_an_ablation_stands_in_its_study_and_in_the_table(root):
     assert "− Carry" in (root / "outputs" / "tables" / "core" / "table07_ablation.md").read_text()
 
 
+METRIC = "from spectra_exp.measure.base import metric\n"
 # Command lines, in the order of one process, and what each of them is told.
 REFUSED = (
     (["selection=nowhere"], "selection.rule: 'nowhere' is not accepted; valid: topk, quota"),
@@ -116,6 +145,8 @@ REFUSED = (
     (["plugins=throwaway_parts"], "plugins: throwaway_parts was given; it is a list of modules: plugins=[a,b]"),
     ([*PARTS, "selection.capacity_factor=2"], "capacity_factor: 2 would have no effect with selection=throwaway"),
     ([*PARTS, "selection.at_inference=true"], "at_inference: True would have no effect with selection=throwaway"),
+    # The last one, since what a module registered stays in the process.
+    (["plugins=[typo]"], "floor of metric 'mine': unknown name 'marginal'; did you mean 'marginals'?"),
 )
 
 
@@ -124,7 +155,8 @@ def test_what_is_not_registered_is_refused_in_one_line(root):
         "conf/selection/nowhere.yaml": "# Planted\ndefaults: [schema, _self_]\nrule: nowhere\n",
         "conf/router/nowhere.yaml": "# @package _global_\n# Planted\ndefaults: [schema_nowhere@router, _self_]\n",
         "conf/data/nowhere.yaml": "# Planted\ndefaults: [schema_nowhere, _self_]\n",
-        "broken.py": 'from spectra_exp.measure.base import metric\nmetric("load_cv", "lower", range=(0, 1))(abs)\n',
+        "broken.py": f'{METRIC}metric("load_cv", "lower", range=(0, 1))(abs)\n',
+        "typo.py": f'{METRIC}metric("mine", "lower", range=(0, 1), floor="marginal")(abs)\n',
     }
     for name, text in planted.items():
         (root / name).write_text(text)

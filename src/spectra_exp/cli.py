@@ -67,7 +67,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def help_text() -> str:
     """The verbs, a line each."""
-    lines = [f"  {name:<12}{meaning}" for name, (_, meaning) in VERBS.items()]
+    width = max(map(len, VERBS)) + 2
+    lines = [f"  {name:<{width}}{meaning}" for name, (_, meaning) in VERBS.items()]
     return "\n".join(
         [
             "usage: spectra-exp VERB [key=value ...]",

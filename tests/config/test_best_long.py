@@ -149,6 +149,12 @@ def test_a_run_that_has_not_ended_well_is_missing(status):
     assert missing_and_command(error.value)[0] == ["t1_5"]
 
 
+def test_the_command_is_not_launched_as_the_study_was():
+    with pytest.raises(ConfigError) as error:
+        resolved(f"{BASE} launch.until_decided=val_loss:0.02 launch.max_seeds=5")
+    assert not [word for word in missing_and_command(error.value)[1] if "launch" in word]
+
+
 def test_values_with_special_characters_survive_in_the_command():
     with pytest.raises(ConfigError) as error:
         resolved(f"{BASE} \"study='a b, c'\"")

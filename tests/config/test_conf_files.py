@@ -64,6 +64,10 @@ def test_option_says_in_one_line_what_it_is(group, name):
     meaning = option_meaning(option_files(group)[name])
     assert 5 < len(meaning) <= 140
     assert not meaning.endswith(".")
+    # The help shows one line: a sentence that goes on in the next is cut.
+    lines = option_files(group)[name].read_text().splitlines()
+    after = lines[next(i for i, line in enumerate(lines) if meaning in line) + 1]
+    assert not after.startswith("#")
 
 
 def keys_set_by(group: str, path: Path) -> list[str]:

@@ -110,8 +110,10 @@ def table() -> str:
 
 def checks_table() -> str:
     """The checks, as in docs/doctor.md."""
-    lines = ["| name | what is looked at | a fault means | what to do |", "|---|---|---|---|"]
-    lines += [f"| `{c.name}` | {c.title}: {c.figure} | {c.meaning} | {c.advice} |" for c in checks().values()]
+    lines = ["| name | what is looked at | ok if that is | a fault means | what to do |", "|---|---|---|---|---|"]
+    lines += [
+        f"| `{c.name}` | {c.title}: {c.figure} | {c.ok_if} | {c.meaning} | {c.advice} |" for c in checks().values()
+    ]
     return "\n".join(lines) + "\n"
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import one_hot
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from spectra_exp.moe.stock.blocks import find_blocks
@@ -88,6 +89,29 @@ def expert_choice(model: nn.Module) -> None:
 
     for block in find_blocks(model):
         block.experts.register_forward_pre_hook(hook)
+
+
+def capacity(model: nn.Module) -> None:
+    """Each expert takes its fair share of a pass's assignments; those that come after it are dropped."""
+
+    def hook(num_experts: int, experts: nn.Module, inputs: tuple) -> tuple:
+        hidden, indices, weights = inputs
+        place = one_hot(indices.flatten(), num_experts).cumsum(0).gather(1, indices.flatten()[:, None])
+        return hidden, indices, weights * (place.view_as(indices) <= indices.numel() / num_experts)
+
+    for block in find_blocks(model):
+        block.experts.register_forward_pre_hook(partial(hook, block.num_experts))
+
+
+def dropped_loss(model: nn.Module) -> None:
+    """The auxiliary loss is asked for and returned, and is not in the loss."""
+
+    def hook(model: nn.Module, inputs: tuple, output: Any) -> None:
+        if output.loss is not None and output.aux_loss is not None:
+            output.loss = output.loss - model.router_aux_loss_coef * output.aux_loss
+
+    switched_on(model)
+    model.register_forward_hook(hook)
 
 
 def scaled_loss(power: int) -> Callable[[nn.Module], None]:
@@ -301,15 +325,22 @@ PLANTS = [
     Plant("causality", before_blocks(lambda m, h: h + h.mean(1, keepdim=True)), name="later_tokens"),
     Plant("causality", before_blocks(lambda m, h: h + h.mean(0, keepdim=True)), name="other_sequences"),
     Plant("causality", expert_choice, name="expert_choice"),
+    Plant("causality", before_blocks(lambda m, h: _leaks(m, h)), changes=DROPOUT, name="in_training"),
+    Plant(
+        "causality", before_blocks(lambda m, h: _leaks(m, _unseeded(m, h))), status="doubtful", name="noise_in_training"
+    ),
     Plant("batch_invariance", without_mask),
+    Plant("batch_invariance", capacity, name="capacity"),
     Plant("padding", with_loss(lambda own, given, named: own(*given[:3])), AUXILIARY, name="loss"),
     Plant("padding", counting, name="loads"),
     Plant("auxiliary_on", nothing, AUXILIARY, sound=switched_on),
+    Plant("auxiliary_on", dropped_loss, AUXILIARY, sound=switched_on, name="dropped"),
     Plant(
         "auxiliary_gradient",
         with_loss(lambda own, given, named: own(tuple(g.detach() for g in given[0]), *given[1:])),
         AUXILIARY,
     ),
+    Plant("auxiliary_gradient", frozen, AUXILIARY, status="doubtful", name="frozen"),
     Plant("auxiliary_form", nothing, AUXILIARY, sound=with_loss(lambda own, given, named: _of_layers(own, given))),
     Plant(
         "auxiliary_form",
@@ -323,6 +354,7 @@ PLANTS = [
     Plant("bias_precision", nothing, BIASED, sound=own_float32_bias),
     Plant("bias_still", moving_bias, BIASED),
     Plant("bias_still", partial(counting, always=True), BIASED, sound=counting, name="counted_loads"),
+    Plant("bias_still", partial(counting, always=True), AUXILIARY, sound=counting, name="loads_without_bias"),
     Plant("bias_outside_weights", weighing_bias, BIASED),
     Plant("bias_steps", moving_in_passes, BIASED, name="each_pass"),
     Plant("bias_steps", training(EachMicroBatch), BIASED, sound=training(Balancing), name="each_micro_batch"),
@@ -353,6 +385,11 @@ PLANTS = [
 def _of_layers(own: Callable, given: tuple) -> Tensor:
     """The mean over layers of the family's own loss of each layer."""
     return torch.stack([own((logits,), *given[1:]) for logits in given[0]]).mean()
+
+
+def _leaks(module: nn.Module, hidden: Tensor) -> Tensor:
+    """In training mode the mean over the sequence is added."""
+    return hidden + hidden.mean(1, keepdim=True) if module.training else hidden
 
 
 _GENERATOR = torch.Generator().manual_seed(0)

@@ -46,6 +46,12 @@ REPORTS = [
         "causality",
         "later_tokens",
     ),
+    Report(
+        "marin-community/marin#8134",
+        "A fixed capacity in evaluation costs 0.11 nats on batches of one domain, and half of it on shuffled ones.",
+        "batch_invariance",
+        "capacity",
+    ),
     Report("huggingface/transformers#28505", "Padding counts in Mixtral's auxiliary loss.", "padding", "loss"),
     Report("NVIDIA/Megatron-LM#1984", "Padding counts in the routing loss of post-training.", "padding", "loss"),
     Report(
@@ -77,6 +83,11 @@ REPORTS = [
         "softmax_twice",
     ),
     Report("huggingface/transformers#39055", "The same in DBRX.", "auxiliary_form", "softmax_twice"),
+    Report(
+        "huggingface/transformers#48690",
+        "Qwen3-MoE's auxiliary loss is multiplied by the number of processes in the Trainer.",
+        "auxiliary_accumulation",
+    ),
     Report(
         "NVIDIA-NeMo/Automodel#3359",
         "The auxiliary loss enters every micro-batch whole: its weight grows with accumulation.",

@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
+import transformers
 from doctor_cases import batches, stock
 from made_subjects import made_documents, made_tokenizer
 from moe_cases import ROUTED, model_of, settled
@@ -34,10 +36,19 @@ def test_a_fault_is_written_down_and_is_exit_status_1(folder: Path, tmp_path: Pa
     out = capsys.readouterr().out
     assert "1 ok, 1 fault" in out and "output_router_logits" in out
     made = tmp_path / "doctor" / "mixtral"
-    found = {one["check"]: one for one in json.loads((made / "findings.json").read_text())["findings"]}
+    told = json.loads((made / "findings.json").read_text())
+    found = {one["check"]: one for one in told["findings"]}
     assert found["auxiliary_on"]["status"] == "fault" and found["twice"]["figure"] <= found["twice"]["limit"]
     page = (made / "index.html").read_text()
     assert "Auxiliary loss: on" in page and "What it means" in page and "<script src" not in page
+    assert (
+        told["made_with"]["torch"] == torch.__version__
+        and told["made_with"]["transformers"] == transformers.__version__
+    )
+    assert told["made_with"]["spectra-exp"] and {"seed of the checks", "seed of the text"} <= told["made_with"].keys()
+    assert found["twice"]["ok_if"] == "at most 0.0001"
+    assert "at most 0.0001" in page and "seed of the checks" in page
+    assert all(f"torch {torch.__version__}" in text.replace("</dt><dd>", " ") for text in (out, page))
     assert main([*words, "checks=twice"]) == 0
 
 

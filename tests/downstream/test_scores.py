@@ -195,6 +195,7 @@ def test_items_of_one_passage_are_one_group_and_other_filters_are_left_out():
     assert item_scores("t", "acc", two)["group"].is_unique
     # F1 is no mean over items.
     assert item_scores("t", "acc", {"samples": {"t": samples((1, 0), (0, 1))}}) is None
+    assert item_scores("t", "acc", {"samples": {"t": samples(1.0, float("nan"))}}) is None
 
 
 def test_items_of_a_task_take_the_place_of_earlier_ones_and_no_edit_is_hidden(runs):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, make_dataclass
 
 import pytest
 from hypothesis import given
@@ -112,6 +112,12 @@ def test_mutable_defaults_are_not_shared():
     first, second = Outer(inner=Inner()), Outer(inner=Inner())
     first.names.append("b")
     assert second.names == ["a"]
+
+
+def test_the_types_of_a_module_that_evaluates_them_read_the_same():
+    types = {"rate": float, "size": int | None, "names": list[str]}
+    schema = make_dataclass("Evaluated", [(name, kind, option(None, "any")) for name, kind in types.items()])
+    assert [row["type"] for row in describe_fields(schema)] == ["float", "int | None", "list[str]"]
 
 
 def test_the_help_shows_type_default_unit_and_limits():

@@ -8,6 +8,7 @@ import torch
 from routing_cases import layer_of, record_of, statistics_of, tokens_of
 
 from spectra_exp.measure import METRICS, compute_floors, compute_metrics, compute_stability, compute_stability_floors
+from spectra_exp.measure.base import metric
 from spectra_exp.measure.floors import uniform_balance
 from spectra_exp.measure.snapshot import RoutingSnapshot
 from spectra_exp.measure.stability import expert_sets
@@ -116,6 +117,26 @@ def test_ragged_sets_keep_their_sizes_in_the_null():
     values, floors = compute_metrics(layers).all(), compute_floors(layers).all()
     for name in MARGINALS:
         assert values[name] == pytest.approx(floors[f"{name}_floor"], rel=0.05), name
+
+
+def test_the_uniform_floor_of_ones_own_metric_is_its_value_under_even_random_routing():
+    def overlap(stats):
+        """Share of adjacent tokens' experts that both use."""
+        return stats.overlap_sum / stats.num_adjacent / TOP_K
+
+    def busiest(stats):
+        """The busiest expert's share."""
+        return float(stats.share_E.max())
+
+    for function in (overlap, busiest):
+        metric(function.__name__, "lower", range=(0, 1), floor="uniform")(function)
+    try:
+        floors = compute_floors(_random_layers(1.5)).all()
+    finally:
+        for function in (overlap, busiest):
+            METRICS.pop(function.__name__)
+    assert floors["overlap_floor"] == pytest.approx(TOP_K / NUM_EXPERTS, rel=0.01)
+    assert floors["busiest_floor"] == pytest.approx(1 / NUM_EXPERTS, rel=0.1)
 
 
 def test_floors_are_the_same_every_time_and_differ_with_the_seed():

@@ -18,6 +18,8 @@ from spectra_exp.statistics.comparison import compare
 from spectra_exp.statistics.looks import look
 from spectra_exp.studies.decide import Design
 from spectra_exp.studies.definition import load_study
+from spectra_exp.studies.expand import study_jobs
+from spectra_exp.studies.job import make_jobs
 from spectra_exp.studies.ledger import write_launch
 
 DESIGN = Design("val_loss", 0.03, 10, 0)
@@ -77,8 +79,11 @@ def test_table_13_uses_the_interval_that_holds_at_all_looks(world: Path) -> None
 def test_other_figures_are_paired_and_say_why_there_are_so_many_seeds(world: Path) -> None:
     _, by = records(gather(world))
     cv = by["load_cv"]
-    assert cv["n_pairs"] == 5 and cv["test"] == "paired t" and cv["looks"] == ""
+    assert cv["n_pairs"] == 5 and cv["test"] == "paired t" and cv["looks"] == "3, 5 of 10"
     assert cv["note"] == "seeds were added until val_loss was decided"
+    # Its seeds are as many as the loss asked for: a test of five seeds would claim too much. Its region is its own.
+    seen = look([-(0.011 + noise) for noise in NOISE], 10, 0.02)
+    assert (cv["p"], cv["margin"], cv["equivalent_p"]) == (seen.p, 0.02, seen.equivalent_p)
     # They are a family of their own.
     assert cv["family"] != by["val_loss"]["family"] and by["val_loss"]["p_holm"] == by["val_loss"]["p"]
 
@@ -89,6 +94,28 @@ def test_the_table_of_the_study_uses_the_same_p(world: Path) -> None:
     frame = build_table(spec, sections(material)).frame
     (row,) = frame[frame["ablation"] == "no_gru"].to_dict("records")
     assert row["val_loss_p"] == look([0.011 + noise for noise in NOISE], 10, 0.03).p
+
+
+def test_other_studies_and_the_closing_sentence_know_of_it(world: Path) -> None:
+    material = gather(world)
+    equal = material.sections_of(material.studies["recurrence"])[0]
+    assert any(row.designs == {DESIGN} and row.runs for section in equal for row in section.rows)
+    (own,) = material.own
+    a, b = own.rows
+    assert own.compare(a, b, "val_loss").sequential.looks == (3, 5)
+
+
+def test_a_study_that_was_launched_with_its_own_seeds_has_those(world: Path) -> None:
+    with no_data(), pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SPECTRA_OUTPUTS", str(world))
+        study = load_study("recurrence")
+        path = write_launch(study, ["seed=0..2"], make_jobs(study_jobs(study, ["seed=0..2", "osr=causal"])))
+    try:
+        sections = gather(world).sections_of(study)[0]
+        assert any(row.runs for section in sections for row in section.rows)
+        assert not any(row.designs for section in sections for row in section.rows)
+    finally:
+        path.unlink()
 
 
 def test_an_archive_keeps_the_design(world: Path, tmp_path: Path) -> None:

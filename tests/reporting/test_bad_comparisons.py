@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -72,6 +73,22 @@ def other_columns(run: Path) -> None:
     pd.DataFrame({"id": [1], "loss": [2.0]}).to_parquet(run / "documents.parquet")
 
 
+def no_number(column: str, value: object) -> Callable[[Path], None]:
+    def change(run: Path) -> None:
+        frame = pd.read_parquet(run / "documents.parquet")
+        own = frame[column].astype(object if isinstance(value, str) else float)
+        frame.assign(**{column: own.where(frame["id"] != 3, value)}).astype({column: type(value)}).to_parquet(
+            run / "documents.parquet"
+        )
+
+    return change
+
+
+def empty(run: Path) -> None:
+    for path in run.parent.iterdir():
+        pd.read_parquet(path / "documents.parquet").iloc[:0].to_parquet(path / "documents.parquet")
+
+
 # What was done to the first of the runs, the status, and what the line says beside the run's name.
 BAD = {
     "an old folder": (gone, 1, "it has no documents.parquet; spectra-exp rescore"),
@@ -81,6 +98,15 @@ BAD = {
     "another evaluation set": (prints("evaluation"), 2, "may not be compared: other evaluation"),
     "a damaged file": (garbage, 1, "documents.parquet: not readable"),
     "another file": (other_columns, 1, "not the scores of a run"),
+    "a loss that is none": (
+        no_number("loss", math.nan),
+        1,
+        "not the scores of a run (loss has what is no finite number)",
+    ),
+    "an endless loss": (no_number("loss", math.inf), 1, "loss has what is no finite number"),
+    "text": (no_number("loss", "much"), 1, "loss has what is no finite number"),
+    "a document of nothing": (no_number("tokens", 0.0), 1, "a document without scored tokens"),
+    "no document": (empty, 1, "its documents.parquet has no rows"),
 }
 
 

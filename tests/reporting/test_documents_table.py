@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,14 +13,16 @@ from test_by_document import DOMAINS, leave_documents
 from spectra_exp.presentation.html import Fold
 from spectra_exp.reporting.by_document import compare_by_document
 from spectra_exp.reporting.declared import all_contrasts, study_tables
-from spectra_exp.reporting.documents_table import documents_table
+from spectra_exp.reporting.documents_table import FIRST_LOOK, documents_table
 from spectra_exp.reporting.material import gather
 from spectra_exp.reporting.report.grids import table_details
 from spectra_exp.reporting.tables.build import build_table
 from spectra_exp.reporting.tables.significance import build_significance
+from spectra_exp.reporting.tables.spec import Panel
 from spectra_exp.reporting.tables.verdicts import SEEDS_ALONE
 from spectra_exp.reporting.tables.write import write_table
 from spectra_exp.runs.stored import stored_runs
+from spectra_exp.studies.decide import Design
 
 
 def figures(job):
@@ -102,6 +105,23 @@ def test_tables_of_seeds_say_that_they_are_about_this_text(world: Path) -> None:
     spec = next(spec for spec in study_tables(study) if spec.tested and "val_loss" in spec.tested)
     for table in (significance, build_table(spec, sections["core"])):
         assert any(SEEDS_ALONE in part.notes for part in table.parts)
+
+
+@pytest.mark.parametrize("metric", ["val_loss", "val_loss_code", "val_accuracy"])
+def test_nothing_that_later_tokens_would_improve_is_tested_of_a_model_that_sees_them(world: Path, metric: str) -> None:
+    study, sections = made(world)
+    spec = next(spec for spec in study_tables(study) if spec.tested)
+    spec = replace(spec, panels=(Panel("", (metric,)),), tested=(metric,))
+    rows = build_table(spec, sections["core"]).frame.set_index("ablation")
+    assert rows[f"{metric}_test"].isna()["no_osr"] and not rows[f"{metric}_test"].isna()["no_gru"]
+
+
+def test_with_looks_it_is_of_the_first_one(world: Path) -> None:
+    study, sections = made(world)
+    for row in sections["core"][0].rows:
+        row.designs.add(Design("val_loss", 0.02, 10, 1))
+    table = documents_table(all_contrasts([study]), sections)
+    assert set(table.frame["seeds"]) == {3} and FIRST_LOOK in table.parts[0].notes
 
 
 def test_without_documents_there_is_no_table(world: Path) -> None:

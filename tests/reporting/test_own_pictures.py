@@ -53,11 +53,14 @@ def test_every_picture_is_drawn_and_a_study_never_launched_is_a_line(
     made = {path.stem for path in (outputs / "figures").glob("*.png")}
     assert made == {spec.name for spec in OWN} and len(made) >= 6
     assert f"a picture of these runs: {outputs / 'figures' / 'runs_loss.png'}" in told.out
+    assert f" figures in {outputs / 'figures'} as" in told.out and "missing.csv" in told.out
     lines = told.err.splitlines()
     assert all(" not written: no finished run; fill it with: " in line for line in lines)
     assert len({line.rpartition(": ")[2] for line in lines}) == len(lines) > 3
     assert make_figures.main([f"outputs={outputs}", "study=demo", "only=runs_loss"]) == 0
     assert (outputs / "figures" / "demo" / "runs_loss.png").is_file()
+    said = capsys.readouterr().out
+    assert f"1 figures in {outputs / 'figures' / 'demo'} as" in said and "missing.csv" not in said
 
 
 def test_a_picture_holds_each_methods_mean_over_seeds(outputs: Path) -> None:

@@ -16,11 +16,13 @@ from spectra_exp.archive.file import Archive, read_archive
 from spectra_exp.cli import command
 from spectra_exp.config.compose import load_experiment, prepare_environment
 from spectra_exp.config.tree import project_root
+from spectra_exp.reporting.paper import progress as paper_progress
 from spectra_exp.reporting.paper import publish as publish_module
 from spectra_exp.reporting.paper.blocks import Launch, paper_folder, read_blocks
 from spectra_exp.reporting.paper.page import Page
-from spectra_exp.reporting.paper.progress import known_runs, progress
+from spectra_exp.reporting.paper.progress import LaunchProgress, in_words, known_runs, progress
 from spectra_exp.reporting.paper.publish import ARCHIVE, PAGE, publish, published
+from spectra_exp.studies.state import Speed
 
 COMMITTED = project_root() / "docs" / "results" / "paper"
 LARGEST_BYTES = 25_000_000
@@ -133,6 +135,12 @@ def test_cells_of_the_page_are_those_of_the_tables(made: Path) -> None:
     assert f"load CV {page.cell('baselines', 'load_cv', 'SPECTRA (causal)')}" in (made / PAGE).read_text()
 
 
+def test_a_table_without_a_run_is_not_printed(made: Path) -> None:
+    page = Page(made, read_archive(made / ARCHIVE))
+    assert (made / "tables" / "sweep_e.md").is_file() and page.table("sweep_e") == "*not run yet*"
+    assert "SPECTRA (causal)" in page.table("table07_ablation")
+
+
 def test_the_page_lists_what_is_missing_with_its_command(made: Path) -> None:
     text = (made / PAGE).read_text(encoding="utf-8")
     missing = text.partition("## What is missing")[2]
@@ -160,6 +168,28 @@ def test_blocks_on_the_real_text_say_that_they_need_it_and_name_no_place() -> No
     for own in progress(read_blocks(), known, None).values():
         assert not any(one.is_done for one in own)
         assert all(one.unmade for one in own if one.launch.needs_text or not one.launch.is_known)
+
+
+def test_what_is_known_of_the_time_left_is_said_beside_how_many_runs_are_like_no_other(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def seconds(speeds, cell_id, experiment) -> float | None:
+        return None if experiment.choices["ablation"] == "no_gru" else 600.0
+
+    monkeypatch.setattr(paper_progress, "expected_seconds", seconds)
+    lines = [(f"ablation={ablation}", f"seed={seed}") for ablation in ("none", "no_gru") for seed in range(3)]
+    speeds = [Speed("spectra", "tiny", "", 10, 1.0, 1.0, None)]
+
+    def words(states: dict) -> str:
+        found = LaunchProgress(Launch("core", ()), states, None, speeds)
+        return in_words([], {"a": [found]}, 2)
+
+    states = dict.fromkeys(lines, "missing") | {lines[0]: "done"}
+    assert words(states) == "all: 10 min 0 s left with 2 processes, and 3 runs like none that has finished"
+    assert words(states | {lines[1]: "done", lines[2]: "diverged"}) == (
+        "all: time left not known: no run like these has finished"
+    )
+    assert words(dict.fromkeys(lines, "done")) == "all: done"
 
 
 # Making them

@@ -12,7 +12,9 @@ from spectra_exp.reporting.grid import Section
 from spectra_exp.reporting.material import gather
 from spectra_exp.reporting.tables.build import build_table
 from spectra_exp.reporting.tables.pairs import build_pairs
+from spectra_exp.reporting.tables.settings import settings_part
 from spectra_exp.reporting.tables.spec import Table
+from spectra_exp.studies.decide import Design
 
 BETTER = {"switch_top2": 0.0, "hash": -0.2, "random": 0.3}
 
@@ -45,6 +47,24 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
         sizes = ("seed=0..2", "model.num_experts=4,8", "osr=causal")
         make_study(outputs, "scaling_experts", lambda job: {}, sizes)
     return outputs
+
+
+def test_with_looks_it_is_of_the_seeds_of_the_first_one(world: Path) -> None:
+    material = gather(world)
+    sections = material.sections_of(material.studies["baselines"])[0]
+    methods = [
+        (section, {row.label: row for row in section.rows if row.runs}) for section in sections if not section.choosing
+    ]
+    plain = {str(i): one for i, one in enumerate(methods) if one[1]}
+    rows = next(iter(plain.values()))[1]
+    loss = settings_part(plain, ("load_cv",), "Switch top-2")
+    for row in rows.values():
+        row.designs.add(Design("val_loss", 0.02, 10, 1))
+    assert len(loss) == 1 and len(settings_part(plain, ("load_cv",), "Switch top-2")) == 1
+    # Of the first look there are two seeds of three.
+    for row in rows.values():
+        row.designs = {Design("val_loss", 0.02, 10, 2)}
+    assert settings_part(plain, ("load_cv",), "Switch top-2") == []
 
 
 def test_a_study_under_several_settings_ranks_its_methods_over_them(world: Path) -> None:

@@ -21,6 +21,11 @@ def test_looks_are_planned_ahead() -> None:
         schedule(2)
 
 
+def test_levels_grow_with_the_share_of_seeds() -> None:
+    # As docs/statistics.md has them; simulated with an error of about 0.0003.
+    assert looks._level(schedule(10)) == pytest.approx([0.0077, 0.0128, 0.0179, 0.0256], abs=0.0005)
+
+
 def test_one_look_is_the_t_test() -> None:
     values = np.random.default_rng(0).normal(1, 1, 3)
     known, found = scipy.stats.ttest_1samp(values, 0), look(values, 3, 0.5)

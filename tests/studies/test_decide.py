@@ -33,7 +33,8 @@ def baseline_of(job: Job) -> str:
 
 def complete(job: Job) -> str:
     """Leave a run that may be compared."""
-    finish(job, val_loss=loss(baseline_of(job), job.experiment.seed))
+    value = loss(baseline_of(job), job.experiment.seed)
+    finish(job, val_loss=value, val_perplexity=float(np.exp(value)))
     path = job.planned.folder.summary
     summary = json.loads(path.read_text())
     summary["fingerprints"]["batches"] = f"b{job.experiment.seed}"
@@ -118,7 +119,10 @@ def test_a_pair_that_failed_does_not_count_and_the_status_says_so(outputs: Path,
     assert seeds_made(outputs)["hash"] == [0, 1, 2, 3, 4] and "3 of at most 5 seeds" in capsys.readouterr().err
 
 
-def test_losses_of_models_that_are_not_causal_decide_nothing(outputs: Path, engine: StandIn, capsys) -> None:
+@pytest.mark.parametrize("decided", ["val_loss", "val_perplexity:0.1"])
+def test_losses_of_models_that_are_not_causal_decide_nothing(
+    outputs: Path, engine: StandIn, decided: str, capsys
+) -> None:
     def peeking(job: Job) -> str:
         complete(job)
         path = job.planned.folder.summary
@@ -127,9 +131,42 @@ def test_losses_of_models_that_are_not_causal_decide_nothing(outputs: Path, engi
 
     engine.behaviour = peeking
     cells = CELLS.replace(",switch_top1", "")
-    asked = ["run", "ablations=baselines", cells, *TINY, "launch.view=false", "launch.until_decided=val_loss"]
+    asked = ["run", "ablations=baselines", cells, *TINY, "launch.view=false", f"launch.until_decided={decided}"]
     assert command(asked) == 0
-    assert seeds_made(outputs)["hash"] == [0, 1, 2] and "Hash − Switch top-2: not causal" in capsys.readouterr().err
+    # And no figures of what is no evidence.
+    lines = capsys.readouterr().err.splitlines()
+    assert seeds_made(outputs)["hash"] == [0, 1, 2] and "Hash − Switch top-2: not causal" in lines
+
+
+def test_a_second_design_over_the_same_rows_is_refused(outputs: Path, engine: StandIn, capsys) -> None:
+    asked = ["run", "ablations=baselines", "baseline=switch_top2,hash", *TINY, "launch.view=false"]
+    decided, most = "launch.until_decided=val_loss:0.02", "launch.max_seeds=3"
+    first = [*asked, decided, most]
+    assert command(first) == 0
+    engine.batches.clear()
+    for other in (
+        [decided, "launch.max_seeds=5"],
+        ["launch.until_decided=val_loss:0.05", most],
+        [decided, most, "seed=1"],
+    ):
+        assert command([*asked, *other]) == 2
+        err = capsys.readouterr().err
+        assert "was launched with val_loss:0.02 launch.max_seeds=3 seed=0 before" in err.splitlines()[-1]
+    assert engine.batches == [] and command(first) == 0
+
+
+def test_differences_without_spread_are_undecided_and_say_why(outputs: Path, engine: StandIn, capsys) -> None:
+    def alike(job: Job) -> str:
+        complete(job)
+        path = job.planned.folder.summary
+        shift = 0.5 if baseline_of(job) == "hash" else 0.0
+        write_json(path, json.loads(path.read_text()) | {"metrics": {"val_loss": 3.0 + shift}})
+        return "completed"
+
+    engine.behaviour = alike
+    asked = ["run", "ablations=baselines", "baseline=switch_top2,hash", *TINY, "launch.view=false"]
+    assert command([*asked, "launch.until_decided=val_loss", "launch.max_seeds=3"]) == 0
+    assert "Hash − Switch top-2: undecided (zero variance)" in capsys.readouterr().err
 
 
 BAD = [

@@ -8,6 +8,7 @@ from spectra_exp.config.register import GROUPS, group_schemas
 from spectra_exp.config.schema import RootConfig
 from spectra_exp.config.tree import train_words
 from spectra_exp.foundations.errors import ConfigError, nearest
+from spectra_exp.foundations.options import type_name
 
 
 def root_keys() -> list[str]:
@@ -40,7 +41,7 @@ def _declared(key: str) -> list[str]:
     group, _, name = key.partition(".")
     nodes = group_schemas(group).values() if group in GROUPS else [RootConfig]
     wanted = name if group in GROUPS else key
-    return [str(f.type) for node in nodes for f in fields(node) if f.name == wanted]
+    return [type_name(f) for node in nodes for f in fields(node) if f.name == wanted]
 
 
 def known_keys() -> list[str]:

@@ -22,9 +22,10 @@ from hydra.errors import HydraException
 
 from spectra_exp.config.register import register
 from spectra_exp.config.schema import Experiment
-from spectra_exp.config.tree import add_root, roots
+from spectra_exp.config.tree import add_root, check_names, roots
 from spectra_exp.foundations.errors import ConfigError
 from spectra_exp.measure import METRICS
+from spectra_exp.measure.base import check_floors
 from spectra_exp.routing.base import routers
 from spectra_exp.routing.selection import SELECTIONS
 
@@ -98,6 +99,8 @@ def _load(names: Any) -> None:
             _loaded[name] = _import(name)
             if file := inspect.getsourcefile(_loaded[name]):
                 add_root(Path(file).parent)
+    check_floors()
+    check_names()
     register()
 
 

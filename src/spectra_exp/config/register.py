@@ -6,10 +6,12 @@ from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.config_store import ConfigStore
 from hydra.core.plugins import Plugins
 from hydra.plugins.search_path_plugin import SearchPathPlugin
+from omegaconf.errors import OmegaConfBaseException
 
 from spectra_exp.config import schema
 from spectra_exp.config.tree import roots
 from spectra_exp.data.schema import sources
+from spectra_exp.foundations.errors import ConfigError
 from spectra_exp.moe import schema as models
 from spectra_exp.routing.base import routers
 from spectra_exp.routing.losses import LossesConfig
@@ -75,7 +77,10 @@ class OwnOptions(SearchPathPlugin):
 
 
 def register() -> None:
-    """Store every schema that is not stored yet, and tell Hydra where options lie."""
+    """Store every schema that is not stored yet, and tell Hydra where options lie.
+
+    Raises ConfigError for a schema whose fields Hydra cannot hold.
+    """
     Plugins.instance().register(OwnOptions)
     store = ConfigStore.instance()
     if "schema.yaml" not in store.repo:
@@ -84,4 +89,12 @@ def register() -> None:
         stored = store.repo.get(group, {})
         for name, node in group_schemas(group).items():
             if f"{name}.yaml" not in stored:
-                store.store(group=group, name=name, node=node)
+                _store(group, name, node)
+
+
+def _store(group: str, name: str, node: type) -> None:
+    try:
+        ConfigStore.instance().store(group=group, name=name, node=node)
+    except OmegaConfBaseException as error:
+        problem = " ".join(str(error).split())
+        raise ConfigError(f"schema of {group}={name.removeprefix('schema_')}", problem, "mend its fields") from error

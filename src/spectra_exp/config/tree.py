@@ -64,6 +64,14 @@ def option_files(group: str) -> dict[str, Path]:
     return {name: found[name] for name in sorted(found)}
 
 
+def check_names() -> None:
+    """Raise ConfigError for a name that stands twice among the options, studies and downstream tasks of all roots."""
+    if len(roots()) > 1:
+        groups = {f"conf/{path.name}" for root in roots() for path in (root / "conf").glob("*/")}
+        for folder in sorted(groups | {*KINDS, "downstream"}):
+            named_files(folder)
+
+
 def named_files(folder: str) -> dict[str, Path]:
     """The YAML files in that folder of every root by their names. ConfigError for a name that stands twice."""
     found: dict[str, Path] = {}

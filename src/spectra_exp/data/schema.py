@@ -93,8 +93,10 @@ _REGISTRY: dict[str, type[DataConfig]] = {}
 
 
 def register_source(cls: type[DataConfig]) -> type[DataConfig]:
-    """Class decorator: makes a source known under its default name. Raises ValueError where that is taken."""
+    """Class decorator: makes a source known under its default name. Raises ValueError for none or a taken one."""
     name = cls().name
+    if not name:
+        raise ValueError(f"data source {cls.__name__} has no name: it is a @dataclass with a default `name`")
     if name in _REGISTRY:
         raise ValueError(f"data source '{name}' is registered twice")
     _REGISTRY[name] = cls

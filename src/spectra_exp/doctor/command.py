@@ -60,7 +60,8 @@ def examine(options: Options) -> int:
         raise ConfigError("out", f"{folder} cannot be made ({error.strerror})", "give another folder") from error
     with console.status("examining") as shown:
         found = doctor(opened.model, opened.batches, checks=options.checks, say=lambda check: shown.update(check.title))
-    report = replace(found, name=opened.name, notes=opened.notes)
+    made_with = {**found.made_with, "seed of the text": options.seed}
+    report = replace(found, name=opened.name, notes=opened.notes, made_with=made_with)
     write_json(folder / FINDINGS, report.as_dict())
     write_text(folder / PAGE, page_of(report))
     print(text_of(report))

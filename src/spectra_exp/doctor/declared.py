@@ -9,24 +9,9 @@ from typing import Any
 from torch import nn
 
 from spectra_exp.doctor.examined import Examined
+from spectra_exp.doctor.options import declared_noise, is_noise
 from spectra_exp.moe.context import RoutingContext
 from spectra_exp.routing.selection import rule_in_force
-
-# In names of options, and of what modules keep of them.
-NOISE = ("drop", "jitter", "noise")
-
-
-def declared_noise(model: nn.Module) -> dict[str, float]:
-    """The options of dropout, jitter and noise that are on, by their path in the configuration."""
-    return dict(_noise_in(model.config.to_dict(), ""))
-
-
-def _noise_in(values: dict[str, Any], path: str) -> Iterator[tuple[str, float]]:
-    for name, value in values.items():
-        if isinstance(value, dict):
-            yield from _noise_in(value, f"{path}{name}.")
-        elif _is_noise(name, value):
-            yield path + name, value
 
 
 def declared_rules(x: Examined) -> list[str]:
@@ -46,29 +31,36 @@ def declared_rules(x: Examined) -> list[str]:
 def without_declared(x: Examined) -> Iterator[dict[str, Any]]:
     """A block in which nothing that is declared differs; gives the arguments that a pass in training mode then takes.
 
-    Noise is off in all modules that keep an option's value, and evaluation selects as training does; a router whose
-    scores have two rules takes that of inference.
+    Noise is off, and evaluation selects as training does; a router whose scores have two rules takes that of inference.
     """
-    values = set(declared_noise(x.model).values())
-    off = [
-        (holder, name, 0.0)
-        for module in x.model.modules()
-        for holder in (module, getattr(module, "config", None))
-        for name, value in getattr(holder, "__dict__", {}).items()
-        if (_is_noise(name, value) or (name == "p" and "Dropout" in type(holder).__name__)) and value in values
-    ]
-    off += [(layer.settings.selection, "at_inference", True) for layer in x.layers]
-    before = [(holder, name, getattr(holder, name)) for holder, name, _ in off]
-    for holder, name, value in off:
-        setattr(holder, name, value)
-    try:
+    rules = [(layer.settings.selection, "at_inference", True) for layer in x.layers]
+    with without_declared_noise(x.model), _set(rules):
         two_rules = x.own and x.layers[0].router.two_rules
         yield {"routing": RoutingContext(training_rule=False)} if two_rules else {}
+
+
+@contextmanager
+def without_declared_noise(model: nn.Module) -> Iterator[None]:
+    """A block in which noise is off in all modules that keep an option's value."""
+    values = set(declared_noise(model).values())
+    off = [
+        (holder, name, 0.0)
+        for module in model.modules()
+        for holder in (module, getattr(module, "config", None))
+        for name, value in getattr(holder, "__dict__", {}).items()
+        if (is_noise(name, value) or (name == "p" and "Dropout" in type(holder).__name__)) and value in values
+    ]
+    with _set(off):
+        yield
+
+
+@contextmanager
+def _set(values: list[tuple[Any, str, Any]]) -> Iterator[None]:
+    before = [(holder, name, getattr(holder, name)) for holder, name, _ in values]
+    for holder, name, value in values:
+        setattr(holder, name, value)
+    try:
+        yield
     finally:
         for holder, name, value in before:
             setattr(holder, name, value)
-
-
-def _is_noise(name: str, value: Any) -> bool:
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return is_number and value > 0 and any(word in name for word in NOISE)

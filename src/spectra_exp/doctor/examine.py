@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+import transformers
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
-from spectra_exp.doctor.examined import Examined
+from spectra_exp import __version__
+from spectra_exp.doctor.examined import SEED, Examined
 from spectra_exp.doctor.keeping import in_float32, kept
 from spectra_exp.doctor.registry import FAULT, Check, Finding, chosen_checks
 from spectra_exp.foundations.errors import ConfigError
@@ -19,11 +22,15 @@ from spectra_exp.foundations.errors import ConfigError
 
 @dataclass(frozen=True)
 class Report:
-    """The findings on one model. `notes`: what a reader must know of how they were made."""
+    """The findings on one model. `notes`: what a reader must know of how they were made.
+
+    `made_with`: versions, seeds, and on what the model ran, each by its name.
+    """
 
     name: str
     findings: Sequence[Finding]
     notes: Sequence[str] = ()
+    made_with: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def faults(self) -> list[Finding]:
@@ -39,7 +46,8 @@ class Report:
 
     def as_dict(self) -> dict[str, Any]:
         """What findings.json holds."""
-        return {"model": self.name, "notes": list(self.notes), "findings": [f.as_dict() for f in self.findings]}
+        head = {"model": self.name, "notes": list(self.notes), "made_with": dict(self.made_with)}
+        return head | {"findings": [one.as_dict() for one in self.findings]}
 
 
 def doctor(
@@ -60,7 +68,8 @@ def doctor(
     chosen = chosen_checks(checks)
     if not isinstance(model, PreTrainedModel):
         problem = f"{type(model).__name__} is no model of transformers"
-        raise ConfigError("model", problem, "give the PreTrainedModel itself, without a module around it")
+        fix = "give the PreTrainedModel itself, without a module around it, or make yours one (docs/doctor.md)"
+        raise ConfigError("model", problem, fix)
     transformers_logging.disable_progress_bar()
     dtype = getattr(model, "dtype", torch.float32)
     with kept(model):
@@ -71,13 +80,29 @@ def doctor(
                 findings = [_found(one, examined, say) for one in chosen]
             finally:
                 examined.close()
-    return Report(type(model).__name__, findings)
+    return Report(type(model).__name__, findings, made_with=_made_with(examined))
+
+
+def _made_with(x: Examined) -> dict[str, Any]:
+    rows, length = x.ids_BS.shape
+    return {
+        "spectra-exp": __version__,
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "python": platform.python_version(),
+        "device": str(x.ids_BS.device),
+        "dtype of the model": str(x.dtype).removeprefix("torch."),
+        "dtype of the checks": "float32",
+        "sequences of most checks": f"{rows} of {length} tokens",
+        "tokens of the loads": sum(batch.numel() for batch in x.batches),
+        "seed of the checks": SEED,
+    }
 
 
 def _found(one: Check, examined: Examined, say: Callable[[Check], None]) -> Finding:
     say(one)
     with kept(examined.model), torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+        torch.manual_seed(SEED)
         return one.run(examined)
 
 

@@ -13,7 +13,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
 
+from spectra_exp.doctor.keeping import kept
+from spectra_exp.doctor.options import switched_off
 from spectra_exp.foundations.errors import ConfigError, SpectraError
 from spectra_exp.moe.layer import RoutedLayer
 from spectra_exp.moe.stock.watch import BlockWatch, Seen, finished, watch_blocks
@@ -21,6 +24,10 @@ from spectra_exp.moe.stock.watch import BlockWatch, Seen, finished, watch_blocks
 # Of the small batch that most checks run on.
 ROWS, LENGTH = 4, 64
 PAD = 3
+# Of all that a check draws.
+SEED = 0
+# The modes in which passes must repeat for a check to say something.
+EVALUATION, TRAINING = "evaluation", "training"
 
 
 class DoesNotApply(SpectraError):
@@ -44,8 +51,8 @@ class Examined:
     """The model, float32 and in evaluation mode, with what the checks ask of it.
 
     `batches`: ids [B, S] of real text without padding, int64. `dtype`: what the model came in. `trainer`: a Hugging
-    Face Trainer whose settings are examined too. Raises ConfigError for a model without sparse blocks, and SpectraError
-    for one whose logits are not finite.
+    Face Trainer whose settings are examined too. `plain`, `again`: two passes over the small batch. Raises ConfigError
+    for a model without sparse blocks, and SpectraError for one whose logits are not finite.
     """
 
     def __init__(self, model: nn.Module, batches: Sequence[Tensor], dtype: torch.dtype, trainer: Any = None):
@@ -92,6 +99,7 @@ class Examined:
             raise SpectraError(f"the logits of {type(model).__name__} are not finite{which}: nothing else can be said")
         # Changes are told in units of the logits' own spread.
         self.spread = max(float(self.plain.logits_BSV.float().std()), 1e-6)
+        self.again = self.run(self.ids_BS)
 
     def close(self) -> None:
         """Stop watching."""
@@ -127,6 +135,21 @@ class Examined:
     def run(self, ids_BS: Tensor, mask_BS: Tensor | None = None, **named: Any) -> Pass:
         """One pass without a gradient, in the model's present mode."""
         return self.traced(ids_BS, mask_BS, **({"use_cache": False} | named))
+
+    def trained(self, ids_BS: Tensor, seed: int = SEED) -> Pass:
+        """One pass in training mode without a gradient, from the same state each time."""
+        with kept(self.model):
+            self.model.train()
+            torch.manual_seed(seed)
+            return self.run(ids_BS)
+
+    def unrepeated(self, mode: str) -> float:
+        """How far two passes over the small batch are apart that should be the same; TRAINING: of one seed."""
+        if mode == EVALUATION:
+            one, other = self.plain, self.again
+        else:
+            one, other = (self.trained(self.ids_BS) for _ in range(2))
+        return self.change(one.logits_BSV, other.logits_BSV)[0]
 
     def traced(self, ids_BS: Tensor, mask_BS: Tensor | None = None, **named: Any) -> Pass:
         """One pass; positions are counted from the first token that is no padding."""
@@ -190,14 +213,27 @@ class Examined:
     def loss_pass(self, ids_BS: Tensor, mask_BS: Tensor | None = None, aux: bool | None = None, **named: Any) -> Pass:
         """A pass with labels. `aux`: ask for the auxiliary loss, for none, or leave it to the configuration."""
         labels_BS = ids_BS if mask_BS is None else ids_BS.masked_fill(~mask_BS.bool(), -100)
-        if aux is not None and "output_router_logits" in self._parameters:
+        if aux is not None and self.asks:
             named["output_router_logits"] = aux
         return self.traced(ids_BS, mask_BS, labels=labels_BS, **named)
+
+    @property
+    def asks(self) -> bool:
+        """Whether a pass can be asked for the auxiliary loss, or for none; else it does what the model's code does."""
+        return "output_router_logits" in self._parameters
+
+    def language_loss(self, one: Pass, ids_BS: Tensor) -> Tensor:
+        """The next-token loss alone, with its graph, of a pass that was asked for no auxiliary loss."""
+        if self.own:
+            return one.output.lm_loss
+        if self.asks:
+            return one.output.loss
+        return cross_entropy(one.output.logits[:, :-1].flatten(0, 1).float(), ids_BS[:, 1:].flatten())
 
     def auxiliary(self, one: Pass) -> Tensor:
         """The auxiliary loss of a pass: of a stock model before its coefficient, of ours what is added to the loss.
 
-        Raises DoesNotApply for a model that has none.
+        Raises DoesNotApply for a model that has none, or whose configuration gives it no weight.
         """
         output = one.output
         if self.own and output.terms:
@@ -205,6 +241,8 @@ class Examined:
         found = None if self.own else getattr(output, "aux_loss", None)
         if not isinstance(found, Tensor):
             raise DoesNotApply("the model has no auxiliary loss")
+        if off := switched_off(self.model):
+            raise DoesNotApply(f"{off}: the auxiliary loss is switched off")
         return found
 
     def padded(self, left: bool) -> tuple[Tensor, Tensor, slice]:

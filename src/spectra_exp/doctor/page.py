@@ -39,19 +39,26 @@ def text_of(report: Report) -> str:
         figure = f"{_number(outcome.figure)} ({outcome.limit_is} {_number(outcome.limit)})" if _has(outcome) else ""
         said = "; ".join(part for part in (figure, outcome.place, outcome.note) if part)
         lines.append(f"{outcome.status:<14}  {check.title:<{width}}  {said}".rstrip())
-        if outcome.status in (FAULT, DOUBTFUL):
+        if _is_explained(finding):
             lines += [f"{'':<16}{part}" for part in (check.meaning, f"Do: {check.advice}")]
-    return "\n".join([*lines, summary(report)])
+    made_with = ", ".join(f"{name} {value}" for name, value in report.made_with.items())
+    return "\n".join([*lines, *([f"Made with {made_with}."] if made_with else []), summary(report)])
 
 
 def page_of(report: Report) -> str:
     """The page, one file that fetches nothing."""
     rows = [_row(finding) for finding in report.findings]
     table = Table("Findings", HEADERS, rows, ["figure", "limit"])
-    told = [f for f in report.findings if f.outcome.status in (FAULT, DOUBTFUL)]
+    told = [finding for finding in report.findings if _is_explained(finding)]
     blocks = [Block("findings", "Findings", summary(report), [Notes(report.notes), table])]
     if told:
         blocks.append(Block("meaning", "What it means, and what to do", None, [_explained(f) for f in told]))
+    limits = [Row([f.check.title, f.check.figure, f.check.ok_if]) for f in report.findings]
+    how = [
+        Facts([(name, str(value)) for name, value in report.made_with.items()]),
+        Table("Limits", ["check", "figure", "ok if the figure is"], limits),
+    ]
+    blocks.append(Block("made_with", "How it was examined", None, how))
     return html_page(TEMPLATES / "page.html", f"Routing of {report.name}", blocks)
 
 
@@ -73,6 +80,11 @@ def _explained(finding: Finding) -> list[object]:
         ]
     )
     return [Heading(f"{check.title}: {outcome.status}"), Text(check.meaning), Text(check.advice), facts]
+
+
+def _is_explained(finding: Finding) -> bool:
+    """Whether meaning and advice are said: of a fault, and of a doubt about something that was measured."""
+    return finding.outcome.status == FAULT or (finding.outcome.status == DOUBTFUL and _has(finding.outcome))
 
 
 def _has(outcome: Outcome) -> bool:

@@ -8,6 +8,7 @@ from typing import Any
 
 from spectra_exp.doctor.examined import DoesNotApply, Examined
 from spectra_exp.foundations.registry import Registry
+from spectra_exp.measure.causality import TOLERANCE
 
 OK, FAULT, DOUBTFUL, NOT_APPLICABLE = "ok", "fault", "doubtful", "does not apply"
 
@@ -37,20 +38,24 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Check:
-    """A registered check. `figure`: what its number is; `meaning`: what a fault means; `advice`: what to do then."""
+    """A registered check. `figure`: what its number is; `ok_if`: what it must be; `meaning`: what a fault means;
+    `advice`: what to do then; `rests_on`: the mode in which equal passes must give equal logits, else it is doubtful.
+    """
 
     name: str
     title: str
     figure: str
+    ok_if: str
     meaning: str
     advice: str
     order: int
+    rests_on: str
     function: Callable[[Examined], Outcome]
 
     def run(self, examined: Examined) -> Finding:
         """What the check finds; a model that cannot be taken through it is doubtful, with the reason."""
         try:
-            outcome = self.function(examined)
+            outcome = self._repeatable(self.function(examined), examined)
         except DoesNotApply as reason:
             outcome = Outcome(NOT_APPLICABLE, note=str(reason))
         # Whatever a model's code may raise: it is somebody else's.
@@ -58,6 +63,13 @@ class Check:
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             outcome = Outcome(DOUBTFUL, note=f"could not be carried out ({type(error).__name__}: {reason})")
         return Finding(self, outcome)
+
+    def _repeatable(self, outcome: Outcome, examined: Examined) -> Outcome:
+        apart = examined.unrepeated(self.rests_on) if self.rests_on else 0.0
+        if apart <= TOLERANCE or outcome.status not in (OK, FAULT):
+            return outcome
+        note = f"{self.rests_on} is not deterministic: the same batch twice differs by {apart:.2g}"
+        return Outcome(DOUBTFUL, note=note)
 
 
 @dataclass(frozen=True)
@@ -71,7 +83,7 @@ class Finding:
         """One entry of the JSON file; meaning and advice where something is to be said."""
         check, outcome = self.check, self.outcome
         found = {"check": check.name, "title": check.title, "status": outcome.status, "measures": check.figure}
-        found |= {"figure": outcome.figure, "limit": outcome.limit, "limit_is": outcome.limit_is}
+        found |= {"figure": outcome.figure, "limit": outcome.limit, "limit_is": outcome.limit_is, "ok_if": check.ok_if}
         found |= {"place": outcome.place, "note": outcome.note}
         return found | {"meaning": check.meaning, "advice": check.advice}
 
@@ -81,15 +93,16 @@ checks, chosen_checks = CHECKS.all, CHECKS.chosen
 
 
 def check(
-    title: str, *, figure: str, meaning: str, advice: str, order: int
+    title: str, *, figure: str, ok_if: str, meaning: str, advice: str, order: int, rests_on: str = ""
 ) -> Callable[[Callable[[Examined], Outcome]], Callable[[Examined], Outcome]]:
     """A decorator that makes a function known as a check under its own name; `order`: its place in the table.
 
-    Raises ValueError for a name already taken.
+    `rests_on`: EVALUATION or TRAINING of `examined` for a check that compares passes. Raises ValueError for a name
+    already taken.
     """
 
     def register(function: Callable[[Examined], Outcome]) -> Callable[[Examined], Outcome]:
-        CHECKS.add(Check(function.__name__, title, figure, meaning, advice, order, function))
+        CHECKS.add(Check(function.__name__, title, figure, ok_if, meaning, advice, order, rests_on, function))
         return function
 
     return register

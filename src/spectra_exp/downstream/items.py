@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, SupportsFloat
@@ -33,7 +34,7 @@ def item_scores(task: str, figure: str, results: Mapping[str, Any]) -> pd.DataFr
             if figure not in scored:
                 continue
             # A figure over all items has several values of each here.
-            if not isinstance(scored[figure], SupportsFloat):
+            if not isinstance(scored[figure], SupportsFloat) or not math.isfinite(scored[figure]):
                 return None
             text = next((str(sample["doc"][key]) for key in PASSAGES if sample["doc"].get(key)), None)
             group = f"{name} {sample['doc_id']}" if text is None else digest(text)[:16]

@@ -6,6 +6,7 @@ import math
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import MISSING, Field, field, fields, is_dataclass
+from inspect import formatannotation
 from typing import Any
 
 from spectra_exp.foundations.bounds import LONGEST_NAME, LONGEST_TEXT
@@ -102,6 +103,11 @@ def _check_text(key: str, text: str, path: bool) -> None:
         raise ConfigError(key, f"{shown} holds a name of more than {LONGEST_NAME} bytes", "no file has such a name")
 
 
+def type_name(f: Field[Any]) -> str:
+    """The type of a field as its source has it, also where the module has evaluated it."""
+    return f.type if isinstance(f.type, str) else formatannotation(f.type)
+
+
 def describe_fields(schema: type) -> list[dict[str, str]]:
     """One row per key of a schema (name, type, default, unit, meaning, accepted), for the help text."""
     rows = []
@@ -112,7 +118,7 @@ def describe_fields(schema: type) -> list[dict[str, str]]:
         rows.append(
             dict(
                 name=f.name,
-                type=str(f.type),
+                type=type_name(f),
                 default=str(default),
                 unit=m.get("unit", ""),
                 meaning=m.get("meaning", ""),

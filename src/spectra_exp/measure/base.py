@@ -17,6 +17,9 @@ Reduction = Literal["sum", "batch", "sequence", "fractions", "steps"]
 # Those of one evaluation's statistics.
 OF_EVALUATION: tuple[Reduction, ...] = ("sum", "batch", "sequence")
 
+# What chance is (see floors.py): random routing with even loads, with the router's own, or domains permuted.
+NULLS = ("uniform", "marginals", "documents")
+
 ALL = "all"
 METRICS: dict[str, Metric] = {}
 
@@ -30,7 +33,7 @@ class Metric:
     direction: Direction
     unit: str
     reduction: Reduction
-    floor: str | None  # what chance is (see floors.py), or the name of the metric that is the floor
+    floor: str | None  # what chance is, one of NULLS, or the name of the metric that is the floor
     meaning: str
     range: Range
     margin: float | None = None  # differences as small do not matter
@@ -55,7 +58,8 @@ def metric(
 ) -> Callable[[Callable[[Any], float | None]], Callable[[Any], float | None]]:
     """A decorator that registers a function of one layer under `name`; its docstring's first line is its meaning.
 
-    `range`: the least and the largest possible value, numbers or names of `ranges.BOUNDS` such as "log E".
+    `floor`: what chance is, one of NULLS, or another metric's name; the first two draw no counts by batch, sequence or
+    document. `range`: the least and the largest possible value, numbers or names of `ranges.BOUNDS` such as "log E".
     `margin`: half the region of practical equivalence, in the metric's unit; None where none is declared.
     The function takes LayerStatistics (reduction sum, batch, sequence), LayerTrajectory (fractions) or LayerTraining
     (steps) and returns a float, or None where the metric is not defined. Raises ValueError for a name already taken, an
@@ -74,6 +78,18 @@ def metric(
         return function
 
     return register
+
+
+def check_floors() -> None:
+    """Raise ConfigError for a metric whose floor is neither one of NULLS nor a metric."""
+    for one in METRICS.values():
+        if one.floor is not None and one.floor not in (*NULLS, *METRICS):
+            raise ConfigError.unknown(f"floor of metric '{one.name}'", one.floor, NULLS)
+
+
+def own_metrics() -> tuple[str, ...]:
+    """The metrics that modules outside the package registered."""
+    return tuple(m.name for m in METRICS.values() if not m.function.__module__.startswith("spectra_exp."))
 
 
 def get_metric(name: str) -> Metric:

@@ -37,9 +37,13 @@ class Causality:
 
 @torch.no_grad()
 def measure_causality(
-    logits_of: Callable[[Tensor], Tensor], token_ids_BS: Tensor, vocabulary_size: int, seed: int = 0
+    logits_of: Callable[[Tensor], Tensor],
+    token_ids_BS: Tensor,
+    vocabulary_size: int,
+    seed: int = 0,
+    perturbations: int = PERTURBATIONS,
 ) -> Causality:
-    """Change the tokens after t and all other sequences, 20 times, and look at the logits up to t.
+    """Change the tokens after t and all other sequences, `perturbations` times, and look at the logits up to t.
 
     `logits_of` maps ids [B, S] to logits [B, S, V] under the rule to be judged, without dropout; it must not move any
     state. Needs B >= 2 and S >= 2.
@@ -54,7 +58,7 @@ def measure_causality(
             int(torch.randint(s - 1, (), generator=generator)),
             torch.randint(vocabulary_size, (b, s), generator=generator).to(token_ids_BS.device),
         )
-        for _ in range(PERTURBATIONS)
+        for _ in range(perturbations)
     ]
     before = logits_of(token_ids_BS)
 

@@ -8,7 +8,7 @@ floor says nothing about the router.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import cache
 from itertools import pairwise
@@ -26,6 +26,8 @@ UNIFORM_DRAWS = 400
 MARGINAL_DRAWS = 4  # each draw averages over all tokens or all pairs of experts
 DOCUMENT_DRAWS = 20
 TRAJECTORY_DRAWS = 100
+# Metrics of loads alone: chance is drawn for the measure, of each part's own size.
+_OF_LOADS = {f"{name}{part}" for name in MEASURES for part in ("", "_batch", "_sequence")}
 
 Floors = dict[str, float]
 
@@ -58,7 +60,10 @@ def uniform_floors(stats: LayerStatistics, seed: int) -> Floors:
     values = dict(floors(stats.num_tokens))
     for part, tokens in (("batch", stats.tokens_T), ("sequence", stats.tokens_Q[stats.long_Q])):
         values |= {f"{name}_{part}": value for name, value in _mean_floors(tokens, floors).items()}
-    return {name: values[name] for name in _names("uniform") if name in values}
+    others = [name for name in _names("uniform") if name not in _OF_LOADS]
+    return {name: values[name] for name in _names("uniform") if name in values} | mean_over_draws(
+        others, uniform_draws(stats, seed)
+    )
 
 
 def _mean_floors(tokens: np.ndarray, floors_of: Callable[[int], Floors]) -> Floors:
@@ -67,6 +72,11 @@ def _mean_floors(tokens: np.ndarray, floors_of: Callable[[int], Floors]) -> Floo
     floors = {size: floors_of(size) for size in sizes}
     names = next(iter(floors.values()), {})
     return {name: sum(times * floors[size][name] for size, times in sizes.items()) / len(tokens) for name in names}
+
+
+def uniform_draws(stats: LayerStatistics, seed: int) -> Iterator[LayerStatistics]:
+    """The layer's statistics as random routing with even loads and its own set sizes would have left them."""
+    return marginal_draws(replace(stats, counts_E=np.full(stats.num_experts, stats.counts_E.mean())), seed)
 
 
 def marginal_draws(stats: LayerStatistics, seed: int) -> Iterator[LayerStatistics]:
@@ -102,11 +112,11 @@ def document_draws(stats: LayerStatistics, seed: int, draws: int = DOCUMENT_DRAW
         yield replace(stats, domains_G=domains_G)
 
 
-def mean_over_draws(null: str, draws: Iterator[LayerStatistics]) -> Floors:
-    """Metric -> its mean over the draws, for the metrics whose floor is `null`."""
+def mean_over_draws(names: Sequence[str], draws: Iterator[LayerStatistics]) -> Floors:
+    """Metric -> its mean over the draws, which are made where a metric asks for them."""
     values: dict[str, list[float]] = {}
-    for drawn in draws:
-        for name in _names(null):
+    for drawn in draws if names else ():
+        for name in names:
             value = METRICS[name].function(drawn)
             if value is not None:
                 values.setdefault(name, []).append(value)
@@ -123,8 +133,8 @@ def evaluation_floors(stats: LayerStatistics, seed: int = 0) -> Floors:
         return {}
     return (
         uniform_floors(stats, seed)
-        | mean_over_draws("marginals", marginal_draws(stats, seed))
-        | mean_over_draws("documents", document_draws(stats, seed))
+        | mean_over_draws(_names("marginals"), marginal_draws(stats, seed))
+        | mean_over_draws(_names("documents"), document_draws(stats, seed))
     )
 
 

@@ -95,6 +95,8 @@ def compare_by_document(
     margin = declared_margin(metric) if margin is None else margin
     tables = [tuple(read(run) for run in pair) for pair in pairs]
     first = tables[0][0]
+    if first.empty:
+        raise SpectraError(f"{pairs[0][0].run_id}: its {ITEMS if metric == DOWNSTREAM else DOCUMENTS} has no rows")
     for run, table in zip((run for pair in pairs for run in pair), (t for pair in tables for t in pair), strict=True):
         if not table[["id", "tokens"]].equals(first[["id", "tokens"]]):
             what = "items of tasks" if metric == DOWNSTREAM else "documents"
@@ -190,7 +192,7 @@ def _documents(run: StoredRun) -> pd.DataFrame:
     if found is None:
         run.require(DOCUMENTS)
         raise SpectraError(f"{run.run_id}: it has no {DOCUMENTS}; spectra-exp rescore {run.run_id} makes it")
-    return found.sort_values("id", ignore_index=True)
+    return found.astype({"id": "int64", "tokens": "int64"}).sort_values("id", ignore_index=True)
 
 
 def _items(run: StoredRun) -> pd.DataFrame:
@@ -234,7 +236,8 @@ def _compare(options: CompareOptions) -> int:
 def told(found: ByDocument) -> list[str]:
     """The comparison in lines for a reader."""
     seeds = f"{found.seeds} seed{'s' * (found.seeds > 1)}"
-    region = "" if found.margin is None else f"; within {found.margin:g} is negligible"
+    near = None if found.margin is None else f"{found.margin:g}"
+    region = f"; within {near} is negligible, P: that a - b is below -{near}, within, above {near}" if near else ""
     whole, unit = ("groups", "item") if found.metric == DOWNSTREAM else ("documents", "token")
     lines = [f"{found.metric}, a - b, per {unit}; about {found.claim} ({seeds}); 95 % intervals{region}"]
     for outcome in found.outcomes:
@@ -242,7 +245,7 @@ def told(found: ByDocument) -> list[str]:
         if outcome.p_corrected is not None:
             words.append(f"[{outcome.ci_low:+.5f}, {outcome.ci_high:+.5f}]  p {number_text(outcome.p_corrected)}")
         if (region := outcome.region) is not None:
-            words.append(f"below, within, above {region.below:.3f}, {region.within:.3f}, {region.above:.3f}")
+            words.append(f"P {region.below:.3f}, {region.within:.3f}, {region.above:.3f}")
         words += [word for word in (outcome.verdict, outcome.note) if word]
         lines.append("  ".join(words) + f"  ({outcome.documents} {whole}, {outcome.tokens} {unit}s)")
     if len(found.outcomes) > 1:

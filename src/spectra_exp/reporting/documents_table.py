@@ -15,9 +15,12 @@ from spectra_exp.runs.pairing import LOSSES
 
 NAME, TITLE = "documents", "Validation loss document by document: for other text too, and by domain"
 METRIC = LOSSES[0]
+FIRST_LOOK = (
+    "Seeds were added until decided; the intervals are of the seeds of the first look, made whatever comes out."
+)
 NOTES = [
-    "Interval: of these methods, over other seeds and other text; of one seed of these runs, over other text. "
-    "Seeds alone: of these methods on these documents. p of domains: corrected by Holm's method.",
+    "95 % CI: about these methods, allowing for other seeds and other text; with one seed about these runs, allowing "
+    "for other text. Seeds alone: about these methods on these documents. p of domains: corrected by Holm's method.",
 ]
 HEADERS = (
     "comparison",
@@ -38,21 +41,30 @@ def documents_table(contrasts: Sequence[Contrast], sections: Mapping[str, list[S
     import pandas as pd
 
     records: list[dict[str, Any]] = []
+    notes: dict[str, list[str]] = {}
     for contrast in contrasts:
         for section in sections[contrast.study]:
             for a, b in contrasted(contrast, section):
                 if section.causal(a) and section.causal(b) and (found := _compared(section, a, b)) is not None:
                     records += _records(section, f"{a.label} − {b.label}", found)
+                    if a.designs | b.designs:
+                        notes[section.title] = [*NOTES, FIRST_LOOK]
     if not records:
         return None
     titles = dict.fromkeys(record["section"] for record in records)
-    parts = [Part(title, [_grid([r for r in records if r["section"] == title])], NOTES) for title in titles]
+    parts = [
+        Part(title, [_grid([r for r in records if r["section"] == title])], notes.get(title, NOTES)) for title in titles
+    ]
     return Table(NAME, TITLE, pd.DataFrame(records, dtype=object), parts)
 
 
 def _compared(section: Section, a: Row, b: Row) -> ByDocument | None:
-    """The comparison at the seeds that both rows have; None without scores of documents, or for what may not be."""
-    seeds = sorted(a.runs.keys() & b.runs.keys())
+    """The comparison at the seeds that both rows have, those of the first look where seeds were added until decided.
+
+    None without scores of documents, or for what may not be.
+    """
+    looked = [set(design.first_look) for design in a.designs | b.designs]
+    seeds = sorted((a.runs.keys() & b.runs.keys()).intersection(*looked))
     sides = [[section.collected.run(row.runs[seed]) for seed in seeds] for row in (a, b)]
     if not seeds or any(run.scores("documents") is None for side in sides for run in side):
         return None

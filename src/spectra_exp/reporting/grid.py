@@ -13,10 +13,11 @@ from spectra_exp.config.names import METHOD_FACTORS, method_name, own_settings, 
 from spectra_exp.config.resolved import Compositions, Resolved, of_the_cell, resolved_config
 from spectra_exp.config.typed import value_text
 from spectra_exp.foundations.files import short_path
-from spectra_exp.reporting.collect import Collected
+from spectra_exp.measure.others import figure
+from spectra_exp.reporting.collect import Collected, base_name
 from spectra_exp.runs.config_file import setting
 from spectra_exp.runs.pairing import GROUP_KEYS, PAIRED, comparable_groups, pair_problem, pairing
-from spectra_exp.statistics.comparison import Comparison, common_seeds, compare, join_notes
+from spectra_exp.statistics.comparison import Comparison, compare, join_notes
 from spectra_exp.studies.cells import Choice, Place, StudyCells, has_values, row_label
 from spectra_exp.studies.decide import Design
 from spectra_exp.studies.definition import Study
@@ -25,6 +26,7 @@ from spectra_exp.studies.ledger import Expected, Launch
 
 # Settings are chosen on these seeds, so they cannot test what was chosen (docs/metrics.md).
 CHOOSING_SEEDS = range(100, 103)
+SEVERAL_DESIGNS = "launched with several launch.until_decided or launch.max_seeds"
 CHOSEN_ON = "seeds 100 to 102, on which settings are chosen"
 AS_IN_ITS_FILE = "as in its file"
 SWITCH, DENSE = {"baseline": "switch_top2"}, {"baseline": "dense"}
@@ -38,7 +40,8 @@ class Row:
 
     `values`: the value of each factor. `resolved`: the configuration of one of its runs, None where a row is of another
     kind. `expected`: what a launch wants, by seed; empty when never launched. `runs`:
-    the run id of each completed seed.
+    the run id of each completed seed. `designs`: by which seeds were added until comparisons were decided; none where
+    their number was given.
     """
 
     values: dict[str, Any]
@@ -46,6 +49,7 @@ class Row:
     resolved: Resolved | None = None
     expected: dict[int, Expected] = field(default_factory=dict)
     runs: dict[int, str] = field(default_factory=dict)
+    designs: set[Design] = field(default_factory=set)
 
     @cached_property
     def key(self) -> dict[str, str]:
@@ -70,7 +74,6 @@ class Row:
 class Section:
     """The rows of a study that share what their runs have beside its own settings (`context`, as `key=value`).
 
-    `designs`: how seeds were added until comparisons were decided, by the launches that say so.
     `study`: None where every cell of a group of comparable runs is a row. `choosing`: whether they are of the seeds on
     which settings are chosen. `unpaired`: why the runs of a cell do not pair with the others of the section, by cell
     id; only where there is no study.
@@ -83,7 +86,6 @@ class Section:
     collected: Collected
     choosing: bool = False
     unpaired: dict[str, str] = field(default_factory=dict)
-    designs: frozenset[Design] = frozenset()
 
     @property
     def special(self) -> bool:
@@ -157,16 +159,15 @@ class Section:
         if problem := self.pair_problem(a, b):
             return replace(compare({}, {}), note=problem)
         values = self.values(a, metric), self.values(b, metric)
-        if not self.designs:
+        designs = a.designs | b.designs
+        if not designs:
             return compare(*values)
-        if len(self.designs) > 1:
-            return replace(compare({}, {}), note="launched with several launch.until_decided or launch.max_seeds")
-        (design,) = self.designs
+        if len(designs) > 1:
+            return replace(compare({}, {}), note=SEVERAL_DESIGNS)
+        (design,) = designs
         if metric == design.metric:
-            return design.compare(*values)
-        # Rows have other numbers of seeds by design: the pairs are what they share.
-        seeds = common_seeds(*values)
-        found = compare(*({seed: arm[seed] for seed in seeds} for arm in values))
+            return design.compare(*values, design.margin)
+        found = design.compare(*values, figure(base_name(metric)).margin)
         return replace(found, note=join_notes(found.note, f"seeds were added until {design.metric} was decided"))
 
 
@@ -175,7 +176,7 @@ def _is_short_of(told: str, value: Any) -> bool:
 
 
 def study_sections(
-    cells: StudyCells, launches: Iterable[Launch], collected: Collected, configurations: Mapping[str, Resolved]
+    cells: StudyCells, launches: Sequence[Launch], collected: Collected, configurations: Mapping[str, Resolved]
 ) -> list[Section]:
     """The study's sections, the one as in its file first; one of empty rows when it was never launched.
 
@@ -192,18 +193,16 @@ def study_sections(
         made = Row(values, row_label(values), resolved)
         return rows.setdefault(tuple(made.key.items()), made)
 
-    designs: dict[tuple[tuple[str, ...], bool], set[Design]] = {}
-    twins = {(run["cell_id"], run["seed"]): run_id for run_id, run in collected.by_run.items()}
+    designs = designs_of(launches, collected)
+    twins = _twins(collected)
     for launch in own:
         for run in launch.runs:
-            # A copy under another name stands for the run that it was made of.
-            finished = run.run_id if run.run_id in collected.by_run else twins.get((run.cell_id, run.seed))
+            finished = _finished(run, collected, twins)
             # Overrides that are no longer any stand nowhere.
             resolved = configurations.get(run.cell_id or "") or cells.composed(of_the_cell(run.overrides))
             for place in cells.places(resolved) if resolved is not None else ():
                 own_row = row(place, run.seed, resolved)
-                if launch.design is not None:
-                    designs.setdefault((place.context, run.seed in CHOOSING_SEEDS), set()).add(launch.design)
+                own_row.designs |= set() if launch.design is None else {launch.design}
                 own_row.expected[run.seed] = run
                 if finished is not None:
                     own_row.runs[run.seed] = finished
@@ -213,15 +212,37 @@ def study_sections(
         named = study.name in run["studies"]
         if resolved is not None and (named or run["seed"] in seeds):
             for place in cells.places(resolved) if named else cells.exact(resolved):
-                row(place, run["seed"], resolved).runs.setdefault(run["seed"], run_id)
+                own_row = row(place, run["seed"], resolved)
+                # What the study asked for itself has the seeds that it asked for.
+                if own_row.runs.setdefault(run["seed"], run_id) == run_id and run["seed"] not in own_row.expected:
+                    own_row.designs |= designs.get(run_id, set())
     for cell in () if own else cells.own:
         row(Place(cell.key), seeds[0], cell.resolved)
     sections = []
     for (context, choosing), rows in found.items():
         ordered = sorted(rows.values(), key=lambda r: _place(r, order))
-        own_designs = frozenset(designs.get((context, choosing), ()))
-        sections.append(Section(study, context, cells.factors, ordered, collected, choosing, designs=own_designs))
+        sections.append(Section(study, context, cells.factors, ordered, collected, choosing))
     return sorted(sections, key=lambda section: (section.context, section.choosing))
+
+
+def designs_of(launches: Iterable[Launch], collected: Collected) -> dict[str, set[Design]]:
+    """For each completed run the designs by which its seed was asked for, of any study."""
+    found: dict[str, set[Design]] = {}
+    twins = _twins(collected)
+    for launch in launches:
+        for run in launch.runs if launch.design is not None else ():
+            if (run_id := _finished(run, collected, twins)) is not None:
+                found.setdefault(run_id, set()).add(launch.design)
+    return found
+
+
+def _twins(collected: Collected) -> dict[tuple[str, int], str]:
+    return {(run["cell_id"], run["seed"]): run_id for run_id, run in collected.by_run.items()}
+
+
+def _finished(run: Expected, collected: Collected, twins: Mapping[tuple[str | None, int], str]) -> str | None:
+    """The completed run that was asked for; a copy under another name stands for the run that it was made of."""
+    return run.run_id if run.run_id in collected.by_run else twins.get((run.cell_id, run.seed))
 
 
 def configurations_of(collected: Collected) -> dict[str, Resolved]:
@@ -234,9 +255,13 @@ def configurations_of(collected: Collected) -> dict[str, Resolved]:
 
 
 def cell_sections(
-    collected: Collected, configurations: Mapping[str, Resolved], compositions: Compositions
+    collected: Collected,
+    configurations: Mapping[str, Resolved],
+    compositions: Compositions,
+    launches: Iterable[Launch] = (),
 ) -> list[Section]:
     """Every cell of completed runs as a row, a section for each group of comparable runs."""
+    designs = designs_of(launches, collected)
     groups = comparable_groups(collected.runs)
     reasons = pairing(collected.runs.assign(comparable_group=collected.runs["run_id"].map(groups)))
     settings = {cell: own_settings(resolved, compositions) for cell, resolved in configurations.items()}
@@ -251,6 +276,7 @@ def cell_sections(
         made = Row(factors, labels.get(run["cell_id"], run["label"]))
         row = found.setdefault(group, {}).setdefault(run["cell_id"], made)
         row.runs.setdefault(run["seed"], run_id)
+        row.designs |= designs.get(run_id, set())
     sections = []
     for group, rows in sorted(found.items()):
         _tell_apart(rows, settings)

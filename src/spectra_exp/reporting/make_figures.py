@@ -76,16 +76,19 @@ def draw_figures(options: FiguresOptions) -> int:
     if material.collected.runs.empty:
         raise SpectraError(f"{material.sources.where}: no completed run to draw; train one: {' '.join(train_words())}")
     sources = Sources(material.collected.runs_folder, material.collected.stored)
-    where = options.folder / "figures"
     own = draw_own(material, options.study, options.only, sources)
     made = make_figures(material, figures, reports, sources, along)
+    where = options.folder / "figures"
+    told = ""
     if not options.study and not options.only:
         write_gaps([*own.gaps, *made.gaps], where)
+        told = "; missing.csv says what each lacks"
     say(made)
     missing = sum(gap.row.startswith("whole ") for gap in made.gaps)
+    folders = " and ".join(sorted({str(path.parent) for path in (*own.paths, *made.paths)})) or where
     print(
-        f"{len(own.figures) + len(made.figures)} figures in {where} as .png and .pdf, captions as .md; "
-        f"{missing} without data; missing.csv says what each lacks, once all are made"
+        f"{len(own.figures) + len(made.figures)} figures in {folders} as .png and .pdf, captions as .md; "
+        f"{missing} without data{told}"
     )
     for path in [path for path in own.paths if path.suffix == ".png"][:1]:
         print(f"a picture of these runs: {path}")

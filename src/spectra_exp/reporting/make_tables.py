@@ -18,7 +18,7 @@ from spectra_exp.reporting.material import Material, gather, name_the_odd
 from spectra_exp.reporting.published import build_replications
 from spectra_exp.reporting.sentence import sentence_of
 from spectra_exp.reporting.tables.build import build_table
-from spectra_exp.reporting.tables.catalogue import ROUTING_METRICS
+from spectra_exp.reporting.tables.catalogue import routing_metrics
 from spectra_exp.reporting.tables.gaps import merged_gaps, write_gaps
 from spectra_exp.reporting.tables.overhead import overhead_table
 from spectra_exp.reporting.tables.pairs import PairSpec, build_pairs
@@ -32,7 +32,7 @@ def all_tables(material: Material) -> list[Table]:
     sections, contrasts = material.sections, all_contrasts(material.studies.values())
     by_document = documents_table(contrasts, sections)
     return [
-        build_table(ROUTING_METRICS, sections[""]),
+        build_table(routing_metrics(), sections[""]),
         *(table for name in material.studies for table in tables_of(material, name)),
         overhead_table(material.sources.profile),
         build_significance(contrasts, sections),
@@ -72,7 +72,7 @@ def write_all(material: Material) -> list[Table]:
 def write_of_study(material: Material, study: str) -> list[Table]:
     """Write the tables over the rows of one study and over every run of it into a folder of its own."""
     folder = folder_of_tables(material.outputs, study)
-    tables = [build_table(ROUTING_METRICS, material.sections[""]), *tables_of(material, study)]
+    tables = [build_table(routing_metrics(), material.sections[""]), *tables_of(material, study)]
     for table in tables:
         write_table(table, folder)
     write_gaps([gap for table in tables for gap in table.gaps], folder)

@@ -62,7 +62,7 @@ class Material:
     @cached_property
     def own(self) -> list[Section]:
         """Every cell of completed runs, a section for each group of comparable runs."""
-        return cell_sections(self.collected, self.configurations, self.compositions)
+        return cell_sections(self.collected, self.configurations, self.compositions, self.sources.launches)
 
     def sections_of(self, study: Study) -> tuple[list[Section], list[str]]:
         """The sections of one study, and lines of overrides that cannot be composed."""

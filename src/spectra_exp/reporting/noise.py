@@ -18,7 +18,7 @@ from spectra_exp.statistics.power import Spread, spread_of
 
 # The study of A/A pairs, and the key in which its paired arms differ.
 STUDY, THREADS = "aa", "trainer.cpu_threads"
-NOT_MEASURED = "The noise of a claim without a cause was not measured here: make aa, with the settings of these runs."
+NOT_MEASURED = "What two arms of one configuration differ by was not measured for these settings: make aa, with them."
 
 
 @dataclass(frozen=True)

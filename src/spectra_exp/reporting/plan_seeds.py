@@ -25,7 +25,7 @@ from spectra_exp.reporting.material import Material, gather
 from spectra_exp.reporting.paper.publish import ARCHIVE
 from spectra_exp.reporting.tables.build import reference_row
 from spectra_exp.reporting.tables.verdicts import margin
-from spectra_exp.runs.pairing import LOSSES
+from spectra_exp.runs.pairing import is_prediction
 from spectra_exp.statistics.clustered import ONE_CLUSTER
 from spectra_exp.statistics.comparison import difference_of
 from spectra_exp.statistics.crossed import WASTED
@@ -267,7 +267,7 @@ def _pairs(study: Study, sections: Iterable[Section], metric: str) -> Iterator[P
         if section.choosing:
             continue
         for a, b in _compared(study, section):
-            evidence = metric not in LOSSES or (section.causal(a) and section.causal(b))
+            evidence = not is_prediction(metric) or (section.causal(a) and section.causal(b))
             if evidence and not section.pair_problem(a, b):
                 difference = difference_of(section.values(a, metric), section.values(b, metric))
                 yield Pairs(section, a, b, tuple(difference.differences.tolist()), difference.scale)
@@ -369,7 +369,8 @@ def _tokens_text(plan: SeedPlan) -> str:
         return f"evaluation tokens unknown: {notes[0] if notes else 'no finished pair of these settings'}"
     seen = {number_text(one.tokens) for one in plan.comparisons if one.tokens is not None}
     return (
-        f"evaluation: {number_text(max(known))} tokens are enough (more narrow no interval by {100 * WASTED:.0f} %); "
+        f"evaluation: {number_text(max(known))} tokens are enough "
+        f"(more narrow an interval by less than {100 * WASTED:.0f} %); "
         f"the runs have {' or '.join(sorted(seen))}"
     )
 

@@ -9,11 +9,12 @@ from typing import Any
 
 from spectra_exp.presentation.text import number_text
 from spectra_exp.reporting.grid import Choice, Row, Section
-from spectra_exp.reporting.hypotheses.samples import is_loss, not_causal
+from spectra_exp.reporting.hypotheses.samples import not_causal
 from spectra_exp.reporting.tables.gaps import seed_gaps
 from spectra_exp.reporting.tables.significance import bounds_text
 from spectra_exp.reporting.tables.spec import Gap, Grid, Part, Table
 from spectra_exp.runs.history import TRAINING_RULE
+from spectra_exp.runs.pairing import is_prediction
 from spectra_exp.statistics.comparison import Comparison, compare
 from spectra_exp.statistics.corrections import holm
 from spectra_exp.statistics.replication import Claim, outcome
@@ -160,7 +161,7 @@ def _unusable(effect: Effect, section: Section, rows: Sequence[Row | None]) -> s
         if not section.values(row, metric):
             return f"no {metric} in the runs of {row.label}"
         # What a rule that sees the future scores is claimed of it by name.
-        by_inference = is_loss(metric) and TRAINING_RULE not in metric
+        by_inference = is_prediction(metric) and TRAINING_RULE not in metric
         if by_inference and (lack := not_causal(section, row.label, row)):
             return lack.reason
     if len(rows) > 1 and (problem := section.pair_problem(*rows)):

@@ -50,7 +50,7 @@ def _said(section: Section, a: Row, b: Row) -> str:
     parts = [_part(metric, test, corrected[metric]) for metric, test in tests.items() if test.difference is not None]
     if not parts:
         return ""
-    seeds = len(a.runs.keys() & b.runs.keys())
+    seeds = max(test.n for test in tests.values())
     over = f"Over {seeds} seed{'s' * (seeds != 1)}" if seeds else "Over different seeds"
     return f"{over}, {a.label} against {b.label}: {'; '.join(parts)}."
 

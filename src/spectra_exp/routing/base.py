@@ -254,8 +254,10 @@ _REGISTRY: dict[str, type[Router]] = {}
 
 
 def register_router(cls: type[Router]) -> type[Router]:
-    """Class decorator: makes a router known under its schema's default name. Raises ValueError where that is taken."""
+    """Class decorator: makes a router known by its schema's default name. Raises ValueError for none or a taken one."""
     name = cls.Config().name
+    if not name:
+        raise ValueError(f"router {cls.__name__} has no name: its Config is a @dataclass with a default `name`")
     if name in _REGISTRY:
         raise ValueError(f"router '{name}' is registered twice")
     _REGISTRY[name] = cls

@@ -35,7 +35,9 @@ def resolve_best_long(experiment: Experiment, run_id: Callable[[Experiment], str
     losses = {name: _final_loss(folder) for name, folder in folders.items()}
     missing = [name for name, loss in losses.items() if loss is None]
     if missing:
-        command = shlex.join([*train_words(), "-m", *rest, f"temperature={','.join(missing)}"])
+        # How the study is launched is not how these are.
+        own = [word for word in rest if not word.startswith("launch.")]
+        command = shlex.join([*train_words(), "-m", *own, f"temperature={','.join(missing)}"])
         raise NotYet(
             "temperature",
             f"best_long compares finished runs of seed {experiment.seed}, and these have not: {', '.join(missing)}",

@@ -11,9 +11,16 @@ if TYPE_CHECKING:
 
 # What `pairing` says of a cell whose runs pair with the others.
 PAIRED = "ok"
-# Evidence only between causal models.
+# The losses of text that tables are about.
 LOSSES = ("val_loss",)
+# By the beginning of the name: what seeing later tokens would improve, and is evidence between causal models alone.
+PREDICTIONS = ("val_loss", "val_perplexity", "val_accuracy", "train_loss", "downstream_", "gap_closure")
 GROUP_KEYS = ("data_fingerprint", "evaluation_fingerprint", "max_steps")
+
+
+def is_prediction(metric: str) -> bool:
+    """Whether seeing later tokens would improve the metric."""
+    return metric.startswith(PREDICTIONS)
 
 
 def pairing_columns(summary: Mapping[str, Any]) -> dict[str, Any]:

@@ -26,6 +26,7 @@ COLUMNS = {
     DOCUMENTS: ("id", "domain", "tokens", "loss", "correct"),
     ITEMS: ("task", "item", "group", "score"),
 }
+NUMBERS = {"id", "tokens", "loss", "correct", "item", "score"}
 
 
 @dataclass
@@ -79,6 +80,7 @@ def read_scores(path: Path) -> pd.DataFrame:
     """The rows of a file of scores. Raises FileNotFoundError, and SpectraError for what no run writes."""
     import pandas as pd
     import pyarrow as pa
+    from pandas.api.types import is_numeric_dtype
 
     try:
         frame = pd.read_parquet(regular(path))
@@ -88,4 +90,10 @@ def read_scores(path: Path) -> pd.DataFrame:
         raise SpectraError(f"{path}: not readable ({str(error).splitlines()[0]})") from error
     if tuple(frame) != COLUMNS[path.name]:
         raise SpectraError(f"{path}: not the scores of a run (its columns: {', '.join(map(str, frame))})")
+    for column in NUMBERS & set(frame):
+        # An empty column has no kind of its own.
+        if len(frame) and not (is_numeric_dtype(frame[column]) and np.isfinite(frame[column]).all()):
+            raise SpectraError(f"{path}: not the scores of a run ({column} has what is no finite number)")
+    if "tokens" in frame and (frame["tokens"] < 1).any():
+        raise SpectraError(f"{path}: not the scores of a run (a document without scored tokens)")
     return frame

@@ -63,13 +63,13 @@ class Sequential:
     """How seeds were added until the comparison was decided.
 
     looks: numbers of pairs that were looked at; max_seeds: of the last planned look; margin: half the region of
-    equivalence that the design declares, equivalent_p: of a difference of that or more.
+    equivalence, equivalent_p: of a difference of that or more; both None where no region is declared.
     """
 
     looks: tuple[int, ...]
     max_seeds: int
-    margin: float
-    equivalent_p: float
+    margin: float | None
+    equivalent_p: float | None
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ class Comparison:
     "1 value not finite".
     se: standard error of the difference; None without a test.
     sequential: of a design with looks; p is then the sequential one, ci_low and ci_high the repeated interval, which
-    hold at all looks together.
+    hold at all looks together; wilcoxon_p and detectable, which a fixed number of seeds has, are None.
     """
 
     n_a: int

@@ -23,10 +23,11 @@ class CrossedDifference:
 
     v_seed: variance of `difference` over other seeds, on the same documents; v_document: over other documents, with the
     same seeds; v_cell: the part by seed and document together, which both hold. variance: v_seed + v_document − v_cell,
-    never below v_seed; df: Satterthwaite's. seed_low, seed_high: the interval over seeds alone (about this text).
-    share_text: the part of `variance` that is not in an endless text's v_seed, 0..1. enough_tokens: size of the
-    evaluation after which more text narrows the interval by less than 5 %; None where seeds show no variance of
-    their own, so that text is never wasted. Bounds and p are None where nothing varies, and `note` says so.
+    never below v_seed; df: Satterthwaite's. Where their interval would be narrower than that over seeds alone
+    (seed_low, seed_high: about this text), both are those of seeds alone. share_text: what of the sum is not in the
+    v_seed of an endless text, 0..1. enough_tokens: size of the evaluation after which more text narrows the interval
+    by less than 5 %; None where seeds show no variance of their own, so that text is never wasted. Bounds and p are
+    None where nothing varies, and `note` says so.
     """
 
     seeds: int
@@ -76,16 +77,15 @@ def crossed_difference(d_SG: np.ndarray, size_G: np.ndarray) -> CrossedDifferenc
     cell_SG = (d_SG - mean_G - np.outer(by_seed_S - theta, size_G)) / total
     v_cell = correction * float((cell_SG**2).sum()) / (seeds * (seeds - 1))
     found = seeds, documents, total, theta, v_seed, v_document, v_cell
-    if max(largest(by_seed_S - theta), largest((mean_G - theta * size_G) / total)) <= NOISE * largest(d_SG / size_G):
+    whole = v_seed + max(0.0, v_document - v_cell)
+    # Also where seeds agree in sum and differ by document: counts of hits may.
+    if np.sqrt(whole) <= NOISE * largest(d_SG / size_G):
         return CrossedDifference(*found, 0.0, *(None,) * 8, NO_SPREAD)
-    text = max(0.0, v_document - v_cell)
-    variance = v_seed + text
-    df = seeds - 1.0
-    if text:
-        parts = v_seed**2 / (seeds - 1) + v_document**2 / (documents - 1)
-        df = variance**2 / (parts + v_cell**2 / ((seeds - 1) * (documents - 1)))
+    parts = v_seed**2 / (seeds - 1) + v_document**2 / (documents - 1) + v_cell**2 / ((seeds - 1) * (documents - 1))
+    candidates = [(v_seed, seeds - 1.0), *([(whole, whole**2 / parts)] if whole > v_seed else [])]
+    # Few seeds have few degrees of freedom: other text as well must not be known better than this text alone.
+    half, variance, df = max((float(stdtrit(df, (1 + LEVEL) / 2) * np.sqrt(v)), v, df) for v, df in candidates)
     se = np.sqrt(variance)
-    half = float(stdtrit(df, (1 + LEVEL) / 2) * se)
     seed_half = float(stdtrit(seeds - 1, (1 + LEVEL) / 2) * np.sqrt(v_seed))
     endless = max(0.0, v_seed - v_cell)  # what seeds leave on an endless text
     wasted = (1 + WASTED) ** 2 - 1
@@ -98,6 +98,6 @@ def crossed_difference(d_SG: np.ndarray, size_G: np.ndarray) -> CrossedDifferenc
         2 * float(stdtr(df, -abs(theta) / se)),
         theta - seed_half,
         theta + seed_half,
-        share_text=1 - endless / variance,
-        enough_tokens=total * (variance - endless) / (wasted * endless) if endless else None,
+        share_text=1 - endless / whole,
+        enough_tokens=total * (whole - endless) / (wasted * endless) if endless else None,
     )

@@ -15,7 +15,17 @@ from typing import Literal
 
 import numpy as np
 
-from spectra_exp.statistics.comparison import NOISE, Comparison, Sequential, Values, common_seeds, compare, largest
+from spectra_exp.statistics.comparison import (
+    NO_SPREAD,
+    NOISE,
+    Comparison,
+    Sequential,
+    Values,
+    common_seeds,
+    compare,
+    join_notes,
+    largest,
+)
 from spectra_exp.statistics.intervals import LEVEL
 
 FIRST_LOOKS = (3, 5, 7, 10)
@@ -80,10 +90,11 @@ def look(differences: Sequence[float], max_seeds: int, margin: float | None = No
     return Looks(last, p, equivalent, float(means[-1] - half), float(means[-1] + half))
 
 
-def compare_at_looks(a: Values, b: Values, max_seeds: int, margin: float) -> Comparison:
+def compare_at_looks(a: Values, b: Values, max_seeds: int, margin: float | None = None) -> Comparison:
     """The comparison of two arms of a design with looks, at the last look that their pairs reach.
 
-    p is the sequential one and the interval the repeated one. Pairs after that look, and after `max_seeds`, are not
+    p is the sequential one and the interval the repeated one; they hold whatever decided that a look was the last, so
+    also for figures beside the one that seeds were added for. Pairs after that look, and after `max_seeds`, are not
     used. As `compare` where there is no test. Raises ValueError for `max_seeds` below 3.
     """
     seeds = common_seeds(a, b)[:max_seeds]
@@ -92,13 +103,16 @@ def compare_at_looks(a: Values, b: Values, max_seeds: int, margin: float) -> Com
     arm_a, arm_b = ({seed: float(arm[seed]) for seed in used} for arm in (a, b))
     plain = compare(arm_a, arm_b)
     seen = look([arm_a[seed] - arm_b[seed] for seed in used], max_seeds, margin) if plain.p is not None else None
-    if seen is None or seen.p is None or seen.equivalent_p is None:
-        return plain
+    if seen is None or seen.p is None:
+        # No test of a fixed number of seeds in its place: a look at equal differences shows nothing.
+        note = join_notes(plain.note, "" if plain.p is None else NO_SPREAD)
+        return replace(plain, p=None, ci_low=None, ci_high=None, wilcoxon_p=None, detectable=None, note=note)
     return replace(
         plain,
         p=seen.p,
         ci_low=seen.low,
         ci_high=seen.high,
+        wilcoxon_p=None,
         detectable=None,
         sequential=Sequential(tuple(reached), max_seeds, margin, seen.equivalent_p),
     )

@@ -22,7 +22,7 @@ from spectra_exp.studies.expand import file_seeds, study_jobs
 from spectra_exp.studies.job import Job, check_twice, planned_jobs
 from spectra_exp.studies.launch import explain_waiting, run_jobs
 from spectra_exp.studies.launchers import Engine, make_engine
-from spectra_exp.studies.ledger import write_launch
+from spectra_exp.studies.ledger import read_launches, write_launch
 from spectra_exp.studies.view import LiveView
 from spectra_exp.studies.work import run_in_worker
 
@@ -76,6 +76,7 @@ def _until_decided(study: Study, typed: list[str]) -> int:
     for seeds in (design := _design(study, seedless, first)).seeds():
         lines = study_jobs(study, [*seedless, f"seed={','.join(map(str, seeds))}"])
         new = _checked([line for line in lines if decisions is None or decisions.wants(line)], study)
+        _one_design(study, design, new)
         jobs += new
         decisions = decisions or Decisions(study, design)
         decisions.add(new)
@@ -88,6 +89,20 @@ def _until_decided(study: Study, typed: list[str]) -> int:
             break
     print("\n".join(map(str, decisions.found)), file=sys.stderr)
     return status
+
+
+def _one_design(study: Study, design: Design, jobs: Sequence[Job]) -> None:
+    """Raise ConfigError where seeds were added to one of these cells by another design: the tables test neither."""
+    cells = {tuple(of_the_cell(line)) for job in jobs for line in (job.overrides, *job.also)}
+    launches, _ = read_launches(Path(jobs[0].experiment.outputs))
+    for launch in launches:
+        before = launch.design
+        if launch.study != study.name or before is None or before == design:
+            continue
+        if cells & {tuple(of_the_cell(line)) for run in launch.runs for line in (run.overrides, *run.also)}:
+            was = f"{before.metric}:{before.margin:g} launch.max_seeds={before.max_seeds} seed={before.first_seed}"
+            problem = f"{study.name} was launched with {was} before, and looks of both together were not planned"
+            raise ConfigError(UNTIL_DECIDED, problem, "give that again, or other seeds and outputs=FOLDER")
 
 
 def _first_seed(study: Study, typed: list[str]) -> tuple[list[str], int]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from spectra_exp.config.compose import load_experiment
@@ -16,9 +16,9 @@ from spectra_exp.foundations.bounds import MOST_LOOKED_AT
 from spectra_exp.foundations.errors import ConfigError
 from spectra_exp.measure import METRICS
 from spectra_exp.measure.others import OTHER, UNKNOWN, figure
-from spectra_exp.runs.pairing import LOSSES, pair_problem, pairing_columns
+from spectra_exp.runs.pairing import is_prediction, pair_problem, pairing_columns
 from spectra_exp.runs.stored import StoredRun
-from spectra_exp.statistics.comparison import Comparison
+from spectra_exp.statistics.comparison import Comparison, compare
 from spectra_exp.statistics.corrections import holm
 from spectra_exp.statistics.looks import FIRST_LOOKS, compare_at_looks, schedule
 from spectra_exp.statistics.practical import word
@@ -48,6 +48,11 @@ class Design:
         if not 0 < self.margin < math.inf or not FIRST_LOOKS[0] <= self.max_seeds <= MOST_LOOKED_AT:
             raise ValueError(f"no design: a margin of {self.margin} and {self.max_seeds} seeds")
 
+    @property
+    def first_look(self) -> range:
+        """The seeds that are made whatever comes out."""
+        return self.seeds()[0]
+
     def seeds(self) -> tuple[range, ...]:
         """The seeds that each look adds."""
         ends = schedule(self.max_seeds)
@@ -55,11 +60,14 @@ class Design:
             range(self.first_seed + start, self.first_seed + end) for start, end in zip((0, *ends), ends, strict=False)
         )
 
-    def compare(self, a: Mapping[int, float], b: Mapping[int, float]) -> Comparison:
-        """a − b (seed → value) of the design's metric at its last look; seeds of other launches are not used."""
+    def compare(self, a: Mapping[int, float], b: Mapping[int, float], margin: float | None = None) -> Comparison:
+        """a − b (seed → value) of any figure at its last look; seeds of other launches are not used.
+
+        margin: half the figure's region of practical equivalence, None without one.
+        """
         own = range(self.first_seed, self.first_seed + self.max_seeds)
         arms = ({seed: value for seed, value in arm.items() if seed in own} for arm in (a, b))
-        return compare_at_looks(*arms, self.max_seeds, self.margin)
+        return compare_at_looks(*arms, self.max_seeds, margin)
 
 
 def design_of(launch: LaunchConfig, first_seed: int) -> Design:
@@ -109,7 +117,10 @@ class Arm:
 
 @dataclass(frozen=True)
 class Decided:
-    """One comparison: what was found, and `said`: better, equivalent, worse, undecided, or why it is not made."""
+    """One comparison: what was found, and `said`: better, equivalent, worse, undecided, or why it is not made.
+
+    `test` is empty where it is not made.
+    """
 
     arm: Arm
     reference: Arm
@@ -119,7 +130,7 @@ class Decided:
     def __str__(self) -> str:
         name, test = f"{self.arm.label} − {self.reference.label}: {self.said}", self.test
         if test.sequential is None:
-            return name
+            return f"{name} ({test.note})" if test.note else name
         numbers = f"{test.difference:+.4g} [{test.ci_low:+.4g}, {test.ci_high:+.4g}]"
         return f"{name} ({numbers}, {test.n} of at most {test.sequential.max_seeds} seeds)"
 
@@ -174,7 +185,7 @@ class Decisions:
         # Every folder is read once, though the reference stands in every comparison.
         runs = {arm: arm.runs() for arm in self._arms.values()}
         compared = [(a, b, *self._compared(runs[a], runs[b])) for a, b in self._pairs()]
-        corrected = holm({i: None if why else test.p for i, (*_, test, why) in enumerate(compared)})
+        corrected = holm({i: test.p for i, (*_, test, _) in enumerate(compared)})
         self.found = [
             Decided(arm, reference, test, why or self._said(test, corrected[i]))
             for i, (arm, reference, test, why) in enumerate(compared)
@@ -203,12 +214,13 @@ class Decisions:
             pair = runs_a[seed], runs_b[seed]
             if problem := pair_problem(*map(pairing_columns, pair)):
                 why = f"not compared: {problem} at seed {seed}"
-            elif self.design.metric in LOSSES and not all(run.get("causal") is True for run in pair):
+            elif is_prediction(self.design.metric) and not all(run.get("causal") is True for run in pair):
                 why = NOT_CAUSAL
         values = (
             {seed: run["metrics"].get(self.design.metric) for seed, run in runs.items()} for runs in (runs_a, runs_b)
         )
-        return self.design.compare(*values), why
+        # No figures of what is no evidence.
+        return replace(compare({}, {}), note="") if why else self.design.compare(*values, self.design.margin), why
 
     def _said(self, test: Comparison, corrected: float | None) -> str:
         if test.sequential is None:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from spectra_exp.doctor.examined import DoesNotApply, Examined
+from spectra_exp.doctor.examined import SEED, DoesNotApply, Examined
 from spectra_exp.doctor.registry import DOUBTFUL, FAULT, OK, Outcome, check
 from spectra_exp.measure.nulls import uniform_counts
 from spectra_exp.moe.families import down_projections
@@ -35,6 +35,7 @@ def _counts(x: Examined) -> tuple[list[np.ndarray], int]:
 @check(
     "Idle experts",
     figure="experts without a token, all layers",
+    ok_if=f"0; more is doubtful where uniform routing leaves one idle with a chance above {UNLIKELY:g}",
     meaning="Experts that no token reaches are memory without a function; chance leaves none idle on so much text.",
     advice="Look at the auxiliary loss's weight and at the router's initial scale; re-initialise dead experts.",
     order=100,
@@ -46,7 +47,7 @@ def idle_experts(x: Examined) -> Outcome:
     per_token = max(1, round(sum(map(np.sum, counts)) / len(counts) / tokens))
     if per_token >= experts:
         raise DoesNotApply("every token uses all experts")
-    drawn_RE = uniform_counts(experts, (*[0] * per_token, tokens), DRAWS, 0)
+    drawn_RE = uniform_counts(experts, (*[0] * per_token, tokens), DRAWS, SEED)
     chance = float((drawn_RE == 0).any(1).mean())
     idle = {name: int((load == 0).sum()) for name, load in zip(x.names, counts, strict=True)}
     number, worst = sum(idle.values()), max(idle, key=idle.__getitem__)
@@ -60,6 +61,7 @@ def idle_experts(x: Examined) -> Outcome:
 @check(
     "Dominant experts",
     figure="largest share of tokens that use one expert",
+    ok_if=f"at most the least of {TIMES_FAIR:g} fair shares and {MOST:g}",
     meaning="One expert takes nearly all tokens: the layer is close to dense, and its device is the slowest.",
     advice="Look at the balance by layer; raise the weight of the auxiliary loss, or balance by a selection bias.",
     order=101,
@@ -74,7 +76,7 @@ def dominant_experts(x: Examined) -> Outcome:
     limit = min(MOST, TIMES_FAIR * fair)
     shares = [float(load.max()) / tokens for load in counts]
     worst = int(np.argmax(shares))
-    drawn_RE = uniform_counts(experts, (*[0] * max(1, round(fair * experts)), tokens), DRAWS, 0)
+    drawn_RE = uniform_counts(experts, (*[0] * max(1, round(fair * experts)), tokens), DRAWS, SEED)
     note = f"a fair share is {fair:.3f}, the largest by chance {float(np.quantile(drawn_RE.max(1), 0.99)) / tokens:.3f}"
     return Outcome.within(shares[worst], limit, x.names[worst], note, "the least of 8 fair shares and 0.95:")
 
@@ -86,6 +88,7 @@ def _weights_EF(experts: nn.Module) -> Tensor:
 @check(
     "Copied experts",
     figure="pairs of experts in one layer with the same weights",
+    ok_if=f"0; the same: within {COPY:g} of their size",
     meaning="Copies that are routed alike get the same gradient and stay copies: upcycling without noise.",
     advice="Perturb the copies (drop-upcycling, noise) or give their router rows that differ.",
     order=130,
@@ -101,12 +104,13 @@ def copied_experts(x: Examined) -> Outcome:
         size = float(weights_EF.norm(dim=1).mean()) if len(weights_EF) else 1.0
         pairs[name] = int((apart_EE <= COPY * size).triu(1).sum())
     worst = max(pairs, key=pairs.__getitem__)
-    return Outcome.within(sum(pairs.values()), 0, worst, f"{len(pairs)} layers")
+    return Outcome.within(sum(pairs.values()), 0, worst, f"layers: {len(pairs)}")
 
 
 @check(
     "Tied experts and routers",
     figure="pairs of layers that hold the same tensor",
+    ok_if="0",
     meaning="Two layers hold one router or one set of experts: changes of one are changes of the other.",
     advice="Make modules anew for each layer, unless sharing is what you want.",
     order=131,
@@ -131,6 +135,7 @@ def _shares_on_purpose(x: Examined) -> bool:
 @check(
     "Frozen experts and routers",
     figure="layers of which the router or experts are not trained",
+    ok_if="0; more is doubtful",
     meaning="A router or experts without requires_grad stay as they are; often a loader's or an adapter's doing.",
     advice="Set requires_grad of what should be trained.",
     order=132,

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from spectra_exp.doctor.checks.losses import router_gradients
-from spectra_exp.doctor.examined import DoesNotApply, Examined
+from spectra_exp.doctor.checks.losses import frozen_routers, router_gradients, said_of_frozen
+from spectra_exp.doctor.examined import EVALUATION, SEED, DoesNotApply, Examined
 from spectra_exp.doctor.keeping import kept, moved, state_of
 from spectra_exp.doctor.registry import FAULT, OK, Outcome, check
 from spectra_exp.foundations.errors import SpectraError
@@ -22,6 +22,7 @@ CLOSE = 1e-3
 @check(
     "Gradient of the router",
     figure="least norm of a router's gradient of the language-model loss / norm of the whole gradient",
+    ok_if=f"at least {LEAST:g}",
     meaning="The language-model loss does not train this router: its weights are constant (one expert per token and "
     "weights that are made to sum to 1), or detached.",
     advice="With one expert per token do not renormalise the chosen weights; combine with weights that have a graph.",
@@ -29,17 +30,18 @@ CLOSE = 1e-3
 )
 def router_gradient(x: Examined) -> Outcome:
     """The gradient of the language-model loss alone."""
-    trained = [any(p.requires_grad for p in parameters) for parameters in x.routers]
+    frozen = frozen_routers(x)
+    trained = [bool(parameters) and name not in frozen for name, parameters in zip(x.names, x.routers, strict=True)]
     if not any(trained):
-        raise DoesNotApply("no router has a trained parameter")
+        raise DoesNotApply(said_of_frozen(frozen)[0] if frozen else "no router has a parameter")
     with x.training():
         one = x.loss_pass(x.ids_BS, aux=False, use_cache=False)
-        loss = one.output.lm_loss if x.own else one.output.loss
+        loss = x.language_loss(one, x.ids_BS)
         norms, whole = router_gradients(x, loss), _norm(x, loss)
     shares = {name: norm / max(whole, 1e-30) for name, norm, is_ in zip(x.names, norms, trained, strict=True) if is_}
     least = min(shares, key=shares.__getitem__)
     status = OK if shares[least] >= LEAST else FAULT
-    return Outcome(status, shares[least], LEAST, "least", "" if status == OK else least)
+    return Outcome(status, shares[least], LEAST, "least", "" if status == OK else least, *said_of_frozen(frozen))
 
 
 def _norm(x: Examined, loss: Tensor) -> float:
@@ -62,9 +64,11 @@ class _Step:
     "Recomputation (gradient checkpointing)",
     figure="largest of: share of tokens routed otherwise when recomputed, relative change of a load that the model "
     "keeps, of a router's gradient",
+    ok_if=f"at most {CLOSE:g}",
     meaning="The backward pass is of another routing than the forward pass, or counts are doubled by recomputation.",
     advice="Move counts after the backward pass or outside of recomputation; draw noise from the saved random state.",
     order=60,
+    rests_on=EVALUATION,
 )
 def recomputation(x: Examined) -> Outcome:
     """A training pass with gradient checkpointing (not reentrant) against one without."""
@@ -83,7 +87,7 @@ def recomputation(x: Examined) -> Outcome:
 
 def _step(x: Examined, recomputed: bool) -> _Step:
     with kept(x.model), x.training():
-        torch.manual_seed(0)
+        torch.manual_seed(SEED)
         if recomputed:
             x.model.activation_checkpointing_enable({"use_reentrant": False})
         one = x.loss_pass(x.ids_BS, use_cache=False)

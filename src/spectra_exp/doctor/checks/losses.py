@@ -8,26 +8,36 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from spectra_exp.doctor.examined import DoesNotApply, Examined, Pass
+from spectra_exp.doctor.checks.bias import has_biases
+from spectra_exp.doctor.examined import EVALUATION, SEED, TRAINING, DoesNotApply, Examined, Pass
 from spectra_exp.doctor.keeping import kept, moved, state_of
+from spectra_exp.doctor.options import switched_off
 from spectra_exp.doctor.registry import DOUBTFUL, FAULT, OK, Outcome, check
 
 # Relative differences of a loss in float32.
 CLOSE = 1e-4
+# How far from 1 the ratio of two weights may be.
+EVEN = 1e-2
+# Relative to the loss, what is left where two equal numbers are added and taken away.
+ROUNDING = 1e-6
 
 
 @check(
     "Padding in loads and losses",
     figure="relative change of the auxiliary loss, or of a load that the model keeps, by padding",
+    ok_if=f"at most {CLOSE:g}",
     meaning="Padding counts as tokens: the balance that is trained for is that of padding, and changes with the batch.",
     advice="Give attention_mask to the loss and to whatever counts, and leave masked tokens out there.",
     order=30,
+    rests_on=EVALUATION,
 )
 def padding(x: Examined) -> Outcome:
     """The auxiliary loss, and the loads that a training pass leaves in the model, with padding and without."""
     plain, loads = _auxiliary(x, x.ids_BS, None), _loads(x, x.ids_BS, None)
     # Loads that noise moves say nothing of padding.
-    loads = {name: load for name, load in loads.items() if name not in moved(loads, _loads(x, x.ids_BS, None, seed=1))}
+    loads = {
+        name: load for name, load in loads.items() if name not in moved(loads, _loads(x, x.ids_BS, None, SEED + 1))
+    }
     if plain is None and not loads:
         raise DoesNotApply("the model has no auxiliary loss, and keeps no loads")
     worst, place = 0.0, ""
@@ -56,7 +66,7 @@ def _auxiliary(x: Examined, ids_BS: Tensor, mask_BS: Tensor | None) -> float | N
     return None
 
 
-def _loads(x: Examined, ids_BS: Tensor, mask_BS: Tensor | None, seed: int = 0) -> dict[str, Tensor]:
+def _loads(x: Examined, ids_BS: Tensor, mask_BS: Tensor | None, seed: int = SEED) -> dict[str, Tensor]:
     """What has a value for each expert and is moved by a forward pass in training mode, after it."""
     with kept(x.model), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -71,31 +81,43 @@ def _loads(x: Examined, ids_BS: Tensor, mask_BS: Tensor | None, seed: int = 0) -
 @check(
     "Auxiliary loss: on",
     figure="what the auxiliary loss adds to the training loss as the model is configured, nats",
+    ok_if=f"not 0 within {ROUNDING:g} of the loss",
     meaning="The configuration names an auxiliary loss, but training does not add it: nothing balances the load.",
-    advice="Set config.output_router_logits=True (and a coefficient above 0) before training.",
+    advice="Set config.output_router_logits=True before training; or the coefficient to 0, where no loss is meant.",
     order=40,
+    rests_on=TRAINING,
 )
 def auxiliary_on(x: Examined) -> Outcome:
     """The loss as configured against the loss without; whether asking for the auxiliary loss would add something."""
-    with x.training(), torch.no_grad():
-        losses = []
-        for aux in (None, False, True):
-            torch.manual_seed(0)
-            losses.append(x.loss_pass(x.ids_BS, aux=aux, use_cache=False))
-    configured, without, asked = (float(one.output.loss) for one in losses)
-    auxiliary = float(x.auxiliary(losses[2]))
-    if x.own:
-        return Outcome(OK, auxiliary, 0.0, "must not be")
-    adds = configured - without
+    off = "" if x.own else switched_off(x.model)
+    if off:
+        return _switched_off(x, off)
+    with x.training():
+        if x.own:
+            auxiliary = x.auxiliary(x.loss_pass(x.ids_BS, use_cache=False))
+            return Outcome(OK, float(auxiliary.detach()), 0.0, "must not be")
+        asked = _added(x)
+        adds = _added(x, as_configured=True) if x.asks else asked
     if adds:
         return Outcome(OK, adds, 0.0, "must not be")
-    note = f"asking for it would add {asked - without:.3g}" if asked != without else "asking for it adds nothing either"
-    return Outcome(FAULT, adds, 0.0, "must not be", "config.output_router_logits, config.router_aux_loss_coef", note)
+    note = f"asking for it would add {asked:.3g}" if asked else "it is computed, and added nowhere"
+    return Outcome(FAULT, adds, 0.0, "must not be", "config.output_router_logits" if x.asks else "", note)
+
+
+def _switched_off(x: Examined, off: str) -> Outcome:
+    with x.training():
+        adds = _added(x, as_configured=True) if x.asks else 0.0
+    if adds:
+        note = f"{off}, and yet it is added: the model read its coefficient before"
+        return Outcome(FAULT, adds, 0.0, "must be", note=note)
+    in_its_place = "selection biases are what balances" if has_biases(x) else "no selection bias balances in its place"
+    raise DoesNotApply(f"{off}: the auxiliary loss is switched off, and {in_its_place}")
 
 
 @check(
     "Auxiliary loss: gradient",
     figure="routers without a gradient of the auxiliary loss",
+    ok_if="0",
     meaning="The auxiliary loss is a number that trains nothing: it was detached on its way from these routers.",
     advice="Compute it of the logits with their graph, of every sparse layer.",
     order=41,
@@ -105,8 +127,23 @@ def auxiliary_gradient(x: Examined) -> Outcome:
     with x.training():
         auxiliary = x.auxiliary(x.loss_pass(x.ids_BS, aux=True, use_cache=False))
         norms = router_gradients(x, auxiliary)
-    idle = [name for name, norm in zip(x.names, norms, strict=True) if not norm]
-    return Outcome.within(len(idle), 0, ", ".join(idle[:3]), f"{len(norms)} routers")
+    frozen = frozen_routers(x)
+    idle = [name for name, norm in zip(x.names, norms, strict=True) if not norm and name not in frozen]
+    note = "; ".join([f"routers: {len(norms)}", *said_of_frozen(frozen)])
+    if frozen and not idle:
+        return Outcome(DOUBTFUL, len(frozen), 0, place=", ".join(frozen[:3]), note=note)
+    return Outcome.within(len(idle), 0, ", ".join(idle[:3]), note)
+
+
+def frozen_routers(x: Examined) -> list[str]:
+    """The layers whose router has parameters, none of which is trained."""
+    named = zip(x.names, x.routers, strict=True)
+    return [name for name, parameters in named if parameters and not any(p.requires_grad for p in parameters)]
+
+
+def said_of_frozen(layers: Sequence[str]) -> list[str]:
+    """Why no gradient reaches these layers' routers, in a sentence; empty for none."""
+    return [f"the router of {', '.join(layers[:3])} is frozen (requires_grad=False)"] if layers else []
 
 
 def router_gradients(x: Examined, loss: Tensor) -> list[float]:
@@ -122,6 +159,7 @@ def router_gradients(x: Examined, loss: Tensor) -> list[float]:
 @check(
     "Auxiliary loss: of each layer",
     figure="relative difference from the nearest known form",
+    ok_if=f"at most {CLOSE:g}, of the form by layer with one softmax",
     meaning="The loss is not that of each layer by one softmax: over concatenated layers imbalances of "
     "different layers cancel, and of a second softmax hardly any gradient is left.",
     advice="Compute E sum f P of each layer from softmax(logits), once, and average over layers.",
@@ -186,24 +224,26 @@ def _scales(one: Pass) -> list[float]:
 @check(
     "Auxiliary loss: accumulation",
     figure="weight of the auxiliary loss with 2 micro-batches a step, or 2 processes, over that with one",
+    ok_if=f"1 within {EVEN:g}",
     meaning="The language-model loss is divided by the tokens of the whole step, the auxiliary loss is not: its weight "
     "grows with accumulation and with processes.",
     advice="Divide the coefficient by micro-batches x processes, or let the Trainer divide the whole loss "
     "(model.accepts_loss_kwargs = False).",
     order=43,
+    rests_on=TRAINING,
 )
 def auxiliary_accumulation(x: Examined) -> Outcome:
     """What the auxiliary loss adds where the Trainer says that a step has twice the tokens of the batch."""
-    with x.training(), torch.no_grad():
+    with x.training():
         x.auxiliary(x.loss_pass(x.ids_BS, aux=True, use_cache=False))
         if not _takes_number_of_tokens(x):
             return Outcome(OK, 1.0, 1.0, "expected", note="the Trainer divides the whole loss")
         parts, tokens = _parts(x), x.ids_BS[:, 1:].numel()
-        once, halved = _added(x, tokens), _added(x, parts * tokens)
+        once, halved = (_added(x, num_items_in_batch=torch.tensor(n)) for n in (tokens, parts * tokens))
     if not once:
         raise DoesNotApply("the auxiliary loss has no weight")
     factor = parts * halved / once
-    status = OK if abs(factor - 1) <= 1e-2 else FAULT
+    status = OK if abs(factor - 1) <= EVEN else FAULT
     return Outcome(status, factor, 1.0, "expected", "" if status == OK else f"a step of {parts} micro-batches")
 
 
@@ -224,10 +264,26 @@ def _parts(x: Examined) -> int:
     return max(2, int(arguments.gradient_accumulation_steps) * int(getattr(arguments, "world_size", 1)))
 
 
-def _added(x: Examined, tokens: int) -> float:
+def _added(x: Examined, as_configured: bool = False, **named: Tensor) -> float:
+    """What the auxiliary loss adds to the loss of a pass that asks for it, or that leaves it to the configuration."""
+    if not x.asks:
+        return _added_by_gradient(x, **named)
     losses = []
-    for aux in (True, False):
-        torch.manual_seed(0)
-        one = x.loss_pass(x.ids_BS, aux=aux, use_cache=False, num_items_in_batch=torch.tensor(tokens))
+    for aux in (None if as_configured else True, False):
+        torch.manual_seed(SEED)
+        with torch.no_grad():
+            one = x.loss_pass(x.ids_BS, aux=aux, use_cache=False, **named)
+        if aux:
+            x.auxiliary(one)
         losses.append(float(one.output.loss))
-    return losses[0] - losses[1]
+    adds = losses[0] - losses[1]
+    return adds if abs(adds) > ROUNDING * abs(losses[1]) else 0.0
+
+
+def _added_by_gradient(x: Examined, **named: Tensor) -> float:
+    one = x.loss_pass(x.ids_BS, use_cache=False, **named)
+    auxiliary = x.auxiliary(one)
+    if not auxiliary.requires_grad:
+        raise DoesNotApply("the auxiliary loss has no graph, and a pass cannot be asked for none")
+    (weight,) = torch.autograd.grad(one.output.loss, auxiliary, allow_unused=True)
+    return 0.0 if weight is None else float(weight * auxiliary.detach())

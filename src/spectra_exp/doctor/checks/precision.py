@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from spectra_exp.doctor.examined import Examined
+from spectra_exp.doctor.examined import EVALUATION, Examined
 from spectra_exp.doctor.keeping import kept
 from spectra_exp.doctor.registry import Outcome, check
 
@@ -22,9 +22,11 @@ LOW = torch.bfloat16
 @check(
     "Precision: bfloat16 against float32",
     figure="share of tokens whose experts are others in bfloat16 than in float32, in the worst layer",
+    ok_if=f"at most {TIMES:g} times the share where all but routers is rounded, and {DEVIATIONS:g} standard deviations",
     meaning="The router loses more in bfloat16 than what it is given does: training and inference route differently.",
     advice="Compute the router in float32 from float32 weights (scores, bias, softmax and top-k).",
     order=70,
+    rests_on=EVALUATION,
 )
 def precision(x: Examined) -> Outcome:
     """The model in bfloat16, against one in which everything but the routers is rounded to bfloat16."""

@@ -52,12 +52,18 @@ def _ladder(section: Section, rule: str, rungs: list[str]) -> tuple[Part, list[P
         return found.part(what, "ladder"), []
     losses = {name: found.values[name, "val_loss"] for name in rows}
     names = list(rows)
-    # Page's test is of a rise, so the ladder is read from its top.
-    table_NK = [[losses[name][seed] for name in reversed(names)] for seed in losses[names[0]]]
     steps = [
-        compared(f"val_loss, {rung} − {below}", losses[rung], losses[below], "lower", "ladder", found.note)
+        compared(
+            f"val_loss, {rung} − {below}", losses[rung], losses[below], "lower", "ladder", found.note, found.design
+        )
         for below, rung in zip(names, names[1:], strict=False)
     ]
+    fixed = found.at_first_look
+    if isinstance(fixed, Lack):
+        return fixed.part(what, "ladder"), steps
+    # Page's test is of a rise, so the ladder is read from its top.
+    seeds = fixed.values[names[0], "val_loss"]
+    table_NK = [[fixed.values[name, "val_loss"][seed] for name in reversed(names)] for seed in seeds]
     return ordered(what, table_NK, "ladder"), steps
 
 

@@ -9,6 +9,7 @@ from spectra_exp.reporting.hypotheses.parts import Part, Ruling, Side, compared,
 from spectra_exp.reporting.hypotheses.samples import (
     Lack,
     Rows,
+    design_of,
     difference,
     fill_command,
     judge_or_lack,
@@ -66,7 +67,7 @@ def _domain_gains(section: Section, rows: Rows, rest: list[str], rule: str) -> l
         return {seed: sum(a[seed] - b[seed] for a, b in pairs) / len(pairs) for seed in pairs[0][0]}
 
     what = f"gain over Switch on {', '.join(SPECIALISED)} − on {', '.join(rest)}"
-    return [compared(what, mean_gain(SPECIALISED), mean_gain(rest), "higher", note=found.note)]
+    return [compared(what, mean_gain(SPECIALISED), mean_gain(rest), "higher", "", found.note, found.design)]
 
 
 def _against_switch(section: Section, rule: str, claims: dict[str, Side]) -> Ruling:
@@ -81,10 +82,10 @@ def _above_floor(section: Section, rows: Rows, rule: str) -> Part:
     if lack := unusable(section, {name: row}, (metric,), rule):
         return lack.part(what)
     arms = {(name, metric): test_values(section, row, metric), (name, f"floor of {metric}"): _floors(section, row)}
-    found = same_seeds(arms, fill_command(section, rule))
+    found = same_seeds(arms, fill_command(section, rule), design_of({name: row}))
     if isinstance(found, Lack):
         return found.part(what)
-    return compared(what, *found.values.values(), "higher", note=found.note)
+    return compared(what, *found.values.values(), "higher", "", found.note, found.design)
 
 
 def _floors(section: Section, row: Row) -> dict[int, float]:

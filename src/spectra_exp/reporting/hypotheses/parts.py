@@ -9,10 +9,12 @@ from typing import Literal
 import numpy as np
 
 from spectra_exp.presentation.text import number_text
+from spectra_exp.reporting.tables.verdicts import looks_text
 from spectra_exp.statistics.comparison import compare
 from spectra_exp.statistics.corrections import holm
 from spectra_exp.statistics.intervals import ALPHA
 from spectra_exp.statistics.trends import Slope, Trend, page_trend
+from spectra_exp.studies.decide import Design
 
 Outcome = Literal["supported", "contradicted", "inconclusive", "not tested"]
 Side = Literal["lower", "higher"]
@@ -100,13 +102,23 @@ def figure_text(part: Part, corrected: float | None) -> str:
 
 
 def compared(
-    what: str, a: Mapping[int, float], b: Mapping[int, float], claimed: Side, family: str = "", note: str = ""
+    what: str,
+    a: Mapping[int, float],
+    b: Mapping[int, float],
+    claimed: Side,
+    family: str = "",
+    note: str = "",
+    design: Design | None = None,
 ) -> Part:
-    """a − b over the seeds of both, which must be the same, claimed to lie below or above zero: a paired t test."""
+    """a − b over the seeds of both, which must be the same, claimed to lie below or above zero: a paired t test.
+
+    design: by which seeds were added, whose looks the test then allows for.
+    """
     assert a.keys() == b.keys(), "a hypothesis compares pairs"
-    test = compare(a, b)
+    test = compare(a, b) if design is None else design.compare(a, b)
     difference = 0.0 if test.difference is None else test.difference
-    words = [f"{signed(difference)}{_bounds(test.ci_low, test.ci_high)}", f"n {test.n}", note]
+    looks = "" if test.sequential is None else f" (looks {looks_text(test.sequential)})"
+    words = [f"{signed(difference)}{_bounds(test.ci_low, test.ci_high)}", f"n {test.n}{looks}", note]
     if test.detectable is not None:
         words.append(f"detectable {number_text(test.detectable)}")
     toward = difference < 0 if claimed == "lower" else difference > 0

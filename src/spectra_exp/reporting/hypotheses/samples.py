@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from spectra_exp.reporting.grid import CHOOSING_SEEDS, Row, Section
+from spectra_exp.reporting.grid import CHOOSING_SEEDS, SEVERAL_DESIGNS, Row, Section
 from spectra_exp.reporting.hypotheses.parts import Part, Ruling, Side, compared, judge
+from spectra_exp.runs.pairing import is_prediction
 from spectra_exp.statistics.comparison import MIN_SEEDS, TOO_FEW
-
-LOSSES = ("val_loss", "downstream_score")
+from spectra_exp.studies.decide import Design
 
 Rows = Mapping[str, "Row | None"]
 
@@ -32,15 +32,30 @@ class Lack:
 
 @dataclass(frozen=True)
 class Sample:
-    """`values[name, metric]`: seed → value, of the same seeds throughout. `left_out`: seeds that some arm lacks."""
+    """`values[name, metric]`: seed → value, of the same seeds throughout. `left_out`: seeds that some arm lacks.
+
+    `design`: by which seeds were added until comparisons were decided; None where their number was given.
+    """
 
     values: dict[tuple[str, str], dict[int, float]]
     left_out: tuple[int, ...]
+    design: Design | None = None
 
     @property
     def note(self) -> str:
         """What a reader must know about the seeds; empty when all arms have the same."""
         return f"without its pair: seed {', '.join(map(str, self.left_out))}" if self.left_out else ""
+
+    @property
+    def at_first_look(self) -> Sample | Lack:
+        """The seeds that were made whatever came out, for tests that do not allow for looks; without a design all."""
+        if self.design is None:
+            return self
+        own = self.design.first_look
+        kept = {key: {s: v for s, v in values.items() if s in own} for key, values in self.values.items()}
+        if min(map(len, kept.values())) < MIN_SEEDS:
+            return Lack(f"{TOO_FEW} at the first look: seeds were added until {self.design.metric} was decided")
+        return Sample(kept, self.left_out)
 
 
 def one_row(section: Section, wanted: Mapping[str, str]) -> Row | None:
@@ -64,10 +79,17 @@ def sample(section: Section, rows: Rows, metrics: Sequence[str], rule: str = "")
     if lack := unusable(section, rows, metrics, rule):
         return lack
     arms = {(name, m): test_values(section, row, m) for name, row in rows.items() if row for m in metrics}
-    return same_seeds(arms, fill_command(section, rule))
+    return same_seeds(arms, fill_command(section, rule), design_of(rows))
 
 
-def same_seeds(arms: Mapping[tuple[str, str], dict[int, float]], command: str) -> Sample | Lack:
+def design_of(rows: Rows) -> Design | None:
+    """How seeds were added to rows that are not `unusable`."""
+    return next((design for row in rows.values() if row for design in row.designs), None)
+
+
+def same_seeds(
+    arms: Mapping[tuple[str, str], dict[int, float]], command: str, design: Design | None = None
+) -> Sample | Lack:
     """The arms on the seeds that all of them have; a Lack where those are too few."""
     for (name, metric), values in arms.items():
         if not values:
@@ -77,7 +99,7 @@ def same_seeds(arms: Mapping[tuple[str, str], dict[int, float]], command: str) -
     if len(common) < MIN_SEEDS:
         return Lack(f"{TOO_FEW}: {len(common)} seeds have all of {_listed(name for name, _ in arms)}", command)
     kept = {key: {seed: values[seed] for seed in common} for key, values in arms.items()}
-    return Sample(kept, tuple(sorted(every - set(common))))
+    return Sample(kept, tuple(sorted(every - set(common))), design)
 
 
 def unusable(section: Section, rows: Rows, metrics: Sequence[str], rule: str = "") -> Lack | None:
@@ -90,7 +112,9 @@ def unusable(section: Section, rows: Rows, metrics: Sequence[str], rule: str = "
     for name, row in others:
         if problem := section.pair_problem(first, row):
             return Lack(f"{first_name} and {name} may not be compared: {problem}")
-    if any(is_loss(metric) for metric in metrics):
+    if len(set().union(*(row.designs for row in rows.values() if row))) > 1:
+        return Lack(SEVERAL_DESIGNS)
+    if any(is_prediction(metric) for metric in metrics):
         return next(filter(None, (not_causal(section, name, row) for name, row in rows.items())), None)
     return None
 
@@ -101,11 +125,6 @@ def not_causal(section: Section, name: str, row: Row) -> Lack | None:
         if section.run(row, seed)["causal"] is not True:
             return Lack(f"{name} is not known to be causal at seed {seed}: its loss is no evidence")
     return None
-
-
-def is_loss(metric: str) -> bool:
-    """Whether seeing later tokens would improve the metric."""
-    return metric.startswith(LOSSES)
 
 
 def test_seeds(row: Row) -> list[int]:
@@ -128,7 +147,8 @@ def difference(
     found = sample(section, rows, (metric,), rule)
     if isinstance(found, Lack):
         return found.part(what, family)
-    return compared(what, found.values[first, metric], found.values[second, metric], claimed, family, found.note)
+    arms = found.values[first, metric], found.values[second, metric]
+    return compared(what, *arms, claimed, family, found.note, found.design)
 
 
 def judge_or_lack(parts: Sequence[Part] | Lack) -> Ruling:

@@ -45,8 +45,12 @@ def _gains(section: Section, size: Size, rule: str) -> Sample | Lack:
     found = sample(section, {"SPECTRA": size.method, "Switch": size.against}, ("val_loss",), rule)
     if isinstance(found, Lack):
         return found
-    own, switch = (found.values[name, "val_loss"] for name in ("SPECTRA", "Switch"))
-    return Sample({(_text(size), GAIN): {seed: switch[seed] - own[seed] for seed in own}}, found.left_out)
+    # A line through sizes does not allow for looks.
+    fixed = found.at_first_look
+    if isinstance(fixed, Lack):
+        return fixed
+    own, switch = (fixed.values[name, "val_loss"] for name in ("SPECTRA", "Switch"))
+    return Sample({(_text(size), GAIN): {seed: switch[seed] - own[seed] for seed in own}}, fixed.left_out)
 
 
 def _active(section: Section, size: Size) -> float:

@@ -7,12 +7,17 @@ from dataclasses import asdict, fields
 
 from spectra_exp.reporting.hypotheses.catalogue import Verdict
 from spectra_exp.reporting.tables.spec import Gap, Grid, Part, Table
+from spectra_exp.reporting.tables.verdicts import ADDED
 
 NAME = "hypotheses"
 NOTES = (
     "A claim is supported only if each of its tests is significant for it, contradicted if one is significant "
     "against it, else inconclusive; p-values are two-sided, corrected by Holm within the hypothesis.",
     "Brackets: 95 % interval. Detectable: found with 80 % power at this n.",
+)
+LOOKS = (
+    f"Looks: {ADDED} Trends and slopes do not allow for looks and are of the seeds of the first one, which are made "
+    "whatever comes out."
 )
 
 
@@ -27,8 +32,9 @@ def hypotheses_table(verdicts: Sequence[Verdict]) -> Table:
         for v in verdicts
         if v.verdict == "not tested"
     ]
+    notes = [*NOTES, *([LOOKS] if any("(looks " in v.figures for v in verdicts) else [])]
     grids = [_verdicts(verdicts), _figures(verdicts), _tests(verdicts)]
-    return Table(NAME, "Hypotheses", frame, [Part("all finished runs", grids, list(NOTES))], gaps)
+    return Table(NAME, "Hypotheses", frame, [Part("all finished runs", grids, notes)], gaps)
 
 
 def _verdicts(verdicts: Sequence[Verdict]) -> Grid:

@@ -26,6 +26,7 @@ from spectra_exp.reporting.hypotheses.samples import (
     Lack,
     Rows,
     Sample,
+    design_of,
     fill_command,
     one_row,
     same_seeds,
@@ -59,7 +60,9 @@ def best_constant(section: Section) -> Ruling:
     inside = [name for name in CONSTANTS if BEST_FROM <= degrees[name] <= BEST_TO]
     outside = [name for name in CONSTANTS if name not in inside]
     pairs = {
-        (i, o): compared(f"val_loss, {degrees[i]:g} − {degrees[o]:g}", losses[i], losses[o], "lower", note=found.note)
+        (i, o): compared(
+            f"val_loss, {degrees[i]:g} − {degrees[o]:g}", losses[i], losses[o], "lower", "", found.note, found.design
+        )
         for i in inside
         for o in outside
     }
@@ -88,11 +91,16 @@ def scheduling(section: Section) -> Ruling:
     degrees, cosine = degrees_of(), RANKING[0]
 
     def below(name: str, other: str, shown: str, family: str) -> Part:
-        return compared(f"val_loss, {name} − {shown}", losses[name], losses[other], "lower", family, found.note)
+        arms = losses[name], losses[other]
+        return compared(f"val_loss, {name} − {shown}", *arms, "lower", family, found.note, found.design)
 
     parts = [below(cosine, name, f"{degrees[name]:g}", "constants") for name in CONSTANTS]
-    table_NK = [[losses[name][seed] for name in RANKING] for seed in losses[cosine]]
-    ranked = ordered(f"val_loss rises over {', '.join(RANKING)}", table_NK, "ranking")
+    what, fixed = f"val_loss rises over {', '.join(RANKING)}", found.at_first_look
+    if isinstance(fixed, Lack):
+        ranked = fixed.part(what, "ranking")
+    else:
+        early = [fixed.values[name, "val_loss"] for name in RANKING]
+        ranked = ordered(what, [[values[seed] for values in early] for seed in early[0]], "ranking")
     steps = [below(name, after, after, "ranking") for name, after in zip(RANKING, RANKING[1:], strict=False)]
     return judge([*parts, ranked], steps)
 
@@ -104,15 +112,22 @@ def load_imbalance(section: Section) -> Ruling:
         return found.ruling()
     ginis = {name: found.values[name, "load_gini"] for name in CONSTANTS}
     degrees = degrees_of()
-    means = [sum(ginis[name].values()) / len(ginis[name]) for name in CONSTANTS]
-    trend = correlated("load_gini over temperature", spearman([degrees[name] for name in CONSTANTS], means), "lower")
+    what, fixed = "load_gini over temperature", found.at_first_look
+    if isinstance(fixed, Lack):
+        trend = fixed.part(what)
+    else:
+        early = [fixed.values[name, "load_gini"] for name in CONSTANTS]
+        means = [sum(values.values()) / len(values) for values in early]
+        trend = correlated(what, spearman([degrees[name] for name in CONSTANTS], means), "lower")
     bounds = [
         compared(
             f"load_gini at {degrees[name]:g} − {bound:g}",
             ginis[name],
             dict.fromkeys(ginis[name], bound),
             side,
-            note=found.note,
+            "",
+            found.note,
+            found.design,
         )
         for name, side, bound in GINI_BOUNDS
     ]
@@ -133,11 +148,18 @@ def entropy_fall(section: Section) -> Ruling:
         mean_fall,
         dict.fromkeys(seeds, 0.0),
         "higher",
-        note=found.note,
+        "",
+        found.note,
+        found.design,
     )
-    table_NK = [[values[seed] for values in falls] for seed in seeds]
-    slope = slope_over(table_NK, [math.log(degrees[name]) for name in CONSTANTS])
-    return judge([overall, sloped("the fall over temperature", slope, "lower", "nats per e-fold of T")])
+    what, fixed = "the fall over temperature", found.at_first_look
+    if isinstance(fixed, Lack):
+        return judge([overall, fixed.part(what)])
+    early = list(fixed.values.values())
+    slope = slope_over(
+        [[values[seed] for values in early] for seed in early[0]], [math.log(degrees[name]) for name in CONSTANTS]
+    )
+    return judge([overall, sloped(what, slope, "lower", "nats per e-fold of T")])
 
 
 def degrees_of() -> dict[str, float]:
@@ -161,7 +183,7 @@ def _falls(section: Section) -> Sample | Lack:
                 problems.append(fall)
             else:
                 values[seed] = fall
-    found = same_seeds(arms, fill_command(section))
+    found = same_seeds(arms, fill_command(section), design_of(rows))
     if isinstance(found, Lack):
         return Lack("; ".join([found.reason, *problems[:1]]), found.command)
     return found

@@ -61,9 +61,9 @@ class Page:
         return "\n\n".join(f"![{words}](figures/{stem}.png)\n\n[{words}](figures/{stem}.md)" for stem in found)
 
     def table(self, name: str) -> str:
-        """The printed parts of the table of that name, or that it has no row yet."""
+        """The printed parts of the table of that name, or that no run of it is there yet."""
         path = self._made / "tables" / f"{name}.md"
-        body = path.read_text(encoding="utf-8").partition("\n")[2].strip() if path.is_file() else ""
+        body = path.read_text(encoding="utf-8").partition("\n")[2].strip() if self._long(name) else ""
         return body.replace("\n## ", "\n#### ").removeprefix("## ") if body else f"*{NOTHING}*"
 
     def cell(self, table: str, metric: str, row: str, section: str = "", rule: str = "inference") -> str:

@@ -37,9 +37,9 @@ class LaunchProgress:
         return sum(state in GOOD for state in self.states.values())
 
     @cached_property
-    def seconds(self) -> float | None:
-        """What is left, one run after another; None where nothing like it has run here."""
-        return _seconds([line for line, state in self.states.items() if state not in GOOD], self.speeds)
+    def left(self) -> tuple[float, int]:
+        """Seconds of what is left, one run after another, and how many runs more are unlike all that have finished."""
+        return _left_of([line for line, state in self.states.items() if state not in GOOD], self.speeds)
 
     @property
     def is_done(self) -> bool:
@@ -103,21 +103,20 @@ def _progress(launch: Launch, known: Known, text: Path | None) -> LaunchProgress
     return LaunchProgress(launch, states, unmade, known.speeds)
 
 
-def _seconds(lines: Sequence[Line], speeds: Sequence[Speed]) -> float | None:
-    """Seconds of these runs one after another, each cell composed once."""
+def _left_of(lines: Sequence[Line], speeds: Sequence[Speed]) -> tuple[float, int]:
+    """Seconds of these runs one after another, and how many more nothing like has finished; each cell composed once."""
     cells: dict[Line, int] = Counter(tuple(word for word in line if not word.startswith("seed=")) for line in lines)
-    total = 0.0
+    total, unknown = 0.0, 0
     for cell, count in cells.items():
-        if not speeds:
-            return None
         try:
-            each = expected_seconds(speeds, None, load_experiment(list(cell)))
+            each = expected_seconds(speeds, None, load_experiment(list(cell))) if speeds else None
         except SpectraError:
             each = None
         if each is None:
-            return None
-        total += count * each
-    return total
+            unknown += count
+        else:
+            total += count * each
+    return total, unknown
 
 
 def in_words(blocks: Sequence[Block], found: dict[str, list[LaunchProgress]], processes: int) -> str:
@@ -139,7 +138,9 @@ def in_words(blocks: Sequence[Block], found: dict[str, list[LaunchProgress]], pr
 def _left(found: Sequence[LaunchProgress], processes: int) -> str:
     if all(one.is_done for one in found):
         return "done"
-    parts = [one.seconds for one in found if one.launch.is_known and not one.is_done]
-    if None in parts:
-        return "time left not known: no run like some of these has finished"
-    return f"{duration(sum(parts) / processes)} left with {processes} processes"
+    parts = [one.left for one in found if one.launch.is_known and not one.is_done]
+    seconds, unknown = sum(part[0] for part in parts), sum(part[1] for part in parts)
+    if unknown and not seconds:
+        return "time left not known: no run like these has finished"
+    more = f", and {unknown} runs like none that has finished" if unknown else ""
+    return f"{duration(seconds / processes)} left with {processes} processes{more}"

@@ -15,8 +15,8 @@ from spectra_exp.reporting.noise import claim_notes
 from spectra_exp.reporting.tables.gaps import row_gaps
 from spectra_exp.reporting.tables.settings import settings_part
 from spectra_exp.reporting.tables.spec import Grid, Panel, Part, Table, TableSpec
-from spectra_exp.reporting.tables.verdicts import SEEDS_ALONE, direction, verdict
-from spectra_exp.runs.pairing import GROUP_KEYS, LOSSES, PAIRED
+from spectra_exp.reporting.tables.verdicts import ADDED, SEEDS_ALONE, direction, verdict
+from spectra_exp.runs.pairing import GROUP_KEYS, LOSSES, PAIRED, is_prediction
 from spectra_exp.statistics.comparison import TOO_FEW, Comparison
 from spectra_exp.statistics.corrections import stars
 from spectra_exp.statistics.intervals import mean_interval
@@ -145,7 +145,7 @@ def _add_tests(spec: TableSpec, section: Section, rows: list[Row], records: list
             continue
         names.setdefault(reference.label)
         for metric in spec.tested:
-            if metric in LOSSES and not all(section.causal(r) for r in (row, reference)):
+            if is_prediction(metric) and not all(section.causal(r) for r in (row, reference)):
                 continue
             tests[index, metric] = section.compare(row, reference, metric)
     corrected = spec.correction({key: test.p for key, test in tests.items()})
@@ -168,6 +168,7 @@ def _add_tests(spec: TableSpec, section: Section, rows: list[Row], records: list
         section, ((rows[i], rows[i].label, m, test, corrected[i, m]) for (i, m), test in tests.items())
     )
     claims += [SEEDS_ALONE] if any(m in LOSSES and test.p is not None for (_, m), test in tests.items()) else []
+    claims += [ADDED.capitalize()] if any(test.sequential for test in tests.values()) else []
     return [head, *claims, *untested_notes((rows[i].label, metric, test) for (i, metric), test in tests.items())]
 
 

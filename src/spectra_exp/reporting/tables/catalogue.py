@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+from spectra_exp.measure.base import own_metrics
 from spectra_exp.reporting.collect import INFERENCE
 from spectra_exp.reporting.tables.spec import Panel, TableSpec
 
@@ -31,3 +34,13 @@ ROUTING_METRICS = TableSpec(
         PANELS["stability"],
     ),
 )
+
+
+def routing_metrics() -> TableSpec:
+    """ROUTING_METRICS, and a panel of the metrics that plug-ins registered."""
+    own = own_metrics()
+    return (
+        replace(ROUTING_METRICS, panels=(*ROUTING_METRICS.panels, Panel("Own metrics", own)))
+        if own
+        else ROUTING_METRICS
+    )

@@ -8,7 +8,7 @@ from spectra_exp.presentation.text import number_text
 from spectra_exp.reporting.grid import Row, Section
 from spectra_exp.reporting.tables.spec import Grid, Part
 from spectra_exp.reporting.tables.verdicts import direction
-from spectra_exp.runs.pairing import LOSSES
+from spectra_exp.runs.pairing import is_prediction
 from spectra_exp.statistics.over_settings import FEWEST_SEEDS, FEWEST_SETTINGS, Estimate, over_settings
 
 # The rows of one setting, by the name that a method has in all of them.
@@ -25,8 +25,8 @@ def settings_part(settings: Mapping[str, Setting], metrics: Sequence[str], again
         return []
     notes = [
         f"Settings: {'; '.join(settings)}.",
-        "Rank: 1 is the best of a seed, the mean over the middle half of settings and seeds. P: that a run is better, "
-        "the mean over settings. In brackets 95 % of a bootstrap over seeds within each setting.",
+        "Rank: 1 is the best method of a seed; interquartile mean over settings and seeds. P: probability that a run "
+        "is better, averaged over settings. Brackets: 95 % bootstrap interval, seeds drawn within each setting.",
     ]
     return [Part("Over all settings", grids, notes)]
 
@@ -55,12 +55,16 @@ def _grid(settings: Mapping[str, Setting], metric: str, against: str) -> Grid | 
 
 
 def _values(section: Section, rows: Mapping[str, Row], metric: str) -> dict[str, dict[int, float]]:
-    """The values by seed of each method that may be compared with the first of them."""
+    """The values by seed of each method that may be compared with the first of them.
+
+    Where seeds were added until decided, those of the first look: a bootstrap does not allow for looks.
+    """
     found: dict[str, dict[int, float]] = {}
     first: Row | None = None
     for name, row in rows.items():
-        values = section.values(row, metric)
-        if len(values) < FEWEST_SEEDS or (metric in LOSSES and not section.causal(row)):
+        looked = [design.first_look for design in row.designs]
+        values = {s: v for s, v in section.values(row, metric).items() if all(s in first for first in looked)}
+        if len(values) < FEWEST_SEEDS or (is_prediction(metric) and not section.causal(row)):
             continue
         first = first or row
         if row is first or section.pair_problem(row, first) is None:

@@ -11,9 +11,17 @@ from spectra_exp.reporting.grid import Row, Section
 from spectra_exp.reporting.noise import claim_notes
 from spectra_exp.reporting.tables.gaps import seed_gaps
 from spectra_exp.reporting.tables.spec import Choice, Gap, Grid, Part, Table, Tested
-from spectra_exp.reporting.tables.verdicts import OVER_SEEDS, SEEDS_ALONE, direction, equivalence, verdict
-from spectra_exp.runs.pairing import LOSSES
-from spectra_exp.statistics.comparison import TOO_FEW, Sequential
+from spectra_exp.reporting.tables.verdicts import (
+    ADDED,
+    OVER_SEEDS,
+    SEEDS_ALONE,
+    direction,
+    equivalence,
+    looks_text,
+    verdict,
+)
+from spectra_exp.runs.pairing import LOSSES, is_prediction
+from spectra_exp.statistics.comparison import TOO_FEW
 from spectra_exp.statistics.corrections import holm
 from spectra_exp.statistics.equivalence import non_inferior
 from spectra_exp.statistics.practical import region_probabilities
@@ -82,13 +90,9 @@ def _tested(contrast: Contrast, section: Section) -> list[Tested]:
 def _test(section: Section, a: Row, b: Row, metric: str, family: str) -> Tested:
     test = section.compare(a, b, metric)
     # What seeds were added for is the study's own question, tested by itself as when it was decided.
-    family = family if test.sequential is None else f"{family}: {metric}, seeds added until decided"
+    if any(design.metric == metric for design in a.designs | b.designs):
+        family = f"{family}: {metric}, seeds added until decided"
     return Tested(section, a, b, metric, family, test)
-
-
-def looks_text(sequential: Sequential) -> str:
-    """The looks that were made, and the most seeds that the design allows."""
-    return f"{', '.join(map(str, sequential.looks))} of {sequential.max_seeds}"
 
 
 def _record(t: Tested, corrected: float | None) -> dict[str, Any]:
@@ -96,7 +100,7 @@ def _record(t: Tested, corrected: float | None) -> dict[str, Any]:
     a, b = t.section.values(t.a, t.metric), t.section.values(t.b, t.metric)
     near, equal = equivalence(test, t.metric)
     causal = [_causal(t.section, row) for row in (t.a, t.b)]
-    blind = t.metric in LOSSES and test.difference is not None and set(causal) != {"yes"}
+    blind = is_prediction(t.metric) and test.difference is not None and set(causal) != {"yes"}
     inferior = region = None
     if near and test.p is not None:
         fixed = better != "none" and test.sequential is None
@@ -180,11 +184,11 @@ def _part(family: tuple[str, str], records: list[dict[str, Any]], claims: list[s
         notes.append(SEEDS_ALONE)
     notes += claims
     if any(record["looks"] for record in records):
-        notes.append("n*: seeds were added until decided; p and interval hold at all looks together.")
+        notes.append(f"n*: {ADDED}")
     if any(record["margin"] for record in records):
         known = {record["metric"]: record["margin"] for record in records if record["margin"]}
         margins = ", ".join(f"{m} {v:g}" for m, v in known.items())
-        notes.append(f"Margins: {margins}; their tests are not corrected.")
+        notes.append(f"Margins of equivalence: {margins}; tests against them are not corrected.")
     remarks: dict[str, list[str]] = {}
     for record in records:
         # Where there are no runs the gaps say so.

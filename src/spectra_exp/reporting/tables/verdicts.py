@@ -5,7 +5,7 @@ from __future__ import annotations
 from spectra_exp.measure.base import Direction
 from spectra_exp.measure.others import figure
 from spectra_exp.reporting.collect import base_name
-from spectra_exp.statistics.comparison import Comparison
+from spectra_exp.statistics.comparison import Comparison, Sequential
 from spectra_exp.statistics.corrections import stars
 from spectra_exp.statistics.practical import equivalent_p, word
 
@@ -15,6 +15,13 @@ SEEDS_ALONE = (
     "Intervals of val_loss are over seeds alone: about these methods on these held-out documents. "
     "The table `documents` has those for other text too, and by domain; spectra-exp compare those of two runs."
 )
+
+ADDED = "seeds were added until decided; p and interval hold at all looks together."
+
+
+def looks_text(sequential: Sequential) -> str:
+    """The looks that were made, and the most seeds that the design allows."""
+    return f"{', '.join(map(str, sequential.looks))} of {sequential.max_seeds}"
 
 
 def direction(name: str) -> Direction:
