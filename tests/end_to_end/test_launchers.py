@@ -82,7 +82,6 @@ def outcomes(folder: Path) -> Outcomes:
         summary, history, _ = outcome(path)
         # Says which code, not what came out of it.
         summary["fingerprints"].pop("code")
-        summary.pop("command")
         weights = max(path.glob("checkpoints/step-*")) / "model.safetensors"
         found[path.name] = summary, history, hashlib.sha256(weights.read_bytes()).hexdigest()
         assert json.loads((path / "environment.json").read_text())["threads"]["torch"] == 1

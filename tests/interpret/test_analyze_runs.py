@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from small_run import MODEL
 
 from spectra_exp.config.compose import load_experiment, prepare_environment
 from spectra_exp.interpret.analysis import newest_of_study
@@ -25,11 +26,7 @@ from spectra_exp.runs.routing_files import load_snapshot, snapshot_paths
 from spectra_exp.training.execute import execute
 
 TINY = [
-    "model.num_layers=2",
-    "model.hidden_size=32",
-    "model.num_heads=2",
-    "model.expert_size=32",
-    "model.num_experts=4",
+    *MODEL,
     "data.sequence_length=64",
     "data.train_words=20000",
     "data.validation_words=8000",
@@ -132,7 +129,7 @@ def test_the_command_writes_the_same_files_twice(runs, capsys) -> None:
     run = runs["spectra"]
     # Others may have put theirs there before.
     shutil.rmtree(run / "analysis", ignore_errors=True)
-    assert main([f"run={run}"]) == 0
+    assert main([f"run={run}", "tokens=1024"]) == 0
     page = Path(capsys.readouterr().out.splitlines()[-1])
     assert page == run / "analysis/index.html" and page.is_file()
     index = read_index(run / "analysis")
@@ -144,7 +141,7 @@ def test_the_command_writes_the_same_files_twice(runs, capsys) -> None:
         assert {Path(file).stem for file in made["files"] if file.endswith(".png")} <= stems
     first = contents(run / "analysis")
     shutil.rmtree(run / "analysis")
-    assert main([f"run={run}"]) == 0
+    assert main([f"run={run}", "tokens=1024"]) == 0
     assert contents(run / "analysis") == first
 
 
