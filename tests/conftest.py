@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import random
@@ -18,6 +19,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         rng = random.Random(seed)
         places = {path: rng.random() for path in sorted({item.path for item in items})}
         items.sort(key=lambda item: (places[item.path], rng.random()))
+
+
+def pytest_collection_finish() -> None:
+    """What the imports and the collection left stays to the end: looking through it for garbage again is a waste."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

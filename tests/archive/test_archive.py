@@ -8,6 +8,7 @@ import random
 import re
 import shutil
 from dataclasses import asdict
+from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -19,6 +20,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from made_studies import make_study
+from small_run import MODEL
 
 from spectra_exp.archive.command import main as archive
 from spectra_exp.archive.content import MOST_STEPS, history_tree, run_parts
@@ -79,21 +81,32 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {p.relative_to(folder).as_posix(): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
+@pytest.fixture(scope="module")
+def of_archive(outputs: Path, tmp_path_factory: pytest.TempPathFactory):
+    """A function from a verb and its options to the outputs that it made of the archive, once."""
+
+    @cache
+    def make(*words: str) -> Path:
+        folder = tmp_path_factory.mktemp("archive") / "out"
+        assert command([*words, f"outputs={folder}", f"runs={outputs / 'runs.parquet'}"]) == 0
+        return folder
+
+    return make
+
+
 @pytest.mark.parametrize("verb", ["tables", "figures", "report"])
-def test_an_archive_gives_the_same_bytes_as_the_folders(outputs: Path, tmp_path: Path, verb: str) -> None:
-    from_folders, from_archive = tmp_path / "folders" / "out", tmp_path / "archive" / "out"
+def test_an_archive_gives_the_same_bytes_as_the_folders(outputs: Path, of_archive, tmp_path: Path, verb: str) -> None:
+    from_folders = tmp_path / "out"
     asked = ["only=figure03_loss_curves,figure04_expert_usage,routing_dynamics"] if verb == "figures" else []
     assert command([verb, f"outputs={from_folders}", f"runs={outputs}", *asked]) == 0
-    assert command([verb, f"outputs={from_archive}", f"runs={outputs / 'runs.parquet'}", *asked]) == 0
-    one, other = contents(from_folders / verb), contents(from_archive / verb)
+    one, other = contents(from_folders / verb), contents(of_archive(verb, *asked) / verb)
     assert one.keys() == other.keys() and len(one) > 3
     differing = [name for name in one if one[name] != other[name] and not name.startswith("runs/")]
     assert not differing
 
 
-def test_a_page_of_an_archived_run_has_its_curves_and_configuration(outputs: Path, tmp_path: Path) -> None:
-    assert command(["report", f"outputs={tmp_path}", f"runs={outputs / 'runs.parquet'}"]) == 0
-    pages = sorted((tmp_path / "report" / "runs").glob("*.html"))
+def test_a_page_of_an_archived_run_has_its_curves_and_configuration(of_archive) -> None:
+    pages = sorted((of_archive("report") / "report" / "runs").glob("*.html"))
     assert len(pages) == 21
     text = pages[0].read_text(encoding="utf-8")
     assert "Loss over training" in text and "sequence_length: 128" in text and "keeps no log" in text
@@ -393,11 +406,7 @@ def test_the_line_of_an_archived_configuration_is_that_configuration(study: str)
 
 SMALL = [
     "debug=smoke",
-    "model.num_layers=2",
-    "model.hidden_size=32",
-    "model.num_heads=2",
-    "model.expert_size=32",
-    "model.num_experts=4",
+    *MODEL,
     "data.sequence_length=32",
     "data.vocabulary_size=300",
     "data.train_words=4000",

@@ -12,8 +12,16 @@ from spectra_exp.bench.gpu_check.stage import Setting, carry_out
 from spectra_exp.bench.gpu_check.stages import stages
 from spectra_exp.bench.gpu_check.training import Training, flip_rate, flips_beyond_ties, largest_gap
 
-# Kills and resumed runs on the CPU have tests of their own, and three runs more would take too long here.
-REHEARSED = [name for name in stages() if name != "resume"]
+# Kills, resumed runs and several at once have tests of their own, and seven processes more would take too long.
+REHEARSED = [name for name in stages() if name not in ("resume", "sharing")]
+
+
+@pytest.mark.full
+@pytest.mark.slow
+def test_the_rehearsal_of_several_runs_at_once_passes(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("SPECTRA_OUTPUTS", str(tmp_path))
+    assert main(["device=cpu", "routers=switch", "only=sharing"]) == 0
+    assert capsys.readouterr().out.splitlines()[:-1] == ["sharing: passed"]
 
 
 @pytest.mark.slow

@@ -145,6 +145,17 @@ def test_a_second_rule_is_no_fault_where_the_configuration_has_it(monkeypatch) -
         assert modes_of(model).status == "fault"
 
 
+def test_an_error_of_recomputation_is_a_fault() -> None:
+    model, generator = settled(model_of("switch")), torch.Generator().manual_seed(0)
+
+    def noise(layer, given):
+        return (given[0] + layer.training * torch.randn(given[0].shape, generator=generator), *given[1:])
+
+    model.routed_layers[0].register_forward_pre_hook(noise)
+    outcome = doctor(model, batches(), checks=("recomputation",)).findings[0].outcome
+    assert outcome.status == "fault" and "the recomputed pass is another" in outcome.note
+
+
 def test_files_too_large_for_memory_are_one_line(folder: Path, tmp_path: Path, capsys) -> None:
     (tmp_path / "config.json").write_bytes((folder / "config.json").read_bytes())
     with (tmp_path / "model.safetensors").open("wb") as file:

@@ -23,6 +23,7 @@ def test_tiny_models_beat_a_unigram_model_clearly_on_real_text(tmp_path: Path, b
                 "data=files",
                 f"data.train={REAL_MIX}",
                 f"outputs={tmp_path}",
+                "model.num_layers=2",
                 "trainer.max_steps=150",
                 "trainer.batch_size=8",
                 "data.evaluation_tokens=8192",

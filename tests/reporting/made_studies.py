@@ -54,12 +54,16 @@ def no_data() -> Iterator[None]:
 
 
 def make_study(
-    outputs: Path, study: str, figures: Figures, typed: tuple[str, ...] = (), curves: bool = False
+    outputs: Path,
+    study: str,
+    figures: Figures,
+    typed: tuple[str, ...] = (),
+    curves: bool | Callable[[Job], bool] = False,
 ) -> list[Job]:
     """Launch `study` with what was typed and leave a completed run for each job.
 
     `figures`: changes to a job's summary, by job; its `metrics` are added to made-up ones, and None leaves the run
-    unmade. `curves`: also history and routing snapshots. SPECTRA_OUTPUTS must be `outputs`.
+    unmade. `curves`: also history and routing snapshots, or which jobs have them. SPECTRA_OUTPUTS must be `outputs`.
     """
     with no_data():
         found = load_study(study)
@@ -67,7 +71,7 @@ def make_study(
         for job in jobs:
             changes = figures(job) if job.planned is not None else None
             if changes is not None:
-                write_run(job, changes, curves)
+                write_run(job, changes, curves(job) if callable(curves) else curves)
         write_launch(found, list(typed), jobs)
     return jobs
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from spectra_exp.config.resolved import Compositions
 from spectra_exp.config.tree import project_root
 from spectra_exp.reporting.grid import Section
 from spectra_exp.reporting.material import gather
-from spectra_exp.studies.cells import study_factors
+from spectra_exp.studies.cells import StudyCells, study_factors
 from spectra_exp.studies.definition import load_study
 from spectra_exp.studies.job import make_jobs
 
@@ -34,6 +35,18 @@ def test_a_study_that_was_never_launched_has_all_its_rows_empty(outputs: Path) -
     assert [row.key["osr.repulsion_weight"] for row in section.rows] == ["0", "0.1", "0.3", "0.5", "0.8", "1"]
     assert all(not row.runs and not row.expected and not section.values(row, "val_loss") for row in section.rows)
     assert section.factors == ("router", "osr", "osr.repulsion_weight")
+
+
+def test_the_seeds_of_a_cell_are_placed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    study = load_study("c_repulsion")
+    cells = StudyCells(study, Compositions())
+    found = cells.composed(["router=spectra", "osr=paper", "osr.repulsion_weight=0.7", "trainer.max_steps=9"])
+    (place,) = cells.places(found)
+    assert dict(place.key)["osr.repulsion_weight"] == 0.7 and place.context == ("trainer.max_steps=9",)
+    monkeypatch.delattr(StudyCells, "_nearest")
+    assert cells.places(replace(found)) == [place]
+    with pytest.raises(AttributeError):
+        cells.places(replace(found, values=found.values | {"trainer.max_steps": 8}))
 
 
 def test_rows_keep_the_order_of_the_file_whatever_was_typed(outputs: Path) -> None:

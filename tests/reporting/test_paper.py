@@ -17,6 +17,7 @@ from spectra_exp.cli import command
 from spectra_exp.config.compose import load_experiment, prepare_environment
 from spectra_exp.config.tree import project_root
 from spectra_exp.reporting.paper import progress as paper_progress
+from spectra_exp.reporting.paper import publish as publish_module
 from spectra_exp.reporting.paper.blocks import Launch, paper_folder, read_blocks
 from spectra_exp.reporting.paper.page import Page
 from spectra_exp.reporting.paper.progress import LaunchProgress, in_words, known_runs, progress
@@ -56,17 +57,22 @@ def files_of(folder: Path) -> dict[str, bytes]:
     return {p.relative_to(folder).as_posix(): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
-def check_folder(folder: Path) -> None:
+@pytest.fixture(scope="module")
+def given_again(made: Path) -> dict[str, bytes]:
+    """What the archive of `made` gives another time."""
+    return published(made)
+
+
+def check_folder(folder: Path, wanted: dict[str, bytes]) -> None:
     """Every file of a published folder, page included, is what its archive gives, byte for byte."""
     there = files_of(folder)
     del there[ARCHIVE]
-    wanted = published(folder)
     assert there.keys() == wanted.keys()
     assert [name for name in wanted if there[name] != wanted[name]] == []
 
 
-def test_a_folder_comes_from_its_archive_byte_for_byte(made: Path) -> None:
-    check_folder(made)
+def test_a_folder_comes_from_its_archive_byte_for_byte(made: Path, given_again: dict[str, bytes]) -> None:
+    check_folder(made, given_again)
     assert {"README.md", "report.html", "tables/hypotheses.csv", "figures/figure03_loss_curves.png"} <= set(
         files_of(made)
     )
@@ -75,7 +81,7 @@ def test_a_folder_comes_from_its_archive_byte_for_byte(made: Path) -> None:
 if (COMMITTED / ARCHIVE).exists():
 
     def test_the_committed_folder_comes_from_its_archive_byte_for_byte() -> None:
-        check_folder(COMMITTED)
+        check_folder(COMMITTED, published(COMMITTED))
 
     def test_the_committed_folder_is_small_and_names_no_place() -> None:
         there = files_of(COMMITTED)
@@ -85,15 +91,18 @@ if (COMMITTED / ARCHIVE).exists():
         assert (COMMITTED / ARCHIVE).stat().st_size < 15_000 * len(read_archive(COMMITTED / ARCHIVE).run_ids)
 
 
-def test_a_changed_table_is_found(made: Path, tmp_path: Path) -> None:
+def test_a_changed_table_is_found(made: Path, given_again: dict[str, bytes], tmp_path: Path) -> None:
     shutil.copytree(made, tmp_path / "paper")
     table = tmp_path / "paper" / "tables" / "table07_ablation.csv"
     table.write_text(table.read_text().replace("0.2", "0.3", 1))
     with pytest.raises(AssertionError):
-        check_folder(tmp_path / "paper")
+        check_folder(tmp_path / "paper", given_again)
 
 
-def test_what_the_archive_no_longer_gives_is_removed(made: Path, tmp_path: Path) -> None:
+def test_what_the_archive_no_longer_gives_is_removed(
+    made: Path, given_again: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(publish_module, "published", lambda folder: given_again)
     shutil.copytree(made, tmp_path / "paper")
     old = tmp_path / "paper" / "figures" / "gone.png"
     old.write_bytes(b"old")

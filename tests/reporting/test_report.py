@@ -23,12 +23,13 @@ from spectra_exp.presentation.html import Block, Cell, Row, Table, file_link, ht
 from spectra_exp.presentation.text import interval_text, number_text
 from spectra_exp.reporting.make_report import main, write_report
 from spectra_exp.reporting.make_tables import all_tables
-from spectra_exp.reporting.material import gather
+from spectra_exp.reporting.material import Material, gather
 from spectra_exp.reporting.report import grids, routing
 from spectra_exp.reporting.report.files import run_files
 from spectra_exp.reporting.report.index import index_page
 from spectra_exp.reporting.report.run_page import TEMPLATE, run_page
 from spectra_exp.reporting.tables.spec import Grid
+from spectra_exp.reporting.tables.spec import Table as Made
 from spectra_exp.runs.routing_files import load_snapshot
 from spectra_exp.runs.stored import StoredRun
 from spectra_exp.statistics.intervals import mean_interval
@@ -37,6 +38,18 @@ from spectra_exp.statistics.intervals import mean_interval
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return shared_world(tmp_path_factory)
+
+
+@pytest.fixture(scope="module")
+def material(world: Path) -> Material:
+    """The world, read once."""
+    return gather(world)
+
+
+@pytest.fixture(scope="module")
+def tables(material: Material) -> list[Made]:
+    """Every table of it."""
+    return all_tables(material)
 
 
 @pytest.fixture(scope="module")
@@ -49,10 +62,10 @@ def page_of(world: Path, pattern: str, place: int = 0) -> Page:
     return Page(found.read_text(encoding="utf-8"))
 
 
-def unsaid(world: Path, page: Page) -> list[tuple[str, str, list[str]]]:
+def unsaid(tables: list[Made], page: Page) -> list[tuple[str, str, list[str]]]:
     """The printed rows of the tables that the page does not show as they are."""
     lost = []
-    for table in all_tables(gather(world)):
+    for table in tables:
         for part in table.parts:
             for grid in part.grids:
                 shown = page.grids.get(grid.title, [])
@@ -60,17 +73,18 @@ def unsaid(world: Path, page: Page) -> list[tuple[str, str, list[str]]]:
     return lost
 
 
-def test_every_row_of_every_table_is_shown_with_the_same_strings(world: Path, index: Page) -> None:
+def test_every_row_of_every_table_is_shown_with_the_same_strings(tables: list[Made], index: Page) -> None:
     assert sum(len(grid) for grid in index.grids.values()) > 200
-    assert unsaid(world, index) == []
+    assert unsaid(tables, index) == []
 
 
-def test_a_cell_that_differs_from_its_table_is_found(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cell_that_differs_from_its_table_is_found(
+    material: Material, tables: list[Made], monkeypatch: pytest.MonkeyPatch
+) -> None:
     real = grids._cell
     monkeypatch.setattr(grids, "_cell", lambda text, *rest: real(text.replace(" ± ", " ± 1"), *rest))
-    material = gather(world)
-    page = Page(index_page(material, all_tables(material)))
-    assert unsaid(world, page)
+    page = Page(index_page(material, tables))
+    assert unsaid(tables, page)
 
 
 def test_the_cells_are_those_of_the_csv_files(world: Path, index: Page) -> None:
@@ -87,8 +101,9 @@ def test_the_cells_are_those_of_the_csv_files(world: Path, index: Page) -> None:
             assert cell[metric] == record[metric]
 
 
-def test_the_headline_shows_each_methods_figures_and_each_verdict_of_table_13(world: Path, index: Page) -> None:
-    material = gather(world)
+def test_the_headline_shows_each_methods_figures_and_each_verdict_of_table_13(
+    world: Path, material: Material, index: Page
+) -> None:
     section = material.sections["baselines"][0]
     headline = index.source[index.source.index('id="headline"') : index.source.index('id="hypotheses"')]
     for row in section.rows:
@@ -109,8 +124,8 @@ def test_the_headline_shows_each_methods_figures_and_each_verdict_of_table_13(wo
             assert float(shown) == pytest.approx(float(record["difference"]), rel=1e-3)
 
 
-def test_the_forest_holds_each_difference_from_full(world: Path, index: Page) -> None:
-    section = gather(world).sections["core"][0]
+def test_the_forest_holds_each_difference_from_full(material: Material, index: Page) -> None:
+    section = material.sections["core"][0]
     (full,), (gru,) = section.find({"ablation": "none"}), section.find({"ablation": "no_gru"})
     test = section.compare(gru, full, "val_loss")
     forest = index.source[index.source.index('id="ablations"') : index.source.index('id="sweeps"')]
@@ -119,8 +134,8 @@ def test_the_forest_holds_each_difference_from_full(world: Path, index: Page) ->
     assert forest.count("<option>") == 6 and "− OSR" in forest and "− Quota" not in forest
 
 
-def test_the_front_is_of_causal_rows_alone(world: Path, index: Page) -> None:
-    section = gather(world).sections["baselines"][0]
+def test_the_front_is_of_causal_rows_alone(material: Material, index: Page) -> None:
+    section = material.sections["baselines"][0]
     means = {}
     for row in section.rows:
         x, y = (mean_interval(section.values(row, m).values()) for m in ("load_cv", "val_loss"))
@@ -134,8 +149,8 @@ def test_the_front_is_of_causal_rows_alone(world: Path, index: Page) -> None:
     assert next(row[-1] for row in first if row[0] == "Expert Choice") == "not causal"
 
 
-def test_the_heat_maps_hold_each_cells_mean_in_its_place(world: Path, index: Page) -> None:
-    section = gather(world).sections["b_sinkhorn"][0]
+def test_the_heat_maps_hold_each_cells_mean_in_its_place(material: Material, index: Page) -> None:
+    section = material.sections["b_sinkhorn"][0]
     means = {
         tuple(
             row.key[f"osr.{name}"] for name in ("log_sinkhorn_enabled", "sinkhorn_epsilon", "sinkhorn_iterations")
@@ -147,8 +162,7 @@ def test_the_heat_maps_hold_each_cells_mean_in_its_place(world: Path, index: Pag
     assert re.findall(r"<text[^>]*>(\d\.\d{3})</text>", sweep)[:16] == wanted
 
 
-def test_the_load_pictures_are_means_over_seeds_by_rank(world: Path, index: Page) -> None:
-    material = gather(world)
+def test_the_load_pictures_are_means_over_seeds_by_rank(world: Path, material: Material, index: Page) -> None:
     (row,) = material.sections["baselines"][0].find({"baseline": "switch_top2"})
     ranked = []
     for run_id in row.runs.values():
@@ -159,18 +173,18 @@ def test_the_load_pictures_are_means_over_seeds_by_rank(world: Path, index: Page
     assert shown == pytest.approx(np.mean(ranked, axis=0).ravel().tolist(), abs=0.0051)
 
 
-def test_every_gap_is_listed_with_its_command(world: Path, index: Page) -> None:
+def test_every_gap_is_listed_with_its_command(tables: list[Made], index: Page) -> None:
     rows = [tuple(row[:4]) for row in index.grids["Gaps"]]
-    gaps = [gap for table in all_tables(gather(world)) for gap in table.gaps]
+    gaps = [gap for table in tables for gap in table.gaps]
     assert len(gaps) > 20
     for gap in gaps:
         command = f"{gap.command}Copy" if gap.command else "none: its runs do not measure it"
         assert (gap.row, gap.what, gap.reason, command) in rows, gap
 
 
-def test_left_out_odd_and_stale_runs_are_named(world: Path, index: Page) -> None:
+def test_left_out_odd_and_stale_runs_are_named(material: Material, index: Page) -> None:
     odd = {row[0]: row[1:] for row in index.grids["Odd runs"]}
-    collected = gather(world).collected
+    collected = material.collected
     assert len(collected.skipped) == 3
     for name, reason in collected.skipped.items():
         assert odd[name] == ["left out", reason]
@@ -222,13 +236,13 @@ def test_labels_logs_and_names_stay_text(world: Path, index: Page) -> None:
     assert "runs/left%20%3Cb%3Eout%20%26%20100%25.html" in index.links
 
 
-def test_a_missing_escape_is_found(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_escape_is_found(world: Path, material: Material, monkeypatch: pytest.MonkeyPatch) -> None:
     bare = html._environment.__wrapped__(TEMPLATE.parent)
     bare.autoescape = False
     monkeypatch.setattr(html, "_environment", lambda folder: bare)
     monkeypatch.setattr(html, "escape", Markup)
     name = sorted((world / "runs").glob("dense-*"))[0]
-    page = Page(run_page(run_files(StoredRun(name)), gather(world).collected))
+    page = Page(run_page(run_files(StoredRun(name)), material.collected))
     assert page.tags.count("script") > 1
 
 

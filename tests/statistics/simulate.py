@@ -1,7 +1,8 @@
 """Figures of docs/statistics.md: `python tests/statistics/simulate.py coverage|looks|power`.
 
 coverage   share of two-way and of seed-only intervals that hold the true difference, at 3 to 10 seeds
-looks      false claims under peeking, and decisions and seeds at effects of 0, 0.5, 1 and 2 standard deviations
+looks      false claims under peeking, also in another figure, and decisions and seeds at effects of 0, 0.5, 1 and 2
+           standard deviations
 power      the same for other shapes of the levels, and for a t-test martingale, which may be looked at after each seed
 """
 
@@ -60,6 +61,22 @@ def peek(effect: float, margin: float, studies: int = STUDIES, max_seeds: int = 
     return Decisions(*claims.mean(axis=1).tolist(), float(used_R.mean()))
 
 
+def another_figure(correlation: float, margin: float, studies: int = STUDIES) -> tuple[float, float]:
+    """False claims in a figure beside the one that ends the looks: by the last look alone, and by the p of looks."""
+    rng = np.random.default_rng(1)
+    found = np.zeros(2)
+    for _ in range(studies):
+        decides, own = rng.standard_normal((2, MAX_SEEDS))
+        other = correlation * decides + np.sqrt(1 - correlation**2) * own
+        for n in looks.schedule(MAX_SEEDS):
+            seen = looks.look(decides[:n], MAX_SEEDS, margin)
+            if min(seen.p, seen.equivalent_p) < 0.05:
+                break
+        t = other[:n].mean() / (other[:n].std(ddof=1) / np.sqrt(n))
+        found += 2 * stdtr(n - 1, -abs(t)) < 0.05, looks.look(other[:n], MAX_SEEDS).p < 0.05
+    return tuple((found / studies).tolist())
+
+
 def martingale(effect: float, studies: int = STUDIES, max_seeds: int = MAX_SEEDS) -> tuple[float, float]:
     """Share of studies that find a difference, and mean seeds, by the Bayes factor of t with a normal prior.
 
@@ -87,6 +104,8 @@ def main(what: str) -> None:
         for margin in (0.5, 1.0, 2.0):
             for effect in sorted({*EFFECTS, margin}):
                 print(f"effect {effect}, margin {margin}: {peek(effect, margin)}", flush=True)
+        for correlation in (0.5, 0.9, 1.0):
+            print(f"another figure, correlation {correlation}: {another_figure(correlation, 1.0)}", flush=True)
     else:
         for effect in EFFECTS:
             print(f"martingale, effect {effect}: {martingale(effect)}")

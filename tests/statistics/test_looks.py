@@ -3,9 +3,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import scipy.stats
-from simulate import STUDIES, peek
+from simulate import STUDIES, another_figure, peek
 
 from spectra_exp.statistics import looks
+from spectra_exp.statistics.comparison import compare
 from spectra_exp.statistics.looks import look, schedule
 
 
@@ -63,6 +64,14 @@ def test_ties_and_too_few() -> None:
             look([0.1] * count, 10)
 
 
+def test_figures_of_a_fixed_number_of_seeds_are_left_out() -> None:
+    values = np.random.default_rng(0).normal(1, 1, 7)
+    arms = dict(enumerate(values.tolist())), dict.fromkeys(range(7), 0.0)
+    found, plain = looks.compare_at_looks(*arms, 10), compare(*arms)
+    assert plain.wilcoxon_p is not None and found.wilcoxon_p is None and found.detectable is None
+    assert (found.n, found.p) == (7, look(values, 10).p) and found.sequential.equivalent_p is None
+
+
 def test_false_claims_under_peeking() -> None:
     """A small study; the one of 10,000 studies is in `make test-full`."""
     assert peek(0.0, 0.001, 1500).different <= _most(1500)
@@ -74,6 +83,11 @@ def test_false_claims_under_peeking() -> None:
 def test_false_claims_under_peeking_in_full(margin: float) -> None:
     assert peek(0.0, 0.001).different <= _most(STUDIES)
     assert peek(margin, margin).equivalent <= _most(STUDIES)
+
+
+def test_false_claims_in_another_figure() -> None:
+    plain, sequential = another_figure(0.95, 1.0, 1500)
+    assert sequential <= _most(1500) and sequential < plain
 
 
 @pytest.mark.full

@@ -82,7 +82,24 @@ class Products:
         torch.matmul(self.result.mT, self.rows, out=self.to_weight)
 
 
-class ExpertsFloor:
+class InTurn:
+    """Products one after another."""
+
+    products: list[Products]
+
+    def forward(self) -> None:
+        """The products of the forward pass."""
+        for product in self.products:
+            product.forward()
+
+    def both(self) -> None:
+        """The products of the forward and the backward pass."""
+        self.forward()
+        for product in self.products:
+            product.backward()
+
+
+class ExpertsFloor(InTurn):
     """The products of a case's experts and nothing else."""
 
     def __init__(self, case: Case):
@@ -96,19 +113,8 @@ class ExpertsFloor:
             self.products += [Products(w.detach()[expert], rows) for w in into]
             self.products.append(Products(case.experts.down.detach()[expert], inner))
 
-    def forward(self) -> None:
-        """The products of the forward pass."""
-        for product in self.products:
-            product.forward()
 
-    def both(self) -> None:
-        """The products of the forward and the backward pass."""
-        self.forward()
-        for product in self.products:
-            product.backward()
-
-
-class EqualGroups:
+class EqualGroups(InTurn):
     """As many products as a case's experts do, of groups that are all alike: one batched product a matrix.
 
     Forward and backward into memory that is there already, like ExpertsFloor, which asks how many rows each expert has.
@@ -119,17 +125,6 @@ class EqualGroups:
         rows = shape.tokens * shape.top_k // shape.num_experts
         weights = [case.experts.up, case.experts.down] + ([case.experts.gate] if shape.gated else [])
         self.products = [Products(w.detach(), x.new_empty(len(w), rows, w.shape[2]).normal_()) for w in weights]
-
-    def forward(self) -> None:
-        """The products of the forward pass."""
-        for product in self.products:
-            product.forward()
-
-    def both(self) -> None:
-        """The products of the forward and the backward pass."""
-        self.forward()
-        for product in self.products:
-            product.backward()
 
 
 class GroupedProducts:

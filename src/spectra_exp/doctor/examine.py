@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-import transformers
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.utils import logging as transformers_logging
@@ -17,7 +15,7 @@ from spectra_exp.doctor.examined import SEED, Examined
 from spectra_exp.doctor.keeping import in_float32, kept
 from spectra_exp.doctor.registry import FAULT, Check, Finding, chosen_checks
 from spectra_exp.foundations.errors import ConfigError
-from spectra_exp.runs.provenance import installed_version
+from spectra_exp.runs.provenance import versions
 
 
 @dataclass(frozen=True)
@@ -86,10 +84,7 @@ def doctor(
 def _made_with(x: Examined) -> dict[str, Any]:
     rows, length = x.ids_BS.shape
     return {
-        "spectra-exp": installed_version("spectra-exp"),
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
-        "python": platform.python_version(),
+        **{name: versions()[name] for name in ("spectra-exp", "torch", "transformers", "python")},
         "device": str(x.ids_BS.device),
         "dtype of the model": str(x.dtype).removeprefix("torch."),
         "dtype of the checks": "float32",

@@ -37,13 +37,9 @@ class Causality:
 
 @torch.no_grad()
 def measure_causality(
-    logits_of: Callable[[Tensor], Tensor],
-    token_ids_BS: Tensor,
-    vocabulary_size: int,
-    seed: int = 0,
-    perturbations: int = PERTURBATIONS,
+    logits_of: Callable[[Tensor], Tensor], token_ids_BS: Tensor, vocabulary_size: int, seed: int = 0
 ) -> Causality:
-    """Change the tokens after t and all other sequences, `perturbations` times, and look at the logits up to t.
+    """Change the tokens after t and all other sequences, 20 times, and look at the logits up to t.
 
     `logits_of` maps ids [B, S] to logits [B, S, V] under the rule to be judged, without dropout; it must not move any
     state. Needs B >= 2 and S >= 2.
@@ -58,7 +54,7 @@ def measure_causality(
             int(torch.randint(s - 1, (), generator=generator)),
             torch.randint(vocabulary_size, (b, s), generator=generator).to(token_ids_BS.device),
         )
-        for _ in range(perturbations)
+        for _ in range(PERTURBATIONS)
     ]
     before = logits_of(token_ids_BS)
 

@@ -23,6 +23,15 @@ if TYPE_CHECKING:
     import pandas as pd
 
 METHOD_COLUMNS = ("label", "router", "osr", "selection", "temperature", "baseline", "ablation", "model", "data")
+# What stands beside a comparison, and what tells whether one may be made, is the same for the seeds of a cell.
+SIZE_COLUMNS = (
+    "causal",
+    "causal_training",
+    "active_parameters",
+    "total_parameters",
+    "flops_per_token",
+    "size_as_measured",
+)
 RUN_COLUMNS = (
     "run_id",
     "cell_id",
@@ -32,12 +41,7 @@ RUN_COLUMNS = (
     "command",
     "max_steps",
     "stale",
-    "causal",
-    "causal_training",
-    "active_parameters",
-    "total_parameters",
-    "flops_per_token",
-    "size_as_measured",
+    *SIZE_COLUMNS,
     "data_fingerprint",
     "evaluation_fingerprint",
     "initial_weights",

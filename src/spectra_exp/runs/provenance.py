@@ -45,7 +45,7 @@ def environment(seed: int, extra: Mapping[str, Any] | None = None) -> dict[str, 
     """
     return {
         "seed": int(seed),
-        "versions": _versions(),
+        "versions": versions(),
         "machine": {
             "os": platform.platform(),
             "architecture": platform.machine(),
@@ -172,7 +172,8 @@ def _own_git_state() -> dict[str, Any]:
 
 
 @functools.cache
-def _versions() -> dict[str, str | None]:
+def versions() -> dict[str, str | None]:
+    """Of Python and of the packages that results rest on; None for one that is not installed."""
     found: dict[str, str | None] = {"python": platform.python_version()}
     return found | {name: installed_version(name) for name in PACKAGES}
 

@@ -42,6 +42,7 @@ class StudyCells:
     def __init__(self, study: Study, compositions: Compositions):
         self.study, self._compositions = study, compositions
         self.factors = study_factors(study)
+        self._places: dict[tuple[str, frozenset[tuple[str, str]]], list[Place]] = {}
         self.broken: list[str] = []
 
     @cached_property
@@ -75,8 +76,13 @@ class StudyCells:
         Of equally near ones those of the file come first, then those with another of its methods (osr=causal), then
         ones with a value that the file does not have.
         """
-        if same := self.exact(found):
-            return same
+        # The seeds of a cell have the same.
+        key = (found.signature, frozenset(found.choices.items()))
+        if key not in self._places:
+            self._places[key] = self.exact(found) or self._nearest(found)
+        return self._places[key]
+
+    def _nearest(self, found: Resolved) -> list[Place]:
         distance, best = math.inf, []
         for cells in (self.own, self._made(self._other_methods(found)), self._made(self._other_values(found))):
             distances = [found.distance(cell.resolved) for cell in cells]

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import CheckpointError
 
 from spectra_exp.doctor.checks.losses import frozen_routers, router_gradients, said_of_frozen
 from spectra_exp.doctor.examined import EVALUATION, SEED, DoesNotApply, Examined
@@ -75,7 +76,10 @@ def recomputation(x: Examined) -> Outcome:
     if not getattr(x.model, "supports_gradient_checkpointing", False):
         raise DoesNotApply("the model does not support gradient checkpointing")
     plain = _step(x, recomputed=False)
-    again = _step(x, recomputed=True)
+    try:
+        again = _step(x, recomputed=True)
+    except CheckpointError as error:
+        return Outcome(FAULT, note=f"the recomputed pass is another: {str(error).splitlines()[0]}")
     flips = x.flips(again.first_LBSE, again.chosen_LBSE)
     found = {f"routing of {name}": share for name, share in zip(x.names, flips, strict=True)}
     found |= moved(plain.state, again.state)

@@ -12,7 +12,7 @@ from spectra_exp.reporting.declared import all_figures
 from spectra_exp.reporting.figures.make import make_figures
 from spectra_exp.reporting.figures.sources import Sources
 from spectra_exp.reporting.figures.spec import FigureSpec, ReportSpec
-from spectra_exp.reporting.make_tables import all_tables, write_all
+from spectra_exp.reporting.make_tables import write_all
 from spectra_exp.reporting.material import gather
 from spectra_exp.reporting.paper.page import page_text
 from spectra_exp.reporting.report.index import index_page
@@ -28,13 +28,13 @@ def published(folder: Path) -> dict[str, bytes]:
     with tempfile.TemporaryDirectory() as made:
         outputs = Path(made) / "paper"
         material = gather(outputs, runs=[str(folder / ARCHIVE)])
-        write_all(material)
+        tables = write_all(material)
         specs = all_figures(material.studies.values())
         figures = [spec for spec in specs if isinstance(spec, FigureSpec)]
         reports = [spec for spec in specs if isinstance(spec, ReportSpec)]
         sources = Sources(material.collected.runs_folder, material.collected.stored)
         write_gaps(make_figures(material, figures, reports, sources).gaps, outputs / "figures")
-        report = index_page(material, all_tables(material), draw_svg, page_of=lambda run_id: None)
+        report = index_page(material, tables, draw_svg, page_of=lambda run_id: None)
         write_text(outputs / "report.html", report)
         kept = [path for name, ends in KEPT.items() for end in ends for path in (outputs / name).glob(f"*{end}")]
         found = {path.relative_to(outputs).as_posix(): path.read_bytes() for path in [*kept, outputs / "report.html"]}

@@ -9,7 +9,7 @@ from typing import Any
 
 from spectra_exp.config.names import METHOD_FACTORS
 from spectra_exp.presentation.text import count_text, interval_text, number_text
-from spectra_exp.reporting.collect import INFERENCE, METHOD_COLUMNS, TRAINING_RULE
+from spectra_exp.reporting.collect import INFERENCE, METHOD_COLUMNS, SIZE_COLUMNS, TRAINING_RULE
 from spectra_exp.reporting.grid import Row, Section
 from spectra_exp.reporting.noise import claim_notes
 from spectra_exp.reporting.tables.gaps import row_gaps
@@ -22,16 +22,6 @@ from spectra_exp.statistics.corrections import stars
 from spectra_exp.statistics.intervals import mean_interval
 from spectra_exp.statistics.pareto import pareto_front
 from spectra_exp.studies.cells import Choice, reference_of
-
-AGREED_COLUMNS = (
-    "causal",
-    "causal_training",
-    "active_parameters",
-    "total_parameters",
-    "flops_per_token",
-    "size_as_measured",
-    *GROUP_KEYS,
-)
 
 
 def build_table(spec: TableSpec, sections: Iterable[Section]) -> Table:
@@ -89,7 +79,7 @@ def beside(section: Section, row: Row) -> dict[str, Any]:
         "n": len(row.runs),
         "n_expected": len(row.expected) or len(row.runs),
         "stale": any(run["stale"] for run in runs),
-        **{column: agreed(run[column] for run in runs) for column in AGREED_COLUMNS},
+        **{column: agreed(run[column] for run in runs) for column in (*SIZE_COLUMNS, *GROUP_KEYS)},
         **_measured_sizes(runs),
     }
 
