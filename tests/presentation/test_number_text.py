@@ -69,3 +69,10 @@ def test_a_spreadsheet_runs_no_text_and_each_is_found_again(text: str) -> None:
     (head,), (cell,) = csv.reader(io.StringIO(csv_text([text], [[text]]), newline=""), strict=True)
     assert head == cell and csv_source(cell) == text
     assert (cell == f"'{text}") == (text.lstrip("'")[:1] in [*"=+-@\t\r"] and text not in ("-1", "-inf"))
+
+
+def test_numbers_of_a_csv_are_those_of_a_sum_in_any_order() -> None:
+    values = [0.1, 0.2, 0.3]
+    assert sum(values) != sum(reversed(values))
+    assert csv_text(["a"], [[sum(values)]]) == csv_text(["a"], [[sum(reversed(values))]])
+    assert csv_text(["a"], [[1 / 3, 5.0, 12, 1e-300]]) == "a\n0.333333333333,5.0,12,1e-300\n"

@@ -13,6 +13,8 @@ from typing import Any
 from spectra_exp.statistics.intervals import Interval
 
 WIDE = 200
+# Of a float64's 17, those that sums in another order do not change.
+CSV_DIGITS = 12
 
 
 # Characters that no XML or HTML text may hold: a log can have them.
@@ -70,7 +72,10 @@ _FIGURE = re.compile(r"[+-]?([\d.]+|inf)(e[+-]?\d+)?( ± [\d.]+(e[+-]?\d+)?)?( \
 
 
 def csv_text(headers: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    """A CSV file's text: None and NaN are empty cells, text that a spreadsheet would run has an apostrophe first."""
+    """A CSV file's text: None and NaN are empty cells, text that a spreadsheet would run has an apostrophe first.
+
+    Numbers have `CSV_DIGITS` significant digits, which other processors give as well.
+    """
     return "".join(_csv_line(row) for row in (headers, *rows))
 
 
@@ -82,6 +87,8 @@ def _csv_line(row: Sequence[Any]) -> str:
 
 
 def _csv_cell(cell: Any) -> Any:
+    if isinstance(cell, float):
+        return float(f"{cell:.{CSV_DIGITS}g}")
     return f"'{cell}" if isinstance(cell, str) and _would_run(cell) else cell
 
 
