@@ -66,7 +66,7 @@ def outputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         {
             "id": np.arange(5, dtype=np.int32) + 100,
             "domain": list("ababa"),
-            "tokens": np.arange(5, dtype=np.int32),
+            "tokens": np.arange(1, 6, dtype=np.int32),
             "loss": np.array([0.1, 1 / 3, math.pi, 1e-30, 2e5]),
             "correct": np.arange(5, dtype=np.int32),
         }

@@ -157,7 +157,7 @@ def test_the_logger_changes_neither_the_run_nor_its_result(planned) -> None:
     logged = planned(*SWITCH, "model.dropout=0.1", "logger=wandb", "logger.project=mine", "force=true")
     assert logged.identity == p.identity
     assert execute(logged, "") == "completed"
-    assert {**stable(logged.folder), "command": without["command"]} == without
+    assert stable(logged.folder) == without
     assert (logged.folder.latest_checkpoint() / "model.safetensors").read_bytes() == weights
     assert history.equals(pd.read_parquet(logged.folder.history))
 
