@@ -49,6 +49,21 @@ def test_the_seeds_of_a_cell_are_placed_once(monkeypatch: pytest.MonkeyPatch) ->
         cells.places(replace(found, values=found.values | {"trainer.max_steps": 8}))
 
 
+def test_a_configuration_beside_its_study_stands_in_one_row() -> None:
+    study = load_study("baselines")
+    cells = StudyCells(study, Compositions())
+    # model.equal_to is left out at its default, and osr=causal is the default of router=spectra.
+    for line, wanted in (
+        (["baseline=switch_top2"], {"baseline": "switch_top2"}),
+        (["baseline=switch_wide"], {"baseline": "switch_wide"}),
+        (["baseline=switch_wide_flops"], {"baseline": "switch_wide_flops"}),
+        (["router=spectra", "osr=causal"], {"router": "spectra", "osr": "causal"}),
+        (["router=temperature"], {"router": "temperature"}),
+    ):
+        (place,) = cells.places(cells.composed([*line, "trainer.max_steps=9", "data.train_words=30000"]))
+        assert dict(place.key) == wanted and place.context == ("data.train_words=30000", "trainer.max_steps=9")
+
+
 def test_rows_keep_the_order_of_the_file_whatever_was_typed(outputs: Path) -> None:
     make_study(outputs, "c_repulsion", lambda job: {}, ("seed=0", "osr.repulsion_weight=1,0.30,0"))
     make_study(outputs, "c_repulsion", lambda job: {}, ("seed=0", "osr.repulsion_weight=0.45"))

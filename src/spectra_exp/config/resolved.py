@@ -51,13 +51,16 @@ class Resolved:
         return self.choices.get(key) if key in GROUPS else self.values.get(key)
 
     def differences(self, other: Resolved) -> dict[str, Any]:
-        """Own values that the other has otherwise; an option that only one of them knows is none, but by its group."""
+        """Own values that the other has otherwise; an option that only one of them knows is none, but by its group.
+
+        Where an option is left out at its default, to have it is to have another value.
+        """
         found = {}
         for key, value in self.values.items():
             if key in other.values:
                 if value != other.values[key]:
                     found[key] = value
-            elif self._chosen(key) != other._chosen(key):
+            elif key in _options()[1] or self._chosen(key) != other._chosen(key):
                 found[key] = value
         return found
 

@@ -89,6 +89,10 @@ class StudyCells:
             if distances and min(distances) < distance:
                 distance = min(distances)
                 best = [cell for cell, own in zip(cells, distances, strict=True) if own == distance]
+                if cells is not self.own:
+                    # Blocks that leave a method's option at its default are another name of the same.
+                    most = max(len(cell.settings) for cell in best)
+                    best = [cell for cell in best if len(cell.settings) == most]
         if not distance:
             return [Place(cell.key) for cell in best]
         extra = beside(best[0].settings, found, self._compositions)
