@@ -160,6 +160,8 @@ def test_the_readme_is_short_and_its_links_lead_somewhere() -> None:
     links = [link.partition("#")[0] for link in re.findall(r"\]\(([^)]+)\)", text)]
     assert links and all((ROOT / link).exists() for link in links)
     for page in (ROOT / "docs").rglob("*.md"):
+        if page.is_relative_to(ROOT / "docs" / "results" / "paper") and page.name != "README.md":
+            continue  # The page of results links its tables and captions.
         assert page.relative_to(ROOT / "docs").as_posix() in (ROOT / "mkdocs.yml").read_text(), page
 
 
