@@ -11,6 +11,7 @@ import triton.language as tl
 from spectra_exp.moe.fused.activations import activated, slope
 from spectra_exp.moe.fused.tiles import (
     ROWS,
+    columns_of,
     halves,
     loaded,
     part_of,
@@ -19,19 +20,12 @@ from spectra_exp.moe.fused.tiles import (
     tile_of,
     tokens_of,
 )
-from spectra_exp.moe.fused.tuning import LEAST_COLUMNS, TWO_AT_ONCE, blocks, multiple, tuned
+from spectra_exp.moe.fused.tuning import LEAST_COLUMNS, PRODUCT, TWO_AT_ONCE, blocks, multiple, tuned, whole_blocks
 
 LEAST = tl.constexpr(LEAST_COLUMNS)
 
 
-@tuned(
-    blocks(256, 64, 8, 3),
-    blocks(256, 64, 8, 4),
-    blocks(128, 64, 8, 4),
-    blocks(128, 64, 4, 3),
-    blocks(128, 64, 8, 3, registers=TWO_AT_ONCE),
-    whole={"WHOLE_INNER": multiple("hidden", "INNER"), "WHOLE_COLUMNS": multiple("width", "COLUMNS")},
-)
+@tuned(*PRODUCT, blocks(128, 64, 8, 4), whole=whole_blocks("hidden", "width"))
 @triton.jit
 def inner_gradient(
     rows,
@@ -71,8 +65,7 @@ def inner_gradient(
         return
     real, token = tokens_of(token_a, first, number)
     inner = tl.arange(0, INNER)
-    columns = column + tl.arange(0, COLUMNS)
-    there = (columns < width)[None, :]
+    columns, there = columns_of(column, width, COLUMNS)
     y_at = token[:, None] * hidden + inner[None, :]
     w_at = inner[:, None] * width + columns[None, :]
     down += expert * width * hidden
@@ -135,13 +128,7 @@ def _store_weight_parts(to_weight_ta, to_weight, first, number, column, width, e
         to_weight = tl.zeros((ROWS,), tl.float32)
 
 
-@tuned(
-    blocks(256, 64, 8, 3),
-    blocks(256, 64, 8, 4),
-    blocks(128, 64, 4, 3),
-    blocks(128, 64, 8, 3, registers=TWO_AT_ONCE),
-    whole={"WHOLE_INNER": multiple("width", "INNER"), "WHOLE_COLUMNS": multiple("hidden", "COLUMNS")},
-)
+@tuned(*PRODUCT, whole=whole_blocks("width", "hidden"))
 @triton.jit
 def outer_gradient(
     rows,
@@ -167,8 +154,7 @@ def outer_gradient(
     if expert < 0:
         return
     inner = tl.arange(0, INNER)
-    columns = column + tl.arange(0, COLUMNS)
-    there = (columns < hidden)[None, :]
+    columns, there = columns_of(column, hidden, COLUMNS)
     y_at = rows_at(number, inner, width)
     w_at = inner[:, None] * hidden + columns[None, :]
     rows += first * width

@@ -9,17 +9,21 @@ import triton
 import triton.language as tl
 
 from spectra_exp.moe.fused.activations import activated
-from spectra_exp.moe.fused.tiles import ROWS, halves, loaded, part_of, rows_at, store_tile, tile_of, tokens_of
-from spectra_exp.moe.fused.tuning import TWO_AT_ONCE, blocks, multiple, tuned
-
-
-@tuned(
-    blocks(256, 64, 8, 3),
-    blocks(256, 64, 8, 4),
-    blocks(128, 64, 4, 3),
-    blocks(128, 64, 8, 3, registers=TWO_AT_ONCE),
-    whole={"WHOLE_INNER": multiple("hidden", "INNER"), "WHOLE_COLUMNS": multiple("width", "COLUMNS")},
+from spectra_exp.moe.fused.tiles import (
+    ROWS,
+    columns_of,
+    halves,
+    loaded,
+    part_of,
+    rows_at,
+    store_tile,
+    tile_of,
+    tokens_of,
 )
+from spectra_exp.moe.fused.tuning import PRODUCT, tuned, whole_blocks
+
+
+@tuned(*PRODUCT, whole=whole_blocks("hidden", "width"))
 @triton.jit
 def inner_product(
     rows,
@@ -94,13 +98,7 @@ def inner_product(
         tl.store(inner_af + out, result, mask=kept)
 
 
-@tuned(
-    blocks(256, 64, 8, 3),
-    blocks(256, 64, 8, 4),
-    blocks(128, 64, 4, 3),
-    blocks(128, 64, 8, 3, registers=TWO_AT_ONCE),
-    whole={"WHOLE_INNER": multiple("width", "INNER"), "WHOLE_COLUMNS": multiple("hidden", "COLUMNS")},
-)
+@tuned(*PRODUCT, whole=whole_blocks("width", "hidden"))
 @triton.jit
 def outer_product(
     rows,
@@ -123,8 +121,7 @@ def outer_product(
     if expert < 0:
         return
     inner = tl.arange(0, INNER)
-    columns = column + tl.arange(0, COLUMNS)
-    there = (columns < hidden)[None, :]
+    columns, there = columns_of(column, hidden, COLUMNS)
     x_at = rows_at(number, inner, width)
     w_at = columns[None, :] * width + inner[:, None]
     rows += first * width

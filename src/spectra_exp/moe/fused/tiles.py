@@ -29,6 +29,13 @@ def tokens_of(token_a, first, number):
 
 
 @triton.jit
+def columns_of(column, size, COLUMNS: tl.constexpr):
+    """A tile's columns from its first one on, and which of them there are [1, COLUMNS]."""
+    columns = column + tl.arange(0, COLUMNS)
+    return columns, (columns < size)[None, :]
+
+
+@triton.jit
 def rows_at(number, inner, size):
     """Where the `inner` entries of a tile's rows of `size` are, from its first row on."""
     # Rows behind the last are the last again: nothing is made of them.

@@ -34,6 +34,13 @@ def blocks(columns: int, inner: int, warps: int, stages: int, registers: int | N
     return triton.Config(sizes, num_warps=warps, num_stages=stages, maxnreg=registers)
 
 
+# Of a product of all tiles of rows.
+PRODUCT = (
+    blocks(256, 64, 8, 3),
+    blocks(256, 64, 8, 4),
+    blocks(128, 64, 4, 3),
+    blocks(128, 64, 8, 3, registers=TWO_AT_ONCE),
+)
 # Float32 without tensor cores: the operands are held in registers.
 FLOAT32 = blocks(LEAST_COLUMNS, 16, 8, 2)
 FLOAT32_BYTES = 4
@@ -44,6 +51,11 @@ MODEST = blocks(64, 32, 4, 3)
 def multiple(size: str, block: str) -> Callable[[dict[str, Any]], bool]:
     """Whether one argument is a multiple of another."""
     return lambda arguments: arguments[size] % arguments[block] == 0
+
+
+def whole_blocks(inner: str, columns: str) -> dict[str, Callable[[dict[str, Any]], bool]]:
+    """Whether a product's blocks are all whole, along the sizes of these names."""
+    return {"WHOLE_INNER": multiple(inner, "INNER"), "WHOLE_COLUMNS": multiple(columns, "COLUMNS")}
 
 
 def tuned(*configs: triton.Config, whole: dict[str, Callable[[dict[str, Any]], bool]]) -> Callable[[Any], Any]:
