@@ -35,7 +35,7 @@ MEANINGS = {
     "debug": "help with finding faults",
 }
 EXAMPLES = (
-    ("python train.py", "SPECTRA on the embedded data, some hundred steps"),
+    ("python train.py", "SPECTRA on the embedded data"),
     ("python train.py router=spectra ablation=no_gru seed=1", "one ablation, another seed"),
     ("python train.py baseline=switch_top2 model.num_experts=16", "a baseline with more experts"),
     ("python train.py -m osr.sinkhorn_epsilon=0.03,0.05,0.1,0.2", "four runs, one after another"),

@@ -63,7 +63,7 @@ def _values(section: Section, rows: Mapping[str, Row], metric: str) -> dict[str,
     first: Row | None = None
     for name, row in rows.items():
         looked = [design.first_look for design in row.designs]
-        values = {s: v for s, v in section.values(row, metric).items() if all(s in first for first in looked)}
+        values = {s: v for s, v in section.values(row, metric).items() if all(s in seeds for seeds in looked)}
         if len(values) < FEWEST_SEEDS or (is_prediction(metric) and not section.causal(row)):
             continue
         first = first or row
