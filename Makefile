@@ -10,7 +10,7 @@ JOBS ?= 2
 TRIALS ?= 20
 PROCESSES ?= 2
 # What else is given on make's own command line (trainer.max_steps=5 model=exp10) goes on to train.py.
-TYPED = $(filter-out PY=% PYTHON=% HAVE=% GPU_CHECK_DEVICE=% SEEDS=% JOBS=% OSR=% STUDY=% TRIALS=% PROCESSES=% BENCH=% SEED=% FUZZ=% STATUS=% TEXT=% BLOCKS=% SPECTRA_OUTPUTS=%,$(MAKEOVERRIDES))
+TYPED = $(filter-out PY=% PYTHON=% MACHINE=% HAVE=% GPU_CHECK_DEVICE=% SEEDS=% JOBS=% OSR=% STUDY=% TRIALS=% PROCESSES=% BENCH=% SEED=% FUZZ=% STATUS=% TEXT=% BLOCKS=% SPECTRA_OUTPUTS=%,$(MAKEOVERRIDES))
 LAUNCH = $(if $(filter launch=% hydra/launcher=%,$(TYPED)),,$(if $(filter 1,$(JOBS)),,launch=parallel launch.jobs=$(JOBS)))
 # What is launched until it is decided adds its own seeds.
 SEED_WORDS = $(if $(filter launch.until_decided=%,$(TYPED)),$(if $(filter SEEDS=%,$(MAKEOVERRIDES)),seed=$(SEEDS)),seed=$(SEEDS))
@@ -135,8 +135,8 @@ gpu-check: setup  ## proves the code on a GPU in some minutes (GPU_CHECK_DEVICE=
 wheel: setup  ## dist/: the package as a wheel and as sources, for pip install
 	$(PY) -m hatchling build -d dist
 
-bundle: setup  ## dist/bundle-PYTHON: an install without network (PYTHON=3.12; HAVE=output of the target's pip list)
-	$(PY) tools/bundle.py --python $(PYTHON) $(if $(HAVE),--have $(HAVE))
+bundle: setup  ## dist/bundle-PYTHON: an install without network (PYTHON=3.12; HAVE=output of the target's pip list; MACHINE=aarch64)
+	@$(PY) tools/bundle.py --python $(PYTHON) $(if $(MACHINE),--machine $(MACHINE)) $(if $(HAVE),--have $(HAVE))
 
 studies-page: setup  ## docs/studies.md, from the files of the studies
 	$(PY) -m spectra_exp study page > docs/studies.md
