@@ -77,17 +77,22 @@ sweep-a sweep-b sweep-c sweep-d sweep-e ablations baselines temperature design-c
 temperature-demo: setup  ## three of its temperatures: 0.7, 1, 2
 	$(call LAUNCH_STUDY,temperature,temperature=t0_7$(,)t1_0$(,)t2_0)
 
-# 13 runs of 96 x 512 tokens a step on one GPU; the same command goes on, run by run, where it was cut.
-REFERENCE = $(or $(SPECTRA_OUTPUTS),outputs)/temperature-reference
+# 13 runs of 96 x 512 tokens a step on one GPU; the same command goes on, run by run, where it was cut. A rehearsal on the
+# CPU (trainer.device=cpu and tiny sizes) has runs and page of its own.
+# Settings but for those that are given on the command line as well.
+UNTYPED = $(foreach word,$(1),$(if $(filter $(firstword $(subst =, ,$(word)))=%,$(TYPED)),,$(word)))
+DEVICE = $(patsubst trainer.device=%,%,$(filter trainer.device=%,$(TYPED)))
+REFERENCE = $(or $(SPECTRA_OUTPUTS),outputs)/temperature-reference$(addprefix -,$(DEVICE))
+REFERENCE_PAGE = $(if $(DEVICE),$(REFERENCE),docs/results/gpu)/temperature.md
 temperature-reference: JOBS := $(if $(filter JOBS=%,$(MAKEOVERRIDES)),$(JOBS),1)
 temperature-reference: setup  ## the temperature study at its reference scale (TEXT=folder of the real text; JOBS=4 at once on a GPU)
 	$(if $(TEXT),,@echo "error: TEXT: give the folder of train.jsonl and validation.jsonl" >&2; exit 2)
 	@$(PY) train.py -m sweeps=temperature model=exp10 seed=$(if $(filter SEEDS=%,$(MAKEOVERRIDES)),$(SEEDS),0) \
 		data=files data.train=$(TEXT)/train.jsonl data.validation=$(TEXT)/validation.jsonl data.domain_field=domain \
-		data.vocabulary_size=16384 model.vocabulary_size=16384 trainer.precision=bf16 trainer.eval_every=100 trainer.checkpoint_every=250 \
-		outputs=$(REFERENCE) $(LAUNCH) $(if $(LAUNCH),launch.per_gpu=$(JOBS)) $(TYPED); status=$$?; \
-	$(PY) -m spectra_exp tables outputs=$(REFERENCE) && \
-	$(PY) tools/temperature_page.py $(REFERENCE) > docs/results/gpu/temperature.md; exit $$status
+		$(call UNTYPED,data.vocabulary_size=16384 model.vocabulary_size=16384 trainer.precision=bf16 trainer.eval_every=100 \
+		trainer.checkpoint_every=250 trainer.device=cuda) outputs=$(REFERENCE) $(LAUNCH) $(if $(LAUNCH),launch.per_gpu=$(JOBS)) $(TYPED); status=$$?; \
+	[ $$status -eq 2 ] || { $(PY) -m spectra_exp tables outputs=$(REFERENCE) && \
+	$(PY) tools/temperature_page.py $(REFERENCE) > $(REFERENCE)/page.md && mv $(REFERENCE)/page.md $(REFERENCE_PAGE); } || exit 1; exit $$status
 
 scaling: setup  ## SPECTRA and Switch over numbers of experts and sizes of model
 	@status=0; \
