@@ -1,4 +1,4 @@
-"""The experts' kernels are bound, specialised and compiled for a Hopper GPU, which takes none; launches do nothing."""
+"""Kernels are bound, specialised and compiled for a Hopper GPU, which takes none; launches do nothing."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import pytest
 import torch
 
 from spectra_exp.moe.experts import TRITON, Experts
+from spectra_exp.routing.sequence.recurrence import recurrence
+from spectra_exp.routing.sinkhorn import sinkhorn
 
 pytest.importorskip("triton")
 pytestmark = [
@@ -84,3 +86,14 @@ def test_all_kernels_compile_for_a_gpu(gated, dtype, hopper, monkeypatch, tmp_pa
     assert {"inner_product", "outer_product", "inner_gradient", "outer_gradient"} <= set(hopper)
     assert hopper.count("weight_gradient") == (3 if gated else 2) and hopper.count("token_sums") == 2
     assert {"_count", "_tiles", "_place", "assignment_gradient"} <= set(hopper)
+
+
+def test_the_loops_of_routing_compile_for_a_gpu(hopper, monkeypatch, tmp_path):
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+    keep_BSW = torch.rand(2, 100, 48, requires_grad=True)
+    recurrence(keep_BSW, torch.zeros(2, 100, 48), None, None, TRITON).sum().backward()
+    assert hopper == ["recurrence_forward", "recurrence_backward"]
+    hopper.clear()
+    cost_NE = torch.rand(70, 33, requires_grad=True)
+    sinkhorn(cost_NE, 0.5, 2, kernel=TRITON).log_plan_NE.sum().backward()
+    assert hopper == 2 * ["row_step", "column_step"] + 2 * ["row_gradient"]

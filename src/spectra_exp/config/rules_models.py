@@ -117,6 +117,13 @@ def experts_kernel_can_work(x: Experiment) -> None:
         choose_experts_kernel(request, [what_router_lacks(router_class(x.router.name))])
 
 
+def routing_kernel_can_work(x: Experiment) -> None:
+    if x.model.routing_kernel == "triton":
+        from spectra_exp.moe.routing_kernel import check_routing_kernel
+
+        check_routing_kernel(x.model.routing_kernel, training_device(x.trainer.device))
+
+
 MODEL_RULES: tuple[Callable[[Experiment], None], ...] = (
     native_needs_reroute,
     reroute_has_routers,
@@ -127,4 +134,5 @@ MODEL_RULES: tuple[Callable[[Experiment], None], ...] = (
     source_keeps_documents_apart,
     attention_can_work,
     experts_kernel_can_work,
+    routing_kernel_can_work,
 )

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from transformers.activations import ACT2FN
 
+from spectra_exp.foundations.kernels import PLAIN, TRITON
 from spectra_exp.foundations.parts import part
 from spectra_exp.moe.dispatch import Assignments, ExpertRows, WeightedSum, sorted_assignments, sorted_on_device
 
@@ -20,8 +21,6 @@ except ImportError:
     # Its name until torch 2.10.
     from torch import _grouped_mm as grouped_mm
 
-# Ways to compute the experts: kernels made for them, or the products of PyTorch.
-TRITON, PLAIN = "triton", "plain"
 BIASES = ("up_bias", "gate_bias", "down_bias")
 # Offsets within the tokens, and within the rows of one expert, that a kernel can count.
 MOST_ENTRIES = 2**31

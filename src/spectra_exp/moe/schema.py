@@ -34,6 +34,13 @@ class AttentionConfig:
         choices=["auto", "triton", "plain"],
         later=True,
     )
+    routing_kernel: str = option(
+        "plain",
+        "how scans (min_gru) and Sinkhorn's iterations are computed; plain until a GPU has confirmed the Triton "
+        "kernels, which serve one process in both, and several in the scan alone",
+        choices=["plain", "triton"],
+        later=True,
+    )
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from spectra_exp.foundations.collective import ALONE, Ranks
+from spectra_exp.foundations.kernels import PLAIN, TRITON
 
 # Exponents beyond this, counted from each row's largest, are cut in the exp domain: float32 then stays finite.
 EXP_CLAMP = 50.0
@@ -41,18 +42,22 @@ def sinkhorn(
     log_domain: bool = True,
     gradient: str = "through",
     ranks: Ranks = ALONE,
+    kernel: str = PLAIN,
 ) -> Plan:
     """The plan proportional to exp(-cost/epsilon) after `iterations` column-then-row scalings of the row softmax.
 
     `epsilon`: > 0, one number or [N or 1, E or 1]. `gradient`: "through" the iterations, or "stopped" (the column
     potentials are constants and only the last row step is differentiated). `ranks`: whose tokens the columns sum over;
-    N is then theirs, and the plan holds this rank's rows. Zero tokens give an empty plan.
+    N is then theirs, and the plan holds this rank's rows. Zero tokens give an empty plan. `kernel`: plain, or triton on
+    a device that has it, for the iterations of a process alone in the log domain.
     """
     kernel_NE = -cost_NE.float() / epsilon
     if not log_domain:
         # A shift of a row is taken up by its scaling, so clamping from the row's largest costs the least.
         kernel_NE = (kernel_NE - kernel_NE.detach().amax(dim=1, keepdim=True)).clamp(min=-EXP_CLAMP)
     scale = log_scaling if log_domain else exp_scaling
+    if kernel == TRITON and log_domain and ranks is ALONE:
+        scale = _fused_scaling
     if gradient == "stopped":
         with torch.no_grad():
             log_v_E = scale(kernel_NE, iterations, ranks)
@@ -83,6 +88,15 @@ def log_scaling(kernel_NE: Tensor, iterations: int, ranks: Ranks = ALONE) -> Ten
         log_v_E = log_target - ranks.logsumexp(kernel_NE + log_u_N1)
         log_u_N1 = -torch.logsumexp(kernel_NE + log_v_E, dim=1, keepdim=True)
     return log_v_E
+
+
+def _fused_scaling(kernel_NE: Tensor, iterations: int, ranks: Ranks) -> Tensor:
+    """`log_scaling` of the tokens of this process, by a few kernels."""
+    if len(kernel_NE) == 0:
+        return log_scaling(kernel_NE, iterations, ranks)
+    from spectra_exp.routing.fused.column_scaling import column_scaling
+
+    return column_scaling(kernel_NE, iterations)
 
 
 def exp_scaling(kernel_NE: Tensor, iterations: int, ranks: Ranks = ALONE) -> Tensor:

@@ -34,6 +34,7 @@ from spectra_exp.moe.attention import use_attention
 from spectra_exp.moe.context import RoutingContext
 from spectra_exp.moe.experts_kernel import use_experts_kernel
 from spectra_exp.moe.model import SpectraMoeForCausalLM
+from spectra_exp.moe.routing_kernel import use_routing_kernel
 from spectra_exp.routing.osr import INFERENCE_RULES, NoOsr
 from spectra_exp.routing.selection import rule_in_force
 from spectra_exp.runs.fingerprints import weights_hash
@@ -95,6 +96,8 @@ class Session:
         log.info("attention: %s (%s)", attention.name, attention.reason)
         kernel = use_experts_kernel(self.model, experiment.experts_kernel_request(device))
         log.info("experts: %s (%s)", kernel.name, kernel.reason)
+        use_routing_kernel(self.model, experiment.model.routing_kernel, device)
+        log.info("loops of routing: %s", experiment.model.routing_kernel)
         self.initial_weights = weights_hash(self.model)
         self.size: Size = model_size(self.model, experiment.data.sequence_length)
         self.blocks = TrainingBlocks(

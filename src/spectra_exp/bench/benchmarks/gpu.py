@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.benchmark import timer
 
 from spectra_exp.bench.benchmarks.layer import both_ways
-from spectra_exp.bench.benchmarks.routers import LENGTH, linear, spectra
+from spectra_exp.bench.benchmarks.routers import CAUSAL, DIM, LENGTH, linear, spectra
 from spectra_exp.bench.benchmarks.step import step_subjects
 from spectra_exp.bench.floor import Case, EqualGroups, GroupedProducts, Shape, make_case
 from spectra_exp.bench.peers import TransformersExperts
@@ -24,6 +24,10 @@ from spectra_exp.bench.timing import interleaved, ratio
 from spectra_exp.foundations.errors import SpectraError
 from spectra_exp.moe.experts import PLAIN, TRITON
 from spectra_exp.moe.experts_kernel import what_triton_lacks
+from spectra_exp.moe.routing_kernel import set_routing_kernel
+from spectra_exp.routing.osr import OsrConfig
+from spectra_exp.routing.sequence.recurrence import recurrence
+from spectra_exp.routing.sinkhorn import sinkhorn
 
 ROUNDS, ROUTER_ROUNDS = 10, 3
 # Passes one after the other in a measurement: as in training the host is ahead of the GPU.
@@ -46,7 +50,7 @@ PROFILED, MOST_KERNELS, LONGEST_NAME = 3, 12, 60
 # Products that a kernel makes of gated experts.
 PRODUCTS = dict(inner_product=2, outer_product=1, inner_gradient=1, outer_gradient=2, weight_gradient=1)
 # Of the experts' time, at E 128.
-ROUTER_TARGETS = {"spectra": 15.0, "switch": 2.0}
+ROUTER_TARGETS = {"spectra": 15.0, "spectra_triton": 15.0, "switch": 2.0}
 Subjects = dict[str, Callable[[], object]]
 
 
@@ -218,11 +222,45 @@ def _router_figures(shape: Shape, name: str, device: str, way: str) -> Iterator[
         "spectra": spectra(shape, "min_gru", length, device),
         "switch": linear(shape, "switch", device, length, jitter=0.0),
     }
+    if way == TRITON:
+        subjects["spectra_triton"] = fused = spectra(shape, "min_gru", length, device)
+        set_routing_kernel(fused.router, TRITON)
     times = interleaved({subject: repeated(work) for subject, work in subjects.items()}, ROUTER_ROUNDS, timer)
     for router, target in ROUTER_TARGETS.items():
-        yield Figure(f"{name}_{router}", 100 * ratio(times, router, "experts"), SHARE, target)
+        if router in subjects:
+            yield Figure(f"{name}_{router}", 100 * ratio(times, router, "experts"), SHARE, target)
+    yield from _loop_figures(shape, name, device, length, (PLAIN, TRITON) if way == TRITON else (PLAIN,))
     if case.tokens_Nd.is_cuda:
-        yield from _kernel_times(subjects["spectra"], f"{name}_spectra", shape)
+        for router in ("spectra", "spectra_triton"):
+            yield from _kernel_times(subjects[router], f"{name}_{router}", shape)
+
+
+def _loop_figures(shape: Shape, name: str, device: str, length: int, ways: Iterable[str]) -> Iterator[Figure]:
+    """SPECTRA's scan and transport alone, forward and backward, and how far the kernels are from the plain path."""
+    sizes = shape.tokens // length, length, shape.num_experts * DIM
+    keep_BSW, add_BSW = torch.rand(sizes, device=device), torch.randn(sizes, device=device)
+    cost_NE = torch.rand(shape.tokens, shape.num_experts, device=device)
+    osr = OsrConfig(**CAUSAL)
+
+    def scanned(way: str) -> tuple[Tensor, ...]:
+        inputs = [t.detach().requires_grad_() for t in (keep_BSW, add_BSW)]
+        states_BSW = recurrence(*inputs, None, None, way)
+        return states_BSW, *torch.autograd.grad(states_BSW, inputs, add_BSW)
+
+    def transported(way: str) -> tuple[Tensor, ...]:
+        leaf_NE = cost_NE.detach().requires_grad_()
+        plan_NE = sinkhorn(leaf_NE, osr.sinkhorn_epsilon, osr.sinkhorn_iterations, kernel=way).plan_NE
+        return plan_NE, *torch.autograd.grad(plan_NE, leaf_NE, cost_NE)
+
+    for loop, work in {"scan": scanned, "sinkhorn": transported}.items():
+        for way in ways:
+            if way != PLAIN:
+                pairs = zip(work(way), work(PLAIN), strict=True)
+                error = max(float((found - plain).norm() / plain.norm()) for found, plain in pairs)
+                yield Figure(f"{name}_{loop}_{way}_error", error, "of ||plain||", 1e-5)
+        times = interleaved({way: repeated(partial(work, way)) for way in ways}, ROUTER_ROUNDS, timer)
+        for way in ways:
+            yield Figure(f"{name}_{loop}_{way}", 1000 * statistics.median(times[way]) / REPEATS, "ms")
 
 
 @benchmark

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from spectra_exp.foundations.bounds import LARGEST_WEIGHT
+from spectra_exp.foundations.kernels import PLAIN
 from spectra_exp.foundations.options import option
 from spectra_exp.foundations.parts import part
 from spectra_exp.routing.base import RouterConfig, RouterOutput, RoutingInput, register_router
@@ -41,6 +42,7 @@ class BetaMemoryRouter(LinearRouter):
 
     Config = BetaMemoryConfig
     label = "β-memory"
+    kernel = PLAIN
 
     def __init__(self, hidden_size: int, num_experts: int, top_k: int, config: BetaMemoryConfig):
         super().__init__(hidden_size, num_experts, top_k, config)
@@ -57,7 +59,8 @@ class BetaMemoryRouter(LinearRouter):
         with part("sequence"):
             hidden = inputs.split(inputs.hidden_BSd)
             first = None if inputs.state is None else inputs.state[0]
-            memory = recurrence(torch.sigmoid(self.decay_d).expand_as(hidden), hidden, inputs.split_mask, first)
+            keep = torch.sigmoid(self.decay_d).expand_as(hidden)
+            memory = recurrence(keep, hidden, inputs.split_mask, first, self.kernel)
         logits_NE: Tensor = self.linear(inputs.real(inputs.join(memory)))
         output = softmax_output(logits_NE / inputs.temperature, self.linear.weight)
         output.state = memory[:, -1][None]

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from spectra_exp.foundations.bounds import LARGEST_WEIGHT
+from spectra_exp.foundations.kernels import PLAIN
 from spectra_exp.foundations.options import option
 from spectra_exp.foundations.parts import part
 from spectra_exp.routing.base import RouterConfig, RouterOutput, RoutingInput, register_router
@@ -45,6 +46,7 @@ class CausalBiasRouter(LinearRouter):
     """
 
     Config = CausalBiasConfig
+    kernel = PLAIN
     label = "Causal bias"
 
     def forward(self, inputs: RoutingInput) -> RouterOutput:
@@ -62,7 +64,7 @@ class CausalBiasRouter(LinearRouter):
         start_BE = torch.full_like(probs[:, 0], 1 / self.num_experts)
         first_BE = start_BE if inputs.state is None else inputs.state[0]
         keep = torch.full_like(probs, self.config.decay)
-        after = recurrence(keep, (1 - self.config.decay) * probs, inputs.split_mask, first_BE)
+        after = recurrence(keep, (1 - self.config.decay) * probs, inputs.split_mask, first_BE, self.kernel)
         before = torch.cat([first_BE[:, None], after[:, :-1]], dim=1)
         return inputs.real(inputs.join(before)), after[:, -1][None]
 

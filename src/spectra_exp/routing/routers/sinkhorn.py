@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from spectra_exp.foundations.bounds import LARGEST_WEIGHT, MOST_ITERATIONS
+from spectra_exp.foundations.kernels import PLAIN
 from spectra_exp.foundations.options import option
 from spectra_exp.routing.base import RouterConfig, RouterOutput, RoutingInput, register_router
 from spectra_exp.routing.linear import LinearRouter
@@ -38,13 +39,16 @@ class SinkhornRouter(LinearRouter):
 
     Config = SinkhornConfig
     label = "Sinkhorn"
+    kernel = PLAIN
     two_rules = "training by the transport plan, evaluation by router.inference={router.inference}"
 
     def forward(self, inputs: RoutingInput) -> RouterOutput:
         output = super().forward(inputs)
         if inputs.training or self.config.inference == "sinkhorn":
             cost_NE = -output.logits_NE.detach()
-            plan = sinkhorn(cost_NE, self.config.epsilon, self.config.iterations, ranks=inputs.ranks)
+            plan = sinkhorn(
+                cost_NE, self.config.epsilon, self.config.iterations, ranks=inputs.ranks, kernel=self.kernel
+            )
             output.scores_NE, output.figures["sinkhorn_residual"] = plan.log_plan_NE, plan.residual
         return output
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from spectra_exp.foundations.bounds import LARGEST_COUNT, LARGEST_WEIGHT, LARGEST_WIDTH
 from spectra_exp.foundations.collective import ALONE, Ranks, all_rows
 from spectra_exp.foundations.errors import ConfigError
+from spectra_exp.foundations.kernels import PLAIN
 from spectra_exp.foundations.options import option
 from spectra_exp.foundations.parts import part
 from spectra_exp.routing.base import Router, RouterConfig, RouterOutput, RoutingInput, State, register_router
@@ -97,6 +98,7 @@ class SpectraRouter(Router):
     )
     choosers = ("token", "expert")
     label = "SPECTRA"
+    kernel = PLAIN
 
     def __init__(self, hidden_size: int, num_experts: int, top_k: int, config: SpectraConfig, osr: OsrConfig):
         super().__init__(hidden_size, num_experts, top_k, config)
@@ -205,6 +207,7 @@ class SpectraRouter(Router):
                 log_domain=osr.log_sinkhorn_enabled,
                 gradient=osr.sinkhorn_grad,
                 ranks=ranks,
+                kernel=self.kernel,
             )
 
     def _decide(self, cost_NE: Tensor, potentials: Tensor, inputs: RoutingInput) -> RouterOutput:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from spectra_exp.foundations.kernels import PLAIN
 from spectra_exp.routing.sequence.base import SequenceEncoder
 from spectra_exp.routing.sequence.recurrence import recurrence
 
@@ -48,6 +49,7 @@ class MinGruEncoder(SequenceEncoder):
     """
 
     recurrent = fixed_state = True
+    kernel = PLAIN
 
     def __init__(self, hidden_size: int, num_experts: int, dim: int, gates: GateBiases = GateBiases()):
         super().__init__(hidden_size, num_experts, dim)
@@ -66,5 +68,6 @@ class MinGruEncoder(SequenceEncoder):
         logits_BSW = self.gate(hidden_BSd)
         # sigmoid(-x) is 1 - sigmoid(x) without cancellation.
         keep_BSW, add_BSW = torch.sigmoid(-logits_BSW), torch.sigmoid(logits_BSW) * self.candidate(hidden_BSd)
-        vectors_BSW = recurrence(keep_BSW, add_BSW, mask_BS, None if state is None else state[0])
+        first_BW = None if state is None else state[0]
+        vectors_BSW = recurrence(keep_BSW, add_BSW, mask_BS, first_BW, self.kernel)
         return vectors_BSW.unflatten(-1, (self.num_experts, self.dim)), vectors_BSW[:, -1][None]

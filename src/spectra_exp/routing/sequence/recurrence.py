@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from spectra_exp.foundations.kernels import PLAIN, TRITON
+
 
 def scan(keep_BSW: Tensor, add_BSW: Tensor) -> Tensor:
     """h [B, S, W] of h_t = keep_t h_{t-1} + add_t from h = 0, in O(log S) parallel steps and O(S) work.
@@ -53,12 +55,21 @@ class LinearRecurrence(torch.autograd.Function):
         return gradient * earlier_BSW, gradient
 
 
-def recurrence(keep_BSW: Tensor, add_BSW: Tensor, mask_BS: Tensor | None, first_BW: Tensor | None) -> Tensor:
-    """h [B, S, W] of h_t = keep_t h_{t-1} + add_t from `first_BW` (None: 0); padding leaves h as it is."""
+def recurrence(
+    keep_BSW: Tensor, add_BSW: Tensor, mask_BS: Tensor | None, first_BW: Tensor | None, kernel: str = PLAIN
+) -> Tensor:
+    """h [B, S, W] of h_t = keep_t h_{t-1} + add_t from `first_BW` (None: 0); padding leaves h as it is.
+
+    kernel: plain, or triton on a device that has it.
+    """
     if mask_BS is not None:
         keep_BSW = keep_BSW.masked_fill(~mask_BS[..., None], 1.0)
         add_BSW = add_BSW.masked_fill(~mask_BS[..., None], 0.0)
     if first_BW is not None:
         first_B1W = add_BSW[:, :1] + keep_BSW[:, :1] * first_BW[:, None]
         add_BSW = torch.cat([first_B1W, add_BSW[:, 1:]], dim=1)
+    if kernel == TRITON and add_BSW.numel():
+        from spectra_exp.routing.fused.linear_recurrence import FusedLinearRecurrence
+
+        return FusedLinearRecurrence.apply(keep_BSW, add_BSW)
     return LinearRecurrence.apply(keep_BSW, add_BSW)

@@ -1,0 +1,1 @@
+"""Loops of routing as a few Triton kernels; importing a module of this package needs triton."""
