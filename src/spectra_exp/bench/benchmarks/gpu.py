@@ -245,12 +245,12 @@ def _loop_figures(shape: Shape, name: str, device: str, length: int, ways: Itera
     def scanned(way: str) -> tuple[Tensor, ...]:
         inputs = [t.detach().requires_grad_() for t in (keep_BSW, add_BSW)]
         states_BSW = recurrence(*inputs, None, None, way)
-        return states_BSW, *torch.autograd.grad(states_BSW, inputs, add_BSW)
+        return states_BSW.detach(), *torch.autograd.grad(states_BSW, inputs, add_BSW)
 
     def transported(way: str) -> tuple[Tensor, ...]:
         leaf_NE = cost_NE.detach().requires_grad_()
         plan_NE = sinkhorn(leaf_NE, osr.sinkhorn_epsilon, osr.sinkhorn_iterations, kernel=way).plan_NE
-        return plan_NE, *torch.autograd.grad(plan_NE, leaf_NE, cost_NE)
+        return plan_NE.detach(), *torch.autograd.grad(plan_NE, leaf_NE, cost_NE)
 
     for loop, work in {"scan": scanned, "sinkhorn": transported}.items():
         for way in ways:

@@ -1,0 +1,60 @@
+"""Whose loops `model.routing_kernel` reaches, and what is said where it cannot."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+import torch
+from moe_cases import model_of
+
+from spectra_exp.config.compose import load_experiment, prepare_environment
+from spectra_exp.foundations.errors import ConfigError
+from spectra_exp.foundations.kernels import PLAIN, TRITON
+from spectra_exp.moe import routing_kernel
+from spectra_exp.moe.routing_kernel import use_routing_kernel
+from spectra_exp.runs.identity import identify
+
+
+@pytest.mark.parametrize("router", ["spectra", "sinkhorn", "beta_memory", "causal_bias"])
+def test_the_kernel_reaches_every_loop_and_plain_brings_it_back(router, monkeypatch):
+    monkeypatch.setattr(routing_kernel, "what_triton_lacks", lambda device: None)
+    model = model_of(router, top_k=2)
+    parts = [part for layer in model.routed_layers for part in layer.router.modules() if hasattr(part, "kernel")]
+    # SPECTRA has Sinkhorn in the router and the scan in its encoder.
+    assert len(parts) == len(model.routed_layers) * (2 if router == "spectra" else 1)
+    for kernel in (TRITON, PLAIN):
+        use_routing_kernel(model, kernel, "cuda")
+        assert {part.kernel for part in parts} == {kernel}
+
+
+@pytest.mark.parametrize("router", ["spectra", "sinkhorn", "beta_memory", "causal_bias"])
+def test_the_loops_ask_for_the_kernel(router, monkeypatch):
+    """Without triton its import fails, and with it there is no device: a loop that stays plain would pass."""
+    monkeypatch.setattr(routing_kernel, "what_triton_lacks", lambda device: None)
+    model = model_of(router, top_k=2)
+    use_routing_kernel(model, TRITON, "cuda")
+    for name in ("column_scaling", "linear_recurrence"):
+        monkeypatch.setitem(sys.modules, f"spectra_exp.routing.fused.{name}", None)
+    with pytest.raises(ImportError, match="routing.fused"):
+        model.train()(input_ids=torch.arange(12).view(2, 6))
+
+
+def test_what_cannot_work_is_said_in_one_line(monkeypatch):
+    prepare_environment()
+    with pytest.raises(ConfigError, match="model.routing_kernel.*needs a GPU"):
+        load_experiment(["model.routing_kernel=triton", "trainer.device=cpu"])
+    monkeypatch.setattr(routing_kernel, "what_triton_lacks", lambda device: None)
+    with pytest.raises(ConfigError, match="neither a scan nor Sinkhorn"):
+        use_routing_kernel(model_of("switch", top_k=2), TRITON, "cuda")
+
+
+def test_a_run_by_kernels_is_another_and_plain_leaves_the_id_as_it_was(monkeypatch):
+    prepare_environment()
+    monkeypatch.setattr(routing_kernel, "what_triton_lacks", lambda device: None)
+    usual, plain, fused = (
+        identify(load_experiment(asked), "f" * 16, "cuda")
+        for asked in ([], ["model.routing_kernel=plain"], ["model.routing_kernel=triton"])
+    )
+    assert usual.run_id == plain.run_id != fused.run_id
+    assert "routing_kernel" not in usual.signature["model"]
