@@ -12,7 +12,8 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from spectra_exp.data.documents import digest
+from spectra_exp.data.documents import UNLABELLED, Document, digest
+from spectra_exp.data.sources.files import documents_of
 from spectra_exp.foundations.errors import ConfigError, SpectraError
 from spectra_exp.interpret.opening import chosen_device, locate, open_subject
 from spectra_exp.interpret.options import Options
@@ -20,7 +21,6 @@ from spectra_exp.interpret.page import write_page
 from spectra_exp.interpret.registry import Part, Request, chosen_parts
 from spectra_exp.interpret.results import AnalysisFolder, Result
 from spectra_exp.interpret.subject import Subject
-from spectra_exp.interpret.texts import read_texts
 from spectra_exp.runs.folder import RunFolder
 from spectra_exp.runs.lock import RunLock
 from spectra_exp.runs.stored import stored_runs
@@ -65,19 +65,27 @@ def analyse(name: str, options: Options, outputs: Path, console: Console) -> Ana
     return Analysis(page, failed)
 
 
+def read_texts(text: str | None, file: str | None) -> list[Document]:
+    """The typed text, then those of the file. Raises ConfigError for one without any character."""
+    found = []
+    if text is not None:
+        if not text.strip():
+            raise ConfigError("text", "is empty", "give at least one word")
+        found.append(Document(text, UNLABELLED, "text"))
+    return found + (documents_of(file, "texts") if file is not None else [])
+
+
 def _subjects(name: str, options: Options, outputs: Path, track: Track) -> tuple[Subject, Subject | None]:
     """The opened model and the other one, told apart by name and label. ConfigError where they are one."""
     shared = dict(tokens=options.tokens, seed=options.seed, texts=options.texts, device=chosen_device(options.device))
-    if options.against is None:
-        return open_subject("run", name, outputs, **shared).watched(track), None
-    paths = locate("run", name, outputs), locate("against", options.against, outputs)
-    if paths[0] == paths[1]:
+    given = {"run": name} if options.against is None else {"run": name, "against": options.against}
+    paths = [locate(key, folder, outputs) for key, folder in given.items()]
+    if len(set(paths)) < len(paths):
         raise ConfigError("against", f"is the run itself ({paths[0]})", "name another one, or leave it out")
-    both = [
-        open_subject(key, given, outputs, **shared).watched(track)
-        for key, given in (("run", name), ("against", options.against))
-    ]
-    both = [replace(one, name=own) for one, own in zip(both, distinct_names(both), strict=True)]
+    both = [open_subject(key, folder, outputs, **shared) for key, folder in given.items()]
+    both = [replace(one, track=track, name=own) for one, own in zip(both, distinct_names(both), strict=True)]
+    if options.against is None:
+        return both[0], None
     if both[0].label == both[1].label:
         marks = differing_ends([one.name for one in both])
         both = [replace(one, label=f"{one.label}, {mark}") for one, mark in zip(both, marks, strict=True)]

@@ -18,8 +18,8 @@ from spectra_exp.data.documents import UNLABELLED, digest
 from spectra_exp.data.schema import DataConfig, sources
 from spectra_exp.data.tokenizer import TokenizerFile
 from spectra_exp.foundations.errors import SpectraError
-from spectra_exp.interpret.subject import Engine, Run, Subject
-from spectra_exp.interpret.trace import UNKNOWN, HeldOut, Pass
+from spectra_exp.interpret.subject import Run, Subject
+from spectra_exp.interpret.trace import UNKNOWN, Engine, HeldOut, Pass
 from spectra_exp.moe.context import RoutingContext
 from spectra_exp.moe.model import SpectraMoeForCausalLM, load_checkpoint
 from spectra_exp.runs.checkpoints import MANIFEST

@@ -24,8 +24,8 @@ from spectra_exp.data.sources.embedded import EmbeddedData
 from spectra_exp.data.sources.files import documents_of
 from spectra_exp.data.tokenizer import named_tokenizer
 from spectra_exp.foundations.errors import ConfigError, SpectraError
-from spectra_exp.interpret.subject import Engine, Subject
-from spectra_exp.interpret.trace import HeldOut, Pass
+from spectra_exp.interpret.subject import Subject
+from spectra_exp.interpret.trace import Engine, HeldOut, Pass
 from spectra_exp.moe.families import down_projections
 from spectra_exp.moe.record import RoutingRecord
 from spectra_exp.moe.stock.watch import Seen, finished, watch_blocks

@@ -39,11 +39,8 @@ class Rerouted:
         rows, length = self.text.token_ids_MS.shape
         step = engine.rows_at_once(length)
         for start in range(0, rows, step):
-            batch = slice(start, start + step)
-            ids_BS, documents_BS = (
-                torch.from_numpy(array[batch]) for array in (self.text.token_ids_MS, self.text.document_ids_MS)
-            )
-            with intervening(engine.model, plan(self.text.domain_ids_MS[batch].ravel())):
+            ids_BS, documents_BS, domains_BS = self.text.batch(start, step)
+            with intervening(engine.model, plan(domains_BS.flatten().numpy())):
                 found.append(token_losses(engine.forward(ids_BS, documents_BS).logits_BSV, ids_BS))
         return np.concatenate(found)
 
