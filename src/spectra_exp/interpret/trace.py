@@ -189,6 +189,26 @@ def token_losses(logits_BSV: Tensor, ids_BS: Tensor) -> np.ndarray:
     return losses_BS.ravel()
 
 
+def group_counts(group_N: np.ndarray, experts_NK: np.ndarray, num_groups: int, num_experts: int) -> np.ndarray:
+    """int64 [groups, E]: assignments of each expert to the tokens of each group; -1 is no group, and no expert."""
+    real_NK = (group_N >= 0)[:, None] & (experts_NK >= 0)
+    cells_NK = group_N[:, None].astype(np.int64) * num_experts + experts_NK
+    return np.bincount(cells_NK[real_NK], minlength=num_groups * num_experts).reshape(num_groups, num_experts)
+
+
+def row_shares(counts: np.ndarray) -> np.ndarray:
+    """Each row's counts as shares of their sum; NaN in a row without any."""
+    total = counts.sum(axis=1, keepdims=True)
+    return np.divide(counts, total, out=np.full(counts.shape, np.nan), where=total > 0)
+
+
+def sequence_bins(positions_N: np.ndarray, most: int) -> tuple[np.ndarray, np.ndarray]:
+    """Each token's bin of its place in its sequence, and the first place of each bin; at most so many, of one width."""
+    length = int(positions_N.max()) + 1
+    width = -(-length // most)
+    return positions_N // width, np.arange(0, length, width)
+
+
 def _add_routing(columns: dict[str, list[np.ndarray]], records: Sequence[RoutingRecord]) -> None:
     """Add one pass's experts, weights and distributions, [n, L, ...] each."""
     ranked = [ranked_experts(record.weights_NE, record.chosen_NE) for record in records]

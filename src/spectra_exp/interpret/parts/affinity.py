@@ -13,7 +13,7 @@ import pandas as pd
 
 from spectra_exp.interpret.draw import draw_against_chance, heat, panels
 from spectra_exp.interpret.registry import DOMAINS, ROUTED, SEVERAL_EXPERTS, TRACE, Request, part
-from spectra_exp.interpret.results import Result
+from spectra_exp.interpret.results import Result, layer_table
 from spectra_exp.measure.counts import LayerStatistics
 from spectra_exp.measure.floors import document_draws
 from spectra_exp.measure.specialization import domain_affinity, domain_mutual_information, domain_purity
@@ -49,7 +49,7 @@ def affinity(request: Request) -> Result:
     }
     result = Result()
     for name, (by_layer, caption) in matrices.items():
-        result.tables[name] = _long(name, by_layer, domains)
+        result.tables[name] = layer_table(("domain", domains), "expert", **{name: by_layer})
         result.add_picture(name, caption, lambda figure, n=name, b=by_layer: _draw(figure, n, b, domains))
     result.tables["significance"] = significance(stats, request.seed)
     result.add_picture(
@@ -83,16 +83,6 @@ def significance(stats: Sequence[LayerStatistics], seed: int) -> pd.DataFrame:
 
 def _values(figure: Callable[[LayerStatistics], float | None], drawn: Iterable[LayerStatistics]) -> list[float]:
     return [value for s in drawn if (value := figure(s)) is not None]
-
-
-def _long(name: str, by_layer: list[np.ndarray], domains: list[str]) -> pd.DataFrame:
-    return pd.DataFrame(
-        [
-            {"layer": layer, "domain": domains[m], "expert": e, name: value}
-            for layer, matrix in enumerate(by_layer)
-            for (m, e), value in np.ndenumerate(matrix)
-        ]
-    )
 
 
 def _draw(figure: Figure, name: str, by_layer: list[np.ndarray], domains: list[str]) -> None:

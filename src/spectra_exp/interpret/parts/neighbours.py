@@ -12,7 +12,7 @@ import pandas as pd
 
 from spectra_exp.interpret.draw import heat, panels, say_empty
 from spectra_exp.interpret.registry import ROUTED, SEVERAL_EXPERTS, TRACE, Request, part
-from spectra_exp.interpret.results import Result
+from spectra_exp.interpret.results import Result, layer_table
 from spectra_exp.interpret.subject import Subject
 from spectra_exp.measure.specialization import coactivation_matrix
 
@@ -40,7 +40,8 @@ def neighbours(request: Request) -> Result:
         if all(matrix is None for matrix in like.by_layer):
             result.notes.append(f"No `{like.name}`: {_why_missing(like.name)}.")
             continue
-        result.tables[like.name] = _long(like)
+        experts = ("expert", range(request.subject.num_experts))
+        result.tables[like.name] = layer_table(experts, "other", similarity=like.by_layer)
         result.add_picture(like.name, like.caption, lambda figure, like=like: _draw(figure, like))
         rows += nearest_rows(like)
     result.tables["nearest"] = pd.DataFrame(rows)
@@ -124,17 +125,6 @@ def _why_missing(name: str) -> str:
     if name == "coactivation":
         return "every token uses one expert (k = 1)"
     return "the router holds no vector for an expert (hash, random)"
-
-
-def _long(like: Likeness) -> pd.DataFrame:
-    return pd.DataFrame(
-        [
-            {"layer": layer, "expert": i, "other": j, "similarity": value}
-            for layer, matrix in enumerate(like.by_layer)
-            if matrix is not None
-            for (i, j), value in np.ndenumerate(matrix)
-        ]
-    )
 
 
 def _draw(figure, like: Likeness) -> None:
