@@ -21,9 +21,9 @@ from omegaconf.errors import OmegaConfBaseException
 from spectra_exp.config import rules, rules_unused
 from spectra_exp.config.keys import meant_by, root_keys, unknown_key
 from spectra_exp.config.plugins import load_own_plugins, load_typed_plugins
-from spectra_exp.config.register import GROUPS, register
+from spectra_exp.config.register import register
 from spectra_exp.config.relative_sizes import apply_sizes
-from spectra_exp.config.schema import Experiment, RootConfig
+from spectra_exp.config.schema import GROUPS, Experiment, RootKeys
 from spectra_exp.config.source_model import resolve_source
 from spectra_exp.config.tree import default_outputs, project_root, roots
 from spectra_exp.config.typed import expand_jobs, parse_overrides, typed_values, without
@@ -169,7 +169,7 @@ def experiment_from(config: DictConfig, choices: dict[str, str], overrides: list
     if values["outputs"].startswith("~"):
         raise ConfigError("outputs", f"'~' in {values['outputs']} is not expanded", "give the whole path")
     values["outputs"] = str(Path(values["outputs"]).resolve())
-    check_fields(RootConfig(**{k: v for k, v in values.items() if k not in GROUPS}), "")
+    check_fields(RootKeys(**{k: v for k, v in values.items() if k not in GROUPS}), "")
     experiment = Experiment(**values, choices=choices, overrides=list(overrides))
     apply_sizes(experiment)
     return experiment

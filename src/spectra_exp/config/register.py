@@ -33,23 +33,6 @@ PLAIN_GROUPS = {
     "baseline": schema.BaselineConfig,
     "ablation": schema.AblationConfig,
 }
-GROUPS = (
-    "router",
-    "osr",
-    "selection",
-    "temperature",
-    "baseline",
-    "ablation",
-    "model",
-    "data",
-    "losses",
-    "optim",
-    "trainer",
-    "logger",
-    "launch",
-    "search",
-    "debug",
-)
 
 
 def group_schemas(group: str) -> dict[str, type]:
@@ -85,7 +68,7 @@ def register() -> None:
     store = ConfigStore.instance()
     if "schema.yaml" not in store.repo:
         store.store(name="schema", node=schema.RootConfig)
-    for group in GROUPS:
+    for group in schema.GROUPS:
         stored = store.repo.get(group, {})
         for name, node in group_schemas(group).items():
             if f"{name}.yaml" not in stored:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass, make_dataclass
 from typing import Any
 
 from spectra_exp.foundations.bounds import (
@@ -39,8 +39,28 @@ LABELS = (
 )
 
 
+# The groups of options and what each is about, in the order in which help has them.
+GROUPS = {
+    "router": "how tokens are scored against experts",
+    "osr": "SPECTRA's cost and transport, and its rules of training and inference",
+    "selection": "how scores become assignments",
+    "temperature": "divisor of the router's logits",
+    "baseline": "a method of the literature in one word (sets router, selection, model)",
+    "ablation": "one change to the full method",
+    "model": "backbone and experts",
+    "data": "where the text comes from",
+    "losses": "what the router losses are counted over",
+    "optim": "optimizer and learning rates",
+    "trainer": "steps, batches, cadences, precision",
+    "logger": "where else figures go",
+    "launch": "how the jobs of a multirun are spread",
+    "search": "what hydra/sweeper=optuna looks for",
+    "debug": "help with finding faults",
+}
+
+
 @dataclass
-class RootConfig:
+class RootKeys:
     """Keys outside every group."""
 
     seed: int = option(0, "seed of initial weights, data order and noise", minimum=0, maximum=LARGEST_SEED)
@@ -53,21 +73,10 @@ class RootConfig:
     outputs: str = option(
         "${oc.env:SPECTRA_OUTPUTS}", "folder of runs, cache and tables", affects_result=False, path=True
     )
-    router: Any = None
-    osr: Any = None
-    selection: Any = None
-    temperature: Any = None
-    baseline: Any = None
-    ablation: Any = None
-    model: Any = None
-    data: Any = None
-    optim: Any = None
-    losses: Any = None
-    trainer: Any = None
-    logger: Any = None
-    launch: Any = None
-    search: Any = None
-    debug: Any = None
+
+
+# What Hydra composes; each group's own schema comes with its option.
+RootConfig = make_dataclass("RootConfig", [(group, Any, None) for group in GROUPS], bases=(RootKeys,))
 
 
 @dataclass
