@@ -55,8 +55,7 @@ def print_help(topics: list[str]) -> None:
     """The whole help, or the keys and options of the groups named. ConfigError for a group that does not exist."""
     console = Console(highlight=False, soft_wrap=True)
     for topic in topics:
-        if topic not in GROUPS:
-            raise ConfigError.unknown("--help", topic, GROUPS)
+        ConfigError.refuse_unknown("--help", [topic], GROUPS)
         _print_group(console, topic)
     if not topics:
         _print_all(console)

@@ -46,6 +46,13 @@ class ConfigError(SpectraError, ValueError):
         hint = f"did you mean '{close}'? " if close else ""
         return cls(key, f"unknown name '{name}'", f"{hint}valid: {', '.join(valid)}")
 
+    @classmethod
+    def refuse_unknown(cls, key: str, names: Iterable[str], valid: Iterable[str]) -> None:
+        """Raise it for the first of the names that is not a valid one."""
+        for name in names:
+            if name not in valid:
+                raise cls.unknown(key, name, valid)
+
     def __reduce__(self):
         return (type(self), (self.key, self.problem, self.fix))
 
