@@ -26,6 +26,8 @@ from spectra_exp.runs.lock import RunLock
 from spectra_exp.runs.stored import stored_runs
 
 Track = Callable[[Sequence[int]], Iterable[int]]
+# Names what is done; with the number of parts done before it where a part begins.
+Step = Callable[..., None]
 
 
 @dataclass(frozen=True)
@@ -43,10 +45,10 @@ def analyse(name: str, options: Options, outputs: Path, console: Console) -> Ana
     """
     wanted = chosen_parts(options.parts)
     texts = read_texts(options.text, options.texts)
-    with _progress(console) as (step, track):
-        step("opening", 0, len(wanted))
+    with _progress(console, len(wanted)) as (step, track):
+        step("opening", 0)
         subject, against = _subjects(name, options, outputs, track)
-        request = Request(subject, against, texts, options.seed, lambda line: step(line, None, len(wanted)))
+        request = Request(subject, against, texts, options.seed, step)
         place = _place(options, request)
         if place.exists() and not place.is_dir():
             raise SpectraError(f"{place}: a file lies where the analysis belongs; move it away, or give out=FOLDER")
@@ -55,7 +57,7 @@ def analyse(name: str, options: Options, outputs: Path, console: Console) -> Ana
             if folder.replaced:
                 console.print(folder.replaced, highlight=False, soft_wrap=True)
             try:
-                failed = _run(wanted, request, folder, lambda part, done: step(part, done, len(wanted)))
+                failed = _run(wanted, request, folder, step)
             finally:
                 if folder.parts:
                     page = write_page(folder.path)
@@ -108,9 +110,7 @@ def differing_ends(names: Sequence[str]) -> list[str]:
     return ["-".join(own[common:]) or name for own, name in zip(parts, names, strict=True)]
 
 
-def _run(
-    wanted: Sequence[Part], request: Request, folder: AnalysisFolder, step: Callable[[str, int], None]
-) -> dict[str, str]:
+def _run(wanted: Sequence[Part], request: Request, folder: AnalysisFolder, step: Step) -> dict[str, str]:
     """The reasons of the parts that failed, after every part was written; a failed one stands empty."""
     failed: dict[str, str] = {}
     for done, part in enumerate(wanted):
@@ -158,19 +158,24 @@ def _head(request: Request) -> dict[str, Any]:
 
 
 @contextmanager
-def _progress(console: Console) -> Iterator[tuple[Callable[[str, int | None, int], None], Track]]:
-    """Two functions: one names the step and counts the parts done, the other follows a pass over the text.
+def _progress(console: Console, total: int) -> Iterator[tuple[Step, Track]]:
+    """Two functions: one names the step and counts the parts done of all, the other follows a pass over the text.
 
     A bar on a terminal, one line for each part elsewhere.
     """
     if not console.is_terminal:
-        yield lambda line, done, total: _plain_line(console, line, done, total), iter
+
+        def tell(line: str, done: int | None = None) -> None:
+            if done is not None:
+                console.print(f"{done + 1}/{total} {line}" if line != "opening" else line, highlight=False)
+
+        yield tell, iter
         return
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"))
     with Progress(*columns, TimeElapsedColumn(), console=console, transient=True) as bar:
         parts = bar.add_task("parts")
 
-        def step(line: str, done: int | None, total: int) -> None:
+        def step(line: str, done: int | None = None) -> None:
             bar.update(parts, description=line, completed=done, total=total)
 
         def track(passes: Sequence[int]) -> Iterator[int]:
@@ -181,8 +186,3 @@ def _progress(console: Console) -> Iterator[tuple[Callable[[str, int | None, int
             bar.remove_task(task)
 
         yield step, track
-
-
-def _plain_line(console: Console, line: str, done: int | None, total: int) -> None:
-    if done is not None:
-        console.print(f"{done + 1}/{total} {line}" if line != "opening" else line, highlight=False)

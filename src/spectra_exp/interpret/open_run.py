@@ -16,7 +16,6 @@ from transformers.utils import logging as transformers_logging
 from spectra_exp.data.corpus import Corpus, data_fingerprint, load_corpus
 from spectra_exp.data.documents import UNLABELLED, digest
 from spectra_exp.data.schema import DataConfig, sources
-from spectra_exp.data.tokenizer import TokenizerFile
 from spectra_exp.foundations.errors import SpectraError
 from spectra_exp.interpret.subject import Run, Subject
 from spectra_exp.interpret.trace import UNKNOWN, Engine, HeldOut, Pass
@@ -106,7 +105,7 @@ def open_run(path: Path, tokens: int | None, seed: int, device: torch.device) ->
         step=newest.step,
         fingerprint=newest.fingerprint,
         engine=OwnEngine(model, evaluator),
-        tokenizer=TokenizerFile(corpus.tokenizer_file, corpus.eos_token).load(),
+        tokenizer=corpus.load_tokenizer(),
         held_out=_held_out(data, corpus, cache, tokens),
         run=Run(folder, config, summary, corpus, evaluator),
         seed=seed,

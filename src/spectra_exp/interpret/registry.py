@@ -59,11 +59,6 @@ RUN = Need(lambda r: r.subject.run is not None, "it is no run of this project: a
 HISTORY = Need(
     lambda r: r.subject.run is not None and r.subject.run.folder.history.is_file(), "the run left no history.parquet"
 )
-CHECKPOINTS = Need(
-    lambda r: r.subject.run is not None and len(r.subject.run.folder.checkpoints()) > 1,
-    "the run kept one checkpoint (trainer.keep_checkpoints=fractions keeps those of the five fractions)",
-)
-AGAINST = Need(lambda r: r.against is not None, "there is no second run: give against=PATH")
 
 PartFunction = Callable[[Request], Result]
 

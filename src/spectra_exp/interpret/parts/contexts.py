@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from spectra_exp.interpret.registry import ROUTED, TRACE, Request, part
 from spectra_exp.interpret.results import Result
+from spectra_exp.interpret.subject import Subject
 from spectra_exp.interpret.trace import Trace
 from spectra_exp.interpret.words import context
 
@@ -24,23 +27,8 @@ def contexts(request: Request) -> Result:
     rows = []
     for layer in range(trace.num_layers):
         for expert in range(subject.num_experts):
-            for rank, (token, place) in enumerate(top_tokens(trace, layer, expert), start=1):
-                before, marked, after = context(trace, token, subject.piece, subject.around)
-                domain = int(trace.domains_N[token])
-                rows.append(
-                    {
-                        "layer": layer,
-                        "expert": expert,
-                        "rank": rank,
-                        "token": token,
-                        "token_id": int(trace.token_ids_N[token]),
-                        "domain": subject.domains[domain] if domain >= 0 else "",
-                        "weight": trace.weights_NLK[token, layer, place],
-                        "before": before,
-                        "marked": marked,
-                        "after": after,
-                    }
-                )
+            for rank, row in enumerate(top_contexts(subject, layer, expert), start=1):
+                rows.append({"layer": layer, "expert": expert, "rank": rank} | row)
     unused = [
         f"layer {layer} expert {expert}"
         for layer, stats in enumerate(trace.statistics)
@@ -49,6 +37,23 @@ def contexts(request: Request) -> Result:
     notes = [f"At most {MOST_ALIKE} of one token id and of one document."]
     notes += [f"Without a token of this text: {', '.join(unused)}."] if unused else []
     return Result(tables={"contexts": pd.DataFrame(rows)}, notes=notes)
+
+
+def top_contexts(subject: Subject, layer: int, expert: int) -> Iterator[dict[str, Any]]:
+    """The tokens of `top_tokens`, each with its weight, its domain and the text around it."""
+    trace = subject.trace
+    for token, place in top_tokens(trace, layer, expert):
+        before, marked, after = context(trace, token, subject.piece, subject.around)
+        domain = int(trace.domains_N[token])
+        yield {
+            "token": token,
+            "token_id": int(trace.token_ids_N[token]),
+            "domain": subject.domains[domain] if domain >= 0 else "",
+            "weight": trace.weights_NLK[token, layer, place],
+            "before": before,
+            "marked": marked,
+            "after": after,
+        }
 
 
 def top_tokens(trace: Trace, layer: int, expert: int) -> list[tuple[int, int]]:
