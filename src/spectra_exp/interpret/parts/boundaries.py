@@ -5,7 +5,6 @@ Letters: Q pairs, T distances from the boundary, L layers, E experts, G document
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -29,6 +28,7 @@ from spectra_exp.interpret.registry import DOMAINS, ROUTED, SEVERAL_EXPERTS, TRA
 from spectra_exp.interpret.results import Result
 from spectra_exp.interpret.subject import Subject
 from spectra_exp.presentation.style import BAND_ALPHA, GREY, PLAIN
+from spectra_exp.statistics.intervals import Interval
 from spectra_exp.statistics.resampling import columns, curve_over_pairs
 
 if TYPE_CHECKING:
@@ -212,11 +212,10 @@ def _in_words(subject: Subject, pairs: Pairs, found: Latency) -> str:
     )
 
 
-def _text(found: Any) -> str:
-    values = asdict(found) if found is not None else {}
-    if values.get("low") is None:
+def _text(found: Interval | None) -> str:
+    if found is None or found.low is None:
         return "not known"
-    return f"{values['mean']:.2f} ({values['low']:.2f} to {values['high']:.2f})"
+    return f"{found.mean:.2f} ({found.low:.2f} to {found.high:.2f})"
 
 
 def _draw(figure: Figure, curves: pd.DataFrame, labels: dict[str, str]) -> None:

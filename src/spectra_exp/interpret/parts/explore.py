@@ -11,7 +11,7 @@ import numpy as np
 
 from spectra_exp.interpret.draw import expert_colours
 from spectra_exp.interpret.parts.contexts import top_contexts
-from spectra_exp.interpret.parts.keywords import term_counts, top_terms
+from spectra_exp.interpret.parts.keywords import top_words
 from spectra_exp.interpret.registry import ROUTED, TRACE, Request, part
 from spectra_exp.interpret.results import Result
 from spectra_exp.interpret.subject import Subject
@@ -66,10 +66,9 @@ def _side(subject: Subject) -> dict[str, Any]:
 def _keywords(subject: Subject) -> list[list[list[str]]]:
     """Words by layer and expert."""
     trace, words = subject.trace, words_of(subject.trace, subject.spelling)
-    in_text = np.bincount(words.word_W, minlength=len(words.names))
     found = []
     for layer in range(trace.num_layers):
-        best = top_terms(term_counts(trace, layer, words.occurrence_N, words.word_W, len(words.names)), in_text)
+        best = top_words(trace, layer, words)
         found.append(
             [
                 [words.names[t] for t in best[best["expert"] == expert]["term"].head(KEYWORDS)] if len(best) else []

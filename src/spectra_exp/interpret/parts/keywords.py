@@ -14,7 +14,7 @@ from spectra_exp.interpret.draw import panels
 from spectra_exp.interpret.registry import ROUTED, SEVERAL_EXPERTS, TRACE, Empty, Request, part
 from spectra_exp.interpret.results import Result
 from spectra_exp.interpret.trace import Trace
-from spectra_exp.interpret.words import words_of
+from spectra_exp.interpret.words import Words, words_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -37,8 +37,7 @@ def keywords(request: Request) -> Result:
     every = np.arange(trace.num_tokens)
     by_word, by_id = [], []
     for layer in range(trace.num_layers):
-        word_ET = term_counts(trace, layer, words.occurrence_N, words.word_W, len(words.names))
-        by_word.append(top_terms(word_ET, np.bincount(words.word_W, minlength=len(words.names))))
+        by_word.append(top_words(trace, layer, words))
         by_id.append(top_terms(term_counts(trace, layer, every, id_N, len(ids)), np.bincount(id_N)))
     if not any(len(found) for found in by_word + by_id):
         raise Empty(f"no word and no token id occurs {LEAST_COUNT} times in the text")
@@ -57,6 +56,12 @@ def keywords(request: Request) -> Result:
         lambda figure: _draw(figure, by_word, words.names, subject.num_experts),
     )
     return result
+
+
+def top_words(trace: Trace, layer: int, words: Words) -> pd.DataFrame:
+    """`top_terms` of the words; `term`: the place in `words.names`."""
+    counts_ET = term_counts(trace, layer, words.occurrence_N, words.word_W, len(words.names))
+    return top_terms(counts_ET, np.bincount(words.word_W, minlength=len(words.names)))
 
 
 def term_counts(trace: Trace, layer: int, occurrence_N: np.ndarray, term_W: np.ndarray, num_terms: int) -> np.ndarray:

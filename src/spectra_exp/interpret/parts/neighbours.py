@@ -17,7 +17,6 @@ from spectra_exp.interpret.subject import Subject
 from spectra_exp.measure.specialization import coactivation_matrix
 
 KEPT = 3
-COSINE = "RdBu_r"
 
 
 @dataclass(frozen=True)
@@ -27,8 +26,8 @@ class Likeness:
     name: str
     caption: str
     by_layer: list[np.ndarray | None]
-    limits: tuple[float, float]
-    scale: str
+    limits: tuple[float, float] = (-1, 1)
+    scale: str = "RdBu_r"
 
 
 @part("Nearest neighbours among experts, Gram and similarity matrices", TRACE, ROUTED, SEVERAL_EXPERTS, order=22)
@@ -64,22 +63,16 @@ def likenesses(subject: Subject) -> list[Likeness]:
             "weights",
             "Cosine of the experts' flattened down-projections.",
             [cosines(subject.engine.weights_EF(layer)) for layer in layers],
-            (-1, 1),
-            COSINE,
         ),
         Likeness(
             "outputs",
             "Cosine of the experts' mean outputs over the tokens they serve.",
             [cosines(s.output_mean_ED) for s in stats],
-            (-1, 1),
-            COSINE,
         ),
         Likeness(
             "gram",
             "Gram matrix of the experts' representations in the router (unit length).",
             [cosines(s.representation_ED) for s in stats],
-            (-1, 1),
-            COSINE,
         ),
         Likeness(
             "coactivation",
