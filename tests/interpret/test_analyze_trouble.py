@@ -29,11 +29,11 @@ from spectra_exp.interpret.command import main
 from spectra_exp.interpret.opening import open_subject
 from spectra_exp.interpret.page import write_page
 from spectra_exp.interpret.parts import ambiguity, boundaries, causal, experts_off
+from spectra_exp.interpret.parts.contexts import context
 from spectra_exp.interpret.parts.landscape import path_points
 from spectra_exp.interpret.parts.oscillation import _joined
 from spectra_exp.interpret.registry import HISTORY, RUN, Part, Request, parts
 from spectra_exp.interpret.results import AnalysisFolder, Result, picture_bytes, read_index
-from spectra_exp.interpret.words import context
 from spectra_exp.runs.folder import RunFolder
 from spectra_exp.runs.lock import RunLock
 from spectra_exp.runs.plan import plan

@@ -117,6 +117,11 @@ class Trace:
         """int16, the expert of largest weight; -1 for a token without one."""
         return self.experts_NLK[:, :, 0]
 
+    @property
+    def mean_entropy_N(self) -> np.ndarray:
+        """The routing entropy of each token as a share of ln E, 0..1, mean over layers."""
+        return self.entropies_NL.mean(axis=1) / np.log(self.statistics[0].num_experts)
+
     def used(self, layer: int) -> np.ndarray:
         """bool [N, E]: which experts each token used in a layer."""
         used_NE = np.zeros((self.num_tokens, self.statistics[layer].num_experts + 1), dtype=bool)

@@ -44,7 +44,7 @@ def ambiguity(request: Request) -> Result:
     """
     trace = request.subject.trace
     scale = np.log(trace.statistics[0].num_experts)
-    by_layer = {"all": trace.entropies_NL.mean(axis=1) / scale}
+    by_layer = {"all": trace.mean_entropy_N}
     by_layer |= {str(layer): trace.entropies_NL[:, layer] / scale for layer in range(trace.num_layers)}
     if np.ptp(by_layer["all"]) < 1e-6:
         raise Empty("the router's distribution is the same for every token")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -13,11 +13,12 @@ from spectra_exp.interpret.registry import ROUTED, TRACE, Request, part
 from spectra_exp.interpret.results import Result
 from spectra_exp.interpret.subject import Subject
 from spectra_exp.interpret.trace import Trace
-from spectra_exp.interpret.words import context
 
 KEPT = 10
 # Of one spelling, and from one document: ten times the same place would show nothing more.
 MOST_ALIKE = 2
+# Tokens that are shown around one.
+BEFORE, AFTER = 16, 8
 
 
 @part("Top contexts of each expert, with the token marked", TRACE, ROUTED, order=21)
@@ -71,3 +72,20 @@ def top_tokens(trace: Trace, layer: int, expert: int) -> list[tuple[int, int]]:
             if len(found) == KEPT:
                 break
     return found
+
+
+def context(
+    trace: Trace, token: int, piece: Callable[[int], str], around: Callable[[int], str]
+) -> tuple[str, str, str]:
+    """The text before a token, the token, and the text after it, all within its document and its sequence.
+
+    `piece`: how the token is spelled; `around`: how its neighbours are.
+    """
+    first, last = max(0, token - BEFORE), min(trace.num_tokens, token + AFTER + 1)
+    home = trace.documents_N[token], trace.sequences_N[token]
+    near = [i for i in range(first, last) if (trace.documents_N[i], trace.sequences_N[i]) == home]
+    before, after = (
+        "".join(around(int(trace.token_ids_N[i])) for i in near if keep(i))
+        for keep in (lambda i: i < token, lambda i: i > token)
+    )
+    return before, piece(int(trace.token_ids_N[token])), after

@@ -11,11 +11,10 @@ import numpy as np
 
 from spectra_exp.interpret.draw import expert_colours
 from spectra_exp.interpret.parts.contexts import top_contexts
-from spectra_exp.interpret.parts.keywords import top_words
+from spectra_exp.interpret.parts.keywords import top_words, words_of
 from spectra_exp.interpret.registry import ROUTED, TRACE, Request, part
 from spectra_exp.interpret.results import Result
 from spectra_exp.interpret.subject import Subject
-from spectra_exp.interpret.words import words_of
 
 # Most tokens of running text and token ids that can be searched; fewer where there are many layers and experts per
 # token, so that the page stays a page.

@@ -99,7 +99,7 @@ def by_domain(subject: Subject, unseen: str) -> dict[str, dict[str, Any]]:
             found[name] = {
                 "tokens": int(own_N.sum()),
                 "loss": _mean(trace.losses_N[own_N]),
-                "entropy": None if trace.entropies_NL is None else float(_entropy(subject)[own_N].mean()),
+                "entropy": None if trace.entropies_NL is None else float(trace.mean_entropy_N[own_N].mean()),
                 "load_cv": float(coefficient_of_variation(load_LE).mean()),
                 "load_distance": float(load_distance(load_LE, usual_LE).mean()),
             }
@@ -119,16 +119,12 @@ def differences_of(subject: Subject, unseen: str, seed: int) -> list[dict[str, A
     own_N = trace.domains_N[known_N] == subject.domains.index(unseen)
     measured = {"loss": trace.losses_N}
     if trace.entropies_NL is not None:
-        measured["entropy"] = _entropy(subject)
+        measured["entropy"] = trace.mean_entropy_N
     return [
         {"measure": name}
         | columns(difference_over_documents(values[known_N], own_N, trace.documents_N[known_N], seed), "difference")
         for name, values in measured.items()
     ]
-
-
-def _entropy(subject: Subject) -> np.ndarray:
-    return subject.trace.entropies_NL.mean(axis=1) / np.log(subject.num_experts)
 
 
 def _mean(values: np.ndarray) -> float | None:
