@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from spectra_exp.interpret.draw import draw_against_chance, heat, panels
-from spectra_exp.interpret.registry import DOMAINS, ROUTED, SEVERAL_EXPERTS, TRACE, Request, part
+from spectra_exp.interpret.registry import CHOICE, DOMAINS, Request, part
 from spectra_exp.interpret.results import Result, layer_table
 from spectra_exp.measure.counts import LayerStatistics
 from spectra_exp.measure.floors import document_draws
@@ -29,14 +29,7 @@ FIGURES: dict[str, Callable[[LayerStatistics], float | None]] = {
 }
 
 
-@part(
-    "Domains: affinity, purity and mutual information, against shuffled documents",
-    TRACE,
-    ROUTED,
-    SEVERAL_EXPERTS,
-    DOMAINS,
-    order=30,
-)
+@part("Domains: affinity, purity and mutual information, against shuffled documents", *CHOICE, DOMAINS, order=30)
 def affinity(request: Request) -> Result:
     """Affinity and purity matrices by layer, and how far purity and information lie above chance."""
     stats, domains = request.subject.trace.statistics, request.subject.domains

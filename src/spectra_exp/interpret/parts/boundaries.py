@@ -24,7 +24,7 @@ from spectra_exp.interpret.boundaries import (
     same_experts,
 )
 from spectra_exp.interpret.draw import panels
-from spectra_exp.interpret.registry import DOMAINS, ROUTED, SEVERAL_EXPERTS, TRACE, Empty, Request, part
+from spectra_exp.interpret.registry import CHOICE, DOMAINS, Empty, Request, part
 from spectra_exp.interpret.results import Result
 from spectra_exp.interpret.subject import Subject
 from spectra_exp.presentation.style import BAND_ALPHA, GREY, PLAIN
@@ -50,15 +50,7 @@ CURVES = {
 }
 
 
-@part(
-    "Switch of routing at a domain boundary: latency in tokens",
-    TRACE,
-    ROUTED,
-    SEVERAL_EXPERTS,
-    DOMAINS,
-    order=54,
-    both=True,
-)
+@part("Switch of routing at a domain boundary: latency in tokens", *CHOICE, DOMAINS, order=54, both=True)
 def boundaries(request: Request) -> Result:
     """Curves over the distance from the boundary and the latency, all layers together and each alone.
 

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from spectra_exp.interpret.draw import expert_colours, heat, panels
-from spectra_exp.interpret.registry import ROUTED, SEVERAL_EXPERTS, TRACE, Empty, Request, part
+from spectra_exp.interpret.registry import CHOICE, Empty, Request, part
 from spectra_exp.interpret.results import Result, layer_table
 from spectra_exp.interpret.trace import group_counts, row_shares
 from spectra_exp.measure.information import normalised_mutual_information
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 SHUFFLES = 5
 
 
-@part("Routing across layers: agreement and flow of tokens", TRACE, ROUTED, SEVERAL_EXPERTS, order=52)
+@part("Routing across layers: agreement and flow of tokens", *CHOICE, order=52)
 def depth(request: Request) -> Result:
     """Agreement of the first experts of any two layers, and the tokens that go from expert to expert.
 

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from spectra_exp.interpret.draw import panels
-from spectra_exp.interpret.registry import ROUTED, SEVERAL_EXPERTS, TRACE, Empty, Request, part
+from spectra_exp.interpret.registry import CHOICE, Empty, Request, part
 from spectra_exp.interpret.results import Result
 from spectra_exp.interpret.trace import Trace
 
@@ -29,9 +29,7 @@ WORD = re.compile(r"[^\W_]+(?:['_-][^\W_]+)*|\S")
 NONE = -1
 
 
-@part(
-    "Keywords of each expert: words and token ids, against the other experts", TRACE, ROUTED, SEVERAL_EXPERTS, order=20
-)
+@part("Keywords of each expert: words and token ids, against the other experts", *CHOICE, order=20)
 def keywords(request: Request) -> Result:
     """The first terms of each expert by how far their TF-IDF lies above its mean over the other experts."""
     subject, trace = request.subject, request.subject.trace

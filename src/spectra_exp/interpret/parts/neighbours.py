@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from spectra_exp.interpret.draw import heat, panels, say_empty
-from spectra_exp.interpret.registry import ROUTED, SEVERAL_EXPERTS, TRACE, Request, part
+from spectra_exp.interpret.registry import CHOICE, Request, part
 from spectra_exp.interpret.results import Result, layer_table
 from spectra_exp.interpret.subject import Subject
 from spectra_exp.measure.specialization import coactivation_matrix
@@ -30,7 +30,7 @@ class Likeness:
     scale: str = "RdBu_r"
 
 
-@part("Nearest neighbours among experts, Gram and similarity matrices", TRACE, ROUTED, SEVERAL_EXPERTS, order=22)
+@part("Nearest neighbours among experts, Gram and similarity matrices", *CHOICE, order=22)
 def neighbours(request: Request) -> Result:
     """Matrices of similarity by layer, and each expert's nearest ones."""
     result = Result()

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from spectra_exp.interpret.draw import heat, panels
-from spectra_exp.interpret.registry import ROUTED, SEVERAL_EXPERTS, TRACE, Request, part
+from spectra_exp.interpret.registry import CHOICE, Request, part
 from spectra_exp.interpret.results import Result, layer_table
 from spectra_exp.interpret.trace import group_counts, row_shares, sequence_bins
 from spectra_exp.measure.information import mutual_information
@@ -23,7 +23,7 @@ SEQUENCE_BINS = 32
 SHUFFLES = 10
 
 
-@part("Expert selection along the block and along documents", TRACE, ROUTED, SEVERAL_EXPERTS, order=50)
+@part("Expert selection along the block and along documents", *CHOICE, order=50)
 def positions(request: Request) -> Result:
     """How much more or less often than on average each expert is chosen at a position, and what the position tells.
 

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from spectra_exp.interpret.draw import panels
-from spectra_exp.interpret.registry import DOMAINS, ROUTED, RUN, SEVERAL_EXPERTS, TRACE, Need, Request, part
+from spectra_exp.interpret.registry import CHOICE, DOMAINS, RUN, Need, Request, part
 from spectra_exp.interpret.results import Result
 from spectra_exp.interpret.subject import Subject
 from spectra_exp.measure.balance import coefficient_of_variation
@@ -33,17 +33,7 @@ MEASURES = {
 }
 
 
-@part(
-    "Out-of-domain text: a domain held out of training",
-    RUN,
-    HELD_OUT,
-    TRACE,
-    ROUTED,
-    SEVERAL_EXPERTS,
-    DOMAINS,
-    order=62,
-    both=True,
-)
+@part("Out-of-domain text: a domain held out of training", RUN, HELD_OUT, *CHOICE, DOMAINS, order=62, both=True)
 def unseen_domain(request: Request) -> Result:
     """Loss, entropy and load by domain, the held-out one against the others; the second run's beside them.
 

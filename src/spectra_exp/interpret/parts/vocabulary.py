@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from spectra_exp.interpret.draw import draw_against_chance
-from spectra_exp.interpret.registry import ROUTED, SEVERAL_EXPERTS, TRACE, Empty, Request, part
+from spectra_exp.interpret.registry import CHOICE, Empty, Request, part
 from spectra_exp.interpret.results import Result
 from spectra_exp.interpret.trace import Trace, group_counts
 from spectra_exp.statistics.resampling import against_chance
@@ -18,7 +18,7 @@ LEAST_COUNT = 10
 PERMUTATIONS = 49
 
 
-@part("Vocabulary specialization of the experts", TRACE, ROUTED, SEVERAL_EXPERTS, order=31)
+@part("Vocabulary specialization of the experts", *CHOICE, order=31)
 def vocabulary(request: Request) -> Result:
     """The mean over token ids of the largest share that one expert has of their assignments, against chance."""
     trace, piece = request.subject.trace, request.subject.piece
