@@ -59,11 +59,9 @@ def _group(group: str, default: str) -> str:
 def _keys(rows: list[dict[str, str]], prefix: str) -> str:
     cells = []
     for row in rows:
-        unit = f" ({row['unit']})" if row["unit"] else ""
-        accepted = f" [{row['accepted']}]" if row["accepted"] else ""
         default = "" if row["default"] == "None" else row["default"]
-        said = markdown_text(row["meaning"] + unit + accepted)
-        cells.append((_code(prefix + row["name"]), markdown_text(row["type"]), _code(default), said))
+        told = markdown_text(row["told"])
+        cells.append((_code(prefix + row["name"]), markdown_text(row["type"]), _code(default), told))
     return _table(KEY_HEADS, cells)
 
 

@@ -126,11 +126,10 @@ def test_the_help_shows_type_default_unit_and_limits():
         "name": "count",
         "type": "int",
         "default": "2",
-        "unit": "things",
         "meaning": "how many",
-        "accepted": ">= 1",
+        "told": "how many (things) [>= 1]",
     }
     assert rows["names"]["type"] == "list[str]"
     assert rows["size"]["type"] == "int | None"
-    assert rows["kind"]["accepted"] == "red, green"
-    assert {row["name"]: row["accepted"] for row in describe_fields(Inner)} == {"rate": "> 0, <= 1"}
+    assert rows["kind"]["told"] == "which colour [red, green]"
+    assert {row["name"]: row["told"] for row in describe_fields(Inner)} == {"rate": "a rate [> 0, <= 1]"}

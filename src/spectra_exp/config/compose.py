@@ -98,8 +98,7 @@ def composed_experiment(config: DictConfig, choices: Mapping[str, str], override
 
 
 def _checked(experiment: Experiment, typed: dict[str, str]) -> Experiment:
-    for group in GROUPS:
-        check_fields(getattr(experiment, group), group)
+    _check_groups(experiment)
     resolve_source(experiment, typed)
     rules.check_all(experiment)
     rules_unused.check_used(experiment, typed)
@@ -109,9 +108,13 @@ def _checked(experiment: Experiment, typed: dict[str, str]) -> Experiment:
 def check_values(overrides: list[str]) -> Experiment:
     """The experiment with keys, types and limits checked, and no rule between keys. Raises ConfigError."""
     experiment = _compose(overrides)
+    _check_groups(experiment)
+    return experiment
+
+
+def _check_groups(experiment: Experiment) -> None:
     for group in GROUPS:
         check_fields(getattr(experiment, group), group)
-    return experiment
 
 
 def _compose(overrides: list[str]) -> Experiment:

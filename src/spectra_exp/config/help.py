@@ -102,11 +102,7 @@ def _print_group(console: Console, group: str) -> None:
             table.add_column(column, no_wrap=True)
         table.add_column("meaning", overflow="fold")
         for row in rows:
-            limits = f" [{row['accepted']}]" if row["accepted"] else ""
-            unit = f" ({row['unit']})" if row["unit"] else ""
-            table.add_row(
-                f"{group}.{row['name']}", row["type"], row["default"], Text(f"{row['meaning']}{unit}{limits}")
-            )
+            table.add_row(f"{group}.{row['name']}", row["type"], row["default"], Text(row["told"]))
         console.print(table)
 
 

@@ -59,8 +59,7 @@ def sample_of(text: HeldOut, tokens: int) -> HeldOut:
     rows, length = text.token_ids_MS.shape
     count = min(rows, max(1, tokens // length))
     chosen = np.unique(np.linspace(0, rows - 1, count).round().astype(int))
-    arrays = (text.token_ids_MS, text.document_ids_MS, text.domain_ids_MS)
-    return HeldOut(*(np.ascontiguousarray(array[chosen], dtype=np.int64) for array in arrays), text.domains)
+    return HeldOut(*(np.ascontiguousarray(array[chosen], dtype=np.int64) for array in text.arrays), text.domains)
 
 
 def correlation_within(rows: pd.DataFrame, group: str, x: str, y: str) -> float | None:

@@ -39,9 +39,14 @@ class HeldOut:
         """N."""
         return self.token_ids_MS.size
 
+    @property
+    def arrays(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Token ids, document ids and domains [rows, S]."""
+        return self.token_ids_MS, self.document_ids_MS, self.domain_ids_MS
+
     def batch(self, start: int, rows: int) -> Iterator[Tensor]:
-        """Token ids, document ids and domains [B, S] of at most so many rows."""
-        for array in (self.token_ids_MS, self.document_ids_MS, self.domain_ids_MS):
+        """`arrays` of at most so many rows, as tensors [B, S]."""
+        for array in self.arrays:
             yield torch.from_numpy(array[start : start + rows].astype(np.int64))
 
 
