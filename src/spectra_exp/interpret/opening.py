@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from spectra_exp.foundations.devices import training_device
 from spectra_exp.foundations.errors import ConfigError, nearest
 from spectra_exp.interpret.subject import Subject
 
@@ -50,6 +51,4 @@ def chosen_device(name: str) -> torch.device:
     """The device to compute on; `auto` takes a GPU when there is one."""
     if name == "cuda" and not torch.cuda.is_available():
         raise ConfigError("device", "cuda was asked for and there is none", "give device=cpu")
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(name)
+    return torch.device(training_device(name))
