@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from spectra_exp.archive.content import ArchivedRun
 from spectra_exp.archive.trees import Packed, applied, difference, pack, unpack
-from spectra_exp.foundations.errors import SpectraError
+from spectra_exp.foundations.errors import SpectraError, first_line
 from spectra_exp.foundations.files import atomic_path, regular
 
 if TYPE_CHECKING:
@@ -165,8 +165,7 @@ def read_archive(path: Path) -> Archive:
     except FileNotFoundError:
         raise refused("there is no such file") from None
     except (OSError, pa.ArrowException) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise refused(f"damaged, or no archive ({reason})") from error
+        raise refused(f"damaged, or no archive ({first_line(error)})") from error
     try:
         head = json.loads((table.schema.metadata or {})[KEY])
         fits = table.column_names == _schema().names

@@ -17,7 +17,7 @@ from torch.nn.functional import cross_entropy
 
 from spectra_exp.doctor.keeping import kept
 from spectra_exp.doctor.options import switched_off
-from spectra_exp.foundations.errors import ConfigError, SpectraError
+from spectra_exp.foundations.errors import ConfigError, SpectraError, first_line
 from spectra_exp.moe.layer import RoutedLayer
 from spectra_exp.moe.stock.watch import BlockWatch, Seen, finished, watch_blocks
 
@@ -100,8 +100,8 @@ class Examined:
         # Whatever a model's code may raise: it is somebody else's.
         except Exception as error:
             self.close()
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
-            raise ConfigError("model", f"{type(model).__name__} cannot be run on the text ({reason})") from error
+            problem = f"{type(model).__name__} cannot be run on the text ({first_line(error)})"
+            raise ConfigError("model", problem) from error
         if not bool(self.plain.logits_BSV.isfinite().all()):
             self.close()
             damaged = [name for name, p in model.named_parameters() if not bool(p.isfinite().all())]

@@ -26,6 +26,11 @@ def _cut(text: str, most: int) -> str:
     return text if len(text) <= most else f"{text[: most - 40]}...{text[-37:]}"
 
 
+def first_line(error: Exception) -> str:
+    """The first line of an error's text, or its kind where it has none."""
+    return next(iter(str(error).splitlines()), type(error).__name__)
+
+
 class SpectraError(Exception):
     """A failure that is the user's to mend; its text is one line that says how."""
 

@@ -16,7 +16,7 @@ from transformers.utils import logging as transformers_logging
 from spectra_exp.data.corpus import Corpus, data_fingerprint, load_corpus
 from spectra_exp.data.documents import UNLABELLED, digest
 from spectra_exp.data.schema import DataConfig, sources
-from spectra_exp.foundations.errors import SpectraError
+from spectra_exp.foundations.errors import SpectraError, first_line
 from spectra_exp.interpret.subject import Run, Subject
 from spectra_exp.interpret.trace import UNKNOWN, Engine, HeldOut, Pass
 from spectra_exp.moe.context import RoutingContext
@@ -140,7 +140,7 @@ def newest_model(folder: RunFolder, again: str) -> Newest:
             model = load_checkpoint(checkpoint)
         except (OSError, ValueError, SafetensorError) as error:
             if (checkpoint / MANIFEST).is_file():
-                raise SpectraError(f"{checkpoint}: not readable ({str(error).splitlines()[0]})") from error
+                raise SpectraError(f"{checkpoint}: not readable ({first_line(error)})") from error
             continue
         return Newest(model, int(checkpoint.name.removeprefix("step-")), fingerprint)
     raise SpectraError(

@@ -22,7 +22,7 @@ from spectra_exp.data.sources import read_documents
 from spectra_exp.data.sources.embedded import EmbeddedData
 from spectra_exp.data.sources.files import documents_of
 from spectra_exp.data.tokenizer import TokenizerFile, named_tokenizer
-from spectra_exp.foundations.errors import ConfigError, SpectraError
+from spectra_exp.foundations.errors import ConfigError, SpectraError, first_line
 from spectra_exp.interpret.subject import Subject
 from spectra_exp.interpret.trace import Engine, HeldOut, Pass
 from spectra_exp.moe.families import down_projections
@@ -135,8 +135,7 @@ def _try_a_pass(key: str, path: Path, engine: StockEngine) -> None:
         raise ConfigError(key, f"{path}: {error}") from error
     # Whatever a model's code may raise: it is somebody else's.
     except Exception as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ConfigError(key, f"{path} was loaded, but transformers cannot run it ({reason})") from error
+        raise ConfigError(key, f"{path} was loaded, but transformers cannot run it ({first_line(error)})") from error
     if engine.num_layers and not experts:
         raise ConfigError(key, f"the routed layers of {path} sent no token to an expert", "is it a trained model?")
 
@@ -159,8 +158,8 @@ def one_line(key: str, path: Path) -> Iterator[None]:
     except SpectraError:
         raise
     except (OSError, ValueError, KeyError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ConfigError(key, f"{path} is not a causal language model that transformers loads ({reason})") from error
+        problem = f"{path} is not a causal language model that transformers loads ({first_line(error)})"
+        raise ConfigError(key, problem) from error
 
 
 def packed(texts: str | None, file: TokenizerFile, longest: int, tokens: int | None) -> HeldOut:

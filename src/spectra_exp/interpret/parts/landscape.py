@@ -14,7 +14,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from spectra_exp.foundations.errors import SpectraError
+from spectra_exp.foundations.errors import SpectraError, first_line
 from spectra_exp.interpret.draw import panels
 from spectra_exp.interpret.landscape import (
     Plane,
@@ -148,9 +148,7 @@ def path_points(subject: Subject, routers: dict[str, nn.Parameter]) -> tuple[dic
         except (OSError, SafetensorError) as error:
             # A run that still trains removes what it does not keep; damage is another matter.
             if (checkpoint / MANIFEST).is_file():
-                raise SpectraError(
-                    f"{checkpoint}: its weights are not readable ({str(error).splitlines()[0]})"
-                ) from error
+                raise SpectraError(f"{checkpoint}: its weights are not readable ({first_line(error)})") from error
     return stops, note
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from spectra_exp.foundations.errors import first_line
 from spectra_exp.presentation.text import interval_text, number_text
 from spectra_exp.reporting.tables.spec import Gap, Grid, Part, Table
 from spectra_exp.statistics.intervals import mean_interval
@@ -56,7 +57,7 @@ def read_overhead(profile: str | None) -> dict[str, Any] | str:
     try:
         content = json.loads(profile)
     except ValueError as error:
-        return f"overhead.json cannot be read ({str(error).splitlines()[0]})"
+        return f"overhead.json cannot be read ({first_line(error)})"
     if not isinstance(content, dict) or content.get("schema") != SCHEMA:
         return f"overhead.json is not a profile of schema {SCHEMA}"
     return content
