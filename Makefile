@@ -10,7 +10,7 @@ JOBS ?= 2
 TRIALS ?= 20
 PROCESSES ?= 2
 # What else is given on make's own command line (trainer.max_steps=5 model=exp10) goes on to train.py.
-TYPED = $(filter-out PY=% PYTHON=% HAVE=% GPU_CHECK_DEVICE=% SEEDS=% JOBS=% OSR=% STUDY=% TRIALS=% PROCESSES=% BENCH=% SEED=% FUZZ=% STATUS=% TEXT=% BLOCKS=% SPECTRA_OUTPUTS=%,$(MAKEOVERRIDES))
+TYPED = $(filter-out PY=% PYTHON=% MACHINE=% HAVE=% GPU_CHECK_DEVICE=% SEEDS=% JOBS=% OSR=% STUDY=% TRIALS=% PROCESSES=% BENCH=% SEED=% FUZZ=% STATUS=% TEXT=% BLOCKS=% SPECTRA_OUTPUTS=%,$(MAKEOVERRIDES))
 LAUNCH = $(if $(filter launch=% hydra/launcher=%,$(TYPED)),,$(if $(filter 1,$(JOBS)),,launch=parallel launch.jobs=$(JOBS)))
 # What is launched until it is decided adds its own seeds.
 SEED_WORDS = $(if $(filter launch.until_decided=%,$(TYPED)),$(if $(filter SEEDS=%,$(MAKEOVERRIDES)),seed=$(SEEDS)),seed=$(SEEDS))
@@ -77,17 +77,22 @@ sweep-a sweep-b sweep-c sweep-d sweep-e ablations baselines temperature design-c
 temperature-demo: setup  ## three of its temperatures: 0.7, 1, 2
 	$(call LAUNCH_STUDY,temperature,temperature=t0_7$(,)t1_0$(,)t2_0)
 
-# 13 runs of 96 x 512 tokens a step on one GPU; the same command goes on, run by run, where it was cut.
-REFERENCE = $(or $(SPECTRA_OUTPUTS),outputs)/temperature-reference
+# 13 runs of 96 x 512 tokens a step on one GPU; the same command goes on, run by run, where it was cut. A rehearsal on the
+# CPU (trainer.device=cpu and tiny sizes) has runs and page of its own.
+# Settings but for those that are given on the command line as well.
+UNTYPED = $(foreach word,$(1),$(if $(filter $(firstword $(subst =, ,$(word)))=%,$(TYPED)),,$(word)))
+DEVICE = $(patsubst trainer.device=%,%,$(filter trainer.device=%,$(TYPED)))
+REFERENCE = $(or $(SPECTRA_OUTPUTS),outputs)/temperature-reference$(addprefix -,$(DEVICE))
+REFERENCE_PAGE = $(if $(DEVICE),$(REFERENCE),docs/results/gpu)/temperature.md
 temperature-reference: JOBS := $(if $(filter JOBS=%,$(MAKEOVERRIDES)),$(JOBS),1)
 temperature-reference: setup  ## the temperature study at its reference scale (TEXT=folder of the real text; JOBS=4 at once on a GPU)
 	$(if $(TEXT),,@echo "error: TEXT: give the folder of train.jsonl and validation.jsonl" >&2; exit 2)
 	@$(PY) train.py -m sweeps=temperature model=exp10 seed=$(if $(filter SEEDS=%,$(MAKEOVERRIDES)),$(SEEDS),0) \
 		data=files data.train=$(TEXT)/train.jsonl data.validation=$(TEXT)/validation.jsonl data.domain_field=domain \
-		data.vocabulary_size=16384 model.vocabulary_size=16384 trainer.precision=bf16 trainer.eval_every=100 trainer.checkpoint_every=250 \
-		outputs=$(REFERENCE) $(LAUNCH) $(if $(LAUNCH),launch.per_gpu=$(JOBS)) $(TYPED); status=$$?; \
-	$(PY) -m spectra_exp tables outputs=$(REFERENCE) && \
-	$(PY) tools/temperature_page.py $(REFERENCE) > docs/results/gpu/temperature.md; exit $$status
+		$(call UNTYPED,data.vocabulary_size=16384 model.vocabulary_size=16384 trainer.precision=bf16 trainer.eval_every=100 \
+		trainer.checkpoint_every=250 trainer.device=cuda) outputs=$(REFERENCE) $(LAUNCH) $(if $(LAUNCH),launch.per_gpu=$(JOBS)) $(TYPED); status=$$?; \
+	[ $$status -eq 2 ] || { $(PY) -m spectra_exp tables outputs=$(REFERENCE) && \
+	$(PY) tools/temperature_page.py $(REFERENCE) > $(REFERENCE)/page.md && mv $(REFERENCE)/page.md $(REFERENCE_PAGE); } || exit 1; exit $$status
 
 scaling: setup  ## SPECTRA and Switch over numbers of experts and sizes of model
 	@status=0; \
@@ -135,8 +140,8 @@ gpu-check: setup  ## proves the code on a GPU in some minutes (GPU_CHECK_DEVICE=
 wheel: setup  ## dist/: the package as a wheel and as sources, for pip install
 	$(PY) -m hatchling build -d dist
 
-bundle: setup  ## dist/bundle-PYTHON: an install without network (PYTHON=3.12; HAVE=output of the target's pip list)
-	$(PY) tools/bundle.py --python $(PYTHON) $(if $(HAVE),--have $(HAVE))
+bundle: setup  ## dist/bundle-PYTHON: an install without network (PYTHON=3.12; HAVE=output of the target's pip list; MACHINE=aarch64)
+	@$(PY) tools/bundle.py --python $(PYTHON) $(if $(MACHINE),--machine $(MACHINE)) $(if $(HAVE),--have $(HAVE))
 
 studies-page: setup  ## docs/studies.md, from the files of the studies
 	$(PY) -m spectra_exp study page > docs/studies.md

@@ -7,9 +7,11 @@ tracks; and `install.sh --target DIR`, which needs pip and the machine's own tor
 from __future__ import annotations
 
 import argparse
+import re
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterable, Sequence
 from importlib import metadata
 from pathlib import Path
@@ -21,6 +23,7 @@ from packaging.version import InvalidVersion, Version
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = "spectra-exp"
+INSTALLER = "install.sh"
 # Beside the package's own needs: what the tests that are marked `gpu` import.
 ALSO = ("pytest", "hypothesis", "pytest-timeout")
 # The machine has its own, with the CUDA packages that suit its driver.
@@ -29,11 +32,34 @@ FROM_MACHINE = "torch"
 SOURCES_ALONE = ("antlr4-python3-runtime",)
 # Oldest and newest C library that a wheel may be built for (Ubuntu 20.04, RHEL 8 and newer have 2.28 or later).
 GLIBC = range(17, 29)
-MIB = 2**20
+MACHINES = ("x86_64", "aarch64")
+# Results to look at, which nothing reads.
+LEFT_OUT = ("docs/results/paper/figures", "docs/results/paper/report.html")
+MB = 10**6
 
 
 class BundleError(Exception):
     """Told as one line."""
+
+
+def check_python(python: str) -> None:
+    """Raises BundleError for what is no version of Python, or one that the package does not run on."""
+    if not re.fullmatch(r"\d+\.\d+", python):
+        raise BundleError(f"PYTHON: '{python}' is no version of the target's Python; give one like 3.12")
+    runs_on = metadata.metadata(PACKAGE)["Requires-Python"]
+    if not SpecifierSet(runs_on).contains(python):
+        raise BundleError(f"PYTHON: {PACKAGE} needs Python {runs_on}, and this is {python}")
+
+
+def packages_there(listed: Path) -> dict[str, str]:
+    """Versions by name, of a file that `pip list` wrote. Raises BundleError for one that names no package."""
+    try:
+        have = locked(listed.read_text(encoding="utf-8").splitlines())
+    except (OSError, UnicodeDecodeError):
+        have = {}
+    if not have:
+        raise BundleError(f"HAVE: {listed} is no list of packages; give the output of the target's `pip list`")
+    return have
 
 
 def needs(roots: Sequence[str], python: str, machine: str) -> dict[str, SpecifierSet]:
@@ -128,49 +154,66 @@ def pip(command: str, *words: str) -> None:
 
 
 def make(folder: Path, python: str, machine: str, have: dict[str, str]) -> list[str]:
-    """Write the bundle; the names that the target has already and that are left out."""
+    """Write the bundle; the names that the target has already and that are left out.
+
+    What lies in `folder` stays until the new one is whole. Raises BundleError where that is no bundle.
+    """
+    if folder.exists() and not (folder / INSTALLER).is_file():
+        raise BundleError(f"folder: {folder} is there and is no bundle; give another, or delete it")
     needed = needs([PACKAGE, *ALSO], python, machine)
     del needed[PACKAGE]
     lock = locked((ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines())
     chosen = lacking(needed, have)
     if unlocked := [name for name in chosen if name not in lock]:
         raise BundleError(f"{', '.join(unlocked)}: not in constraints.txt; add the version")
-    shutil.rmtree(folder, ignore_errors=True)
-    wheels = folder / "wheels"
-    wheels.mkdir(parents=True)
-    fetch([f"{name}=={lock[name]}" for name in chosen], wheels, python, machine)
-    archive = ["git", "-C", str(ROOT), "archive", "--format=tar.gz", f"--output={folder / 'source.tar.gz'}", "HEAD"]
-    subprocess.run(archive, check=True)
-    script = (ROOT / "tools" / "install.sh").read_text(encoding="utf-8")
-    (folder / "install.sh").write_text(script.replace("@PYTHON@", python), encoding="utf-8")
-    (folder / "install.sh").chmod(0o755)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f"{folder.name}-") as scratch:
+        made = Path(scratch) / folder.name
+        wheels = made / "wheels"
+        wheels.mkdir(parents=True)
+        fetch([f"{name}=={lock[name]}" for name in chosen], wheels, python, machine)
+        pack_sources(made / "source.tar.gz")
+        script = (ROOT / "tools" / INSTALLER).read_text(encoding="utf-8")
+        (made / INSTALLER).write_text(script.replace("@PYTHON@", python), encoding="utf-8")
+        (made / INSTALLER).chmod(0o755)
+        shutil.rmtree(folder, ignore_errors=True)
+        made.rename(folder)
     return sorted(needed.keys() - set(chosen))
+
+
+def pack_sources(archive: Path) -> None:
+    """The files of the last commit, but for published pictures."""
+    command = ["git", "-C", str(ROOT), "archive", "--format=tar.gz", f"--output={archive}", "HEAD", "--", "."]
+    if subprocess.run(command + [f":(exclude){path}" for path in LEFT_OUT]).returncode:
+        raise BundleError("git archive failed, as it says above; a bundle is made in a clone")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """0 when the bundle is written, 2 for one that cannot be."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--python", required=True, help="the target's Python: 3.12")
-    parser.add_argument("--machine", default="x86_64", help="the target's processor: x86_64 or aarch64")
+    parser.add_argument("--machine", default=MACHINES[0], help=f"the target's processor: {' or '.join(MACHINES)}")
     parser.add_argument("--have", type=Path, help="what the target has: the output of its `pip list`")
     parser.add_argument("--folder", type=Path, help="by default dist/bundle-PYTHON")
     options = parser.parse_args(argv)
     folder = options.folder or ROOT / "dist" / f"bundle-{options.python}"
     try:
-        if options.python.count(".") != 1 or not options.python.replace(".", "").isdecimal():
-            raise BundleError(f"PYTHON: '{options.python}' is no version of the target's Python; give one like 3.12")
-        if options.have and not options.have.is_file():
-            raise BundleError(f"HAVE: {options.have} is no file; give the output of the target's `pip list`")
-        have = locked(options.have.read_text(encoding="utf-8").splitlines()) if options.have else {}
+        check_python(options.python)
+        if options.machine not in MACHINES:
+            raise BundleError(f"MACHINE: '{options.machine}' is not known; give {' or '.join(MACHINES)}")
+        have = packages_there(options.have) if options.have else {}
         left_out = make(folder, options.python, options.machine, have)
     except BundleError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except OSError as error:
+        print(f"error: {error.filename}: {error.strerror}", file=sys.stderr)
+        return 2
     files = [file for file in folder.rglob("*") if file.is_file()]
     wheels = sorted((file for file in files if file.suffix == ".whl"), key=lambda file: -file.stat().st_size)
-    largest = ", ".join(f"{file.name.split('-')[0]} {file.stat().st_size / MIB:.0f}" for file in wheels[:5])
-    print(f"{len(wheels)} wheels (MiB: {largest}); the target has {len(left_out)} already")
-    print(f"{sum(file.stat().st_size for file in files) / MIB:.1f} MiB: {folder}")
+    largest = ", ".join(f"{file.name.split('-')[0]} {file.stat().st_size / MB:.0f}" for file in wheels[:5])
+    print(f"{len(wheels)} wheels (MB: {largest}); the target has {len(left_out)} already")
+    print(f"{sum(file.stat().st_size for file in files) / MB:.1f} MB: {folder}")
     return 0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -54,6 +55,13 @@ def row(run: StoredRun) -> list[str]:
     ]
 
 
+def place(run: StoredRun) -> str:
+    """What a run trained on and in steps of what size."""
+    devices = json.loads(run.text(run.folder.environment))["devices"]
+    batch, length = run.config["trainer"]["batch_size"], run.config["data"]["sequence_length"]
+    return f"steps of {batch} x {length} tokens on {devices['names'][0] if devices['names'] else 'a CPU'}"
+
+
 def readings(runs: dict[str, StoredRun]) -> list[str]:
     """What one seed says on T1 to T4, by the temperature of each run: figures without a test."""
 
@@ -96,10 +104,12 @@ def page(outputs: Path) -> str:
     finished = [run for run in runs if run.summary is not None and run.summary["status"] == "completed"]
     finished.sort(key=lambda run: (order.index(run.summary["temperature"]), run.summary["seed"]))
     seeds = sorted({run.summary["seed"] for run in finished})
+    places = ", ".join(sorted(set(map(place, finished)))) or "no steps"
     lines = [
         "# Router temperature at the reference scale",
         "",
-        f"{len(finished)} finished runs of `model=exp10`, seeds: {', '.join(map(str, seeds)) or 'none'}. With one seed",
+        f"{len(finished)} finished runs of `model=exp10`, {places}.",
+        f"Seeds: {', '.join(map(str, seeds)) or 'none'}. With one seed",
         "no difference between two rows is tested. The text is seen several times over, so the best and the last",
         "validation loss are both given.",
         "",

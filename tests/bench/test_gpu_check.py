@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+from contextlib import contextmanager
+from types import SimpleNamespace
 
 import pytest
 import torch
 
+from spectra_exp.bench.gpu_check import command
+from spectra_exp.bench.gpu_check import stages as work
 from spectra_exp.bench.gpu_check.command import main
 from spectra_exp.bench.gpu_check.stage import Setting, carry_out
 from spectra_exp.bench.gpu_check.stages import stages
@@ -77,6 +81,45 @@ def test_findings_are_on_disk_at_once_and_a_stage_that_breaks_off_has_failed(tmp
     assert carry_out("broken", broken, setting) is False
     found = json.loads(path.read_text())
     assert found["done"] and found["findings"][1]["error"] == "ValueError: no such thing"
+
+
+def test_a_run_ends_with_the_check_that_is_stopped(tmp_path):
+    with pytest.raises(KeyboardInterrupt), work.running(Setting("cpu", tmp_path, ()), "run", "debug=smoke") as process:
+        raise KeyboardInterrupt
+    assert process.returncode == -9
+
+
+def test_a_check_that_is_stopped_leaves_its_page(tmp_path, monkeypatch):
+    monkeypatch.setenv("SPECTRA_OUTPUTS", str(tmp_path))
+
+    def stopped(setting):
+        """Gets so far."""
+        yield {"name": "first", "passed": True}
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(command, "stages", lambda: {"stopped": stopped})
+    assert main(["device=cpu"]) == 130
+    page = (tmp_path / "gpu-check" / "cpu.md").read_text()
+    assert "## stopped: broken off" in page and "| first | passed |" in page
+
+
+def test_what_an_earlier_check_ran_is_not_taken_for_this_one(tmp_path, monkeypatch):
+    setting = Setting("cpu", tmp_path, ())
+
+    @contextmanager
+    def made(setting, name, *lines):
+        """Takes the place of a run."""
+        (setting.folder / name / "runs" / "new").mkdir(parents=True)
+        yield SimpleNamespace(wait=lambda _: 0)
+
+    def read(_, name):
+        return SimpleNamespace(read_summary=lambda: {"metrics": {"val_loss": name}, "timings": {}})
+
+    (setting.folder / "exp10" / "runs" / "before").mkdir(parents=True)
+    monkeypatch.setattr(work, "running", made)
+    monkeypatch.setattr(work, "RunFolder", read)
+    (found,) = work.stages()["exp10"](setting)
+    assert found["val_loss"] == "new"
 
 
 def one_layer(chosen: list[list[int]], probs: list[list[float]] | None, *losses: float) -> Training:

@@ -55,11 +55,54 @@ def test_what_is_there_in_another_version_than_needed_is_brought():
     assert bundle.lacking(needed, {"a": "2.0", "b": "0.1"}) == ["c"]
 
 
-@pytest.mark.parametrize("words, told", [(["--python=3"], "PYTHON: '3'"), (["--python=3.12", "--have=no"], "HAVE: no")])
+@pytest.mark.parametrize(
+    "words, told",
+    [
+        (["--python=3"], "PYTHON: '3'"),
+        (["--python=3."], "PYTHON: '3.'"),
+        (["--python=3.10"], "PYTHON: spectra-exp needs Python >=3.11, and this is 3.10"),
+        (["--python=3.12", "--machine=arm64"], "MACHINE: 'arm64' is not known; give x86_64 or aarch64"),
+        (["--python=3.12", "--have=no"], "HAVE: no"),
+        (["--python=3.12", f"--have={ROOT / 'docs'}"], "HAVE: "),
+        (["--python=3.12", f"--have={sys.executable}"], "HAVE: "),
+        (["--python=3.12", f"--have={ROOT / 'LICENSE'}"], "HAVE: "),
+        (["--python=3.12", f"--folder={ROOT / 'LICENSE' / 'b'}"], f"{ROOT / 'LICENSE'}: File exists"),
+    ],
+)
 def test_wrong_words_are_told_in_one_line(words, told, capsys):
     assert bundle.main(words) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"error: {told}")
+
+
+def test_a_folder_of_something_else_is_left_alone(tmp_path, capsys):
+    (tmp_path / "mine").touch()
+    assert bundle.main(["--python=3.12", f"--folder={tmp_path}"]) == 2
+    assert "is no bundle" in capsys.readouterr().err and [path.name for path in tmp_path.iterdir()] == ["mine"]
+
+
+def test_a_bundle_that_cannot_be_made_leaves_the_one_before(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(bundle, "fetch", lambda pinned, folder, *_: (folder / "one.whl").touch())
+    words = ["--python=3.12", f"--folder={tmp_path / 'b'}"]
+    assert bundle.main(words) == 0
+    files = {"install.sh", "source.tar.gz", "wheels"}
+    assert {path.name for path in (tmp_path / "b").iterdir()} == files
+
+    def failing(*_):
+        raise bundle.BundleError("pip download failed")
+
+    monkeypatch.setattr(bundle, "fetch", failing)
+    assert bundle.main(words) == 2 and "pip download failed" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["b"]
+    assert {path.name for path in (tmp_path / "b").iterdir()} == files and (tmp_path / "b/wheels/one.whl").exists()
+
+
+def test_the_sources_have_what_is_read_and_no_pictures_of_results(tmp_path):
+    bundle.pack_sources(tmp_path / "source.tar.gz")
+    with tarfile.open(tmp_path / "source.tar.gz") as archive:
+        names = archive.getnames()
+    assert {"Makefile", "src/spectra_exp/__main__.py", "docs/results/gpu/README.md"} <= set(names)
+    assert not any(name.startswith(bundle.LEFT_OUT) for name in names)
 
 
 def small_bundle(folder: Path, python: str) -> Path:
@@ -81,9 +124,10 @@ def small_bundle(folder: Path, python: str) -> Path:
     return folder
 
 
-def install(folder: Path, *words: str) -> subprocess.CompletedProcess:
-    environment = {**os.environ, "PYTHON": sys.executable, "PIP_NO_INDEX": "1"}
-    return subprocess.run(["sh", folder / "install.sh", *words], capture_output=True, text=True, env=environment)
+def install(folder: Path, *words: str, python: str = sys.executable, cwd=None) -> subprocess.CompletedProcess:
+    environment = {**os.environ, "PYTHON": python, "PIP_NO_INDEX": "1"}
+    command = ["sh", folder / "install.sh", *words]
+    return subprocess.run(command, capture_output=True, text=True, env=environment, cwd=cwd)
 
 
 def test_the_installer_makes_a_command_of_it(tmp_path):
@@ -96,6 +140,43 @@ def test_the_installer_makes_a_command_of_it(tmp_path):
     python = Path(command).with_name("python")
     ran = subprocess.run([python, "-c", "import brought, spectra_exp; print('both')"], capture_output=True, text=True)
     assert ran.stdout == "both\n"
+
+
+def test_an_install_over_another_has_nothing_of_its_sources_and_all_that_was_made_there(tmp_path):
+    folder, to = small_bundle(tmp_path / "b", HERE), tmp_path / "to"
+    install(folder, "--target", str(to))
+    old, made = to / "spectra-exp/src/spectra_exp/old.py", to / "spectra-exp/outputs/runs"
+    old.touch()
+    made.mkdir(parents=True)
+    done = install(folder, "--target", str(to))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert not old.exists() and old.with_name("__main__.py").exists() and made.exists()
+
+
+def test_a_python_that_is_named_from_here_is_found_from_anywhere(tmp_path):
+    python = Path(sys.executable)
+    to = tmp_path / "to"
+    done = install(
+        small_bundle(tmp_path / "b", HERE), "--target", str(to), python=f"./{python.name}", cwd=python.parent
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    ran = subprocess.run([to / "bin" / "spectra-exp"], capture_output=True, text=True, cwd=tmp_path)
+    assert ran.stdout == "brought []\n"
+
+
+def test_a_target_that_cannot_be_is_told(tmp_path):
+    (tmp_path / "file").touch()
+    done = install(small_bundle(tmp_path / "b", HERE), "--target", str(tmp_path / "file" / "to"))
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1] == f"error: --target: cannot make {tmp_path / 'file' / 'to'}"
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="may write anywhere")
+def test_a_target_that_takes_no_files_is_told(tmp_path):
+    to = tmp_path / "to"
+    to.mkdir(mode=0o500)
+    done = install(small_bundle(tmp_path / "b", HERE), "--target", str(to))
+    assert (done.returncode, done.stderr) == (2, f"error: --target: cannot write to {to}\n")
 
 
 def test_the_installer_refuses_another_python(tmp_path):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 from importlib import util
 from pathlib import Path
 from types import SimpleNamespace
@@ -52,7 +54,13 @@ def stored(outputs, temperature, seed, loss=4.5):
     summary = SUMMARY | {"temperature": temperature, "seed": seed, "status": "completed", "metrics": metrics}
     entropy = [(step, step / 500, "validation", "all", "routing_entropy", 2 - step / 1000) for step in (0, 50, 500)]
     history = pd.DataFrame(entropy, columns=["step", "fraction", "split", "layer", "metric", "value"])
-    return SimpleNamespace(summary=summary, history=pd.concat([HISTORY, history]))
+    return SimpleNamespace(
+        summary=summary,
+        history=pd.concat([HISTORY, history]),
+        config={"trainer": {"batch_size": 96}, "data": {"sequence_length": 512}},
+        folder=SimpleNamespace(environment="environment.json"),
+        text=lambda _: '{"devices": {"kind": "cuda", "names": ["NVIDIA H100"]}}',
+    )
 
 
 def test_several_seeds_have_the_verdicts_of_the_tables(tmp_path, monkeypatch):
@@ -61,7 +69,8 @@ def test_several_seeds_have_the_verdicts_of_the_tables(tmp_path, monkeypatch):
     runs = [stored(tmp_path, "t1_5", 0), stored(tmp_path, "t1_5", 1)]
     monkeypatch.setattr(temperature_page, "stored_runs", lambda folder: runs)
     page = temperature_page.page(tmp_path)
-    assert "2 finished runs" in page and page.endswith("# Hypotheses\n")
+    assert "2 finished runs of `model=exp10`, steps of 96 x 512 tokens on NVIDIA H100." in page
+    assert page.endswith("# Hypotheses\n")
 
 
 def test_one_seed_is_read_without_a_test(tmp_path, monkeypatch):
@@ -75,3 +84,30 @@ def test_one_seed_is_read_without_a_test(tmp_path, monkeypatch):
     assert "0.5: 0.450, 0.7: 0.450" in told[3]
     runs.pop()
     assert temperature_page.page(tmp_path).endswith("nothing is read off.\n")
+
+
+def launched(tmp_path, status, *words):
+    """The commands of the make target, each of which ends with this status."""
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/calls\nexit {status}\n')
+    python.chmod(0o755)
+    command = ["make", f"PY={python}", f"SPECTRA_OUTPUTS={tmp_path}", "temperature-reference", "TEXT=T", *words]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, env=environment)
+    return done.returncode, (tmp_path / "calls").read_text().splitlines()
+
+
+def test_the_target_asks_for_a_gpu_and_wrong_words_end_it(tmp_path):
+    status, (run,) = launched(tmp_path, 2)
+    assert status == 2 and {"trainer.device=cuda", "trainer.eval_every=100"} <= set(run.split())
+    assert f"outputs={tmp_path}/temperature-reference" in run.split()
+
+
+def test_a_rehearsal_takes_sizes_and_has_runs_and_page_of_its_own(tmp_path):
+    (tmp_path / "temperature-reference-cpu").mkdir()
+    sizes = "trainer.eval_every=2", "model.num_layers=1"
+    status, (run, *_) = launched(tmp_path, 0, "trainer.device=cpu", *sizes)
+    assert status == 0 and f"outputs={tmp_path}/temperature-reference-cpu" in run.split()
+    assert [word for word in run.split() if "eval_every" in word] == ["trainer.eval_every=2"]
+    assert "trainer.device=cuda" not in run and set(sizes) < set(run.split())
+    assert (tmp_path / "temperature-reference-cpu" / "temperature.md").exists()

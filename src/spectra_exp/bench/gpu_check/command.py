@@ -38,10 +38,13 @@ def gpu_check(options: GpuCheckOptions) -> int:
     for name, work in known.items():
         if name in (options.only or known):
             print(f"{name}: {' '.join((work.__doc__ or '').split())}", file=sys.stderr)
-            passed = carry_out(name, work, setting)
+            try:
+                passed = carry_out(name, work, setting)
+            finally:
+                # Also where it is stopped.
+                path = write_page(setting.folder, known)
             print(f"{name}: {WORDS[passed]}", flush=True)
             good = good and passed
-            path = write_page(setting.folder, known)
     print(path)
     return DONE if good else FAILED
 

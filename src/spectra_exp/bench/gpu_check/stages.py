@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -180,16 +180,14 @@ def memory(setting: Setting) -> Iterator[Finding]:
 def resume(setting: Setting) -> Iterator[Finding]:
     """A run that is killed goes on from its checkpoint and ends where one that never stopped does."""
     number, every = setting.of_size(200, 6), setting.of_size(20, 2)
-    lines = ["debug=smoke", f"trainer.max_steps={number}", f"trainer.checkpoint_every={every}", "force=true"]
-    whole = end_of(setting, start(setting, "whole", *lines))
-    cut = start(setting, "cut", *lines)
-    while cut.poll() is None and not list((setting.folder / "cut").glob("runs/*/checkpoints/step-*")):
-        time.sleep(POLL_S)
-    killed = cut.poll() is None
-    if killed:
-        os.killpg(cut.pid, signal.SIGKILL)
-    cut.wait()
-    resumed = end_of(setting, start(setting, "cut", *lines[:-1]))
+    lines = ["debug=smoke", f"trainer.max_steps={number}", f"trainer.checkpoint_every={every}"]
+    forget(setting, "whole", "cut")
+    whole = summary_of(setting, "whole", *lines)
+    with running(setting, "cut", *lines) as cut:
+        while cut.poll() is None and not list((setting.folder / "cut").glob("runs/*/checkpoints/step-*")):
+            time.sleep(POLL_S)
+        killed = cut.poll() is None
+    resumed = summary_of(setting, "cut", *lines)
     before, after = whole["metrics"]["val_loss"], resumed["metrics"]["val_loss"]
     gap = abs(before - after) / before
     yield {"name": "spectra", "passed": killed and gap <= LOSS_GAP, "killed": killed, "loss_gap": gap}
@@ -260,8 +258,9 @@ def exp10(setting: Setting) -> Iterator[Finding]:
         ],
         "cpu": ["router=temperature", "temperature=t1_0", "debug=smoke", "trainer.max_steps=2"],
     }[setting.device]
+    forget(setting, "exp10")
     began = time.perf_counter()
-    summary = end_of(setting, start(setting, "exp10", *lines, "force=true"))
+    summary = summary_of(setting, "exp10", *lines)
     yield {
         "name": "t1_0",
         "passed": True,
@@ -280,27 +279,43 @@ def sharing(setting: Setting) -> Iterator[Finding]:
         ("alone", 1, ["launch=local"]),
         ("together", several, ["launch=parallel", f"launch.jobs={several}", f"launch.per_gpu={several}"]),
     ):
+        forget(setting, f"sharing-{name}")
         began = time.perf_counter()
-        lines = ["-m", "debug=smoke", f"trainer.max_steps={steps}", f"seed=0..{seeds - 1}", "force=true", *launcher]
-        end_of(setting, start(setting, f"sharing-{name}", *lines))
+        lines = ["-m", "debug=smoke", f"trainer.max_steps={steps}", f"seed=0..{seeds - 1}", *launcher]
+        summary_of(setting, f"sharing-{name}", *lines)
         minutes[name] = seeds / (time.perf_counter() - began) * 60
     yield {"name": "runs a minute", "passed": True, "at_once": several, "steps": steps, **minutes}
 
 
-def start(setting: Setting, name: str, *lines: str) -> subprocess.Popen:
-    """A run in a process group of its own, its output in a log beside the findings."""
+def forget(setting: Setting, *names: str) -> None:
+    """Delete what an earlier check, perhaps of other code, ran under these names."""
+    for name in names:
+        shutil.rmtree(setting.folder / name / "runs", ignore_errors=True)
+
+
+@contextmanager
+def running(setting: Setting, name: str, *lines: str) -> Iterator[subprocess.Popen]:
+    """A run in a process group of its own, its output in a log beside the findings; killed where the block ends."""
     outputs = setting.folder / name
     outputs.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "spectra_exp", "run", *lines]
     command += [f"outputs={outputs}", f"trainer.device={setting.device}"]
     with (outputs / "log.txt").open("w", encoding="utf-8") as log:
-        return subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
+        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
+    try:
+        yield process
+    finally:
+        # Also what it has started.
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
 
 
-def end_of(setting: Setting, process: subprocess.Popen) -> dict:
-    """Wait for a run; its summary. Raises RuntimeError for one that did not complete."""
-    outputs = Path(next(word for word in process.args if word.startswith("outputs=")).removeprefix("outputs="))
-    status = process.wait(RUN_LIMIT_S)
+def summary_of(setting: Setting, name: str, *lines: str) -> dict:
+    """The summary of a run that is made now. Raises RuntimeError for one that did not complete in time."""
+    outputs = setting.folder / name
+    with running(setting, name, *lines) as process:
+        status = process.wait(RUN_LIMIT_S)
     runs = sorted((outputs / "runs").iterdir()) if (outputs / "runs").is_dir() else []
     if status or not runs:
         raise RuntimeError((outputs / "log.txt").read_text("utf-8").strip().splitlines()[-1])
