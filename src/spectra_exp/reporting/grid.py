@@ -15,9 +15,13 @@ from spectra_exp.config.typed import value_text
 from spectra_exp.foundations.files import short_path
 from spectra_exp.measure.others import figure
 from spectra_exp.reporting.collect import Collected, base_name
+from spectra_exp.reporting.tables.verdicts import direction
 from spectra_exp.runs.config_file import setting
 from spectra_exp.runs.pairing import GROUP_KEYS, PAIRED, comparable_groups, pair_problem, pairing
+from spectra_exp.runs.stored import StoredRun
 from spectra_exp.statistics.comparison import Comparison, compare, join_notes
+from spectra_exp.statistics.intervals import Interval, mean_interval
+from spectra_exp.statistics.pareto import pareto_front
 from spectra_exp.studies.cells import Choice, Place, StudyCells, has_values, row_label
 from spectra_exp.studies.decide import Design
 from spectra_exp.studies.definition import Study
@@ -118,6 +122,10 @@ class Section:
         found = {seed: self.collected.figures.get((run, metric)) for seed, run in row.runs.items()}
         return {seed: pair[0] for seed, pair in found.items() if pair is not None and math.isfinite(pair[0])}
 
+    def interval(self, row: Row, metric: str) -> Interval | None:
+        """The metric's mean over seeds with its interval, None without a value."""
+        return mean_interval(self.values(row, metric).values())
+
     def floor(self, row: Row, metric: str) -> float | None:
         """The mean chance floor over seeds, None without one."""
         found = [self.collected.figures.get((run, metric), (0.0, math.nan))[1] for run in row.runs.values()]
@@ -127,6 +135,10 @@ class Section:
     def run(self, row: Row, seed: int) -> dict[str, Any]:
         """The run of a seed, as a row of `Collected.runs`."""
         return self.collected.by_run[row.runs[seed]]
+
+    def stored(self, row: Row) -> dict[int, StoredRun]:
+        """The folder of each seed's run."""
+        return {seed: self.collected.run(row.runs[seed]) for seed in sorted(row.runs)}
 
     def pair_problem(self, a: Row, b: Row) -> str | None:
         """Why the two rows may not be compared at one of their common seeds, or None."""
@@ -146,6 +158,14 @@ class Section:
         known = Counter(kind for kind in kinds if kind is not None)
         usual = max(known, key=lambda kind: (known[kind], kind), default=None)
         return [kind is not None and kind == usual for kind in kinds]
+
+    def front(self, rows: Sequence[Row], metrics: Sequence[str]) -> list[bool]:
+        """Whether each row is on the Pareto front of the metrics' means, among those that may be ranked."""
+        means = [
+            [interval.mean if may and (interval := self.interval(row, metric)) else None for metric in metrics]
+            for row, may in zip(rows, self.ranked(rows), strict=True)
+        ]
+        return pareto_front(means, [direction(metric) for metric in metrics])
 
     def _kind(self, row: Row) -> tuple[Any, ...] | None:
         """What rows must share to be ranked; None for one without runs, or not known to be causal."""

@@ -15,7 +15,6 @@ from spectra_exp.foundations.shell import DONE, FAILED
 from spectra_exp.reporting.declared import all_figures
 from spectra_exp.reporting.figures.make import Made, draw_specs, make_figures
 from spectra_exp.reporting.figures.own import OWN, some_groups
-from spectra_exp.reporting.figures.sources import Sources
 from spectra_exp.reporting.figures.spec import FigureSpec, ReportSpec
 from spectra_exp.reporting.material import Material, gather, name_the_odd
 from spectra_exp.reporting.tables.gaps import write_gaps
@@ -75,9 +74,8 @@ def draw_figures(options: FiguresOptions) -> int:
     name_the_odd(material)
     if material.collected.runs.empty:
         raise SpectraError(f"{material.sources.where}: no completed run to draw; train one: {' '.join(train_words())}")
-    sources = Sources(material.collected.runs_folder, material.collected.stored)
-    own = draw_own(material, options.study, options.only, sources)
-    made = make_figures(material, figures, reports, sources, along)
+    own = draw_own(material, options.study, options.only)
+    made = make_figures(material, figures, reports, along)
     where = options.folder / "figures"
     told = ""
     if not options.study and not options.only:
@@ -95,7 +93,7 @@ def draw_figures(options: FiguresOptions) -> int:
     return DONE if own.paths or made.paths else FAILED
 
 
-def draw_own(material: Material, study: str | None, only: Sequence[str], sources: Sources) -> Made:
+def draw_own(material: Material, study: str | None, only: Sequence[str]) -> Made:
     """The pictures of all runs, or of those of one study in a folder of its own, as its tables have."""
     folder = material.outputs / "figures"
     if study is not None:
@@ -105,7 +103,7 @@ def draw_own(material: Material, study: str | None, only: Sequence[str], sources
     groups, left_out = some_groups(material.own)
     for line in left_out:
         print(line, file=sys.stderr)
-    return draw_specs([spec for spec in OWN if not only or spec.name in only], lambda _: groups, sources, folder)
+    return draw_specs([spec for spec in OWN if not only or spec.name in only], lambda _: groups, folder)
 
 
 main = Verb(

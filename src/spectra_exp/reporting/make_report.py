@@ -14,7 +14,6 @@ from spectra_exp.foundations.shell import DONE
 from spectra_exp.presentation.svg import cached
 from spectra_exp.reporting.make_tables import all_tables
 from spectra_exp.reporting.material import Material, gather, name_the_odd
-from spectra_exp.reporting.report.files import run_files
 from spectra_exp.reporting.report.index import index_page
 from spectra_exp.reporting.report.run_page import run_page
 
@@ -26,7 +25,7 @@ def write_report(material: Material, study: str | None = None) -> Path:
     draw = cached(material.outputs / "cache" / "charts")
     runs = _run_names(material)
     for name in _with_progress(runs):
-        page = run_page(run_files(material.collected.run(name)), material.collected, draw)
+        page = run_page(material.collected.run(name), material.collected, draw)
         write_text(folder / "runs" / f"{name}.html", page)
     for old in sorted((folder / "runs").glob("*.html")):
         if old.stem not in runs:

@@ -11,9 +11,7 @@ from spectra_exp.presentation.colours import colour
 from spectra_exp.presentation.panels import HeatPanel, Line, LinePanel, Mark, Page, with_seeds
 from spectra_exp.presentation.style import DASHES, DOUBLE, MARKERS
 from spectra_exp.reporting.collect import INFERENCE, TRAINING_RULE
-from spectra_exp.reporting.figures.labels import NOT_CAUSAL, RULES, arms, is_causal, marked, metric_label, with_context
-from spectra_exp.reporting.figures.series import final
-from spectra_exp.reporting.figures.sources import Sources
+from spectra_exp.reporting.figures.labels import NOT_CAUSAL, RULES, arms, marked, metric_label, with_context
 from spectra_exp.reporting.figures.training import floors_of
 from spectra_exp.reporting.grid import Row, Section
 from spectra_exp.reporting.tables.verdicts import direction
@@ -40,7 +38,7 @@ class SweepCurves:
         """The row's place as text."""
         return " ".join(self.texts.get(row.key[key], row.key[key]) for key in self.over if key in row.key)
 
-    def __call__(self, section: Section, rows: Sequence[Row], sources: Sources) -> Page:
+    def __call__(self, section: Section, rows: Sequence[Row]) -> Page:
         """The page of these rows."""
         places = {row_place: i for i, row_place in enumerate(dict.fromkeys(self.place(row) for row in rows))}
         ticks = tuple((self._x(row, places), self.place(row)) for row in rows) if self.scale != "linear" else ()
@@ -67,7 +65,7 @@ class SweepCurves:
         lines = []
         for method, own in methods.items():
             for number, suffix in enumerate(RULES):
-                points = [final(section, row, metric + suffix) for row in own]
+                points = [section.interval(row, metric + suffix) for row in own]
                 if suffix not in shown or not any(points):
                     continue
                 shift = 0.12 * (shown.index(suffix) - (len(shown) - 1) / 2) if self.scale == "category" else 0.0
@@ -100,7 +98,7 @@ def measured_rules(section: Section, rows: Sequence[Row], metrics: Sequence[str]
 def _rule_label(section: Section, rows: Sequence[Row], method: str, suffix: str, several: bool) -> str:
     if suffix:
         return f"{method}, {RULES[suffix]}"
-    name = method if all(is_causal(section, row) for row in rows if row.runs) else method + NOT_CAUSAL
+    name = method if all(section.causal(row) for row in rows if row.runs) else method + NOT_CAUSAL
     return f"{name}, {RULES[suffix]}" if several else name
 
 
@@ -116,13 +114,13 @@ class SweepHeat:
     panels: tuple[str, Mapping[str, str]]
     metrics: tuple[str, ...]
 
-    def __call__(self, section: Section, rows: Sequence[Row], sources: Sources) -> Page:
+    def __call__(self, section: Section, rows: Sequence[Row]) -> Page:
         """The page of these rows."""
         found = []
         for own in arms(rows, ("osr",)).values():
             columns = [[row for row in own if row.key.get(self.panels[0]) == value] for value in self.panels[1]]
             for metric in self.metrics:
-                if any(final(section, row, metric) for row in own):
+                if any(section.interval(row, metric) for row in own):
                     limits = _limits(section, own, metric)
                     found += [
                         self._panel(section, some, metric, limits, f"{own[0].method}, {text}")
@@ -141,9 +139,10 @@ class SweepHeat:
         down = list(dict.fromkeys(row.key[self.y[0]] for row in rows))
         by_place = {(row.key[self.y[0]], row.key[self.x[0]]): row for row in rows}
         cells = tuple(
-            tuple(final(section, by_place[y, x], metric) if (y, x) in by_place else None for x in across) for y in down
+            tuple(section.interval(by_place[y, x], metric) if (y, x) in by_place else None for x in across)
+            for y in down
         )
-        causal = {place for place, row in by_place.items() if row.runs and is_causal(section, row)}
+        causal = {place for place, row in by_place.items() if row.runs and section.causal(row)}
         means = {
             (j, i): cells[j][i].mean
             for j, y in enumerate(down)
@@ -165,7 +164,7 @@ class SweepHeat:
 
 
 def _limits(section: Section, rows: Sequence[Row], metric: str) -> tuple[float, float]:
-    means = [interval.mean for row in rows if (interval := final(section, row, metric))]
+    means = [interval.mean for row in rows if (interval := section.interval(row, metric))]
     return min(means), max(means)
 
 

@@ -9,8 +9,6 @@ from spectra_exp.presentation.panels import Line, LinePanel, Page, TextPanel, wi
 from spectra_exp.presentation.style import DOUBLE
 from spectra_exp.presentation.text import interval_text
 from spectra_exp.reporting.figures.labels import marked, metric_label, with_context
-from spectra_exp.reporting.figures.series import final, over_seeds, training_curves
-from spectra_exp.reporting.figures.sources import Sources
 from spectra_exp.reporting.figures.temperatures import (
     best_constant,
     by_temperature,
@@ -19,7 +17,15 @@ from spectra_exp.reporting.figures.temperatures import (
     schedules,
     temperature_marks,
 )
-from spectra_exp.reporting.figures.training import Curve, curve_panel, floors_of, lost, without_curves
+from spectra_exp.reporting.figures.training import (
+    Curve,
+    curve_panel,
+    floors_of,
+    lost,
+    over_seeds,
+    training_curves,
+    without_curves,
+)
 from spectra_exp.reporting.grid import Row, Section
 from spectra_exp.statistics.intervals import Interval, mean_interval
 
@@ -28,11 +34,11 @@ SHARES = ("routing_entropy_norm", "routing_confidence", "score_gap", "load_gini"
 ENTROPY = Curve("routing_entropy")
 
 
-def comprehensive(section: Section, rows: Sequence[Row], sources: Sources) -> Page:
+def comprehensive(section: Section, rows: Sequence[Row]) -> Page:
     """Losses of every constant over training, final figures over the temperature, and a table of all rows."""
     curves = (Curve("train_loss", "train"), Curve("val_loss", begin=0.5))
     panels = (
-        *_curve_panels(section, constants(rows), sources, curves),
+        *_curve_panels(section, constants(rows), curves),
         *(
             final_panel(section, rows, metric)
             for metric in ("val_loss", "val_accuracy", "routing_entropy", "load_gini")
@@ -44,43 +50,43 @@ def comprehensive(section: Section, rows: Sequence[Row], sources: Sources) -> Pa
             (
                 marked(section, row, by_temperature(row)),
                 str(len(row.runs)),
-                *(interval_text(final(section, row, metric)) for metric in SUMMARY),
+                *(interval_text(section.interval(row, metric)) for metric in SUMMARY),
             )
             for row in [*constants(rows), *(row for row in rows if row not in constants(rows))]
             if row.runs
         ),
     )
-    return _page(section, rows, sources, curves, Page(panels, 2, (DOUBLE, 8.2), below=table))
+    return _page(section, rows, curves, Page(panels, 2, (DOUBLE, 8.2), below=table))
 
 
-def dynamics(section: Section, rows: Sequence[Row], sources: Sources) -> Page:
+def dynamics(section: Section, rows: Sequence[Row]) -> Page:
     """Entropy, confidence and load-balance loss over training, and the final routing over the temperature."""
     curves = (ENTROPY, Curve("routing_confidence"), Curve("load_balance_loss", "train"))
     shares = {metric_label(metric): _final_of(section, metric) for metric in SHARES}
     panels = (
-        *_curve_panels(section, constants(rows), sources, curves),
+        *_curve_panels(section, constants(rows), curves),
         over_temperature(rows, shares, "At the end of training"),
     )
-    return _page(section, rows, sources, curves, Page(panels, 2, (DOUBLE, 4.9)))
+    return _page(section, rows, curves, Page(panels, 2, (DOUBLE, 4.9)))
 
 
-def entropy(section: Section, rows: Sequence[Row], sources: Sources) -> Page:
+def entropy(section: Section, rows: Sequence[Row]) -> Page:
     """Routing entropy over training, its rate of change, its whole change and its end over the temperature."""
     own = constants(rows)
     rates = tuple(
-        Line(marked(section, row, by_temperature(row)), mark, *over_seeds(change_rates(row, sources)))
+        Line(marked(section, row, by_temperature(row)), mark, *over_seeds(change_rates(section, row)))
         for row, mark in zip(own, temperature_marks(own), strict=True)
     )
     panels = (
-        *_curve_panels(section, own, sources, (ENTROPY,)),
+        *_curve_panels(section, own, (ENTROPY,)),
         LinePanel("", "Step", "Entropy change\n(nats per 100 steps)", tuple(line for line in rates if line.x)),
-        over_temperature(rows, {"": lambda row: entropy_change(row, sources)}, "Entropy, end − begin (nats)"),
+        over_temperature(rows, {"": lambda row: entropy_change(section, row)}, "Entropy, end − begin (nats)"),
         final_panel(section, rows, "routing_entropy_norm"),
     )
-    return _page(section, rows, sources, (ENTROPY,), Page(panels, 2, (DOUBLE, 4.7)))
+    return _page(section, rows, (ENTROPY,), Page(panels, 2, (DOUBLE, 4.7)))
 
 
-def schedule_comparison(section: Section, rows: Sequence[Row], sources: Sources) -> Page:
+def schedule_comparison(section: Section, rows: Sequence[Row]) -> Page:
     """Loss, accuracy and temperature of the schedules over training beside the best constant, and their final loss."""
     best = best_constant(section, rows)
     own = [*schedules(rows), *([best] if best else [])]
@@ -88,32 +94,32 @@ def schedule_comparison(section: Section, rows: Sequence[Row], sources: Sources)
     long = [row for row in rows if row.key.get("temperature") == "best_long"]
     ends = [*own, *long]
     lines = tuple(
-        Line(marked(section, row, by_temperature(row)), mark, (float(i),), (final(section, row, "val_loss"),), False)
+        Line(marked(section, row, by_temperature(row)), mark, (float(i),), (section.interval(row, "val_loss"),), False)
         for i, (row, mark) in enumerate(zip(ends, temperature_marks(ends), strict=True))
         if row.runs
     )
     ticks = tuple((float(i), _short(row)) for i, row in enumerate(ends))
     panels = (
-        *_curve_panels(section, own, sources, curves),
+        *_curve_panels(section, own, curves),
         LinePanel("", "", metric_label("val_loss") + ", end", lines, ticks=ticks),
     )
     note = (f"Best constant by mean validation loss: {by_temperature(best)}.",) if best else ()
-    return _page(section, [*own, *long], sources, curves, Page(panels, 2, (DOUBLE, 4.7), note))
+    return _page(section, [*own, *long], curves, Page(panels, 2, (DOUBLE, 4.7), note))
 
 
-def change_rates(row: Row, sources: Sources) -> dict[int, dict[int, float]]:
+def change_rates(section: Section, row: Row) -> dict[int, dict[int, float]]:
     """By seed, the change of the routing entropy per 100 steps between evaluations, at the later one."""
     found = {}
-    for seed, curve in training_curves(row, sources, "validation", "routing_entropy").items():
+    for seed, curve in training_curves(section, row, "validation", "routing_entropy").items():
         steps = sorted(curve)
         pairs = zip(steps, steps[1:], strict=False)
         found[seed] = {b: 100 * (curve[b] - curve[a]) / (b - a) for a, b in pairs}
     return found
 
 
-def entropy_change(row: Row, sources: Sources) -> Interval | None:
+def entropy_change(section: Section, row: Row) -> Interval | None:
     """The interval over seeds of the routing entropy at the last evaluation minus that at the first."""
-    curves = training_curves(row, sources, "validation", "routing_entropy").values()
+    curves = training_curves(section, row, "validation", "routing_entropy").values()
     return mean_interval(curve[max(curve)] - curve[min(curve)] for curve in curves if len(curve) > 1)
 
 
@@ -125,17 +131,15 @@ def final_panel(section: Section, rows: Sequence[Row], metric: str) -> LinePanel
 
 
 def _final_of(section: Section, metric: str) -> Callable[[Row], Interval | None]:
-    return lambda row: final(section, row, metric)
+    return lambda row: section.interval(row, metric)
 
 
-def _curve_panels(
-    section: Section, rows: Sequence[Row], sources: Sources, curves: Sequence[Curve]
-) -> tuple[LinePanel, ...]:
-    return tuple(curve_panel(curve, section, rows, sources, by_temperature, temperature_marks, "") for curve in curves)
+def _curve_panels(section: Section, rows: Sequence[Row], curves: Sequence[Curve]) -> tuple[LinePanel, ...]:
+    return tuple(curve_panel(curve, section, rows, by_temperature, temperature_marks, "") for curve in curves)
 
 
-def _page(section: Section, rows: Sequence[Row], sources: Sources, curves: Sequence[Curve], page: Page) -> Page:
-    page = replace(page, absent=without_curves(curves, rows, sources), remarks=lost(curves, rows, sources))
+def _page(section: Section, rows: Sequence[Row], curves: Sequence[Curve], page: Page) -> Page:
+    page = replace(page, absent=without_curves(curves, section, rows), remarks=lost(curves, section, rows))
     return with_context(with_seeds(page), section, rows)
 
 

@@ -15,7 +15,6 @@ from spectra_exp.reporting.figures.expert_usage import (
     usages,
 )
 from spectra_exp.reporting.figures.labels import marked, with_context
-from spectra_exp.reporting.figures.sources import Sources
 from spectra_exp.reporting.figures.temperature_curves import final_panel
 from spectra_exp.reporting.figures.temperatures import by_temperature, constants, over_temperature, temperature_marks
 from spectra_exp.reporting.grid import Row, Section
@@ -24,21 +23,21 @@ from spectra_exp.statistics.intervals import Interval, mean_interval
 SHARE = "Share of assignments"
 
 
-def utilization(section: Section, rows: Sequence[Row], sources: Sources) -> Page:
+def utilization(section: Section, rows: Sequence[Row]) -> Page:
     """A panel of bars, by rank of the expert, for each temperature and schedule."""
     panels = []
     for row, mark in zip(rows, temperature_marks(rows), strict=True):
-        if by_seed := usages(row, sources):
+        if by_seed := usages(section, row):
             bars = final_shares(by_seed)
             title = marked(section, row, by_temperature(row))
             panels.append(BarPanel(title, "Expert, by rank", SHARE, bars, mark.colour, 1 / len(bars)))
     page = Page(tuple(panels), 4, (DOUBLE, 0.7 + 1.3 * -(-len(panels) // 4)))
-    return _noted(section, rows, sources, page, "bars", "Dashed: even share.")
+    return _noted(section, rows, page, "bars", "Dashed: even share.")
 
 
-def utilization_analysis(section: Section, rows: Sequence[Row], sources: Sources) -> Page:
+def utilization_analysis(section: Section, rows: Sequence[Row]) -> Page:
     """Shares by temperature and rank, and over the temperature their Gini coefficient, variance and CV."""
-    found = {by_temperature(row): final_shares(own) for row in constants(rows) if (own := usages(row, sources))}
+    found = {by_temperature(row): final_shares(own) for row in constants(rows) if (own := usages(section, row))}
     means = [cell.mean for cells in found.values() for cell in cells if cell]
     heat = HeatPanel(
         "",
@@ -53,21 +52,21 @@ def utilization_analysis(section: Section, rows: Sequence[Row], sources: Sources
     panels = (
         *([heat] if found else []),
         final_panel(section, rows, "load_gini"),
-        over_temperature(rows, {"": lambda row: share_variance(row, sources)}, "Variance of the shares"),
+        over_temperature(rows, {"": lambda row: share_variance(section, row)}, "Variance of the shares"),
         final_panel(section, rows, "load_cv"),
     )
     page = Page(panels, 2, (DOUBLE, 5.4))
     bounded = any(cell.half_width is not None for cell in heat.intervals)
     note = "Heat map: half-width under each mean." if heat.printed and bounded else ""
-    return _noted(section, rows, sources, page, "band", note)
+    return _noted(section, rows, page, "band", note)
 
 
-def share_variance(row: Row, sources: Sources) -> Interval | None:
+def share_variance(section: Section, row: Row) -> Interval | None:
     """The interval over seeds of the variance of the experts' final shares (population), a mean over layers."""
-    return mean_interval(float(found.shares_TLE[-1].var(axis=1).mean()) for found in usages(row, sources).values())
+    return mean_interval(float(found.shares_TLE[-1].var(axis=1).mean()) for found in usages(section, row).values())
 
 
-def _noted(section: Section, rows: Sequence[Row], sources: Sources, page: Page, spread: str, note: str) -> Page:
+def _noted(section: Section, rows: Sequence[Row], page: Page, spread: str, note: str) -> Page:
     notes = (f"{RANKED} Mean over layers. {INFERENCE_RULE} {note}",)
-    page = replace(page, footnotes=notes, absent=no_snapshots(rows, sources))
+    page = replace(page, footnotes=notes, absent=no_snapshots(section, rows))
     return with_context(with_seeds(page, spread), section, rows)

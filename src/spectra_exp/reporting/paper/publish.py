@@ -10,7 +10,6 @@ from spectra_exp.foundations.files import write_bytes, write_text
 from spectra_exp.presentation.svg import draw_svg
 from spectra_exp.reporting.declared import all_figures
 from spectra_exp.reporting.figures.make import make_figures
-from spectra_exp.reporting.figures.sources import Sources
 from spectra_exp.reporting.figures.spec import FigureSpec, ReportSpec
 from spectra_exp.reporting.make_tables import write_all
 from spectra_exp.reporting.material import gather
@@ -32,8 +31,7 @@ def published(folder: Path) -> dict[str, bytes]:
         specs = all_figures(material.studies.values())
         figures = [spec for spec in specs if isinstance(spec, FigureSpec)]
         reports = [spec for spec in specs if isinstance(spec, ReportSpec)]
-        sources = Sources(material.collected.runs_folder, material.collected.stored)
-        write_gaps(make_figures(material, figures, reports, sources).gaps, outputs / "figures")
+        write_gaps(make_figures(material, figures, reports).gaps, outputs / "figures")
         report = index_page(material, tables, draw_svg, page_of=lambda run_id: None)
         write_text(outputs / "report.html", report)
         kept = [path for name, ends in KEPT.items() for end in ends for path in (outputs / name).glob(f"*{end}")]

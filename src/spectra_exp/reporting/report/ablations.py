@@ -9,7 +9,7 @@ from spectra_exp.presentation.text import number_text
 from spectra_exp.reporting.declared import picture_sections
 from spectra_exp.reporting.grid import Row, Section
 from spectra_exp.reporting.material import Material
-from spectra_exp.reporting.report.words import ablation_of, is_causal, marks, section_heading
+from spectra_exp.reporting.report.words import ablation_of, marks, section_heading
 from spectra_exp.reporting.tables.significance import outcomes
 from spectra_exp.reporting.tables.spec import Table, Tested
 from spectra_exp.reporting.tables.verdicts import direction
@@ -63,4 +63,4 @@ def _line(section: Section, row: Row, full: Row, metric: str, outcome: Tested) -
     said = ", ".join([f"n {test.n}", *marks(section, row)])
     words = f"{row.label}\n{metric} {signed}{bounds}{p}\n{said}"
     found = Interval(test.n, test.difference, test.ci_low, test.ci_high)
-    return IntervalRow(name, own, found, shown, words, is_causal(section, row))
+    return IntervalRow(name, own, found, shown, words, section.causal(row))

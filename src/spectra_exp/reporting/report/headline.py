@@ -10,7 +10,7 @@ from spectra_exp.reporting import grid
 from spectra_exp.reporting.declared import picture_sections
 from spectra_exp.reporting.grid import Section
 from spectra_exp.reporting.material import Material
-from spectra_exp.reporting.report.words import described, interval, is_causal, remarks, section_heading
+from spectra_exp.reporting.report.words import described, remarks, section_heading
 from spectra_exp.reporting.tables import spec
 from spectra_exp.reporting.tables.significance import bounds_text, outcomes
 from spectra_exp.reporting.tables.verdicts import direction
@@ -40,9 +40,9 @@ def values_chart(section: Section, rows: list[grid.Row], names: list[str], colou
     """The rows' intervals of one metric."""
     lines = []
     for row, name, own in zip(rows, names, colours, strict=True):
-        found = interval(section, row, metric)
+        found = section.interval(row, metric)
         text, tip = interval_text(found) or "not measured", described(section, row, (metric,))
-        lines.append(IntervalRow(name, own, found, text, tip, is_causal(section, row)))
+        lines.append(IntervalRow(name, own, found, text, tip, section.causal(row)))
     better = direction(metric)
     label = f"{metric} of {len(rows)} rows, mean and 95 % interval"
     panel = row_panel(lines, metric if better == "none" else f"{metric} ({better} is better)")

@@ -9,19 +9,8 @@ from spectra_exp.config.names import METHOD_FACTORS, ablation_name, method_name,
 from spectra_exp.presentation.html import Heading
 from spectra_exp.presentation.text import interval_text
 from spectra_exp.reporting.grid import Row, Section
-from spectra_exp.statistics.intervals import Interval, mean_interval
 
 NOT_CAUSAL = "not causal"
-
-
-def interval(section: Section, row: Row, metric: str) -> Interval | None:
-    """The metric's mean over seeds."""
-    return mean_interval(section.values(row, metric).values())
-
-
-def is_causal(section: Section, row: Row) -> bool:
-    """Whether all runs of the row are."""
-    return all(section.run(row, seed)["causal"] is True for seed in row.runs)
 
 
 def is_stale(section: Section, row: Row) -> bool:
@@ -31,7 +20,7 @@ def is_stale(section: Section, row: Row) -> bool:
 
 def marks(section: Section, row: Row) -> list[str]:
     """What a reader must know of the row: stale runs, and figures that saw the future."""
-    found = [] if is_causal(section, row) else [NOT_CAUSAL]
+    found = [] if section.causal(row) else [NOT_CAUSAL]
     return [*found, "stale"] if is_stale(section, row) else found
 
 
@@ -60,7 +49,7 @@ def run_method(run: Mapping[str, Any]) -> str:
 def described(section: Section, row: Row, metrics: tuple[str, ...], head: str | None = None) -> str:
     """The row's name, its figures with their intervals, seeds and marks, a line each."""
     lines = [head or row.label]
-    lines += [f"{metric} {interval_text(interval(section, row, metric)) or 'not measured'}" for metric in metrics]
+    lines += [f"{metric} {interval_text(section.interval(row, metric)) or 'not measured'}" for metric in metrics]
     seeds = len(row.runs)
     return "\n".join([*lines, f"n {seeds}, " + ", ".join(marks(section, row) or ["causal"])])
 

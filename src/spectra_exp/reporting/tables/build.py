@@ -19,8 +19,6 @@ from spectra_exp.reporting.tables.verdicts import ADDED, SEEDS_ALONE, direction,
 from spectra_exp.runs.pairing import GROUP_KEYS, LOSSES, PAIRED, is_prediction
 from spectra_exp.statistics.comparison import TOO_FEW, Comparison
 from spectra_exp.statistics.corrections import stars
-from spectra_exp.statistics.intervals import mean_interval
-from spectra_exp.statistics.pareto import pareto_front
 from spectra_exp.studies.cells import Choice, reference_of
 
 
@@ -37,7 +35,9 @@ def build_table(spec: TableSpec, sections: Iterable[Section]) -> Table:
         own = [_record(section, row, metrics) for row in rows]
         notes = _notes(section, rows, own)
         notes += _add_tests(spec, section, rows, own)
-        _mark_front(spec, own, section.ranked(rows))
+        if spec.pareto:
+            for record, on_front in zip(own, section.front(rows, spec.pareto), strict=True):
+                record["pareto"] = "yes" if on_front else ""
         records += own
         grids = [_grid(panel, section, own, spec.pareto, section.ranked(rows)) for panel in _panels(spec, own)]
         grids += _floor_grids(spec, section, own)
@@ -61,7 +61,7 @@ def _over_settings(spec: TableSpec, sections: Iterable[Section]) -> list[Part]:
 
 def metric_columns(section: Section, row: Row, metric: str) -> dict[str, Any]:
     """`<metric>` the printed cell, `_mean`, `_ci_low`, `_ci_high`, `_n` over seeds, and the mean chance `_floor`."""
-    interval = mean_interval(section.values(row, metric).values())
+    interval = section.interval(row, metric)
     return {
         metric: interval_text(interval),
         f"{metric}_mean": interval.mean if interval else None,
@@ -180,18 +180,6 @@ def untested_notes(tests: Iterable[tuple[str, str, Comparison]]) -> list[str]:
         if test.p is None and (test.difference is not None or test.note != TOO_FEW):
             reasons.setdefault(test.note, {})[f"{whose} ({metric})"] = None
     return [f"No test, {reason}: {', '.join(names)}." for reason, names in reasons.items()]
-
-
-def _mark_front(spec: TableSpec, records: list[dict[str, Any]], ranked: list[bool]) -> None:
-    """Mark the Pareto front over mean values, among the rows that may be ranked."""
-    if not spec.pareto:
-        return
-    points = [
-        [r.get(f"{m}_mean") if may else None for m in spec.pareto] for r, may in zip(records, ranked, strict=True)
-    ]
-    front = pareto_front(points, [direction(m) for m in spec.pareto])
-    for record, on_front in zip(records, front, strict=True):
-        record["pareto"] = "yes" if on_front else ""
 
 
 def _panels(spec: TableSpec, records: list[dict[str, Any]]) -> list[Panel]:
