@@ -26,8 +26,13 @@ def printable(text: str) -> str:
     return text.translate(_CONTROL)
 
 
-def number_text(value: float, decimals: int | None = None) -> str:
-    """`value` with four significant digits, or with `decimals` places; very large and small ones as powers."""
+def number_text(value: float | None, decimals: int | None = None) -> str:
+    """`value` with four significant digits, or with `decimals` places; very large and small ones as powers.
+
+    Empty for None, a figure that there is not.
+    """
+    if value is None:
+        return ""
     if value != 0 and not 1e-4 <= abs(value) < 1e7:
         return f"{value:.3e}"
     if decimals is None:
@@ -53,6 +58,11 @@ def interval_text(interval: Interval | None) -> str:
     decimals = min(6, max(0, 1 - _magnitude(half)))
     of_mean = max(decimals, min(6, max(0, 3 - _magnitude(interval.mean))))
     return f"{number_text(interval.mean, of_mean)} ± {number_text(half, decimals)}"
+
+
+def bounds_text(low: float | None, high: float | None) -> str:
+    """An interval's ends; empty without one."""
+    return "" if low is None or high is None else f"[{number_text(low)}, {number_text(high)}]"
 
 
 def count_text(value: float | None) -> str:

@@ -151,6 +151,10 @@ class Section:
         """Whether every run of the row is known to be causal."""
         return all(self.run(row, seed)["causal"] is True for seed in row.runs)
 
+    def stale(self, row: Row) -> bool:
+        """Whether a run of the row was made by other code."""
+        return any(self.run(row, seed)["stale"] for seed in row.runs)
+
     def ranked(self, rows: Sequence[Row]) -> list[bool]:
         """Whether each row may be called the best of them: causal, on the seeds that most of the rows have, and scored
         on the same data and set after as many steps as most of them."""

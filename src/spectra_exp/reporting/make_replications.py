@@ -114,7 +114,7 @@ def _rows(group: Sequence[Finding]) -> list[list[str]]:
                 f"{effect.claim}, tolerance {effect.tolerance:g}",
                 interval_text(bounds),
                 str(test.n),
-                "" if found.p_corrected is None else number_text(found.p_corrected),
+                number_text(found.p_corrected),
                 found.outcome,
             ]
         )

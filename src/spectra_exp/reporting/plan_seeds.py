@@ -379,11 +379,9 @@ HEADERS = ("comparison", "pairs", "spread", "at most", "seeds", "at the limit", 
 
 
 def _row(one: PlannedComparison) -> list[str]:
-    figures = (one.spread.sd, one.spread.upper)
-    cells = ["" if value is None else number_text(value) for value in figures]
+    cells = [number_text(one.spread.sd), number_text(one.spread.upper)]
     seeds = ["" if one.spread.sd is None else _number(n) for n in (one.seeds.seen, one.seeds.upper)]
-    enough = "" if one.enough_tokens is None else number_text(one.enough_tokens)
-    return [one.label, str(one.pairs), *cells, *seeds, enough]
+    return [one.label, str(one.pairs), *cells, *seeds, number_text(one.enough_tokens)]
 
 
 def _plan(options: PlanOptions) -> int:

@@ -65,7 +65,7 @@ def row_report(section: Section, row: Row) -> dict[str, Any]:
         "seeds": sorted(row.runs),
         "missing_seeds": sorted(row.expected.keys() - row.runs.keys()),
         "causal": section.causal(row) if row.runs else None,
-        "stale": any(section.run(row, seed)["stale"] for seed in row.runs),
+        "stale": section.stale(row),
     }
 
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 from spectra_exp.presentation.colours import colour
 from spectra_exp.presentation.html import Badge, Block, Cell, Chart, Content, Group, Notes, Row, Table
 from spectra_exp.presentation.panels import IntervalRow, row_panel
-from spectra_exp.presentation.text import interval_text, number_text
+from spectra_exp.presentation.text import bounds_text, interval_text, number_text
 from spectra_exp.reporting import grid
 from spectra_exp.reporting.declared import picture_sections
 from spectra_exp.reporting.grid import Section
 from spectra_exp.reporting.material import Material
 from spectra_exp.reporting.report.words import described, remarks, section_heading
 from spectra_exp.reporting.tables import spec
-from spectra_exp.reporting.tables.significance import bounds_text, outcomes
+from spectra_exp.reporting.tables.significance import outcomes
 from spectra_exp.reporting.tables.verdicts import direction
 
 METRICS = ("val_loss", "load_cv", "max_vio", "expert_overlap")

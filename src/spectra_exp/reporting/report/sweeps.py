@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from operator import itemgetter
 
-from spectra_exp.config.names import ablation_name
 from spectra_exp.presentation.colours import PALETTE, colour
 from spectra_exp.presentation.html import Block, Chart, Choice, Group, Heading, Notes, Text
 from spectra_exp.presentation.panels import CellPanel, HeatCell, Mark, Spot, SpotPanel, at
 from spectra_exp.presentation.text import number_text
 from spectra_exp.reporting.declared import Picture, all_pictures
+from spectra_exp.reporting.figures.labels import by_ablation
 from spectra_exp.reporting.grid import Row, Section
 from spectra_exp.reporting.material import Material
 from spectra_exp.reporting.report.headline import values_chart
@@ -116,7 +116,7 @@ def _groups(picture: Picture, rows: list[Row]) -> dict[str, list[Row]]:
     groups: dict[str, list[Row]] = {}
     for row in rows:
         if picture.apart == "ablation":
-            name = ablation_name(row.key.get("ablation", "none"))
+            name = by_ablation(row)
         elif picture.apart == "baseline" or not picture.apart:
             name = row.method
         else:

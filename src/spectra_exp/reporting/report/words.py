@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from spectra_exp.config.names import METHOD_FACTORS, ablation_name, method_name, setting_text
+from spectra_exp.config.names import METHOD_FACTORS, method_name, setting_text
 from spectra_exp.presentation.html import Heading
 from spectra_exp.presentation.text import interval_text
 from spectra_exp.reporting.grid import Row, Section
@@ -13,15 +13,10 @@ from spectra_exp.reporting.grid import Row, Section
 NOT_CAUSAL = "not causal"
 
 
-def is_stale(section: Section, row: Row) -> bool:
-    """Whether a run of the row was made by other code."""
-    return any(section.run(row, seed)["stale"] for seed in row.runs)
-
-
 def marks(section: Section, row: Row) -> list[str]:
     """What a reader must know of the row: stale runs, and figures that saw the future."""
     found = [] if section.causal(row) else [NOT_CAUSAL]
-    return [*found, "stale"] if is_stale(section, row) else found
+    return [*found, "stale"] if section.stale(row) else found
 
 
 def section_heading(section: Section) -> Heading | None:
@@ -57,11 +52,6 @@ def described(section: Section, row: Row, metrics: tuple[str, ...], head: str | 
 def setting_name(row: Row) -> str:
     """The row's own settings, without the method that all rows share."""
     return ", ".join(setting_text(k, v) for k, v in row.key.items() if k not in METHOD_FACTORS) or row.label
-
-
-def ablation_of(row: Row) -> str:
-    """The ablation as it is printed, with a mark of words for its rule (osr)."""
-    return ablation_name(row.key.get("ablation", "none"))
 
 
 def causal_text(value: object) -> str:

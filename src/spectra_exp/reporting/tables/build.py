@@ -78,7 +78,7 @@ def beside(section: Section, row: Row) -> dict[str, Any]:
     return {
         "n": len(row.runs),
         "n_expected": len(row.expected) or len(row.runs),
-        "stale": any(run["stale"] for run in runs),
+        "stale": section.stale(row),
         **{column: agreed(run[column] for run in runs) for column in (*SIZE_COLUMNS, *GROUP_KEYS)},
         **_measured_sizes(runs),
     }
@@ -200,13 +200,9 @@ def _floor_grids(spec: TableSpec, section: Section, records: list[dict[str, Any]
         return []
     factors = _label_columns(section, records)
     body = [
-        [*(str(r.get(f) or "") for f in factors), *(_number(r.get(f"{m}_floor")) for m in metrics)] for r in records
+        [*(str(r.get(f) or "") for f in factors), *(number_text(r.get(f"{m}_floor")) for m in metrics)] for r in records
     ]
     return [Grid("What chance gives (mean over seeds)", [*(f.rpartition(".")[2] for f in factors), *metrics], body)]
-
-
-def _number(value: float | None) -> str:
-    return "" if value is None else number_text(value)
 
 
 def _grid(
