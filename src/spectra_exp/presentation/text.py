@@ -8,10 +8,11 @@ import math
 import re
 import sys
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from spectra_exp.statistics.intervals import Interval
 
+Item = TypeVar("Item")
 WIDE = 200
 # Of a float64's 17, those that sums in another order do not change.
 CSV_DIGITS = 12
@@ -151,6 +152,15 @@ def print_table(title: str, headers: Sequence[str], rows: Sequence[Sequence[str]
         table.add_row(*row)
     # Not cut off where the output is no terminal.
     Console(markup=False, highlight=False, width=None if sys.stdout.isatty() else WIDE).print(table)
+
+
+def along(items: Sequence[Item], words: str) -> Iterable[Item]:
+    """The items one by one, with a bar of that title on a terminal."""
+    from rich.console import Console
+    from rich.progress import track
+
+    console = Console(stderr=True)
+    return track(items, words, console=console, transient=True, disable=not console.is_terminal)
 
 
 def _line(row: Sequence[str], widths: Sequence[int]) -> str:

@@ -23,7 +23,6 @@ from spectra_exp.reporting.declared import all_contrasts, choice
 from spectra_exp.reporting.grid import Row, Section
 from spectra_exp.reporting.material import Material, gather
 from spectra_exp.reporting.paper.publish import ARCHIVE
-from spectra_exp.reporting.tables.build import reference_row
 from spectra_exp.reporting.tables.verdicts import margin
 from spectra_exp.runs.pairing import is_prediction
 from spectra_exp.statistics.clustered import ONE_CLUSTER
@@ -32,7 +31,7 @@ from spectra_exp.statistics.crossed import WASTED
 from spectra_exp.statistics.intervals import ALPHA
 from spectra_exp.statistics.power import Spread, seeds_needed, spread_of
 from spectra_exp.studies import listing
-from spectra_exp.studies.cells import StudyCells
+from spectra_exp.studies.cells import StudyCells, reference_of
 from spectra_exp.studies.definition import Study, load_study
 from spectra_exp.studies.expand import study_jobs
 from spectra_exp.studies.state import expected_seconds, speeds_of
@@ -276,7 +275,7 @@ def _pairs(study: Study, sections: Iterable[Section], metric: str) -> Iterator[P
 def _compared(study: Study, section: Section) -> Iterator[tuple[Row, Row]]:
     if study.reference:
         wanted = choice(study.reference)
-        rows = ((row, reference_row(section, row, wanted)) for row in section.rows)
+        rows = ((row, reference_of(row, section.rows, wanted)) for row in section.rows)
         yield from ((row, reference) for row, reference in rows if reference is not None)
         return
     for contrast in all_contrasts([study]):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 
-from spectra_exp.config.names import setting_text
 from spectra_exp.reporting.grid import SWITCH, Section
 from spectra_exp.reporting.hypotheses.parts import Ruling, judge, sloped
 from spectra_exp.reporting.hypotheses.samples import Lack, Sample, fill_command, same_seeds, sample, test_seeds
@@ -18,8 +17,8 @@ GAIN = "gain"
 def model_scaling(section: Section, rule: str) -> Ruling:
     """H6: the slope over log active parameters of each seed's gain (Switch − SPECTRA in validation loss)."""
     found = [(size, _gains(section, size, rule)) for size in pair_sizes(section, {"router": "spectra"}, SWITCH, rule)]
-    usable = {_text(size): (_active(section, size), gains) for size, gains in found if isinstance(gains, Sample)}
-    lacking = [(_text(size), lack) for size, lack in found if isinstance(lack, Lack)]
+    usable = {size.label: (_active(section, size), gains) for size, gains in found if isinstance(gains, Sample)}
+    lacking = [(size.label, lack) for size, lack in found if isinstance(lack, Lack)]
     left_out = [f"without {size}: {lack.reason}" for size, lack in lacking]
     if unknown := [size for size, (active, _) in usable.items() if not active]:
         return Lack(f"active parameters not known: {'; '.join(unknown)}").ruling()
@@ -50,7 +49,7 @@ def _gains(section: Section, size: Size, rule: str) -> Sample | Lack:
     if isinstance(fixed, Lack):
         return fixed
     own, switch = (fixed.values[name, "val_loss"] for name in ("SPECTRA", "Switch"))
-    return Sample({(_text(size), GAIN): {seed: switch[seed] - own[seed] for seed in own}}, fixed.left_out)
+    return Sample({(size.label, GAIN): {seed: switch[seed] - own[seed] for seed in own}}, fixed.left_out)
 
 
 def _active(section: Section, size: Size) -> float:
@@ -64,7 +63,3 @@ def _other_data(section: Section, sizes: list[Size]) -> str:
     runs = [section.run(row, seed) for size in sizes for row in size.cells for seed in test_seeds(row)]
     other = [key for key in GROUP_KEYS if len({run[key] for run in runs}) > 1]
     return f"the sizes differ in {', '.join(key.replace('_', ' ') for key in other)}" if other else ""
-
-
-def _text(size: Size) -> str:
-    return ", ".join(setting_text(key, value) for key, value in size.settings.items())

@@ -51,7 +51,8 @@ def odd_block(material: Material, page_of: PageOf = page_beside) -> Block | None
     launches = [line.partition(": ")[::2] for line in collected.skipped_launches]
     left_out = collected.skipped.items()
     rows = [
-        _odd_row(n, reason, "left out", "bad", page_of(n) if _is_run(material, n) else None) for n, reason in left_out
+        _odd_row(n, reason, "left out", "bad", page_of(n) if collected.run(n).is_there else None)
+        for n, reason in left_out
     ]
     rows += [_odd_row(name, reason, "launch left out", "bad", None) for name, reason in launches]
     rows += [_odd_row(run, reason, "odd", "warn", page_of(run)) for run, reason in collected.odd.items()]
@@ -93,7 +94,3 @@ def _gap_row(gap: spec.Gap) -> Row:
 def _odd_row(name: str, reason: str, state: str, kind: str, page: str | None) -> Row:
     shown = Cell(name, href=page) if page else name
     return Row([shown, Cell(badges=[Badge(state, kind)]), reason])
-
-
-def _is_run(material: Material, name: str) -> bool:
-    return material.collected.run(name).is_there

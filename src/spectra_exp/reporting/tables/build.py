@@ -9,7 +9,7 @@ from typing import Any
 
 from spectra_exp.config.names import METHOD_FACTORS
 from spectra_exp.presentation.text import count_text, interval_text, number_text
-from spectra_exp.reporting.collect import INFERENCE, METHOD_COLUMNS, SIZE_COLUMNS, TRAINING_RULE
+from spectra_exp.reporting.collect import INFERENCE, METHOD_COLUMNS, SIZE_COLUMNS, TRAINING_RULE, base_name
 from spectra_exp.reporting.grid import Row, Section
 from spectra_exp.reporting.noise import claim_notes
 from spectra_exp.reporting.tables.gaps import row_gaps
@@ -19,7 +19,7 @@ from spectra_exp.reporting.tables.verdicts import ADDED, SEEDS_ALONE, direction,
 from spectra_exp.runs.pairing import GROUP_KEYS, LOSSES, PAIRED, is_prediction
 from spectra_exp.statistics.comparison import TOO_FEW, Comparison
 from spectra_exp.statistics.corrections import stars
-from spectra_exp.studies.cells import Choice, reference_of
+from spectra_exp.studies.cells import reference_of
 
 
 def build_table(spec: TableSpec, sections: Iterable[Section]) -> Table:
@@ -97,11 +97,6 @@ def agreed(values: Iterable[Any]) -> Any:
     return found[0] if len(found) == 1 else " / ".join(sorted(map(str, found))) or None
 
 
-def reference_row(section: Section, row: Row, wanted: Choice) -> Row | None:
-    """The row that `row` is tested against."""
-    return reference_of(row, section.rows, wanted)
-
-
 def _record(section: Section, row: Row, metrics: Iterable[str]) -> dict[str, Any]:
     runs = [section.run(row, seed) for seed in sorted(row.runs)]
     methods = {column: agreed(run[column] for run in runs) for column in METHOD_COLUMNS if column != "label"}
@@ -129,7 +124,7 @@ def _columns(spec: TableSpec, section: Section, rows: list[Row]) -> list[str]:
     found: list[str] = []
     for metric in wanted:
         found.append(metric)
-        found += [m for m in others if m.removesuffix(TRAINING_RULE).partition(INFERENCE)[0] == metric]
+        found += [m for m in others if base_name(m) == metric]
     return list(dict.fromkeys(found))
 
 
@@ -140,7 +135,7 @@ def _add_tests(spec: TableSpec, section: Section, rows: list[Row], records: list
     tests: dict[tuple[int, str], Comparison] = {}
     names: dict[str, None] = {}
     for index, row in enumerate(rows):
-        reference = reference_row(section, row, spec.baseline)
+        reference = reference_of(row, section.rows, spec.baseline)
         if reference is None or not row.runs or not reference.runs:
             continue
         names.setdefault(reference.label)
@@ -239,8 +234,7 @@ def _label_columns(section: Section, records: list[dict[str, Any]]) -> list[str]
 
 def _best(metric: str, records: list[dict[str, Any]], ranked: list[bool]) -> list[int]:
     """The rows with the best mean among those that may be ranked; none where neither direction is better."""
-    base = metric.partition(INFERENCE)[0]
-    better = direction(base)
+    better = direction(metric)
     means = {i: r.get(f"{metric}_mean") for i, (r, may) in enumerate(zip(records, ranked, strict=True)) if may}
     found = {i: mean for i, mean in means.items() if mean is not None}
     if better == "none" or len(found) < 2:
