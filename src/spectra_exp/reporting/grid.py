@@ -122,6 +122,11 @@ class Section:
         found = {seed: self.collected.figures.get((run, metric)) for seed, run in row.runs.items()}
         return {seed: pair[0] for seed, pair in found.items() if pair is not None and math.isfinite(pair[0])}
 
+    def measured(self, rows: Iterable[Row]) -> set[str]:
+        """The names of the figures that the rows' runs have."""
+        runs = {run for row in rows for run in row.runs.values()}
+        return {metric for run, metric in self.collected.figures if run in runs}
+
     def interval(self, row: Row, metric: str) -> Interval | None:
         """The metric's mean over seeds with its interval, None without a value."""
         return mean_interval(self.values(row, metric).values())

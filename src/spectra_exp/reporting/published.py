@@ -154,8 +154,8 @@ def _unusable(effect: Effect, section: Section, rows: Sequence[Row | None]) -> s
             return f"no {metric} in the runs of {row.label}"
         # What a rule that sees the future scores is claimed of it by name.
         by_inference = is_prediction(metric) and TRAINING_RULE not in metric
-        if by_inference and (lack := not_causal(section, row.label, row)):
-            return lack.reason
+        if by_inference and (problem := not_causal(section, row.label, row)):
+            return problem
     if len(rows) > 1 and (problem := section.pair_problem(*rows)):
         return f"may not be compared: {problem}"
     return ""

@@ -7,8 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from spectra_exp.reporting.figures.expert_usage import final_shares, usages
-from spectra_exp.reporting.figures.temperature_curves import SHARES, SUMMARY, entropy_change
-from spectra_exp.reporting.figures.temperature_usage import share_variance
+from spectra_exp.reporting.figures.temperature_figures import SHARES, SUMMARY, entropy_change, share_variance
 from spectra_exp.reporting.figures.temperatures import best_constant, by_temperature, constant, schedules
 from spectra_exp.reporting.grid import Row, Section
 from spectra_exp.statistics.intervals import Interval

@@ -47,9 +47,10 @@ def _ladder(section: Section, rule: str, rungs: list[str]) -> tuple[Part, list[P
     """Page's trend over the rungs, and each rung against the one below, which it may not be worse than."""
     what = "val_loss falls from rung to rung"
     rows = _rows(section, rule, rungs)
-    found = sample(section, rows, ("val_loss",), rule)
-    if isinstance(found, Lack):
-        return found.part(what, "ladder"), []
+    try:
+        found = sample(section, rows, ("val_loss",), rule)
+    except Lack as lack:
+        return lack.part(what, "ladder"), []
     losses = {name: found.values[name, "val_loss"] for name in rows}
     names = list(rows)
     steps = [
@@ -58,9 +59,10 @@ def _ladder(section: Section, rule: str, rungs: list[str]) -> tuple[Part, list[P
         )
         for below, rung in zip(names, names[1:], strict=False)
     ]
-    fixed = found.at_first_look
-    if isinstance(fixed, Lack):
-        return fixed.part(what, "ladder"), steps
+    try:
+        fixed = found.at_first_look
+    except Lack as lack:
+        return lack.part(what, "ladder"), steps
     # Page's test is of a rise, so the ladder is read from its top.
     seeds = fixed.values[names[0], "val_loss"]
     table_NK = [[fixed.values[name, "val_loss"][seed] for name in reversed(names)] for seed in seeds]

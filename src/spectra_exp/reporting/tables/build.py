@@ -117,8 +117,7 @@ def _record(section: Section, row: Row, metrics: Iterable[str]) -> dict[str, Any
 
 def _columns(spec: TableSpec, section: Section, rows: list[Row]) -> list[str]:
     """The table's metrics, each followed by its figures under the other rules of routing that the runs measured."""
-    runs = {run for row in rows for run in row.runs.values()}
-    measured = {metric for run, metric in section.collected.figures if run in runs}
+    measured = section.measured(rows)
     wanted = spec.metrics if spec.study else tuple(dict.fromkeys([*spec.metrics, *sorted(measured)]))
     others = [m for m in sorted(measured) if TRAINING_RULE in m or INFERENCE in m]
     found: list[str] = []
