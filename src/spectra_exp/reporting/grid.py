@@ -133,9 +133,13 @@ class Section:
 
     def floor(self, row: Row, metric: str) -> float | None:
         """The mean chance floor over seeds, None without one."""
-        found = [self.collected.figures.get((run, metric), (0.0, math.nan))[1] for run in row.runs.values()]
-        finite = [value for value in found if math.isfinite(value)]
-        return sum(finite) / len(finite) if finite else None
+        found = self.floors(row, metric).values()
+        return sum(found) / len(found) if found else None
+
+    def floors(self, row: Row, metric: str) -> dict[int, float]:
+        """The metric's chance floor by seed; seeds without one are absent."""
+        found = {seed: self.collected.figures.get((run, metric)) for seed, run in row.runs.items()}
+        return {seed: pair[1] for seed, pair in found.items() if pair is not None and math.isfinite(pair[1])}
 
     def run(self, row: Row, seed: int) -> dict[str, Any]:
         """The run of a seed, as a row of `Collected.runs`."""

@@ -14,6 +14,8 @@ from spectra_exp.reporting.grid import Row, Section
 from spectra_exp.reporting.tables.spec import Choice
 from spectra_exp.statistics.intervals import mean_interval
 
+# Inches of each further row of panels.
+TALL = 1.9
 Marking = Callable[[Sequence[Row]], list[Mark]]
 
 
@@ -35,12 +37,11 @@ class Curve:
 class Training:
     """A page with a row of panels for each arm and a panel for each curve.
 
-    `arms`: the factors whose values make arms. `size`: inches of a page with one arm; each further one adds `tall`.
+    `arms`: the factors whose values make arms. `size`: inches of a page with one arm; each further one adds `TALL`.
     """
 
     curves: tuple[Curve, ...]
     size: tuple[float, float]
-    tall: float = 1.9
     arms: tuple[str, ...] = ()
     naming: Naming = by_method
 
@@ -53,7 +54,7 @@ class Training:
             for curve in self.curves
             if any(row.runs for row in own)
         )
-        height = self.size[1] + self.tall * (len(panels) // len(self.curves) - 1)
+        height = self.size[1] + TALL * (len(panels) // len(self.curves) - 1)
         page = Page(panels, len(self.curves), (self.size[0], height))
         remarks = [*lost(self.curves, section, rows)]
         for own in split.values():

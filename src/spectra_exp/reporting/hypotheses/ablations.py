@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from spectra_exp.config.names import ablation_name
 from spectra_exp.config.presets import FULL, ablations, ladder
 from spectra_exp.reporting.grid import Section
-from spectra_exp.reporting.hypotheses.parts import Part, Ruling, Side, compared, judge, ordered
+from spectra_exp.reporting.hypotheses.parts import Part, Ruling, Side, judge, ordered
 from spectra_exp.reporting.hypotheses.samples import Lack, Rows, difference, one_row, sample
 from spectra_exp.reporting.tables.verdicts import direction
 from spectra_exp.studies.cells import holds
@@ -54,9 +54,7 @@ def _ladder(section: Section, rule: str, rungs: list[str]) -> tuple[Part, list[P
     losses = {name: found.values[name, "val_loss"] for name in rows}
     names = list(rows)
     steps = [
-        compared(
-            f"val_loss, {rung} − {below}", losses[rung], losses[below], "lower", "ladder", found.note, found.design
-        )
+        found.compared(f"val_loss, {rung} − {below}", losses[rung], losses[below], "lower", "ladder")
         for below, rung in zip(names, names[1:], strict=False)
     ]
     try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from spectra_exp.config.names import method_name
 from spectra_exp.reporting.collect import INFERENCE, TRAINING_RULE
 from spectra_exp.reporting.grid import SWITCH, Row, Section
-from spectra_exp.reporting.hypotheses.parts import Part, Ruling, Side, compared, judge
+from spectra_exp.reporting.hypotheses.parts import Part, Ruling, Side, judge
 from spectra_exp.reporting.hypotheses.samples import (
     Lack,
     Rows,
@@ -59,7 +59,7 @@ def specialised_domains(section: Section, rule: str) -> Ruling:
         return {seed: sum(a[seed] - b[seed] for a, b in pairs) / len(pairs) for seed in pairs[0][0]}
 
     what = f"gain over Switch on {', '.join(SPECIALISED)} − on {', '.join(rest)}"
-    return judge([compared(what, mean_gain(SPECIALISED), mean_gain(rest), "higher", "", found.note, found.design)])
+    return judge([found.compared(what, mean_gain(SPECIALISED), mean_gain(rest), "higher")])
 
 
 def _against_switch(section: Section, rule: str, claims: dict[str, Side]) -> Ruling:
@@ -77,17 +77,12 @@ def _above_floor(section: Section, rows: Rows, rule: str) -> Part:
         found = same_seeds(arms, fill_command(section, rule), design_of({name: row}))
     except Lack as lack:
         return lack.part(what)
-    return compared(what, *found.values.values(), "higher", "", found.note, found.design)
+    return found.compared(what, *found.values.values(), "higher")
 
 
 def _floors(section: Section, row: Row) -> dict[int, float]:
-    figures = section.collected.figures
-    floors = {
-        s: figures[row.runs[s], "routing_consistency"][1]
-        for s in test_seeds(row)
-        if (row.runs[s], "routing_consistency") in figures
-    }
-    return {seed: floor for seed, floor in floors.items() if floor == floor}  # NaN is no floor
+    floors = section.floors(row, "routing_consistency")
+    return {seed: floors[seed] for seed in test_seeds(row) if seed in floors}
 
 
 def _domains(section: Section, rows: Rows) -> list[str]:

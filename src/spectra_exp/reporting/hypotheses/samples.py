@@ -46,6 +46,12 @@ class Sample:
         """What a reader must know about the seeds; empty when all arms have the same."""
         return f"without its pair: seed {', '.join(map(str, self.left_out))}" if self.left_out else ""
 
+    def compared(
+        self, what: str, a: Mapping[int, float], b: Mapping[int, float], claimed: Side, family: str = ""
+    ) -> Part:
+        """`parts.compared` of two arms made of the sample, with what is known of its seeds."""
+        return compared(what, a, b, claimed, family, self.note, self.design)
+
     @property
     def at_first_look(self) -> Sample:
         """The seeds that were made whatever came out, for tests that do not allow for looks; without a design all.
@@ -149,5 +155,4 @@ def difference(
         found = sample(section, rows, (metric,), rule)
     except Lack as lack:
         return lack.part(what, family)
-    arms = found.values[first, metric], found.values[second, metric]
-    return compared(what, *arms, claimed, family, found.note, found.design)
+    return found.compared(what, found.values[first, metric], found.values[second, metric], claimed, family)

@@ -12,7 +12,6 @@ from spectra_exp.reporting.grid import Section
 from spectra_exp.reporting.hypotheses.parts import (
     Part,
     Ruling,
-    compared,
     correct,
     correlated,
     figure_text,
@@ -58,9 +57,7 @@ def best_constant(section: Section) -> Ruling:
     inside = [name for name in CONSTANTS if BEST_FROM <= degrees[name] <= BEST_TO]
     outside = [name for name in CONSTANTS if name not in inside]
     pairs = {
-        (i, o): compared(
-            f"val_loss, {degrees[i]:g} − {degrees[o]:g}", losses[i], losses[o], "lower", "", found.note, found.design
-        )
+        (i, o): found.compared(f"val_loss, {degrees[i]:g} − {degrees[o]:g}", losses[i], losses[o], "lower")
         for i in inside
         for o in outside
     }
@@ -87,8 +84,7 @@ def scheduling(section: Section) -> Ruling:
     degrees, cosine = degrees_of(), RANKING[0]
 
     def below(name: str, other: str, shown: str, family: str) -> Part:
-        arms = losses[name], losses[other]
-        return compared(f"val_loss, {name} − {shown}", *arms, "lower", family, found.note, found.design)
+        return found.compared(f"val_loss, {name} − {shown}", losses[name], losses[other], "lower", family)
 
     parts = [below(cosine, name, f"{degrees[name]:g}", "constants") for name in CONSTANTS]
     what = f"val_loss rises over {', '.join(RANKING)}"
@@ -114,14 +110,8 @@ def load_imbalance(section: Section) -> Ruling:
     except Lack as lack:
         trend = lack.part(what)
     bounds = [
-        compared(
-            f"load_gini at {degrees[name]:g} − {bound:g}",
-            ginis[name],
-            dict.fromkeys(ginis[name], bound),
-            side,
-            "",
-            found.note,
-            found.design,
+        found.compared(
+            f"load_gini at {degrees[name]:g} − {bound:g}", ginis[name], dict.fromkeys(ginis[name], bound), side
         )
         for name, side, bound in GINI_BOUNDS
     ]
@@ -135,15 +125,8 @@ def entropy_fall(section: Section) -> Ruling:
     seeds = sorted(falls[0])
     degrees = degrees_of()
     mean_fall = {seed: sum(values[seed] for values in falls) / len(falls) for seed in seeds}
-    overall = compared(
-        "fall of routing_entropy, mean over the constants",
-        mean_fall,
-        dict.fromkeys(seeds, 0.0),
-        "higher",
-        "",
-        found.note,
-        found.design,
-    )
+    what, no_fall = "fall of routing_entropy, mean over the constants", dict.fromkeys(seeds, 0.0)
+    overall = found.compared(what, mean_fall, no_fall, "higher")
     what = "the fall over temperature"
     try:
         early = list(found.at_first_look.values.values())

@@ -78,14 +78,11 @@ def known_runs(outputs: Path | None, archive: Archive) -> Known:
         if run.run_id is not None
     }
     runs = archive.runs()
-    archived = {name: _state_of(run.summary["status"]) for name, run in runs.items()}
+    statuses = {name: run.summary["status"] for name, run in runs.items()}
+    archived = {name: "done" if status == "completed" else status for name, status in statuses.items()}
     return Known(
         outputs, ids, archived, [*(measured_speeds(outputs / "runs") if outputs else ()), *speeds_of(runs.values())]
     )
-
-
-def _state_of(status: str) -> str:
-    return {"completed": "done"}.get(status, status)
 
 
 def progress(blocks: Iterable[Block], known: Known, text: Path | None) -> dict[str, list[LaunchProgress]]:

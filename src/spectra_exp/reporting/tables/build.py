@@ -8,13 +8,13 @@ from statistics import fmean
 from typing import Any
 
 from spectra_exp.config.names import METHOD_FACTORS
-from spectra_exp.presentation.text import count_text, interval_text, number_text
+from spectra_exp.presentation.text import count_text, interval_text
 from spectra_exp.reporting.collect import INFERENCE, METHOD_COLUMNS, SIZE_COLUMNS, TRAINING_RULE, base_name
 from spectra_exp.reporting.grid import Row, Section
 from spectra_exp.reporting.noise import claim_notes
 from spectra_exp.reporting.tables.gaps import row_gaps
 from spectra_exp.reporting.tables.settings import settings_part
-from spectra_exp.reporting.tables.spec import Grid, Panel, Part, Table, TableSpec
+from spectra_exp.reporting.tables.spec import Grid, Panel, Part, Table, TableSpec, record_grid
 from spectra_exp.reporting.tables.verdicts import ADDED, SEEDS_ALONE, direction, verdict
 from spectra_exp.runs.pairing import GROUP_KEYS, LOSSES, PAIRED, is_prediction
 from spectra_exp.statistics.comparison import TOO_FEW, Comparison
@@ -192,11 +192,9 @@ def _floor_grids(spec: TableSpec, section: Section, records: list[dict[str, Any]
     metrics = [m for m in spec.metrics if any(r.get(f"{m}_floor") is not None for r in records)]
     if not metrics:
         return []
-    factors = _label_columns(section, records)
-    body = [
-        [*(str(r.get(f) or "") for f in factors), *(number_text(r.get(f"{m}_floor")) for m in metrics)] for r in records
-    ]
-    return [Grid("What chance gives (mean over seeds)", [*(f.rpartition(".")[2] for f in factors), *metrics], body)]
+    shown = {factor: factor.rpartition(".")[2] for factor in _label_columns(section, records)}
+    shown |= {f"{metric}_floor": metric for metric in metrics}
+    return [record_grid("What chance gives (mean over seeds)", shown, records)]
 
 
 def _grid(
