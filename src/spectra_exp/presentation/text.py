@@ -61,6 +61,12 @@ def interval_text(interval: Interval | None) -> str:
     return f"{number_text(interval.mean, of_mean)} ± {number_text(half, decimals)}"
 
 
+def signed_text(value: float) -> str:
+    """A number with its sign."""
+    sign = "+" if value > 0 else "−" if value < 0 else ""
+    return f"{sign}{number_text(abs(value))}"
+
+
 def bounds_text(low: float | None, high: float | None) -> str:
     """An interval's ends; empty without one."""
     return "" if low is None or high is None else f"[{number_text(low)}, {number_text(high)}]"

@@ -97,7 +97,7 @@ def findings(effects: Sequence[Effect], sections: Sequence[Section]) -> list[lis
                     rows[i],
                     tests[i],
                     corrected[i],
-                    reasons[i] and NOT_RUN or outcome(effect.claim, tests[i], corrected[i], effect.tolerance),
+                    NOT_RUN if reasons[i] else outcome(effect.claim, tests[i], corrected[i], effect.tolerance),
                     reasons[i] or tests[i].note,
                 )
                 for i, effect in enumerate(effects)

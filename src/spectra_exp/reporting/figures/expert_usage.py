@@ -7,7 +7,7 @@ so experts are ranked by their share at the end of training, in each layer of ea
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -90,10 +90,10 @@ class StackedUsage:
                 experts = max(experts, len(edges))
                 title = marked(section, row, self.naming(row)).replace(") ", ")\n")
                 panels.append(StackPanel(title, "Step", "Share of assignments", steps, edges))
-        height = 0.8 + 1.3 * -(-len(panels) // self.columns)
-        page = Page(tuple(panels), self.columns, (DOUBLE, height), key=rank_key(experts))
+        size = DOUBLE, 0.8 + 1.3 * -(-len(panels) // self.columns)
         notes = (f"{RANKED} Mean over layers. {INFERENCE_RULE}",)
-        page = replace(page, footnotes=notes, absent=no_snapshots(section, rows))
+        absent = no_snapshots(section, rows)
+        page = Page(tuple(panels), self.columns, size, notes, absent=absent, key=rank_key(experts))
         return with_context(with_seeds(page, "bright bands at the edges"), section, rows)
 
 
@@ -128,9 +128,9 @@ class LayerUsage:
                 )
         some = (f"{len(layers)} of {depth} layers shown.",) if len(layers) < depth else ()
         rules = "CV: load CV of the layer under the inference rule → under the training rule, where that was measured."
-        page = Page(tuple(panels), max(1, len(layers)), (DOUBLE, 0.9 + 0.78 * len(found)))
         notes = (f"Share of assignments. {RANKED} {INFERENCE_RULE} Dashed: even share. {rules}", *some)
-        page = replace(page, footnotes=notes, absent=no_snapshots(section, rows))
+        size = DOUBLE, 0.9 + 0.78 * len(found)
+        page = Page(tuple(panels), max(1, len(layers)), size, notes, absent=no_snapshots(section, rows))
         return with_context(with_seeds(page, "bars"), section, rows)
 
 

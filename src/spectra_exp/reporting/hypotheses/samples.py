@@ -145,12 +145,10 @@ def test_values(section: Section, row: Row, metric: str) -> dict[int, float]:
     return {seed: values[seed] for seed in test_seeds(row) if seed in values}
 
 
-def difference(
-    section: Section, rows: Rows, metric: str, claimed: Side, rule: str = "", family: str = "", what: str = ""
-) -> Part:
+def difference(section: Section, rows: Rows, metric: str, claimed: Side, rule: str = "", family: str = "") -> Part:
     """The first row − the second one in the metric, claimed to lie below or above zero."""
     first, second = rows
-    what = what or f"{metric}, {first} − {second}"
+    what = f"{metric}, {first} − {second}"
     try:
         found = sample(section, rows, (metric,), rule)
     except Lack as lack:

@@ -13,11 +13,9 @@ from spectra_exp.config.compose import load_experiment
 from spectra_exp.foundations.errors import SpectraError
 from spectra_exp.reporting.paper.blocks import Block, Launch, Line, own_line
 from spectra_exp.studies import ledger
-from spectra_exp.studies.state import Speed, expected_seconds, measured_speeds, run_state, speeds_of
+from spectra_exp.studies.state import GOOD, Speed, expected_seconds, measured_speeds, run_state, speeds_of
 from spectra_exp.studies.view import duration
 
-# States that leave nothing to do.
-GOOD = ("done", "diverged", "not_run")
 NO_STUDY, NO_TEXT = "no file of this study", "needs the real text"
 
 

@@ -107,8 +107,7 @@ def _steps(picture: Picture, section: Section, metric: str) -> list[Chart]:
 
 def _rows(picture: Picture, section: Section, metric: str) -> list[Chart]:
     rows = [row for row in section.rows if row.runs]
-    names = [setting_name(row) for row in rows]
-    return [values_chart(section, rows, names, [colour(row.label) for row in rows], metric)]
+    return [values_chart(section, rows, [setting_name(row) for row in rows], metric)]
 
 
 def _groups(picture: Picture, rows: list[Row]) -> dict[str, list[Row]]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from spectra_exp.config.names import METHOD_FACTORS, method_name, setting_text
-from spectra_exp.presentation.text import count_text, number_text
+from spectra_exp.presentation.text import count_text, signed_text
 from spectra_exp.reporting.grid import Row, Section
 from spectra_exp.reporting.noise import claim_notes
 from spectra_exp.reporting.tables.build import beside, metric_columns, odd_notes, untested_notes
@@ -133,8 +133,7 @@ def _records(spec: PairSpec, section: Section, rule: str, sizes: list[Size]) -> 
 def _difference(metric: str, test: Comparison | None, p: float | None) -> dict[str, Any]:
     shown = ""
     if test is not None and test.difference is not None:
-        sign = "+" if test.difference > 0 else "−" if test.difference < 0 else ""
-        shown = " ".join(filter(None, [f"{sign}{number_text(abs(test.difference))}", stars(p)]))
+        shown = " ".join(filter(None, [signed_text(test.difference), stars(p)]))
     return {
         f"Δ {metric}": shown,
         f"{metric}_difference": test.difference if test else None,
