@@ -305,8 +305,7 @@ def cell_sections(
         group = groups[run_id]
         data, evaluation = (str(run[key])[:8] for key in GROUP_KEYS[:2])
         titles[group] = f"Group {group}: {run['max_steps']} steps, data {data}, evaluation {evaluation}"
-        factors = {factor: run[factor] for factor in METHOD_FACTORS if run[factor] not in (None, "none")}
-        made = Row(factors, labels.get(run["cell_id"], run["label"]))
+        made = Row(run_factors(run), labels.get(run["cell_id"], run["label"]))
         row = found.setdefault(group, {}).setdefault(run["cell_id"], made)
         row.runs.setdefault(run["seed"], run_id)
         row.designs |= designs.get(run_id, set())
@@ -318,6 +317,11 @@ def cell_sections(
         own = [rows[cell] for cell in by_label]
         sections.append(Section(None, (titles[group],), (), own, collected, unpaired=unpaired))
     return sections
+
+
+def run_factors(run: Mapping[str, Any]) -> dict[str, str]:
+    """The factors of a run's method, as rows of studies have them."""
+    return {factor: run[factor] for factor in METHOD_FACTORS if run[factor] not in (None, "none")}
 
 
 def _tell_apart(rows: Mapping[str, Row], settings: Mapping[str, Mapping[str, str]]) -> None:

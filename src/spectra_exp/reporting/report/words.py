@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
-from spectra_exp.config.names import METHOD_FACTORS, method_name, setting_text
+from spectra_exp.config.names import METHOD_FACTORS, setting_text
 from spectra_exp.presentation.html import Heading
 from spectra_exp.presentation.text import interval_text
 from spectra_exp.reporting.grid import Row, Section
@@ -33,12 +32,6 @@ def remarks(section: Section, names: Mapping[str, Row]) -> list[str]:
     return [
         f"{mark.capitalize()}: {'all' if len(rows) == len(names) else ', '.join(rows)}." for mark, rows in found.items()
     ]
-
-
-def run_method(run: Mapping[str, Any]) -> str:
-    """The method of a run, called as the rows of studies are."""
-    factors = {key: run[key] for key in METHOD_FACTORS if run.get(key) not in (None, "none")}
-    return method_name(factors)
 
 
 def described(section: Section, row: Row, metrics: tuple[str, ...], head: str | None = None) -> str:
