@@ -87,7 +87,7 @@ def with_context(page: Page, section: Section, rows: Iterable[Row]) -> Page:
         footnotes.append("† not shown to be causal: its loss is no evidence.")
     runs = [(row, section.run(row, seed)) for row in own for seed in sorted(row.runs)]
     remarks = []
-    if stale := _once(row.label for row, run in runs if run["stale"]):
+    if stale := dict.fromkeys(row.label for row, run in runs if run["stale"]):
         which = "all rows" if len(stale) == len(own) else "; ".join(stale)
         remarks.append(f"Stale, run by other code than today's (refresh=stale runs them again): {which}.")
     for key in GROUP_KEYS:
@@ -104,7 +104,3 @@ def arms(rows: Sequence[Row], factors: Sequence[str]) -> dict[str, list[Row]]:
         name = ", ".join(f"{factor.rpartition('.')[2]} {row.key[factor]}" for factor in factors if factor in row.key)
         found.setdefault(name, []).append(row)
     return found
-
-
-def _once(labels: Iterable[str]) -> list[str]:
-    return list(dict.fromkeys(labels))

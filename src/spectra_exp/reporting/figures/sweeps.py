@@ -137,8 +137,8 @@ class SweepHeat:
         for own in arms(rows, ("osr",)).values():
             columns = [[row for row in own if row.key.get(self.panels) == value] for value in texts]
             for metric in measured:
-                if any(section.interval(row, metric) for row in own):
-                    limits = _limits(section, own, metric)
+                if means := [interval.mean for row in own if (interval := section.interval(row, metric))]:
+                    limits = min(means), max(means)
                     found += [
                         self._panel(section, some, metric, limits, f"{own[0].method}, {text}")
                         for some, text in zip(columns, texts.values(), strict=True)
@@ -178,11 +178,6 @@ class SweepHeat:
             metric_label(metric),
             best=_best(means, metric),
         )
-
-
-def _limits(section: Section, rows: Sequence[Row], metric: str) -> tuple[float, float]:
-    means = [interval.mean for row in rows if (interval := section.interval(row, metric))]
-    return min(means), max(means)
 
 
 def _best(means: Mapping[tuple[int, int], float], metric: str) -> tuple[int, int] | None:

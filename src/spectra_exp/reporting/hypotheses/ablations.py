@@ -20,7 +20,11 @@ def ablation_importance(section: Section, rule: str) -> Ruling:
     """H5. Two families: the ablations, and the ladder."""
     known = wanted_ablations(section.study, rule)
     declared = declared_metrics()
-    parts = [_worse(section, rule, name, declared[name]) for name in known if name in declared]
+    parts = [
+        difference(section, _rows(section, rule, (name, FULL)), metric, WORSE[direction(metric)], rule, "ablations")
+        for name in known
+        if (metric := declared.get(name))
+    ]
     # A rung that a rule refuses is what the full method already is.
     rungs = [rung if rung in known else FULL for rung in ladder()]
     trend, steps = _ladder(section, rule, rungs)
@@ -36,11 +40,6 @@ def wanted_ablations(study: Study, rule: str) -> list[str]:
     """The ablations that the study has under a rule."""
     cells = [(block, {**cell, "osr": rule}) for block in study.blocks for cell in block.cells()]
     return list(dict.fromkeys(cell["ablation"] for block, cell in cells if holds(block, cell)))
-
-
-def _worse(section: Section, rule: str, name: str, metric: str) -> Part:
-    rows = _rows(section, rule, (name, FULL))
-    return difference(section, rows, metric, WORSE[direction(metric)], rule, "ablations")
 
 
 def _ladder(section: Section, rule: str, rungs: list[str]) -> tuple[Part, list[Part]]:

@@ -41,7 +41,8 @@ def index_page(
     """The page over all runs, or how to start some where there are none. `page_of`: where each run's own page lies."""
     by_name = {table.name: table for table in tables}
     untested = set(by_name[HYPOTHESES].frame["verdict"]) <= {"not tested"}
-    verdicts = _verdict_block(by_name[HYPOTHESES], untested)
+    content = table_content(by_name[HYPOTHESES])
+    verdicts = Block(HYPOTHESES, "Hypotheses", HYPOTHESES_LEAD, Fold(UNTESTED, content) if untested else content)
     if material.collected.runs.empty:
         blocks = [empty_block(material), missing_block(tables), odd_block(material)]
     else:
@@ -86,11 +87,6 @@ def _tiles(material: Material, tables: list[spec.Table]) -> list[dict[str, Any]]
         for number, name, place in counted
         if number or name not in bad
     ]
-
-
-def _verdict_block(table: spec.Table, untested: bool) -> Block:
-    content = table_content(table)
-    return Block(HYPOTHESES, "Hypotheses", HYPOTHESES_LEAD, Fold(UNTESTED, content) if untested else content)
 
 
 def _metric_block() -> Block:

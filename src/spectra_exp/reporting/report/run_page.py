@@ -85,16 +85,12 @@ def run_page(stored: StoredRun, collected: Collected, draw: Draw = draw_svg) -> 
         run_id,
         blocks,
         draw,
-        back=f"{file_link('..', 'index.html')}#{_place(run_id, run)}",
+        back=f"{file_link('..', 'index.html')}#{f'run-{anchor(run_id)}' if run else 'odd'}",
         label=(stored.summary or {}).get("label"),
         marks=run_marks(collected, run) if run else [Badge("in no table", "bad")],
         siblings=_siblings(collected, run),
         notes=[*odd, *problems],
     )
-
-
-def _place(run_id: str, run: Mapping[str, Any] | None) -> str:
-    return f"run-{anchor(run_id)}" if run else "odd"
 
 
 def _siblings(collected: Collected, run: Mapping[str, Any] | None) -> list[Link]:

@@ -262,7 +262,8 @@ def _notes(section: Section, rows: list[Row], records: list[dict[str, Any]]) -> 
     for key in GROUP_KEYS:
         values = {record[key] for record in records if record[key] is not None}
         if len(values) > 1:
-            notes.append(f"Rows differ in {key.replace('_', ' ')} ({_listed(values)}); such rows are not tested.")
+            listed = ", ".join(sorted(str(value)[:8] for value in values))
+            notes.append(f"Rows differ in {key.replace('_', ' ')} ({listed}); such rows are not tested.")
     labels = {record["cell_id"]: record["label"] for record in records}
     notes += [f"Not paired: {labels[cell]}: {reason}." for cell, reason in section.unpaired.items()]
     return notes + odd_notes(section, rows)
@@ -272,7 +273,3 @@ def odd_notes(section: Section, rows: Iterable[Row]) -> list[str]:
     """What is wrong with runs that are in the rows all the same."""
     odd = section.collected.odd
     return [f"{run}: {odd[run]}." for row in rows for run in row.runs.values() if run in odd]
-
-
-def _listed(values: set[Any]) -> str:
-    return ", ".join(sorted(str(value)[:8] for value in values))
