@@ -103,6 +103,11 @@ def test_the_template_s_own_test_passes_and_a_router_without_its_gradient_fails(
         ("sweeps/a_quota.yaml", "title: Mine\n", "sweeps/a_quota.yaml: "),
         ("my_router.py", f"{BARE}@register_router\nclass R(LinearRouter): ...\n", "router R has no name"),
         ("my_router.py", f"{BARE}{UNFIT}", "schema of router=unfit: Unsupported value type: 'complex'"),
+        (
+            "my_router.py",
+            f"{BARE}{UNFIT}".replace("sizes: tuple[complex, ...] = ()", "z_loss_coef: str = ''"),
+            "schema of router=unfit: its field 'z_loss_coef' has another type than RouterConfig's; give it",
+        ),
         ("my_router.py", "import torch\nraise ValueError('no')", "'my_router' does not load (ValueError: no)"),
         ("my_router.py", "import not_installed_here", "'my_router' needs the module 'not_installed_here'"),
     ],
@@ -121,6 +126,21 @@ def test_a_router_of_a_name_that_there_is_is_one_line(work):
     ended = spectra(work, "run", "router=switch", "debug=smoke")
     assert ended.returncode == 2 and "router 'switch' is registered twice" in ended.stderr
     assert ended.stderr.count("\n") == 1
+
+
+def test_a_cell_of_a_notebook_that_runs_again_replaces_its_router(work, tmp_path):
+    cell = (work / "my_router.py").read_text()
+    script = tmp_path / "twice.py"
+    script.write_text(
+        f"from spectra_exp import compose\ncell = {cell!r}\nfor value in ('2.0', '3.5'):\n"
+        "    exec(cell.replace('option(2.0', f'option({value}'), globals())\n"
+        "    print(compose('router=my_router').router.sharpness)\n"
+    )
+    (work / "conf" / "config.yaml").unlink()
+    (work / "my_router.py").unlink()
+    kept = os.environ | {"PYTHONPATH": str(project_root() / "src")}
+    ended = subprocess.run([sys.executable, str(script)], env=kept, cwd=work, capture_output=True, text=True)
+    assert (ended.returncode, ended.stdout.split()) == (0, ["2.0", "3.5"]), ended.stderr
 
 
 def test_a_folder_of_another_hydra_project_is_left_alone(work):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import random
 import re
@@ -133,6 +134,22 @@ def test_cells_of_the_page_are_those_of_the_tables(made: Path) -> None:
     assert found.endswith("(n = 3)") and found.partition(" (n")[0] in line
     assert page.cell("table07_ablation", "val_loss", "nobody") == "not run yet"
     assert f"load CV {page.cell('baselines', 'load_cv', 'SPECTRA (causal)')}" in (made / PAGE).read_text()
+
+
+def test_differences_are_those_of_the_tests_by_verdict(made: Path) -> None:
+    page = Page(made, read_archive(made / ARCHIVE))
+    family = "SPECTRA (causal) against its ablations"
+    with open(made / "tables" / "table13_significance.csv", encoding="utf-8", newline="") as file:
+        rows = [r for r in csv.DictReader(file) if r["family"] == family and r["metric"] == "val_loss"]
+    compared = [r for r in rows if r["difference"]]
+    lines = page.differences(family, "val_loss").splitlines()
+    assert compared and sum(line.count("(causal) − ") for line in lines) == len(compared)
+    for row in compared:
+        other = row["comparison"].removeprefix("SPECTRA (causal) − ")
+        sign = "−" if float(row["difference"]) < 0 else "+"
+        told = f"{other} ({sign}{abs(float(row['difference'])):.3f})"
+        assert any(told in line and f"**{row['verdict'].split()[0]}**" in line for line in lines), told
+    assert page.differences(family, "nothing") == "- not run yet"
 
 
 def test_a_table_without_a_run_is_not_printed(made: Path) -> None:

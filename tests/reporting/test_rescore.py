@@ -44,6 +44,21 @@ def test_scores_come_back_as_the_run_left_them(old: tuple[Path, pd.DataFrame], c
     assert "has the scores" in capsys.readouterr().out
 
 
+def test_lost_scores_are_written_again_and_nothing_else_is_forgiven(run: Path, capsys) -> None:  # noqa: F811
+    kept = StoredRun(run).scores("documents")
+    (run / "documents.parquet").unlink()
+    assert f"documents.parquet (`spectra-exp rescore run={run.name}` writes it again)" in StoredRun(run).refusal
+    config = (run / "config.yaml").read_text()
+    (run / "config.yaml").write_text(config + "# edited\n")
+    assert command(["rescore", run.name]) == 1
+    assert "config.yaml" in capsys.readouterr().err
+    (run / "config.yaml").write_text(config)
+    assert command(["rescore", run.name]) == 0
+    again = StoredRun(run)
+    assert again.refusal is None
+    pd.testing.assert_frame_equal(again.scores("documents"), kept)
+
+
 @pytest.mark.parametrize("killed_at", [0, 1, 2])
 def test_a_kill_leaves_a_run_that_counts(old: tuple[Path, pd.DataFrame], monkeypatch, killed_at: int) -> None:
     path, kept = old

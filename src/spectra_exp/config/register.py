@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import is_dataclass
+from functools import lru_cache
+from typing import Any, ParamSpec, TypeVar, cast, get_type_hints
+
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.config_store import ConfigStore
 from hydra.core.plugins import Plugins
 from hydra.plugins.search_path_plugin import SearchPathPlugin
+from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from spectra_exp.config import schema
@@ -18,6 +24,9 @@ from spectra_exp.routing.losses import LossesConfig
 from spectra_exp.routing.osr import NoOsr, OsrConfig
 from spectra_exp.routing.selection import SelectionConfig
 from spectra_exp.routing.temperature import TemperatureConfig
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 # Groups with one schema each; router, osr, model and data have several.
 PLAIN_GROUPS = {
@@ -50,6 +59,16 @@ GROUPS = (
     "search",
     "debug",
 )
+
+
+_caches: list[Any] = []
+
+
+def cached_until_replaced(function: Callable[P, T]) -> Callable[P, T]:
+    """A cache of what follows from the schemas: forgotten where a cell of a notebook that runs again replaces one."""
+    cached = lru_cache(maxsize=4096)(function)
+    _caches.append(cached)
+    return cast("Callable[P, T]", cached)
 
 
 def group_schemas(group: str) -> dict[str, type]:
@@ -88,13 +107,30 @@ def register() -> None:
     for group in GROUPS:
         stored = store.repo.get(group, {})
         for name, node in group_schemas(group).items():
-            if f"{name}.yaml" not in stored:
+            there = stored.get(f"{name}.yaml")
+            if there is None or OmegaConf.get_type(there.node) is not node:
                 _store(group, name, node)
+                for cached in _caches if there else ():
+                    cached.cache_clear()
 
 
 def _store(group: str, name: str, node: type) -> None:
+    where = f"schema of {group}={name.removeprefix('schema_')}"
+    for key, base in _of_another_type(node).items():
+        fix = f"give it {base.__name__}'s type or another name"
+        raise ConfigError(where, f"its field '{key}' has another type than {base.__name__}'s", fix)
     try:
         ConfigStore.instance().store(group=group, name=name, node=node)
     except OmegaConfBaseException as error:
         problem = " ".join(str(error).split())
-        raise ConfigError(f"schema of {group}={name.removeprefix('schema_')}", problem, "mend its fields") from error
+        raise ConfigError(where, problem, "mend its fields") from error
+
+
+def _of_another_type(node: type) -> dict[str, type]:
+    """Fields that a plug-in's schema has from a base and declares again with another type, each with that base."""
+    # The package's own are held to it by its type checker.
+    if node.__module__.startswith("spectra_exp."):
+        return {}
+    own = get_type_hints(node)
+    bases = [base for base in node.__mro__[1:] if is_dataclass(base)]
+    return {key: base for base in bases for key, kind in get_type_hints(base).items() if own[key] != kind}

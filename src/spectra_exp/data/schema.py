@@ -10,6 +10,7 @@ from spectra_exp.data.documents import Splits
 from spectra_exp.foundations.bounds import LARGEST_COUNT, LARGEST_LENGTH, LARGEST_SEED
 from spectra_exp.foundations.modules import import_all
 from spectra_exp.foundations.options import option
+from spectra_exp.foundations.registry import check_free
 
 # 256 bytes and the end-of-text token: the smallest vocabulary that can spell any text.
 SMALLEST_VOCABULARY = 257
@@ -97,8 +98,7 @@ def register_source(cls: type[DataConfig]) -> type[DataConfig]:
     name = cls().name
     if not name:
         raise ValueError(f"data source {cls.__name__} has no name: it is a @dataclass with a default `name`")
-    if name in _REGISTRY:
-        raise ValueError(f"data source '{name}' is registered twice")
+    check_free("data source", name, _REGISTRY.get(name), cls)
     _REGISTRY[name] = cls
     return cls
 

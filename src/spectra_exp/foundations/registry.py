@@ -12,6 +12,15 @@ from spectra_exp.foundations.modules import import_all
 Entry = TypeVar("Entry", bound=Any)
 
 
+def check_free(kind: str, name: str, taken: Any, new: Any) -> None:
+    """Raise ValueError where another class or function than `new` has the name.
+
+    `taken`: the one registered so far, or None. A module, or a cell of a notebook, that runs again replaces its own.
+    """
+    if taken is not None and (taken.__module__, taken.__qualname__) != (new.__module__, new.__qualname__):
+        raise ValueError(f"{kind} '{name}' is registered twice")
+
+
 class Registry(Generic[Entry]):
     """Entries by name. `kind`: what one is called; `package`: its modules register theirs when they are imported."""
 
@@ -20,9 +29,8 @@ class Registry(Generic[Entry]):
         self._entries: dict[str, Entry] = {}
 
     def add(self, entry: Entry) -> None:
-        """Take an entry in; a module that runs again replaces its own. ValueError for a name that another has taken."""
-        if self._entries.get(entry.name, entry).function.__module__ != entry.function.__module__:
-            raise ValueError(f"{self.kind} '{entry.name}' is registered twice")
+        """Take an entry in. Raises ValueError as `check_free` does."""
+        check_free(self.kind, entry.name, getattr(self._entries.get(entry.name), "function", None), entry.function)
         self._entries[entry.name] = entry
 
     def all(self) -> dict[str, Entry]:

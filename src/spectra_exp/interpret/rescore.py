@@ -1,4 +1,4 @@
-"""`spectra-exp rescore`: what each held-out document scored, for runs of before that was kept, without training."""
+"""`spectra-exp rescore`: what each held-out document scored, where that is not there or lost, without training."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from spectra_exp.runs.summary import change_with_file
 def rescore(stored: StoredRun, device: str = "cpu") -> int | None:
     """Leave the scores of the held-out documents in a finished run's folder; how many, None where they are there.
 
-    Raises SpectraError for a run whose figures do not count, without a checkpoint of its end, or of which that
-    checkpoint no longer gives the loss in its summary.
+    Raises SpectraError for a run whose figures do not count (for other reasons than that its scores are lost), without
+    a checkpoint of its end, or of which that checkpoint no longer gives the loss in its summary.
     """
-    require_sound(stored)
+    _require_sound_but_for_scores(stored)
     if stored.folder.documents.exists():
         return None
     subject, evaluation = evaluated_again(stored, device)
@@ -30,7 +30,7 @@ def rescore(stored: StoredRun, device: str = "cpu") -> int | None:
     domains = subject.run.evaluator.corpus.domains
     with folder.hold(timeout=60):
         # The same once more, now that nobody else writes.
-        require_sound(StoredRun(folder.path))
+        _require_sound_but_for_scores(StoredRun(folder.path))
         change_with_file(
             folder.summary,
             folder.documents,
@@ -38,6 +38,13 @@ def rescore(stored: StoredRun, device: str = "cpu") -> int | None:
             {"rescored": {"code": code_version()}},
         )
     return int((documents.tokens_G > 0).sum())
+
+
+def _require_sound_but_for_scores(stored: StoredRun) -> None:
+    if not stored.lost_documents:
+        require_sound(stored)
+    elif stored.contradiction is not None:
+        raise SpectraError(f"{stored.run_id}: {stored.contradiction}")
 
 
 def _lines(stored: StoredRun, device: str) -> list[str]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from spectra_exp.foundations.errors import ConfigError
+from spectra_exp.foundations.registry import check_free
 from spectra_exp.measure.ranges import Range
 
 Direction = Literal["lower", "higher", "none"]
@@ -69,8 +70,7 @@ def metric(
     possible = Range(*range)
 
     def register(function: Callable[[Any], float | None]) -> Callable[[Any], float | None]:
-        if name in METRICS:
-            raise ValueError(f"metric '{name}' is registered twice")
+        check_free("metric", name, getattr(METRICS.get(name), "function", None), function)
         meaning = (inspect.getdoc(function) or "").split("\n")[0].rstrip(".")
         if not meaning:
             raise ValueError(f"metric '{name}' has no sentence that says what it means")

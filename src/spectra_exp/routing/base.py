@@ -19,6 +19,7 @@ from spectra_exp.foundations.collective import ALONE, Ranks
 from spectra_exp.foundations.errors import ConfigError
 from spectra_exp.foundations.modules import import_all
 from spectra_exp.foundations.options import option
+from spectra_exp.foundations.registry import check_free
 from spectra_exp.routing.documents import Stretches
 from spectra_exp.routing.selection import PLAIN, SELECTIONS
 from spectra_exp.routing.state import Float32State
@@ -258,8 +259,7 @@ def register_router(cls: type[Router]) -> type[Router]:
     name = cls.Config().name
     if not name:
         raise ValueError(f"router {cls.__name__} has no name: its Config is a @dataclass with a default `name`")
-    if name in _REGISTRY:
-        raise ValueError(f"router '{name}' is registered twice")
+    check_free("router", name, _REGISTRY.get(name), cls)
     _REGISTRY[name] = cls
     return cls
 

@@ -17,6 +17,7 @@ from torch import Tensor
 from spectra_exp.foundations.bounds import MOST_EXPERTS
 from spectra_exp.foundations.errors import ConfigError
 from spectra_exp.foundations.options import option
+from spectra_exp.foundations.registry import check_free
 
 Choose = Callable[[Tensor, int, float], Tensor]
 Bound = Callable[[int, int, int, float], int]
@@ -70,8 +71,7 @@ def selection_rule(name: str, **needs: Any) -> Callable[[Choose], Choose]:
     """
 
     def register(choose: Choose) -> Choose:
-        if name in SELECTIONS:
-            raise ValueError(f"selection rule '{name}' is registered twice")
+        check_free("selection rule", name, getattr(SELECTIONS.get(name), "choose", None), choose)
         SELECTIONS[name] = SelectionRule(name, choose, **needs)
         return choose
 

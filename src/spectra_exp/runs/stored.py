@@ -138,15 +138,26 @@ class StoredRun:
     @cached_property
     def refusal(self) -> str | None:
         """Why no figure of the run may be used, or None for a completed run whose files agree with each other."""
-        summary = self.summary
-        if summary is not None and summary["status"] != "completed":
-            return f"status is {summary['status']}"
-        if self.changed_files is not None:
-            return self.changed_files
-        problem = summary_contradiction(summary, self.config)
+        if self.summary is not None and self.summary["status"] != "completed":
+            return f"status is {self.summary['status']}"
+        return self.changed_files or self.contradiction
+
+    @cached_property
+    def contradiction(self) -> str | None:
+        """What in the run's figures cannot be, or does not agree, in words, or None."""
+        problem = summary_contradiction(self.summary, self.config)
         if problem is None and self.history is not None:
-            problem = history_contradiction(summary, self.history)
+            problem = history_contradiction(self.summary, self.history)
         return problem
+
+    @cached_property
+    def lost_documents(self) -> bool:
+        """Whether all that is not as the finished run left it is that the scores of its documents are gone."""
+        summary = self.summary
+        if summary is None or summary["status"] != "completed" or summary.get("run_id") != self.run_id:
+            return False
+        gone = not self.folder.documents.exists() and check_files(self.path, summary) == [DOCUMENTS]
+        return gone and not summary_edited(summary)
 
     @cached_property
     def changed_files(self) -> str | None:
@@ -162,7 +173,9 @@ class StoredRun:
             return "its summary.json was edited"
         if changed := check_files(self.path, summary):
             more = f" and {len(changed) - NAMED} more" if len(changed) > NAMED else ""
-            return f"edited, missing or added since the run wrote its summary: {', '.join(changed[:NAMED])}{more}"
+            remedy = f" (`spectra-exp rescore run={self.run_id}` writes it again)" if self.lost_documents else ""
+            files = f"{', '.join(changed[:NAMED])}{more}{remedy}"
+            return f"edited, missing or added since the run wrote its summary: {files}"
         return None
 
     def examine(self) -> dict[Path, str]:

@@ -76,6 +76,19 @@ class Page:
                 return f"{interval_text(Interval(int(found['n']), mean, low, high))} (n = {found['n']})"
         return NOTHING
 
+    def differences(self, family: str, metric: str) -> str:
+        """What table 13 says of a metric in the comparisons of one family: a line a section and verdict, and in it each
+        row that was compared with, and the difference from it."""
+        found: dict[tuple[str, str], list[str]] = {}
+        for row in self._rows("table13_significance"):
+            if row["family"] == family and row["metric"] == metric and row["difference"]:
+                verdict = row["verdict"].partition(" ")[0]
+                against = row["comparison"].partition(" − ")[2]
+                difference = f"{float(row['difference']):+.3f}".replace("-", "−")
+                found.setdefault((row["section"], verdict), []).append(f"{against} ({difference})")
+        lines = [f"- {section}, **{verdict}**: {', '.join(rows)}" for (section, verdict), rows in found.items()]
+        return "\n".join(lines) or f"- {NOTHING}"
+
     def verdict(self, hypothesis: str) -> str:
         """The verdicts on a hypothesis, a line each: where, what it is, and by which figures."""
         rows = [row for row in self._rows("hypotheses") if row["name"] == hypothesis]
@@ -147,7 +160,7 @@ class Page:
     @cached_property
     def progress(self) -> str:
         """A table of the blocks: how many runs each has."""
-        lines = ["| block | runs | what |", "|---|---|---|"]
+        lines = ["| block | runs (those that studies share, in each) | what |", "|---|---|---|"]
         for block, own in self._progress:
             done, whole = sum(one.done for one in own), sum(len(one.states) for one in own)
             lines.append(f"| {block.name} | {done} of {whole} | {block.title} |")
