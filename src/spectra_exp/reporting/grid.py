@@ -15,7 +15,6 @@ from spectra_exp.config.typed import value_text
 from spectra_exp.foundations.files import short_path
 from spectra_exp.measure.others import figure
 from spectra_exp.reporting.collect import Collected, base_name
-from spectra_exp.reporting.tables.verdicts import direction
 from spectra_exp.runs.config_file import setting
 from spectra_exp.runs.pairing import GROUP_KEYS, PAIRED, comparable_groups, pair_problem, pairing
 from spectra_exp.runs.stored import StoredRun
@@ -178,7 +177,7 @@ class Section:
             [interval.mean if may and (interval := self.interval(row, metric)) else None for metric in metrics]
             for row, may in zip(rows, self.ranked(rows), strict=True)
         ]
-        return pareto_front(means, [direction(metric) for metric in metrics])
+        return pareto_front(means, [figure(base_name(metric)).direction for metric in metrics])
 
     def _kind(self, row: Row) -> tuple[Any, ...] | None:
         """What rows must share to be ranked; None for one without runs, or not known to be causal."""
