@@ -11,8 +11,8 @@ from spectra_exp.presentation.colours import ink
 from spectra_exp.presentation.html import Badge, Block, Cell, Row, Table, anchor, file_link
 from spectra_exp.presentation.text import number_text
 from spectra_exp.reporting.collect import Collected
-from spectra_exp.reporting.grid import run_factors
 from spectra_exp.reporting.report.words import NOT_CAUSAL
+from spectra_exp.reporting.sections import run_factors
 
 METRICS = ("val_loss", "load_cv", "max_vio", "expert_overlap")
 LEAD = "One line a run; its name opens its page: configuration, curves, routing pictures, log."
