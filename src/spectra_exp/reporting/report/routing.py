@@ -33,7 +33,9 @@ def routing_block(run: StoredRun) -> Block | None:
 def domain_names(run: StoredRun, snapshot: RoutingSnapshot) -> list[str]:
     """The domains' names in the snapshot's order, which is alphabetical; their numbers where the names do not match."""
     losses = {
-        key[1] for key in run.curves if key[0] == "validation" and key[1].startswith("val_loss_") and run.curve(*key)
+        metric
+        for split, metric, layer in run.curves
+        if split == "validation" and metric.startswith("val_loss_") and run.curve(split, metric, layer)
     }
     known = sorted(metric.removeprefix("val_loss_") for metric in losses)
     served_M = snapshot.domain_counts_LME.sum(axis=(0, 2)) > 0
