@@ -94,13 +94,14 @@ def _bar_top(page: Page) -> float:
 
 def _add_legend(figure: Figure, page: Page, handles: dict[str, Artist]) -> None:
     """The legend outside the panels with the footnotes above it, or the footnotes alone."""
+    from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
     width = page.size[0]
     text = textwrap.fill(" ".join(page.footnotes), int(width * FOOTNOTE_CHARACTERS))
     entries: dict[str, Any] = handles | {name: Patch(facecolor=shade) for name, shade in page.key}
     if any(getattr(panel, "floors", ()) for panel in page.panels):
-        entries["chance floor"] = _floor_handle()
+        entries["chance floor"] = Line2D([], [], color=GREY, linestyle=":", linewidth=1.0)
     if not entries:
         figure.supxlabel(text, x=0.01, ha="left", fontsize=FOOTNOTE_SIZE, color=GREY)
         return
@@ -117,9 +118,3 @@ def _add_legend(figure: Figure, page: Page, handles: dict[str, Artist]) -> None:
         columnspacing=1.2,
     )
     legend.get_title().set_color(GREY)
-
-
-def _floor_handle() -> Artist:
-    from matplotlib.lines import Line2D
-
-    return Line2D([], [], color=GREY, linestyle=":", linewidth=1.0)

@@ -81,6 +81,14 @@ class Study:
         """What chooses it on the command line."""
         return f"{self.kind}={self.name}"
 
+    def varied(self) -> dict[str, list[str]]:
+        """The values that any block varies, by key, each once."""
+        found: dict[str, list[str]] = {}
+        for block in self.blocks:
+            for key, own in block.axes().items():
+                found[key] = list(dict.fromkeys([*found.get(key, []), *own]))
+        return found
+
     def asked(self, *settings: str) -> str:
         """The command that launches it with these settings, as a run has them: `osr=causal`, `seed=0..4`."""
         if not self.command:

@@ -73,8 +73,7 @@ class Page:
             if here and found["metric"] == metric and found["rule"] == rule and found["mean"]:
                 mean = float(found["mean"])
                 low, high = (float(found[key]) if found[key] else None for key in ("low", "high"))
-                text = interval_text(Interval(int(found["n"]), mean, low, high))
-                return text if "n = " in text else f"{text} (n = {found['n']})"
+                return f"{interval_text(Interval(int(found['n']), mean, low, high))} (n = {found['n']})"
         return NOTHING
 
     def differences(self, family: str, metric: str) -> str:

@@ -40,7 +40,7 @@ def overhead_table(profile: str | None) -> Table:
     for method, measured in content["methods"].items():
         own = _records(method, measured)
         records += own
-        body = [[r["part"], r["ms"], _millions(r["flops"]), number_text(r["percent"], 1)] for r in own]
+        body = [[r["part"], r["ms"], number_text(r["flops"] / 1e6), number_text(r["percent"], 1)] for r in own]
         step = interval_text(mean_interval(measured["step_ms"]))
         notes = [f"The whole step, forward and backward: {step} ms, n = {len(measured['step_ms'])} steps."]
         where = f"{content['device']}, {content['tokens']} tokens a step"
@@ -89,7 +89,3 @@ def _records(method: str, measured: dict[str, Any]) -> list[dict[str, Any]]:
             }
         )
     return found
-
-
-def _millions(flops: float) -> str:
-    return number_text(flops / 1e6)
