@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -15,11 +16,12 @@ from matplotlib.axes import Axes
 
 from spectra_exp.presentation.colours import colour
 from spectra_exp.presentation.draw import draw_page, our_style
-from spectra_exp.presentation.panels import Page
+from spectra_exp.presentation.panels import Line, LinePanel, Page
+from spectra_exp.presentation.style import COLUMN, DOUBLE, method_mark
 from spectra_exp.presentation.text import interval_text
 from spectra_exp.reporting.grid import Section
 from spectra_exp.reporting.material import Material, gather
-from spectra_exp.statistics.intervals import mean_interval
+from spectra_exp.statistics.intervals import Interval, mean_interval
 from spectra_exp.statistics.pareto import pareto_front
 
 
@@ -232,6 +234,22 @@ def test_no_legend_covers_data_and_nothing_is_clipped(material: Material) -> Non
                 assert whole.x0 - 1 <= box.x0 and box.x1 <= whole.x1 + 1, (name, box)
                 assert whole.y0 - 1 <= box.y0 and box.y1 <= whole.y1 + 1, (name, box)
                 assert not any(legend.overlaps(axes.get_window_extent()) for legend in legends), name
+
+
+@pytest.mark.parametrize(("methods", "width"), [(3, COLUMN), (31, DOUBLE)])
+def test_a_legend_of_many_methods_leaves_its_panel_as_high_as_one_of_few(methods: int, width: float) -> None:
+    points = tuple(Interval(3, value, value - 1, value + 1) for value in (2.0, 1.0))
+    names = [f"Switch top-2, variant {i}" for i in range(methods)]
+    lines = tuple(Line(name, method_mark(name, i), (0.0, 1.0), points) for i, name in enumerate(names))
+    page = Page((LinePanel("", "Step", "Routing entropy (nats)", lines),), 1, (COLUMN, 3.6), ("A footnote.",))
+    with our_style(), warnings.catch_warnings():
+        # Of a layout that leaves nothing for the panel.
+        warnings.simplefilter("error")
+        figure = draw_page(page)
+        figure.canvas.draw()
+    panel, legend = figure.axes[0].get_window_extent(), figure.legends[0].get_window_extent()
+    assert figure.get_size_inches()[0] == width and panel.height > 1.9 * figure.dpi
+    assert legend.y1 <= panel.y0 and legend.y0 >= 0
 
 
 def test_one_seed_is_a_line_without_a_band(material: Material) -> None:

@@ -6,6 +6,7 @@ so experts are ranked by their share at the end of training, in each layer of ea
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -24,6 +25,8 @@ from spectra_exp.statistics.intervals import Interval, mean_interval
 RANKED = "Experts ranked by their share at the end of training, in each layer and run."
 INFERENCE_RULE = "Counts under the run's inference rule, after selection."
 MOST_LAYERS = 6
+# Characters of a line of a name that fit along the height of a row of panels.
+BESIDE_A_ROW = 14
 
 
 @dataclass(frozen=True)
@@ -114,12 +117,12 @@ class LayerUsage:
             least = min(u.shares_TLE.shape[1] for u in by_seed.values())
             for layer in layers:
                 bars = final_shares(by_seed, layer) if layer < least else ()
-                name = marked(section, row, self.naming(row)).replace(" (", "\n(") if layer == layers[0] else ""
+                name = marked(section, row, self.naming(row)) if layer == layers[0] else ""
                 panels.append(
                     BarPanel(
                         f"Layer {layer}" if index == min(found) else "",
                         "Expert, by rank",
-                        name,
+                        textwrap.fill(name, BESIDE_A_ROW),
                         bars,
                         colour(row.method),
                         1 / len(bars) if bars else None,

@@ -6,13 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from spectra_exp.presentation.panels import Page, Spot, SpotPanel, with_seeds
-from spectra_exp.presentation.style import COLUMN, DOUBLE, method_mark
+from spectra_exp.presentation.style import COLUMN, method_mark
 from spectra_exp.reporting.figures.labels import Naming, by_row, marked, metric_label, with_context
 from spectra_exp.reporting.figures.training import floors_of
 from spectra_exp.reporting.grid import Row, Section
-
-# A legend of more names needs columns beside one another.
-NARROW = 8
 
 
 @dataclass(frozen=True)
@@ -39,6 +36,5 @@ class Tradeoff:
             if row.runs and not all(place)
         }
         panel = SpotPanel("", metric_label(self.x), metric_label(self.y), spots, floors_of(section, rows, self.x))
-        size = (COLUMN, 3.7) if len(spots) <= NARROW else (DOUBLE, 5.2)
-        page = Page((panel,), 1, size, ("Ringed and joined: Pareto front of the causal ones.",), absent=absent)
+        page = Page((panel,), 1, (COLUMN, 3.7), ("Ringed and joined: Pareto front of the causal ones.",), absent=absent)
         return with_context(with_seeds(page, "bars"), section, rows)
