@@ -6,9 +6,9 @@ from collections.abc import Iterable, Sequence
 
 from spectra_exp.cli import VERBS
 from spectra_exp.completion.query import verbs_of
-from spectra_exp.config.help import MEANINGS, default_options, group_options, option_settings
-from spectra_exp.config.register import GROUPS, group_schemas
-from spectra_exp.config.schema import RootConfig
+from spectra_exp.config.help import default_options, group_options, option_settings
+from spectra_exp.config.register import group_schemas
+from spectra_exp.config.schema import GROUPS, RootKeys
 from spectra_exp.config.tree import project_root
 from spectra_exp.foundations.files import write_text
 from spectra_exp.foundations.options import describe_fields
@@ -20,9 +20,8 @@ KEY_HEADS = ("key", "type", "unless set", "meaning")
 
 def options_page() -> str:
     """Every group with its options and keys, and the keys outside the groups."""
-    own = [row for row in describe_fields(RootConfig) if row["name"] not in GROUPS]
     parts = [f"# Options of a run\n\n{MADE}\n`spectra-exp run --help GROUP` prints the same.\n"]
-    parts += [f"\n## Outside the groups\n\n{_keys(own, '')}"]
+    parts += [f"\n## Outside the groups\n\n{_keys(describe_fields(RootKeys), '')}"]
     parts += [_group(group, default_options()[group]) for group in GROUPS]
     return "".join(parts)
 
@@ -48,7 +47,7 @@ def _group(group: str, default: str) -> str:
         )
         for name, meaning in group_options(group).items()
     ]
-    text = f"\n## {group}\n\n{MEANINGS[group].capitalize()}.\n\n{_table(('option', 'meaning', 'sets'), rows)}"
+    text = f"\n## {group}\n\n{GROUPS[group].capitalize()}.\n\n{_table(('option', 'meaning', 'sets'), rows)}"
     for node, schema in group_schemas(group).items():
         label = node.removeprefix("schema").lstrip("_")
         if keys := describe_fields(schema):
@@ -60,11 +59,9 @@ def _group(group: str, default: str) -> str:
 def _keys(rows: list[dict[str, str]], prefix: str) -> str:
     cells = []
     for row in rows:
-        unit = f" ({row['unit']})" if row["unit"] else ""
-        accepted = f" [{row['accepted']}]" if row["accepted"] else ""
         default = "" if row["default"] == "None" else row["default"]
-        said = markdown_text(row["meaning"] + unit + accepted)
-        cells.append((_code(prefix + row["name"]), markdown_text(row["type"]), _code(default), said))
+        told = markdown_text(row["told"])
+        cells.append((_code(prefix + row["name"]), markdown_text(row["type"]), _code(default), told))
     return _table(KEY_HEADS, cells)
 
 

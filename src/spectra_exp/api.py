@@ -23,7 +23,7 @@ from spectra_exp.foundations.errors import ConfigError, SpectraError
 from spectra_exp.interpret.open_run import newest_model
 from spectra_exp.reporting.by_document import ByDocument, compare_by_document
 from spectra_exp.reporting.collect import VALUE_COLUMNS, collect
-from spectra_exp.reporting.grid import configurations_of
+from spectra_exp.reporting.sections import configurations_of
 from spectra_exp.runs.folder import make_outputs
 from spectra_exp.runs.pairing import pair_problem
 from spectra_exp.runs.plan import plan

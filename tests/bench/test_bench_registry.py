@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from spectra_exp.bench import command, registry
-from spectra_exp.bench.registry import Figure, benchmarks, chosen, write_figures
+from spectra_exp.bench import command
+from spectra_exp.bench.registry import BENCHMARKS, Benchmark, Figure, chosen, write_figures
 from spectra_exp.foundations.errors import ConfigError
 
 
@@ -27,10 +27,11 @@ def test_a_target_is_met_from_its_own_side(value, target, better, met):
 
 
 def test_every_benchmark_is_found_and_says_what_it_measures():
-    assert "study" in benchmarks()
-    assert all((function.__doc__ or "").strip() for function in benchmarks().values())
-    assert list(chosen(["study"])) == ["study"]
-    assert set(benchmarks()) - set(chosen([])) == {"layer_gpu", "layer_peers_gpu", "step_gpu"}
+    every = BENCHMARKS.all()
+    assert "study" in every
+    assert all((one.function.__doc__ or "").strip() for one in every.values())
+    assert [one.name for one in chosen(["study"])] == ["study"]
+    assert set(every) - {one.name for one in chosen([])} == {"layer_gpu", "layer_peers_gpu", "step_gpu"}
 
 
 def test_a_typo_names_the_nearest(capsys, tmp_path, monkeypatch):
@@ -64,8 +65,9 @@ def test_the_command_runs_those_named_and_prints_what_is_met(tmp_path, monkeypat
         raise AssertionError
 
     # What registers itself while the stand-ins are there would be lost with them.
-    benchmarks()
-    monkeypatch.setattr(registry, "_REGISTRY", {"quick": quick, "other": other})
+    BENCHMARKS.all()
+    stood_in = {name: Benchmark(name, function) for name, function in (("quick", quick), ("other", other))}
+    monkeypatch.setattr(BENCHMARKS, "_entries", stood_in)
     monkeypatch.setenv("SPECTRA_OUTPUTS", str(tmp_path))
     assert command.main(["quick"]) == 0
     out = capsys.readouterr().out

@@ -7,7 +7,7 @@ from pathlib import Path
 from hydra.core.config_store import ConfigStore
 
 from spectra_exp.config import compose
-from spectra_exp.config.register import GROUPS
+from spectra_exp.config.schema import GROUPS
 
 
 def test_the_first_to_compose_has_its_schemas_and_variables(monkeypatch) -> None:

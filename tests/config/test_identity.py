@@ -11,8 +11,7 @@ from config_cases import another_value, flat, identity, load, run_id, with_value
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spectra_exp.config.register import GROUPS
-from spectra_exp.config.schema import LABELS, RootConfig, result_values
+from spectra_exp.config.schema import GROUPS, LABELS, RootKeys, result_values
 from spectra_exp.config.typed import expand_jobs
 from spectra_exp.data.corpus import data_fingerprint
 from spectra_exp.runs.identity import digest, identify
@@ -168,7 +167,7 @@ def test_the_place_of_the_data_file_does_not_count_and_its_content_does(tmp_path
 def test_keys_that_cannot_change_the_result_do_not():
     experiment = load()
     before = identity(experiment)
-    silent = [("", f) for f in fields(RootConfig) if f.name not in GROUPS and f.name != "seed"]
+    silent = [("", f) for f in fields(RootKeys) if f.name != "seed"]
     for group in GROUPS:
         node = getattr(experiment, group)
         silent += [(group, f) for f in fields(node) if group in LABELS or not f.metadata["affects_result"]]

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spectra_exp.config.register import GROUPS, group_schemas
-from spectra_exp.config.schema import RootConfig
+from spectra_exp.config.register import group_schemas
+from spectra_exp.config.schema import GROUPS, RootKeys
 from spectra_exp.data.sources.files import FilesData
 from spectra_exp.downstream.options import EvaluateOptions
 from spectra_exp.foundations.errors import ConfigError
@@ -69,7 +69,7 @@ def test_a_bounded_number_passes_exactly_within_its_bounds(value):
 
 
 def numeric_fields():
-    schemas = [EvaluateOptions, RootConfig, *(node for group in GROUPS for node in group_schemas(group).values())]
+    schemas = [EvaluateOptions, RootKeys, *(node for group in GROUPS for node in group_schemas(group).values())]
     return [
         pytest.param(f, id=f"{node.__name__}.{f.name}")
         for node in schemas
@@ -126,11 +126,10 @@ def test_the_help_shows_type_default_unit_and_limits():
         "name": "count",
         "type": "int",
         "default": "2",
-        "unit": "things",
         "meaning": "how many",
-        "accepted": ">= 1",
+        "told": "how many (things) [>= 1]",
     }
     assert rows["names"]["type"] == "list[str]"
     assert rows["size"]["type"] == "int | None"
-    assert rows["kind"]["accepted"] == "red, green"
-    assert {row["name"]: row["accepted"] for row in describe_fields(Inner)} == {"rate": "> 0, <= 1"}
+    assert rows["kind"]["told"] == "which colour [red, green]"
+    assert {row["name"]: row["told"] for row in describe_fields(Inner)} == {"rate": "a rate [> 0, <= 1]"}

@@ -6,8 +6,8 @@ import math
 import random
 from dataclasses import Field, fields
 
-from spectra_exp.config.register import GROUPS, group_schemas
-from spectra_exp.config.schema import RootConfig
+from spectra_exp.config.register import group_schemas
+from spectra_exp.config.schema import GROUPS, RootKeys
 from spectra_exp.config.tree import option_files
 
 # Values that no key takes, or only some, as they would be typed.
@@ -215,7 +215,8 @@ PATHS = ("nope.jsonl", "/nope/train.jsonl", ".", "source", "train.jsonl", "x" * 
 def draw(dice: random.Random) -> list[str]:
     """One command line: options and values that mostly belong together, and now and then something odd."""
     oddness = dice.choice((0.0, 0.0, 0.1, 0.4))
-    chosen = {group: _option(dice, group, oddness) for group in dice.sample(GROUPS, dice.choice((0, 0, 1, 1, 2, 3)))}
+    groups = dice.sample(list(GROUPS), dice.choice((0, 0, 1, 1, 2, 3)))
+    chosen = {group: _option(dice, group, oddness) for group in groups}
     words = [f"{group}={option}" for group, option in chosen.items()]
     keys = _keys(dice, chosen)
     for key, field in dice.sample(keys, min(len(keys), dice.choice((0, 1, 1, 2, 3, 5)))):
@@ -238,7 +239,7 @@ def _option(dice: random.Random, group: str, oddness: float) -> str:
 
 def _keys(dice: random.Random, chosen: dict[str, str]) -> list[tuple[str, Field]]:
     """Keys that the command line could have beside the options chosen: those of one schema of each group."""
-    keys = [(f.name, f) for f in fields(RootConfig) if f.name not in GROUPS and f.name != "outputs"]
+    keys = [(f.name, f) for f in fields(RootKeys) if f.name != "outputs"]
     usual = {"router": "schema_spectra", "data": "schema_embedded"}
     for group in GROUPS:
         schemas = group_schemas(group)

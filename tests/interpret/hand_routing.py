@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from spectra_exp.interpret.registry import Request
-from spectra_exp.interpret.subject import Engine, Subject
-from spectra_exp.interpret.trace import HeldOut, Pass
+from spectra_exp.interpret.subject import Subject
+from spectra_exp.interpret.trace import Engine, HeldOut, Pass
 from spectra_exp.moe.record import RoutingRecord
 
 VOCABULARY = 16

@@ -17,8 +17,8 @@ from spectra_exp.data.documents import Document
 from spectra_exp.data.packing import tokenise
 from spectra_exp.data.tokenizer import train_bpe
 from spectra_exp.interpret.registry import Request
-from spectra_exp.interpret.subject import Engine, Subject
-from spectra_exp.interpret.trace import UNKNOWN, HeldOut, Pass
+from spectra_exp.interpret.subject import Subject
+from spectra_exp.interpret.trace import UNKNOWN, Engine, HeldOut, Pass
 from spectra_exp.moe.record import RoutingRecord
 
 DOMAINS = ["animals", "colours", "numbers", "tools"]

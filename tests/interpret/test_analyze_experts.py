@@ -9,12 +9,11 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 
 from spectra_exp.interpret.parts import maps
 from spectra_exp.interpret.parts.contexts import KEPT, MOST_ALIKE, contexts
-from spectra_exp.interpret.parts.keywords import LEAST_COUNT, keywords, top_terms
+from spectra_exp.interpret.parts.keywords import LEAST_COUNT, keywords, top_terms, words_of
 from spectra_exp.interpret.parts.load import load
 from spectra_exp.interpret.parts.maps import expert_map, hidden_map
 from spectra_exp.interpret.parts.neighbours import cosines, neighbours
 from spectra_exp.interpret.registry import Request, parts
-from spectra_exp.interpret.words import words_of
 
 
 def rows(table, **wanted):

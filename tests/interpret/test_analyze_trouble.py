@@ -29,11 +29,11 @@ from spectra_exp.interpret.command import main
 from spectra_exp.interpret.opening import open_subject
 from spectra_exp.interpret.page import write_page
 from spectra_exp.interpret.parts import ambiguity, boundaries, causal, experts_off
+from spectra_exp.interpret.parts.contexts import context
 from spectra_exp.interpret.parts.landscape import path_points
 from spectra_exp.interpret.parts.oscillation import _joined
 from spectra_exp.interpret.registry import HISTORY, RUN, Part, Request, parts
 from spectra_exp.interpret.results import AnalysisFolder, Result, picture_bytes, read_index
-from spectra_exp.interpret.words import context
 from spectra_exp.runs.folder import RunFolder
 from spectra_exp.runs.lock import RunLock
 from spectra_exp.runs.plan import plan
@@ -195,11 +195,11 @@ def test_a_checkpoint_that_names_code_is_refused_without_a_question(run: Path, t
 
 def test_a_stop_of_the_path_that_was_removed_is_left_out(run: Path, monkeypatch) -> None:
     subject = opened(run)
-    centre = {n: p.detach() for n, p in subject.engine.model.named_parameters() if ".router." in n}
+    routers = {n: p for n, p in subject.engine.model.named_parameters() if ".router." in n}
     listed = subject.run.folder.checkpoints()
     shutil.rmtree(run / "checkpoints/step-00000002")
     monkeypatch.setattr(RunFolder, "checkpoints", lambda folder: listed)
-    assert sorted(path_points(subject, centre)[0]) == [0, 1, 3]
+    assert sorted(path_points(subject, routers)[0]) == [0, 1, 3]
 
 
 def test_an_unfinished_run_is_called_so(run: Path, tmp_path: Path) -> None:

@@ -9,10 +9,10 @@ from hand_routing import VOCABULARY, HandEngine, of_token, request_of, subject_o
 from sklearn.metrics import normalized_mutual_info_score
 
 from spectra_exp.interpret.parts.boundaries import used_experts
-from spectra_exp.interpret.parts.depth import joint_counts, matched_share
-from spectra_exp.interpret.parts.positions import document_bins, log_ratio, position_counts, sequence_bins
+from spectra_exp.interpret.parts.depth import matched_share
+from spectra_exp.interpret.parts.positions import document_bins, log_ratio
 from spectra_exp.interpret.registry import Request, parts
-from spectra_exp.interpret.trace import HeldOut
+from spectra_exp.interpret.trace import HeldOut, group_counts, sequence_bins
 
 ROWS, LENGTH = 24, 32
 
@@ -57,13 +57,13 @@ def test_bins_of_positions_by_hand() -> None:
     assert bins.tolist() == [0, 1, 2, 2, 3, 3, 3, 3, 4, 0, 1, 2] and starts.tolist() == [0, 1, 2, 4, 8]
     bins, starts = document_bins(np.array([1, 2]))
     assert bins.tolist() == [0, 0] and starts.tolist() == [0]
-    bins, starts = sequence_bins(np.arange(70))
+    bins, starts = sequence_bins(np.arange(70), 32)
     assert starts.tolist() == list(range(0, 70, 3)) and bins[-1] == len(starts) - 1
 
 
 def test_counts_leave_out_tokens_without_an_expert_and_empty_ones_stay_empty() -> None:
     experts_NK = np.array([[0, 1], [1, -1], [-1, -1]])
-    counts_PE = position_counts(experts_NK, np.array([0, 0, 1]), 2, 3)
+    counts_PE = group_counts(np.array([0, 0, 1]), experts_NK, 2, 3)
     assert counts_PE.tolist() == [[1, 2, 0], [0, 0, 0]]
     assert np.isnan(log_ratio(counts_PE)[1]).all() and np.isnan(log_ratio(counts_PE)[:, 2]).all()
 
@@ -87,7 +87,7 @@ def test_layers_that_name_the_same_groups_differently_agree_wholly() -> None:
 
 
 def test_matching_and_joint_counts_by_hand() -> None:
-    joint = joint_counts(np.array([0, 0, 1, 1, -1]), np.array([1, 1, 0, 1, 0]), 2)
+    joint = group_counts(np.array([0, 0, 1, 1, -1]), np.array([1, 1, 0, 1, 0])[:, None], 2, 2)
     assert joint.tolist() == [[0, 2], [1, 1]]
     assert matched_share(joint) == 3 / 4 and matched_share(np.zeros((2, 2), int)) is None
 

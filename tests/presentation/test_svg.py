@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from spectra_exp.presentation import svg
+from spectra_exp.presentation.axes import frame, usual_reach
 from spectra_exp.presentation.colours import luminance
-from spectra_exp.presentation.draw_panels import frame, usual_reach
 from spectra_exp.presentation.panels import (
     CellPanel,
     HeatCell,

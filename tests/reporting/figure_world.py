@@ -14,7 +14,6 @@ from matplotlib.figure import Figure
 from spectra_exp.presentation.draw import draw_page, our_style
 from spectra_exp.presentation.panels import Page
 from spectra_exp.reporting.declared import all_figures
-from spectra_exp.reporting.figures.sources import Sources
 from spectra_exp.reporting.figures.spec import FigureSpec
 from spectra_exp.reporting.grid import Row, Section
 from spectra_exp.reporting.material import Material
@@ -47,11 +46,11 @@ def figures(job: Any) -> dict[str, Any]:
     }
 
 
-def page_of(name: str, material: Material, sources: Sources) -> tuple[Page, Section]:
+def page_of(name: str, material: Material) -> tuple[Page, Section]:
     """The page of the figure's first section."""
     spec = SPECS[name]
     section = material.sections[spec.study][0]
-    return spec.compose(section, section.find(spec.only), sources), section
+    return spec.compose(section, section.find(spec.only)), section
 
 
 def drawn(page: Page) -> Figure:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -15,12 +16,12 @@ from matplotlib.axes import Axes
 
 from spectra_exp.presentation.colours import colour
 from spectra_exp.presentation.draw import draw_page, our_style
-from spectra_exp.presentation.panels import Page
+from spectra_exp.presentation.panels import Line, LinePanel, Page
+from spectra_exp.presentation.style import COLUMN, DOUBLE, method_mark
 from spectra_exp.presentation.text import interval_text
-from spectra_exp.reporting.figures.sources import Sources
 from spectra_exp.reporting.grid import Section
 from spectra_exp.reporting.material import Material, gather
-from spectra_exp.statistics.intervals import mean_interval
+from spectra_exp.statistics.intervals import Interval, mean_interval
 from spectra_exp.statistics.pareto import pareto_front
 
 
@@ -44,13 +45,8 @@ def material(outputs: Path) -> Material:
     return gather(outputs)
 
 
-@pytest.fixture(scope="module")
-def sources(material: Material) -> Sources:
-    return Sources(material.collected.runs_folder)
-
-
-def test_curves_are_means_over_seeds_and_end_where_the_tables_say(material: Material, sources: Sources) -> None:
-    page, section = page_of("figure05_routing_entropy", material, sources)
+def test_curves_are_means_over_seeds_and_end_where_the_tables_say(material: Material) -> None:
+    page, section = page_of("figure05_routing_entropy", material)
     (axes,) = drawn(page).axes
     for row in section.rows:
         if len(row.runs) == 3:
@@ -85,8 +81,8 @@ def with_lines(page: Page, lines: tuple[Any, ...]) -> Page:
 
 
 @pytest.mark.parametrize("plant", [plant_tokens_for_seeds, plant_mixed_methods, plant_lost_seed])
-def test_planted_faults_in_curves_are_seen(plant: Callable[[Page], Page], material: Material, sources: Sources) -> None:
-    page, section = page_of("figure05_routing_entropy", material, sources)
+def test_planted_faults_in_curves_are_seen(plant: Callable[[Page], Page], material: Material) -> None:
+    page, section = page_of("figure05_routing_entropy", material)
     row = section.find({"baseline": "switch_top2"})[0]
     assert page.panels[0].lines[0].label == row.method
     (axes,) = drawn(plant(page)).axes
@@ -94,18 +90,18 @@ def test_planted_faults_in_curves_are_seen(plant: Callable[[Page], Page], materi
         check_curve(axes, row.method, expected(section, row, "validation", "routing_entropy"))
 
 
-def test_a_seed_of_another_method_changes_the_band(material: Material, sources: Sources) -> None:
-    _, section = page_of("figure05_routing_entropy", material, sources)
+def test_a_seed_of_another_method_changes_the_band(material: Material) -> None:
+    _, section = page_of("figure05_routing_entropy", material)
     switch, dense = (section.find({"baseline": name})[0] for name in ("switch_top2", "dense"))
     mixed = replace(switch, runs=switch.runs | {1: dense.runs[1]})
-    page = SPECS["figure05_routing_entropy"].compose(section, [mixed], sources)
+    page = SPECS["figure05_routing_entropy"].compose(section, [mixed])
     (axes,) = drawn(page).axes
     with pytest.raises(AssertionError):
         check_curve(axes, switch.method, expected(section, switch, "validation", "routing_entropy"))
 
 
-def test_the_rules_of_training_are_never_in_one_panel(material: Material, sources: Sources) -> None:
-    page, section = page_of("figure03_loss_curves", material, sources)
+def test_the_rules_of_training_are_never_in_one_panel(material: Material) -> None:
+    page, section = page_of("figure03_loss_curves", material)
     found = drawn(page).axes
     assert [axes.get_title() for axes in found] == ["SPECTRA (paper)"] * 3 + ["SPECTRA (causal)"] * 3
     for offset, osr in ((0, "paper"), (3, "causal")):
@@ -132,8 +128,8 @@ def check_heat(axes: Axes, section: Section, domain: str, metric: str) -> None:
     assert seen == means.size == 9
 
 
-def test_heat_maps_have_each_point_under_its_own_labels(material: Material, sources: Sources) -> None:
-    page, section = page_of("sweep_b", material, sources)
+def test_heat_maps_have_each_point_under_its_own_labels(material: Material) -> None:
+    page, section = page_of("sweep_b", material)
     found = [axes for axes in drawn(page).axes if axes.get_images()]
     for index, metric in enumerate(("val_loss", "load_cv", "routing_entropy")):
         check_heat(found[2 * index], section, "false", metric)
@@ -148,8 +144,8 @@ def test_heat_maps_have_each_point_under_its_own_labels(material: Material, sour
     assert (round(box.get_y() + 0.46), round(box.get_x() + 0.47)) == best
 
 
-def test_planted_fault_swapped_axes_of_a_heat_map_are_seen(material: Material, sources: Sources) -> None:
-    page, section = page_of("sweep_b", material, sources)
+def test_planted_fault_swapped_axes_of_a_heat_map_are_seen(material: Material) -> None:
+    page, section = page_of("sweep_b", material)
     panel = page.panels[0]
     swapped = replace(panel, cells=tuple(zip(*panel.cells, strict=True)))
     axes = drawn(replace(page, panels=(swapped, *page.panels[1:]))).axes[0]
@@ -157,16 +153,16 @@ def test_planted_fault_swapped_axes_of_a_heat_map_are_seen(material: Material, s
         check_heat(axes, section, "false", "val_loss")
 
 
-def test_other_rules_of_inference_stand_in_a_figure_of_their_own(material: Material, sources: Sources) -> None:
-    page, section = page_of("sweep_b_inference", material, sources)
+def test_other_rules_of_inference_stand_in_a_figure_of_their_own(material: Material) -> None:
+    page, section = page_of("sweep_b_inference", material)
     found = [axes for axes in drawn(page).axes if axes.get_images()]
     assert len(found) == 4  # two metrics under the one other rule, two domains
     check_heat(found[0], section, "false", "val_loss_inference_dual")
     assert not found[0].patches  # whether that rule is causal is not measured
 
 
-def test_sweep_curves_have_a_line_for_each_rule_and_their_floor(material: Material, sources: Sources) -> None:
-    page, section = page_of("sweep_c", material, sources)
+def test_sweep_curves_have_a_line_for_each_rule_and_their_floor(material: Material) -> None:
+    page, section = page_of("sweep_c", material)
     loss, balance = drawn(page).axes[:2]
     for axes, metric, label in (
         (loss, "val_loss", "SPECTRA (paper), rule of the run"),
@@ -182,8 +178,8 @@ def test_sweep_curves_have_a_line_for_each_rule_and_their_floor(material: Materi
     assert len([line for line in loss.get_lines() if line.get_label().startswith("SPECTRA")]) == 1
 
 
-def test_the_quota_sweep_joins_no_points(material: Material, sources: Sources) -> None:
-    page, section = page_of("sweep_a", material, sources)
+def test_the_quota_sweep_joins_no_points(material: Material) -> None:
+    page, section = page_of("sweep_a", material)
     axes = drawn(page).axes[0]
     assert [text.get_text() for text in axes.get_xticklabels()] == [
         "top-k",
@@ -198,8 +194,8 @@ def test_the_quota_sweep_joins_no_points(material: Material, sources: Sources) -
     assert line.get_ydata() == pytest.approx(means)
 
 
-def test_the_pareto_front_is_that_of_causal_means(material: Material, sources: Sources) -> None:
-    page, section = page_of("pareto", material, sources)
+def test_the_pareto_front_is_that_of_causal_means(material: Material) -> None:
+    page, section = page_of("pareto", material)
     (axes,) = drawn(page).axes
     means, points = {}, []
     for row in section.rows:
@@ -218,16 +214,16 @@ def test_the_pareto_front_is_that_of_causal_means(material: Material, sources: S
     assert "† not shown to be causal" in " ".join(page.footnotes)
 
 
-def test_other_numbers_of_seeds_are_named(material: Material, sources: Sources) -> None:
-    page, _ = page_of("figure05_routing_entropy", material, sources)
+def test_other_numbers_of_seeds_are_named(material: Material) -> None:
+    page, _ = page_of("figure05_routing_entropy", material)
     labels = [line.label for line in page.panels[0].lines]
     assert "Hash (n = 2)" in labels and "Switch top-2" in labels
     assert page.footnotes[0] == "Mean over n = 3 seeds unless said; band: 95 % t interval."
 
 
-def test_no_legend_covers_data_and_nothing_is_clipped(material: Material, sources: Sources) -> None:
+def test_no_legend_covers_data_and_nothing_is_clipped(material: Material) -> None:
     for name in ("figure05_routing_entropy", "pareto", "sweep_c", "figure03_loss_curves", "usage_histograms"):
-        page, _ = page_of(name, material, sources)
+        page, _ = page_of(name, material)
         with our_style():
             figure = draw_page(page)
             figure.draw_without_rendering()
@@ -240,11 +236,27 @@ def test_no_legend_covers_data_and_nothing_is_clipped(material: Material, source
                 assert not any(legend.overlaps(axes.get_window_extent()) for legend in legends), name
 
 
-def test_one_seed_is_a_line_without_a_band(material: Material, sources: Sources) -> None:
+@pytest.mark.parametrize(("methods", "width"), [(3, COLUMN), (31, DOUBLE)])
+def test_a_legend_of_many_methods_leaves_its_panel_as_high_as_one_of_few(methods: int, width: float) -> None:
+    points = tuple(Interval(3, value, value - 1, value + 1) for value in (2.0, 1.0))
+    names = [f"Switch top-2, variant {i}" for i in range(methods)]
+    lines = tuple(Line(name, method_mark(name, i), (0.0, 1.0), points) for i, name in enumerate(names))
+    page = Page((LinePanel("", "Step", "Routing entropy (nats)", lines),), 1, (COLUMN, 3.6), ("A footnote.",))
+    with our_style(), warnings.catch_warnings():
+        # Of a layout that leaves nothing for the panel.
+        warnings.simplefilter("error")
+        figure = draw_page(page)
+        figure.canvas.draw()
+    panel, legend = figure.axes[0].get_window_extent(), figure.legends[0].get_window_extent()
+    assert figure.get_size_inches()[0] == width and panel.height > 1.9 * figure.dpi
+    assert legend.y1 <= panel.y0 and legend.y0 >= 0
+
+
+def test_one_seed_is_a_line_without_a_band(material: Material) -> None:
     spec = SPECS["figure05_routing_entropy"]
     section = material.sections[spec.study][0]
     rows = [replace(row, runs={0: row.runs[0]}) for row in section.rows if row.runs]
-    page = spec.compose(section, rows, sources)
+    page = spec.compose(section, rows)
     assert page.footnotes[0] == "One seed (n = 1): no band."
     (axes,) = drawn(page).axes
     assert line_of(axes, "Switch top-2").get_ydata().tolist() == list(

@@ -22,13 +22,13 @@ from spectra_exp.presentation.style import COLUMN, DOUBLE
 from spectra_exp.reporting.declared import all_figures
 from spectra_exp.reporting.figures import make
 from spectra_exp.reporting.figures.make import named_sections
-from spectra_exp.reporting.figures.sources import Sources
 from spectra_exp.reporting.figures.spec import FigureSpec
 from spectra_exp.reporting.grid import Section
 from spectra_exp.reporting.make_figures import main
 from spectra_exp.reporting.material import gather
 from spectra_exp.runs.history import History
 from spectra_exp.runs.routing_files import snapshot_path
+from spectra_exp.runs.stored import StoredRun
 from spectra_exp.statistics.intervals import mean_interval
 from spectra_exp.studies.definition import load_study, study_files
 
@@ -103,10 +103,9 @@ def test_a_truncated_history_is_named_and_the_rest_is_drawn(
 ) -> None:
     damaged = run_of(outputs, "switch_top2", 0) / "history.parquet"
     damaged.write_bytes(damaged.read_bytes()[:size])
-    sources = Sources(outputs / "runs")
     (spec,) = [spec for spec in FIGURES if spec.name == "figure05_routing_entropy"]
     section = gather(outputs).sections["baselines"][0]
-    page = spec.compose(section, section.rows, sources)
+    page = spec.compose(section, section.rows)
     seeds = {line.label: {point.n for point in line.points} for line in page.panels[0].lines}
     assert seeds == {"Switch top-2 (n = 1)": {1}, "Dense": {2}}
     capsys.readouterr()
@@ -119,7 +118,7 @@ def test_a_truncated_snapshot_is_named_and_the_rest_is_drawn(outputs: Path, caps
     damaged.write_bytes(damaged.read_bytes()[:300])
     assert draw(outputs, "only=usage_histograms") == 0
     assert f"left out {damaged}: not a whole routing snapshot" in capsys.readouterr().err
-    assert len(Sources(outputs / "runs").snapshots(damaged.parents[1].name)) == 5
+    assert len(StoredRun(damaged.parents[1]).snapshots) == 5
 
 
 def test_runs_without_history_give_no_figure_but_the_command_to_run_them_again(
@@ -142,10 +141,9 @@ def test_values_that_are_not_finite_are_left_out_and_said(outputs: Path) -> None
     section = gather(outputs).sections["baselines"][0]
     row = section.find({"baseline": "switch_top2"})[0]
     (spec,) = [spec for spec in FIGURES if spec.name == "figure05_routing_entropy"]
-    sources = Sources(outputs / "runs")
-    page = spec.compose(section, section.rows, sources)
+    page = spec.compose(section, section.rows)
     line = next(line for line in page.panels[0].lines if line.label.startswith("Switch"))
-    other = sources.curve(row.runs[1], "validation", "routing_entropy")
+    other = section.stored(row)[1].curve("validation", "routing_entropy")
     assert dict(zip(line.x, line.points, strict=True))[125] == mean_interval([other[125]])
     assert [point.n for point in line.points] == [2, 2, 2, 1, 2, 1]
     assert line.label == "Switch top-2 (n = 1–2)"
@@ -161,7 +159,7 @@ def test_a_curve_without_a_finite_value_is_absent_and_named(outputs: Path) -> No
         found.save(path)
     section = gather(outputs).sections["baselines"][0]
     (spec,) = [spec for spec in FIGURES if spec.name == "figure05_routing_entropy"]
-    page = spec.compose(section, section.rows, Sources(outputs / "runs"))
+    page = spec.compose(section, section.rows)
     assert [line.label for line in page.panels[0].lines] == ["Dense"]
     assert page.absent == {"Switch top-2": "routing_entropy"}
 
@@ -243,7 +241,7 @@ def test_runs_on_other_data_are_said_and_have_no_difference(tmp_path: Path, monk
     make_study(tmp_path, "baselines", other, ("seed=0..1", FEW), curves=True)
     section = gather(tmp_path).sections["baselines"][0]
     (spec,) = [spec for spec in FIGURES if spec.name == "loss_curves_methods"]
-    page = spec.compose(section, section.rows, Sources(tmp_path / "runs"))
+    page = spec.compose(section, section.rows)
     assert [line.label for line in page.panels[0].lines] == ["Switch top-2", "Dense"]
     assert page.panels[2].lines == ()
     assert "No difference of Dense from Switch top-2: other data at seed 0." in page.remarks

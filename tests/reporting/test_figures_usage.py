@@ -12,7 +12,6 @@ from made_studies import make_study
 
 from spectra_exp.reporting.declared import all_figures
 from spectra_exp.reporting.figures.expert_usage import usage
-from spectra_exp.reporting.figures.sources import Sources
 from spectra_exp.reporting.figures.spec import ReportSpec
 from spectra_exp.reporting.figures.temperatures import best_constant, constant
 from spectra_exp.reporting.material import Material, gather
@@ -41,13 +40,8 @@ def material(outputs: Path) -> Material:
     return gather(outputs)
 
 
-@pytest.fixture(scope="module")
-def sources(material: Material) -> Sources:
-    return Sources(material.collected.runs_folder)
-
-
-def test_shares_are_ranked_in_each_run_and_sum_to_one(material: Material, sources: Sources) -> None:
-    page, section = page_of("figure04_expert_usage", material, sources)
+def test_shares_are_ranked_in_each_run_and_sum_to_one(material: Material) -> None:
+    page, section = page_of("figure04_expert_usage", material)
     row = section.find({"osr": "paper", "ablation": "none"})[0]
     ends = []
     for seed in SEEDS:
@@ -63,12 +57,12 @@ def test_shares_are_ranked_in_each_run_and_sum_to_one(material: Material, source
         corners = np.concatenate([path.vertices for path in area.get_paths()])
         assert corners[corners[:, 0] == 250, 1].max() == pytest.approx(wanted.mean)
     assert wanted.mean == pytest.approx(1)
-    own = usage(row.runs[0], sources)
+    own = usage(section.stored(row)[0])
     assert own.steps == (0, 25, 62, 125, 188, 250) and np.all(np.diff(own.shares_TLE[-1], axis=1) <= 0)
 
 
-def test_histograms_have_a_panel_for_each_method_and_layer(material: Material, sources: Sources) -> None:
-    page, section = page_of("usage_histograms", material, sources)
+def test_histograms_have_a_panel_for_each_method_and_layer(material: Material) -> None:
+    page, section = page_of("usage_histograms", material)
     found = drawn(page).axes
     row = section.find({"baseline": "switch_top2"})[0]
     for layer in range(2):
@@ -86,8 +80,8 @@ def test_histograms_have_a_panel_for_each_method_and_layer(material: Material, s
     assert "inference rule" in " ".join(page.footnotes)
 
 
-def test_the_temperature_figures_show_the_tables_figures(material: Material, sources: Sources) -> None:
-    page, section = page_of("temperature_ablation_comprehensive", material, sources)
+def test_the_temperature_figures_show_the_tables_figures(material: Material) -> None:
+    page, section = page_of("temperature_ablation_comprehensive", material)
     found = drawn(page).axes
     rows = sorted((row for row in section.rows if constant(row) and row.runs), key=lambda row: constant(row))
     line = found[2].get_lines()[0]
@@ -95,14 +89,14 @@ def test_the_temperature_figures_show_the_tables_figures(material: Material, sou
     means = [mean_interval(section.values(row, "val_loss").values()).mean for row in rows]
     assert line.get_ydata() == pytest.approx(means)
     assert best_constant(section, section.rows) is rows[int(np.argmin(means))]
-    page, _ = page_of("schedule_comparison", material, sources)
+    page, _ = page_of("schedule_comparison", material)
     labels = [text.get_text() for text in drawn(page).axes[3].get_xticklabels()]
     assert labels == ["Linear", "Cosine", f"T = {constant(rows[int(np.argmin(means))]):g}"]
 
 
-def test_the_reports_hold_the_same_intervals(material: Material, sources: Sources) -> None:
+def test_the_reports_hold_the_same_intervals(material: Material) -> None:
     section = material.sections["temperature"][0]
-    summary, special = (report.compose(section, section.rows, sources) for report in REPORTS)
+    summary, special = (report.compose(section, section.rows) for report in REPORTS)
     row = section.find({"temperature": "t0_5"})[0]
     wanted = mean_interval(section.values(row, "val_loss").values())
     own = next(entry for entry in summary["rows"] if entry["option"] == "t0_5")
@@ -122,5 +116,5 @@ def test_the_reports_hold_the_same_intervals(material: Material, sources: Source
     change = [history(section, row, seed, "validation", "routing_entropy") for seed in SEEDS]
     assert own["entropy_change_nats"]["mean"] == pytest.approx(np.mean([c[250] - c[0] for c in change]))
     assert sum(share["mean"] for share in own["shares_by_rank"]) == pytest.approx(1)
-    variances = [usage(row.runs[seed], sources).shares_TLE[-1].var(axis=1).mean() for seed in SEEDS]
+    variances = [usage(section.stored(row)[seed]).shares_TLE[-1].var(axis=1).mean() for seed in SEEDS]
     assert own["share_variance"]["mean"] == pytest.approx(np.mean(variances))

@@ -89,4 +89,5 @@ def test_too_few_seeds_of_the_first_look_are_a_lack() -> None:
     values = {("a", "val_loss"): dict.fromkeys(range(2, 7), 1.0)}
     assert Sample(values, ()).at_first_look.values == values
     assert list(Sample(values, (), Design("val_loss", 0.02, 10, 3)).at_first_look.values["a", "val_loss"]) == [3, 4, 5]
-    assert isinstance(Sample(values, (), DESIGN).at_first_look, Lack)
+    with pytest.raises(Lack, match="at the first look"):
+        _ = Sample(values, (), DESIGN).at_first_look

@@ -8,7 +8,7 @@ import pytest
 from hypothesis_worlds import LUCK, Run, Told, is_spectra, jitter, outcomes, retold, study_of, verdicts_on
 from made_studies import given
 
-from spectra_exp.reporting import grid
+from spectra_exp.reporting import sections
 from spectra_exp.reporting.hypotheses import baselines, parts, samples
 from spectra_exp.reporting.material import Material
 from spectra_exp.statistics.comparison import Comparison, compare
@@ -280,7 +280,7 @@ def test_planted_fault_runs_that_may_not_be_compared(world: Material, monkeypatc
 def test_planted_fault_seeds_that_settings_were_chosen_on(world: Material, monkeypatch: pytest.MonkeyPatch) -> None:
     # Both guards down: a section of their own, and the seeds that a test counts.
     monkeypatch.setattr(samples, "CHOOSING_SEEDS", ())
-    monkeypatch.setattr(grid, "CHOOSING_SEEDS", ())
+    monkeypatch.setattr(sections, "CHOOSING_SEEDS", ())
     assert outcomes("H1", retold(world, H1_TRUE)) == all_are("inconclusive")
 
 

@@ -238,7 +238,7 @@ def test_planted_fault_the_wrong_sign(true_world: Material, monkeypatch: pytest.
     def other_side(what, a, b, claimed, *rest, **more):
         return parts.compared(what, a, b, "higher" if claimed == "lower" else "lower", *rest, **more)
 
-    monkeypatch.setattr(temperature, "compared", other_side)
+    monkeypatch.setattr(samples, "compared", other_side)
     for name, figures in TRUE.items():
         assert outcomes(name, retold(true_world, figures)) != {"": "supported"}, name
 

@@ -15,7 +15,6 @@ from report_world import Page, change
 from spectra_exp.config.tree import project_root
 from spectra_exp.reporting import make_figures, make_report, make_tables
 from spectra_exp.reporting.figures.own import MOST, MOST_GROUPS, OWN, some_groups, some_rows
-from spectra_exp.reporting.figures.sources import Sources
 from spectra_exp.reporting.grid import Row, Section
 from spectra_exp.reporting.material import gather
 from spectra_exp.reporting.sentence import sentence_of
@@ -66,7 +65,7 @@ def test_every_picture_is_drawn_and_a_study_never_launched_is_a_line(
 def test_a_picture_holds_each_methods_mean_over_seeds(outputs: Path) -> None:
     (section,) = gather(outputs).own
     (spec,) = [spec for spec in OWN if spec.name == "runs_loss"]
-    page = spec.compose(section, section.rows, Sources(outputs / "runs"))
+    page = spec.compose(section, section.rows)
     lines = {line.label: line for line in page.panels[1].lines}
     assert set(lines) == {"SPECTRA (causal)", "SPECTRA (causal) − GRU", "Switch top-2"}
     assert len({line.mark.colour for line in lines.values()}) == 3
@@ -123,7 +122,7 @@ def test_a_picture_has_room_for_some_rows(outputs: Path) -> None:
     kept, _ = some_rows([*own.values(), *rivals])
     assert own["SPECTRA (causal)"] in kept and own["Switch top-2"] in kept and own["SPECTRA (causal) − GRU"] not in kept
     wide = Section(None, (), (), many, section.collected)
-    page = OWN[0].compose(wide, many, Sources(outputs / "runs"))
+    page = OWN[0].compose(wide, many)
     assert len(page.panels[0].lines) == MOST and any("rows shown" in note for note in page.footnotes)
 
 

@@ -172,7 +172,7 @@ def test_the_page_lists_what_is_missing_with_its_command(made: Path) -> None:
 @pytest.mark.parametrize(("block", "launch"), LAUNCHES)
 def test_every_declared_run_can_be_composed(block: str, launch: Launch) -> None:
     prepare_environment()
-    lines = launch.lines()
+    lines = launch.lines
     assert bool(lines) == launch.is_known
     for line in lines[:1] + lines[-1:]:
         load_experiment(line)

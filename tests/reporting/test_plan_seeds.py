@@ -13,8 +13,8 @@ from statsmodels.stats.power import TTestPower
 from test_by_document import leave_documents
 
 from spectra_exp.cli import command
-from spectra_exp.reporting import plan_seeds
-from spectra_exp.reporting.plan_seeds import seed_plan
+from spectra_exp.reporting import seed_plan as seed_plan_module
+from spectra_exp.reporting.seed_plan import seed_plan
 from spectra_exp.runs.stored import stored_runs
 from spectra_exp.statistics.crossed import crossed_difference
 from spectra_exp.studies.definition import load_study
@@ -49,7 +49,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(autouse=True)
 def no_reference(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """As in a checkout without reference results."""
-    monkeypatch.setattr(plan_seeds, "reference_archive", lambda: tmp_path / "none.parquet")
+    monkeypatch.setattr(seed_plan_module, "reference_archive", lambda: tmp_path / "none.parquet")
 
 
 def differences(name: str) -> np.ndarray:
@@ -114,7 +114,7 @@ def test_before_any_run_the_pairs_of_others_tell(world: Path, tmp_path: Path, mo
     assert command(["archive", str(tmp_path / "kept.parquet"), f"outputs={world}"]) == 0
     named = seed_plan(core, 0.05, typed=one, outputs=tmp_path, runs=[str(tmp_path / "kept.parquet")])
     assert named.spread == plan.spread
-    monkeypatch.setattr(plan_seeds, "reference_archive", lambda: tmp_path / "kept.parquet")
+    monkeypatch.setattr(seed_plan_module, "reference_archive", lambda: tmp_path / "kept.parquet")
     found = seed_plan(baselines, 0.05, typed=BASELINES, outputs=tmp_path)
     assert found.source == "the reference results' pairs of it" and found.spread == plan.spread
     assert seed_plan(core, 0.05, typed=one, outputs=tmp_path).source == "the reference results' pairs of other studies"

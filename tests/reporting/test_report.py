@@ -25,7 +25,6 @@ from spectra_exp.reporting.make_report import main, write_report
 from spectra_exp.reporting.make_tables import all_tables
 from spectra_exp.reporting.material import Material, gather
 from spectra_exp.reporting.report import grids, routing
-from spectra_exp.reporting.report.files import run_files
 from spectra_exp.reporting.report.index import index_page
 from spectra_exp.reporting.report.run_page import TEMPLATE, run_page
 from spectra_exp.reporting.tables.spec import Grid
@@ -242,7 +241,7 @@ def test_a_missing_escape_is_found(world: Path, material: Material, monkeypatch:
     monkeypatch.setattr(html, "_environment", lambda folder: bare)
     monkeypatch.setattr(html, "escape", Markup)
     name = sorted((world / "runs").glob("dense-*"))[0]
-    page = Page(run_page(run_files(StoredRun(name)), material.collected))
+    page = Page(run_page(StoredRun(name), material.collected))
     assert page.tags.count("script") > 1
 
 

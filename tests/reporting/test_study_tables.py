@@ -335,7 +335,9 @@ def test_other_rules_of_inference_have_columns_of_their_own(outputs: Path) -> No
 def test_planted_fault_a_swapped_reference_turns_the_signs(core_world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     good = rows(declared(core_world, "table07_ablation"), "ablation")["no_all"]["val_loss_difference"]
     monkeypatch.setattr(
-        build, "reference_row", lambda section, row, wanted: next(iter(section.find({"ablation": "no_all"})), None)
+        build,
+        "reference_of",
+        lambda row, rows, wanted: next((r for r in rows if r.matches({"ablation": "no_all"})), None),
     )
     assert good > 0 > rows(declared(core_world, "table07_ablation"), "ablation")["none"]["val_loss_difference"]
 

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from spectra_exp.config.register import GROUPS
+from spectra_exp.config.schema import GROUPS
 from spectra_exp.config.tree import option_files, project_root
 from spectra_exp.foundations.errors import ConfigError
 from spectra_exp.runs import plan as plan_module

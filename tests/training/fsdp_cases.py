@@ -30,7 +30,7 @@ INIT, FINISH = AcceleratorState.__init__, Session._finish
 @contextmanager
 def allowed_on_the_cpu():
     """A block in which trainer.fsdp is not refused for want of GPUs."""
-    with patch.object(rules_running, "trains_on_gpu", lambda experiment: True):
+    with patch.object(rules_running, "training_device", lambda wanted: "cuda"):
         yield
 
 

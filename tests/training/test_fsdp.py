@@ -109,7 +109,7 @@ def test_what_fsdp_cannot_do_is_refused(line, told, monkeypatch):
     own = SHORT if line.startswith("optim") else SHARDABLE
     prepare_environment()
     monkeypatch.setattr("spectra_exp.config.rules_running.installed", lambda name: True)
-    monkeypatch.setattr("spectra_exp.config.rules_running.trains_on_gpu", lambda experiment: True)
+    monkeypatch.setattr("spectra_exp.config.rules_running.training_device", lambda wanted: "cuda")
     with pytest.raises(ConfigError, match=told):
         load_experiment([*own, "trainer.fsdp=full_shard", "trainer.processes=2", line])
 
@@ -123,6 +123,6 @@ def test_the_cpu_is_refused():
 
 def test_one_process_is_refused(monkeypatch):
     prepare_environment()
-    monkeypatch.setattr("spectra_exp.config.rules_running.trains_on_gpu", lambda experiment: True)
+    monkeypatch.setattr("spectra_exp.config.rules_running.training_device", lambda wanted: "cuda")
     with pytest.raises(ConfigError, match="'full_shard' shares out over processes, and there is one"):
         with_processes(load_experiment([*SHARDABLE, "trainer.fsdp=full_shard"]))

@@ -110,8 +110,7 @@ def _verify(options: VerifyOptions) -> int:
     failed = 0
     with tempfile.TemporaryDirectory() as folder:
         for run_id in chosen:
-            if run_id not in archive.run_ids:
-                raise ConfigError.unknown("only", run_id, archive.run_ids)
+            ConfigError.refuse_unknown("only", [run_id], archive.run_ids)
             run = archive.run(run_id)
             for what, then, now in (
                 ("code", _code(run.summary), code_version()),
@@ -119,12 +118,12 @@ def _verify(options: VerifyOptions) -> int:
             ):
                 if then != now:
                     print(f"{run_id}: by {what} {then}, here is {now}: digits may differ", file=sys.stderr)
-            found = repeat(run, Path(folder), print)
-            failed += bool(found.differing)
-            for line in found.differing[:20]:
+            differing = repeat(run, Path(folder), print)
+            failed += bool(differing)
+            for line in differing[:20]:
                 print(f"{run_id}: {line}", file=sys.stderr)
-            more = f"{len(found.differing)} figures differ (archived, now)"
-            print(f"{run_id}: {more if found.differing else 'every digit as archived'}")
+            more = f"{len(differing)} figures differ (archived, now)"
+            print(f"{run_id}: {more if differing else 'every digit as archived'}")
     return FAILED if failed else DONE
 
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from spectra_exp.archive.content import ArchivedRun
 from spectra_exp.archive.trees import Packed, applied, difference, pack, unpack
-from spectra_exp.foundations.errors import SpectraError
+from spectra_exp.foundations.errors import SpectraError, first_line
 from spectra_exp.foundations.files import atomic_path, regular
 
 if TYPE_CHECKING:
@@ -152,34 +152,29 @@ def write_archive(archive: Archive, path: Path) -> None:
 
 
 def read_archive(path: Path) -> Archive:
-    """The archive at `path`. Raises SpectraError, which names what is wrong, for a damaged, edited or foreign file."""
-    problems = archive_problems(path)
-    if isinstance(problems, Archive):
-        return problems
-    raise SpectraError(f"{path}: {'; '.join(problems)}; take a whole copy, or pack it again")
-
-
-def archive_problems(path: Path) -> Archive | list[str]:
-    """The archive, or what is wrong with it: each part that was edited, that some were taken away or added."""
+    """The archive at `path`. Raises SpectraError, which names what is wrong, for a damaged, edited or foreign file:
+    each part that was edited, that some were taken away or added."""
     import pyarrow as pa
     import pyarrow.parquet as pq
+
+    def refused(*problems: str) -> SpectraError:
+        return SpectraError(f"{path}: {'; '.join(problems)}; take a whole copy, or pack it again")
 
     try:
         table = pq.ParquetFile(regular(path)).read()
     except FileNotFoundError:
-        return ["there is no such file"]
+        raise refused("there is no such file") from None
     except (OSError, pa.ArrowException) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        return [f"damaged, or no archive ({reason})"]
+        raise refused(f"damaged, or no archive ({first_line(error)})") from error
     try:
         head = json.loads((table.schema.metadata or {})[KEY])
         fits = table.column_names == _schema().names
     except (KeyError, ValueError):
         head, fits = {}, False
     if not fits:
-        return ["not an archive of runs"]
+        raise refused("not an archive of runs")
     if head.get("schema") != SCHEMA:
-        return [f"schema {head.get('schema')} is not the schema {SCHEMA} that this code reads"]
+        raise refused(f"schema {head.get('schema')} is not the schema {SCHEMA} that this code reads")
     parts: dict[ROWS_KEY, Packed] = {}
     digests, edited = [], []
     for row in table.to_pylist():
@@ -190,9 +185,9 @@ def archive_problems(path: Path) -> Archive | list[str]:
         if row_digest(key, packed) != row["sha256"]:
             edited.append(f"{' '.join(key)} was edited or damaged")
     if edited:
-        return edited
+        raise refused(*edited)
     if len(parts) != len(digests) or whole_digest(digests) != head.get("sha256"):
-        return ["parts were taken away or added since it was written"]
+        raise refused("parts were taken away or added since it was written")
     return Archive(path, parts)
 
 

@@ -31,7 +31,6 @@ class Packing:
     other figures, which stay as they were."""
 
     archive: Archive
-    added: list[str] = field(default_factory=list)
     left_out: dict[str, str] = field(default_factory=dict)
     differing: list[str] = field(default_factory=list)
 
@@ -60,7 +59,6 @@ def pack_runs(archive: Archive, outputs: Path, named: Sequence[str], studies: Se
             continue
         code = str(parts["summary"].get("fingerprints", {}).get("code"))
         archive.add_run(run_id, parts, _defaults(archive, code, parts["config"]))
-        done.added.append(run_id)
     for launch in launches:
         archive.add_shared(LAUNCH, *_launch(launch))
     if sources.profile is not None and not studies:
@@ -73,7 +71,6 @@ def merge(archives: Sequence[Archive], path: Path) -> Packing:
     done = Packing(Archive(path))
     for archive in archives:
         done.differing += done.archive.take(archive)
-    done.added = done.archive.run_ids
     return done
 
 

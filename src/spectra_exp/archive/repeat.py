@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,28 +25,15 @@ EVERYWHERE = "embedded"
 DIGITS = ("metrics", "metrics_by_layer", "metrics_training_rule", "metrics_by_inference", "floors", "initial_weights")
 
 
-@dataclass(frozen=True)
-class Repeated:
-    """A run made again. `differing`: the figures that are others, `name: then, now`."""
+def drawn(archive: Archive, cells: int, seed: int | None) -> list[str]:
+    """So many completed runs of different cells that need nothing but a checkout, drawn at random.
 
-    run_id: str
-    differing: list[str]
-
-
-def repeatable(archive: Archive) -> list[str]:
-    """The completed runs that need nothing but a checkout."""
-    found = []
+    Raises ConfigError where there are fewer.
+    """
+    by_cell: dict[str, list[str]] = {}
     for run_id, run in archive.runs().items():
         if run.refusal is None and run.summary["data"] == EVERYWHERE and run.summary["temperature"] != BEST_LONG:
-            found.append(run_id)
-    return found
-
-
-def drawn(archive: Archive, cells: int, seed: int | None) -> list[str]:
-    """So many runs of different cells, drawn at random. Raises ConfigError where there are fewer."""
-    by_cell: dict[str, list[str]] = {}
-    for run_id in repeatable(archive):
-        by_cell.setdefault(archive.run(run_id).summary["cell_id"], []).append(run_id)
+            by_cell.setdefault(run.summary["cell_id"], []).append(run_id)
     if cells > len(by_cell):
         raise ConfigError("cells", f"{cells} were asked for, and {len(by_cell)} are of embedded data", "give fewer")
     dice = random.Random(seed)
@@ -60,9 +46,11 @@ def configuration_line(run: ArchivedRun) -> list[str]:
     return [*line_of(beside({}, resolved, Compositions())), f"seed={run.config['seed']}"]
 
 
-def repeat(run: ArchivedRun, outputs: Path, say: Callable[[str], None]) -> Repeated:
-    """Make the run again below `outputs` and compare. Raises SpectraError where its configuration is no longer one, is
-    another run today, or does not complete."""
+def repeat(run: ArchivedRun, outputs: Path, say: Callable[[str], None]) -> list[str]:
+    """The figures that are others, `name: then, now`, once the run is made again below `outputs`.
+
+    Raises SpectraError where its configuration is no longer one, is another run today, or does not complete.
+    """
     line = configuration_line(run)
     say(f"{run.run_id}: {' '.join([*train_words(), *line])}")
     experiment = load_experiment([*line, f"outputs={outputs}"])
@@ -72,8 +60,7 @@ def repeat(run: ArchivedRun, outputs: Path, say: Callable[[str], None]) -> Repea
         raise SpectraError(f"{run.run_id}: its configuration is the run {planned.identity.run_id} today")
     if (status := run_here(planned)) != "completed":
         raise SpectraError(f"{run.run_id}: the second run ended as {status}")
-    again = StoredRun(planned.folder.path)
-    return Repeated(run.run_id, differences(run, again))
+    return differences(run, StoredRun(planned.folder.path))
 
 
 def differences(run: ArchivedRun, again: StoredRun) -> list[str]:

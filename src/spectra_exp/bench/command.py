@@ -11,7 +11,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from spectra_exp.bench.registry import Figure, benchmarks, chosen, write_figures
+from spectra_exp.bench.registry import BENCHMARKS, Figure, chosen, write_figures
 from spectra_exp.config.verb import Verb, VerbOptions
 from spectra_exp.foundations.options import option
 from spectra_exp.foundations.shell import DONE
@@ -32,12 +32,12 @@ def bench(options: BenchOptions) -> int:
     """Run and judge; a missed target is no error. Raises SpectraError."""
     figures: list[Figure] = []
     outputs = options.folder.resolve()
-    for name, function in chosen(list(options.only)).items():
-        print(f"{name} ...", file=sys.stderr)
+    for one in chosen(options.only):
+        print(f"{one.name} ...", file=sys.stderr)
         started = time.perf_counter()
-        figures += function(outputs)
+        figures += one.function(outputs)
         path = write_figures(outputs, figures)
-        print(f"{name}: {time.perf_counter() - started:.0f} s", file=sys.stderr)
+        print(f"{one.name}: {time.perf_counter() - started:.0f} s", file=sys.stderr)
     # In a file or a pipe as wide as the units need.
     Console(highlight=False, width=None if sys.stdout.isatty() else PIPED_WIDTH).print(table_of(figures))
     print(path)
@@ -57,7 +57,7 @@ def table_of(figures: Sequence[Figure]) -> Table:
 
 
 def _benchmarks_help() -> str:
-    lines = [f"  {name:<16} {function.__doc__.splitlines()[0]}" for name, function in benchmarks().items()]
+    lines = [f"  {name:<16} {one.function.__doc__.splitlines()[0]}" for name, one in BENCHMARKS.all().items()]
     return "\n".join(["Benchmarks:", *lines])
 
 

@@ -127,35 +127,26 @@ def read_profile(events: Any) -> Cost:
     """
     cost, part_of_sequence = Cost(), {}
     for event in events:
-        part = _part(event)
-        if part is None:
+        named = _around(event, PREFIX)
+        if named is None:
             continue
+        part = named.name.removeprefix(PREFIX)
         cost.add(part, _self_ms(event), event.flops or 0)
         if event.sequence_nr >= 0:
             # The outermost operation made the gradient's node; those inside it carry the same number or none.
             part_of_sequence.setdefault(event.sequence_nr, part)
     for event in events:
-        node = _backward_node(event)
+        node = _around(event, _BACKWARD)
         if node is not None and (part := part_of_sequence.get(node.sequence_nr)) is not None:
             cost.add(part, _self_ms(event), event.flops or 0)
     return cost
 
 
-def _part(event: Any) -> str | None:
-    while event is not None:
-        if event.name.startswith(PREFIX):
-            return event.name.removeprefix(PREFIX)
+def _around(event: Any, prefix: str) -> Any:
+    """The innermost event around this one, itself among them, whose name begins so; None where there is none."""
+    while event is not None and not event.name.startswith(prefix):
         event = event.cpu_parent
-    return None
-
-
-def _backward_node(event: Any) -> Any:
-    """The gradient's node that the event belongs to, None in the forward pass."""
-    while event is not None:
-        if event.name.startswith(_BACKWARD):
-            return event
-        event = event.cpu_parent
-    return None
+    return event
 
 
 def _self_ms(event: Any) -> float:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from spectra_exp.foundations.errors import ConfigError
 from spectra_exp.foundations.files import write_json
-from spectra_exp.foundations.modules import import_all
+from spectra_exp.foundations.registry import Registry
 
 
 @dataclass(frozen=True)
@@ -32,45 +31,36 @@ class Figure:
 
     def as_json(self) -> dict[str, Any]:
         """Plain values for other programs."""
-        return {
-            "value": self.value,
-            "unit": self.unit,
-            "target": self.target,
-            "better": self.better,
-            "met": self.met,
-        }
+        own = asdict(self)
+        del own["name"]
+        return own | {"met": self.met}
 
 
 # How the names of benchmarks end that need a GPU.
 ON_A_GPU = "_gpu"
-# What a benchmark is given: the folder of all outputs.
-Benchmark = Callable[[Path], list[Figure]]
-_REGISTRY: dict[str, Benchmark] = {}
 
 
-def benchmark(function: Benchmark) -> Benchmark:
+@dataclass(frozen=True)
+class Benchmark:
+    """A registered benchmark; its function is given the folder of all outputs."""
+
+    name: str
+    function: Callable[[Path], list[Figure]]
+    order: int = 0
+
+
+BENCHMARKS: Registry[Benchmark] = Registry("benchmark", "spectra_exp.bench.benchmarks")
+
+
+def benchmark(function: Callable[[Path], list[Figure]]) -> Callable[[Path], list[Figure]]:
     """Decorator: makes a function known as a benchmark under its own name; its docstring's first line describes it."""
-    _REGISTRY[function.__name__] = function
+    BENCHMARKS.add(Benchmark(function.__name__, function))
     return function
 
 
-def benchmarks() -> dict[str, Benchmark]:
-    """All benchmarks by name; every module of `bench/benchmarks/` is found by itself."""
-    import_all("spectra_exp.bench.benchmarks")
-    return dict(sorted(_REGISTRY.items()))
-
-
-def chosen(names: list[str]) -> dict[str, Benchmark]:
-    """The benchmarks of these names, or all that need no GPU.
-
-    Raises ConfigError with the nearest name for one that does not exist.
-    """
-    known = benchmarks()
-    for name in names:
-        if name not in known:
-            raise ConfigError.unknown("benchmark", name, known)
-    wanted = names or [name for name in known if not name.endswith(ON_A_GPU)]
-    return {name: function for name, function in known.items() if name in wanted}
+def chosen(names: Sequence[str]) -> list[Benchmark]:
+    """The benchmarks of these names, or all that need no GPU. ConfigError for an unknown one, with the nearest."""
+    return BENCHMARKS.chosen(names or [name for name in BENCHMARKS.all() if not name.endswith(ON_A_GPU)])
 
 
 def write_figures(outputs: Path, figures: Iterable[Figure]) -> Path:

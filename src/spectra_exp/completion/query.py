@@ -84,13 +84,13 @@ def _of_a_run(word: str) -> list[str]:
     if "=" in word and any(one.startswith(word) for one in found):
         return found
     from spectra_exp.config.plugins import load_own_plugins
-    from spectra_exp.config.register import GROUPS, group_schemas
-    from spectra_exp.config.schema import RootConfig
+    from spectra_exp.config.register import group_schemas
+    from spectra_exp.config.schema import GROUPS, RootKeys
 
     # What a plug-in lacks is said when a command is given; a Tab offers what there is without it.
     with suppress(ConfigError):
         load_own_plugins()
-    found += [key for key in _keys(RootConfig) if key.partition("=")[0] not in GROUPS]
+    found += _keys(RootKeys)
     group = word.partition(".")[0]
     for schema in group_schemas(group).values() if group in GROUPS and "." in word else ():
         found += _keys(schema, f"{group}.")

@@ -20,9 +20,9 @@ from omegaconf.errors import OmegaConfBaseException
 from spectra_exp.config import rules, rules_unused
 from spectra_exp.config.keys import meant_by, root_keys, unknown_key
 from spectra_exp.config.plugins import load_own_plugins, load_typed_plugins
-from spectra_exp.config.register import GROUPS, cached_until_replaced, register
+from spectra_exp.config.register import cached_until_replaced, register
 from spectra_exp.config.relative_sizes import apply_sizes
-from spectra_exp.config.schema import Experiment, RootConfig
+from spectra_exp.config.schema import GROUPS, Experiment, RootKeys
 from spectra_exp.config.source_model import resolve_source
 from spectra_exp.config.tree import default_outputs, project_root, roots
 from spectra_exp.config.typed import expand_jobs, parse_overrides, typed_values, without
@@ -97,8 +97,7 @@ def composed_experiment(config: DictConfig, choices: Mapping[str, str], override
 
 
 def _checked(experiment: Experiment, typed: dict[str, str]) -> Experiment:
-    for group in GROUPS:
-        check_fields(getattr(experiment, group), group)
+    _check_groups(experiment)
     resolve_source(experiment, typed)
     rules.check_all(experiment)
     rules_unused.check_used(experiment, typed)
@@ -108,9 +107,13 @@ def _checked(experiment: Experiment, typed: dict[str, str]) -> Experiment:
 def check_values(overrides: list[str]) -> Experiment:
     """The experiment with keys, types and limits checked, and no rule between keys. Raises ConfigError."""
     experiment = _compose(overrides)
+    _check_groups(experiment)
+    return experiment
+
+
+def _check_groups(experiment: Experiment) -> None:
     for group in GROUPS:
         check_fields(getattr(experiment, group), group)
-    return experiment
 
 
 def _compose(overrides: list[str]) -> Experiment:
@@ -168,7 +171,7 @@ def experiment_from(config: DictConfig, choices: dict[str, str], overrides: list
     if values["outputs"].startswith("~"):
         raise ConfigError("outputs", f"'~' in {values['outputs']} is not expanded", "give the whole path")
     values["outputs"] = str(Path(values["outputs"]).resolve())
-    check_fields(RootConfig(**{k: v for k, v in values.items() if k not in GROUPS}), "")
+    check_fields(RootKeys(**{k: v for k, v in values.items() if k not in GROUPS}), "")
     experiment = Experiment(**values, choices=choices, overrides=list(overrides))
     apply_sizes(experiment)
     return experiment

@@ -10,30 +10,13 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from spectra_exp.config.register import GROUPS, group_schemas
+from spectra_exp.config.register import group_schemas
 from spectra_exp.config.rules import preset_values
-from spectra_exp.config.schema import RootConfig
+from spectra_exp.config.schema import GROUPS, RootKeys
 from spectra_exp.config.tree import option_files, project_root, train_words
 from spectra_exp.foundations.errors import ConfigError
 from spectra_exp.foundations.options import describe_fields
 
-MEANINGS = {
-    "router": "how tokens are scored against experts",
-    "osr": "SPECTRA's cost and transport, and its rules of training and inference",
-    "selection": "how scores become assignments",
-    "temperature": "divisor of the router's logits",
-    "baseline": "a method of the literature in one word (sets router, selection, model)",
-    "ablation": "one change to the full method",
-    "model": "backbone and experts",
-    "data": "where the text comes from",
-    "losses": "what the router losses are counted over",
-    "optim": "optimizer and learning rates",
-    "trainer": "steps, batches, cadences, precision",
-    "logger": "where else figures go",
-    "launch": "how the jobs of a multirun are spread",
-    "search": "what hydra/sweeper=optuna looks for",
-    "debug": "help with finding faults",
-}
 EXAMPLES = (
     ("python train.py", "SPECTRA on the embedded data"),
     ("python train.py router=spectra ablation=no_gru seed=1", "one ablation, another seed"),
@@ -72,8 +55,7 @@ def print_help(topics: list[str]) -> None:
     """The whole help, or the keys and options of the groups named. ConfigError for a group that does not exist."""
     console = Console(highlight=False, soft_wrap=True)
     for topic in topics:
-        if topic not in GROUPS:
-            raise ConfigError.unknown("--help", topic, GROUPS)
+        ConfigError.refuse_unknown("--help", [topic], GROUPS)
         _print_group(console, topic)
     if not topics:
         _print_all(console)
@@ -89,13 +71,12 @@ def _print_all(console: Console) -> None:
     console.print("Groups and options (* = default):")
     defaults = default_options()
     for group in GROUPS:
-        console.print(Text(f"  {group}: {MEANINGS[group]}"))
+        console.print(Text(f"  {group}: {GROUPS[group]}"))
         for name, meaning in group_options(group).items():
             console.print(Text(f"    {'*' if defaults[group] == name else ' '} {name:<14} {meaning}"))
     console.print("\nKeys outside the groups:")
-    for row in describe_fields(RootConfig):
-        if row["name"] not in GROUPS:
-            console.print(Text(f"    {row['name']:<16} {row['meaning']}"))
+    for row in describe_fields(RootKeys):
+        console.print(Text(f"    {row['name']:<16} {row['meaning']}"))
     console.print("\nExamples:")
     for command, meaning in EXAMPLES:
         console.print(Text(f"  {command.replace('python train.py', train)}\n      {meaning}"))
@@ -106,7 +87,7 @@ def _print_all(console: Console) -> None:
 
 
 def _print_group(console: Console, group: str) -> None:
-    console.print(Text(f"{group}: {MEANINGS[group]}"))
+    console.print(Text(f"{group}: {GROUPS[group]}"))
     for name, meaning in group_options(group).items():
         console.print(Text(f"  {group}={name:<14} {meaning}"))
         if settings := option_settings(group, name):
@@ -121,11 +102,7 @@ def _print_group(console: Console, group: str) -> None:
             table.add_column(column, no_wrap=True)
         table.add_column("meaning", overflow="fold")
         for row in rows:
-            limits = f" [{row['accepted']}]" if row["accepted"] else ""
-            unit = f" ({row['unit']})" if row["unit"] else ""
-            table.add_row(
-                f"{group}.{row['name']}", row["type"], row["default"], Text(f"{row['meaning']}{unit}{limits}")
-            )
+            table.add_row(f"{group}.{row['name']}", row["type"], row["default"], Text(row["told"]))
         console.print(table)
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import fields
 
-from spectra_exp.config.register import GROUPS, group_schemas
-from spectra_exp.config.schema import RootConfig
+from spectra_exp.config.register import group_schemas
+from spectra_exp.config.schema import GROUPS, RootKeys
 from spectra_exp.config.tree import train_words
 from spectra_exp.foundations.errors import ConfigError, nearest
 from spectra_exp.foundations.options import type_name
@@ -13,7 +13,7 @@ from spectra_exp.foundations.options import type_name
 
 def root_keys() -> list[str]:
     """The keys outside the groups, and the groups."""
-    return [f.name for f in fields(RootConfig)]
+    return [*(f.name for f in fields(RootKeys)), *GROUPS]
 
 
 # What the values of a type are called.
@@ -39,7 +39,7 @@ def meant_by(key: str) -> str:
 def _declared(key: str) -> list[str]:
     """The types that a key has, under one option of its group or another."""
     group, _, name = key.partition(".")
-    nodes = group_schemas(group).values() if group in GROUPS else [RootConfig]
+    nodes = group_schemas(group).values() if group in GROUPS else [RootKeys]
     wanted = name if group in GROUPS else key
     return [type_name(f) for node in nodes for f in fields(node) if f.name == wanted]
 

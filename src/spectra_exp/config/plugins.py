@@ -16,13 +16,12 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
 from spectra_exp.config.register import register
 from spectra_exp.config.schema import Experiment
-from spectra_exp.config.tree import add_root, check_names, roots
+from spectra_exp.config.tree import add_root, check_names, read_yaml, roots
 from spectra_exp.foundations.errors import ConfigError
 from spectra_exp.measure import METRICS
 from spectra_exp.measure.base import check_floors
@@ -55,10 +54,7 @@ def _installed() -> tuple[str, ...]:
 @cache
 def _named_in(file: Path) -> Any:
     """What a file has under `plugins`, whatever it is."""
-    try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8")) if file.is_file() else None
-    except yaml.YAMLError as error:
-        raise ConfigError(str(file), " ".join(str(error).split())) from error
+    content = read_yaml(file) if file.is_file() else None
     return (content or {}).get("plugins") or []
 
 

@@ -7,10 +7,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from spectra_exp.config.schema import AblationConfig, BaselineConfig
-from spectra_exp.config.tree import option_files, roots
+from spectra_exp.config.tree import option_files, read_yaml, roots
 from spectra_exp.foundations.errors import ConfigError
 
 FULL = "none"
@@ -47,10 +45,7 @@ def _described(group: str, schema: type, roots: tuple[Path, ...]) -> dict[str, A
     known = [f.name for f in fields(schema)]
     found = {}
     for name, path in option_files(group).items():
-        try:
-            content = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except (OSError, yaml.YAMLError) as error:
-            raise ConfigError(str(path), " ".join(str(error).split())) from error
+        content = read_yaml(path)
         own = content.get(group, content)
         for key in own:
             if key not in [*known, "defaults"]:

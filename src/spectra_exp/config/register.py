@@ -42,23 +42,6 @@ PLAIN_GROUPS = {
     "baseline": schema.BaselineConfig,
     "ablation": schema.AblationConfig,
 }
-GROUPS = (
-    "router",
-    "osr",
-    "selection",
-    "temperature",
-    "baseline",
-    "ablation",
-    "model",
-    "data",
-    "losses",
-    "optim",
-    "trainer",
-    "logger",
-    "launch",
-    "search",
-    "debug",
-)
 
 
 _caches: list[Any] = []
@@ -104,7 +87,7 @@ def register() -> None:
     store = ConfigStore.instance()
     if "schema.yaml" not in store.repo:
         store.store(name="schema", node=schema.RootConfig)
-    for group in GROUPS:
+    for group in schema.GROUPS:
         stored = store.repo.get(group, {})
         for name, node in group_schemas(group).items():
             there = stored.get(f"{name}.yaml")

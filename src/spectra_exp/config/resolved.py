@@ -14,9 +14,9 @@ import yaml
 
 from spectra_exp.config.compose import check_values, prepare_environment
 from spectra_exp.config.presets import baselines
-from spectra_exp.config.register import GROUPS, cached_until_replaced, group_schemas
+from spectra_exp.config.register import cached_until_replaced, group_schemas
 from spectra_exp.config.relative_sizes import before_sizes
-from spectra_exp.config.schema import LABELS, Experiment
+from spectra_exp.config.schema import GROUPS, LABELS, Experiment
 from spectra_exp.config.source_model import resolve_source
 from spectra_exp.config.tree import option_files, roots
 from spectra_exp.config.typed import parse_overrides, typed_values, value_text

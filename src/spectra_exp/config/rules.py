@@ -85,18 +85,11 @@ def check_preset_kept(group: str, experiment: Experiment) -> None:
     """Refuse a command line that undoes part of the baseline or ablation that it names."""
     name = experiment.choices[group]
     values, options = preset_values(group, name)
-    for key, wanted in values.items():
-        if get(experiment, key) != wanted:
-            raise ConfigError(
-                key, f"{get(experiment, key)} was given, but {group}={name} sets {wanted}", "drop one of the two"
-            )
-    for other, wanted in options.items():
-        if experiment.choices[other] != wanted:
-            raise ConfigError(
-                other,
-                f"'{experiment.choices[other]}' was given, but {group}={name} sets '{wanted}'",
-                "drop one of the two",
-            )
+    given = [(key, get(experiment, key), wanted) for key, wanted in values.items()]
+    given += [(other, f"'{experiment.choices[other]}'", f"'{wanted}'") for other, wanted in options.items()]
+    for key, value, wanted in given:
+        if value != wanted:
+            raise ConfigError(key, f"{value} was given, but {group}={name} sets {wanted}", "drop one of the two")
 
 
 def check_ablation_changes(experiment: Experiment, base: Experiment) -> None:
@@ -137,21 +130,24 @@ def selection_belongs(x: Experiment) -> None:
         )
 
 
-def temperature_belongs(x: Experiment) -> None:
-    constant = x.temperature.schedule == "constant" and x.choices["temperature"] != BEST_LONG
-    plain = constant and x.temperature.value == 1.0
-    if not router_class(x.router.name).learned and not plain:
-        raise ConfigError(
-            "temperature", f"router={x.router.name} has no logits to divide", "drop it, or give temperature=t1_0"
-        )
-
-
-def losses_belong(x: Experiment) -> None:
+def unlearned_routers_take_nothing(x: Experiment) -> None:
+    """What acts on a router's logits or weights is refused where it has none."""
     if router_class(x.router.name).learned:
         return
-    for key in ("load_balance_coef", "entropy_coef", "z_loss_coef"):
-        if getattr(x.router, key):
-            raise ConfigError(f"router.{key}", f"router={x.router.name} has no distribution to act on", "leave it at 0")
+    constant = x.temperature.schedule == "constant" and x.choices["temperature"] != BEST_LONG
+    coefficients = {f"router.{name}": name for name in ("load_balance_coef", "entropy_coef", "z_loss_coef")}
+    frozen = getattr(x.model, "freeze", None) == "all_but_router"
+    divides, zero = "has no logits to divide", "leave it at 0"
+    for key, given, problem, fix in (
+        ("temperature", not constant or x.temperature.value != 1.0, divides, "drop it, or give temperature=t1_0"),
+        *((key, getattr(x.router, name), "has no distribution to act on", zero) for key, name in coefficients.items()),
+        ("model.freeze", frozen, "has no weights, so nothing would be trained", "give none"),
+        ("temperature.learned", x.temperature.learned != "none", divides, "give temperature.learned=none"),
+        ("router.load_ema_strength", x.router.load_ema_strength, "has no scores to lower", zero),
+        ("router.shared", x.router.shared, "has no parameters to share", "leave it at false"),
+    ):
+        if given:
+            raise ConfigError(key, f"router={x.router.name} {problem}", fix)
 
 
 def potentials_belong(x: Experiment) -> None:
@@ -205,8 +201,7 @@ RULES: tuple[Callable[[Experiment], None], ...] = (
     experts_per_token,
     transport_belongs,
     selection_belongs,
-    temperature_belongs,
-    losses_belong,
+    unlearned_routers_take_nothing,
     potentials_belong,
     heads_divide,
     sequence_fits,

@@ -44,14 +44,6 @@ def reroute_has_routers(x: Experiment) -> None:
         raise ConfigError("router", problem, "give model=upcycle for it")
 
 
-def all_but_router_leaves_some(x: Experiment) -> None:
-    frozen = isinstance(x.model, SourceModelConfig) and x.model.freeze == "all_but_router"
-    if frozen and not router_class(x.router.name).learned:
-        raise ConfigError(
-            "model.freeze", f"router={x.router.name} has no weights, so nothing would be trained", "give none"
-        )
-
-
 def a_real_expert_is_left(x: Experiment) -> None:
     if not isinstance(x.model, ModelConfig) or not x.model.null_experts:
         return
@@ -127,7 +119,6 @@ def routing_kernel_can_work(x: Experiment) -> None:
 MODEL_RULES: tuple[Callable[[Experiment], None], ...] = (
     native_needs_reroute,
     reroute_has_routers,
-    all_but_router_leaves_some,
     a_real_expert_is_left,
     some_layer_is_replaced,
     source_takes_the_sequence,

@@ -15,18 +15,9 @@ from spectra_exp.routing.selection import SELECTIONS
 from spectra_exp.routing.temperature import BEST_LONG
 
 
-def learns(x: Experiment) -> bool:
-    """Whether the router has weights and logits."""
-    return router_class(x.router.name).learned
-
-
 def learned_temperature_belongs(x: Experiment) -> None:
     if x.temperature.learned == "none":
         return
-    if not learns(x):
-        raise ConfigError(
-            "temperature.learned", f"router={x.router.name} has no logits to divide", "give temperature.learned=none"
-        )
     if x.temperature.schedule != "constant":
         raise ConfigError(
             "temperature.learned",
@@ -52,11 +43,7 @@ def best_long_decides(x: Experiment) -> None:
 
 
 def load_average_belongs(x: Experiment) -> None:
-    if not x.router.load_ema_strength:
-        return
-    if not learns(x):
-        raise ConfigError("router.load_ema_strength", f"router={x.router.name} has no scores to lower", "leave it at 0")
-    if SELECTIONS[x.selection.rule].chooser == "expert":
+    if x.router.load_ema_strength and SELECTIONS[x.selection.rule].chooser == "expert":
         raise ConfigError(
             "router.load_ema_strength",
             f"selection={x.selection.rule} ranks tokens within each expert, which this cannot change in training",
@@ -70,11 +57,7 @@ def shared_router_belongs(x: Experiment) -> None:
         raise ConfigError(
             "model.num_layers", f"router={x.router.name} passes a state between layers", "give at least 2"
         )
-    if not x.router.shared:
-        return
-    if not learns(x):
-        raise ConfigError("router.shared", f"router={x.router.name} has no parameters to share", "leave it at false")
-    if one_layer:
+    if x.router.shared and one_layer:
         raise ConfigError("router.shared", "model.num_layers=1 leaves no other layer", "leave it at false")
 
 

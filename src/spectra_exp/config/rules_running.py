@@ -7,6 +7,7 @@ from importlib.util import find_spec
 
 from spectra_exp.config.schema import Experiment
 from spectra_exp.foundations import variables
+from spectra_exp.foundations.devices import training_device
 from spectra_exp.foundations.errors import ConfigError
 from spectra_exp.foundations.files import is_file_name
 
@@ -87,7 +88,7 @@ def fsdp_belongs(x: Experiment) -> None:
     key, given = "trainer.fsdp", f"'{x.trainer.fsdp}'"
     if x.trainer.deepspeed != "none":
         raise ConfigError(key, f"{given} and trainer.deepspeed={x.trainer.deepspeed} exclude each other", "drop one")
-    if not trains_on_gpu(x):
+    if training_device(x.trainer.device) != "cuda":
         problem = f"{given} needs a GPU for each process: on the CPU Trainer would not shard, and not say so"
         raise ConfigError(key, problem, "give trainer.deepspeed=zero2 or zero3 there, or trainer.processes alone")
     if x.optim.name == "muon":
@@ -101,13 +102,6 @@ def fsdp_belongs(x: Experiment) -> None:
             f"{given} keeps weights in parts, which router.orthogonalization=periodic would set whole",
             "give another router.orthogonalization",
         )
-
-
-def trains_on_gpu(x: Experiment) -> bool:
-    """Whether the run goes to a GPU."""
-    from spectra_exp.foundations.devices import training_device
-
-    return training_device(x.trainer.device) == "cuda"
 
 
 def environment_asks_for_nothing(x: Experiment) -> None:

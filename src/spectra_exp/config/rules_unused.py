@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import fields
+from typing import Any
 
 from spectra_exp.config.rules import get
 from spectra_exp.config.schema import Experiment
@@ -13,86 +14,53 @@ from spectra_exp.routing.base import router_class
 from spectra_exp.routing.linear import LinearRouter
 from spectra_exp.routing.selection import SELECTIONS
 
-# Keys, when they do nothing, and the setting that makes it so, {x} for the experiment.
-UNUSED: tuple[tuple[tuple[str, ...], Callable[[Experiment], bool], str], ...] = (
+# When keys do nothing, and the setting that makes it so, {x} for the experiment.
+When = tuple[Callable[[Experiment], bool], str]
+
+
+def where(key: str, value: Any) -> When:
+    """Where a key has this value."""
+    return lambda x: get(x, key) == value, f"{key}={value}"
+
+
+def unless(key: str, value: Any) -> When:
+    """Where a key has any other value."""
+    return lambda x: get(x, key) != value, f"no {key}={value}"
+
+
+UNUSED: tuple[tuple[tuple[str, ...], When], ...] = (
     (
         ("selection.capacity_factor",),
-        lambda x: not SELECTIONS[x.selection.rule].uses_capacity,
-        "selection={x.selection.rule}",
+        (lambda x: not SELECTIONS[x.selection.rule].uses_capacity, "selection={x.selection.rule}"),
     ),
     (
         ("selection.at_inference",),
-        lambda x: not SELECTIONS[x.selection.rule].sees_other_tokens,
-        "selection={x.selection.rule}",
+        (lambda x: not SELECTIONS[x.selection.rule].sees_other_tokens, "selection={x.selection.rule}"),
     ),
-    (
-        ("temperature.value",),
-        lambda x: x.temperature.schedule != "constant",
-        "a temperature schedule",
-    ),
+    (("temperature.value",), (lambda x: x.temperature.schedule != "constant", "a temperature schedule")),
     (
         ("temperature.start", "temperature.end"),
-        lambda x: x.temperature.schedule in ("constant", "step"),
-        "this temperature schedule",
+        (lambda x: x.temperature.schedule in ("constant", "step"), "this temperature schedule"),
     ),
     (
         ("osr.sinkhorn_iterations", "osr.log_sinkhorn_enabled", "osr.sinkhorn_grad", "osr.sinkhorn_tolerance"),
-        lambda x: get(x, "osr.solver") == "softmax",
-        "osr.solver=softmax",
+        where("osr.solver", "softmax"),
     ),
-    (("osr.potentials",), lambda x: get(x, "osr.sinkhorn_inference") != "dual", "no osr.sinkhorn_inference=dual"),
-    (
-        ("osr.settle_steps", "osr.settle_rule"),
-        lambda x: get(x, "osr.potentials") == "soft",
-        "osr.potentials=soft",
-    ),
-    (("osr.settle_rule",), lambda x: not get(x, "osr.settle_steps"), "osr.settle_steps=0"),
-    (
-        ("osr.potential_rate",),
-        lambda x: get(x, "osr.potentials") == "soft",
-        "osr.potentials=soft",
-    ),
-    (
-        ("osr.potential_decay",),
-        lambda x: get(x, "osr.potentials") != "hard",
-        "no osr.potentials=hard",
-    ),
-    (("osr.online_rate",), lambda x: get(x, "osr.sinkhorn_inference") != "dual", "no osr.sinkhorn_inference=dual"),
-    (("osr.online_decay",), lambda x: not get(x, "osr.online_rate"), "osr.online_rate=0"),
-    (
-        ("router.gate_bias", "router.gate_spread", "router.gate_bias_low"),
-        lambda x: get(x, "router.sequence") != "min_gru",
-        "no router.sequence=min_gru",
-    ),
-    (("router.gate_bias_low",), lambda x: get(x, "router.gate_spread") == "none", "router.gate_spread=none"),
-    (("osr.saturation_threshold",), lambda x: not get(x, "osr.saturation_weight"), "osr.saturation_weight=0"),
-    (
-        ("osr.srip_enabled", "osr.so_warmup_steps", "router.orthogonality_measure"),
-        lambda x: get(x, "osr.so_lambda_max") == 0,
-        "osr.so_lambda_max=0",
-    ),
-    (
-        ("osr.srip_enabled",),
-        lambda x: get(x, "router.orthogonality_measure") != "gram",
-        "no router.orthogonality_measure=gram",
-    ),
-    (
-        ("router.orthogonalization",),
-        lambda x: get(x, "router.expression") != "projector",
-        "no router.expression=projector",
-    ),
-    (
-        ("router.orthogonalize_every",),
-        lambda x: get(x, "router.orthogonalization") != "periodic",
-        "no router.orthogonalization=periodic",
-    ),
-    (
-        ("router.ortho_coef",),
-        lambda x: get(x, "router.orthogonalization") == "newton_schulz",
-        "router.orthogonalization=newton_schulz",
-    ),
-    (("router.dim", "router.sequence"), lambda x: get(x, "router.width") is not None, "router.width"),
-    (("losses.balance_scope",), lambda x: not x.router.load_balance_coef, "router.load_balance_coef=0"),
+    (("osr.potentials", "osr.online_rate"), unless("osr.sinkhorn_inference", "dual")),
+    (("osr.settle_steps", "osr.settle_rule", "osr.potential_rate"), where("osr.potentials", "soft")),
+    (("osr.settle_rule",), where("osr.settle_steps", 0)),
+    (("osr.potential_decay",), unless("osr.potentials", "hard")),
+    (("osr.online_decay",), where("osr.online_rate", 0)),
+    (("router.gate_bias", "router.gate_spread", "router.gate_bias_low"), unless("router.sequence", "min_gru")),
+    (("router.gate_bias_low",), where("router.gate_spread", "none")),
+    (("osr.saturation_threshold",), where("osr.saturation_weight", 0)),
+    (("osr.srip_enabled", "osr.so_warmup_steps", "router.orthogonality_measure"), where("osr.so_lambda_max", 0)),
+    (("osr.srip_enabled",), unless("router.orthogonality_measure", "gram")),
+    (("router.orthogonalization",), unless("router.expression", "projector")),
+    (("router.orthogonalize_every",), unless("router.orthogonalization", "periodic")),
+    (("router.ortho_coef",), where("router.orthogonalization", "newton_schulz")),
+    (("router.dim", "router.sequence"), (lambda x: get(x, "router.width") is not None, "router.width")),
+    (("losses.balance_scope",), where("router.load_balance_coef", 0)),
     (
         (
             "model.num_shared",
@@ -101,27 +69,23 @@ UNUSED: tuple[tuple[tuple[str, ...], Callable[[Experiment], bool], str], ...] = 
             "model.equal_to",
             "model.null_experts",
         ),
-        lambda x: not router_class(x.router.name).routes,
-        "router={x.router.name}",
+        (lambda x: not router_class(x.router.name).routes, "router={x.router.name}"),
     ),
-    (("model.null_kind",), lambda x: not getattr(x.model, "null_experts", 0), "model.null_experts=0"),
+    (("model.null_kind",), where("model.null_experts", 0)),
     (
         ("model.keep_router_weights",),
-        lambda x: not issubclass(router_class(x.router.name), LinearRouter),
-        "a router that is not one linear map",
+        (lambda x: not issubclass(router_class(x.router.name), LinearRouter), "a router that is not one linear map"),
     ),
-    (("optim.muon_learning_rate", "optim.muon_momentum"), lambda x: x.optim.name == "adamw", "optim=adamw"),
+    (("optim.muon_learning_rate", "optim.muon_momentum"), (lambda x: x.optim.name == "adamw", "optim=adamw")),
     (
         ("logger.project", "logger.mode", "logger.entity", "logger.group", "logger.tags"),
-        lambda x: x.logger.name != "wandb",
-        "no logger=wandb",
+        (lambda x: x.logger.name != "wandb", "no logger=wandb"),
     ),
     (
         ("search.name", "search.objectives", "search.seed"),
-        lambda x: x.choices["search"] == "none",
-        "search=none",
+        (lambda x: x.choices["search"] == "none", "search=none"),
     ),
-    (("launch.jobs", "launch.per_gpu"), lambda x: x.choices["launch"] == "local", "launch=local"),
+    (("launch.jobs", "launch.per_gpu"), (lambda x: x.choices["launch"] == "local", "launch=local")),
 )
 
 
@@ -132,7 +96,7 @@ def check_used(experiment: Experiment, typed: dict[str, str]) -> None:
     """
     if experiment.choices["ablation"] != "none":
         return
-    for keys, unused, reason in UNUSED:
+    for keys, (unused, reason) in UNUSED:
         for key in keys:
             group, _, name = key.partition(".")
             declared = {f.name: f for f in fields(getattr(experiment, group))}.get(name)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass, make_dataclass
 from typing import Any
 
 from spectra_exp.foundations.bounds import (
@@ -39,35 +39,40 @@ LABELS = (
 )
 
 
+# The groups of options and what each is about, in the order in which help has them.
+GROUPS = {
+    "router": "how tokens are scored against experts",
+    "osr": "SPECTRA's cost and transport, and its rules of training and inference",
+    "selection": "how scores become assignments",
+    "temperature": "divisor of the router's logits",
+    "baseline": "a method of the literature in one word (sets router, selection, model)",
+    "ablation": "one change to the full method",
+    "model": "backbone and experts",
+    "data": "where the text comes from",
+    "losses": "what the router losses are counted over",
+    "optim": "optimizer and learning rates",
+    "trainer": "steps, batches, cadences, precision",
+    "logger": "where else figures go",
+    "launch": "how the jobs of a multirun are spread",
+    "search": "what hydra/sweeper=optuna looks for",
+    "debug": "help with finding faults",
+}
+
+
 @dataclass
-class RootConfig:
+class RootKeys:
     """Keys outside every group."""
 
     seed: int = option(0, "seed of initial weights, data order and noise", minimum=0, maximum=LARGEST_SEED)
-    force: bool = option(False, "run again even if this configuration has finished", affects_result=False)
-    refresh: str = option(
-        "none", "stale: run again what finished under other code", choices=["none", "stale"], affects_result=False
-    )
-    study: str | None = option(None, "name of the study that this run is for", affects_result=False)
+    force: bool = option(False, "run again even if this configuration has finished")
+    refresh: str = option("none", "stale: run again what finished under other code", choices=["none", "stale"])
+    study: str | None = option(None, "name of the study that this run is for")
     plugins: list[str] = option([], "modules to import first, whose routers, rules, metrics and sources there then are")
-    outputs: str = option(
-        "${oc.env:SPECTRA_OUTPUTS}", "folder of runs, cache and tables", affects_result=False, path=True
-    )
-    router: Any = None
-    osr: Any = None
-    selection: Any = None
-    temperature: Any = None
-    baseline: Any = None
-    ablation: Any = None
-    model: Any = None
-    data: Any = None
-    optim: Any = None
-    losses: Any = None
-    trainer: Any = None
-    logger: Any = None
-    launch: Any = None
-    search: Any = None
-    debug: Any = None
+    outputs: str = option("${oc.env:SPECTRA_OUTPUTS}", "folder of runs, cache and tables", path=True)
+
+
+# What Hydra composes; each group's own schema comes with its option.
+RootConfig = make_dataclass("RootConfig", [(group, Any, None) for group in GROUPS], bases=(RootKeys,))
 
 
 @dataclass
@@ -200,15 +205,14 @@ class LoggerConfig:
     """Where training figures go besides the run's folder, and what the terminal shows."""
 
     name: str = option("none", "also write to this logger", choices=["none", "tensorboard", "wandb"])
-    project: str = option("spectra-exp", "W&B project", affects_result=False)
-    entity: str | None = option(None, "W&B user or team; none: that of the key", affects_result=False)
-    group: str | None = option(None, "W&B group; none: the study, or the run without its seed", affects_result=False)
-    tags: list[str] = option([], "W&B tags besides those of the method", affects_result=False)
+    project: str = option("spectra-exp", "W&B project")
+    entity: str | None = option(None, "W&B user or team; none: that of the key")
+    group: str | None = option(None, "W&B group; none: the study, or the run without its seed")
+    tags: list[str] = option([], "W&B tags besides those of the method")
     mode: str = option(
         "offline",
         "W&B: files in the run's folder for `wandb sync`, or straight to the server",
         choices=["offline", "online"],
-        affects_result=False,
     )
     progress: bool = option(True, "progress bar and closing table, when standard error is a terminal")
 
@@ -217,54 +221,29 @@ class LoggerConfig:
 class LaunchConfig:
     """How the jobs of a multirun are spread, and what happens when one fails."""
 
-    jobs: int = option(1, "jobs at once", minimum=1, maximum=MOST_JOBS, affects_result=False)
-    per_gpu: int = option(1, "runs that share one GPU", minimum=1, maximum=SHARES, affects_result=False)
+    jobs: int = option(1, "jobs at once", minimum=1, maximum=MOST_JOBS)
+    per_gpu: int = option(1, "runs that share one GPU", minimum=1, maximum=SHARES)
     on_failure: str = option(
-        "continue",
-        "after a job failed: go on with the others, or start no more",
-        choices=["continue", "stop"],
-        affects_result=False,
+        "continue", "after a job failed: go on with the others, or start no more", choices=["continue", "stop"]
     )
-    retries: int = option(
-        0,
-        "how often a failed job is tried again in the same launch",
-        minimum=0,
-        maximum=MOST_JOBS,
-        affects_result=False,
-    )
-    view: bool = option(True, "one live table of all the jobs, when standard error is a terminal", affects_result=False)
+    retries: int = option(0, "how often a failed job is tried again in the same launch", minimum=0, maximum=MOST_JOBS)
+    view: bool = option(True, "one live table of all the jobs, when standard error is a terminal")
     until_decided: str | None = option(
-        None,
-        "METRIC:MARGIN, such as val_loss:0.02: add seeds to a study's cells until each comparison is decided",
-        affects_result=False,
+        None, "METRIC:MARGIN, such as val_loss:0.02: add seeds to a study's cells until each comparison is decided"
     )
-    max_seeds: int = option(
-        10,
-        "seeds of a cell at most, with launch.until_decided",
-        minimum=3,
-        maximum=MOST_LOOKED_AT,
-        affects_result=False,
-    )
+    max_seeds: int = option(10, "seeds of a cell at most, with launch.until_decided", minimum=3, maximum=MOST_LOOKED_AT)
 
 
 @dataclass
 class SearchConfig:
     """What hydra/sweeper=optuna looks for; how it looks is under hydra.sweeper."""
 
-    name: str = option(
-        "", "name of the stored study and of its table, outputs/tables/search_<name>.csv", affects_result=False
-    )
+    name: str = option("", "name of the stored study and of its table, outputs/tables/search_<name>.csv")
     objectives: list[str] = option(
-        [],
-        "figures of the summary, each bettered in its own direction; several give a Pareto front",
-        affects_result=False,
+        [], "figures of the summary, each bettered in its own direction; several give a Pareto front"
     )
     seed: int = option(
-        0,
-        "seed of the sampler, unless hydra.sweeper.sampler.seed is given",
-        minimum=0,
-        maximum=LARGEST_SEED,
-        affects_result=False,
+        0, "seed of the sampler, unless hydra.sweeper.sampler.seed is given", minimum=0, maximum=LARGEST_SEED
     )
 
 

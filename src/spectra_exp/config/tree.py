@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 from spectra_exp.foundations.errors import ConfigError
 
@@ -56,6 +57,16 @@ def roots() -> tuple[Path, ...]:
     work = Path.cwd()
     own = [*_beside_plugins, *([work] if is_own(work) else [])]
     return tuple(dict.fromkeys([project_root(), *own]))
+
+
+def read_yaml(path: Path) -> Any:
+    """What a YAML file holds. Raises ConfigError, which names it, for one that cannot be read."""
+    import yaml
+
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError) as error:
+        raise ConfigError(str(path), " ".join(str(error).split())) from error
 
 
 def option_files(group: str) -> dict[str, Path]:

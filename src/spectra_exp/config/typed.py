@@ -12,7 +12,7 @@ from hydra.core.override_parser.types import Glob, Override
 from hydra.errors import HydraException
 
 from spectra_exp.config.keys import is_key, unknown_key
-from spectra_exp.config.register import GROUPS
+from spectra_exp.config.schema import GROUPS
 from spectra_exp.config.tree import option_files, train_words
 from spectra_exp.foundations.errors import ConfigError
 

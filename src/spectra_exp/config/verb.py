@@ -74,11 +74,9 @@ class Verb:
         width = max((len(row["name"]) for row in rows), default=0)
         lines = [f"usage: spectra-exp {self.name} [key=value ...]", "", self.about, "", "Keys:"]
         for row in rows:
-            unit = f" ({row['unit']})" if row["unit"] else ""
-            accepted = f" [{row['accepted']}]" if row["accepted"] else ""
             unset = row["default"].lower() if row["default"] in ("True", "False") else row["default"]
             default = f"; {unset} unless set" if unset not in ("None", "()", "") else ""
-            lines.append(f"  {row['name']:<{width}}  {row['meaning']}{unit}{accepted}{default}")
+            lines.append(f"  {row['name']:<{width}}  {row['told']}{default}")
         if OVERRIDES in {f.name for f in fields(self.options)}:
             lines.append("  and a run's own keys: model=exp10 trainer.max_steps=50 (spectra-exp run --help)")
         else:

@@ -12,7 +12,6 @@ import torch
 from torch.utils.data import Dataset
 
 from spectra_exp.data.corpus import Corpus
-from spectra_exp.data.documents import digest
 
 Example = dict[str, torch.Tensor]
 # The label of a token that no loss counts.
@@ -51,10 +50,6 @@ class TrainingBlocks(Dataset[Example]):
         row, corpus = self.order[index], self._corpus
         arrays = (corpus.train_blocks_MS, corpus.train_document_ids, corpus.train_domain_ids, corpus.train_said_MS)
         return _example(*(None if array is None else array[row] for array in arrays))
-
-    def order_hash(self) -> str:
-        """32 hex digits that are equal for two runs just when they see the same blocks in the same order."""
-        return digest(self._corpus.fingerprint, self.order.astype("<i8").tobytes())[:32]
 
 
 def collate(examples: Sequence[Example]) -> Example:

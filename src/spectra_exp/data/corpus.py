@@ -29,18 +29,11 @@ if TYPE_CHECKING:
 # Raise when the same documents and tokenizer give other blocks: it is part of every fingerprint.
 PACKING_VERSION = 1
 
-_ARRAYS = (
-    "train_blocks_MS",
-    "train_document_ids",
-    "train_domain_ids",
-    "eval_blocks",
-    "eval_document_ids",
-    "eval_domain_ids",
-    "train_token_counts_V",
-)
 # Each with the tokens that the loss counts last, which not every corpus has.
 _TRAIN_ARRAYS = ("train_blocks_MS", "train_document_ids", "train_domain_ids", "train_said_MS")
 _EVAL_ARRAYS = ("eval_blocks", "eval_document_ids", "eval_domain_ids", "eval_said")
+# Before the names of the larger evaluation set's.
+_FINAL = "final_"
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,15 +128,12 @@ def load_corpus(config: DataConfig, cache_dir: str | Path, progress: Progress | 
 
 
 def _open(entry: CacheEntry, fingerprint: str) -> Corpus:
-    names = dict.fromkeys((*_ARRAYS, *_TRAIN_ARRAYS, *_EVAL_ARRAYS))
-    arrays = _load(entry.folder, "", [name for name in names if name in _ARRAYS or _has(entry.folder, name)])
+    arrays = {path.stem: np.load(path, mmap_mode="r") for path in entry.folder.glob("*.npy")}
+    larger = {name.removeprefix(_FINAL): arrays.pop(name) for name in list(arrays) if name.startswith(_FINAL)}
     facts = dict(entry.facts)
     final = facts.pop("final", None)
     corpus = Corpus(**arrays, **facts, tokenizer_file=entry.folder / "tokenizer.json", fingerprint=fingerprint)
-    if final is None:
-        return corpus
-    larger = _load(entry.folder, "final_", [name for name in _EVAL_ARRAYS if _has(entry.folder, f"final_{name}")])
-    return replace(corpus, final=replace(corpus, **larger, **final))
+    return corpus if final is None else replace(corpus, final=replace(corpus, **larger, **final))
 
 
 def _require_scored_tokens(train_said_MS: np.ndarray | None, eval_said: np.ndarray | None) -> None:
@@ -153,14 +143,6 @@ def _require_scored_tokens(train_said_MS: np.ndarray | None, eval_said: np.ndarr
         if said is not None and not said[:, 1:].any():
             problem = f"none of the {said.size} {split} tokens is one that the loss counts"
             raise ConfigError("data.loss_on", problem, fix)
-
-
-def _has(folder: Path, name: str) -> bool:
-    return (folder / f"{name}.npy").exists()
-
-
-def _load(folder: Path, prefix: str, names: Iterable[str]) -> dict[str, np.ndarray]:
-    return {name: np.load(folder / f"{prefix}{name}.npy", mmap_mode="r") for name in names}
 
 
 def _save(folder: Path, prefix: str, names: Iterable[str], arrays: Iterable[np.ndarray]) -> None:
@@ -201,7 +183,7 @@ def _build(config: DataConfig, folder: Path, cache_dir: Path, progress: Progress
     final = {}
     if config.final_evaluation_tokens is not None:
         final_arrays = eval_stream.blocks(config.sequence_length, config.final_evaluation_tokens)
-        _save(folder, "final_", _EVAL_ARRAYS, final_arrays)
+        _save(folder, _FINAL, _EVAL_ARRAYS, final_arrays)
         facts = _evaluation_facts(final_arrays, domains, counts_V)
         # Of both sets: the metrics over the course of training are still those of the smaller one.
         prints = (scored["evaluation_fingerprint"], facts["evaluation_fingerprint"])

@@ -13,9 +13,7 @@ ROUNDS_PAIR = ("rounds_forward", "rounds_backward")
 ROUNDS_LAG = 3
 
 # The players in the order of the circle.
-(PLAYERS,) = lexicon(
-    players="ash bay cob dew elm fig gum hop ivy jet kip log mud nut oak pea",
-).values()
+PLAYERS = lexicon(players="ash bay cob dew elm fig gum hop ivy jet kip log mud nut oak pea")["players"]
 _RESTART_CHANCE = 0.1
 
 

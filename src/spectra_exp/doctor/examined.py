@@ -17,7 +17,7 @@ from torch.nn.functional import cross_entropy
 
 from spectra_exp.doctor.keeping import kept
 from spectra_exp.doctor.options import switched_off
-from spectra_exp.foundations.errors import ConfigError, SpectraError
+from spectra_exp.foundations.errors import ConfigError, SpectraError, first_line
 from spectra_exp.moe.layer import RoutedLayer
 from spectra_exp.moe.stock.watch import BlockWatch, Seen, finished, watch_blocks
 
@@ -51,8 +51,11 @@ class Examined:
     """The model, float32 and in evaluation mode, with what the checks ask of it.
 
     `batches`: ids [B, S] of real text without padding, int64. `dtype`: what the model came in. `trainer`: a Hugging
-    Face Trainer whose settings are examined too. `plain`, `again`: two passes over the small batch. Raises ConfigError
-    for a model without sparse blocks, and SpectraError for one whose logits are not finite.
+    Face Trainer whose settings are examined too. `own`: whether it is a model of this project, which leaves records of
+    its own. For each sparse layer, in the order in which they run: `names`; `routers`, the router's parameters (those
+    that only shift its selection are not trained); `experts`, the module that holds them. `plain`, `again`: two passes
+    over the small batch. Raises ConfigError for a model without sparse blocks, and SpectraError for one whose logits
+    are not finite.
     """
 
     def __init__(self, model: nn.Module, batches: Sequence[Tensor], dtype: torch.dtype, trainer: Any = None):
@@ -66,9 +69,16 @@ class Examined:
         if not self.layers:
             self.watches = watch_blocks(model, getattr(model.config, "num_experts_per_tok", None))
             if not self.watches:
-                raise ConfigError(
-                    "model", f"{type(model).__name__} has no sparse block", "it is dense: give a sparse one"
-                )
+                problem = f"{type(model).__name__} has no sparse block"
+                raise ConfigError("model", problem, "it is dense: give a sparse one")
+        self.own = bool(self.layers)
+        if self.own:
+            self.names = [f"routed layer {layer.layer}" for layer in self.layers]
+        else:
+            self.names = [watch.name for watch in self.watches]
+        blocks: list[Any] = self.layers or [watch.block for watch in self.watches]
+        self.experts: list[nn.Module] = [block.experts for block in blocks]
+        self.routers = [[] if block.router is None else list(block.router.parameters()) for block in blocks]
         # Where selection biases are, once a check has asked.
         self.bias_places: dict[str, tuple[int, nn.Module, str]] | None = None
         self.ids_BS = self._small_batch()
@@ -90,8 +100,8 @@ class Examined:
         # Whatever a model's code may raise: it is somebody else's.
         except Exception as error:
             self.close()
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
-            raise ConfigError("model", f"{type(model).__name__} cannot be run on the text ({reason})") from error
+            problem = f"{type(model).__name__} cannot be run on the text ({first_line(error)})"
+            raise ConfigError("model", problem) from error
         if not bool(self.plain.logits_BSV.isfinite().all()):
             self.close()
             damaged = [name for name, p in model.named_parameters() if not bool(p.isfinite().all())]
@@ -105,31 +115,6 @@ class Examined:
         """Stop watching."""
         for handle in self._handles:
             handle.remove()
-
-    @property
-    def own(self) -> bool:
-        """Whether it is a model of this project, which leaves records of its own."""
-        return bool(self.layers)
-
-    @property
-    def names(self) -> list[str]:
-        """The sparse layers' names, in the order in which they run."""
-        if self.own:
-            return [f"routed layer {layer.layer}" for layer in self.layers]
-        return [watch.name for watch in self.watches]
-
-    @property
-    def routers(self) -> list[list[nn.Parameter]]:
-        """For each sparse layer the router's parameters; those that only shift its selection are not trained."""
-        modules = [layer.router for layer in self.layers] or [watch.block.router for watch in self.watches]
-        return [[] if module is None else list(module.parameters()) for module in modules]
-
-    @property
-    def experts(self) -> list[nn.Module]:
-        """For each sparse layer the module that holds its experts."""
-        if self.own:
-            return [layer.experts for layer in self.layers]
-        return [watch.block.experts for watch in self.watches]
 
     @torch.no_grad()
     def run(self, ids_BS: Tensor, mask_BS: Tensor | None = None, **named: Any) -> Pass:

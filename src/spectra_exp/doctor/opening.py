@@ -12,9 +12,6 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, PreTrainedConfig
 from transformers.utils import logging as transformers_logging
 
-from spectra_exp.data.sources import read_documents
-from spectra_exp.data.sources.embedded import EmbeddedData
-from spectra_exp.data.sources.files import documents_of
 from spectra_exp.data.tokenizer import named_tokenizer
 from spectra_exp.foundations.errors import ConfigError, SpectraError
 from spectra_exp.interpret.open_run import open_run
@@ -121,9 +118,7 @@ def _check_sparse_and_fits(path: Path, config: PreTrainedConfig, device: torch.d
 
 
 def _text(path: Path, texts: str | None, longest: int, tokens: int) -> tuple[np.ndarray, str]:
-    file = named_tokenizer(str(path))
-    documents = documents_of(texts, "texts") if texts is not None else read_documents(EmbeddedData()).validation
-    held_out = packed(documents, file.load(), file.end_token, min(longest, LENGTH), tokens)
+    held_out = packed(texts, named_tokenizer(str(path)), min(longest, LENGTH), tokens)
     return held_out.token_ids_MS, f"Text: {texts or 'the embedded validation text'}."
 
 

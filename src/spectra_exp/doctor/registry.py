@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from spectra_exp.doctor.examined import DoesNotApply, Examined
+from spectra_exp.foundations.errors import first_line
 from spectra_exp.foundations.registry import Registry
 from spectra_exp.measure.causality import TOLERANCE
 
@@ -60,8 +61,7 @@ class Check:
             outcome = Outcome(NOT_APPLICABLE, note=str(reason))
         # Whatever a model's code may raise: it is somebody else's.
         except Exception as error:
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
-            outcome = Outcome(DOUBTFUL, note=f"could not be carried out ({type(error).__name__}: {reason})")
+            outcome = Outcome(DOUBTFUL, note=f"could not be carried out ({type(error).__name__}: {first_line(error)})")
         return Finding(self, outcome)
 
     def _repeatable(self, outcome: Outcome, examined: Examined) -> Outcome:

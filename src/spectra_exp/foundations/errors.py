@@ -26,6 +26,11 @@ def _cut(text: str, most: int) -> str:
     return text if len(text) <= most else f"{text[: most - 40]}...{text[-37:]}"
 
 
+def first_line(error: Exception) -> str:
+    """The first line of an error's text, or its kind where it has none."""
+    return next(iter(str(error).splitlines()), type(error).__name__)
+
+
 class SpectraError(Exception):
     """A failure that is the user's to mend; its text is one line that says how."""
 
@@ -45,6 +50,13 @@ class ConfigError(SpectraError, ValueError):
         close = nearest(name, valid)
         hint = f"did you mean '{close}'? " if close else ""
         return cls(key, f"unknown name '{name}'", f"{hint}valid: {', '.join(valid)}")
+
+    @classmethod
+    def refuse_unknown(cls, key: str, names: Iterable[str], valid: Iterable[str]) -> None:
+        """Raise it for the first of the names that is not a valid one."""
+        for name in names:
+            if name not in valid:
+                raise cls.unknown(key, name, valid)
 
     def __reduce__(self):
         return (type(self), (self.key, self.problem, self.fix))

@@ -109,22 +109,15 @@ def type_name(f: Field[Any]) -> str:
 
 
 def describe_fields(schema: type) -> list[dict[str, str]]:
-    """One row per key of a schema (name, type, default, unit, meaning, accepted), for the help text."""
+    """One row per key of a schema, for the help text: name, type, default, meaning; `told`: with unit and limits."""
     rows = []
     for f in fields(schema):
         m = f.metadata
         default = default_of(f)
         accepted = ", ".join(map(str, m["choices"])) if m.get("choices") else _range_text(m)
-        rows.append(
-            dict(
-                name=f.name,
-                type=type_name(f),
-                default=str(default),
-                unit=m.get("unit", ""),
-                meaning=m.get("meaning", ""),
-                accepted=accepted,
-            )
-        )
+        meaning = m.get("meaning", "")
+        told = meaning + (f" ({m['unit']})" if m.get("unit") else "") + (f" [{accepted}]" if accepted else "")
+        rows.append(dict(name=f.name, type=type_name(f), default=str(default), meaning=meaning, told=told))
     return rows
 
 

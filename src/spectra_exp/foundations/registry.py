@@ -41,7 +41,5 @@ class Registry(Generic[Entry]):
     def chosen(self, names: Sequence[str]) -> list[Entry]:
         """The entries of these names in their order, or all. ConfigError for an unknown one, with the nearest."""
         known = self.all()
-        for name in names:
-            if name not in known:
-                raise ConfigError.unknown(f"{self.kind}s", name, known)
+        ConfigError.refuse_unknown(f"{self.kind}s", names, known)
         return [entry for name, entry in known.items() if not names or name in names]

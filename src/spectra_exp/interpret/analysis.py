@@ -12,7 +12,8 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from spectra_exp.data.documents import digest
+from spectra_exp.data.documents import UNLABELLED, Document, digest
+from spectra_exp.data.sources.files import documents_of
 from spectra_exp.foundations.errors import ConfigError, SpectraError
 from spectra_exp.interpret.opening import chosen_device, locate, open_subject
 from spectra_exp.interpret.options import Options
@@ -20,12 +21,13 @@ from spectra_exp.interpret.page import write_page
 from spectra_exp.interpret.registry import Part, Request, chosen_parts
 from spectra_exp.interpret.results import AnalysisFolder, Result
 from spectra_exp.interpret.subject import Subject
-from spectra_exp.interpret.texts import read_texts
 from spectra_exp.runs.folder import RunFolder
 from spectra_exp.runs.lock import RunLock
 from spectra_exp.runs.stored import stored_runs
 
 Track = Callable[[Sequence[int]], Iterable[int]]
+# Names what is done; with the number of parts done before it where a part begins.
+Step = Callable[..., None]
 
 
 @dataclass(frozen=True)
@@ -43,10 +45,10 @@ def analyse(name: str, options: Options, outputs: Path, console: Console) -> Ana
     """
     wanted = chosen_parts(options.parts)
     texts = read_texts(options.text, options.texts)
-    with _progress(console) as (step, track):
-        step("opening", 0, len(wanted))
+    with _progress(console, len(wanted)) as (step, track):
+        step("opening", 0)
         subject, against = _subjects(name, options, outputs, track)
-        request = Request(subject, against, texts, options.seed, lambda line: step(line, None, len(wanted)))
+        request = Request(subject, against, texts, options.seed, step)
         place = _place(options, request)
         if place.exists() and not place.is_dir():
             raise SpectraError(f"{place}: a file lies where the analysis belongs; move it away, or give out=FOLDER")
@@ -55,7 +57,7 @@ def analyse(name: str, options: Options, outputs: Path, console: Console) -> Ana
             if folder.replaced:
                 console.print(folder.replaced, highlight=False, soft_wrap=True)
             try:
-                failed = _run(wanted, request, folder, lambda part, done: step(part, done, len(wanted)))
+                failed = _run(wanted, request, folder, step)
             finally:
                 if folder.parts:
                     page = write_page(folder.path)
@@ -65,19 +67,27 @@ def analyse(name: str, options: Options, outputs: Path, console: Console) -> Ana
     return Analysis(page, failed)
 
 
+def read_texts(text: str | None, file: str | None) -> list[Document]:
+    """The typed text, then those of the file. Raises ConfigError for one without any character."""
+    found = []
+    if text is not None:
+        if not text.strip():
+            raise ConfigError("text", "is empty", "give at least one word")
+        found.append(Document(text, UNLABELLED, "text"))
+    return found + (documents_of(file, "texts") if file is not None else [])
+
+
 def _subjects(name: str, options: Options, outputs: Path, track: Track) -> tuple[Subject, Subject | None]:
     """The opened model and the other one, told apart by name and label. ConfigError where they are one."""
     shared = dict(tokens=options.tokens, seed=options.seed, texts=options.texts, device=chosen_device(options.device))
-    if options.against is None:
-        return open_subject("run", name, outputs, **shared).watched(track), None
-    paths = locate("run", name, outputs), locate("against", options.against, outputs)
-    if paths[0] == paths[1]:
+    given = {"run": name} if options.against is None else {"run": name, "against": options.against}
+    paths = [locate(key, folder, outputs) for key, folder in given.items()]
+    if len(set(paths)) < len(paths):
         raise ConfigError("against", f"is the run itself ({paths[0]})", "name another one, or leave it out")
-    both = [
-        open_subject(key, given, outputs, **shared).watched(track)
-        for key, given in (("run", name), ("against", options.against))
-    ]
-    both = [replace(one, name=own) for one, own in zip(both, distinct_names(both), strict=True)]
+    both = [open_subject(key, folder, outputs, **shared) for key, folder in given.items()]
+    both = [replace(one, track=track, name=own) for one, own in zip(both, distinct_names(both), strict=True)]
+    if options.against is None:
+        return both[0], None
     if both[0].label == both[1].label:
         marks = differing_ends([one.name for one in both])
         both = [replace(one, label=f"{one.label}, {mark}") for one, mark in zip(both, marks, strict=True)]
@@ -100,9 +110,7 @@ def differing_ends(names: Sequence[str]) -> list[str]:
     return ["-".join(own[common:]) or name for own, name in zip(parts, names, strict=True)]
 
 
-def _run(
-    wanted: Sequence[Part], request: Request, folder: AnalysisFolder, step: Callable[[str, int], None]
-) -> dict[str, str]:
+def _run(wanted: Sequence[Part], request: Request, folder: AnalysisFolder, step: Step) -> dict[str, str]:
     """The reasons of the parts that failed, after every part was written; a failed one stands empty."""
     failed: dict[str, str] = {}
     for done, part in enumerate(wanted):
@@ -150,19 +158,24 @@ def _head(request: Request) -> dict[str, Any]:
 
 
 @contextmanager
-def _progress(console: Console) -> Iterator[tuple[Callable[[str, int | None, int], None], Track]]:
-    """Two functions: one names the step and counts the parts done, the other follows a pass over the text.
+def _progress(console: Console, total: int) -> Iterator[tuple[Step, Track]]:
+    """Two functions: one names the step and counts the parts done of all, the other follows a pass over the text.
 
     A bar on a terminal, one line for each part elsewhere.
     """
     if not console.is_terminal:
-        yield lambda line, done, total: _plain_line(console, line, done, total), iter
+
+        def tell(line: str, done: int | None = None) -> None:
+            if done is not None:
+                console.print(f"{done + 1}/{total} {line}" if line != "opening" else line, highlight=False)
+
+        yield tell, iter
         return
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"))
     with Progress(*columns, TimeElapsedColumn(), console=console, transient=True) as bar:
         parts = bar.add_task("parts")
 
-        def step(line: str, done: int | None, total: int) -> None:
+        def step(line: str, done: int | None = None) -> None:
             bar.update(parts, description=line, completed=done, total=total)
 
         def track(passes: Sequence[int]) -> Iterator[int]:
@@ -173,8 +186,3 @@ def _progress(console: Console) -> Iterator[tuple[Callable[[str, int | None, int
             bar.remove_task(task)
 
         yield step, track
-
-
-def _plain_line(console: Console, line: str, done: int | None, total: int) -> None:
-    if done is not None:
-        console.print(f"{done + 1}/{total} {line}" if line != "opening" else line, highlight=False)

@@ -47,9 +47,7 @@ class Pairs:
 
 def pieces(held_out: HeldOut) -> list[TextPiece]:
     """The documents of known domain, whole as far as the text has them."""
-    ids_N, documents_N, domains_N = (
-        array.ravel() for array in (held_out.token_ids_MS, held_out.document_ids_MS, held_out.domain_ids_MS)
-    )
+    ids_N, documents_N, domains_N = (array.ravel() for array in held_out.arrays)
     cuts = np.flatnonzero(np.diff(documents_N)) + 1
     found = []
     for place_N in np.split(np.arange(len(ids_N)), cuts):

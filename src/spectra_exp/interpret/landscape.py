@@ -5,17 +5,16 @@ Letters: P points of training, W router weights in all, A and C points of the tw
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 from spectra_exp.training.optimizers import named_families
-
-Weights = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
@@ -23,41 +22,46 @@ class Plane:
     """Two directions and the range of each. `kind`: random or path; `explained`: share of the path's variance."""
 
     kind: str
-    first: Weights
-    second: Weights
+    first_W: Tensor
+    second_W: Tensor
     first_axis: np.ndarray
     second_axis: np.ndarray
     explained: tuple[float, float] | None = None
 
 
-def router_weights(model: nn.Module) -> Weights:
-    """A copy of the trained router weights, by name; shared ones stand once."""
-    return {name: parameter.detach().clone() for name, parameter in named_families(model)["router"]}
+def router_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
+    """The trained parameters of the routers, by name; shared ones stand once."""
+    return dict(named_families(model)["router"])
 
 
-def filter_normalised(weights: Mapping[str, Tensor], generator: torch.Generator) -> Weights:
-    """A random direction whose filters (rows of matrices) are as long as those of `weights`; 0 for vectors.
+def point(weights: Iterable[Tensor]) -> Tensor:
+    """A copy of the weights as one vector [W]."""
+    return parameters_to_vector(weights).detach()
+
+
+def filter_normalised(weights: Iterable[Tensor], generator: torch.Generator) -> Tensor:
+    """A random direction [W] whose filters (rows of matrices) are as long as those of `weights`; 0 for vectors.
 
     *Source:* Li et al. 2018, filter normalisation, section 4; biases and norms do not move, as there.
     """
-    direction = {}
-    for name, weight in weights.items():
+    direction = []
+    for weight in weights:
         if weight.ndim < 2:
-            direction[name] = torch.zeros_like(weight)
+            direction.append(torch.zeros_like(weight))
             continue
         drawn = torch.randn(weight.shape, generator=generator).to(weight)
         row_lengths = [t.flatten(1).norm(dim=1).view(-1, *[1] * (weight.ndim - 1)) for t in (weight, drawn)]
-        direction[name] = drawn * row_lengths[0] / row_lengths[1].clamp_min(1e-12)
-    return direction
+        direction.append(drawn * row_lengths[0] / row_lengths[1].clamp_min(1e-12))
+    return point(direction)
 
 
-def principal_directions(steps: Sequence[Weights], seed: int) -> tuple[Weights, Weights, tuple[float, float]]:
-    """The two directions of unit length that hold most of a path, and the share of its squared length each holds.
+def principal_directions(steps: Sequence[Tensor], seed: int) -> tuple[Tensor, Tensor, tuple[float, float]]:
+    """The two directions [W] of unit length that hold most of a path, and the share of its squared length each holds.
 
-    steps: the path's points less its end. Where they lie on one line the second direction is random and holds nothing.
-    *Source:* Li et al. 2018, section 7.
+    steps: the path's points [W] less its end. Where they lie on one line the second direction is random and holds
+    nothing. *Source:* Li et al. 2018, section 7.
     """
-    matrix_PW = torch.stack([flat(step) for step in steps]).double()
+    matrix_PW = torch.stack(list(steps)).cpu().double()
     _, sizes, rows_PW = torch.linalg.svd(matrix_PW, full_matrices=False)
     held = (sizes**2 / (sizes**2).sum().clamp_min(1e-30)).tolist()
     first_W = rows_PW[0]
@@ -67,13 +71,12 @@ def principal_directions(steps: Sequence[Weights], seed: int) -> tuple[Weights, 
         drawn_W = torch.randn(len(first_W), generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
         second_W, share = drawn_W - (drawn_W @ first_W) * first_W, 0.0
         second_W = second_W / second_W.norm()
-    like = steps[0]
-    return unflat(first_W, like), unflat(second_W, like), (held[0], share)
+    return first_W.to(steps[0]), second_W.to(steps[0]), (held[0], share)
 
 
-def coordinates(step: Mapping[str, Tensor], plane: Plane) -> tuple[float, float]:
+def coordinates(step_W: Tensor, first_W: Tensor, second_W: Tensor) -> tuple[float, float]:
     """Where a point (less the end) falls in a plane of orthogonal unit directions."""
-    return tuple(float(flat(step).double() @ flat(direction).double()) for direction in (plane.first, plane.second))
+    return tuple(float(step_W.double() @ direction_W.double()) for direction_W in (first_W, second_W))
 
 
 def axis_through_zero(values: Sequence[float], points: int) -> np.ndarray:
@@ -89,40 +92,11 @@ def axis_through_zero(values: Sequence[float], points: int) -> np.ndarray:
 
 
 @contextmanager
-def moved(model: nn.Module, weights: Mapping[str, Tensor]) -> Iterator[None]:
-    """A block in which the named parameters have these values; after it the former ones, to the last bit."""
-    named = dict(model.named_parameters())
-    before = {name: named[name].detach().clone() for name in weights}
+def moved(parameters: Sequence[nn.Parameter], point_W: Tensor) -> Iterator[None]:
+    """A block in which the parameters have these values; after it the former ones, to the last bit."""
+    before_W = point(parameters)
     try:
-        _set(named, weights)
+        vector_to_parameters(point_W, parameters)
         yield
     finally:
-        _set(named, before)
-
-
-def at(centre: Mapping[str, Tensor], plane: Plane, first: float, second: float) -> Weights:
-    """The weights at a place of a plane."""
-    return {name: centre[name] + first * plane.first[name] + second * plane.second[name] for name in centre}
-
-
-def less(weights: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> Weights:
-    """The difference of two points."""
-    return {name: weights[name] - other[name] for name in weights}
-
-
-def flat(weights: Mapping[str, Tensor]) -> Tensor:
-    """All weights as one vector [W], in the order of their names' entry."""
-    return torch.cat([weight.flatten().float().cpu() for weight in weights.values()])
-
-
-def unflat(vector_W: Tensor, like: Mapping[str, Tensor]) -> Weights:
-    """The vector as weights of the shapes of `like`."""
-    pieces = vector_W.split([weight.numel() for weight in like.values()])
-    named = zip(like.items(), pieces, strict=True)
-    return {name: piece.view(weight.shape).to(weight) for (name, weight), piece in named}
-
-
-@torch.no_grad()
-def _set(named: Mapping[str, nn.Parameter], weights: Mapping[str, Tensor]) -> None:
-    for name, weight in weights.items():
-        named[name].copy_(weight)
+        vector_to_parameters(before_W, parameters)

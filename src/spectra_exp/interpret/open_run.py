@@ -16,10 +16,9 @@ from transformers.utils import logging as transformers_logging
 from spectra_exp.data.corpus import Corpus, data_fingerprint, load_corpus
 from spectra_exp.data.documents import UNLABELLED, digest
 from spectra_exp.data.schema import DataConfig, sources
-from spectra_exp.data.tokenizer import TokenizerFile
-from spectra_exp.foundations.errors import SpectraError
-from spectra_exp.interpret.subject import Engine, Run, Subject
-from spectra_exp.interpret.trace import UNKNOWN, HeldOut, Pass
+from spectra_exp.foundations.errors import SpectraError, first_line
+from spectra_exp.interpret.subject import Run, Subject
+from spectra_exp.interpret.trace import UNKNOWN, Engine, HeldOut, Pass
 from spectra_exp.moe.context import RoutingContext
 from spectra_exp.moe.model import SpectraMoeForCausalLM, load_checkpoint
 from spectra_exp.runs.checkpoints import MANIFEST
@@ -106,7 +105,7 @@ def open_run(path: Path, tokens: int | None, seed: int, device: torch.device) ->
         step=newest.step,
         fingerprint=newest.fingerprint,
         engine=OwnEngine(model, evaluator),
-        tokenizer=TokenizerFile(corpus.tokenizer_file, corpus.eos_token).load(),
+        tokenizer=corpus.load_tokenizer(),
         held_out=_held_out(data, corpus, cache, tokens),
         run=Run(folder, config, summary, corpus, evaluator),
         seed=seed,
@@ -141,7 +140,7 @@ def newest_model(folder: RunFolder, again: str) -> Newest:
             model = load_checkpoint(checkpoint)
         except (OSError, ValueError, SafetensorError) as error:
             if (checkpoint / MANIFEST).is_file():
-                raise SpectraError(f"{checkpoint}: not readable ({str(error).splitlines()[0]})") from error
+                raise SpectraError(f"{checkpoint}: not readable ({first_line(error)})") from error
             continue
         return Newest(model, int(checkpoint.name.removeprefix("step-")), fingerprint)
     raise SpectraError(

@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -17,15 +16,15 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
-from spectra_exp.data.documents import UNLABELLED, Document, digest, mixed_order
+from spectra_exp.data.documents import UNLABELLED, digest, mixed_order
 from spectra_exp.data.packing import tokenise
 from spectra_exp.data.sources import read_documents
 from spectra_exp.data.sources.embedded import EmbeddedData
 from spectra_exp.data.sources.files import documents_of
-from spectra_exp.data.tokenizer import named_tokenizer
-from spectra_exp.foundations.errors import ConfigError, SpectraError
-from spectra_exp.interpret.subject import Engine, Subject
-from spectra_exp.interpret.trace import HeldOut, Pass
+from spectra_exp.data.tokenizer import TokenizerFile, named_tokenizer
+from spectra_exp.foundations.errors import ConfigError, SpectraError, first_line
+from spectra_exp.interpret.subject import Subject
+from spectra_exp.interpret.trace import Engine, HeldOut, Pass
 from spectra_exp.moe.families import down_projections
 from spectra_exp.moe.record import RoutingRecord
 from spectra_exp.moe.stock.watch import Seen, finished, watch_blocks
@@ -104,15 +103,13 @@ def open_stock(key: str, path: Path, tokens: int | None, texts: str | None, seed
     if not (path / "tokenizer.json").is_file():
         raise ConfigError(key, f"{path} has no tokenizer.json", "save the model's tokenizer beside it")
     file = named_tokenizer(str(path))
-    tokenizer = file.load()
     with one_line(key, path):
         check_weight_files(key, path)
         model = load_whole(key, AutoModelForCausalLM, path, config=config, **ONLY_HERE)
     model = model.to(device).eval()
     engine = StockEngine(model)
     _try_a_pass(key, path, engine)
-    documents = documents_of(texts, "texts") if texts is not None else read_documents(EmbeddedData()).validation
-    held_out = packed(documents, tokenizer, file.end_token, engine.longest, tokens)
+    held_out = packed(texts, file, engine.longest, tokens)
     # Reading tens of gigabytes again would take minutes; a file that was written anew has another time.
     weights = sorted((p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in path.glob("*.safetensors"))
     print_of = digest((path / "config.json").read_bytes(), *weights)
@@ -123,7 +120,7 @@ def open_stock(key: str, path: Path, tokens: int | None, texts: str | None, seed
         step=None,
         fingerprint=digest(print_of, held_out.token_ids_MS.tobytes())[:16],
         engine=engine,
-        tokenizer=tokenizer,
+        tokenizer=file.load(),
         held_out=held_out,
         run=None,
         seed=seed,
@@ -138,8 +135,7 @@ def _try_a_pass(key: str, path: Path, engine: StockEngine) -> None:
         raise ConfigError(key, f"{path}: {error}") from error
     # Whatever a model's code may raise: it is somebody else's.
     except Exception as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ConfigError(key, f"{path} was loaded, but transformers cannot run it ({reason})") from error
+        raise ConfigError(key, f"{path} was loaded, but transformers cannot run it ({first_line(error)})") from error
     if engine.num_layers and not experts:
         raise ConfigError(key, f"the routed layers of {path} sent no token to an expert", "is it a trained model?")
 
@@ -162,15 +158,20 @@ def one_line(key: str, path: Path) -> Iterator[None]:
     except SpectraError:
         raise
     except (OSError, ValueError, KeyError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ConfigError(key, f"{path} is not a causal language model that transformers loads ({reason})") from error
+        problem = f"{path} is not a causal language model that transformers loads ({first_line(error)})"
+        raise ConfigError(key, problem) from error
 
 
-def packed(documents: list[Document], tokenizer: Any, end_token: str, longest: int, tokens: int | None) -> HeldOut:
-    """The documents end to end in sequences of one length; each ends with the end token."""
+def packed(texts: str | None, file: TokenizerFile, longest: int, tokens: int | None) -> HeldOut:
+    """The documents of `texts`, or the embedded validation text, end to end in sequences of one length.
+
+    Each document ends with the end token.
+    """
+    tokenizer = file.load()
+    documents = documents_of(texts, "texts") if texts is not None else read_documents(EmbeddedData()).validation
     ordered = mixed_order(documents)
     domains = sorted({document.domain for document in ordered})
-    stream = tokenise(tokenizer, ordered, end_token_id=tokenizer.token_to_id(end_token), domains=domains)
+    stream = tokenise(tokenizer, ordered, end_token_id=tokenizer.token_to_id(file.end_token), domains=domains)
     length = min(longest, SEQUENCE_LENGTH, len(stream.tokens))
     tokens_MS, documents_MS, domains_MS = stream.blocks(length, USUAL_TOKENS if tokens is None else tokens)
     if domains == [UNLABELLED]:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from spectra_exp.foundations.devices import training_device
 from spectra_exp.foundations.errors import ConfigError, nearest
 from spectra_exp.interpret.subject import Subject
 
@@ -19,23 +20,19 @@ def open_subject(
     Raises SpectraError, one line, for what is neither.
     """
     path = locate(key, given, outputs)
-    found = _opened(key, path, tokens=tokens, texts=texts, seed=seed, device=device)
-    known = (outputs / "runs" / path.name).resolve() == path
-    return replace(found, typed=path.name if known else str(path))
-
-
-def _opened(key: str, path: Path, *, tokens: int | None, texts: str | None, seed: int, device: torch.device) -> Subject:
     if (path / "config.yaml").is_file():
         from spectra_exp.interpret.open_run import open_run
 
-        return open_run(path, tokens, seed, device)
-    if (path / "config.json").is_file():
+        found = open_run(path, tokens, seed, device)
+    elif (path / "config.json").is_file():
         from spectra_exp.interpret.open_stock import open_stock
 
-        return open_stock(key, path, tokens, texts, seed, device)
-    raise ConfigError(
-        key, f"{path} holds neither a run (config.yaml) nor a model (config.json)", "name the folder of one of the two"
-    )
+        found = open_stock(key, path, tokens, texts, seed, device)
+    else:
+        problem = f"{path} holds neither a run (config.yaml) nor a model (config.json)"
+        raise ConfigError(key, problem, "name the folder of one of the two")
+    known = (outputs / "runs" / path.name).resolve() == path
+    return replace(found, typed=path.name if known else str(path))
 
 
 def locate(key: str, given: str, outputs: Path) -> Path:
@@ -54,6 +51,4 @@ def chosen_device(name: str) -> torch.device:
     """The device to compute on; `auto` takes a GPU when there is one."""
     if name == "cuda" and not torch.cuda.is_available():
         raise ConfigError("device", "cuda was asked for and there is none", "give device=cpu")
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(name)
+    return torch.device(training_device(name))

@@ -8,6 +8,7 @@ import shlex
 from pathlib import Path
 from typing import Any
 
+from spectra_exp.foundations.errors import first_line
 from spectra_exp.foundations.files import write_text
 from spectra_exp.interpret.registry import parts
 from spectra_exp.interpret.results import PAGE, read_index
@@ -58,8 +59,7 @@ def _block(folder: Path, index: dict[str, Any], name: str) -> Block:
             return _explore_block(folder, made)
         return _cases_block(folder, index, made) if name == CASES else _part_block(folder, name, made)
     except (OSError, ValueError, KeyError, RecursionError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        line = f"Its files are damaged ({reason}); parts={name} makes them again."
+        line = f"Its files are damaged ({first_line(error)}); parts={name} makes them again."
         return Block(name, made["title"], None, [Text(line, "aside"), _files(name, made)])
 
 

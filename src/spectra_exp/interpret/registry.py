@@ -51,6 +51,8 @@ class Need:
 ROUTED = Need(lambda r: r.subject.num_layers > 0, "the model has no routed layer (a dense model)")
 SEVERAL_EXPERTS = Need(lambda r: r.subject.num_experts > 1, "the layers have one expert each")
 TRACE = Need(lambda r: r.subject.held_out is not None, "there is no held-out text")
+# Text on which layers choose among experts.
+CHOICE = (TRACE, ROUTED, SEVERAL_EXPERTS)
 DOMAINS = Need(lambda r: r.subject.num_labelled_domains > 1, "the text has no domain labels (or a single domain)")
 DISTRIBUTION = Need(
     lambda r: r.subject.trace.probs_NLE is not None, "the router has no distribution over experts (hash, random)"
@@ -59,11 +61,6 @@ RUN = Need(lambda r: r.subject.run is not None, "it is no run of this project: a
 HISTORY = Need(
     lambda r: r.subject.run is not None and r.subject.run.folder.history.is_file(), "the run left no history.parquet"
 )
-CHECKPOINTS = Need(
-    lambda r: r.subject.run is not None and len(r.subject.run.folder.checkpoints()) > 1,
-    "the run kept one checkpoint (trainer.keep_checkpoints=fractions keeps those of the five fractions)",
-)
-AGAINST = Need(lambda r: r.against is not None, "there is no second run: give against=PATH")
 
 PartFunction = Callable[[Request], Result]
 

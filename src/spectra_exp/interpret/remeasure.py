@@ -245,11 +245,6 @@ class RemeasureOptions(RunsOptions):
     checkpoint: bool = option(True, "whether the model is loaded for what stored counts do not give")
 
 
-def remeasure_runs(options: RemeasureOptions) -> int:
-    """0 when every run named was looked at, 1 with a line on standard error for each that could not be."""
-    return each_run(options, lambda run: told(run.run_id, remeasure(run, options.checkpoint, options.device)))
-
-
 def each_run(options: RunsOptions, work: Callable[[StoredRun], Sequence[str]]) -> int:
     """Print the lines that `work` gives of each run named; 1 with a line on standard error for each that it raises
     SpectraError of, else 0."""
@@ -272,7 +267,7 @@ def each_run(options: RunsOptions, work: Callable[[StoredRun], Sequence[str]]) -
 main = Verb(
     "remeasure",
     RemeasureOptions,
-    remeasure_runs,
+    lambda options: each_run(options, lambda run: told(run.run_id, remeasure(run, options.checkpoint, options.device))),
     "Metrics that finished runs lack, from their stored counts or their newest checkpoint; no figure changes.",
     ("run=all", "run=ID1,ID2 checkpoint=false"),
 )

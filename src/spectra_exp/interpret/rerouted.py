@@ -39,11 +39,8 @@ class Rerouted:
         rows, length = self.text.token_ids_MS.shape
         step = engine.rows_at_once(length)
         for start in range(0, rows, step):
-            batch = slice(start, start + step)
-            ids_BS, documents_BS = (
-                torch.from_numpy(array[batch]) for array in (self.text.token_ids_MS, self.text.document_ids_MS)
-            )
-            with intervening(engine.model, plan(self.text.domain_ids_MS[batch].ravel())):
+            ids_BS, documents_BS, domains_BS = self.text.batch(start, step)
+            with intervening(engine.model, plan(domains_BS.flatten().numpy())):
                 found.append(token_losses(engine.forward(ids_BS, documents_BS).logits_BSV, ids_BS))
         return np.concatenate(found)
 
@@ -62,8 +59,7 @@ def sample_of(text: HeldOut, tokens: int) -> HeldOut:
     rows, length = text.token_ids_MS.shape
     count = min(rows, max(1, tokens // length))
     chosen = np.unique(np.linspace(0, rows - 1, count).round().astype(int))
-    arrays = (text.token_ids_MS, text.document_ids_MS, text.domain_ids_MS)
-    return HeldOut(*(np.ascontiguousarray(array[chosen], dtype=np.int64) for array in arrays), text.domains)
+    return HeldOut(*(np.ascontiguousarray(array[chosen], dtype=np.int64) for array in text.arrays), text.domains)
 
 
 def correlation_within(rows: pd.DataFrame, group: str, x: str, y: str) -> float | None:

@@ -10,10 +10,12 @@ import io
 import json
 import shutil
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from spectra_exp.foundations.files import regular, write_bytes, write_json, write_text
 from spectra_exp.presentation.draw import our_style
@@ -49,6 +51,24 @@ class Result:
     def add_picture(self, name: str, caption: str, draw: Callable[[Figure], None]) -> None:
         """Add a picture with what it shows, in one line."""
         self.pictures[name], self.captions[name] = draw, caption
+
+
+def layer_table(rows: tuple[str, Sequence[Any]], columns: str, **by_layer: Sequence[np.ndarray | None]) -> pd.DataFrame:
+    """A row for each cell of the matrices of each layer: `layer`, its row, its column and the values there.
+
+    `rows`: the name of what matrices' rows are, and what each is called; `columns`: the name of the columns. A layer
+    without a matrix (None) is left out.
+    """
+    import pandas as pd
+
+    (name, labels), tables = rows, []
+    for layer, matrices in enumerate(zip(*by_layer.values(), strict=True)):
+        if matrices[0] is not None:
+            count, width = matrices[0].shape
+            place = {"layer": layer, name: np.repeat(labels, width), columns: np.tile(np.arange(width), count)}
+            values = {key: matrix.ravel() for key, matrix in zip(by_layer, matrices, strict=True)}
+            tables.append(pd.DataFrame(place | values))
+    return pd.concat(tables, ignore_index=True)
 
 
 class AnalysisFolder:

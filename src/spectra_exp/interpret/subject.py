@@ -1,21 +1,19 @@
 """A model under analysis, opened: how it routes, what it is looked at on, and where its results go.
 
-Letters: N tokens, L routed layers, E experts, F numbers of one expert's weights, B sequences, S tokens each.
+Letters: L routed layers, E experts.
 """
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from torch import Tensor, nn
 
-from spectra_exp.interpret.trace import UNKNOWN, HeldOut, Pass, Trace, trace_text
+from spectra_exp.interpret.trace import UNKNOWN, Engine, HeldOut, Trace, trace_text
 from spectra_exp.runs.folder import RunFolder
 from spectra_exp.runs.stored import StoredRun
 
@@ -25,30 +23,6 @@ if TYPE_CHECKING:
 
     from spectra_exp.data.corpus import Corpus
     from spectra_exp.training.evaluation import Evaluator
-
-
-class Engine(ABC):
-    """A model in evaluation mode under the rule of inference, whose executed routing can be read."""
-
-    model: nn.Module
-    num_layers: int
-    num_experts: int
-    top_k: int
-    vocabulary_size: int
-    # Most tokens of one sequence, and sequences in one pass of `length` tokens each.
-    longest: int
-
-    @abstractmethod
-    def forward(self, ids_BS: Tensor, documents_BS: Tensor) -> Pass:
-        """Logits and routing of one batch of whole, unpadded sequences."""
-
-    @abstractmethod
-    def rows_at_once(self, length: int) -> int:
-        """Sequences of `length` tokens in one pass, within memory."""
-
-    @abstractmethod
-    def weights_EF(self, layer: int) -> np.ndarray:
-        """Each expert's flattened down-projection, float32."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,7 +55,8 @@ class Run:
 class Subject:
     """The opened model. `name`: run id or folder name; `step`: of its checkpoint, None for a stock model.
 
-    `typed`: what names it on the command line, the name itself where empty.
+    `track`: goes along with the passes of its trace; `typed`: what names it on the command line, the name itself where
+    empty.
     """
 
     name: str
@@ -132,13 +107,13 @@ class Subject:
     @cached_property
     def trace(self) -> Trace:
         """The routing of the held-out text, computed once, when it is first asked for."""
-        return self._trace(self.held_out, self.track)
+        return trace_text(self.engine, self.held_out, self.seed, self.track)
 
     def trace_of(self, token_ids: Sequence[int]) -> Trace:
         """The routing of one sequence alone, cut at the model's longest."""
         ids_1S = np.asarray(token_ids, dtype=np.int64)[None, : self.engine.longest]
         alone = HeldOut(ids_1S, np.zeros_like(ids_1S), np.full_like(ids_1S, UNKNOWN), [])
-        return self._trace(alone, iter)
+        return trace_text(self.engine, alone, self.seed)
 
     def encode(self, text: str) -> list[int]:
         """The text's token ids."""
@@ -178,21 +153,3 @@ class Subject:
             "top_k": self.top_k,
             "domains": self.domains,
         }
-
-    def watched(self, track: Callable[[Sequence[int]], Iterable[int]]) -> Subject:
-        """The same subject whose trace is followed by `track`."""
-        return replace(self, track=track)
-
-    def _trace(self, text: HeldOut, track: Callable[[Sequence[int]], Iterable[int]]) -> Trace:
-        engine = self.engine
-        return trace_text(
-            engine.forward,
-            text,
-            rows_at_once=engine.rows_at_once(text.token_ids_MS.shape[1]),
-            num_layers=engine.num_layers,
-            num_experts=engine.num_experts,
-            top_k=engine.top_k,
-            vocabulary_size=engine.vocabulary_size,
-            seed=self.seed,
-            track=track,
-        )

@@ -1,17 +1,18 @@
 """The routing of each token of a text: what every part of an analysis reads.
 
 Letters: N tokens, L routed layers, K experts kept per token, E experts, H sampled tokens, d hidden size, B sequences,
-S tokens each, V vocabulary.
+S tokens each, V vocabulary, F numbers of one expert's weights.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, fields
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from spectra_exp.measure.accumulate import EvaluationAccumulator, ranked_experts
 from spectra_exp.measure.counts import LayerStatistics
@@ -38,6 +39,16 @@ class HeldOut:
         """N."""
         return self.token_ids_MS.size
 
+    @property
+    def arrays(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Token ids, document ids and domains [rows, S]."""
+        return self.token_ids_MS, self.document_ids_MS, self.domain_ids_MS
+
+    def batch(self, start: int, rows: int) -> Iterator[Tensor]:
+        """`arrays` of at most so many rows, as tensors [B, S]."""
+        for array in self.arrays:
+            yield torch.from_numpy(array[start : start + rows].astype(np.int64))
+
 
 @dataclass(frozen=True)
 class Pass:
@@ -47,8 +58,28 @@ class Pass:
     records: Sequence[RoutingRecord]
 
 
-# From token ids and document ids [B, S] to the pass.
-Forward = Callable[[Tensor, Tensor], Pass]
+class Engine(ABC):
+    """A model in evaluation mode under the rule of inference, whose executed routing can be read."""
+
+    model: nn.Module
+    num_layers: int
+    num_experts: int
+    top_k: int
+    vocabulary_size: int
+    # Most tokens of one sequence, and sequences in one pass of `length` tokens each.
+    longest: int
+
+    @abstractmethod
+    def forward(self, ids_BS: Tensor, documents_BS: Tensor) -> Pass:
+        """Logits and routing of one batch of whole, unpadded sequences."""
+
+    @abstractmethod
+    def rows_at_once(self, length: int) -> int:
+        """Sequences of `length` tokens in one pass, within memory."""
+
+    @abstractmethod
+    def weights_EF(self, layer: int) -> np.ndarray:
+        """Each expert's flattened down-projection, float32."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,6 +122,11 @@ class Trace:
         """int16, the expert of largest weight; -1 for a token without one."""
         return self.experts_NLK[:, :, 0]
 
+    @property
+    def mean_entropy_N(self) -> np.ndarray:
+        """The routing entropy of each token as a share of ln E, 0..1, mean over layers."""
+        return self.entropies_NL.mean(axis=1) / np.log(self.statistics[0].num_experts)
+
     def used(self, layer: int) -> np.ndarray:
         """bool [N, E]: which experts each token used in a layer."""
         used_NE = np.zeros((self.num_tokens, self.statistics[layer].num_experts + 1), dtype=bool)
@@ -98,44 +134,26 @@ class Trace:
         np.put_along_axis(used_NE, self.experts_NLK[:, layer].astype(np.int64), True, axis=1)
         return used_NE[:, :-1]
 
-    def bytes(self) -> int:
-        """What the arrays take in memory."""
-        arrays = [getattr(self, f.name) for f in fields(self)]
-        return sum(array.nbytes for array in arrays if isinstance(array, np.ndarray))
-
 
 @torch.no_grad()
 def trace_text(
-    forward: Forward,
-    held_out: HeldOut,
-    *,
-    rows_at_once: int,
-    num_layers: int,
-    num_experts: int,
-    top_k: int,
-    vocabulary_size: int,
-    seed: int,
-    track: Callable[[Sequence[int]], Iterable[int]] = iter,
+    engine: Engine, held_out: HeldOut, seed: int, track: Callable[[Sequence[int]], Iterable[int]] = iter
 ) -> Trace:
-    """The trace of the whole text, `rows_at_once` sequences in a pass; `track` goes along with the passes."""
+    """The trace of the whole text; `track` goes along with the passes."""
     rows, length = held_out.token_ids_MS.shape
+    num_layers, top_k, rows_at_once = engine.num_layers, engine.top_k, engine.rows_at_once(length)
     first_document = int(held_out.document_ids_MS.min())
     accumulator = None
     if num_layers:
         num_documents = int(held_out.document_ids_MS.max()) - first_document + 1
-        accumulator = EvaluationAccumulator(
-            num_layers, num_experts, top_k, vocabulary_size, max(len(held_out.domains), 1), num_documents
-        )
+        sizes = num_layers, engine.num_experts, top_k, engine.vocabulary_size
+        accumulator = EvaluationAccumulator(*sizes, max(len(held_out.domains), 1), num_documents)
     sample_H = sampled(held_out.num_tokens, seed)
     columns: dict[str, list[np.ndarray]] = {name: [] for name in ("losses", "experts", "weights", "probs", "entropies")}
     hidden: list[np.ndarray] = []
     for start in track(range(0, rows, rows_at_once)):
-        batch = slice(start, start + rows_at_once)
-        ids_BS, documents_BS, domains_BS = (
-            torch.from_numpy(array[batch].astype(np.int64))
-            for array in (held_out.token_ids_MS, held_out.document_ids_MS, held_out.domain_ids_MS)
-        )
-        made = forward(ids_BS, documents_BS)
+        ids_BS, documents_BS, domains_BS = held_out.batch(start, rows_at_once)
+        made = engine.forward(ids_BS, documents_BS)
         columns["losses"].append(token_losses(made.logits_BSV, ids_BS))
         if not num_layers:
             continue
@@ -179,6 +197,26 @@ def token_losses(logits_BSV: Tensor, ids_BS: Tensor) -> np.ndarray:
         scored = next_token_losses(logits_BSV, ids_BS.to(logits_BSV.device))
         losses_BS[:, 1:] = scored.view(len(ids_BS), -1).float().cpu().numpy()
     return losses_BS.ravel()
+
+
+def group_counts(group_N: np.ndarray, experts_NK: np.ndarray, num_groups: int, num_experts: int) -> np.ndarray:
+    """int64 [groups, E]: assignments of each expert to the tokens of each group; -1 is no group, and no expert."""
+    real_NK = (group_N >= 0)[:, None] & (experts_NK >= 0)
+    cells_NK = group_N[:, None].astype(np.int64) * num_experts + experts_NK
+    return np.bincount(cells_NK[real_NK], minlength=num_groups * num_experts).reshape(num_groups, num_experts)
+
+
+def row_shares(counts: np.ndarray) -> np.ndarray:
+    """Each row's counts as shares of their sum; NaN in a row without any."""
+    total = counts.sum(axis=1, keepdims=True)
+    return np.divide(counts, total, out=np.full(counts.shape, np.nan), where=total > 0)
+
+
+def sequence_bins(positions_N: np.ndarray, most: int) -> tuple[np.ndarray, np.ndarray]:
+    """Each token's bin of its place in its sequence, and the first place of each bin; at most so many, of one width."""
+    length = int(positions_N.max()) + 1
+    width = -(-length // most)
+    return positions_N // width, np.arange(0, length, width)
 
 
 def _add_routing(columns: dict[str, list[np.ndarray]], records: Sequence[RoutingRecord]) -> None:

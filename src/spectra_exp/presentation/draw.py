@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from spectra_exp.presentation.draw_panels import PAINTERS, draw_text
 from spectra_exp.presentation.panels import BarPanel, LinePanel, Page, Panel, StackPanel
-from spectra_exp.presentation.style import FOOTNOTE_SIZE, GREY, RC
+from spectra_exp.presentation.style import DOUBLE, FOOTNOTE_SIZE, GREY, RC
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 FOOTNOTE_CHARACTERS, LEGEND_CHARACTERS = 23.0, 19.0
 # What a handle and the gaps beside it take of the legend, in characters.
 HANDLE_CHARACTERS = 8
+# A page has room for a legend of so many entries; one of more is wide, and higher by each line beyond so many (inches).
+FEW_ENTRIES, LINES, LINE_HEIGHT = 8, 3, 0.14
 
 
 @contextmanager
@@ -94,18 +96,23 @@ def _bar_top(page: Page) -> float:
 
 def _add_legend(figure: Figure, page: Page, handles: dict[str, Artist]) -> None:
     """The legend outside the panels with the footnotes above it, or the footnotes alone."""
+    from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
-    width = page.size[0]
-    text = textwrap.fill(" ".join(page.footnotes), int(width * FOOTNOTE_CHARACTERS))
+    width, height = page.size
     entries: dict[str, Any] = handles | {name: Patch(facecolor=shade) for name, shade in page.key}
     if any(getattr(panel, "floors", ()) for panel in page.panels):
-        entries["chance floor"] = _floor_handle()
+        entries["chance floor"] = Line2D([], [], color=GREY, linestyle=":", linewidth=1.0)
+    if len(entries) > FEW_ENTRIES:
+        width = max(width, DOUBLE)
+    text = textwrap.fill(" ".join(page.footnotes), int(width * FOOTNOTE_CHARACTERS))
     if not entries:
         figure.supxlabel(text, x=0.01, ha="left", fontsize=FOOTNOTE_SIZE, color=GREY)
         return
     longest = max(len(name) for name in entries) + HANDLE_CHARACTERS
     columns = max(1, min(len(entries), int(width * LEGEND_CHARACTERS / longest)))
+    if len(entries) > FEW_ENTRIES:
+        figure.set_size_inches(width, height + max(0, -(-len(entries) // columns) - LINES) * LINE_HEIGHT)
     legend = figure.legend(
         handles=list(entries.values()),
         labels=list(entries),
@@ -117,9 +124,3 @@ def _add_legend(figure: Figure, page: Page, handles: dict[str, Artist]) -> None:
         columnspacing=1.2,
     )
     legend.get_title().set_color(GREY)
-
-
-def _floor_handle() -> Artist:
-    from matplotlib.lines import Line2D
-
-    return Line2D([], [], color=GREY, linestyle=":", linewidth=1.0)

@@ -3,9 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from spectra_exp.presentation.axes import (
+    arrows,
+    draw_floors,
+    frame,
+    limit,
+    means_range,
+    say_empty,
+    set_ticks,
+    usual_reach,
+)
 from spectra_exp.presentation.panels import (
     BarPanel,
     CellPanel,
@@ -19,7 +29,6 @@ from spectra_exp.presentation.panels import (
 )
 from spectra_exp.presentation.style import BAND_ALPHA, GREY, SEQUENTIAL, cell_scale, ramp, rank_places, text_colour
 from spectra_exp.presentation.text import interval_text
-from spectra_exp.statistics.intervals import Interval
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -31,8 +40,6 @@ REACHABLE, TIP, CELL = "reachable:", "tip:", "cell:"
 ON_CELL = "on cell"
 # Stand for the end of a line in an id, where XML has no other, and for the end of what one mark of many says.
 LINE_END, MARK_END = "\u2028", "\u2029"
-# Letters of all tick labels of an axis that stand side by side.
-TICK_CHARACTERS = 46
 # Markers on a line over many steps.
 MARKERS_PER_LINE = 6
 # Of more lines the bands are fainter.
@@ -51,7 +58,7 @@ def draw_lines(axes: Axes, panel: LinePanel) -> Handles:
             axes.plot(
                 line.x, _means(line.points), color=line.mark.colour, linestyle="", marker="o", gid=said(TIP, *line.tips)
             )
-    _floors(axes.axhline, axes.axhspan, panel.floors)
+    draw_floors(axes.axhline, axes.axhspan, panel.floors)
     if panel.zero:
         axes.axhline(0, color="black", linewidth=0.6)
     axes.set(title=panel.title, xlabel=panel.x_label, ylabel=panel.y_label)
@@ -65,9 +72,9 @@ def draw_lines(axes: Axes, panel: LinePanel) -> Handles:
         axes.set_xticks([at for at, _ in panel.ticks], [text for _, text in panel.ticks])
         axes.minorticks_off()
         axes.margins(x=0.12 if panel.x_scale == "linear" else 0.05)
-    _limit(axes, panel)
+    limit(axes, panel)
     if not any(any(line.points) for line in panel.lines):
-        _say_empty(axes)
+        say_empty(axes)
     return handles
 
 
@@ -100,7 +107,7 @@ def draw_bars(axes: Axes, panel: BarPanel) -> Handles:
     axes.grid(axis="x", visible=False)
     axes.locator_params(axis="x", integer=True)
     if not any(panel.bars):
-        _say_empty(axes)
+        say_empty(axes)
     return {}
 
 
@@ -198,15 +205,15 @@ def draw_spots(axes: Axes, panel: SpotPanel) -> Handles:
             gid="front",
             zorder=1.5,
         )
-    _floors(axes.axvline, axes.axvspan, panel.floors)
+    draw_floors(axes.axvline, axes.axvspan, panel.floors)
     if panel.spots:
         xs, ys = [spot.x for spot in panel.spots], [spot.y for spot in panel.spots]
         reach = usual_reach if panel.reach == "intervals" else means_range
         axes.set_xlim(*frame(xs, [*panel.floors, *([0.0] if panel.zero else [])], reach(xs)))
         axes.set_ylim(*frame(ys, reach=reach(ys)))
-    _ticks(axes, panel)
+    set_ticks(axes, panel)
     if panel.reach == "intervals":
-        _arrows(axes, panel)
+        arrows(axes, panel)
     axes.set(title=panel.title, xlabel=panel.x_label, ylabel=panel.y_label)
     return handles
 
@@ -261,104 +268,9 @@ def _bars(axes: Axes, line: Line) -> Any:
     return handle
 
 
-def _floors(line: Callable[..., Any], strip: Callable[..., Any], floors: Sequence[float]) -> None:
-    if not floors:
-        return
-    if floors[-1] - floors[0] > 1e-9:
-        strip(floors[0], floors[-1], color=GREY, alpha=0.15, linewidth=0)
-    for floor in {floors[0], floors[-1]}:
-        line(floor, color=GREY, linestyle=":", linewidth=0.9, gid="floor")
-
-
-def _ticks(axes: Axes, panel: SpotPanel) -> None:
-    """Named places on the axes, and the texts to the right of them."""
-    if panel.x_ticks:
-        axes.set_xticks([at for at, _ in panel.x_ticks], [text for _, text in panel.x_ticks])
-        axes.set_xlim(panel.x_ticks[0][0] - 0.5, panel.x_ticks[-1][0] + 0.5)
-        axes.grid(axis="x", visible=False)
-        if sum(len(text) for _, text in panel.x_ticks) > TICK_CHARACTERS:
-            axes.tick_params(axis="x", rotation=38)
-            for label in axes.get_xticklabels():
-                label.set(ha="right", rotation_mode="anchor")
-    if panel.y_ticks:
-        axes.set_yticks([at for at, _ in panel.y_ticks], [text for _, text in panel.y_ticks])
-        axes.set_ylim(panel.y_ticks[-1][0] - 0.5, panel.y_ticks[0][0] + 0.5)
-        axes.tick_params(axis="y", length=0)
-        axes.grid(axis="y", visible=False)
-        axes.locator_params(axis="x", nbins=4)
-    for place, text in panel.y_texts:
-        axes.annotate(text, (1, place), (6, 0), axes.get_yaxis_transform(), textcoords="offset points", va="center")
-    if panel.zero:
-        axes.axvline(0, color=GREY, linewidth=0.8, linestyle="--")
-
-
-def _arrows(axes: Axes, panel: SpotPanel) -> None:
-    """An arrow where the frame cuts an interval."""
-    (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
-    for spot in panel.spots:
-        ends = (
-            (spot.x.low, left, "<", left, spot.y.mean),
-            (spot.x.high, right, ">", right, spot.y.mean),
-            (spot.y.low, bottom, "v", spot.x.mean, bottom),
-            (spot.y.high, top, "^", spot.x.mean, top),
-        )
-        for bound, limit, marker, x, y in ends:
-            if bound is not None and (bound < limit if marker in "<v" else bound > limit):
-                axes.plot([x], [y], color=spot.mark.colour, marker=marker, markersize=3, clip_on=False)
-
-
 def said(kind: str, *tips: str) -> str:
     """The id by which marks say their tips on a page."""
     return kind + MARK_END.join(tips).replace("\n", LINE_END)
-
-
-def means_range(intervals: Sequence[Interval]) -> float:
-    """How far the means lie apart."""
-    means = [interval.mean for interval in intervals]
-    return max(means) - min(means)
-
-
-def usual_reach(intervals: Sequence[Interval]) -> float:
-    """Twice half the length of the usual interval: what shows most intervals whole, and cuts those of few seeds."""
-    halves = sorted(interval.half_width for interval in intervals if interval.half_width is not None)
-    return 2 * halves[len(halves) // 2] if halves else 0.0
-
-
-def frame(
-    intervals: Sequence[Interval], floors: Sequence[float] = (), reach: float | None = None
-) -> tuple[float, float]:
-    """The limits of an axis: the means and floors, and of the intervals what lies within `reach` of the means.
-
-    Without a reach it is the means' range. With two seeds an interval can be so long that the means would be one line.
-    """
-    means = [interval.mean for interval in intervals]
-    bounds = [bound for interval in intervals for bound in (interval.low, interval.high) if bound is not None]
-    reach = (means_range(intervals) if reach is None else reach) or math.inf
-    low = min(max(min([*means, *bounds]), min(means) - reach), *means, *floors)
-    high = max(min(max([*means, *bounds]), max(means) + reach), *means, *floors)
-    room = 0.05 * (high - low) or 0.05 * abs(high) or 1.0
-    return low - room, high + room
-
-
-def _limit(axes: Axes, panel: LinePanel) -> None:
-    shown = [
-        (x, point)
-        for line in panel.lines
-        for x, point in zip(line.x, line.points, strict=True)
-        if point and (panel.begin is None or x >= panel.begin)
-    ]
-    if not shown:
-        return
-    if panel.begin is not None:
-        axes.set_xlim(panel.begin, max(x for x, _ in shown))
-    if panel.y_scale == "linear":
-        floors = [*(panel.floors if panel.begin is None else ()), *([0.0] if panel.zero else [])]
-        axes.set_ylim(*frame([point for _, point in shown], floors))
-
-
-def _say_empty(axes: Axes) -> None:
-    axes.set(xticks=(), yticks=())
-    axes.text(0.5, 0.5, "not measured", transform=axes.transAxes, ha="center", va="center", color=GREY)
 
 
 def _means(points: Points) -> list[float]:

@@ -75,7 +75,6 @@ class Link:
 
     text: str
     href: str | None
-    kind: str | None = None
 
 
 @dataclass(frozen=True)

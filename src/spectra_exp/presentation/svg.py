@@ -131,7 +131,9 @@ def _clean(element: ElementTree.Element, used: set[str], is_cell: bool) -> None:
     if element.attrib.get("transform", "").startswith(NO_TURN):
         del element.attrib["transform"]
     if style := FONT.sub("", element.attrib.get("style", "")):
-        element.attrib["style"] = style if is_cell else COLOUR.sub(lambda found: _on_page(found[0]), style)
+        element.attrib["style"] = (
+            style if is_cell else COLOUR.sub(lambda found: THEME.get(found[0]) or readable(found[0]), style)
+        )
     if element.tag == "text" and is_cell and "fill:" not in style:
         element.attrib["style"] = f"{style}; fill: #000000"
     element.attrib.pop("target", None)
@@ -166,7 +168,3 @@ def _say(mark: ElementTree.Element, tip: str, is_reachable: bool) -> None:
     title = ElementTree.Element("title")
     title.text = tip
     mark.insert(0, title)
-
-
-def _on_page(colour: str) -> str:
-    return THEME.get(colour) or readable(colour)

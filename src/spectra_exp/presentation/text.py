@@ -8,10 +8,11 @@ import math
 import re
 import sys
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from spectra_exp.statistics.intervals import Interval
 
+Item = TypeVar("Item")
 WIDE = 200
 # Of a float64's 17, those that sums in another order do not change.
 CSV_DIGITS = 12
@@ -26,8 +27,13 @@ def printable(text: str) -> str:
     return text.translate(_CONTROL)
 
 
-def number_text(value: float, decimals: int | None = None) -> str:
-    """`value` with four significant digits, or with `decimals` places; very large and small ones as powers."""
+def number_text(value: float | None, decimals: int | None = None) -> str:
+    """`value` with four significant digits, or with `decimals` places; very large and small ones as powers.
+
+    Empty for None, a figure that there is not.
+    """
+    if value is None:
+        return ""
     if value != 0 and not 1e-4 <= abs(value) < 1e7:
         return f"{value:.3e}"
     if decimals is None:
@@ -53,6 +59,17 @@ def interval_text(interval: Interval | None) -> str:
     decimals = min(6, max(0, 1 - _magnitude(half)))
     of_mean = max(decimals, min(6, max(0, 3 - _magnitude(interval.mean))))
     return f"{number_text(interval.mean, of_mean)} ± {number_text(half, decimals)}"
+
+
+def signed_text(value: float) -> str:
+    """A number with its sign."""
+    sign = "+" if value > 0 else "−" if value < 0 else ""
+    return f"{sign}{number_text(abs(value))}"
+
+
+def bounds_text(low: float | None, high: float | None) -> str:
+    """An interval's ends; empty without one."""
+    return "" if low is None or high is None else f"[{number_text(low)}, {number_text(high)}]"
 
 
 def count_text(value: float | None) -> str:
@@ -141,6 +158,15 @@ def print_table(title: str, headers: Sequence[str], rows: Sequence[Sequence[str]
         table.add_row(*row)
     # Not cut off where the output is no terminal.
     Console(markup=False, highlight=False, width=None if sys.stdout.isatty() else WIDE).print(table)
+
+
+def along(items: Sequence[Item], words: str) -> Iterable[Item]:
+    """The items one by one, with a bar of that title on a terminal."""
+    from rich.console import Console
+    from rich.progress import track
+
+    console = Console(stderr=True)
+    return track(items, words, console=console, transient=True, disable=not console.is_terminal)
 
 
 def _line(row: Sequence[str], widths: Sequence[int]) -> str:

@@ -12,10 +12,11 @@ from spectra_exp.archive.packing import pack_runs
 from spectra_exp.foundations.errors import ConfigError, SpectraError
 from spectra_exp.foundations.shell import DONE
 from spectra_exp.reporting.paper.blocks import Block
-from spectra_exp.reporting.paper.progress import GOOD, NO_TEXT, Known, in_words, known_runs, progress
+from spectra_exp.reporting.paper.progress import NO_TEXT, Known, in_words, known_runs, progress
 from spectra_exp.runs.stored import stored_runs
 from spectra_exp.studies.command import launch_study
 from spectra_exp.studies.definition import load_study
+from spectra_exp.studies.state import GOOD
 
 
 @dataclass(frozen=True)

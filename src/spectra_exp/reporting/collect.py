@@ -130,10 +130,9 @@ def collect(runs_folder: Path, stored: dict[str, StoredRun] | None = None) -> Co
     summaries, twice = _first_of_each_seed([dict(run.summary) for run in stored.values() if run.refusal is None])
     skipped |= twice
     odd = {s["run_id"]: problem for s in summaries if (problem := _unusable(s, stored[s["run_id"]].sizes))}
-    for run_id, problem in _leave_other_tasks_out(summaries).items():
-        odd[run_id] = "; ".join(filter(None, [odd.get(run_id), problem]))
-    for run_id, problem in _without_plugin(summaries).items():
-        odd[run_id] = "; ".join(filter(None, [odd.get(run_id), problem]))
+    for found in (_leave_other_tasks_out(summaries), _without_plugin(summaries)):
+        for run_id, problem in found.items():
+            odd[run_id] = "; ".join(filter(None, [odd.get(run_id), problem]))
     damaged = {path: problem for s in summaries for path, problem in stored[s["run_id"]].examine().items()}
     # Objects: whole numbers stay whole beside missing ones.
     runs = pd.DataFrame(

@@ -58,13 +58,10 @@ class Picture:
 
 def study_tables(study: Study) -> list[TableSpec | PairSpec]:
     """The tables of a study: those that its file declares, else one over its rows. Raises ConfigError."""
-    return [_table(study, f"tables[{i}]", node) for i, node in enumerate(study.tables or ({},))]
-
-
-def _table(study: Study, where: str, node: Mapping[str, Any]) -> TableSpec | PairSpec:
-    if "method" in node:
-        return _made(study, where, _pair_table, node)
-    return _made(study, where, _row_table, node)
+    return [
+        _made(study, f"tables[{i}]", _pair_table if "method" in node else _row_table, node)
+        for i, node in enumerate(study.tables or ({},))
+    ]
 
 
 def _pair_table(

@@ -6,11 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from spectra_exp.foundations.errors import SpectraError
-from spectra_exp.presentation.text import number_text
 from spectra_exp.reporting.by_document import ByDocument, compare_by_document
 from spectra_exp.reporting.grid import Row, Section
-from spectra_exp.reporting.tables.significance import Contrast, bounds_text, contrasted
-from spectra_exp.reporting.tables.spec import Grid, Part, Table
+from spectra_exp.reporting.tables.significance import Contrast, contrasted
+from spectra_exp.reporting.tables.spec import Part, Table, record_grid
 from spectra_exp.runs.pairing import LOSSES
 
 NAME, TITLE = "documents", "Validation loss document by document: for other text too, and by domain"
@@ -22,18 +21,18 @@ NOTES = [
     "95 % CI: about these methods, allowing for other seeds and other text; with one seed about these runs, allowing "
     "for other text. Seeds alone: about these methods on these documents. p of domains: corrected by Holm's method.",
 ]
-HEADERS = (
-    "comparison",
-    "domain",
-    "seeds",
-    "documents",
-    "difference",
-    "95 % CI",
-    "seeds alone",
-    "about",
-    "p",
-    "verdict",
-)
+SHOWN = {
+    "comparison": "comparison",
+    "domain": "domain",
+    "seeds": "seeds",
+    "documents": "documents",
+    "difference": "difference",
+    ("ci_low", "ci_high"): "95 % CI",
+    ("seed_low", "seed_high"): "seeds alone",
+    "about": "about",
+    "p_holm": "p",
+    "verdict": "verdict",
+}
 
 
 def documents_table(contrasts: Sequence[Contrast], sections: Mapping[str, list[Section]]) -> Table | None:
@@ -51,10 +50,10 @@ def documents_table(contrasts: Sequence[Contrast], sections: Mapping[str, list[S
                         notes[section.title] = [*NOTES, FIRST_LOOK]
     if not records:
         return None
-    titles = dict.fromkeys(record["section"] for record in records)
-    parts = [
-        Part(title, [_grid([r for r in records if r["section"] == title])], notes.get(title, NOTES)) for title in titles
-    ]
+    parts = []
+    for title in dict.fromkeys(record["section"] for record in records):
+        own = [r | {"verdict": r["verdict"] or r["note"]} for r in records if r["section"] == title]
+        parts.append(Part(title, [record_grid("By document", SHOWN, own)], notes.get(title, NOTES)))
     return Table(NAME, TITLE, pd.DataFrame(records, dtype=object), parts)
 
 
@@ -65,7 +64,7 @@ def _compared(section: Section, a: Row, b: Row) -> ByDocument | None:
     """
     looked = [set(design.first_look) for design in a.designs | b.designs]
     seeds = sorted((a.runs.keys() & b.runs.keys()).intersection(*looked))
-    sides = [[section.collected.run(row.runs[seed]) for seed in seeds] for row in (a, b)]
+    sides = [[section.stored(row)[seed] for seed in seeds] for row in (a, b)]
     if not seeds or any(run.scores("documents") is None for side in sides for run in side):
         return None
     try:
@@ -77,49 +76,33 @@ def _compared(section: Section, a: Row, b: Row) -> ByDocument | None:
 
 def _records(section: Section, comparison: str, found: ByDocument) -> list[dict[str, Any]]:
     whole = found.outcomes[0].domain
-    return [
-        {
-            "section": section.title,
-            "comparison": comparison,
-            "metric": METRIC if one.domain == whole else f"{METRIC}_{one.domain}",
-            "domain": one.domain,
-            "seeds": found.seeds,
-            "documents": one.documents,
-            "tokens": one.tokens,
-            "difference": one.difference,
-            "ci_low": one.ci_low,
-            "ci_high": one.ci_high,
-            "seed_low": found.crossed.seed_low if found.crossed and one.domain == whole else None,
-            "seed_high": found.crossed.seed_high if found.crossed and one.domain == whole else None,
-            "share_text": found.crossed.share_text if found.crossed and one.domain == whole else None,
-            "enough_tokens": found.crossed.enough_tokens if found.crossed and one.domain == whole else None,
-            "about": found.claim,
-            "p": one.p,
-            "p_holm": one.p_corrected,
-            "p_below": one.region and one.region.below,
-            "p_within": one.region and one.region.within,
-            "p_above": one.region and one.region.above,
-            "note": one.note,
-            "verdict": one.verdict,
-        }
-        for one in found.outcomes
-    ]
-
-
-def _grid(records: list[dict[str, Any]]) -> Grid:
-    body = [
-        [
-            record["comparison"],
-            record["domain"],
-            str(record["seeds"]),
-            str(record["documents"]),
-            number_text(record["difference"]),
-            bounds_text(record["ci_low"], record["ci_high"]),
-            bounds_text(record["seed_low"], record["seed_high"]),
-            record["about"],
-            "" if record["p_holm"] is None else number_text(record["p_holm"]),
-            record["verdict"] or record["note"],
-        ]
-        for record in records
-    ]
-    return Grid("By document", list(HEADERS), body)
+    records = []
+    for one in found.outcomes:
+        crossed = found.crossed if one.domain == whole else None
+        records.append(
+            {
+                "section": section.title,
+                "comparison": comparison,
+                "metric": METRIC if one.domain == whole else f"{METRIC}_{one.domain}",
+                "domain": one.domain,
+                "seeds": found.seeds,
+                "documents": one.documents,
+                "tokens": one.tokens,
+                "difference": one.difference,
+                "ci_low": one.ci_low,
+                "ci_high": one.ci_high,
+                "seed_low": crossed and crossed.seed_low,
+                "seed_high": crossed and crossed.seed_high,
+                "share_text": crossed and crossed.share_text,
+                "enough_tokens": crossed and crossed.enough_tokens,
+                "about": found.claim,
+                "p": one.p,
+                "p_holm": one.p_corrected,
+                "p_below": one.region and one.region.below,
+                "p_within": one.region and one.region.within,
+                "p_above": one.region and one.region.above,
+                "note": one.note,
+                "verdict": one.verdict,
+            }
+        )
+    return records

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from spectra_exp.archive.sources import SourceOptions
@@ -15,13 +15,12 @@ from spectra_exp.foundations.shell import DONE, FAILED
 from spectra_exp.reporting.declared import all_figures
 from spectra_exp.reporting.figures.make import Made, draw_specs, make_figures
 from spectra_exp.reporting.figures.own import OWN, some_groups
-from spectra_exp.reporting.figures.sources import Sources
 from spectra_exp.reporting.figures.spec import FigureSpec, ReportSpec
 from spectra_exp.reporting.material import Material, gather, name_the_odd
 from spectra_exp.reporting.tables.gaps import write_gaps
 
 
-def chosen(material: Material, study: str | None, only: Sequence[str]) -> tuple[list[FigureSpec], list[ReportSpec]]:
+def chosen(material: Material, study: str | None, only: Sequence[str]) -> list[FigureSpec | ReportSpec]:
     """The declared figures and reports of a study and of these names; ConfigError lists the known for others."""
     specs = all_figures(material.studies.values())
     for key, wanted, known in (
@@ -30,22 +29,7 @@ def chosen(material: Material, study: str | None, only: Sequence[str]) -> tuple[
     ):
         if unknown := [name for name in wanted if name not in known]:
             raise ConfigError.unknown(key, unknown[0], known)
-
-    def wanted_spec(spec: FigureSpec | ReportSpec) -> bool:
-        return study in (None, spec.study) and (not only or spec.name in only)
-
-    wanted = [spec for spec in specs if wanted_spec(spec)]
-    figures = [spec for spec in wanted if isinstance(spec, FigureSpec)]
-    return figures, [spec for spec in wanted if isinstance(spec, ReportSpec)]
-
-
-def along(figures: Sequence[FigureSpec]) -> Iterable[FigureSpec]:
-    """The figures one by one, with a progress bar on a terminal."""
-    from rich.console import Console
-    from rich.progress import track
-
-    console = Console(stderr=True)
-    return track(figures, "figures", console=console, transient=True, disable=not console.is_terminal)
+    return [spec for spec in specs if study in (None, spec.study) and (not only or spec.name in only)]
 
 
 def say(made: Made) -> None:
@@ -71,13 +55,12 @@ class FiguresOptions(SourceOptions):
 def draw_figures(options: FiguresOptions) -> int:
     """Write the figures; 1 when no run gives any. Raises SpectraError when there is nothing to draw."""
     material = gather(options.folder, runs=options.runs)
-    figures, reports = chosen(material, options.study, options.only)
+    specs = chosen(material, options.study, options.only)
     name_the_odd(material)
     if material.collected.runs.empty:
         raise SpectraError(f"{material.sources.where}: no completed run to draw; train one: {' '.join(train_words())}")
-    sources = Sources(material.collected.runs_folder, material.collected.stored)
-    own = draw_own(material, options.study, options.only, sources)
-    made = make_figures(material, figures, reports, sources, along)
+    own = draw_own(material, options.study, options.only)
+    made = make_figures(material, specs)
     where = options.folder / "figures"
     told = ""
     if not options.study and not options.only:
@@ -95,7 +78,7 @@ def draw_figures(options: FiguresOptions) -> int:
     return DONE if own.paths or made.paths else FAILED
 
 
-def draw_own(material: Material, study: str | None, only: Sequence[str], sources: Sources) -> Made:
+def draw_own(material: Material, study: str | None, only: Sequence[str]) -> Made:
     """The pictures of all runs, or of those of one study in a folder of its own, as its tables have."""
     folder = material.outputs / "figures"
     if study is not None:
@@ -105,7 +88,7 @@ def draw_own(material: Material, study: str | None, only: Sequence[str], sources
     groups, left_out = some_groups(material.own)
     for line in left_out:
         print(line, file=sys.stderr)
-    return draw_specs([spec for spec in OWN if not only or spec.name in only], lambda _: groups, sources, folder)
+    return draw_specs([spec for spec in OWN if not only or spec.name in only], lambda _: groups, folder)
 
 
 main = Verb(

@@ -79,7 +79,7 @@ def _write(campaign: Campaign, folder: Path) -> Path:
 
 def page_text(material: Material) -> str:
     """The page, of replications alone: the verdicts, then each effect with its source's figure beside ours."""
-    found = {name: _found(material, study) for name, study in material.studies.items()}
+    found = {name: findings(study_effects(study), material.sections[name]) for name, study in material.studies.items()}
     verdicts = [
         [material.studies[name].title, group[0].section.title, f"**{together(group)}**"]
         for name, groups in found.items()
@@ -87,10 +87,6 @@ def page_text(material: Material) -> str:
     ]
     parts = [_part(material.studies[name], groups) for name, groups in found.items()]
     return HEAD + markdown_table(["effect", "data", "verdict"], verdicts) + f"\n{RULE}\n" + "".join(parts)
-
-
-def _found(material: Material, study: Study) -> list[list[Finding]]:
-    return findings(study_effects(study), material.sections[study.name])
 
 
 def _part(study: Study, groups: Sequence[Sequence[Finding]]) -> str:
@@ -114,7 +110,7 @@ def _rows(group: Sequence[Finding]) -> list[list[str]]:
                 f"{effect.claim}, tolerance {effect.tolerance:g}",
                 interval_text(bounds),
                 str(test.n),
-                "" if found.p_corrected is None else number_text(found.p_corrected),
+                number_text(found.p_corrected),
                 found.outcome,
             ]
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,9 +11,9 @@ from spectra_exp.foundations.files import write_text
 from spectra_exp.foundations.options import option
 from spectra_exp.foundations.shell import DONE
 from spectra_exp.presentation.svg import cached
+from spectra_exp.presentation.text import along
 from spectra_exp.reporting.make_tables import all_tables
 from spectra_exp.reporting.material import Material, gather, name_the_odd
-from spectra_exp.reporting.report.files import run_files
 from spectra_exp.reporting.report.index import index_page
 from spectra_exp.reporting.report.run_page import run_page
 
@@ -24,10 +23,11 @@ def write_report(material: Material, study: str | None = None) -> Path:
     # Beside the one of all runs, so that neither takes the other's pages away.
     folder = material.outputs / (f"report-{study}" if study else "report")
     draw = cached(material.outputs / "cache" / "charts")
-    runs = _run_names(material)
-    for name in _with_progress(runs):
-        page = run_page(run_files(material.collected.run(name)), material.collected, draw)
-        write_text(folder / "runs" / f"{name}.html", page)
+    collected = material.collected
+    # Completed runs, and those left out for a reason.
+    runs = sorted({*collected.by_run, *(name for name in collected.skipped if collected.run(name).is_there)})
+    for name in along(runs, "pages of runs"):
+        write_text(folder / "runs" / f"{name}.html", run_page(collected.run(name), collected, draw))
     for old in sorted((folder / "runs").glob("*.html")):
         if old.stem not in runs:
             old.unlink()
@@ -50,22 +50,6 @@ def make_report(options: ReportOptions) -> int:
     index = write_report(material, options.study)
     print(f"{index}: {len(material.collected.runs)} runs, each with a page of its own")
     return DONE
-
-
-def _run_names(material: Material) -> list[str]:
-    """The folders that get a page: completed runs, and those left out for a reason."""
-    collected = material.collected
-    left_out = [name for name in collected.skipped if collected.run(name).is_there]
-    return sorted({*collected.by_run, *left_out})
-
-
-def _with_progress(names: list[str]) -> Iterable[str]:
-    """The names, with a bar on a terminal."""
-    from rich.console import Console
-    from rich.progress import track
-
-    console = Console(stderr=True)
-    return track(names, "pages of runs", console=console, disable=not console.is_terminal, transient=True)
 
 
 main = Verb(

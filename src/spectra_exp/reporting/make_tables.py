@@ -61,27 +61,20 @@ def tables_of(material: Material, study: str) -> list[Table]:
 
 def write_all(material: Material) -> list[Table]:
     """Write every table and `missing.csv` into the folder of tables; returns the tables."""
-    folder = folder_of_tables(material.outputs, None)
-    tables = all_tables(material)
-    for table in tables:
-        write_table(table, folder)
-    write_gaps([gap for table in tables for gap in table.gaps], folder)
-    return tables
+    return _written(all_tables(material), material.outputs / "tables")
 
 
 def write_of_study(material: Material, study: str) -> list[Table]:
     """Write the tables over the rows of one study and over every run of it into a folder of its own."""
-    folder = folder_of_tables(material.outputs, study)
     tables = [build_table(routing_metrics(), material.sections[""]), *tables_of(material, study)]
+    return _written(tables, material.outputs / "tables" / study)
+
+
+def _written(tables: list[Table], folder: Path) -> list[Table]:
     for table in tables:
         write_table(table, folder)
     write_gaps([gap for table in tables for gap in table.gaps], folder)
     return tables
-
-
-def folder_of_tables(outputs: Path, study: str | None) -> Path:
-    """Where the tables of one study, or of all runs, lie."""
-    return outputs / "tables" / study if study else outputs / "tables"
 
 
 @dataclass(frozen=True)
@@ -105,7 +98,7 @@ def make_tables(options: TablesOptions) -> int:
         raise ConfigError.unknown("show", options.show, tables)
     print_parts(tables[options.show])
     gaps = len(merged_gaps(gap for table in tables.values() for gap in table.gaps))
-    where = folder_of_tables(options.folder, options.study)
+    where = options.folder / "tables" / (options.study or "")
     if said := sentence_of(material.own):
         print(said)
     print(f"{len(tables)} tables in {where} as .csv, _long.csv, .md and .tex; missing.csv lists {gaps} gaps")

@@ -13,7 +13,8 @@ from spectra_exp.config.resolved import Compositions, Resolved
 from spectra_exp.config.tree import KINDS, project_root
 from spectra_exp.foundations.errors import ConfigError
 from spectra_exp.reporting.collect import Collected, collect
-from spectra_exp.reporting.grid import Section, cell_sections, configurations_of, study_sections
+from spectra_exp.reporting.grid import Section
+from spectra_exp.reporting.sections import cell_sections, configurations_of, study_sections
 from spectra_exp.runs.provenance import stored_compositions
 from spectra_exp.studies.cells import StudyCells
 from spectra_exp.studies.definition import Study, load_study, study_files

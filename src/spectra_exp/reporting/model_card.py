@@ -14,6 +14,16 @@ from spectra_exp.measure.compute import describe_metrics
 from spectra_exp.presentation.text import markdown_text
 
 LOSSES = ("val_loss", "val_perplexity", "val_accuracy")
+USAGE = (
+    "```python\n"
+    "import spectra_exp  # registers the model type\n"
+    "from transformers import AutoModelForCausalLM, AutoTokenizer\n\n"
+    'model = AutoModelForCausalLM.from_pretrained("FOLDER")\n'
+    'tokenizer = AutoTokenizer.from_pretrained("FOLDER")\n'
+    'prompt = tokenizer("Once", return_tensors="pt", return_token_type_ids=False)\n'
+    "print(tokenizer.decode(model.generate(**prompt, max_new_tokens=20)[0]))\n"
+    "```"
+)
 
 
 def model_card(summary: dict[str, Any], config: dict[str, Any]) -> str:
@@ -25,7 +35,7 @@ def model_card(summary: dict[str, Any], config: dict[str, Any]) -> str:
         f"---\n{_metadata(summary, config).to_yaml()}\n---",
         f"# {markdown_text(summary['label'])}",
         f"A Mixture-of-Experts language model trained by spectra-exp, run {markdown_text(summary['run_id'])}.",
-        _usage(),
+        USAGE,
         "## The run\n\n" + _facts(summary, config),
         "## Figures\n\nOn the held-out set, after the last step; by chance: what random routing scores there "
         "(val_loss: the frequencies of tokens alone).",
@@ -56,19 +66,6 @@ def _metadata(summary: dict[str, Any], config: dict[str, Any]) -> ModelCardData:
         base_model=source if source and not Path(source).exists() else None,
         model_name=summary["run_id"],
         eval_results=results or None,
-    )
-
-
-def _usage() -> str:
-    return (
-        "```python\n"
-        "import spectra_exp  # registers the model type\n"
-        "from transformers import AutoModelForCausalLM, AutoTokenizer\n\n"
-        'model = AutoModelForCausalLM.from_pretrained("FOLDER")\n'
-        'tokenizer = AutoTokenizer.from_pretrained("FOLDER")\n'
-        'prompt = tokenizer("Once", return_tensors="pt", return_token_type_ids=False)\n'
-        "print(tokenizer.decode(model.generate(**prompt, max_new_tokens=20)[0]))\n"
-        "```"
     )
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
 from spectra_exp.config.resolved import resolved_config
 from spectra_exp.presentation.text import number_text
@@ -68,32 +67,18 @@ def noise_of(collected: Collected, group: tuple[str, ...], metric: str) -> Noise
     return Noise(spread_of(values, scale), spread_of(rounding, scale))
 
 
-@dataclass(frozen=True)
-class Claim:
-    """A difference that a table stars: whose, in what."""
-
-    row: Row
-    label: str
-    metric: str
-    test: Comparison
-
-
 def claim_notes(section: Section, tested: Iterable[tuple[Row, str, str, Comparison, float | None]]) -> list[str]:
     """For each metric with a claim its smallest one, beside what no cause at all would give.
 
     tested: row, label, metric, test and corrected p of each comparison of a table.
     """
-    smallest: dict[str, Claim] = {}
+    smallest: dict[str, tuple[Row, str, Comparison]] = {}
     for row, label, metric, test, corrected in tested:
-        if corrected is not None and corrected < ALPHA and test.difference is not None:
-            former = smallest.get(metric)
-            if former is None or abs(test.difference) < abs(former.test.difference):
-                smallest[metric] = Claim(row, label, metric, test)
-    notes = [_note(section, claim) for claim in smallest.values()]
-    known = [note for note in notes if note is not None]
-    if smallest and not known:
-        known = [not_measured()]
-    return known
+        claimed = corrected is not None and corrected < ALPHA and test.difference is not None
+        if claimed and (metric not in smallest or abs(test.difference) < abs(smallest[metric][2].difference)):
+            smallest[metric] = row, label, test
+    known = [note for metric, claim in smallest.items() if (note := _note(section, metric, *claim)) is not None]
+    return known or ([not_measured()] if smallest else [])
 
 
 def not_measured() -> str:
@@ -102,14 +87,14 @@ def not_measured() -> str:
     return f"What two arms of one configuration differ by was not measured for these settings: {again}, with them."
 
 
-def _note(section: Section, claim: Claim) -> str | None:
-    run: dict[str, Any] = section.run(claim.row, min(claim.row.runs))
-    noise = noise_of(section.collected, tuple(str(run[key]) for key in GROUP_KEYS), claim.metric)
+def _note(section: Section, metric: str, row: Row, label: str, test: Comparison) -> str | None:
+    run = section.run(row, min(row.runs))
+    noise = noise_of(section.collected, tuple(str(run[key]) for key in GROUP_KEYS), metric)
     if noise is None or noise.seeds.sd is None:
         return None
-    effect, n = abs(claim.test.difference), claim.test.n or claim.test.n_a
+    n = test.n or test.n_a
     told = [
-        f"Smallest claim in {claim.metric}: {number_text(effect)} ({claim.label})",
+        f"Smallest claim in {metric}: {number_text(abs(test.difference))} ({label})",
         f"two arms of one configuration, {n} other seeds each, differ by {number_text(noise.unpaired(n))}",
     ]
     if noise.rounding.sd is not None:

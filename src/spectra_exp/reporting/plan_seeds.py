@@ -1,111 +1,23 @@
-"""`spectra-exp study plan`: how many seeds a study needs to find a difference, by the spread of finished pairs."""
+"""`spectra-exp study plan`: how many seeds a study needs to find a difference, in words and a table."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 from spectra_exp.archive.sources import SourceOptions
-from spectra_exp.config.compose import load_experiment
-from spectra_exp.config.resolved import Compositions, resolved_experiment
-from spectra_exp.config.schema import Experiment
-from spectra_exp.config.tree import project_root
 from spectra_exp.config.verb import Verb, dispatch
-from spectra_exp.foundations.errors import ConfigError, SpectraError
+from spectra_exp.foundations.errors import ConfigError
 from spectra_exp.foundations.files import one_line_errors
 from spectra_exp.foundations.options import option
 from spectra_exp.foundations.shell import DONE
 from spectra_exp.presentation.text import number_text, print_table
-from spectra_exp.reporting.by_document import SUMS, compare_by_document
-from spectra_exp.reporting.declared import all_contrasts, choice
-from spectra_exp.reporting.grid import Row, Section
-from spectra_exp.reporting.material import Material, gather
-from spectra_exp.reporting.paper.publish import ARCHIVE
-from spectra_exp.reporting.tables.build import reference_row
-from spectra_exp.reporting.tables.verdicts import margin
-from spectra_exp.runs.pairing import is_prediction
-from spectra_exp.statistics.clustered import ONE_CLUSTER
-from spectra_exp.statistics.comparison import difference_of
+from spectra_exp.reporting.seed_plan import PlannedComparison, SeedPlan, Seeds, seed_plan
 from spectra_exp.statistics.crossed import WASTED
-from spectra_exp.statistics.intervals import ALPHA
-from spectra_exp.statistics.power import Spread, seeds_needed, spread_of
 from spectra_exp.studies import listing
-from spectra_exp.studies.cells import StudyCells
-from spectra_exp.studies.definition import Study, load_study
-from spectra_exp.studies.expand import study_jobs
-from spectra_exp.studies.state import expected_seconds, speeds_of
+from spectra_exp.studies.definition import load_study
 from spectra_exp.studies.view import duration
-
-# Why no number of tokens is enough.
-TEXT_ALONE = "seeds show no variance of their own beside the text's"
-
-
-@dataclass(frozen=True)
-class Pairs:
-    """Two rows of one section, and their differences at the seeds that both have."""
-
-    section: Section
-    a: Row
-    b: Row
-    differences: tuple[float, ...]
-    scale: float
-
-    @property
-    def label(self) -> str:
-        """As table 13 names the comparison."""
-        return f"{self.a.label} − {self.b.label}"
-
-
-@dataclass(frozen=True)
-class Seeds:
-    """How many seeds find the difference: at the spread that was seen, and at its upper limit; None for too many."""
-
-    seen: int | None
-    upper: int | None
-
-
-@dataclass(frozen=True)
-class PlannedComparison:
-    """One comparison with finished pairs.
-
-    `tokens`: of its evaluation; `enough_tokens`: after which more are wasted, as `crossed.CrossedDifference` has it;
-    `note`: why that is not known.
-    """
-
-    label: str
-    pairs: int
-    spread: Spread
-    seeds: Seeds
-    tokens: float | None
-    enough_tokens: float | None
-    note: str
-
-
-@dataclass(frozen=True)
-class SeedPlan:
-    """What finding a difference of `detect` with `power` takes.
-
-    `source`: which pairs the spread is of; `spread`: of all `comparisons` together; `seeds`: at 0.05 for one
-    comparison; `corrected`: at Holm's strictest level, for `tests` comparisons. `runs`: distinct ones a seed;
-    `seconds`: of one seed of all of them, None where a speed is not known; `seconds_left`: of those still to be made
-    for `seeds.seen`.
-    """
-
-    study: str
-    metric: str
-    detect: float
-    power: float
-    source: str
-    spread: Spread
-    seeds: Seeds
-    tests: int
-    corrected: Seeds
-    comparisons: tuple[PlannedComparison, ...]
-    runs: int
-    seconds: float | None
-    seconds_left: float | None
 
 
 @dataclass(frozen=True)
@@ -120,212 +32,6 @@ class PlanOptions(SourceOptions):
     power: float = option(0.8, "chance to find it", minimum=0.5, maximum=0.999)
     json: bool = option(False, "for other programs")
     overrides: tuple[str, ...] = ()
-
-
-class AskedCells:
-    """The distinct runs that a seed of what was asked for has, and where each stands in the study."""
-
-    def __init__(self, study: Study, typed: Sequence[str], outputs: Path, compositions: Compositions):
-        cells = StudyCells(study, compositions)
-        self.experiments: dict[str, Experiment] = {}
-        self.places: dict[tuple[tuple[str, ...], tuple[tuple[str, str], ...]], str] = {}
-        self.rows: dict[tuple[tuple[str, ...], tuple[tuple[str, str], ...]], Row] = {}
-        seedless = [word for word in typed if not word.startswith("seed=")]
-        for line in study_jobs(study, [*seedless, f"seed={study_seed(study)}", f"outputs={outputs}"]):
-            experiment = load_experiment(line)
-            resolved = resolved_experiment(experiment)
-            self.experiments.setdefault(resolved.signature, experiment)
-            for place in cells.places(resolved):
-                row = Row(dict(place.key), "")
-                key = place.context, tuple(row.key.items())
-                self.places[key], self.rows[key] = resolved.signature, row
-
-    def has(self, section: Section, row: Row) -> bool:
-        """Whether the row was asked for."""
-        return (section.context, tuple(row.key.items())) in self.places
-
-    def tests(self, study: Study) -> int:
-        """How many comparisons the rows make: with the reference, or of neighbours where there is none."""
-        wanted = choice(study.reference)
-        references = {self.places[key] for key, row in self.rows.items() if wanted and row.matches(wanted)}
-        return max(1, len(self.experiments) - (len(references) or 1))
-
-
-def study_seed(study: Study) -> str:
-    """The first seed of the study's file."""
-    return study.seeds.partition("..")[0].partition(",")[0]
-
-
-def seed_plan(
-    study: Study,
-    detect: float | None = None,
-    metric: str = "val_loss",
-    power: float = 0.8,
-    typed: Sequence[str] = (),
-    outputs: Path = Path("outputs"),
-    runs: Sequence[str] = (),
-) -> SeedPlan:
-    """How many seeds find a difference of `detect` from the study's reference row.
-
-    The spread is that of the study's finished pairs; of other ones, which is said, where it has none of these settings
-    yet. Raises ConfigError for a metric that no run has, SpectraError where there is no pair to go by.
-    """
-    material = gather(outputs, None, runs)
-    asked = AskedCells(study, typed, outputs, material.compositions)
-    measured = set(material.collected.values["metric"])
-    if measured and metric not in measured:
-        raise ConfigError.unknown("metric", metric, measured)
-    detect = margin(metric) if detect is None else detect
-    if detect is None:
-        raise ConfigError(
-            "detect", "is missing", f"{metric} declares no region of practical equivalence: give detect=X"
-        )
-    sections, _ = material.sections_of(study)
-    reference = () if runs else _reference(outputs)
-    source, found, spread = _spread(study, asked, sections, material, reference, metric)
-    material.compositions.save()
-    tests = asked.tests(study)
-    seeds = _seeds(detect, spread, power)
-    times = _times(asked, sections, material)
-    return SeedPlan(
-        study.name,
-        metric,
-        detect,
-        power,
-        source,
-        spread,
-        seeds,
-        tests,
-        _seeds(detect, spread, power, ALPHA / tests),
-        tuple(_planned(pairs, metric, detect, power) for pairs in found),
-        len(asked.experiments),
-        None if times is None else sum(seconds for seconds, _ in times),
-        None if times is None or seeds.seen is None else sum(s * max(0, seeds.seen - done) for s, done in times),
-    )
-
-
-def _seeds(detect: float, spread: Spread, power: float, alpha: float = ALPHA) -> Seeds:
-    if spread.sd is None or spread.upper is None:
-        return Seeds(None, None)
-    return Seeds(*(seeds_needed(detect, sd, power, alpha) for sd in (spread.sd, spread.upper)))
-
-
-def reference_archive() -> Path:
-    """Where the reference results of the checkout lie, once there are any."""
-    return project_root() / "docs" / "results" / "paper" / ARCHIVE
-
-
-def _reference(outputs: Path) -> tuple[Material, ...]:
-    archive = reference_archive()
-    return (gather(outputs, None, [str(archive)]),) if archive.is_file() else ()
-
-
-def _spread(
-    study: Study,
-    asked: AskedCells,
-    sections: Sequence[Section],
-    material: Material,
-    reference: Sequence[Material],
-    metric: str,
-) -> tuple[str, list[Pairs], Spread]:
-    """Where the spread is from, in words, the study's own pairs, and their spread."""
-    theirs = "the reference results' "
-    own = [s for s in sections if any(context == s.context for context, _ in asked.places)]
-    others = [s for s in sections if s not in own]
-    found = [pairs for pairs in _pairs(study, own, metric) if asked.has(pairs.section, pairs.a)]
-    tried: list[tuple[str, Iterable[Pairs]]] = [
-        ("its finished pairs", found),
-        ("its finished pairs of other settings", _pairs(study, others, metric)),
-    ]
-    tried += [(f"{theirs}pairs of it", _pairs(study, m.sections_of(study)[0], metric)) for m in reference]
-    tried.append(("pairs of other studies", _elsewhere(material, metric)))
-    tried += [(f"{theirs}pairs of other studies", _elsewhere(m, metric)) for m in reference]
-    for source, candidates in tried:
-        pairs = [one for one in candidates if len(one.differences) > 1]
-        if not pairs:
-            continue
-        spread = spread_of([one.differences for one in pairs], max(one.scale for one in pairs))
-        if spread.sd is None:
-            raise SpectraError(f"{study.name}: {source} have no spread in {metric} ({spread.note})")
-        return source, pairs if candidates is found else [], spread
-    none = "" if reference else ", and there are no reference results"
-    fix = "name an archive with runs=FILE, or launch two seeds"
-    raise SpectraError(f"{material.sources.where}: no two seeds of a pair of rows have finished{none}; {fix}")
-
-
-def _elsewhere(material: Material, metric: str) -> Iterator[Pairs]:
-    """The pairs of every study that a run was made for."""
-    launched = {name for run in material.collected.by_run.values() for name in run["studies"]}
-    for name in sorted(launched & material.studies.keys()):
-        sections, _ = material.sections_of(material.studies[name])
-        yield from _pairs(material.studies[name], sections, metric)
-
-
-def _pairs(study: Study, sections: Iterable[Section], metric: str) -> Iterator[Pairs]:
-    """Each comparison of the study's rows with the reference, or without one each that table 13 makes."""
-    for section in sections:
-        if section.choosing:
-            continue
-        for a, b in _compared(study, section):
-            evidence = not is_prediction(metric) or (section.causal(a) and section.causal(b))
-            if evidence and not section.pair_problem(a, b):
-                difference = difference_of(section.values(a, metric), section.values(b, metric))
-                yield Pairs(section, a, b, tuple(difference.differences.tolist()), difference.scale)
-
-
-def _compared(study: Study, section: Section) -> Iterator[tuple[Row, Row]]:
-    if study.reference:
-        wanted = choice(study.reference)
-        rows = ((row, reference_row(section, row, wanted)) for row in section.rows)
-        yield from ((row, reference) for row, reference in rows if reference is not None)
-        return
-    for contrast in all_contrasts([study]):
-        for a in section.find(contrast.method):
-            yield from ((a, b) for b in section.find(contrast.against) if b is not a)
-
-
-def _planned(pairs: Pairs, metric: str, detect: float, power: float) -> PlannedComparison:
-    spread = spread_of([pairs.differences], pairs.scale)
-    size = _evaluation(pairs, metric)
-    return PlannedComparison(pairs.label, len(pairs.differences), spread, _seeds(detect, spread, power), *size)
-
-
-def _evaluation(pairs: Pairs, metric: str) -> tuple[float | None, float | None, str]:
-    """The tokens of the evaluation, those after which more are wasted, and why one is not known."""
-    if metric not in SUMS:
-        return None, None, f"{metric} is no mean over documents"
-    seeds = sorted(pairs.a.runs.keys() & pairs.b.runs.keys())
-    stored = pairs.section.collected.run
-    sides = ([stored(row.runs[seed]) for seed in seeds] for row in (pairs.a, pairs.b))
-    try:
-        crossed = compare_by_document(*sides, metric).crossed
-    except SpectraError as error:
-        return None, None, str(error)
-    if crossed is None:
-        return None, None, ONE_CLUSTER
-    return crossed.tokens, crossed.enough_tokens, "" if crossed.enough_tokens else TEXT_ALONE
-
-
-def _times(asked: AskedCells, sections: Sequence[Section], material: Material) -> list[tuple[float, int]] | None:
-    """For each distinct run of a seed the seconds that it takes, and how many seeds of it have finished.
-
-    None where nothing like one of them has run.
-    """
-    speeds = speeds_of(material.sources.stored.values())
-    done: dict[str, Row] = {}
-    for section in sections:
-        for row in section.rows:
-            if asked.has(section, row):
-                done[asked.places[section.context, tuple(row.key.items())]] = row
-    found = []
-    for signature, experiment in asked.experiments.items():
-        runs = done[signature].runs if signature in done else {}
-        cells = {material.collected.by_run[run]["cell_id"] for run in runs.values()}
-        seconds = expected_seconds(speeds, cells.pop() if cells else None, experiment)
-        if seconds is None:
-            return None
-        found.append((seconds, len(runs)))
-    return found
 
 
 def told(plan: SeedPlan) -> list[str]:
@@ -379,11 +85,9 @@ HEADERS = ("comparison", "pairs", "spread", "at most", "seeds", "at the limit", 
 
 
 def _row(one: PlannedComparison) -> list[str]:
-    figures = (one.spread.sd, one.spread.upper)
-    cells = ["" if value is None else number_text(value) for value in figures]
+    cells = [number_text(one.spread.sd), number_text(one.spread.upper)]
     seeds = ["" if one.spread.sd is None else _number(n) for n in (one.seeds.seen, one.seeds.upper)]
-    enough = "" if one.enough_tokens is None else number_text(one.enough_tokens)
-    return [one.label, str(one.pairs), *cells, *seeds, enough]
+    return [one.label, str(one.pairs), *cells, *seeds, number_text(one.enough_tokens)]
 
 
 def _plan(options: PlanOptions) -> int:

@@ -7,12 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from spectra_exp.presentation.text import number_text
 from spectra_exp.reporting.grid import Choice, Row, Section
 from spectra_exp.reporting.hypotheses.samples import not_causal
 from spectra_exp.reporting.tables.gaps import seed_gaps
-from spectra_exp.reporting.tables.significance import bounds_text
-from spectra_exp.reporting.tables.spec import Gap, Grid, Part, Table
+from spectra_exp.reporting.tables.spec import Gap, Grid, Part, Table, record_grid
 from spectra_exp.runs.history import TRAINING_RULE
 from spectra_exp.runs.pairing import is_prediction
 from spectra_exp.statistics.comparison import Comparison, compare
@@ -99,7 +97,7 @@ def findings(effects: Sequence[Effect], sections: Sequence[Section]) -> list[lis
                     rows[i],
                     tests[i],
                     corrected[i],
-                    reasons[i] and NOT_RUN or outcome(effect.claim, tests[i], corrected[i], effect.tolerance),
+                    NOT_RUN if reasons[i] else outcome(effect.claim, tests[i], corrected[i], effect.tolerance),
                     reasons[i] or tests[i].note,
                 )
                 for i, effect in enumerate(effects)
@@ -134,17 +132,11 @@ def build_replications(
         ]
         for g in found
     ]
-    tests = [[_text(key, record) for key in SHOWN] for record in records]
-    parts = [
-        Part(
-            "Verdicts and tests",
-            [
-                Grid("Verdicts", ["effect", "section", "verdict", "remarks"], verdicts),
-                Grid("Tests", list(SHOWN.values()), tests),
-            ],
-            [RULE],
-        )
+    grids = [
+        Grid("Verdicts", ["effect", "section", "verdict", "remarks"], verdicts),
+        record_grid("Tests", SHOWN, records),
     ]
+    parts = [Part("Verdicts and tests", grids, [RULE])]
     return Table(NAME, TITLE, pd.DataFrame(records, dtype=object), parts if records else [], _gaps(found))
 
 
@@ -162,8 +154,8 @@ def _unusable(effect: Effect, section: Section, rows: Sequence[Row | None]) -> s
             return f"no {metric} in the runs of {row.label}"
         # What a rule that sees the future scores is claimed of it by name.
         by_inference = is_prediction(metric) and TRAINING_RULE not in metric
-        if by_inference and (lack := not_causal(section, row.label, row)):
-            return lack.reason
+        if by_inference and (problem := not_causal(section, row.label, row)):
+            return problem
     if len(rows) > 1 and (problem := section.pair_problem(*rows)):
         return f"may not be compared: {problem}"
     return ""
@@ -214,17 +206,10 @@ SHOWN = {
     "mean": "mean",
     "mean_against": "against",
     "difference": "difference",
-    "95 % CI": "95 % CI",
+    ("ci_low", "ci_high"): "95 % CI",
     "p_holm": "p (Holm)",
     "verdict": "says",
 }
-
-
-def _text(key: str, record: Mapping[str, Any]) -> str:
-    if key == "95 % CI":
-        return bounds_text(record["ci_low"], record["ci_high"])
-    value = record[key]
-    return "" if value is None else number_text(value) if isinstance(value, float) else str(value)
 
 
 def _gaps(found: Sequence[Sequence[Finding]]) -> list[Gap]:

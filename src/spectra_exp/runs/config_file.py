@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from spectra_exp.foundations.errors import SpectraError
+from spectra_exp.foundations.errors import SpectraError, first_line
 from spectra_exp.foundations.files import regular
 
 # What readers take from it, by dotted key.
@@ -51,8 +51,7 @@ def read_config(path: str | os.PathLike[str]) -> dict[str, Any]:
         _check_depth(text)
         config = yaml.load(text, Loader=CSafeLoader)
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise SpectraError(f"{file}: not a run's configuration ({reason})") from error
+        raise SpectraError(f"{file}: not a run's configuration ({first_line(error)})") from error
     return check_config(file, config)
 
 

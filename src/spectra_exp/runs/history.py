@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from spectra_exp.foundations.errors import SpectraError
+from spectra_exp.foundations.errors import SpectraError, first_line
 from spectra_exp.foundations.files import atomic_path, regular
 
 if TYPE_CHECKING:
@@ -118,8 +118,7 @@ def _read_table(file: Path) -> pa.Table:
     try:
         table = pq.ParquetFile(regular(file)).read()
     except (OSError, pa.ArrowException) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise SpectraError(f"{file}: not readable as a run's history ({reason}); delete it") from error
+        raise SpectraError(f"{file}: not readable as a run's history ({first_line(error)}); delete it") from error
     if table.schema.remove_metadata() != _schema():
         columns = ", ".join(table.column_names)
         raise SpectraError(f"{file}: not a run's history (its columns: {columns}); delete it")

@@ -12,7 +12,7 @@ import psutil
 import torch
 
 from spectra_exp.config.schema import Experiment
-from spectra_exp.foundations.errors import NotRun
+from spectra_exp.foundations.errors import NotRun, first_line
 from spectra_exp.runs.ranks import world_size
 
 MEMORY, TIME = "memory", "time"
@@ -73,8 +73,7 @@ def within_memory(allowed_mb: float, device: str) -> Iterator[None]:
         if not out_of_memory(error):
             raise
         where = f"{allowed_mb:,.0f} MiB" if device == "cpu" else torch.cuda.get_device_name()
-        first = next(iter(str(error).splitlines()), type(error).__name__)
-        raise NotRun(f"does not fit into the memory of {where} ({first})", MEMORY, allowed_mb) from error
+        raise NotRun(f"does not fit into the memory of {where} ({first_line(error)})", MEMORY, allowed_mb) from error
     finally:
         resource.setrlimit(resource.RLIMIT_DATA, before)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from spectra_exp.foundations.errors import SpectraError
+from spectra_exp.foundations.errors import SpectraError, first_line
 from spectra_exp.foundations.files import atomic_path, regular
 from spectra_exp.measure.snapshot import RoutingSnapshot
 
@@ -57,8 +57,7 @@ def load_snapshot(path: str | os.PathLike[str]) -> RoutingSnapshot:
             raise ValueError(problem)
         return snapshot
     except Exception as error:  # damage surfaces as almost any error of zipfile, zlib or numpy's header reader
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise SpectraError(f"{path}: not a whole routing snapshot ({reason}); run the run again") from error
+        raise SpectraError(f"{path}: not a whole routing snapshot ({first_line(error)}); run the run again") from error
 
 
 def _of_another_step(path: str | os.PathLike[str], snapshot: RoutingSnapshot) -> str | None:

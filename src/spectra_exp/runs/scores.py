@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from spectra_exp.foundations.errors import SpectraError
+from spectra_exp.foundations.errors import SpectraError, first_line
 from spectra_exp.foundations.files import atomic_path, regular
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ def read_scores(path: Path) -> pd.DataFrame:
     except FileNotFoundError:
         raise
     except (OSError, ValueError, pa.ArrowException) as error:
-        raise SpectraError(f"{path}: not readable ({str(error).splitlines()[0]})") from error
+        raise SpectraError(f"{path}: not readable ({first_line(error)})") from error
     if tuple(frame) != COLUMNS[path.name]:
         raise SpectraError(f"{path}: not the scores of a run (its columns: {', '.join(map(str, frame))})")
     for column in NUMBERS & set(frame):

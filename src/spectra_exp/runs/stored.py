@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from spectra_exp.foundations.errors import SpectraError
 from spectra_exp.foundations.files import regular
+from spectra_exp.measure.others import figure
 from spectra_exp.measure.ranges import Sizes
 from spectra_exp.measure.snapshot import RoutingSnapshot
 from spectra_exp.runs.config_file import read_config, setting
@@ -74,6 +75,21 @@ class StoredRun:
             return read_history(self.folder.history)
         except SpectraError as error:
             return self._problem(self.folder.history, error)
+
+    @cached_property
+    def curves(self) -> dict[tuple[str, str, str], dict[int, float]]:
+        """The history's values by step, of each (split, metric, layer), those that cannot be among them."""
+        found: dict[tuple[str, str, str], dict[int, float]] = {}
+        if self.history is not None:
+            columns = (self.history[name].tolist() for name in ("split", "metric", "layer", "step", "value"))
+            for split, metric, layer, step, value in zip(*columns, strict=True):
+                found.setdefault((split, metric, layer), {})[step] = value
+        return found
+
+    def curve(self, split: str, metric: str, layer: str = "all") -> dict[int, float]:
+        """The metric's values by step that are finite and within its range; empty without any."""
+        possible, values = figure(metric).range, self.curves.get((split, metric, layer), {})
+        return {step: value for step, value in values.items() if possible.holds(value, self.sizes)}
 
     @cached_property
     def snapshots(self) -> dict[int, RoutingSnapshot]:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from spectra_exp.foundations.errors import SpectraError
+from spectra_exp.foundations.errors import SpectraError, first_line
 from spectra_exp.foundations.files import atomic_path, is_file_name, json_text, regular, write_json
 from spectra_exp.runs.file_hashes import differing, hashes_of, sha256_of
 from spectra_exp.runs.scores import DOCUMENTS, ITEMS
@@ -139,7 +139,7 @@ def read_summary(path: str | os.PathLike[str]) -> Summary:
         raise SpectraError(f"{file}: no summary yet") from None
     except (OSError, ValueError, RecursionError) as error:
         # Brackets within brackets, thousands deep, end in a RecursionError.
-        raise SpectraError(f"{file}: not readable as JSON ({str(error).splitlines()[0]})") from error
+        raise SpectraError(f"{file}: not readable as JSON ({first_line(error)})") from error
     problem = summary_problem(summary)
     if problem:
         raise SpectraError(f"{file}: {problem}")

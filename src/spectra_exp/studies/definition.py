@@ -10,10 +10,8 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from spectra_exp.config.presets import ablations
-from spectra_exp.config.tree import KINDS, installed, named_files, project_root, train_words
+from spectra_exp.config.tree import KINDS, installed, named_files, project_root, read_yaml, train_words
 from spectra_exp.config.typed import value_text
 from spectra_exp.foundations.errors import ConfigError
 
@@ -83,6 +81,14 @@ class Study:
         """What chooses it on the command line."""
         return f"{self.kind}={self.name}"
 
+    def varied(self) -> dict[str, list[str]]:
+        """The values that any block varies, by key, each once."""
+        found: dict[str, list[str]] = {}
+        for block in self.blocks:
+            for key, own in block.axes().items():
+                found[key] = list(dict.fromkeys([*found.get(key, []), *own]))
+        return found
+
     def asked(self, *settings: str) -> str:
         """The command that launches it with these settings, as a run has them: `osr=causal`, `seed=0..4`."""
         if not self.command:
@@ -107,10 +113,7 @@ def load_study(name: str, kind: str | None = None) -> Study:
 
 def read_study(path: Path) -> Study:
     """The study that a file describes. Raises ConfigError that names the file and the bad key."""
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as error:
-        raise ConfigError(str(path), " ".join(str(error).split())) from error
+    content = read_yaml(path)
     known = {f.name: f for f in fields(Study) if f.name not in ("name", "kind")}
     needed = {name for name, f in known.items() if f.default is MISSING and f.default_factory is MISSING}
     needed -= {"command"}

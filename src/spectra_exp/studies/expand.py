@@ -22,9 +22,9 @@ def study_jobs(study: Study, typed: list[str]) -> list[list[str]]:
     given = typed_lists(typed)
     given.setdefault("seed", typed_lists([f"seed={study.seeds}"])["seed"])
     given.setdefault("study", [f"study={study.name}"])
-    varied = {key for block in study.blocks for key in block.axes()}
-    picked = {key for key in given if key in varied and _matches(study, key, given[key])}
-    found = [job for block in study.blocks for job in _block_jobs(study, block, given, varied, picked)]
+    varied = study.varied()
+    picked = {key for key in given if any(_among(value, given[key]) for value in varied.get(key, ()))}
+    found = [job for block in study.blocks for job in _block_jobs(study, block, given, set(varied), picked)]
     jobs = [list(job) for job in dict.fromkeys(tuple(job) for job in found)]
     if not jobs:
         fix = _needs(study, picked) or _varied_values(study)
@@ -92,11 +92,6 @@ def _holds(key: str, value: str, cell: dict[str, str], assigned: dict[str, str])
     return found is not None and meaning(found) == meaning(value)
 
 
-def _matches(study: Study, key: str, lines: list[str]) -> bool:
-    """Whether the study itself has one of the typed values."""
-    return any(_among(value, lines) for block in study.blocks for value in block.axes().get(key, []))
-
-
 def _among(value: str, lines: list[str]) -> bool:
     return any(meaning(line.partition("=")[2]) == meaning(value) for line in lines)
 
@@ -114,8 +109,4 @@ def meaning(text: str) -> object:
 
 
 def _varied_values(study: Study) -> str:
-    values: dict[str, list[str]] = {}
-    for block in study.blocks:
-        for key, own in block.axes().items():
-            values[key] = list(dict.fromkeys([*values.get(key, []), *own]))
-    return "it varies " + "; ".join(f"{key}={','.join(own)}" for key, own in values.items())
+    return "it varies " + "; ".join(f"{key}={','.join(own)}" for key, own in study.varied().items())

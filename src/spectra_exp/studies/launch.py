@@ -58,7 +58,7 @@ def run_jobs(jobs: Sequence[Job], engine: Launches | None) -> Counter[str]:
     finally:
         os.environ.pop(stopping.STOP_FILE, None)
         stop_file.unlink(missing_ok=True)
-    return _ends(jobs)
+    return Counter(job.ended or ("waiting" if job.planned is None else "not started") for job in jobs)
 
 
 def _settle(jobs: Sequence[Job]) -> None:
@@ -125,10 +125,6 @@ def _after_crash(batch: list[Job], started: float, retries: int) -> None:
             mark_failed(job.planned, CRASHED)
             print(f"error: {job.run_id}: failed: {CRASHED}", file=sys.stderr)
             job.ended = "failed"
-
-
-def _ends(jobs: Sequence[Job]) -> Counter[str]:
-    return Counter(job.ended or ("waiting" if job.planned is None else "not started") for job in jobs)
 
 
 def explain_waiting(jobs: Sequence[Job]) -> list[NotYet | ConfigError]:

@@ -31,12 +31,12 @@ def _part(study: Study) -> str:
     points = {
         "Hypothesis": study.hypothesis,
         "File": f"`{study.kind}/{study.name}.yaml`",
-        "Set": _listed(_settings(study)),
-        "Varied": _listed(_axes(study)),
-        "Reference": _listed([f"`{key}={value_text(value)}`" for key, value in study.reference.items()]),
-        "Tables": _listed(f"`{node.get('name', study.name)}`" for node in study.tables or ({},)),
+        "Set": ", ".join(dict.fromkeys(f"`{key}={value}`" for b in study.blocks for key, value in b.settings.items())),
+        "Varied": ", ".join(f"`{key}={','.join(own)}`" for key, own in study.varied().items()),
+        "Reference": ", ".join(f"`{key}={value_text(value)}`" for key, value in study.reference.items()),
+        "Tables": ", ".join(f"`{node.get('name', study.name)}`" for node in study.tables or ({},)),
         "Published": "; ".join(f"{node['source']}: {node['figure']}" for node in study.published),
-        "Figures": _listed(f"`{name}`" for name in _figures(study)),
+        "Figures": ", ".join(f"`{name}`" for name in _figures(study)),
     }
     body = "\n".join(f"- {name}: {text}" for name, text in points.items() if text)
     return f"\n## {study.name}\n\n{study.title}. {study.question}\n\n{body}\n"
@@ -46,23 +46,6 @@ def _runs(study: Study) -> str:
     return ", ".join(str(n) if key == "any" else f"{n} ({key})" for key, n in study.runs.items())
 
 
-def _settings(study: Study) -> list[str]:
-    found = dict.fromkeys(f"`{key}={value}`" for block in study.blocks for key, value in block.settings.items())
-    return list(found)
-
-
-def _axes(study: Study) -> list[str]:
-    values: dict[str, dict[str, None]] = {}
-    for block in study.blocks:
-        for key, own in block.axes().items():
-            values.setdefault(key, {}).update(dict.fromkeys(own))
-    return [f"`{key}={','.join(own)}`" for key, own in values.items()]
-
-
 def _figures(study: Study) -> list[str]:
     names: Iterable[Mapping[str, Any]] = (node for node in study.pictures if node.get("kind") not in CHARTS)
     return [name for node in names if (name := node.get("figure", study.name)) is not None]
-
-
-def _listed(texts: Iterable[str]) -> str:
-    return ", ".join(texts)

@@ -36,7 +36,7 @@ from spectra_exp.config.schema import Experiment
 from spectra_exp.config.typed import parse_overrides, typed_values
 from spectra_exp.data.sources import check_data
 from spectra_exp.foundations import stopping
-from spectra_exp.foundations.errors import ConfigError
+from spectra_exp.foundations.errors import ConfigError, first_line
 from spectra_exp.measure import METRICS, get_metric
 from spectra_exp.measure.others import OTHER
 from spectra_exp.runs.folder import make_outputs
@@ -221,7 +221,7 @@ def _open_storage(url: str | None) -> Any:
     try:
         return optuna.storages.get_storage(url)
     except (SQLAlchemyError, ImportError, optuna.exceptions.StorageInternalError, RuntimeError) as error:
-        problem = f"{url} cannot be opened ({str(error).splitlines()[0]})"
+        problem = f"{url} cannot be opened ({first_line(error)})"
         raise ConfigError("hydra.sweeper.storage", problem, "give a database's URL") from error
 
 

@@ -14,7 +14,7 @@ from rich.text import Text
 from spectra_exp.studies.definition import Study
 from spectra_exp.studies.expand import study_jobs
 from spectra_exp.studies.job import Job, make_jobs
-from spectra_exp.studies.state import RunState, expected_seconds, measured_speeds, run_state
+from spectra_exp.studies.state import GOOD, RunState, expected_seconds, measured_speeds, run_state
 from spectra_exp.studies.view import duration
 
 
@@ -57,7 +57,7 @@ def shown_runs(study: Study, typed: list[str]) -> list[ShownRun]:
 
 
 def _left(state: RunState, whole: float | None) -> float | None:
-    if state.state in ("done", "diverged", "not_run"):
+    if state.state in GOOD:
         return 0.0
     if whole is None:
         return None

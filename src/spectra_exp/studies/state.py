@@ -17,6 +17,8 @@ from spectra_exp.runs.stored import StoredRun, stored_runs
 
 # Every state, in the order of the columns of `status`. done: completed; interrupted: stopped or killed, to be resumed.
 STATES = ("done", "running", "interrupted", "failed", "diverged", "not_run", "waiting", "missing")
+# Those that leave nothing to do.
+GOOD = ("done", "diverged", "not_run")
 _OF_STATUS = {
     "completed": "done",
     "diverged": "diverged",

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils.benchmark import timer
 
-from spectra_exp.bench.benchmarks.layer import both_ways
+from spectra_exp.bench.benchmarks.layer import both_ways, passes, products_of
 from spectra_exp.bench.benchmarks.routers import CAUSAL, DIM, LENGTH, linear, spectra
 from spectra_exp.bench.benchmarks.step import step_subjects
 from spectra_exp.bench.floor import Case, EqualGroups, GroupedProducts, Shape, make_case
@@ -87,7 +87,7 @@ def layer_figures(shapes: Mapping[str, Shape], device: str, rounds: int) -> Iter
     for name, shape in shapes.items():
         for load, skew in LOADS.items():
             case = make_case(shape, device, torch.bfloat16, skew)
-            subjects = _floor_of(case) | _both(case, way, partial(_ours, case, way), case.experts)
+            subjects = products_of(EqualGroups(case)) | passes(case, way, partial(_ours, case, way), case.experts)
             yield from _times_of(subjects, f"layer_{name}_{load}", rounds)
             if case.tokens_Nd.is_cuda:
                 yield from _kernel_times(subjects[way], f"layer_{name}_{load}_{way}", shape)
@@ -102,22 +102,13 @@ def peer_figures(shapes: Mapping[str, Shape], device: str, rounds: int) -> Itera
             grouped = GroupedProducts(case)
             with torch.device(device):
                 peer = TransformersExperts(case, "grouped_mm").to(case.tokens_Nd)
-            others: Subjects = _both(case, PLAIN, partial(_ours, case, PLAIN), case.experts)
+            others: Subjects = passes(case, PLAIN, partial(_ours, case, PLAIN), case.experts)
             others |= {"grouped_mm": grouped.both, "grouped_mm, forward": torch.no_grad()(grouped.forward)}
-            others |= _both(case, "transformers", peer, peer)
-            subjects = _floor_of(case) | {subject: work for subject, work in others.items() if runs(subject, work)}
+            others |= passes(case, "transformers", peer, peer)
+            subjects = products_of(EqualGroups(case)) | {
+                subject: work for subject, work in others.items() if runs(subject, work)
+            }
             yield from _times_of(subjects, f"peers_{name}_{load}", rounds)
-
-
-def _floor_of(case: Case) -> Subjects:
-    floor = EqualGroups(case)
-    return {"floor": floor.both, "floor, forward": floor.forward}
-
-
-def _both(case: Case, name: str, forward: Callable[[Tensor, Tensor], Tensor], module: torch.nn.Module) -> Subjects:
-    """Forward and backward, and forward alone without a gradient."""
-    alone = torch.no_grad()(lambda: forward(case.tokens_Nd, case.weights_NE))
-    return {name: both_ways(case, forward, module), f"{name}, forward": alone}
 
 
 def _ours(case: Case, way: str, tokens_Nd: Tensor, weights_NE: Tensor) -> Tensor:

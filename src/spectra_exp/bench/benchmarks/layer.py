@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.benchmark import set_torch_threads, timer
 
-from spectra_exp.bench.floor import SHAPES, Case, ExpertsFloor, make_case
+from spectra_exp.bench.floor import SHAPES, Case, ExpertsFloor, InTurn, make_case
 from spectra_exp.bench.peers import TransformersExperts, masked_loop
 from spectra_exp.bench.registry import Figure, benchmark
 from spectra_exp.bench.timing import AsOthersRun, interleaved, ratio
@@ -55,21 +55,24 @@ def layer(outputs: Path) -> list[Figure]:
 
 def layer_subjects(case: Case) -> dict[str, Callable[[], object]]:
     """Ours and the floor, by name: forward and backward unless it says otherwise."""
-    floor = ExpertsFloor(case)
 
     def ours(tokens_Nd: Tensor, weights_NE: Tensor) -> Tensor:
         return case.experts(tokens_Nd, case.chosen_NE, weights_NE)[0]
 
-    @torch.no_grad()
-    def ours_forward() -> None:
-        ours(case.tokens_Nd, case.weights_NE)
+    return products_of(ExpertsFloor(case)) | passes(case, "ours", ours, case.experts)
 
-    return {
-        "floor": floor.both,
-        "ours": both_ways(case, ours, case.experts),
-        "floor, forward": floor.forward,
-        "ours, forward": ours_forward,
-    }
+
+def products_of(floor: InTurn) -> dict[str, Callable[[], object]]:
+    """The bare products, forward and backward, and forward alone."""
+    return {"floor": floor.both, "floor, forward": floor.forward}
+
+
+def passes(
+    case: Case, name: str, forward: Callable[[Tensor, Tensor], Tensor], module: torch.nn.Module
+) -> dict[str, Callable[[], object]]:
+    """Forward and backward, and forward alone without a gradient."""
+    alone = torch.no_grad()(lambda: forward(case.tokens_Nd, case.weights_NE))
+    return {name: both_ways(case, forward, module), f"{name}, forward": alone}
 
 
 def peer_subjects(case: Case, name: str) -> dict[str, Callable[[], object]]:

@@ -29,8 +29,8 @@ class GpuCheckOptions(VerbOptions):
 def gpu_check(options: GpuCheckOptions) -> int:
     """Run the stages; 1 when one of them found a fault. Raises ConfigError, and SpectraError without a GPU."""
     known, routed = stages(), [n for n, cls in routers().items() if cls.routes and not cls.needs_source]
-    _check("only", options.only, known)
-    _check("routers", options.routers, routed)
+    ConfigError.refuse_unknown("only", options.only, known)
+    ConfigError.refuse_unknown("routers", options.routers, routed)
     if options.device == "cuda" and not torch.cuda.is_available():
         raise SpectraError("gpu-check: torch sees no GPU here; device=cpu (GPU_CHECK_DEVICE=cpu) rehearses it")
     setting = Setting(options.device, options.folder.resolve(), options.routers or tuple(routed))
@@ -47,12 +47,6 @@ def gpu_check(options: GpuCheckOptions) -> int:
             good = good and passed
     print(path)
     return DONE if good else FAILED
-
-
-def _check(key: str, names: tuple[str, ...], known: object) -> None:
-    for name in names:
-        if name not in known:
-            raise ConfigError.unknown(key, name, known)
 
 
 def _stages_help() -> str:

@@ -6,7 +6,7 @@ import os
 from collections import Counter, deque
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ import numpy as np
 from spectra_exp.data.chat import ASSISTANT, BrokenTemplate, Spans, Unwritable, chatml, renderer
 from spectra_exp.data.documents import UNLABELLED, Document, Splits, digest, split_by_document
 from spectra_exp.data.rows import DomainCount, Row, domain_of, find, names_of, refuse_a_domain_each
-from spectra_exp.data.schema import SplitDataConfig, register_source
+from spectra_exp.data.schema import DataConfig, SplitDataConfig, register_source
 from spectra_exp.foundations.bounds import LARGEST_COUNT
 from spectra_exp.foundations.errors import ConfigError, hub_errors
 from spectra_exp.foundations.options import option
@@ -25,26 +25,7 @@ from spectra_exp.foundations.options import option
 READER_VERSION = 1
 # Files of a split that are read in turn, row by row.
 FILES_AT_ONCE = 10
-# What the documents depend on, and nothing of how they are tokenised.
-_READ_BY = (
-    "dataset",
-    "path",
-    "online",
-    "revision",
-    "subsets",
-    "train_split",
-    "validation_split",
-    "max_samples",
-    "text_field",
-    "messages_field",
-    "domain_field",
-    "validation_fraction",
-    "split_seed",
-    "tokenizer",
-    "loss_on",
-    "template_refusals",
-)
-# Of these the ones that the hash of what is read over the network has elsewhere, or never had at their defaults.
+# Of what the documents depend on, what the hash of what is read over the network has elsewhere or never had.
 _NOT_HASHED = ("online", "revision", "tokenizer", "loss_on")
 
 _last_read: tuple[dict[str, Any], Splits] | None = None
@@ -94,7 +75,7 @@ class HubData(SplitDataConfig):
         """The hash of the documents of a local copy, wherever it lies; online, of the data set's commit and options."""
         parts: list[object] = ["hub", READER_VERSION, self.loss_on]
         if self.path is None:
-            options = {key: getattr(self, key) for key in _READ_BY if key not in _NOT_HASHED}
+            options = {key: value for key, value in self._read_by().items() if key not in _NOT_HASHED}
             if self.template_refusals == HubData().template_refusals:
                 del options["template_refusals"]
             return digest(*parts, _commit(self), sorted(options.items()))
@@ -105,11 +86,16 @@ class HubData(SplitDataConfig):
     def read_splits(self) -> Splits:
         """The documents: the data set's own validation split where one is named, else split by document."""
         global _last_read
-        key = {name: asdict(self)[name] for name in _READ_BY}
+        key = self._read_by()
         # The hash of a local copy reads all of them already.
         if _last_read is None or _last_read[0] != key:
             _last_read = (key, _read(self))
         return _last_read[1]
+
+    def _read_by(self) -> dict[str, Any]:
+        """What the documents depend on, by option: nothing of how they are tokenised but the chat template."""
+        own = {f.name for f in fields(HubData)} - {f.name for f in fields(DataConfig)}
+        return {name: value for name, value in asdict(self).items() if name in (*own, "tokenizer")}
 
 
 @register_source

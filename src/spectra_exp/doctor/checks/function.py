@@ -106,7 +106,7 @@ def _worth(x: Examined) -> float:
 def batch_invariance(x: Examined) -> Outcome:
     """Each sequence alone, and all of them padded on either side."""
     alone = [x.run(row[None]) for row in x.ids_BS]
-    passes = {"alone": _joined(alone)}
+    passes = {"alone": _joined(alone, 0)}
     for side in ("left", "right"):
         ids_BS, mask_BS, real = x.padded(side == "left")
         found = x.run(ids_BS, mask_BS)
@@ -119,9 +119,9 @@ def batch_invariance(x: Examined) -> Outcome:
     return Outcome.within(changes[worst][0], TOLERANCE, f"{worst}, {_at(changes[worst][1])}", f"{note}; {flips}")
 
 
-def _joined(passes: list[Pass]) -> Pass:
-    chosen = [torch.cat(layers) for layers in zip(*(one.chosen_LBSE for one in passes), strict=True)]
-    return Pass(torch.cat([one.logits_BSV for one in passes]), chosen, None, [])
+def _joined(passes: list[Pass], dim: int) -> Pass:
+    chosen = [torch.cat(layers, dim) for layers in zip(*(one.chosen_LBSE for one in passes), strict=True)]
+    return Pass(torch.cat([one.logits_BSV for one in passes], dim), chosen, None, [])
 
 
 def _compared(x: Examined, found: Pass, limit: float = TOLERANCE) -> Outcome:
@@ -161,8 +161,7 @@ def cached_decoding(x: Examined) -> Outcome:
         if cache is None:
             raise DoesNotApply("the model has no cache")
         passes.append(x.run(x.ids_BS[:, position : position + 1], use_cache=True, past_key_values=cache))
-    chosen = [torch.cat(layers, 1) for layers in zip(*(one.chosen_LBSE for one in passes), strict=True)]
-    return _compared(x, Pass(torch.cat([one.logits_BSV for one in passes], 1), chosen, None, []))
+    return _compared(x, _joined(passes, 1))
 
 
 @check(

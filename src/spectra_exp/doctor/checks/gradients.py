@@ -12,7 +12,7 @@ from spectra_exp.doctor.checks.losses import frozen_routers, router_gradients, s
 from spectra_exp.doctor.examined import EVALUATION, SEED, DoesNotApply, Examined
 from spectra_exp.doctor.keeping import kept, moved, state_of
 from spectra_exp.doctor.registry import FAULT, OK, Outcome, check
-from spectra_exp.foundations.errors import SpectraError
+from spectra_exp.foundations.errors import SpectraError, first_line
 
 # Below this share of the whole gradient a router learns nothing from the language-model loss; rounding leaves 1e-8.
 LEAST = 1e-6
@@ -79,7 +79,7 @@ def recomputation(x: Examined) -> Outcome:
     try:
         again = _step(x, recomputed=True)
     except CheckpointError as error:
-        return Outcome(FAULT, note=f"the recomputed pass is another: {str(error).splitlines()[0]}")
+        return Outcome(FAULT, note=f"the recomputed pass is another: {first_line(error)}")
     flips = x.flips(again.first_LBSE, again.chosen_LBSE)
     found = {f"routing of {name}": share for name, share in zip(x.names, flips, strict=True)}
     found |= moved(plain.state, again.state)

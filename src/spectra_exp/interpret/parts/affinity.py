@@ -12,8 +12,8 @@ import numpy as np
 import pandas as pd
 
 from spectra_exp.interpret.draw import draw_against_chance, heat, panels
-from spectra_exp.interpret.registry import DOMAINS, ROUTED, SEVERAL_EXPERTS, TRACE, Request, part
-from spectra_exp.interpret.results import Result
+from spectra_exp.interpret.registry import CHOICE, DOMAINS, Request, part
+from spectra_exp.interpret.results import Result, layer_table
 from spectra_exp.measure.counts import LayerStatistics
 from spectra_exp.measure.floors import document_draws
 from spectra_exp.measure.specialization import domain_affinity, domain_mutual_information, domain_purity
@@ -29,14 +29,7 @@ FIGURES: dict[str, Callable[[LayerStatistics], float | None]] = {
 }
 
 
-@part(
-    "Domains: affinity, purity and mutual information, against shuffled documents",
-    TRACE,
-    ROUTED,
-    SEVERAL_EXPERTS,
-    DOMAINS,
-    order=30,
-)
+@part("Domains: affinity, purity and mutual information, against shuffled documents", *CHOICE, DOMAINS, order=30)
 def affinity(request: Request) -> Result:
     """Affinity and purity matrices by layer, and how far purity and information lie above chance."""
     stats, domains = request.subject.trace.statistics, request.subject.domains
@@ -49,7 +42,7 @@ def affinity(request: Request) -> Result:
     }
     result = Result()
     for name, (by_layer, caption) in matrices.items():
-        result.tables[name] = _long(name, by_layer, domains)
+        result.tables[name] = layer_table(("domain", domains), "expert", **{name: by_layer})
         result.add_picture(name, caption, lambda figure, n=name, b=by_layer: _draw(figure, n, b, domains))
     result.tables["significance"] = significance(stats, request.seed)
     result.add_picture(
@@ -83,16 +76,6 @@ def significance(stats: Sequence[LayerStatistics], seed: int) -> pd.DataFrame:
 
 def _values(figure: Callable[[LayerStatistics], float | None], drawn: Iterable[LayerStatistics]) -> list[float]:
     return [value for s in drawn if (value := figure(s)) is not None]
-
-
-def _long(name: str, by_layer: list[np.ndarray], domains: list[str]) -> pd.DataFrame:
-    return pd.DataFrame(
-        [
-            {"layer": layer, "domain": domains[m], "expert": e, name: value}
-            for layer, matrix in enumerate(by_layer)
-            for (m, e), value in np.ndenumerate(matrix)
-        ]
-    )
 
 
 def _draw(figure: Figure, name: str, by_layer: list[np.ndarray], domains: list[str]) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from spectra_exp.interpret.draw import panels, with_arms
-from spectra_exp.interpret.registry import DISTRIBUTION, ROUTED, SEVERAL_EXPERTS, TRACE, Empty, Request, part
+from spectra_exp.interpret.registry import CHOICE, DISTRIBUTION, Empty, Request, part
 from spectra_exp.interpret.results import Result
 from spectra_exp.interpret.trace import Trace
 from spectra_exp.presentation.style import GREY, PLAIN
@@ -29,14 +29,7 @@ DEFINITIONS = {
 }
 
 
-@part(
-    "Ambiguous context: tokens of high routing entropy and their loss",
-    TRACE,
-    ROUTED,
-    SEVERAL_EXPERTS,
-    DISTRIBUTION,
-    order=60,
-)
+@part("Ambiguous context: tokens of high routing entropy and their loss", *CHOICE, DISTRIBUTION, order=60)
 def ambiguity(request: Request) -> Result:
     """Loss of the prediction made at ambiguous tokens against the rest, under two definitions; per layer and over all.
 
@@ -44,7 +37,7 @@ def ambiguity(request: Request) -> Result:
     """
     trace = request.subject.trace
     scale = np.log(trace.statistics[0].num_experts)
-    by_layer = {"all": trace.entropies_NL.mean(axis=1) / scale}
+    by_layer = {"all": trace.mean_entropy_N}
     by_layer |= {str(layer): trace.entropies_NL[:, layer] / scale for layer in range(trace.num_layers)}
     if np.ptp(by_layer["all"]) < 1e-6:
         raise Empty("the router's distribution is the same for every token")

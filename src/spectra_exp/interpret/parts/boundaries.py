@@ -5,7 +5,6 @@ Letters: Q pairs, T distances from the boundary, L layers, E experts, G document
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,16 +24,19 @@ from spectra_exp.interpret.boundaries import (
     same_experts,
 )
 from spectra_exp.interpret.draw import panels
-from spectra_exp.interpret.registry import DOMAINS, ROUTED, SEVERAL_EXPERTS, TRACE, Empty, Request, part
+from spectra_exp.interpret.registry import CHOICE, DOMAINS, Empty, Request, part
 from spectra_exp.interpret.results import Result
 from spectra_exp.interpret.subject import Subject
 from spectra_exp.presentation.style import BAND_ALPHA, GREY, PLAIN
+from spectra_exp.statistics.intervals import Interval
 from spectra_exp.statistics.resampling import columns, curve_over_pairs
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 PAIRS = 96
+# What all layers together are called in the tables.
+ALL = "all"
 TOO_FEW = (
     "its documents are too short or too few to join: three of 8 tokens are needed in each of two domains (tokens=N "
     "looks at more text)"
@@ -48,15 +50,7 @@ CURVES = {
 }
 
 
-@part(
-    "Switch of routing at a domain boundary: latency in tokens",
-    TRACE,
-    ROUTED,
-    SEVERAL_EXPERTS,
-    DOMAINS,
-    order=54,
-    both=True,
-)
+@part("Switch of routing at a domain boundary: latency in tokens", *CHOICE, DOMAINS, order=54, both=True)
 def boundaries(request: Request) -> Result:
     """Curves over the distance from the boundary and the latency, all layers together and each alone.
 
@@ -71,14 +65,20 @@ def boundaries(request: Request) -> Result:
         if problem:
             notes.append(f"{subject.name}: {problem}.")
             continue
-        leans = _measure(subject, pairs, request.seed, curves)
-        measured.append((pairs, leans["all"]))
-        rows += [
-            {"run": subject.name, "layer": layer, "pairs": len(pairs.before_Q), "tokens_each": pairs.half}
-            | _row(latency(*lean, request.seed))
-            for layer, lean in leans.items()
+        by_layer = _measure(subject, pairs)
+        curves += [
+            _curve(subject, layer, name, values, request.seed)
+            for layer in (*list(by_layer)[1:], ALL)
+            for name, values in by_layer[layer].items()
         ]
-        notes.append(_in_words(subject, pairs, latency(*leans["all"], request.seed)))
+        leans = {layer: (own["lean"], own["lean_control"]) for layer, own in by_layer.items()}
+        found = {layer: latency(*lean, request.seed) for layer, lean in leans.items()}
+        measured.append((pairs, leans[ALL], found[ALL]))
+        rows += [
+            {"run": subject.name, "layer": layer, "pairs": len(pairs.before_Q), "tokens_each": pairs.half} | _row(one)
+            for layer, one in found.items()
+        ]
+        notes.append(_in_words(subject, pairs, found[ALL]))
     if not curves:
         raise Empty(" ".join(notes).removesuffix("."))
     result.tables = {"curves": pd.concat(curves, ignore_index=True), "latency": pd.DataFrame(rows)}
@@ -103,14 +103,14 @@ def _unfit(subject: Subject) -> str | None:
     return None if subject.num_labelled_domains > 1 else "its text has no domain labels"
 
 
-def _differences(measured: list[tuple[Pairs, tuple]], seed: int) -> list[str]:
+def _differences(measured: list[tuple[Pairs, tuple, Latency]], seed: int) -> list[str]:
     """The difference of two runs' carry-over, where both have one and read the same pairs."""
-    if len(measured) < 2 or any(latency(*lean, seed).carry_over is None for _, lean in measured):
+    if len(measured) < 2 or any(found.carry_over is None for *_, found in measured):
         return []
-    (own, lean), (other, other_lean) = measured
+    (own, lean, _), (other, other_lean, _) = measured
     if not np.array_equal(own.switch_QT, other.switch_QT) or not np.array_equal(own.control_QT, other.control_QT):
         return ["The two runs read different texts, so their latencies are not compared pair by pair."]
-    if not all(latency(*one, seed).over for one in (lean, other_lean)):
+    if not all(found.over for *_, found in measured):
         return ["A switch is not over within the window, so the two runs' carry-overs are not compared."]
     found = carry_over_difference(lean, other_lean, seed)
     return [f"Difference of the two runs' carry-over over the same pairs: {_text(found)} tokens."]
@@ -133,11 +133,10 @@ def _pairs(subject: Subject, seed: int) -> Pairs | None:
     return join_pairs(pieces(subject.held_out), longest, PAIRS, seed)
 
 
-def _measure(subject: Subject, pairs: Pairs, seed: int, curves: list[pd.DataFrame]) -> dict[str, tuple]:
-    """By layer the lean of switch and control [Q, T]; the curves are added to `curves`."""
+def _measure(subject: Subject, pairs: Pairs) -> dict[str, dict[str, np.ndarray]]:
+    """For all layers together, and then for each, the values [Q, T] of every curve."""
     switch_LQTE, control_LQTE = (used_experts(subject, ids) for ids in (pairs.switch_QT, pairs.control_QT))
-    kinds: dict[str, list[np.ndarray]] = {name: [] for name in CURVES}
-    leans = {}
+    by_layer = {}
     for layer, (switch_QTE, control_QTE) in enumerate(zip(switch_LQTE, control_LQTE, strict=True)):
         before_QE, after_QE = _profiles(subject, pairs, layer)
         own = {
@@ -149,13 +148,8 @@ def _measure(subject: Subject, pairs: Pairs, seed: int, curves: list[pd.DataFram
         }
         # The first halves are two documents: nothing to compare token by token.
         own["same_experts"][:, : pairs.half] = np.nan
-        leans[str(layer)] = own["lean"], own["lean_control"]
-        curves += [_curve(subject, str(layer), name, values, seed) for name, values in own.items()]
-        for name, values in own.items():
-            kinds[name].append(values)
-    means = {name: np.mean(values, axis=0) for name, values in kinds.items()}
-    curves += [_curve(subject, "all", name, values, seed) for name, values in means.items()]
-    return {"all": (means["lean"], means["lean_control"])} | leans
+        by_layer[str(layer)] = own
+    return {ALL: {name: np.mean([own[name] for own in by_layer.values()], axis=0) for name in CURVES}} | by_layer
 
 
 def _profiles(subject: Subject, pairs: Pairs, layer: int) -> tuple[np.ndarray, np.ndarray]:
@@ -210,11 +204,10 @@ def _in_words(subject: Subject, pairs: Pairs, found: Latency) -> str:
     )
 
 
-def _text(found: Any) -> str:
-    values = asdict(found) if found is not None else {}
-    if values.get("low") is None:
+def _text(found: Interval | None) -> str:
+    if found is None or found.low is None:
         return "not known"
-    return f"{values['mean']:.2f} ({values['low']:.2f} to {values['high']:.2f})"
+    return f"{found.mean:.2f} ({found.low:.2f} to {found.high:.2f})"
 
 
 def _draw(figure: Figure, curves: pd.DataFrame, labels: dict[str, str]) -> None:
@@ -224,7 +217,7 @@ def _draw(figure: Figure, curves: pd.DataFrame, labels: dict[str, str]) -> None:
     for axes, names in zip(axes_of, shown, strict=True):
         for number, run in enumerate(runs):
             for place, name in enumerate(names):
-                found = curves[(curves["run"] == run) & (curves["layer"] == "all") & (curves["curve"] == name)]
+                found = curves[(curves["run"] == run) & (curves["layer"] == ALL) & (curves["curve"] == name)]
                 colour, dash = PLAIN[number], ("-", "--")[place]
                 label = f"{labels[run]}: {name.replace('_', ' ')}"
                 axes.plot(found["distance"], found["mean"], color=colour, linestyle=dash, label=label)

@@ -82,7 +82,7 @@ def _titled(request: Request) -> list[tuple[str, str]]:
     subject, text = request.subject, request.subject.held_out
     if text is None:
         return []
-    ids, documents, domains = (a.ravel() for a in (text.token_ids_MS, text.document_ids_MS, text.domain_ids_MS))
+    ids, documents, domains = (array.ravel() for array in text.arrays)
     starts = np.flatnonzero(np.diff(documents, prepend=documents[0] - 1))
     found: dict[int, tuple[str, str]] = {}
     for start in starts.tolist():

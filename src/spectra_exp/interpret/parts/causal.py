@@ -13,7 +13,7 @@ import pandas as pd
 import torch
 
 from spectra_exp.interpret.draw import added_by_layer, panels, with_arms
-from spectra_exp.interpret.registry import ROUTED, RUN, SEVERAL_EXPERTS, TRACE, Request, part
+from spectra_exp.interpret.registry import CHOICE, RUN, Request, part
 from spectra_exp.interpret.rerouted import Rerouted, correlation_within, rank_correlation
 from spectra_exp.interpret.results import Result
 from spectra_exp.interpret.subject import Subject
@@ -31,14 +31,7 @@ MOST_SWAPS, SWAPS_PER_LAYER = 24, 6
 ALL_TOKENS = "all"
 
 
-@part(
-    "Causal checks: swapped experts, and domains sent to their second-best experts",
-    RUN,
-    TRACE,
-    ROUTED,
-    SEVERAL_EXPERTS,
-    order=68,
-)
+@part("Causal checks: swapped experts, and domains sent to their second-best experts", RUN, *CHOICE, order=68)
 def causal(request: Request) -> Result:
     """The loss each change adds, beside the figure that a reader would have foretold it by.
 

@@ -12,8 +12,9 @@ import numpy as np
 import pandas as pd
 
 from spectra_exp.interpret.draw import expert_colours, heat, panels
-from spectra_exp.interpret.registry import ROUTED, SEVERAL_EXPERTS, TRACE, Empty, Request, part
-from spectra_exp.interpret.results import Result
+from spectra_exp.interpret.registry import CHOICE, Empty, Request, part
+from spectra_exp.interpret.results import Result, layer_table
+from spectra_exp.interpret.trace import group_counts, row_shares
 from spectra_exp.measure.information import normalised_mutual_information
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 SHUFFLES = 5
 
 
-@part("Routing across layers: agreement and flow of tokens", TRACE, ROUTED, SEVERAL_EXPERTS, order=52)
+@part("Routing across layers: agreement and flow of tokens", *CHOICE, order=52)
 def depth(request: Request) -> Result:
     """Agreement of the first experts of any two layers, and the tokens that go from expert to expert.
 
@@ -33,27 +34,32 @@ def depth(request: Request) -> Result:
     trace = request.subject.trace
     if trace.num_layers < 2:
         raise Empty("the model has one routed layer")
-    first_NL, num_experts = trace.first_NL, trace.statistics[0].num_experts
+    first_NL, num_experts = trace.first_NL, request.subject.num_experts
+
+    def joint_counts(first_N: np.ndarray, other_N: np.ndarray) -> np.ndarray:
+        """[E, E]: tokens by their first expert in one layer (row) and another; tokens without one are left out."""
+        return group_counts(first_N, other_N[:, None], num_experts, num_experts)
+
     rng = np.random.default_rng(request.seed)
     agreement = []
     for a in range(trace.num_layers):
         for b in range(a + 1, trace.num_layers):
-            joint = joint_counts(first_NL[:, a], first_NL[:, b], num_experts)
-            by_chance = [
-                joint_counts(rng.permutation(first_NL[:, a]), first_NL[:, b], num_experts) for _ in range(SHUFFLES)
-            ]
+            joint = joint_counts(first_NL[:, a], first_NL[:, b])
+            by_chance = [joint_counts(rng.permutation(first_NL[:, a]), first_NL[:, b]) for _ in range(SHUFFLES)]
             agreement.append(
                 {
                     "layer": a,
                     "other_layer": b,
                     "nmi": normalised_mutual_information(joint),
-                    "nmi_shuffled": _mean_nmi(by_chance),
+                    "nmi_shuffled": _mean([normalised_mutual_information(j) for j in by_chance]),
                     "matched": matched_share(joint),
                     "matched_shuffled": _mean([matched_share(j) for j in by_chance]),
                 }
             )
-    flows = [joint_counts(a, b, num_experts) for a, b in pairwise(first_NL.T)]
-    result = Result(tables={"agreement": pd.DataFrame(agreement), "flow": _flow_table(flows)})
+    flows = [joint_counts(a, b) for a, b in pairwise(first_NL.T)]
+    shares = [row_shares(joint) for joint in flows]
+    flow = layer_table(("expert", range(num_experts)), "next_expert", tokens=flows, share_of_expert=shares)
+    result = Result(tables={"agreement": pd.DataFrame(agreement), "flow": flow})
     result.add_picture(
         "agreement",
         "Agreement of two layers' first experts, less what shuffled tokens give.",
@@ -66,13 +72,6 @@ def depth(request: Request) -> Result:
         lambda figure: _draw_flow(figure, flows),
     )
     return result
-
-
-def joint_counts(first_N: np.ndarray, other_N: np.ndarray, num_experts: int) -> np.ndarray:
-    """int64 [E, E]: tokens by their first expert in one layer (row) and another; tokens without one are left out."""
-    both_N = (first_N >= 0) & (other_N >= 0)
-    cells = first_N[both_N].astype(np.int64) * num_experts + other_N[both_N]
-    return np.bincount(cells, minlength=num_experts**2).reshape(num_experts, num_experts)
 
 
 def matched_share(joint_EE: np.ndarray) -> float | None:
@@ -88,29 +87,9 @@ def matched_share(joint_EE: np.ndarray) -> float | None:
     return float(joint_EE[rows, columns].sum() / joint_EE.sum())
 
 
-def _mean_nmi(joints: list[np.ndarray]) -> float | None:
-    return _mean([normalised_mutual_information(joint) for joint in joints])
-
-
 def _mean(values: list[float | None]) -> float | None:
     known = [value for value in values if value is not None]
     return float(np.mean(known)) if known else None
-
-
-def _flow_table(flows: list[np.ndarray]) -> pd.DataFrame:
-    rows = []
-    for layer, joint in enumerate(flows):
-        for (source, target), tokens in np.ndenumerate(joint):
-            rows.append(
-                {
-                    "layer": layer,
-                    "expert": source,
-                    "next_expert": target,
-                    "tokens": int(tokens),
-                    "share_of_expert": tokens / joint[source].sum() if joint[source].sum() else None,
-                }
-            )
-    return pd.DataFrame(rows)
 
 
 def _draw_agreement(figure: Figure, rows: list[dict], num_layers: int) -> None:

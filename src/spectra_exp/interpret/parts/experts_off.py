@@ -13,7 +13,7 @@ import pandas as pd
 from spectra_exp.interpret.draw import added_by_layer, heat, panels
 from spectra_exp.interpret.parts.ambiguity import following_losses
 from spectra_exp.interpret.parts.causal import profile
-from spectra_exp.interpret.registry import ROUTED, RUN, SEVERAL_EXPERTS, TRACE, Request, part
+from spectra_exp.interpret.registry import CHOICE, RUN, Request, part
 from spectra_exp.interpret.rerouted import Rerouted, correlation_within
 from spectra_exp.interpret.results import Result
 from spectra_exp.interpret.subject import Subject
@@ -30,7 +30,7 @@ MOST = 64
 RARE = 0.5
 
 
-@part("Rare experts, and what switching each expert off costs", RUN, TRACE, ROUTED, SEVERAL_EXPERTS, order=66)
+@part("Rare experts, and what switching each expert off costs", RUN, *CHOICE, order=66)
 def experts_off(request: Request) -> Result:
     """Per expert: load, loss where it is used against elsewhere, loss added without it; and the last by domain.
 

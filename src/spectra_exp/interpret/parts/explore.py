@@ -10,12 +10,11 @@ from typing import Any
 import numpy as np
 
 from spectra_exp.interpret.draw import expert_colours
-from spectra_exp.interpret.parts.contexts import top_tokens
-from spectra_exp.interpret.parts.keywords import term_counts, top_terms
+from spectra_exp.interpret.parts.contexts import top_contexts
+from spectra_exp.interpret.parts.keywords import top_words, words_of
 from spectra_exp.interpret.registry import ROUTED, TRACE, Request, part
 from spectra_exp.interpret.results import Result
 from spectra_exp.interpret.subject import Subject
-from spectra_exp.interpret.words import context, words_of
 
 # Most tokens of running text and token ids that can be searched; fewer where there are many layers and experts per
 # token, so that the page stays a page.
@@ -66,10 +65,9 @@ def _side(subject: Subject) -> dict[str, Any]:
 def _keywords(subject: Subject) -> list[list[list[str]]]:
     """Words by layer and expert."""
     trace, words = subject.trace, words_of(subject.trace, subject.spelling)
-    in_text = np.bincount(words.word_W, minlength=len(words.names))
     found = []
     for layer in range(trace.num_layers):
-        best = top_terms(term_counts(trace, layer, words.occurrence_N, words.word_W, len(words.names)), in_text)
+        best = top_words(trace, layer, words)
         found.append(
             [
                 [words.names[t] for t in best[best["expert"] == expert]["term"].head(KEYWORDS)] if len(best) else []
@@ -80,21 +78,11 @@ def _keywords(subject: Subject) -> list[list[list[str]]]:
 
 
 def _samples(subject: Subject, layer: int, expert: int) -> list[dict[str, Any]]:
-    trace = subject.trace
-    rows = []
-    for token, place in top_tokens(trace, layer, expert):
-        before, marked, after = context(trace, token, subject.piece, subject.around)
-        domain = int(trace.domains_N[token])
-        rows.append(
-            {
-                "before": before,
-                "marked": marked,
-                "after": after,
-                "domain": subject.domains[domain] if domain >= 0 else "",
-                "weight": round(float(trace.weights_NLK[token, layer, place]), 3),
-            }
-        )
-    return rows
+    shown = ("before", "marked", "after", "domain")
+    return [
+        {key: found[key] for key in shown} | {"weight": round(float(found["weight"]), 3)}
+        for found in top_contexts(subject, layer, expert)
+    ]
 
 
 def _excerpt(subject: Subject) -> dict[str, Any]:

@@ -1,20 +1,22 @@
 """The words and the token ids that set an expert's text apart from that of the layer's other experts.
 
-Letters: N tokens, K experts per token, E experts, T terms (words or token ids).
+Letters: N tokens, K experts per token, E experts, W occurrences of words, T terms (words or token ids).
 """
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
 from spectra_exp.interpret.draw import panels
-from spectra_exp.interpret.registry import ROUTED, SEVERAL_EXPERTS, TRACE, Empty, Request, part
+from spectra_exp.interpret.registry import CHOICE, Empty, Request, part
 from spectra_exp.interpret.results import Result
 from spectra_exp.interpret.trace import Trace
-from spectra_exp.interpret.words import words_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -23,11 +25,11 @@ if TYPE_CHECKING:
 LEAST_COUNT = 5
 KEPT, DRAWN = 15, 7
 MOST_DRAWN_EXPERTS = 32
+WORD = re.compile(r"[^\W_]+(?:['_-][^\W_]+)*|\S")
+NONE = -1
 
 
-@part(
-    "Keywords of each expert: words and token ids, against the other experts", TRACE, ROUTED, SEVERAL_EXPERTS, order=20
-)
+@part("Keywords of each expert: words and token ids, against the other experts", *CHOICE, order=20)
 def keywords(request: Request) -> Result:
     """The first terms of each expert by how far their TF-IDF lies above its mean over the other experts."""
     subject, trace = request.subject, request.subject.trace
@@ -37,8 +39,7 @@ def keywords(request: Request) -> Result:
     every = np.arange(trace.num_tokens)
     by_word, by_id = [], []
     for layer in range(trace.num_layers):
-        word_ET = term_counts(trace, layer, words.occurrence_N, words.word_W, len(words.names))
-        by_word.append(top_terms(word_ET, np.bincount(words.word_W, minlength=len(words.names))))
+        by_word.append(top_words(trace, layer, words))
         by_id.append(top_terms(term_counts(trace, layer, every, id_N, len(ids)), np.bincount(id_N)))
     if not any(len(found) for found in by_word + by_id):
         raise Empty(f"no word and no token id occurs {LEAST_COUNT} times in the text")
@@ -57,6 +58,45 @@ def keywords(request: Request) -> Result:
         lambda figure: _draw(figure, by_word, words.names, subject.num_experts),
     )
     return result
+
+
+@dataclass(frozen=True)
+class Words:
+    """`occurrence_N`: which word in the text each token is a part of, -1 for blanks; `word_W`: its place in `names`."""
+
+    occurrence_N: np.ndarray
+    word_W: np.ndarray
+    names: list[str]
+
+
+def words_of(trace: Trace, spelling: Callable[[int], str]) -> Words:
+    """The words of the text, lower case, document by document; a token that spans several counts for its first.
+
+    A word is letters and digits, or one other character that is no blank; a token that spells nothing parts words.
+    """
+    # A blank in place of nothing: the next document's first word must not grow onto the last one's end.
+    pieces = {token_id: spelling(token_id) or " " for token_id in np.unique(trace.token_ids_N).tolist()}
+    occurrence_N = np.full(trace.num_tokens, NONE, dtype=np.int64)
+    place_of: dict[str, int] = {}
+    word_W: list[int] = []
+    bounds = np.flatnonzero(np.diff(trace.documents_N, prepend=-1, append=-1))
+    for first, end in zip(bounds[:-1], bounds[1:], strict=True):
+        spelled = [pieces[token_id] for token_id in trace.token_ids_N[first:end].tolist()]
+        starts = np.cumsum([0, *map(len, spelled)])
+        for found in WORD.finditer("".join(spelled)):
+            # The tokens that overlap the word and belong to no earlier one.
+            low = int(np.searchsorted(starts, found.start(), side="right")) - 1
+            high = int(np.searchsorted(starts, found.end(), side="left"))
+            mine = np.arange(first + low, first + high)
+            occurrence_N[mine[occurrence_N[mine] == NONE]] = len(word_W)
+            word_W.append(place_of.setdefault(found[0].lower(), len(place_of)))
+    return Words(occurrence_N, np.array(word_W, dtype=np.int64), list(place_of))
+
+
+def top_words(trace: Trace, layer: int, words: Words) -> pd.DataFrame:
+    """`top_terms` of the words; `term`: the place in `words.names`."""
+    counts_ET = term_counts(trace, layer, words.occurrence_N, words.word_W, len(words.names))
+    return top_terms(counts_ET, np.bincount(words.word_W, minlength=len(words.names)))
 
 
 def term_counts(trace: Trace, layer: int, occurrence_N: np.ndarray, term_W: np.ndarray, num_terms: int) -> np.ndarray:

@@ -1,28 +1,30 @@
-"""The loss around the routers' trained weights, all else held: two random directions, and the path of training."""
+"""The loss around the routers' trained weights, all else held: two random directions, and the path of training.
+
+Letters: W router weights in all.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 import torch
 from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
 
-from spectra_exp.foundations.errors import SpectraError
+from spectra_exp.foundations.errors import SpectraError, first_line
 from spectra_exp.interpret.draw import panels
 from spectra_exp.interpret.landscape import (
     Plane,
-    Weights,
-    at,
     axis_through_zero,
     coordinates,
     filter_normalised,
-    flat,
-    less,
     moved,
+    point,
     principal_directions,
-    router_weights,
+    router_parameters,
 )
 from spectra_exp.interpret.registry import ROUTED, RUN, TRACE, Empty, Request, part
 from spectra_exp.interpret.rerouted import Rerouted
@@ -54,27 +56,29 @@ def landscape(request: Request) -> Result:
     against the reported one; the rise is measured on a sample of the text, the same at every point.
     """
     subject, seed = request.subject, request.seed
-    centre = router_weights(subject.engine.model)
-    if not centre:
+    routers = router_parameters(subject.engine.model)
+    if not routers:
         raise Empty("the router has no trained weights (hash, random)")
     request.say("landscape: loss at the centre")
     checked = checked_centre(subject)
     sample, result = Rerouted(subject, TOKENS), Result()
-    stops, note = path_points(subject, centre)
+    centre_W = point(routers.values())
+    stops, note = path_points(subject, routers)
     result.notes += [note] if note else []
     generator = torch.Generator().manual_seed(seed)
     reach = np.linspace(-REACH, REACH, POINTS)
-    planes = [Plane("random", filter_normalised(centre, generator), filter_normalised(centre, generator), reach, reach)]
+    directions = [filter_normalised(routers.values(), generator) for _ in range(2)]
+    planes = [Plane("random", *directions, reach, reach)]
     if stops:
-        planes.append(path_plane(stops, centre, seed))
-    grids = [pd.DataFrame(_grid(request, sample, centre, plane, checked["centre"])) for plane in planes]
+        planes.append(path_plane([weights_W - centre_W for weights_W in stops.values()], seed))
+    grids = [pd.DataFrame(_grid(request, sample, centre_W, plane, checked["centre"])) for plane in planes]
     result.tables["grid"] = pd.concat(grids, ignore_index=True)
-    path = pd.DataFrame(_path(sample, centre, stops, planes[-1])) if stops else None
+    path = pd.DataFrame(_path(sample, centre_W, stops, planes[-1])) if stops else None
     if path is not None:
         result.tables["path"] = path
     result.data["landscape"] = checked | {
         "sampled_tokens": sample.text.num_tokens,
-        "router_weights": len(flat(centre)),
+        "router_weights": len(centre_W),
         "path_variance": planes[-1].explained,
         "rise": {p.kind: _facts(g) for p, g in zip(planes, grids, strict=True)},
     }
@@ -121,10 +125,10 @@ def reported_loss(subject: Subject) -> float | None:
     return float(rows["value"].iloc[0]) if len(rows) else None
 
 
-def path_points(subject: Subject, centre: Weights) -> tuple[dict[int, Weights], str | None]:
-    """The routers' weights by step, before the newest checkpoint; a line where the first ones cannot be had."""
+def path_points(subject: Subject, routers: dict[str, nn.Parameter]) -> tuple[dict[int, Tensor], str | None]:
+    """The routers' weights [W] by step, before the newest checkpoint; a line where the first ones cannot be had."""
     stops, note = {}, None
-    first = initial_weights(subject, centre)
+    first = initial_weights(subject)
     if first is None:
         note = "The first weights cannot be drawn again from the seed, so the path begins at the first checkpoint."
     else:
@@ -137,56 +141,54 @@ def path_points(subject: Subject, centre: Weights) -> tuple[dict[int, Weights], 
             found = {}
             for path in checkpoint.glob(WEIGHTS):
                 with safe_open(path, framework="pt") as file:
-                    found |= {name: file.get_tensor(name) for name in centre.keys() & set(file.keys())}
-            if lacking := centre.keys() - found.keys():
+                    found |= {name: file.get_tensor(name) for name in routers.keys() & set(file.keys())}
+            if lacking := routers.keys() - found.keys():
                 raise FileNotFoundError(f"no {min(lacking)}")
-            stops[step] = {name: found[name].to(weight) for name, weight in centre.items()}
+            stops[step] = point(found[name].to(weight) for name, weight in routers.items())
         except (OSError, SafetensorError) as error:
             # A run that still trains removes what it does not keep; damage is another matter.
             if (checkpoint / MANIFEST).is_file():
-                raise SpectraError(
-                    f"{checkpoint}: its weights are not readable ({str(error).splitlines()[0]})"
-                ) from error
+                raise SpectraError(f"{checkpoint}: its weights are not readable ({first_line(error)})") from error
     return stops, note
 
 
-def initial_weights(subject: Subject, centre: Weights) -> Weights | None:
-    """The routers' weights before the first step, drawn again from the seed; None unless the run's hashes agree."""
+def initial_weights(subject: Subject) -> Tensor | None:
+    """The routers' weights [W] before the first step, drawn again from the seed; None unless the run's hashes agree."""
     model = subject.engine.model
     fresh = new_model(model.config.backbone, model.settings, subject.run.config["seed"])
     recorded, drawn = (subject.run.summary or {}).get("initial_weights", {}), weights_hash(fresh)
-    if any(recorded.get(name) != drawn[name] for name in centre):
+    routers = router_parameters(fresh)
+    if any(recorded.get(name) != drawn[name] for name in routers):
         return None
-    return {name: weight.to(centre[name]) for name, weight in router_weights(fresh).items()}
+    return point(routers.values()).to(model.device)
 
 
-def path_plane(stops: dict[int, Weights], centre: Weights, seed: int) -> Plane:
-    """The plane of the path's two principal directions, wide enough for its stops."""
-    steps = [less(weights, centre) for weights in stops.values()]
-    first, second, explained = principal_directions(steps, seed)
-    narrow = Plane("path", first, second, np.zeros(1), np.zeros(1), explained)
-    places = np.array([coordinates(step, narrow) for step in steps])
+def path_plane(steps: Sequence[Tensor], seed: int) -> Plane:
+    """The plane of the two principal directions of a path, its stops less the centre, wide enough for them."""
+    first_W, second_W, explained = principal_directions(steps, seed)
+    places = np.array([coordinates(step_W, first_W, second_W) for step_W in steps])
     # A path along one line has no extent of its own across it: as far across as half of it is long.
     across = places[:, 1] if explained[1] > 0 else np.array([-0.25, 0.25]) * np.abs(places[:, 0]).max()
     axes = axis_through_zero(places[:, 0], POINTS), axis_through_zero(across, POINTS)
-    return Plane("path", first, second, *axes, explained)
+    return Plane("path", first_W, second_W, *axes, explained)
 
 
-def _rise(sample: Rerouted, weights: Weights) -> tuple[float, float]:
-    """Mean of what the weights add to the loss of the sample, and its standard error over blocks."""
-    with moved(sample.subject.engine.model, weights):
+def _rise(sample: Rerouted, weights_W: Tensor) -> tuple[float, float]:
+    """Mean of what the routers' weights add to the loss of the sample, and its standard error over blocks."""
+    with moved(list(router_parameters(sample.subject.engine.model).values()), weights_W):
         added_N = sample.added(lambda domains_N: {})
     by_block = np.nanmean(added_N.reshape(sample.text.token_ids_MS.shape), axis=1)
     error = by_block.std(ddof=1) / np.sqrt(len(by_block)) if len(by_block) > 1 else np.nan
     return float(by_block.mean()), float(error)
 
 
-def _grid(request: Request, sample: Rerouted, centre: Weights, plane: Plane, loss: float) -> list[dict[str, Any]]:
+def _grid(request: Request, sample: Rerouted, centre_W: Tensor, plane: Plane, loss: float) -> list[dict[str, Any]]:
     rows = []
     for first in plane.first_axis:
         request.say(f"landscape: {plane.kind} plane, {len(rows)} of {len(plane.first_axis) * len(plane.second_axis)}")
         for second in plane.second_axis:
-            rise, error = (0.0, 0.0) if first == second == 0 else _rise(sample, at(centre, plane, first, second))
+            place_W = centre_W + first * plane.first_W + second * plane.second_W
+            rise, error = (0.0, 0.0) if first == second == 0 else _rise(sample, place_W)
             rows.append(
                 {
                     "plane": plane.kind,
@@ -200,19 +202,19 @@ def _grid(request: Request, sample: Rerouted, centre: Weights, plane: Plane, los
     return rows
 
 
-def _path(sample: Rerouted, centre: Weights, stops: dict[int, Weights], plane: Plane) -> list[dict[str, Any]]:
+def _path(sample: Rerouted, centre_W: Tensor, stops: dict[int, Tensor], plane: Plane) -> list[dict[str, Any]]:
     """Each stop: its place in the plane, its distance from the end, and the rise with its routers in the last model."""
     rows = []
-    for step, weights in (stops | {sample.subject.step: centre}).items():
-        offset = less(weights, centre)
-        first, second = coordinates(offset, plane)
-        rise, error = _rise(sample, weights)
+    for step, weights_W in (stops | {sample.subject.step: centre_W}).items():
+        offset_W = weights_W - centre_W
+        first, second = coordinates(offset_W, plane.first_W, plane.second_W)
+        rise, error = _rise(sample, weights_W)
         rows.append(
             {
                 "step": step,
                 "first": first,
                 "second": second,
-                "distance": float(flat(offset).norm()),
+                "distance": float(offset_W.norm()),
                 "rise": rise,
                 "rise_error": error,
             }

@@ -12,8 +12,8 @@ import pandas as pd
 
 from spectra_exp.interpret.draw import heat, panels
 from spectra_exp.interpret.registry import ROUTED, TRACE, Request, part
-from spectra_exp.interpret.results import Result
-from spectra_exp.interpret.trace import Trace
+from spectra_exp.interpret.results import Result, layer_table
+from spectra_exp.interpret.trace import Trace, group_counts, row_shares, sequence_bins
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -25,16 +25,18 @@ POSITION_BINS = 16
 def load(request: Request) -> Result:
     """Shares of assignments by layer and expert: over all tokens, and within each domain and each stretch."""
     trace, domains = request.subject.trace, request.subject.domains
-    bins_N, edges = position_bins(trace.positions_N)
-    by_position = [_shares(trace, layer, bins_N, len(edges)) for layer in range(trace.num_layers)]
-    by_domain = [_shares(trace, layer, trace.domains_N, len(domains)) for layer in range(trace.num_layers)]
-    whole_LE = np.stack([stats.share_E for stats in trace.statistics])
-    result = Result(
-        tables={
-            "load": _table(trace),
-            "by_position": _long(by_position, [str(edge) for edge in edges], "from_position"),
-        }
+    bins_N, edges = sequence_bins(trace.positions_N, POSITION_BINS)
+    starts = [str(edge) for edge in edges]
+    by_position, by_domain = (
+        [
+            row_shares(group_counts(group_N, trace.experts_NLK[:, layer], groups, request.subject.num_experts))
+            for layer in range(trace.num_layers)
+        ]
+        for group_N, groups in ((bins_N, len(starts)), (trace.domains_N, len(domains)))
     )
+    whole_LE = np.stack([stats.share_E for stats in trace.statistics])
+    by_start = layer_table(("from_position", starts), "expert", share=by_position)
+    result = Result(tables={"load": _table(trace), "by_position": by_start})
     result.add_picture(
         "load",
         "Share of the assignments, layer by expert; even would be 1/E.",
@@ -43,10 +45,10 @@ def load(request: Request) -> Result:
     result.add_picture(
         "by_position",
         "Share of the assignments within each stretch of positions (rows), by expert.",
-        lambda figure: _draw(figure, by_position, [str(e) for e in edges]),
+        lambda figure: _draw(figure, by_position, starts),
     )
     if request.subject.num_labelled_domains:
-        result.tables["by_domain"] = _long(by_domain, domains, "domain")
+        result.tables["by_domain"] = layer_table(("domain", domains), "expert", share=by_domain)
         result.add_picture(
             "by_domain",
             "Share of the assignments within each domain (rows), by expert.",
@@ -57,37 +59,11 @@ def load(request: Request) -> Result:
     return result
 
 
-def position_bins(positions_N: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Each token's bin, and the first position of each bin; at most POSITION_BINS of equal width."""
-    length = int(positions_N.max()) + 1
-    width = -(-length // POSITION_BINS)
-    return positions_N // width, np.arange(0, length, width)
-
-
-def _shares(trace: Trace, layer: int, group_N: np.ndarray, groups: int) -> np.ndarray:
-    """[groups, E] shares of the assignments of the group's tokens; NaN for a group without one; -1 is no group."""
-    used_NE = trace.used(layer)
-    counts = np.zeros((groups, used_NE.shape[1]))
-    for group in range(groups):
-        counts[group] = used_NE[group_N == group].sum(axis=0)
-    total = counts.sum(axis=1, keepdims=True)
-    return np.divide(counts, total, out=np.full_like(counts, np.nan), where=total > 0)
-
-
 def _table(trace: Trace) -> pd.DataFrame:
     rows = [
         {"layer": layer, "expert": expert, "tokens": int(stats.counts_E[expert]), "share": stats.share_E[expert]}
         for layer, stats in enumerate(trace.statistics)
         for expert in range(stats.num_experts)
-    ]
-    return pd.DataFrame(rows)
-
-
-def _long(shares: list[np.ndarray], names: list[str], column: str) -> pd.DataFrame:
-    rows = [
-        {"layer": layer, column: names[group], "expert": expert, "share": value}
-        for layer, table in enumerate(shares)
-        for (group, expert), value in np.ndenumerate(table)
     ]
     return pd.DataFrame(rows)
 

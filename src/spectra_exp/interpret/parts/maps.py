@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from spectra_exp.interpret.draw import domain_markers, expert_colours, panels, say_empty
-from spectra_exp.interpret.registry import ROUTED, SEVERAL_EXPERTS, TRACE, Empty, Request, part
+from spectra_exp.interpret.registry import CHOICE, ROUTED, TRACE, Empty, Request, part
 from spectra_exp.interpret.results import Result
 from spectra_exp.interpret.subject import Subject
 
@@ -59,7 +59,7 @@ def hidden_map(request: Request) -> Result:
     return result
 
 
-@part("t-SNE of expert representations (figure 2)", TRACE, ROUTED, SEVERAL_EXPERTS, order=41, both=True)
+@part("t-SNE of expert representations (figure 2)", *CHOICE, order=41, both=True)
 def expert_map(request: Request) -> Result:
     """Where the experts lie, by their mean outputs and by what the router holds of them; a row for each subject."""
     points = [

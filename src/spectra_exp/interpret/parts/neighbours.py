@@ -11,13 +11,12 @@ import numpy as np
 import pandas as pd
 
 from spectra_exp.interpret.draw import heat, panels, say_empty
-from spectra_exp.interpret.registry import ROUTED, SEVERAL_EXPERTS, TRACE, Request, part
-from spectra_exp.interpret.results import Result
+from spectra_exp.interpret.registry import CHOICE, Request, part
+from spectra_exp.interpret.results import Result, layer_table
 from spectra_exp.interpret.subject import Subject
 from spectra_exp.measure.specialization import coactivation_matrix
 
 KEPT = 3
-COSINE = "RdBu_r"
 
 
 @dataclass(frozen=True)
@@ -27,11 +26,11 @@ class Likeness:
     name: str
     caption: str
     by_layer: list[np.ndarray | None]
-    limits: tuple[float, float]
-    scale: str
+    limits: tuple[float, float] = (-1, 1)
+    scale: str = "RdBu_r"
 
 
-@part("Nearest neighbours among experts, Gram and similarity matrices", TRACE, ROUTED, SEVERAL_EXPERTS, order=22)
+@part("Nearest neighbours among experts, Gram and similarity matrices", *CHOICE, order=22)
 def neighbours(request: Request) -> Result:
     """Matrices of similarity by layer, and each expert's nearest ones."""
     result = Result()
@@ -40,7 +39,8 @@ def neighbours(request: Request) -> Result:
         if all(matrix is None for matrix in like.by_layer):
             result.notes.append(f"No `{like.name}`: {_why_missing(like.name)}.")
             continue
-        result.tables[like.name] = _long(like)
+        experts = ("expert", range(request.subject.num_experts))
+        result.tables[like.name] = layer_table(experts, "other", similarity=like.by_layer)
         result.add_picture(like.name, like.caption, lambda figure, like=like: _draw(figure, like))
         rows += nearest_rows(like)
     result.tables["nearest"] = pd.DataFrame(rows)
@@ -63,22 +63,16 @@ def likenesses(subject: Subject) -> list[Likeness]:
             "weights",
             "Cosine of the experts' flattened down-projections.",
             [cosines(subject.engine.weights_EF(layer)) for layer in layers],
-            (-1, 1),
-            COSINE,
         ),
         Likeness(
             "outputs",
             "Cosine of the experts' mean outputs over the tokens they serve.",
             [cosines(s.output_mean_ED) for s in stats],
-            (-1, 1),
-            COSINE,
         ),
         Likeness(
             "gram",
             "Gram matrix of the experts' representations in the router (unit length).",
             [cosines(s.representation_ED) for s in stats],
-            (-1, 1),
-            COSINE,
         ),
         Likeness(
             "coactivation",
@@ -124,17 +118,6 @@ def _why_missing(name: str) -> str:
     if name == "coactivation":
         return "every token uses one expert (k = 1)"
     return "the router holds no vector for an expert (hash, random)"
-
-
-def _long(like: Likeness) -> pd.DataFrame:
-    return pd.DataFrame(
-        [
-            {"layer": layer, "expert": i, "other": j, "similarity": value}
-            for layer, matrix in enumerate(like.by_layer)
-            if matrix is not None
-            for (i, j), value in np.ndenumerate(matrix)
-        ]
-    )
 
 
 def _draw(figure, like: Likeness) -> None:

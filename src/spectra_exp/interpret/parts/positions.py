@@ -11,9 +11,9 @@ import numpy as np
 import pandas as pd
 
 from spectra_exp.interpret.draw import heat, panels
-from spectra_exp.interpret.registry import ROUTED, SEVERAL_EXPERTS, TRACE, Request, part
-from spectra_exp.interpret.results import Result
-from spectra_exp.interpret.trace import Trace
+from spectra_exp.interpret.registry import CHOICE, Request, part
+from spectra_exp.interpret.results import Result, layer_table
+from spectra_exp.interpret.trace import group_counts, row_shares, sequence_bins
 from spectra_exp.measure.information import mutual_information
 
 if TYPE_CHECKING:
@@ -23,22 +23,28 @@ SEQUENCE_BINS = 32
 SHUFFLES = 10
 
 
-@part("Expert selection along the block and along documents", TRACE, ROUTED, SEVERAL_EXPERTS, order=50)
+@part("Expert selection along the block and along documents", *CHOICE, order=50)
 def positions(request: Request) -> Result:
     """How much more or less often than on average each expert is chosen at a position, and what the position tells.
 
     `information`: I(expert; position bin) in nats, beside the same with the tokens' positions shuffled.
     """
     trace = request.subject.trace
-    kinds = {"block": sequence_bins(trace.positions_N), "document": document_bins(trace.documents_N)}
+    bins = sequence_bins(trace.positions_N, SEQUENCE_BINS)
+    kinds = {"block": bins, "document": document_bins(trace.documents_N)}
     information, result = [], Result()
     for kind, (bins_N, starts) in kinds.items():
         tables = [
-            position_counts(trace.experts_NLK[:, layer], bins_N, len(starts), _experts(trace))
+            group_counts(bins_N, trace.experts_NLK[:, layer], len(starts), request.subject.num_experts)
             for layer in range(trace.num_layers)
         ]
-        shares = [_shares(table, layer, starts) for layer, table in enumerate(tables)]
-        result.tables[kind] = pd.concat(shares, ignore_index=True)
+        result.tables[kind] = layer_table(
+            ("from_position", starts),
+            "expert",
+            assignments=tables,
+            share=[row_shares(table) for table in tables],
+            log2_ratio=[log_ratio(table) for table in tables],
+        )
         information += [
             {
                 "within": kind,
@@ -57,13 +63,6 @@ def positions(request: Request) -> Result:
     return result
 
 
-def sequence_bins(positions_N: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Each token's bin of its place in the block, and the first place of each bin; at most SEQUENCE_BINS."""
-    length = int(positions_N.max()) + 1
-    width = -(-length // SEQUENCE_BINS)
-    return positions_N // width, np.arange(0, length, width)
-
-
 def document_bins(documents_N: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Each token's bin of its place in its document, and the first place of each bin: 0, 1, 2, 4, 8 and so on."""
     begins_N = np.ones(len(documents_N), dtype=bool)
@@ -74,46 +73,19 @@ def document_bins(documents_N: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return bins_N, np.array([0, *(2**power for power in range(int(bins_N.max())))])
 
 
-def position_counts(experts_NK: np.ndarray, bins_N: np.ndarray, num_bins: int, num_experts: int) -> np.ndarray:
-    """int64 [P, E]: assignments of each expert to the tokens of each bin."""
-    used_NK = experts_NK >= 0
-    cell = np.broadcast_to(bins_N[:, None], experts_NK.shape)[used_NK] * num_experts + experts_NK[used_NK]
-    return np.bincount(cell, minlength=num_bins * num_experts).reshape(num_bins, num_experts)
-
-
 def shuffled_information(experts_NK: np.ndarray, bins_N: np.ndarray, shape: tuple[int, int], seed: int) -> float:
     """Mean of I(expert; position) over shuffles of the tokens' positions: what the number of tokens alone gives."""
     rng = np.random.default_rng(seed)
-    drawn = [mutual_information(position_counts(experts_NK, rng.permutation(bins_N), *shape)) for _ in range(SHUFFLES)]
+    drawn = [mutual_information(group_counts(rng.permutation(bins_N), experts_NK, *shape)) for _ in range(SHUFFLES)]
     return float(np.mean(drawn))
 
 
 def log_ratio(counts_PE: np.ndarray) -> np.ndarray:
     """[P, E] log2 of P(expert | position) / P(expert); NaN where the bin or the expert has nothing."""
-    rows_P1, total_E = counts_PE.sum(axis=1, keepdims=True), counts_PE.sum(axis=0)
+    total_E = counts_PE.sum(axis=0)
     with np.errstate(divide="ignore", invalid="ignore"):
-        ratio_PE = (counts_PE / rows_P1) / (total_E / total_E.sum())
+        ratio_PE = row_shares(counts_PE) / (total_E / total_E.sum())
         return np.where(ratio_PE > 0, np.log2(ratio_PE), np.nan)
-
-
-def _experts(trace: Trace) -> int:
-    return trace.statistics[0].num_experts
-
-
-def _shares(counts_PE: np.ndarray, layer: int, starts: np.ndarray) -> pd.DataFrame:
-    num_bins, num_experts = counts_PE.shape
-    rows_P1 = counts_PE.sum(axis=1, keepdims=True)
-    share_PE = np.divide(counts_PE, rows_P1, out=np.full(counts_PE.shape, np.nan), where=rows_P1 > 0)
-    return pd.DataFrame(
-        {
-            "layer": layer,
-            "from_position": np.repeat(starts, num_experts),
-            "expert": np.tile(np.arange(num_experts), num_bins),
-            "assignments": counts_PE.ravel(),
-            "share": share_PE.ravel(),
-            "log2_ratio": log_ratio(counts_PE).ravel(),
-        }
-    )
 
 
 def _draw(figure: Figure, tables: list[np.ndarray], kind: str, starts: np.ndarray) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from spectra_exp.interpret.draw import draw_against_chance
-from spectra_exp.interpret.registry import ROUTED, SEVERAL_EXPERTS, TRACE, Request, part
+from spectra_exp.interpret.registry import CHOICE, Request, part
 from spectra_exp.interpret.results import Result
 from spectra_exp.interpret.trace import Trace
 from spectra_exp.measure.floors import marginal_draws
@@ -20,7 +20,7 @@ from spectra_exp.statistics.resampling import against_chance
 PERMUTATIONS = 49
 
 
-@part("Separation: silhouette of hidden states, diversity of the experts", TRACE, ROUTED, SEVERAL_EXPERTS, order=32)
+@part("Separation: silhouette of hidden states, diversity of the experts", *CHOICE, order=32)
 def separation(request: Request) -> Result:
     """Silhouette by first expert, and one less the mean NMI of the experts' use, by layer."""
     trace = request.subject.trace

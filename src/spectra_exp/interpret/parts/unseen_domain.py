@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from spectra_exp.interpret.draw import panels
-from spectra_exp.interpret.registry import DOMAINS, ROUTED, RUN, SEVERAL_EXPERTS, TRACE, Need, Request, part
+from spectra_exp.interpret.registry import CHOICE, DOMAINS, RUN, Need, Request, part
 from spectra_exp.interpret.results import Result
 from spectra_exp.interpret.subject import Subject
 from spectra_exp.measure.balance import coefficient_of_variation
@@ -33,17 +33,7 @@ MEASURES = {
 }
 
 
-@part(
-    "Out-of-domain text: a domain held out of training",
-    RUN,
-    HELD_OUT,
-    TRACE,
-    ROUTED,
-    SEVERAL_EXPERTS,
-    DOMAINS,
-    order=62,
-    both=True,
-)
+@part("Out-of-domain text: a domain held out of training", RUN, HELD_OUT, *CHOICE, DOMAINS, order=62, both=True)
 def unseen_domain(request: Request) -> Result:
     """Loss, entropy and load by domain, the held-out one against the others; the second run's beside them.
 
@@ -99,7 +89,7 @@ def by_domain(subject: Subject, unseen: str) -> dict[str, dict[str, Any]]:
             found[name] = {
                 "tokens": int(own_N.sum()),
                 "loss": _mean(trace.losses_N[own_N]),
-                "entropy": None if trace.entropies_NL is None else float(_entropy(subject)[own_N].mean()),
+                "entropy": None if trace.entropies_NL is None else float(trace.mean_entropy_N[own_N].mean()),
                 "load_cv": float(coefficient_of_variation(load_LE).mean()),
                 "load_distance": float(load_distance(load_LE, usual_LE).mean()),
             }
@@ -119,16 +109,12 @@ def differences_of(subject: Subject, unseen: str, seed: int) -> list[dict[str, A
     own_N = trace.domains_N[known_N] == subject.domains.index(unseen)
     measured = {"loss": trace.losses_N}
     if trace.entropies_NL is not None:
-        measured["entropy"] = _entropy(subject)
+        measured["entropy"] = trace.mean_entropy_N
     return [
         {"measure": name}
         | columns(difference_over_documents(values[known_N], own_N, trace.documents_N[known_N], seed), "difference")
         for name, values in measured.items()
     ]
-
-
-def _entropy(subject: Subject) -> np.ndarray:
-    return subject.trace.entropies_NL.mean(axis=1) / np.log(subject.num_experts)
 
 
 def _mean(values: np.ndarray) -> float | None:

@@ -9,16 +9,16 @@ import numpy as np
 import pandas as pd
 
 from spectra_exp.interpret.draw import draw_against_chance
-from spectra_exp.interpret.registry import ROUTED, SEVERAL_EXPERTS, TRACE, Empty, Request, part
+from spectra_exp.interpret.registry import CHOICE, Empty, Request, part
 from spectra_exp.interpret.results import Result
-from spectra_exp.interpret.trace import Trace
+from spectra_exp.interpret.trace import Trace, group_counts
 from spectra_exp.statistics.resampling import against_chance
 
 LEAST_COUNT = 10
 PERMUTATIONS = 49
 
 
-@part("Vocabulary specialization of the experts", TRACE, ROUTED, SEVERAL_EXPERTS, order=31)
+@part("Vocabulary specialization of the experts", *CHOICE, order=31)
 def vocabulary(request: Request) -> Result:
     """The mean over token ids of the largest share that one expert has of their assignments, against chance."""
     trace, piece = request.subject.trace, request.subject.piece
@@ -30,12 +30,12 @@ def vocabulary(request: Request) -> Result:
     place_N[(place_N == len(kept)) | (kept[np.minimum(place_N, len(kept) - 1)] != trace.token_ids_N)] = -1
     rows, owned = [], []
     for layer in range(trace.num_layers):
-        counts_EV = id_counts(trace.experts_NLK[:, layer], place_N, request.subject.num_experts, len(kept))
+        counts_VE = group_counts(place_N, trace.experts_NLK[:, layer], len(kept), request.subject.num_experts)
         drawn = _shuffled(trace, layer, place_N, request.subject.num_experts, len(kept), request.seed)
         rows.append(
-            {"layer": layer, "metric": "vocabulary_specialization"} | against_chance(specialization(counts_EV), drawn)
+            {"layer": layer, "metric": "vocabulary_specialization"} | against_chance(specialization(counts_VE), drawn)
         )
-        owned += _owned(counts_EV, layer, kept, piece)
+        owned += _owned(counts_VE, layer, kept, piece)
     result = Result(tables={"vocabulary": pd.DataFrame(rows), "by_expert": pd.DataFrame(owned)})
     result.add_picture(
         "vocabulary",
@@ -49,39 +49,32 @@ def vocabulary(request: Request) -> Result:
     return result
 
 
-def id_counts(experts_NK: np.ndarray, place_N: np.ndarray, num_experts: int, num_ids: int) -> np.ndarray:
-    """int64 [E, V]: assignments by expert and id; a place of -1 is left out."""
-    real_NK = (experts_NK >= 0) & (place_N >= 0)[:, None]
-    cells = experts_NK.astype(np.int64) * num_ids + place_N[:, None]
-    return np.bincount(cells[real_NK], minlength=num_experts * num_ids).reshape(num_experts, num_ids)
-
-
-def specialization(counts_EV: np.ndarray) -> float | None:
+def specialization(counts_VE: np.ndarray) -> float | None:
     """Share of all assignments that go to the first expert of their token id, 1/E..1; None without any.
 
     *Source:* vocabulary specialization of OLMoE (Muennighoff et al. 2024), over executed assignments, weighted by how
     often an id occurs.
     """
-    total = counts_EV.sum()
-    return float(counts_EV.max(axis=0).sum() / total) if total else None
+    total = counts_VE.sum()
+    return float(counts_VE.max(axis=1).sum() / total) if total else None
 
 
 def _shuffled(trace: Trace, layer: int, place_N: np.ndarray, num_experts: int, num_ids: int, seed: int) -> list[float]:
     rng = np.random.default_rng([seed, layer])
     experts_NK = trace.experts_NLK[:, layer]
     drawn = (
-        specialization(id_counts(rng.permutation(experts_NK), place_N, num_experts, num_ids))
+        specialization(group_counts(place_N, rng.permutation(experts_NK), num_ids, num_experts))
         for _ in range(PERMUTATIONS)
     )
     return [value for value in drawn if value is not None]
 
 
-def _owned(counts_EV: np.ndarray, layer: int, ids: np.ndarray, piece) -> list[dict[str, object]]:
+def _owned(counts_VE: np.ndarray, layer: int, ids: np.ndarray, piece) -> list[dict[str, object]]:
     """For each expert the ids of which it has more than any other, and the first of them by share."""
-    first_V, share_V = counts_EV.argmax(axis=0), counts_EV.max(axis=0) / np.maximum(counts_EV.sum(axis=0), 1)
+    first_V, share_V = counts_VE.argmax(axis=1), counts_VE.max(axis=1) / np.maximum(counts_VE.sum(axis=1), 1)
     rows = []
-    for expert in range(len(counts_EV)):
-        mine = np.flatnonzero((first_V == expert) & (counts_EV[expert] > 0))
+    for expert in range(counts_VE.shape[1]):
+        mine = np.flatnonzero((first_V == expert) & (counts_VE[:, expert] > 0))
         ranked = mine[np.argsort(-share_V[mine], kind="stable")]
         rows.append(
             {

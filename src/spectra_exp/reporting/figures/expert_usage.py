@@ -6,8 +6,9 @@ so experts are ranked by their share at the end of training, in each layer of ea
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -17,13 +18,15 @@ from spectra_exp.presentation.style import DOUBLE, ramp, rank_places
 from spectra_exp.presentation.text import number_text
 from spectra_exp.reporting.collect import TRAINING_RULE
 from spectra_exp.reporting.figures.labels import Naming, by_method, marked, with_context
-from spectra_exp.reporting.figures.sources import Sources
 from spectra_exp.reporting.grid import Row, Section
+from spectra_exp.runs.stored import StoredRun
 from spectra_exp.statistics.intervals import Interval, mean_interval
 
 RANKED = "Experts ranked by their share at the end of training, in each layer and run."
 INFERENCE_RULE = "Counts under the run's inference rule, after selection."
 MOST_LAYERS = 6
+# Characters of a line of a name that fit along the height of a row of panels.
+BESIDE_A_ROW = 14
 
 
 @dataclass(frozen=True)
@@ -34,9 +37,9 @@ class Usage:
     shares_TLE: np.ndarray
 
 
-def usage(run_id: str, sources: Sources) -> Usage | None:
+def usage(run: StoredRun) -> Usage | None:
     """The run's usage over its snapshots, None without one."""
-    snapshots = sources.snapshots(run_id)
+    snapshots = list(run.snapshots.values())
     if not snapshots:
         return None
     counts_TLE = np.stack([snapshot.counts_LE for snapshot in snapshots]).astype(np.float64)
@@ -46,9 +49,9 @@ def usage(run_id: str, sources: Sources) -> Usage | None:
     return Usage(tuple(snapshot.step for snapshot in snapshots), ranked)
 
 
-def usages(row: Row, sources: Sources) -> dict[int, Usage]:
+def usages(section: Section, row: Row) -> dict[int, Usage]:
     """The usage of each seed that has snapshots."""
-    found = {seed: usage(run_id, sources) for seed, run_id in sorted(row.runs.items())}
+    found = {seed: usage(run) for seed, run in section.stored(row).items()}
     return {seed: value for seed, value in found.items() if value is not None}
 
 
@@ -81,19 +84,19 @@ class StackedUsage:
     columns: int = 5
     naming: Naming = by_method
 
-    def __call__(self, section: Section, rows: Sequence[Row], sources: Sources) -> Page:
+    def __call__(self, section: Section, rows: Sequence[Row]) -> Page:
         """The page of these rows."""
         panels, experts = [], 1
         for row in rows:
-            if by_seed := usages(row, sources):
+            if by_seed := usages(section, row):
                 steps, edges = stack_edges(by_seed)
                 experts = max(experts, len(edges))
                 title = marked(section, row, self.naming(row)).replace(") ", ")\n")
                 panels.append(StackPanel(title, "Step", "Share of assignments", steps, edges))
-        height = 0.8 + 1.3 * -(-len(panels) // self.columns)
-        page = Page(tuple(panels), self.columns, (DOUBLE, height), key=rank_key(experts))
+        size = DOUBLE, 0.8 + 1.3 * -(-len(panels) // self.columns)
         notes = (f"{RANKED} Mean over layers. {INFERENCE_RULE}",)
-        page = replace(page, footnotes=notes, absent=no_snapshots(rows, sources))
+        absent = no_snapshots(section, rows)
+        page = Page(tuple(panels), self.columns, size, notes, absent=absent, key=rank_key(experts))
         return with_context(with_seeds(page, "bright bands at the edges"), section, rows)
 
 
@@ -103,9 +106,9 @@ class LayerUsage:
 
     naming: Naming = by_method
 
-    def __call__(self, section: Section, rows: Sequence[Row], sources: Sources) -> Page:
+    def __call__(self, section: Section, rows: Sequence[Row]) -> Page:
         """The page of these rows; of many layers, evenly spread ones."""
-        found = {index: value for index, row in enumerate(rows) if (value := usages(row, sources))}
+        found = {index: value for index, row in enumerate(rows) if (value := usages(section, row))}
         depth = max((u.shares_TLE.shape[1] for by_seed in found.values() for u in by_seed.values()), default=0)
         layers = shown_layers(depth)
         panels = []
@@ -114,23 +117,23 @@ class LayerUsage:
             least = min(u.shares_TLE.shape[1] for u in by_seed.values())
             for layer in layers:
                 bars = final_shares(by_seed, layer) if layer < least else ()
-                name = marked(section, row, self.naming(row)).replace(" (", "\n(") if layer == layers[0] else ""
+                name = marked(section, row, self.naming(row)) if layer == layers[0] else ""
                 panels.append(
                     BarPanel(
                         f"Layer {layer}" if index == min(found) else "",
                         "Expert, by rank",
-                        name,
+                        textwrap.fill(name, BESIDE_A_ROW),
                         bars,
                         colour(row.method),
                         1 / len(bars) if bars else None,
-                        rule_note(row, sources, layer),
+                        rule_note(section, row, layer),
                     )
                 )
         some = (f"{len(layers)} of {depth} layers shown.",) if len(layers) < depth else ()
         rules = "CV: load CV of the layer under the inference rule → under the training rule, where that was measured."
-        page = Page(tuple(panels), max(1, len(layers)), (DOUBLE, 0.9 + 0.78 * len(found)))
         notes = (f"Share of assignments. {RANKED} {INFERENCE_RULE} Dashed: even share. {rules}", *some)
-        page = replace(page, footnotes=notes, absent=no_snapshots(rows, sources))
+        size = DOUBLE, 0.9 + 0.78 * len(found)
+        page = Page(tuple(panels), max(1, len(layers)), size, notes, absent=no_snapshots(section, rows))
         return with_context(with_seeds(page, "bars"), section, rows)
 
 
@@ -141,27 +144,27 @@ def shown_layers(depth: int) -> list[int]:
     return [round(i * (depth - 1) / (MOST_LAYERS - 1)) for i in range(MOST_LAYERS)]
 
 
-def rule_note(row: Row, sources: Sources, layer: int) -> str:
+def rule_note(section: Section, row: Row, layer: int) -> str:
     """The layer's load CV at the end of training under the inference rule, and under the training rule if measured."""
     texts = []
     for split in ("validation", f"validation{TRAINING_RULE}"):
-        interval = _layer_cv(row, sources, split, layer)
+        interval = _layer_cv(section, row, split, layer)
         texts += [number_text(interval.mean, 2)] if interval else []
     return f"CV {' → '.join(texts)}" if texts else ""
 
 
-def _layer_cv(row: Row, sources: Sources, split: str, layer: int) -> Interval | None:
+def _layer_cv(section: Section, row: Row, split: str, layer: int) -> Interval | None:
     curves = []
-    for run_id in row.runs.values():
-        layers = sources.layers(run_id, split, "load_cv")
+    for run in section.stored(row).values():
+        layers = [name for s, metric, name in run.curves if (s, metric) == (split, "load_cv") and name != "all"]
         if layer < len(layers):
-            curves.append(sources.curve(run_id, split, "load_cv", layers[layer]))
+            curves.append(run.curve(split, "load_cv", sorted(layers, key=int)[layer]))
     return mean_interval(curve[max(curve)] for curve in curves if curve)
 
 
-def no_snapshots(rows: Sequence[Row], sources: Sources) -> dict[str, str]:
+def no_snapshots(section: Section, rows: Sequence[Row]) -> dict[str, str]:
     """The rows with runs of which no snapshot could be read."""
-    return {row.label: "routing snapshots" for row in rows if row.runs and not usages(row, sources)}
+    return {row.label: "routing snapshots" for row in rows if row.runs and not usages(section, row)}
 
 
 def rank_key(experts: int) -> tuple[tuple[str, str], ...]:

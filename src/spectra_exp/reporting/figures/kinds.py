@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal
+from collections.abc import Callable
+from typing import Literal
 
-from spectra_exp.config.typed import value_text
 from spectra_exp.presentation.style import COLUMN, DOUBLE
-from spectra_exp.reporting.collect import INFERENCE, TRAINING_RULE
-from spectra_exp.reporting.figures import temperature_curves, temperature_reports, temperature_usage
+from spectra_exp.reporting.figures import temperature_figures, temperature_reports
 from spectra_exp.reporting.figures.expert_usage import LayerUsage, StackedUsage
-from spectra_exp.reporting.figures.labels import RULES, by_method
 from spectra_exp.reporting.figures.labels import by_ablation as naming_by_ablation
+from spectra_exp.reporting.figures.labels import by_method
 from spectra_exp.reporting.figures.spec import Compose
 from spectra_exp.reporting.figures.sweeps import SweepCurves, SweepHeat
 from spectra_exp.reporting.figures.tradeoff import Tradeoff
@@ -19,43 +17,6 @@ from spectra_exp.reporting.figures.training import Curve, Training
 from spectra_exp.reporting.tables.spec import Choice
 
 HISTORY, SNAPSHOTS, SUMMARY = "history.parquet", "routing/step-*.npz", "summary.json"
-# Rules of routing that a picture shows, where they were measured.
-SHOWN_RULES = {
-    "own": ("", TRAINING_RULE),
-    "all": tuple(RULES),
-    "inference": tuple(rule for rule in RULES if INFERENCE in rule),
-}
-METRICS = ("val_loss", "load_cv", "max_vio", "expert_overlap")
-
-
-def curve(
-    over: list[str],
-    label: str = "",
-    metrics: Sequence[str] = METRICS,
-    scale: Literal["linear", "log", "category"] = "category",
-    joined: bool = True,
-    rules: str = "own",
-    texts: Mapping[Any, str] | None = None,
-    apart: str = "",
-) -> Compose:
-    """A line for each method over the values of `over`; `apart`: what stands apart beside methods, in the report."""
-    label = label or ", ".join(key.rpartition(".")[2] for key in over)
-    return SweepCurves(tuple(over), label, tuple(metrics), scale, joined, SHOWN_RULES[rules], _texts(texts))
-
-
-def heat(
-    x: str,
-    y: str,
-    panels: str,
-    metrics: Sequence[str],
-    x_label: str = "",
-    y_label: str = "",
-    texts: Mapping[Any, str] | None = None,
-    rules: str = "",
-) -> Compose:
-    """A map of each metric over `x` and `y` for each value of `panels`; `texts`: how those are printed."""
-    measured = tuple(metric + rule for rule in SHOWN_RULES[rules] for metric in metrics) if rules else tuple(metrics)
-    return SweepHeat((x, x_label or x), (y, y_label or y), (panels, _texts(texts)), measured)
 
 
 def training(
@@ -81,24 +42,20 @@ def training(
     return Training(chosen, (DOUBLE, 3.0) if len(chosen) > 1 else (COLUMN, 3.6), naming=by_method)
 
 
-def _texts(texts: Mapping[Any, str] | None) -> dict[str, str]:
-    return {value_text(value): text for value, text in (texts or {}).items()}
-
-
 # What a picture's runs must have, and what makes it of the options that its declaration gives.
 KINDS: dict[str, tuple[str, Callable[..., Compose]]] = {
-    "curve": (SUMMARY, curve),
-    "heat": (SUMMARY, heat),
+    "curve": (SUMMARY, SweepCurves),
+    "heat": (SUMMARY, SweepHeat),
     "tradeoff": (SUMMARY, Tradeoff),
     "training": (HISTORY, training),
     "stacked_usage": (SNAPSHOTS, StackedUsage),
     "layer_usage": (SNAPSHOTS, LayerUsage),
-    "temperature_comprehensive": (HISTORY, lambda: temperature_curves.comprehensive),
-    "temperature_dynamics": (HISTORY, lambda: temperature_curves.dynamics),
-    "temperature_entropy": (HISTORY, lambda: temperature_curves.entropy),
-    "temperature_schedules": (HISTORY, lambda: temperature_curves.schedule_comparison),
-    "temperature_utilization": (SNAPSHOTS, lambda: temperature_usage.utilization),
-    "temperature_inequality": (SNAPSHOTS, lambda: temperature_usage.utilization_analysis),
+    "temperature_comprehensive": (HISTORY, lambda: temperature_figures.comprehensive),
+    "temperature_dynamics": (HISTORY, lambda: temperature_figures.dynamics),
+    "temperature_entropy": (HISTORY, lambda: temperature_figures.entropy),
+    "temperature_schedules": (HISTORY, lambda: temperature_figures.schedule_comparison),
+    "temperature_utilization": (SNAPSHOTS, lambda: temperature_figures.utilization),
+    "temperature_inequality": (SNAPSHOTS, lambda: temperature_figures.utilization_analysis),
 }
 # Figures in JSON.
 REPORTS = {

@@ -74,25 +74,20 @@ def by_ablation(row: Row) -> str:
     return ablation_name(row.key.get("ablation", "none"))
 
 
-def is_causal(section: Section, row: Row) -> bool:
-    """Whether every run of the row was shown to be causal."""
-    return all(section.run(row, seed)["causal"] is True for seed in row.runs)
-
-
 def marked(section: Section, row: Row, name: str) -> str:
     """The name, marked for a row that is not causal."""
-    return name if is_causal(section, row) else name + NOT_CAUSAL
+    return name if section.causal(row) else name + NOT_CAUSAL
 
 
 def with_context(page: Page, section: Section, rows: Iterable[Row]) -> Page:
     """The page that says what was typed, which rows are not causal or stale, and which may not be compared."""
     own = [row for row in rows if row.runs]
     footnotes = [f"Runs with {section.title}." if section.study else f"{section.title}."] if section.special else []
-    if any(not is_causal(section, row) for row in own):
+    if any(not section.causal(row) for row in own):
         footnotes.append("† not shown to be causal: its loss is no evidence.")
     runs = [(row, section.run(row, seed)) for row in own for seed in sorted(row.runs)]
     remarks = []
-    if stale := _once(row.label for row, run in runs if run["stale"]):
+    if stale := dict.fromkeys(row.label for row, run in runs if run["stale"]):
         which = "all rows" if len(stale) == len(own) else "; ".join(stale)
         remarks.append(f"Stale, run by other code than today's (refresh=stale runs them again): {which}.")
     for key in GROUP_KEYS:
@@ -109,7 +104,3 @@ def arms(rows: Sequence[Row], factors: Sequence[str]) -> dict[str, list[Row]]:
         name = ", ".join(f"{factor.rpartition('.')[2]} {row.key[factor]}" for factor in factors if factor in row.key)
         found.setdefault(name, []).append(row)
     return found
-
-
-def _once(labels: Iterable[str]) -> list[str]:
-    return list(dict.fromkeys(labels))

@@ -7,14 +7,12 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
 
 from spectra_exp.foundations.files import write_bytes, write_json
 from spectra_exp.presentation.draw import draw_page, our_style
 from spectra_exp.presentation.panels import Page
 from spectra_exp.presentation.style import DPI
-from spectra_exp.presentation.text import markdown_text
-from spectra_exp.reporting.figures.sources import Sources
+from spectra_exp.presentation.text import along, markdown_text
 from spectra_exp.reporting.figures.spec import FigureSpec, ReportSpec
 from spectra_exp.reporting.grid import Row, Section
 from spectra_exp.reporting.material import Material
@@ -29,8 +27,6 @@ LONGEST = 100
 METADATA = {"png": {"Software": None}, "pdf": {"CreationDate": None, "Creator": None, "Producer": None}}
 FRAME = "A frame shows the means; a band that reaches beyond them by more than their range is cut by it."
 
-Item = TypeVar("Item")
-
 
 @dataclass
 class Made:
@@ -42,33 +38,23 @@ class Made:
     removed: list[Path] = field(default_factory=list)
 
 
-def make_figures(
-    material: Material,
-    figures: Sequence[FigureSpec],
-    reports: Sequence[ReportSpec],
-    sources: Sources,
-    track: Callable[[Sequence[FigureSpec]], Iterable[FigureSpec]] = iter,
-) -> Made:
-    """Write each figure as PNG and PDF with its caption, and each report as JSON; `track` goes along with it."""
+def make_figures(material: Material, specs: Sequence[FigureSpec | ReportSpec]) -> Made:
+    """Write each figure as PNG and PDF with its caption, and each report as JSON."""
     folder = material.outputs / "figures"
-    made = draw_specs(figures, material.sections.__getitem__, sources, folder, track)
-    for report in reports:
-        _report(report, material.sections[report.study], sources, folder, made)
+    figures = [spec for spec in specs if isinstance(spec, FigureSpec)]
+    made = draw_specs(figures, material.sections.__getitem__, folder)
+    for spec in specs:
+        if isinstance(spec, ReportSpec):
+            _report(spec, material.sections[spec.study], folder, made)
     return made
 
 
-def draw_specs(
-    figures: Sequence[FigureSpec],
-    sections_of: Callable[[str], Sequence[Section]],
-    sources: Sources,
-    folder: Path,
-    track: Callable[[Sequence[FigureSpec]], Iterable[FigureSpec]] = iter,
-) -> Made:
+def draw_specs(figures: Sequence[FigureSpec], sections_of: Callable[[str], Sequence[Section]], folder: Path) -> Made:
     """Write each figure into `folder` for every section that `sections_of` its study gives."""
     made = Made()
-    for spec in track(figures):
+    for spec in along(figures, "figures"):
         for name, section in named_sections(spec.name, sections_of(spec.study)).items():
-            _make(spec, name, section, sources, folder, made)
+            _make(spec, name, section, folder, made)
     for spec in figures:
         made.removed += _remove_old(spec.name, folder, made.paths)
     return made
@@ -109,10 +95,10 @@ def caption(spec: FigureSpec, name: str, page: Page) -> str:
     return "\n".join([f"# {name}\n", f"{text}\n", *lines]).strip() + "\n"
 
 
-def _make(spec: FigureSpec, name: str, section: Section, sources: Sources, folder: Path, made: Made) -> None:
+def _make(spec: FigureSpec, name: str, section: Section, folder: Path, made: Made) -> None:
     rows = section.find(spec.only)
     made.gaps += [gap for row in rows for gap in seed_gaps(name, section, row)]
-    page = spec.compose(section, rows, sources)
+    page = spec.compose(section, rows)
     if not page.intervals:
         made.gaps.append(_no_data(spec, name, section, rows))
         return
@@ -144,9 +130,9 @@ def again(section: Section) -> str:
     return section.study.asked(*seeds, *section.typed, "force=true")
 
 
-def _report(spec: ReportSpec, sections: Sequence[Section], sources: Sources, folder: Path, made: Made) -> None:
+def _report(spec: ReportSpec, sections: Sequence[Section], folder: Path, made: Made) -> None:
     content = [
-        {"section": section.title} | spec.compose(section, rows, sources)
+        {"section": section.title} | spec.compose(section, rows)
         for section, rows in ((section, section.find(spec.only)) for section in sections)
         if any(row.runs for row in rows)
     ]

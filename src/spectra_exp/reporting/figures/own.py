@@ -10,7 +10,6 @@ from spectra_exp.presentation.style import DOUBLE
 from spectra_exp.reporting.figures.expert_usage import LayerUsage, StackedUsage
 from spectra_exp.reporting.figures.kinds import HISTORY, SNAPSHOTS, SUMMARY, training
 from spectra_exp.reporting.figures.labels import by_row
-from spectra_exp.reporting.figures.sources import Sources
 from spectra_exp.reporting.figures.spec import Compose, FigureSpec
 from spectra_exp.reporting.figures.tradeoff import Tradeoff
 from spectra_exp.reporting.figures.training import Curve, Training
@@ -50,10 +49,10 @@ class OfSome:
 
     compose: Compose
 
-    def __call__(self, section: Section, rows: Sequence[Row], sources: Sources) -> Page:
+    def __call__(self, section: Section, rows: Sequence[Row]) -> Page:
         """The page of `some_rows`."""
         kept, said = some_rows(rows)
-        page = self.compose(section, kept, sources)
+        page = self.compose(section, kept)
         return replace(page, footnotes=(*page.footnotes, *said))
 
 

@@ -7,11 +7,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from spectra_exp.presentation.panels import Page
-from spectra_exp.reporting.figures.sources import Sources
 from spectra_exp.reporting.grid import Row, Section
 from spectra_exp.reporting.tables.spec import Choice
 
-Compose = Callable[[Section, Sequence[Row], Sources], Page]
+Compose = Callable[[Section, Sequence[Row]], Page]
 
 
 @dataclass(frozen=True)
@@ -36,5 +35,5 @@ class ReportSpec:
     name: str
     title: str
     study: str
-    compose: Callable[[Section, Sequence[Row], Sources], dict[str, Any]]
+    compose: Callable[[Section, Sequence[Row]], dict[str, Any]]
     only: Choice = field(default_factory=dict)

@@ -5,18 +5,26 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Any, Literal
 
+from spectra_exp.config.typed import value_text
 from spectra_exp.presentation.colours import colour
 from spectra_exp.presentation.panels import HeatPanel, Line, LinePanel, Mark, Page, with_seeds
 from spectra_exp.presentation.style import DASHES, DOUBLE, MARKERS
 from spectra_exp.reporting.collect import INFERENCE, TRAINING_RULE
-from spectra_exp.reporting.figures.labels import NOT_CAUSAL, RULES, arms, is_causal, marked, metric_label, with_context
-from spectra_exp.reporting.figures.series import final
-from spectra_exp.reporting.figures.sources import Sources
+from spectra_exp.reporting.figures.labels import NOT_CAUSAL, RULES, arms, marked, metric_label, with_context
 from spectra_exp.reporting.figures.training import floors_of
 from spectra_exp.reporting.grid import Row, Section
 from spectra_exp.reporting.tables.verdicts import direction
+
+METRICS = ("val_loss", "load_cv", "max_vio", "expert_overlap")
+# Rules of routing that a picture shows, where they were measured.
+SHOWN_RULES = {
+    "": ("",),
+    "own": ("", TRAINING_RULE),
+    "all": tuple(RULES),
+    "inference": tuple(rule for rule in RULES if INFERENCE in rule),
+}
 
 
 @dataclass(frozen=True)
@@ -24,30 +32,32 @@ class SweepCurves:
     """A page with a panel for each metric and a line for each method and rule of routing.
 
     `over`: the keys whose values make a row's place. `scale`: category puts the values at equal distances. `joined`:
-    whether neighbouring values are joined. `rules`: suffixes of the rules of routing shown, where measured. `texts`:
-    how values are printed that are not printed as they are.
+    whether neighbouring values are joined. `rules`: which of `SHOWN_RULES` are shown, where measured. `texts`: how
+    values are printed that are not printed as they are. `apart`: what stands apart beside methods, in the report.
     """
 
-    over: tuple[str, ...]
-    x_label: str
-    metrics: tuple[str, ...]
+    over: Sequence[str]
+    label: str = ""
+    metrics: Sequence[str] = METRICS
     scale: Literal["linear", "log", "category"] = "category"
     joined: bool = True
-    rules: tuple[str, ...] = ("", TRAINING_RULE)
-    texts: Mapping[str, str] = field(default_factory=dict)
+    rules: str = "own"
+    texts: Mapping[Any, str] = field(default_factory=dict)
+    apart: str = ""
 
     def place(self, row: Row) -> str:
         """The row's place as text."""
-        return " ".join(self.texts.get(row.key[key], row.key[key]) for key in self.over if key in row.key)
+        texts = _printed(self.texts)
+        return " ".join(texts.get(row.key[key], row.key[key]) for key in self.over if key in row.key)
 
-    def __call__(self, section: Section, rows: Sequence[Row], sources: Sources) -> Page:
+    def __call__(self, section: Section, rows: Sequence[Row]) -> Page:
         """The page of these rows."""
         places = {row_place: i for i, row_place in enumerate(dict.fromkeys(self.place(row) for row in rows))}
         ticks = tuple((self._x(row, places), self.place(row)) for row in rows) if self.scale != "linear" else ()
         panels = tuple(
             LinePanel(
                 "",
-                self.x_label,
+                self.label or ", ".join(key.rpartition(".")[2] for key in self.over),
                 metric_label(metric),
                 self._lines(section, rows, metric, places),
                 x_scale="log" if self.scale == "log" else "linear",
@@ -62,12 +72,13 @@ class SweepCurves:
 
     def _lines(self, section: Section, rows: Sequence[Row], metric: str, places: Mapping[str, int]) -> tuple[Line, ...]:
         methods = arms_by_method(rows)
-        several = len(measured_rules(section, rows, self.metrics, self.rules)) > 1
-        shown = measured_rules(section, rows, (metric,), self.rules)
+        rules, measured = SHOWN_RULES[self.rules], section.measured(rows)
+        several = sum(any(m + suffix in measured for m in self.metrics) for suffix in rules) > 1
+        shown = [suffix for suffix in rules if metric + suffix in measured]
         lines = []
         for method, own in methods.items():
             for number, suffix in enumerate(RULES):
-                points = [final(section, row, metric + suffix) for row in own]
+                points = [section.interval(row, metric + suffix) for row in own]
                 if suffix not in shown or not any(points):
                     continue
                 shift = 0.12 * (shown.index(suffix) - (len(shown) - 1) / 2) if self.scale == "category" else 0.0
@@ -90,17 +101,15 @@ def arms_by_method(rows: Sequence[Row]) -> dict[str, list[Row]]:
     return found
 
 
-def measured_rules(section: Section, rows: Sequence[Row], metrics: Sequence[str], rules: Sequence[str]) -> list[str]:
-    """The suffixes, of those in `rules`, under which the rows' runs measured some of the metrics."""
-    runs = {run for row in rows for run in row.runs.values()}
-    found = {metric for run, metric in section.collected.figures if run in runs}
-    return [suffix for suffix in rules if any(metric + suffix in found for metric in metrics)]
+def _printed(texts: Mapping[Any, str]) -> dict[str, str]:
+    """Texts by values as rows have them."""
+    return {value_text(value): text for value, text in texts.items()}
 
 
 def _rule_label(section: Section, rows: Sequence[Row], method: str, suffix: str, several: bool) -> str:
     if suffix:
         return f"{method}, {RULES[suffix]}"
-    name = method if all(is_causal(section, row) for row in rows if row.runs) else method + NOT_CAUSAL
+    name = method if all(section.causal(row) for row in rows if row.runs) else method + NOT_CAUSAL
     return f"{name}, {RULES[suffix]}" if several else name
 
 
@@ -108,27 +117,33 @@ def _rule_label(section: Section, rows: Sequence[Row], method: str, suffix: str,
 class SweepHeat:
     """A page of heat maps: a row of panels for each arm and metric, a column for each value of `panels`.
 
-    `x`, `y`: the keys along the axes. `texts`: how the values of `panels` are printed.
+    `x`, `y`: the keys along the axes. `texts`: the values of `panels`, and how they are printed. `rules`: which of
+    `SHOWN_RULES` are shown.
     """
 
-    x: tuple[str, str]
-    y: tuple[str, str]
-    panels: tuple[str, Mapping[str, str]]
-    metrics: tuple[str, ...]
+    x: str
+    y: str
+    panels: str
+    metrics: Sequence[str]
+    x_label: str = ""
+    y_label: str = ""
+    texts: Mapping[Any, str] = field(default_factory=dict)
+    rules: str = ""
 
-    def __call__(self, section: Section, rows: Sequence[Row], sources: Sources) -> Page:
+    def __call__(self, section: Section, rows: Sequence[Row]) -> Page:
         """The page of these rows."""
-        found = []
+        found, texts = [], _printed(self.texts)
+        measured = [metric + rule for rule in SHOWN_RULES[self.rules] for metric in self.metrics]
         for own in arms(rows, ("osr",)).values():
-            columns = [[row for row in own if row.key.get(self.panels[0]) == value] for value in self.panels[1]]
-            for metric in self.metrics:
-                if any(final(section, row, metric) for row in own):
-                    limits = _limits(section, own, metric)
+            columns = [[row for row in own if row.key.get(self.panels) == value] for value in texts]
+            for metric in measured:
+                if means := [interval.mean for row in own if (interval := section.interval(row, metric))]:
+                    limits = min(means), max(means)
                     found += [
                         self._panel(section, some, metric, limits, f"{own[0].method}, {text}")
-                        for some, text in zip(columns, self.panels[1].values(), strict=True)
+                        for some, text in zip(columns, texts.values(), strict=True)
                     ]
-        count = len(self.panels[1])
+        count = len(texts)
         page = Page(tuple(found), count, (DOUBLE, 0.45 + 1.75 * math.ceil(len(found) / count)))
         if any(panel.best for panel in found):
             page = replace(page, footnotes=("Boxed: the best mean of the panel among causal points.",))
@@ -137,13 +152,14 @@ class SweepHeat:
     def _panel(
         self, section: Section, rows: Sequence[Row], metric: str, limits: tuple[float, float], title: str
     ) -> HeatPanel:
-        across = list(dict.fromkeys(row.key[self.x[0]] for row in rows))
-        down = list(dict.fromkeys(row.key[self.y[0]] for row in rows))
-        by_place = {(row.key[self.y[0]], row.key[self.x[0]]): row for row in rows}
+        across = list(dict.fromkeys(row.key[self.x] for row in rows))
+        down = list(dict.fromkeys(row.key[self.y] for row in rows))
+        by_place = {(row.key[self.y], row.key[self.x]): row for row in rows}
         cells = tuple(
-            tuple(final(section, by_place[y, x], metric) if (y, x) in by_place else None for x in across) for y in down
+            tuple(section.interval(by_place[y, x], metric) if (y, x) in by_place else None for x in across)
+            for y in down
         )
-        causal = {place for place, row in by_place.items() if row.runs and is_causal(section, row)}
+        causal = {place for place, row in by_place.items() if row.runs and section.causal(row)}
         means = {
             (j, i): cells[j][i].mean
             for j, y in enumerate(down)
@@ -153,8 +169,8 @@ class SweepHeat:
         title = marked(section, rows[0], title) if rows and rows[0].runs else title
         return HeatPanel(
             title,
-            self.x[1],
-            self.y[1],
+            self.x_label or self.x,
+            self.y_label or self.y,
             tuple(across),
             tuple(down),
             cells,
@@ -162,11 +178,6 @@ class SweepHeat:
             metric_label(metric),
             best=_best(means, metric),
         )
-
-
-def _limits(section: Section, rows: Sequence[Row], metric: str) -> tuple[float, float]:
-    means = [interval.mean for row in rows if (interval := final(section, row, metric))]
-    return min(means), max(means)
 
 
 def _best(means: Mapping[tuple[int, int], float], metric: str) -> tuple[int, int] | None:

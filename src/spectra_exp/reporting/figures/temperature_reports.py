@@ -7,11 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from spectra_exp.reporting.figures.expert_usage import final_shares, usages
-from spectra_exp.reporting.figures.labels import is_causal
-from spectra_exp.reporting.figures.series import final
-from spectra_exp.reporting.figures.sources import Sources
-from spectra_exp.reporting.figures.temperature_curves import SHARES, SUMMARY, entropy_change
-from spectra_exp.reporting.figures.temperature_usage import share_variance
+from spectra_exp.reporting.figures.temperature_figures import SHARES, SUMMARY, entropy_change, share_variance
 from spectra_exp.reporting.figures.temperatures import best_constant, by_temperature, constant, schedules
 from spectra_exp.reporting.grid import Row, Section
 from spectra_exp.statistics.intervals import Interval
@@ -29,11 +25,13 @@ SPECIALIZATION = (
 )
 
 
-def summary(section: Section, rows: Sequence[Row], sources: Sources) -> dict[str, Any]:
+def summary(section: Section, rows: Sequence[Row]) -> dict[str, Any]:
     """Each row's final figures, the best constant, and the schedules from the lowest mean validation loss up."""
     best = best_constant(section, rows)
     metrics = tuple(dict.fromkeys((*SUMMARY, *SHARES, "val_perplexity", "step_time_ms")))
-    losses = {by_temperature(row): found.mean for row in schedules(rows) if (found := final(section, row, "val_loss"))}
+    losses = {
+        by_temperature(row): found.mean for row in schedules(rows) if (found := section.interval(row, "val_loss"))
+    }
     return {
         "best_constant": constant(best) if best else None,
         "schedules_by_val_loss": sorted(losses, key=lambda name: losses[name]),
@@ -41,16 +39,16 @@ def summary(section: Section, rows: Sequence[Row], sources: Sources) -> dict[str
     }
 
 
-def specialization(section: Section, rows: Sequence[Row], sources: Sources) -> dict[str, Any]:
+def specialization(section: Section, rows: Sequence[Row]) -> dict[str, Any]:
     """Each row's inequality of load, change of entropy, final shares by rank, and specialization."""
     return {
         "rows": [
             row_report(section, row)
             | metrics_report(section, row, SPECIALIZATION)
             | {
-                "share_variance": interval_report(share_variance(row, sources)),
-                "entropy_change_nats": interval_report(entropy_change(row, sources)),
-                "shares_by_rank": [interval_report(cell) for cell in _shares(row, sources)],
+                "share_variance": interval_report(share_variance(section, row)),
+                "entropy_change_nats": interval_report(entropy_change(section, row)),
+                "shares_by_rank": [interval_report(cell) for cell in _shares(section, row)],
             }
             for row in rows
         ]
@@ -65,8 +63,8 @@ def row_report(section: Section, row: Row) -> dict[str, Any]:
         "temperature": constant(row),
         "seeds": sorted(row.runs),
         "missing_seeds": sorted(row.expected.keys() - row.runs.keys()),
-        "causal": is_causal(section, row) if row.runs else None,
-        "stale": any(section.run(row, seed)["stale"] for seed in row.runs),
+        "causal": section.causal(row) if row.runs else None,
+        "stale": section.stale(row),
     }
 
 
@@ -74,7 +72,7 @@ def metrics_report(section: Section, row: Row, metrics: Sequence[str]) -> Mappin
     """Mean, interval and chance floor of each metric; null where no run has it."""
     return {
         "metrics": {
-            metric: (interval_report(final(section, row, metric)) or {}) | {"floor": section.floor(row, metric)}
+            metric: (interval_report(section.interval(row, metric)) or {}) | {"floor": section.floor(row, metric)}
             for metric in metrics
         }
     }
@@ -85,6 +83,6 @@ def interval_report(interval: Interval | None) -> dict[str, Any] | None:
     return asdict(interval) if interval else None
 
 
-def _shares(row: Row, sources: Sources) -> Sequence[Interval | None]:
-    by_seed = usages(row, sources)
+def _shares(section: Section, row: Row) -> Sequence[Interval | None]:
+    by_seed = usages(section, row)
     return final_shares(by_seed) if by_seed else ()

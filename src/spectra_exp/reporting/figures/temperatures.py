@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 
 from spectra_exp.presentation.panels import Line, LinePanel, Mark, Points
 from spectra_exp.presentation.style import ordered_marks, plain_mark
-from spectra_exp.reporting.figures.series import final
 from spectra_exp.reporting.grid import Row, Section
 from spectra_exp.statistics.intervals import Interval
 
@@ -42,7 +41,7 @@ def best_constant(section: Section, rows: Sequence[Row]) -> Row | None:
     """The constant with the lowest mean validation loss among those that may be ranked, None without any."""
     own = list(constants(rows))
     fair = [row for row, may in zip(own, section.ranked(own), strict=True) if may]
-    found = {id(row): interval.mean for row in fair if (interval := final(section, row, "val_loss"))}
+    found = {id(row): interval.mean for row in fair if (interval := section.interval(row, "val_loss"))}
     return min((row for row in fair if id(row) in found), key=lambda row: found[id(row)], default=None)
 
 

@@ -6,17 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from spectra_exp.presentation.panels import Page, Spot, SpotPanel, with_seeds
-from spectra_exp.presentation.style import COLUMN, DOUBLE, method_mark
-from spectra_exp.reporting.figures.labels import Naming, by_row, is_causal, marked, metric_label, with_context
-from spectra_exp.reporting.figures.series import final
-from spectra_exp.reporting.figures.sources import Sources
+from spectra_exp.presentation.style import COLUMN, method_mark
+from spectra_exp.reporting.figures.labels import Naming, by_row, marked, metric_label, with_context
 from spectra_exp.reporting.figures.training import floors_of
 from spectra_exp.reporting.grid import Row, Section
-from spectra_exp.reporting.tables.verdicts import direction
-from spectra_exp.statistics.pareto import pareto_front
-
-# A legend of more names needs columns beside one another.
-NARROW = 8
 
 
 @dataclass(frozen=True)
@@ -27,15 +20,11 @@ class Tradeoff:
     y: str
     naming: Naming = by_row
 
-    def __call__(self, section: Section, rows: Sequence[Row], sources: Sources) -> Page:
+    def __call__(self, section: Section, rows: Sequence[Row]) -> Page:
         """The page of these rows; only causal ones can be on the front, as in the tables."""
-        places = [(final(section, row, self.x), final(section, row, self.y)) for row in rows]
-        causal = [bool(row.runs) and is_causal(section, row) for row in rows]
-        means = [
-            (x.mean, y.mean) if x and y and may else (None, None)
-            for (x, y), may in zip(places, section.ranked(rows), strict=True)
-        ]
-        front = pareto_front(means, [direction(self.x), direction(self.y)])
+        places = [(section.interval(row, self.x), section.interval(row, self.y)) for row in rows]
+        causal = [bool(row.runs) and section.causal(row) for row in rows]
+        front = section.front(rows, (self.x, self.y))
         spots = tuple(
             Spot(marked(section, row, self.naming(row)), method_mark(row.method, i), *places[i], front[i], causal[i])
             for i, row in enumerate(rows)
@@ -47,6 +36,5 @@ class Tradeoff:
             if row.runs and not all(place)
         }
         panel = SpotPanel("", metric_label(self.x), metric_label(self.y), spots, floors_of(section, rows, self.x))
-        size = (COLUMN, 3.7) if len(spots) <= NARROW else (DOUBLE, 5.2)
-        page = Page((panel,), 1, size, ("Ringed and joined: Pareto front of the causal ones.",), absent=absent)
+        page = Page((panel,), 1, (COLUMN, 3.7), ("Ringed and joined: Pareto front of the causal ones.",), absent=absent)
         return with_context(with_seeds(page, "bars"), section, rows)

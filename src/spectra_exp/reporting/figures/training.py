@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from spectra_exp.config.names import method_name
-from spectra_exp.presentation.panels import Line, LinePanel, Mark, Page, with_seeds
+from spectra_exp.presentation.panels import Line, LinePanel, Mark, Page, Points, with_seeds
 from spectra_exp.presentation.style import method_mark
 from spectra_exp.reporting.figures.labels import Naming, arms, by_method, marked, metric_label, with_context
-from spectra_exp.reporting.figures.series import lost_values, over_seeds, training_curves
-from spectra_exp.reporting.figures.sources import Sources
 from spectra_exp.reporting.grid import Row, Section
 from spectra_exp.reporting.tables.spec import Choice
+from spectra_exp.statistics.intervals import mean_interval
 
+# Inches of each further row of panels.
+TALL = 1.9
 Marking = Callable[[Sequence[Row]], list[Mark]]
 
 
@@ -36,30 +37,29 @@ class Curve:
 class Training:
     """A page with a row of panels for each arm and a panel for each curve.
 
-    `arms`: the factors whose values make arms. `size`: inches of a page with one arm; each further one adds `tall`.
+    `arms`: the factors whose values make arms. `size`: inches of a page with one arm; each further one adds `TALL`.
     """
 
     curves: tuple[Curve, ...]
     size: tuple[float, float]
-    tall: float = 1.9
     arms: tuple[str, ...] = ()
     naming: Naming = by_method
 
-    def __call__(self, section: Section, rows: Sequence[Row], sources: Sources) -> Page:
+    def __call__(self, section: Section, rows: Sequence[Row]) -> Page:
         """The page of these rows."""
         split = arms(rows, self.arms)
         panels = tuple(
-            curve_panel(curve, section, own, sources, self.naming, method_marks, arm_title(own) if name else "")
+            curve_panel(curve, section, own, self.naming, method_marks, arm_title(own) if name else "")
             for name, own in split.items()
             for curve in self.curves
             if any(row.runs for row in own)
         )
-        height = self.size[1] + self.tall * (len(panels) // len(self.curves) - 1)
+        height = self.size[1] + TALL * (len(panels) // len(self.curves) - 1)
         page = Page(panels, len(self.curves), (self.size[0], height))
-        remarks = [*lost(self.curves, rows, sources)]
+        remarks = [*lost(self.curves, section, rows)]
         for own in split.values():
             remarks += unpaired(self.curves, section, own)
-        page = replace(page, absent=without_curves(self.curves, rows, sources), remarks=tuple(dict.fromkeys(remarks)))
+        page = replace(page, absent=without_curves(self.curves, section, rows), remarks=tuple(dict.fromkeys(remarks)))
         return with_context(with_seeds(page), section, rows)
 
 
@@ -75,13 +75,13 @@ def arm_title(rows: Sequence[Row]) -> str:
 
 
 def curve_panel(
-    curve: Curve, section: Section, rows: Sequence[Row], sources: Sources, naming: Naming, marking: Marking, title: str
+    curve: Curve, section: Section, rows: Sequence[Row], naming: Naming, marking: Marking, title: str
 ) -> LinePanel:
     """The curve of each row that has it, with the chance floors of the metric."""
     lines = []
     reference = reference_of(curve, rows)
     for row, mark in zip(rows, marking(rows), strict=True):
-        steps, points = over_seeds(shown_curves(curve, section, row, reference, sources))
+        steps, points = over_seeds(shown_curves(curve, section, row, reference))
         if steps:
             lines.append(Line(marked(section, row, naming(row)), mark, steps, points))
     last = max((line.x[-1] for line in lines), default=0)
@@ -94,6 +94,18 @@ def curve_panel(
     return LinePanel(
         title, "Step", metric_label(curve.metric), tuple(lines), y_scale=curve.y_scale, floors=floors, begin=begin
     )
+
+
+def training_curves(section: Section, row: Row, split: str, metric: str) -> dict[int, dict[int, float]]:
+    """The metric over all layers by seed and step, of the seeds that have any."""
+    found = {seed: run.curve(split, metric) for seed, run in section.stored(row).items()}
+    return {seed: curve for seed, curve in found.items() if curve}
+
+
+def over_seeds(curves: Mapping[int, Mapping[int, float]]) -> tuple[tuple[int, ...], Points]:
+    """The steps, and at each the interval of the mean over the seeds that have a value there."""
+    steps = tuple(sorted({step for curve in curves.values() for step in curve}))
+    return steps, tuple(mean_interval(curve.get(step) for curve in curves.values()) for step in steps)
 
 
 def reference_of(curve: Curve, rows: Sequence[Row]) -> Row | None:
@@ -112,19 +124,17 @@ def unpaired(curves: Sequence[Curve], section: Section, rows: Sequence[Row]) -> 
     return found
 
 
-def shown_curves(
-    curve: Curve, section: Section, row: Row, reference: Row | None, sources: Sources
-) -> dict[int, dict[int, float]]:
+def shown_curves(curve: Curve, section: Section, row: Row, reference: Row | None) -> dict[int, dict[int, float]]:
     """The row's curve by seed, less that of the reference at the same seed and step where the curve has one.
 
     Empty for the reference itself, and for runs that may not be compared with its.
     """
-    own = training_curves(row, sources, curve.split, curve.metric)
+    own = training_curves(section, row, curve.split, curve.metric)
     if not curve.reference:
         return own
     if reference is None or row is reference or section.pair_problem(row, reference):
         return {}
-    base = training_curves(reference, sources, curve.split, curve.metric)
+    base = training_curves(section, reference, curve.split, curve.metric)
     return {
         seed: {step: value - base[seed][step] for step, value in own[seed].items() if step in base[seed]}
         for seed in sorted(own.keys() & base.keys())
@@ -137,17 +147,23 @@ def floors_of(section: Section, rows: Sequence[Row], metric: str) -> tuple[float
     return tuple(sorted({value for value in found if value is not None}))
 
 
-def without_curves(curves: Sequence[Curve], rows: Sequence[Row], sources: Sources) -> dict[str, str]:
+def without_curves(curves: Sequence[Curve], section: Section, rows: Sequence[Row]) -> dict[str, str]:
     """For each row with runs of which some curve is missing, which."""
     found = {}
     for row in rows:
-        lacking = [c.metric for c in curves if row.runs and not training_curves(row, sources, c.split, c.metric)]
+        lacking = [c.metric for c in curves if row.runs and not training_curves(section, row, c.split, c.metric)]
         if lacking:
             found[row.label] = ", ".join(dict.fromkeys(lacking))
     return found
 
 
-def lost(curves: Sequence[Curve], rows: Sequence[Row], sources: Sources) -> tuple[str, ...]:
-    """What is said of values that are not finite."""
-    pairs = dict.fromkeys((curve.split, curve.metric) for curve in curves)
-    return tuple(line for row in rows for pair in pairs for line in lost_values(row, sources, *pair))
+def lost(curves: Sequence[Curve], section: Section, rows: Sequence[Row]) -> tuple[str, ...]:
+    """For each curve and seed with values that are not finite or out of range, how many were left out."""
+    lines = []
+    for row in rows:
+        for split, metric in dict.fromkeys((curve.split, curve.metric) for curve in curves):
+            for seed, run in section.stored(row).items():
+                if number := len(run.curves.get((split, metric, "all"), ())) - len(run.curve(split, metric)):
+                    what = f"values of {metric} not finite or out of range, left out"
+                    lines.append(f"{row.label}, seed {seed}: {number} {what}")
+    return tuple(lines)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from spectra_exp.config.names import ablation_name
 from spectra_exp.config.presets import FULL, ablations, ladder
 from spectra_exp.reporting.grid import Section
-from spectra_exp.reporting.hypotheses.parts import Part, Ruling, Side, compared, judge, ordered
+from spectra_exp.reporting.hypotheses.parts import Part, Ruling, Side, judge, ordered
 from spectra_exp.reporting.hypotheses.samples import Lack, Rows, difference, one_row, sample
 from spectra_exp.reporting.tables.verdicts import direction
 from spectra_exp.studies.cells import holds
@@ -20,7 +20,11 @@ def ablation_importance(section: Section, rule: str) -> Ruling:
     """H5. Two families: the ablations, and the ladder."""
     known = wanted_ablations(section.study, rule)
     declared = declared_metrics()
-    parts = [_worse(section, rule, name, declared[name]) for name in known if name in declared]
+    parts = [
+        difference(section, _rows(section, rule, (name, FULL)), metric, WORSE[direction(metric)], rule, "ablations")
+        for name in known
+        if (metric := declared.get(name))
+    ]
     # A rung that a rule refuses is what the full method already is.
     rungs = [rung if rung in known else FULL for rung in ladder()]
     trend, steps = _ladder(section, rule, rungs)
@@ -38,29 +42,24 @@ def wanted_ablations(study: Study, rule: str) -> list[str]:
     return list(dict.fromkeys(cell["ablation"] for block, cell in cells if holds(block, cell)))
 
 
-def _worse(section: Section, rule: str, name: str, metric: str) -> Part:
-    rows = _rows(section, rule, (name, FULL))
-    return difference(section, rows, metric, WORSE[direction(metric)], rule, "ablations")
-
-
 def _ladder(section: Section, rule: str, rungs: list[str]) -> tuple[Part, list[Part]]:
     """Page's trend over the rungs, and each rung against the one below, which it may not be worse than."""
     what = "val_loss falls from rung to rung"
     rows = _rows(section, rule, rungs)
-    found = sample(section, rows, ("val_loss",), rule)
-    if isinstance(found, Lack):
-        return found.part(what, "ladder"), []
+    try:
+        found = sample(section, rows, ("val_loss",), rule)
+    except Lack as lack:
+        return lack.part(what, "ladder"), []
     losses = {name: found.values[name, "val_loss"] for name in rows}
     names = list(rows)
     steps = [
-        compared(
-            f"val_loss, {rung} − {below}", losses[rung], losses[below], "lower", "ladder", found.note, found.design
-        )
+        found.compared(f"val_loss, {rung} − {below}", losses[rung], losses[below], "lower", "ladder")
         for below, rung in zip(names, names[1:], strict=False)
     ]
-    fixed = found.at_first_look
-    if isinstance(fixed, Lack):
-        return fixed.part(what, "ladder"), steps
+    try:
+        fixed = found.at_first_look
+    except Lack as lack:
+        return lack.part(what, "ladder"), steps
     # Page's test is of a rise, so the ladder is read from its top.
     seeds = fixed.values[names[0], "val_loss"]
     table_NK = [[fixed.values[name, "val_loss"][seed] for name in reversed(names)] for seed in seeds]

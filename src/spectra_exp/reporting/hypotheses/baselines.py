@@ -5,20 +5,19 @@ from __future__ import annotations
 from spectra_exp.config.names import method_name
 from spectra_exp.reporting.collect import INFERENCE, TRAINING_RULE
 from spectra_exp.reporting.grid import SWITCH, Row, Section
-from spectra_exp.reporting.hypotheses.parts import Part, Ruling, Side, compared, judge
+from spectra_exp.reporting.hypotheses.parts import Part, Ruling, Side, judge
 from spectra_exp.reporting.hypotheses.samples import (
     Lack,
     Rows,
+    check_usable,
     design_of,
     difference,
     fill_command,
-    judge_or_lack,
     one_row,
     same_seeds,
     sample,
     test_seeds,
     test_values,
-    unusable,
 )
 
 # Where the paper expects the larger gains.
@@ -45,21 +44,14 @@ def stability(section: Section, rule: str) -> Ruling:
 def specialised_domains(section: Section, rule: str) -> Ruling:
     """H7: the mean gain in validation loss on code, math and science above that on the other domains, seed by seed."""
     rows = _rows(section, rule)
-    if lack := unusable(section, rows, ("val_loss",), rule):
-        return lack.ruling()
+    check_usable(section, rows, ("val_loss",), rule)
     domains = _domains(section, rows)
     if missing := [domain for domain in SPECIALISED if domain not in domains]:
-        return Lack(f"the data has no domain {', '.join(missing)}").ruling()
+        raise Lack(f"the data has no domain {', '.join(missing)}")
     rest = [domain for domain in domains if domain not in SPECIALISED]
     if not rest:
-        return Lack("the data has no other domain").ruling()
-    return judge_or_lack(_domain_gains(section, rows, rest, rule))
-
-
-def _domain_gains(section: Section, rows: Rows, rest: list[str], rule: str) -> list[Part] | Lack:
+        raise Lack("the data has no other domain")
     found = sample(section, rows, [DOMAIN + domain for domain in (*SPECIALISED, *rest)], rule)
-    if isinstance(found, Lack):
-        return found
     spectra, switch = rows
 
     def mean_gain(domains: tuple[str, ...] | list[str]) -> dict[int, float]:
@@ -67,7 +59,7 @@ def _domain_gains(section: Section, rows: Rows, rest: list[str], rule: str) -> l
         return {seed: sum(a[seed] - b[seed] for a, b in pairs) / len(pairs) for seed in pairs[0][0]}
 
     what = f"gain over Switch on {', '.join(SPECIALISED)} − on {', '.join(rest)}"
-    return [compared(what, mean_gain(SPECIALISED), mean_gain(rest), "higher", "", found.note, found.design)]
+    return judge([found.compared(what, mean_gain(SPECIALISED), mean_gain(rest), "higher")])
 
 
 def _against_switch(section: Section, rule: str, claims: dict[str, Side]) -> Ruling:
@@ -79,23 +71,18 @@ def _above_floor(section: Section, rows: Rows, rule: str) -> Part:
     """Consistency against what random routing with the router's own loads would have, in the same run."""
     name, row = next(iter(rows.items()))
     what, metric = f"routing_consistency of {name} − its chance floor", "routing_consistency"
-    if lack := unusable(section, {name: row}, (metric,), rule):
+    try:
+        check_usable(section, {name: row}, (metric,), rule)
+        arms = {(name, metric): test_values(section, row, metric), (name, f"floor of {metric}"): _floors(section, row)}
+        found = same_seeds(arms, fill_command(section, rule), design_of({name: row}))
+    except Lack as lack:
         return lack.part(what)
-    arms = {(name, metric): test_values(section, row, metric), (name, f"floor of {metric}"): _floors(section, row)}
-    found = same_seeds(arms, fill_command(section, rule), design_of({name: row}))
-    if isinstance(found, Lack):
-        return found.part(what)
-    return compared(what, *found.values.values(), "higher", "", found.note, found.design)
+    return found.compared(what, *found.values.values(), "higher")
 
 
 def _floors(section: Section, row: Row) -> dict[int, float]:
-    figures = section.collected.figures
-    floors = {
-        s: figures[row.runs[s], "routing_consistency"][1]
-        for s in test_seeds(row)
-        if (row.runs[s], "routing_consistency") in figures
-    }
-    return {seed: floor for seed, floor in floors.items() if floor == floor}  # NaN is no floor
+    floors = section.floors(row, "routing_consistency")
+    return {seed: floors[seed] for seed in test_seeds(row) if seed in floors}
 
 
 def _domains(section: Section, rows: Rows) -> list[str]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from spectra_exp.reporting.grid import Section
 from spectra_exp.reporting.hypotheses import ablations, baselines, overhead, scaling, temperature
 from spectra_exp.reporting.hypotheses.parts import Ruling
-from spectra_exp.reporting.hypotheses.samples import fill_command, rules
+from spectra_exp.reporting.hypotheses.samples import Lack, fill_command, rules
 from spectra_exp.reporting.material import Material
 
 
@@ -30,13 +30,8 @@ class Verdict:
     command: str = ""
 
 
-@dataclass(frozen=True)
-class Case:
-    """One ruling with where it holds."""
-
-    rule: str
-    section: str
-    ruling: Ruling
+# A ruling after the rule and the title of the section that it holds for.
+Case = tuple[str, str, Ruling]
 
 
 @dataclass(frozen=True)
@@ -47,42 +42,43 @@ class Hypothesis:
     claim: str
     test: str
     study: str
-    cases: Callable[[Material], list[Case]]
+    cases: Callable[[Material, str], list[Case]]
 
 
 def all_verdicts(material: Material) -> list[Verdict]:
     """A verdict for each hypothesis, rule and section with a finished run; "not tested" once where there is none."""
     found = []
     for h in HYPOTHESES:
-        cases = h.cases(material) or [_never_run(material, h.study)]
-        found += [_verdict(h, case) for case in cases]
+        cases = h.cases(material, h.study)
+        if not cases:
+            lack = Lack(f"no finished run of study {h.study}", fill_command(material.sections[h.study][0]))
+            cases = [("", "", lack.ruling())]
+        found += [
+            Verdict(h.name, rule, section, h.claim, h.test, r.figures, r.verdict, r.reason, r.command)
+            for rule, section, r in cases
+        ]
     return found
 
 
-def _verdict(h: Hypothesis, case: Case) -> Verdict:
-    ruling = case.ruling
-    return Verdict(
-        h.name, case.rule, case.section, h.claim, h.test, ruling.figures, ruling.verdict, ruling.reason, ruling.command
-    )
-
-
-def _never_run(material: Material, study: str) -> Case:
-    section = material.sections[study][0]
-    return Case("", "", Ruling("", "not tested", f"no finished run of study {study}", fill_command(section)))
-
-
-def _by_rule(study: str, ruling: Callable[[Section, str], Ruling]) -> Callable[[Material], list[Case]]:
+def _by_rule(ruling: Callable[[Section, str], Ruling]) -> Callable[[Material, str], list[Case]]:
     """The cases of a hypothesis about SPECTRA."""
-    return lambda material: [
-        Case(rule, section.title, ruling(section, rule))
+    return lambda material, study: [
+        (rule, section.title, _ruled(ruling, section, rule))
         for section in _with_runs(material, study)
         for rule in rules(section)
     ]
 
 
-def _by_section(study: str, ruling: Callable[[Section], Ruling]) -> Callable[[Material], list[Case]]:
+def _by_section(ruling: Callable[[Section], Ruling]) -> Callable[[Material, str], list[Case]]:
     """The cases of a hypothesis about another router."""
-    return lambda material: [Case("", section.title, ruling(section)) for section in _with_runs(material, study)]
+    return lambda material, study: [("", s.title, _ruled(ruling, s)) for s in _with_runs(material, study)]
+
+
+def _ruled(ruling: Callable[..., Ruling], *arguments: Section | str) -> Ruling:
+    try:
+        return ruling(*arguments)
+    except Lack as lack:
+        return lack.ruling()
 
 
 def _with_runs(material: Material, study: str) -> list[Section]:
@@ -90,8 +86,9 @@ def _with_runs(material: Material, study: str) -> list[Section]:
     return [section for section in sections if any(row.runs for row in section.rows)]
 
 
-def _timed(material: Material) -> list[Case]:
-    return [Case(rule, "", ruling) for rule, ruling in overhead.overhead_rulings(material.sources.profile).items()]
+def _timed(material: Material, study: str) -> list[Case]:
+    """The cases of the benchmark, which is no study."""
+    return [(rule, "", ruling) for rule, ruling in overhead.overhead_rulings(material.sources.profile).items()]
 
 
 HYPOTHESES = (
@@ -100,21 +97,21 @@ HYPOTHESES = (
         "SPECTRA outperforms Switch top-2",
         "val_loss lower and downstream_score higher, each by a paired t test",
         "baselines",
-        _by_rule("baselines", baselines.task_performance),
+        _by_rule(baselines.task_performance),
     ),
     Hypothesis(
         "H2",
         "SPECTRA's experts specialize more than Switch's",
         "expert_overlap lower and output_gram_orthogonality higher, each by a paired t test",
         "baselines",
-        _by_rule("baselines", baselines.specialization),
+        _by_rule(baselines.specialization),
     ),
     Hypothesis(
         "H3",
         "SPECTRA's routing is more stable than chance and than Switch's",
         "routing_consistency above its own floor and usage_variance lower, each by a paired t test",
         "baselines",
-        _by_rule("baselines", baselines.stability),
+        _by_rule(baselines.stability),
     ),
     Hypothesis(
         "H4",
@@ -128,48 +125,48 @@ HYPOTHESES = (
         "Each part of SPECTRA contributes, and they add up",
         "each ablation worse in its declared metric (paired t); val_loss falls over the ladder (Page), no rung worse",
         "core",
-        _by_rule("core", ablations.ablation_importance),
+        _by_rule(ablations.ablation_importance),
     ),
     Hypothesis(
         "H6",
         "SPECTRA's gain grows with the model",
         "slope of the paired gain in val_loss over log active parameters above 0, over at least 3 sizes",
         "scaling_model",
-        _by_rule("scaling_model", scaling.model_scaling),
+        _by_rule(scaling.model_scaling),
     ),
     Hypothesis(
         "H7",
         "SPECTRA gains most on code, math and science",
         "mean gain in val_loss on those domains above that on the others, by a paired t test",
         "baselines",
-        _by_rule("baselines", baselines.specialised_domains),
+        _by_rule(baselines.specialised_domains),
     ),
     Hypothesis(
         "T1",
         "The best constant temperature lies in 1.5 to 2",
         "one of 1.5 and 2 lower in val_loss than every other constant, by paired t tests",
         "temperature",
-        _by_section("temperature", temperature.best_constant),
+        _by_section(temperature.best_constant),
     ),
     Hypothesis(
         "T2",
         "Cosine is the best schedule, and better than any constant",
         "cosine lower in val_loss than each constant (paired t); cosine, exponential, step, linear in order (Page)",
         "temperature",
-        _by_section("temperature", temperature.scheduling),
+        _by_section(temperature.scheduling),
     ),
     Hypothesis(
         "T3",
         "Low temperature unbalances the load",
         "load_gini falls over the constants (Spearman); above 0.3 at 0.5, 0.15 to 0.25 at 1, below 0.15 at 2 (t)",
         "temperature",
-        _by_section("temperature", temperature.load_imbalance),
+        _by_section(temperature.load_imbalance),
     ),
     Hypothesis(
         "T4",
         "Routing entropy falls over training, most at low temperature",
         "routing_entropy at 10 % above that at 100 % (paired t); slope of the fall over log T below 0",
         "temperature",
-        _by_section("temperature", temperature.entropy_fall),
+        _by_section(temperature.entropy_fall),
     ),
 )

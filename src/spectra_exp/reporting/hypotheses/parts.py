@@ -8,7 +8,7 @@ from typing import Literal
 
 import numpy as np
 
-from spectra_exp.presentation.text import number_text
+from spectra_exp.presentation.text import number_text, signed_text
 from spectra_exp.reporting.tables.verdicts import looks_text
 from spectra_exp.statistics.comparison import compare
 from spectra_exp.statistics.corrections import holm
@@ -118,7 +118,7 @@ def compared(
     test = compare(a, b) if design is None else design.compare(a, b)
     difference = 0.0 if test.difference is None else test.difference
     looks = "" if test.sequential is None else f" (looks {looks_text(test.sequential)})"
-    words = [f"{signed(difference)}{_bounds(test.ci_low, test.ci_high)}", f"n {test.n}{looks}", note]
+    words = [f"{signed_text(difference)}{_bounds(test.ci_low, test.ci_high)}", f"n {test.n}{looks}", note]
     if test.detectable is not None:
         words.append(f"detectable {number_text(test.detectable)}")
     toward = difference < 0 if claimed == "lower" else difference > 0
@@ -140,26 +140,20 @@ def correlated(what: str, found: Trend, claimed: Side) -> Part:
     if found.p is None:
         return Part(what, f"{found.n} points", untested=found.note)
     toward = found.statistic < 0 if claimed == "lower" else found.statistic > 0
-    return Part(what, f"Spearman {signed(found.statistic)}, {found.n} points", toward, found.p)
+    return Part(what, f"Spearman {signed_text(found.statistic)}, {found.n} points", toward, found.p)
 
 
 def sloped(what: str, found: Slope, claimed: Side, unit: str) -> Part:
     """A mean slope over seeds, in `unit`, claimed to lie below or above zero."""
     if found.p is None:
-        return Part(what, "" if found.slope is None else f"{signed(found.slope)} {unit}", untested=found.note)
+        return Part(what, "" if found.slope is None else f"{signed_text(found.slope)} {unit}", untested=found.note)
     toward = found.slope < 0 if claimed == "lower" else found.slope > 0
-    words = f"{signed(found.slope)}{_bounds(found.ci_low, found.ci_high)} {unit}, n {found.n}"
+    words = f"{signed_text(found.slope)}{_bounds(found.ci_low, found.ci_high)} {unit}, n {found.n}"
     return Part(what, words, toward, found.p)
 
 
-def signed(value: float) -> str:
-    """A number with its sign."""
-    sign = "+" if value > 0 else "−" if value < 0 else ""
-    return f"{sign}{number_text(abs(value))}"
-
-
 def _bounds(low: float | None, high: float | None) -> str:
-    return "" if low is None or high is None else f" [{signed(low)}, {signed(high)}]"
+    return "" if low is None or high is None else f" [{signed_text(low)}, {signed_text(high)}]"
 
 
 def _p_text(p: float | None) -> str:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from spectra_exp.reporting.grid import CHOOSING_SEEDS, SEVERAL_DESIGNS, Row, Section
-from spectra_exp.reporting.hypotheses.parts import Part, Ruling, Side, compared, judge
+from spectra_exp.reporting.hypotheses.parts import Part, Ruling, Side, compared
 from spectra_exp.runs.pairing import is_prediction
 from spectra_exp.statistics.comparison import MIN_SEEDS, TOO_FEW
 from spectra_exp.studies.decide import Design
@@ -14,12 +14,12 @@ from spectra_exp.studies.decide import Design
 Rows = Mapping[str, "Row | None"]
 
 
-@dataclass(frozen=True)
-class Lack:
-    """Why there is nothing to test, and the command that would change it; empty where none would."""
+class Lack(Exception):
+    """There is nothing to test: the reason, and the command that would change it; empty where none would."""
 
-    reason: str
-    command: str = ""
+    def __init__(self, reason: str, command: str = ""):
+        super().__init__(reason)
+        self.reason, self.command = reason, command
 
     def part(self, what: str, family: str = "") -> Part:
         """The untested statement."""
@@ -46,15 +46,24 @@ class Sample:
         """What a reader must know about the seeds; empty when all arms have the same."""
         return f"without its pair: seed {', '.join(map(str, self.left_out))}" if self.left_out else ""
 
+    def compared(
+        self, what: str, a: Mapping[int, float], b: Mapping[int, float], claimed: Side, family: str = ""
+    ) -> Part:
+        """`parts.compared` of two arms made of the sample, with what is known of its seeds."""
+        return compared(what, a, b, claimed, family, self.note, self.design)
+
     @property
-    def at_first_look(self) -> Sample | Lack:
-        """The seeds that were made whatever came out, for tests that do not allow for looks; without a design all."""
+    def at_first_look(self) -> Sample:
+        """The seeds that were made whatever came out, for tests that do not allow for looks; without a design all.
+
+        Raises Lack where those are too few.
+        """
         if self.design is None:
             return self
         own = self.design.first_look
         kept = {key: {s: v for s, v in values.items() if s in own} for key, values in self.values.items()}
         if min(map(len, kept.values())) < MIN_SEEDS:
-            return Lack(f"{TOO_FEW} at the first look: seeds were added until {self.design.metric} was decided")
+            raise Lack(f"{TOO_FEW} at the first look: seeds were added until {self.design.metric} was decided")
         return Sample(kept, self.left_out)
 
 
@@ -74,56 +83,54 @@ def fill_command(section: Section, rule: str = "") -> str:
     return section.study.asked(*osr, *section.typed)
 
 
-def sample(section: Section, rows: Rows, metrics: Sequence[str], rule: str = "") -> Sample | Lack:
-    """The metrics of the rows, by name of row; a Lack when a test may not be made of them."""
-    if lack := unusable(section, rows, metrics, rule):
-        return lack
+def sample(section: Section, rows: Rows, metrics: Sequence[str], rule: str = "") -> Sample:
+    """The metrics of the rows, by name of row. Raises Lack when a test may not be made of them."""
+    check_usable(section, rows, metrics, rule)
     arms = {(name, m): test_values(section, row, m) for name, row in rows.items() if row for m in metrics}
     return same_seeds(arms, fill_command(section, rule), design_of(rows))
 
 
 def design_of(rows: Rows) -> Design | None:
-    """How seeds were added to rows that are not `unusable`."""
+    """How seeds were added to rows that are usable."""
     return next((design for row in rows.values() if row for design in row.designs), None)
 
 
-def same_seeds(
-    arms: Mapping[tuple[str, str], dict[int, float]], command: str, design: Design | None = None
-) -> Sample | Lack:
-    """The arms on the seeds that all of them have; a Lack where those are too few."""
+def same_seeds(arms: Mapping[tuple[str, str], dict[int, float]], command: str, design: Design | None = None) -> Sample:
+    """The arms on the seeds that all of them have. Raises Lack where those are too few."""
     for (name, metric), values in arms.items():
         if not values:
-            return Lack(f"no {metric} in the runs of {name}")
+            raise Lack(f"no {metric} in the runs of {name}")
     every = set().union(*arms.values())
     common = sorted(set.intersection(*(set(values) for values in arms.values())))
     if len(common) < MIN_SEEDS:
-        return Lack(f"{TOO_FEW}: {len(common)} seeds have all of {_listed(name for name, _ in arms)}", command)
+        names = ", ".join(dict.fromkeys(name for name, _ in arms))
+        raise Lack(f"{TOO_FEW}: {len(common)} seeds have all of {names}", command)
     kept = {key: {seed: values[seed] for seed in common} for key, values in arms.items()}
     return Sample(kept, tuple(sorted(every - set(common))), design)
 
 
-def unusable(section: Section, rows: Rows, metrics: Sequence[str], rule: str = "") -> Lack | None:
-    """Why the rows' runs are no evidence in these metrics, or None."""
+def check_usable(section: Section, rows: Rows, metrics: Sequence[str], rule: str = "") -> None:
+    """Raise Lack where the rows' runs are no evidence in these metrics."""
     command = fill_command(section, rule)
     for name, row in rows.items():
         if row is None or not test_seeds(row):
-            return Lack(f"no finished run of {name}", command)
+            raise Lack(f"no finished run of {name}", command)
     (first_name, first), *others = rows.items()
     for name, row in others:
         if problem := section.pair_problem(first, row):
-            return Lack(f"{first_name} and {name} may not be compared: {problem}")
+            raise Lack(f"{first_name} and {name} may not be compared: {problem}")
     if len(set().union(*(row.designs for row in rows.values() if row))) > 1:
-        return Lack(SEVERAL_DESIGNS)
-    if any(is_prediction(metric) for metric in metrics):
-        return next(filter(None, (not_causal(section, name, row) for name, row in rows.items())), None)
-    return None
+        raise Lack(SEVERAL_DESIGNS)
+    for name, row in rows.items() if any(is_prediction(metric) for metric in metrics) else ():
+        if problem := not_causal(section, name, row):
+            raise Lack(problem)
 
 
-def not_causal(section: Section, name: str, row: Row) -> Lack | None:
-    """A loss of a model that sees the future is no evidence, nor is one of which it is not known."""
+def not_causal(section: Section, name: str, row: Row) -> str | None:
+    """Why a loss of the row is no evidence: a model that sees the future, or may do so, made it; or None."""
     for seed in test_seeds(row):
         if section.run(row, seed)["causal"] is not True:
-            return Lack(f"{name} is not known to be causal at seed {seed}: its loss is no evidence")
+            return f"{name} is not known to be causal at seed {seed}: its loss is no evidence"
     return None
 
 
@@ -138,23 +145,12 @@ def test_values(section: Section, row: Row, metric: str) -> dict[int, float]:
     return {seed: values[seed] for seed in test_seeds(row) if seed in values}
 
 
-def difference(
-    section: Section, rows: Rows, metric: str, claimed: Side, rule: str = "", family: str = "", what: str = ""
-) -> Part:
+def difference(section: Section, rows: Rows, metric: str, claimed: Side, rule: str = "", family: str = "") -> Part:
     """The first row − the second one in the metric, claimed to lie below or above zero."""
     first, second = rows
-    what = what or f"{metric}, {first} − {second}"
-    found = sample(section, rows, (metric,), rule)
-    if isinstance(found, Lack):
-        return found.part(what, family)
-    arms = found.values[first, metric], found.values[second, metric]
-    return compared(what, *arms, claimed, family, found.note, found.design)
-
-
-def judge_or_lack(parts: Sequence[Part] | Lack) -> Ruling:
-    """The verdict on parts, or on their lack."""
-    return parts.ruling() if isinstance(parts, Lack) else judge(parts)
-
-
-def _listed(names: Iterable[str]) -> str:
-    return ", ".join(dict.fromkeys(names))
+    what = f"{metric}, {first} − {second}"
+    try:
+        found = sample(section, rows, (metric,), rule)
+    except Lack as lack:
+        return lack.part(what, family)
+    return found.compared(what, found.values[first, metric], found.values[second, metric], claimed, family)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 
-from spectra_exp.config.names import setting_text
 from spectra_exp.reporting.grid import SWITCH, Section
 from spectra_exp.reporting.hypotheses.parts import Ruling, judge, sloped
 from spectra_exp.reporting.hypotheses.samples import Lack, Sample, fill_command, same_seeds, sample, test_seeds
@@ -17,40 +16,38 @@ GAIN = "gain"
 
 def model_scaling(section: Section, rule: str) -> Ruling:
     """H6: the slope over log active parameters of each seed's gain (Switch − SPECTRA in validation loss)."""
-    found = [(size, _gains(section, size, rule)) for size in pair_sizes(section, {"router": "spectra"}, SWITCH, rule)]
-    usable = {_text(size): (_active(section, size), gains) for size, gains in found if isinstance(gains, Sample)}
-    lacking = [(_text(size), lack) for size, lack in found if isinstance(lack, Lack)]
-    left_out = [f"without {size}: {lack.reason}" for size, lack in lacking]
-    if unknown := [size for size, (active, _) in usable.items() if not active]:
-        return Lack(f"active parameters not known: {'; '.join(unknown)}").ruling()
-    if len({active for active, _ in usable.values()}) < MIN_CONDITIONS:
-        command = next((lack.command for _, lack in lacking if lack.command), "")
+    sizes, active, arms, left_out, commands = [], [], {}, [], []
+    for size in pair_sizes(section, {"router": "spectra"}, SWITCH, rule):
+        try:
+            arms |= _gains(section, size, rule).values
+        except Lack as lack:
+            left_out.append(f"without {size.label}: {lack.reason}")
+            commands += [lack.command] if lack.command else []
+        else:
+            sizes.append(size)
+            active.append(_active(section, size))
+    if unknown := [size.label for size, count in zip(sizes, active, strict=True) if not count]:
+        raise Lack(f"active parameters not known: {'; '.join(unknown)}")
+    if len(set(active)) < MIN_CONDITIONS:
         reason = f"fewer than {MIN_CONDITIONS} sizes that differ in active parameters"
-        return Lack("; ".join([reason, *left_out]), command).ruling()
-    if problem := _other_data(section, [size for size, gains in found if isinstance(gains, Sample)]):
-        return Lack(problem).ruling()
-    arms = {(size, GAIN): gains.values[size, GAIN] for size, (_, gains) in usable.items()}
+        raise Lack("; ".join([reason, *left_out]), next(iter(commands), ""))
+    if problem := _other_data(section, sizes):
+        raise Lack(problem)
     common = same_seeds(arms, fill_command(section, rule))
-    if isinstance(common, Lack):
-        return common.ruling()
     seeds = sorted(next(iter(common.values.values())))
     gains_NK = [[gains[seed] for gains in common.values.values()] for seed in seeds]
-    slope = slope_over(gains_NK, [math.log(active) for active, _ in usable.values()])
-    what = "; ".join([f"gain over {len(usable)} sizes", *left_out])
+    slope = slope_over(gains_NK, [math.log(count) for count in active])
+    what = "; ".join([f"gain over {len(sizes)} sizes", *left_out])
     return judge([sloped(what, slope, "higher", "nats per e-fold of active parameters")])
 
 
-def _gains(section: Section, size: Size, rule: str) -> Sample | Lack:
+def _gains(section: Section, size: Size, rule: str) -> Sample:
     """The paired gain of one size, seed by seed."""
     found = sample(section, {"SPECTRA": size.method, "Switch": size.against}, ("val_loss",), rule)
-    if isinstance(found, Lack):
-        return found
     # A line through sizes does not allow for looks.
     fixed = found.at_first_look
-    if isinstance(fixed, Lack):
-        return fixed
     own, switch = (fixed.values[name, "val_loss"] for name in ("SPECTRA", "Switch"))
-    return Sample({(_text(size), GAIN): {seed: switch[seed] - own[seed] for seed in own}}, fixed.left_out)
+    return Sample({(size.label, GAIN): {seed: switch[seed] - own[seed] for seed in own}}, fixed.left_out)
 
 
 def _active(section: Section, size: Size) -> float:
@@ -64,7 +61,3 @@ def _other_data(section: Section, sizes: list[Size]) -> str:
     runs = [section.run(row, seed) for size in sizes for row in size.cells for seed in test_seeds(row)]
     other = [key for key in GROUP_KEYS if len({run[key] for run in runs}) > 1]
     return f"the sizes differ in {', '.join(key.replace('_', ' ') for key in other)}" if other else ""
-
-
-def _text(size: Size) -> str:
-    return ", ".join(setting_text(key, value) for key, value in size.settings.items())

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, fields
 
 from spectra_exp.reporting.hypotheses.catalogue import Verdict
-from spectra_exp.reporting.tables.spec import Gap, Grid, Part, Table
+from spectra_exp.reporting.tables.spec import Gap, Part, Table, record_grid
 from spectra_exp.reporting.tables.verdicts import ADDED
 
 NAME = "hypotheses"
@@ -26,41 +26,21 @@ def hypotheses_table(verdicts: Sequence[Verdict]) -> Table:
     import pandas as pd
 
     columns = [field.name for field in fields(Verdict)]
-    frame = pd.DataFrame([asdict(v) for v in verdicts], columns=columns, dtype=object)
+    records = [asdict(v) for v in verdicts]
+    frame = pd.DataFrame(records, columns=columns, dtype=object)
     gaps = [
         Gap(NAME, v.section, " ".join(filter(None, [v.name, v.rule])), v.claim, v.reason, v.command)
         for v in verdicts
         if v.verdict == "not tested"
     ]
     notes = [*NOTES, *([LOOKS] if any("(looks " in v.figures for v in verdicts) else [])]
-    grids = [_verdicts(verdicts), _figures(verdicts), _tests(verdicts)]
-    return Table(NAME, "Hypotheses", frame, [Part("all finished runs", grids, notes)], gaps)
-
-
-def _verdicts(verdicts: Sequence[Verdict]) -> Grid:
-    places = _places(verdicts)
-    rows = [[v.name, *place, v.claim, v.verdict, v.reason] for v, place in zip(verdicts, places.rows, strict=True)]
-    return Grid("Verdicts", ["hypothesis", *places.headers, "claim", "verdict", "reason"], rows)
-
-
-def _figures(verdicts: Sequence[Verdict]) -> Grid:
-    places = _places(verdicts)
-    rows = [
-        [v.name, *place, figure]
-        for v, place in zip(verdicts, places.rows, strict=True)
-        for figure in v.figures.split("; ")
-        if figure
+    section = {"section": "section"} if len({v.section for v in verdicts if v.section}) > 1 else {}
+    place = {"name": "hypothesis", "rule": "rule", **section}
+    figures = [r | {"figure": figure} for r in records for figure in r["figures"].split("; ") if figure]
+    tests = list({(v.name, v.claim, v.test): asdict(v) for v in verdicts}.values())
+    grids = [
+        record_grid("Verdicts", place | {"claim": "claim", "verdict": "verdict", "reason": "reason"}, records),
+        record_grid("Figures", place | {"figure": "figure"}, figures),
+        record_grid("Tests", {"name": "hypothesis", "claim": "claim", "test": "test"}, tests),
     ]
-    return Grid("Figures", ["hypothesis", *places.headers, "figure"], rows)
-
-
-def _tests(verdicts: Sequence[Verdict]) -> Grid:
-    rows = list(dict.fromkeys((v.name, v.claim, v.test) for v in verdicts))
-    return Grid("Tests", ["hypothesis", "claim", "test"], [list(row) for row in rows])
-
-
-def _places(verdicts: Sequence[Verdict]) -> Grid:
-    """The columns that say where a verdict holds; sections only when there are several."""
-    several = len({v.section for v in verdicts if v.section}) > 1
-    headers = ["rule", *(["section"] if several else [])]
-    return Grid("", headers, [[getattr(v, header) for header in headers] for v in verdicts])
+    return Table(NAME, "Hypotheses", frame, [Part("all finished runs", grids, notes)], gaps)

@@ -12,7 +12,6 @@ from spectra_exp.reporting.grid import Section
 from spectra_exp.reporting.hypotheses.parts import (
     Part,
     Ruling,
-    compared,
     correct,
     correlated,
     figure_text,
@@ -26,13 +25,13 @@ from spectra_exp.reporting.hypotheses.samples import (
     Lack,
     Rows,
     Sample,
+    check_usable,
     design_of,
     fill_command,
     one_row,
     same_seeds,
     sample,
     test_seeds,
-    unusable,
 )
 from spectra_exp.runs.best_long import CONSTANTS
 from spectra_exp.runs.stored import StoredRun
@@ -53,16 +52,12 @@ def best_constant(section: Section) -> Ruling:
     inside; Holm over all pairs of the two, so that no constant is picked before it is tested.
     """
     found = sample(section, _rows(section, CONSTANTS), ("val_loss",))
-    if isinstance(found, Lack):
-        return found.ruling()
     losses = {name: found.values[name, "val_loss"] for name in CONSTANTS}
     degrees = degrees_of()
     inside = [name for name in CONSTANTS if BEST_FROM <= degrees[name] <= BEST_TO]
     outside = [name for name in CONSTANTS if name not in inside]
     pairs = {
-        (i, o): compared(
-            f"val_loss, {degrees[i]:g} − {degrees[o]:g}", losses[i], losses[o], "lower", "", found.note, found.design
-        )
+        (i, o): found.compared(f"val_loss, {degrees[i]:g} − {degrees[o]:g}", losses[i], losses[o], "lower")
         for i in inside
         for o in outside
     }
@@ -85,22 +80,19 @@ def scheduling(section: Section) -> Ruling:
     Two families: the constants, and the ranking.
     """
     found = sample(section, _rows(section, (*CONSTANTS, *RANKING)), ("val_loss",))
-    if isinstance(found, Lack):
-        return found.ruling()
     losses = {name: values for (name, _), values in found.values.items()}
     degrees, cosine = degrees_of(), RANKING[0]
 
     def below(name: str, other: str, shown: str, family: str) -> Part:
-        arms = losses[name], losses[other]
-        return compared(f"val_loss, {name} − {shown}", *arms, "lower", family, found.note, found.design)
+        return found.compared(f"val_loss, {name} − {shown}", losses[name], losses[other], "lower", family)
 
     parts = [below(cosine, name, f"{degrees[name]:g}", "constants") for name in CONSTANTS]
-    what, fixed = f"val_loss rises over {', '.join(RANKING)}", found.at_first_look
-    if isinstance(fixed, Lack):
-        ranked = fixed.part(what, "ranking")
-    else:
-        early = [fixed.values[name, "val_loss"] for name in RANKING]
+    what = f"val_loss rises over {', '.join(RANKING)}"
+    try:
+        early = [found.at_first_look.values[name, "val_loss"] for name in RANKING]
         ranked = ordered(what, [[values[seed] for values in early] for seed in early[0]], "ranking")
+    except Lack as lack:
+        ranked = lack.part(what, "ranking")
     steps = [below(name, after, after, "ranking") for name, after in zip(RANKING, RANKING[1:], strict=False)]
     return judge([*parts, ranked], steps)
 
@@ -108,26 +100,18 @@ def scheduling(section: Section) -> Ruling:
 def load_imbalance(section: Section) -> Ruling:
     """T3: the Gini coefficient of the load falls over the constants, and lies where the paper expects it at three."""
     found = sample(section, _rows(section, CONSTANTS), ("load_gini",))
-    if isinstance(found, Lack):
-        return found.ruling()
     ginis = {name: found.values[name, "load_gini"] for name in CONSTANTS}
     degrees = degrees_of()
-    what, fixed = "load_gini over temperature", found.at_first_look
-    if isinstance(fixed, Lack):
-        trend = fixed.part(what)
-    else:
-        early = [fixed.values[name, "load_gini"] for name in CONSTANTS]
+    what = "load_gini over temperature"
+    try:
+        early = [found.at_first_look.values[name, "load_gini"] for name in CONSTANTS]
         means = [sum(values.values()) / len(values) for values in early]
         trend = correlated(what, spearman([degrees[name] for name in CONSTANTS], means), "lower")
+    except Lack as lack:
+        trend = lack.part(what)
     bounds = [
-        compared(
-            f"load_gini at {degrees[name]:g} − {bound:g}",
-            ginis[name],
-            dict.fromkeys(ginis[name], bound),
-            side,
-            "",
-            found.note,
-            found.design,
+        found.compared(
+            f"load_gini at {degrees[name]:g} − {bound:g}", ginis[name], dict.fromkeys(ginis[name], bound), side
         )
         for name, side, bound in GINI_BOUNDS
     ]
@@ -137,25 +121,17 @@ def load_imbalance(section: Section) -> Ruling:
 def entropy_fall(section: Section) -> Ruling:
     """T4: routing entropy lower at the end of training than at 10 %, and by more at low constants."""
     found = _falls(section)
-    if isinstance(found, Lack):
-        return found.ruling()
     falls = list(found.values.values())
     seeds = sorted(falls[0])
     degrees = degrees_of()
     mean_fall = {seed: sum(values[seed] for values in falls) / len(falls) for seed in seeds}
-    overall = compared(
-        "fall of routing_entropy, mean over the constants",
-        mean_fall,
-        dict.fromkeys(seeds, 0.0),
-        "higher",
-        "",
-        found.note,
-        found.design,
-    )
-    what, fixed = "the fall over temperature", found.at_first_look
-    if isinstance(fixed, Lack):
-        return judge([overall, fixed.part(what)])
-    early = list(fixed.values.values())
+    what, no_fall = "fall of routing_entropy, mean over the constants", dict.fromkeys(seeds, 0.0)
+    overall = found.compared(what, mean_fall, no_fall, "higher")
+    what = "the fall over temperature"
+    try:
+        early = list(found.at_first_look.values.values())
+    except Lack as lack:
+        return judge([overall, lack.part(what)])
     slope = slope_over(
         [[values[seed] for values in early] for seed in early[0]], [math.log(degrees[name]) for name in CONSTANTS]
     )
@@ -168,11 +144,10 @@ def degrees_of() -> dict[str, float]:
     return {name: float(yaml.safe_load(files[name].read_text())["value"]) for name in CONSTANTS}
 
 
-def _falls(section: Section) -> Sample | Lack:
+def _falls(section: Section) -> Sample:
     """For each constant and seed, routing entropy at 10 % of training less that at its end, in nats."""
     rows = _rows(section, CONSTANTS)
-    if lack := unusable(section, rows, ("routing_entropy",)):
-        return lack
+    check_usable(section, rows, ("routing_entropy",))
     arms: dict[tuple[str, str], dict[int, float]] = {}
     problems = []
     for name, row in rows.items():
@@ -183,10 +158,10 @@ def _falls(section: Section) -> Sample | Lack:
                 problems.append(fall)
             else:
                 values[seed] = fall
-    found = same_seeds(arms, fill_command(section), design_of(rows))
-    if isinstance(found, Lack):
-        return Lack("; ".join([found.reason, *problems[:1]]), found.command)
-    return found
+    try:
+        return same_seeds(arms, fill_command(section), design_of(rows))
+    except Lack as lack:
+        raise Lack("; ".join([lack.reason, *problems[:1]]), lack.command) from lack
 
 
 def entropy_between(stored: StoredRun) -> float | str:

@@ -45,13 +45,14 @@ class Launch:
         return [word.replace(f"={TEXT}/", f"={text}/") if text else word for word in self.typed]
 
     @cached_property
-    def runs(self) -> list[Line]:
-        """The overrides of each run, those of `OUTSIDE` left out; none of a study that there is no file of."""
-        return [own_line(line) for line in self.lines()]
+    def lines(self) -> list[list[str]]:
+        """The overrides of each run; none of a study that there is no file of."""
+        return study_jobs(load_study(self.study), list(self.typed)) if self.is_known else []
 
-    def lines(self, text: Path | None = None) -> list[list[str]]:
-        """The overrides of each run."""
-        return study_jobs(load_study(self.study), self.typed_with(text)) if self.is_known else []
+    @property
+    def runs(self) -> list[Line]:
+        """The same with those of `OUTSIDE` left out."""
+        return [own_line(line) for line in self.lines]
 
 
 @dataclass(frozen=True)
@@ -73,9 +74,9 @@ def paper_folder() -> Path:
     return project_root() / "paper"
 
 
-def read_blocks(path: Path | None = None) -> list[Block]:
+def read_blocks() -> list[Block]:
     """The declared blocks. Raises ConfigError that names the file and the bad part."""
-    path = path or paper_folder() / "blocks.yaml"
+    path = paper_folder() / "blocks.yaml"
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
         common = list(content.get("with", []))

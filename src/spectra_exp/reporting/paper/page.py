@@ -73,13 +73,12 @@ class Page:
             if here and found["metric"] == metric and found["rule"] == rule and found["mean"]:
                 mean = float(found["mean"])
                 low, high = (float(found[key]) if found[key] else None for key in ("low", "high"))
-                text = interval_text(Interval(int(found["n"]), mean, low, high))
-                return text if "n = " in text else f"{text} (n = {found['n']})"
+                return f"{interval_text(Interval(int(found['n']), mean, low, high))} (n = {found['n']})"
         return NOTHING
 
     def differences(self, family: str, metric: str) -> str:
-        """What table 13 says of a metric in the comparisons of one family: a line a section and verdict, and in it each
-        row that was compared with, and the difference from it."""
+        """What table 13 says of a metric in the comparisons of one family: a line a verdict (and section, of several),
+        and in it each row that was compared with, and the difference from it."""
         found: dict[tuple[str, str], list[str]] = {}
         for row in self._rows("table13_significance"):
             if row["family"] == family and row["metric"] == metric and row["difference"]:
@@ -87,7 +86,12 @@ class Page:
                 against = row["comparison"].partition(" − ")[2]
                 difference = f"{float(row['difference']):+.3f}".replace("-", "−")
                 found.setdefault((row["section"], verdict), []).append(f"{against} ({difference})")
-        lines = [f"- {section}, **{verdict}**: {', '.join(rows)}" for (section, verdict), rows in found.items()]
+        several = len({section for section, _ in found}) > 1
+        order = {verdict: place for place, verdict in enumerate(("better", "worse", "equivalent", "undecided"))}
+        lines = [
+            f"- {f'{section}, ' if several else ''}**{verdict}**: {', '.join(found[section, verdict])}"
+            for section, verdict in sorted(found, key=lambda key: (key[0], order.get(key[1], len(order))))
+        ]
         return "\n".join(lines) or f"- {NOTHING}"
 
     def verdict(self, hypothesis: str) -> str:

@@ -13,11 +13,9 @@ from spectra_exp.config.compose import load_experiment
 from spectra_exp.foundations.errors import SpectraError
 from spectra_exp.reporting.paper.blocks import Block, Launch, Line, own_line
 from spectra_exp.studies import ledger
-from spectra_exp.studies.state import Speed, expected_seconds, measured_speeds, run_state, speeds_of
+from spectra_exp.studies.state import GOOD, Speed, expected_seconds, measured_speeds, run_state, speeds_of
 from spectra_exp.studies.view import duration
 
-# States that leave nothing to do.
-GOOD = ("done", "diverged", "not_run")
 NO_STUDY, NO_TEXT = "no file of this study", "needs the real text"
 
 
@@ -39,7 +37,20 @@ class LaunchProgress:
     @cached_property
     def left(self) -> tuple[float, int]:
         """Seconds of what is left, one run after another, and how many runs more are unlike all that have finished."""
-        return _left_of([line for line, state in self.states.items() if state not in GOOD], self.speeds)
+        lines = [line for line, state in self.states.items() if state not in GOOD]
+        # Each cell is composed once.
+        cells: dict[Line, int] = Counter(tuple(word for word in line if not word.startswith("seed=")) for line in lines)
+        total, unknown = 0.0, 0
+        for cell, count in cells.items():
+            try:
+                each = expected_seconds(self.speeds, None, load_experiment(list(cell))) if self.speeds else None
+            except SpectraError:
+                each = None
+            if each is None:
+                unknown += count
+            else:
+                total += count * each
+        return total, unknown
 
     @property
     def is_done(self) -> bool:
@@ -78,14 +89,11 @@ def known_runs(outputs: Path | None, archive: Archive) -> Known:
         if run.run_id is not None
     }
     runs = archive.runs()
-    archived = {name: _state_of(run.summary["status"]) for name, run in runs.items()}
+    statuses = {name: run.summary["status"] for name, run in runs.items()}
+    archived = {name: "done" if status == "completed" else status for name, status in statuses.items()}
     return Known(
         outputs, ids, archived, [*(measured_speeds(outputs / "runs") if outputs else ()), *speeds_of(runs.values())]
     )
-
-
-def _state_of(status: str) -> str:
-    return {"completed": "done"}.get(status, status)
 
 
 def progress(blocks: Iterable[Block], known: Known, text: Path | None) -> dict[str, list[LaunchProgress]]:
@@ -101,22 +109,6 @@ def _progress(launch: Launch, known: Known, text: Path | None) -> LaunchProgress
     elif launch.needs_text and text is None:
         unmade = NO_TEXT
     return LaunchProgress(launch, states, unmade, known.speeds)
-
-
-def _left_of(lines: Sequence[Line], speeds: Sequence[Speed]) -> tuple[float, int]:
-    """Seconds of these runs one after another, and how many more nothing like has finished; each cell composed once."""
-    cells: dict[Line, int] = Counter(tuple(word for word in line if not word.startswith("seed=")) for line in lines)
-    total, unknown = 0.0, 0
-    for cell, count in cells.items():
-        try:
-            each = expected_seconds(speeds, None, load_experiment(list(cell))) if speeds else None
-        except SpectraError:
-            each = None
-        if each is None:
-            unknown += count
-        else:
-            total += count * each
-    return total, unknown
 
 
 def in_words(blocks: Sequence[Block], found: dict[str, list[LaunchProgress]], processes: int) -> str:

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable
 from pathlib import Path
 
 from spectra_exp.foundations.files import write_bytes, write_text
 from spectra_exp.presentation.svg import draw_svg
 from spectra_exp.reporting.declared import all_figures
 from spectra_exp.reporting.figures.make import make_figures
-from spectra_exp.reporting.figures.sources import Sources
-from spectra_exp.reporting.figures.spec import FigureSpec, ReportSpec
 from spectra_exp.reporting.make_tables import write_all
 from spectra_exp.reporting.material import gather
 from spectra_exp.reporting.paper.page import page_text
@@ -29,11 +26,7 @@ def published(folder: Path) -> dict[str, bytes]:
         outputs = Path(made) / "paper"
         material = gather(outputs, runs=[str(folder / ARCHIVE)])
         tables = write_all(material)
-        specs = all_figures(material.studies.values())
-        figures = [spec for spec in specs if isinstance(spec, FigureSpec)]
-        reports = [spec for spec in specs if isinstance(spec, ReportSpec)]
-        sources = Sources(material.collected.runs_folder, material.collected.stored)
-        write_gaps(make_figures(material, figures, reports, sources).gaps, outputs / "figures")
+        write_gaps(make_figures(material, all_figures(material.studies.values())).gaps, outputs / "figures")
         report = index_page(material, tables, draw_svg, page_of=lambda run_id: None)
         write_text(outputs / "report.html", report)
         kept = [path for name, ends in KEPT.items() for end in ends for path in (outputs / name).glob(f"*{end}")]
@@ -45,13 +38,9 @@ def published(folder: Path) -> dict[str, bytes]:
 def publish(folder: Path) -> list[Path]:
     """Write what the archive of the folder gives beside it and remove what it no longer gives; the paths."""
     contents = published(folder)
-    for path in _made_before(folder):
-        if path.relative_to(folder).as_posix() not in contents:
+    for path in [path for name in KEPT for path in sorted((folder / name).glob("*"))]:
+        if path.is_file() and path.relative_to(folder).as_posix() not in contents:
             path.unlink()
     for name, content in contents.items():
         write_bytes(folder / name, content)
     return [folder / name for name in contents]
-
-
-def _made_before(folder: Path) -> Iterable[Path]:
-    return [path for name in KEPT for path in sorted((folder / name).glob("*")) if path.is_file()]

@@ -7,9 +7,10 @@ from spectra_exp.presentation.html import Block, Chart, Choice, Content, Group
 from spectra_exp.presentation.panels import IntervalRow, row_panel
 from spectra_exp.presentation.text import number_text
 from spectra_exp.reporting.declared import picture_sections
+from spectra_exp.reporting.figures.labels import by_ablation
 from spectra_exp.reporting.grid import Row, Section
 from spectra_exp.reporting.material import Material
-from spectra_exp.reporting.report.words import ablation_of, is_causal, marks, section_heading
+from spectra_exp.reporting.report.words import marks, section_heading
 from spectra_exp.reporting.tables.significance import outcomes
 from spectra_exp.reporting.tables.spec import Table, Tested
 from spectra_exp.reporting.tables.verdicts import direction
@@ -53,7 +54,7 @@ def _forests(section: Section, metric: str, found: dict[tuple[str, str, str], Te
 
 def _line(section: Section, row: Row, full: Row, metric: str, outcome: Tested) -> IntervalRow:
     test = section.compare(row, full, metric)
-    name, own = ablation_of(row), colour(row.label)
+    name, own = by_ablation(row), colour(row.label)
     if test.difference is None:
         return IntervalRow(name, own, None, test.note or "no common seed", name)
     signed = f"{test.difference:+}"[0].replace("-", "−") + number_text(abs(test.difference))
@@ -63,4 +64,4 @@ def _line(section: Section, row: Row, full: Row, metric: str, outcome: Tested) -
     said = ", ".join([f"n {test.n}", *marks(section, row)])
     words = f"{row.label}\n{metric} {signed}{bounds}{p}\n{said}"
     found = Interval(test.n, test.difference, test.ci_low, test.ci_high)
-    return IntervalRow(name, own, found, shown, words, is_causal(section, row))
+    return IntervalRow(name, own, found, shown, words, section.causal(row))

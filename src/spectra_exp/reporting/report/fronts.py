@@ -12,8 +12,7 @@ from spectra_exp.presentation.text import interval_text
 from spectra_exp.reporting import grid
 from spectra_exp.reporting.grid import Section
 from spectra_exp.reporting.material import Material
-from spectra_exp.reporting.report.words import described, interval, is_causal, marks, setting_name
-from spectra_exp.statistics.pareto import pareto_front
+from spectra_exp.reporting.report.words import described, marks, setting_name
 
 X, Y = "load_cv", "val_loss"
 FIRST = ("baselines", "core")
@@ -30,7 +29,7 @@ def front_block(material: Material) -> Block | None:
     panels = []
     for study in studies:
         for section in material.sections[study]:
-            rows = [row for row in section.rows if interval(section, row, X) and interval(section, row, Y)]
+            rows = [row for row in section.rows if section.interval(row, X) and section.interval(row, Y)]
             if len(rows) > 1:
                 panels.append((f"{study}, {section.title}", _picture(section, rows)))
     return Block("front", "Balance against loss", LEAD, Choice("Study", panels)) if panels else None
@@ -38,7 +37,7 @@ def front_block(material: Material) -> Block | None:
 
 def front_chart(section: Section, rows: list[grid.Row], key: Sequence[tuple[str, str]] = ()) -> Chart:
     """The rows, which have both metrics, as points with their intervals; `key`: names with colours."""
-    front = _front(section, rows)
+    front = section.front(rows, (X, Y))
     spots = tuple(_spot(section, row, on) for row, on in zip(rows, front, strict=True))
     of = section.study.name if section.study else "all runs"
     label = f"{Y} against {X} of {len(rows)} rows of {of}; {sum(front)} on the front"
@@ -47,16 +46,8 @@ def front_chart(section: Section, rows: list[grid.Row], key: Sequence[tuple[str,
     return Chart(panel, label, caption=caption, key=key)
 
 
-def _front(section: Section, rows: list[grid.Row]) -> list[bool]:
-    ranked = section.ranked(rows)
-    means = [
-        [interval(section, row, m).mean if may else None for m in (X, Y)] for row, may in zip(rows, ranked, strict=True)
-    ]
-    return pareto_front(means, ["lower", "lower"])
-
-
 def _picture(section: Section, rows: list[grid.Row]) -> Group:
-    front = _front(section, rows)
+    front = section.front(rows, (X, Y))
     # Rows of one method are told apart by their settings alone.
     named = setting_name if len({row.method for row in rows}) == 1 else attrgetter("label")
     lines = [_line(section, row, named(row), on) for row, on in zip(rows, front, strict=True)]
@@ -65,10 +56,10 @@ def _picture(section: Section, rows: list[grid.Row]) -> Group:
 
 
 def _spot(section: Section, row: grid.Row, on_front: bool) -> Spot:
-    x, y = interval(section, row, X), interval(section, row, Y)
+    x, y = section.interval(row, X), section.interval(row, Y)
     tip = described(section, row, (Y, X)) + ("\non the front" if on_front else "")
     link = f"#cell-{_cell_id(section, row)}"
-    return Spot(row.label, Mark(colour(row.label)), x, y, on_front, is_causal(section, row), tip, link)
+    return Spot(row.label, Mark(colour(row.label)), x, y, on_front, section.causal(row), tip, link)
 
 
 def _line(section: Section, row: grid.Row, name: str, on_front: bool) -> Row:
@@ -77,7 +68,7 @@ def _line(section: Section, row: grid.Row, name: str, on_front: bool) -> Row:
     return Row(
         [
             Cell(name, href=f"#cell-{_cell_id(section, row)}", swatch=ink(row.label)),
-            *(Cell(interval_text(interval(section, row, m)), "n") for m in (Y, X)),
+            *(Cell(interval_text(section.interval(row, m)), "n") for m in (Y, X)),
             Cell(str(len(row.runs)), "n"),
             Cell(badges=badges),
         ]

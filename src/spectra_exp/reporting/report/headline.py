@@ -5,14 +5,14 @@ from __future__ import annotations
 from spectra_exp.presentation.colours import colour
 from spectra_exp.presentation.html import Badge, Block, Cell, Chart, Content, Group, Notes, Row, Table
 from spectra_exp.presentation.panels import IntervalRow, row_panel
-from spectra_exp.presentation.text import interval_text, number_text
+from spectra_exp.presentation.text import bounds_text, interval_text, number_text
 from spectra_exp.reporting import grid
 from spectra_exp.reporting.declared import picture_sections
 from spectra_exp.reporting.grid import Section
 from spectra_exp.reporting.material import Material
-from spectra_exp.reporting.report.words import described, interval, is_causal, remarks, section_heading
+from spectra_exp.reporting.report.words import described, remarks, section_heading
 from spectra_exp.reporting.tables import spec
-from spectra_exp.reporting.tables.significance import bounds_text, outcomes
+from spectra_exp.reporting.tables.significance import outcomes
 from spectra_exp.reporting.tables.verdicts import direction
 
 METRICS = ("val_loss", "load_cv", "max_vio", "expert_overlap")
@@ -36,13 +36,13 @@ def headline_block(material: Material, significance: spec.Table) -> Block | None
     return Block("headline", "SPECTRA against the baselines", LEAD, bodies)
 
 
-def values_chart(section: Section, rows: list[grid.Row], names: list[str], colours: list[str], metric: str) -> Chart:
+def values_chart(section: Section, rows: list[grid.Row], names: list[str], metric: str) -> Chart:
     """The rows' intervals of one metric."""
     lines = []
-    for row, name, own in zip(rows, names, colours, strict=True):
-        found = interval(section, row, metric)
+    for row, name in zip(rows, names, strict=True):
+        found = section.interval(row, metric)
         text, tip = interval_text(found) or "not measured", described(section, row, (metric,))
-        lines.append(IntervalRow(name, own, found, text, tip, is_causal(section, row)))
+        lines.append(IntervalRow(name, colour(row.label), found, text, tip, section.causal(row)))
     better = direction(metric)
     label = f"{metric} of {len(rows)} rows, mean and 95 % interval"
     panel = row_panel(lines, metric if better == "none" else f"{metric} ({better} is better)")
@@ -51,9 +51,7 @@ def values_chart(section: Section, rows: list[grid.Row], names: list[str], colou
 
 def _section(section: Section, significance: spec.Table) -> Content:
     rows = sorted((row for row in section.rows if row.runs), key=lambda row: "SPECTRA" not in row.method)
-    colours = [colour(row.label) for row in rows]
-    names = [row.label for row in rows]
-    charts = [values_chart(section, rows, names, colours, metric) for metric in METRICS]
+    charts = [values_chart(section, rows, [row.label for row in rows], metric) for metric in METRICS]
     found = outcomes(significance, section)
     grids = [_pairs(section, row, rows, found) for row in rows if "SPECTRA" in row.method]
     notes = Notes(remarks(section, {row.label: row for row in rows}))

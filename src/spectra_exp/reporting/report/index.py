@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from spectra_exp.measure import METRICS
-from spectra_exp.measure.base import Metric
 from spectra_exp.presentation.html import Block, Fold, Row, Table, html_page
 from spectra_exp.presentation.svg import Draw, draw_svg
 from spectra_exp.reporting.material import Material
@@ -43,13 +41,15 @@ def index_page(
     """The page over all runs, or how to start some where there are none. `page_of`: where each run's own page lies."""
     by_name = {table.name: table for table in tables}
     untested = set(by_name[HYPOTHESES].frame["verdict"]) <= {"not tested"}
-    verdicts = _verdict_block(by_name[HYPOTHESES], untested)
+    content = table_content(by_name[HYPOTHESES])
+    verdicts = Block(HYPOTHESES, "Hypotheses", HYPOTHESES_LEAD, Fold(UNTESTED, content) if untested else content)
     if material.collected.runs.empty:
         blocks = [empty_block(material), missing_block(tables), odd_block(material)]
     else:
+        own = by_name[ROUTING_METRICS.name]
         blocks = [
             picture_block(material),
-            _own_table_block(by_name),
+            Block("table", "Their figures", own.title, table_content(own)),
             headline_block(material, by_name[SIGNIFICANCE]),
             None if untested else verdicts,
             front_block(material),
@@ -59,7 +59,7 @@ def index_page(
             run_block(material.collected, page_of),
             odd_block(material, page_of),
             _metric_block(),
-            _table_block(table for table in tables if table.name != ROUTING_METRICS.name),
+            Block("tables", "Tables of the studies", TABLES_LEAD, [table_details(t) for t in tables if t is not own]),
             verdicts if untested else None,
             missing_block(tables),
         ]
@@ -89,27 +89,11 @@ def _tiles(material: Material, tables: list[spec.Table]) -> list[dict[str, Any]]
     ]
 
 
-def _verdict_block(table: spec.Table, untested: bool) -> Block:
-    content = table_content(table)
-    return Block(HYPOTHESES, "Hypotheses", HYPOTHESES_LEAD, Fold(UNTESTED, content) if untested else content)
-
-
-def _own_table_block(by_name: dict[str, spec.Table]) -> Block:
-    table = by_name[ROUTING_METRICS.name]
-    return Block("table", "Their figures", table.title, table_content(table))
-
-
-def _table_block(tables: Iterable[spec.Table]) -> Block:
-    return Block("tables", "Tables of the studies", TABLES_LEAD, [table_details(table) for table in tables])
-
-
 def _metric_block() -> Block:
     """What each metric means."""
-    rows = [Row([name, *_said(metric)]) for name, metric in sorted(METRICS.items())]
+    rows = [
+        Row([name, m.meaning, m.unit, "" if m.direction == "none" else m.direction])
+        for name, m in sorted(METRICS.items())
+    ]
     grid = Table("Metrics", ["metric", "meaning", "unit", "better"], rows)
     return Block("metrics", "What the metrics mean", METRICS_LEAD, grid)
-
-
-def _said(metric: Metric) -> tuple[str, str, str]:
-    """Meaning, unit and which way is better."""
-    return metric.meaning, metric.unit, "" if metric.direction == "none" else metric.direction

@@ -53,9 +53,7 @@ def load_panel(load_LE: np.ndarray, rows: list[str], columns: list[str], words: 
 
 def load_chart(section: Section, row: Row) -> Chart | None:
     """The row's loads by layer and rank, mean over seeds; None without routing at hand."""
-    runs = [row.runs[seed] for seed in sorted(row.runs)]
-    snapshots = [section.collected.run(run).snapshots for run in runs]
-    found = [kept[max(kept)].counts_LE for kept in snapshots if kept]
+    found = [run.snapshots[max(run.snapshots)].counts_LE for run in section.stored(row).values() if run.snapshots]
     shapes = {counts.shape for counts in found if counts.size}
     # Layers and experts of runs of one cell are the same, or a folder was tampered with.
     if len(shapes) != 1:

@@ -25,6 +25,7 @@ from spectra_exp.studies.definition import load_study
 
 MISSING_LEAD = "Every gap of every table, with the command that fills it. A run that is finished is not run again."
 ODD_LEAD = "Runs that no table counts, with the reason, and runs that are counted but odd."
+NO_FILL = "none: its runs do not measure it"
 STALE = (
     "{stale} of {runs} runs are stale: run by other code than today's. They are marked, and refresh=stale runs them "
     "again."
@@ -37,7 +38,10 @@ def missing_block(tables: Iterable[spec.Table]) -> Block:
     if not merged:
         nothing = Text("Nothing: every cell of every table has its runs.")
         return Block("missing", "What is missing", None, nothing)
-    rows = [_gap_row(gap) for gap in merged]
+    rows = [
+        Row([gap.row, gap.what, gap.reason, Cell(command=gap.command) if gap.command else NO_FILL, gap.table, gap.part])
+        for gap in merged
+    ]
     commands = list(dict.fromkeys(gap.command for gap in merged if gap.command))
     grid = Table("Gaps", ["row", "what", "reason", "command", "tables", "part"], rows)
     copy = CopyAll(commands) if commands else None
@@ -51,7 +55,8 @@ def odd_block(material: Material, page_of: PageOf = page_beside) -> Block | None
     launches = [line.partition(": ")[::2] for line in collected.skipped_launches]
     left_out = collected.skipped.items()
     rows = [
-        _odd_row(n, reason, "left out", "bad", page_of(n) if _is_run(material, n) else None) for n, reason in left_out
+        _odd_row(n, reason, "left out", "bad", page_of(n) if collected.run(n).is_there else None)
+        for n, reason in left_out
     ]
     rows += [_odd_row(name, reason, "launch left out", "bad", None) for name, reason in launches]
     rows += [_odd_row(run, reason, "odd", "warn", page_of(run)) for run, reason in collected.odd.items()]
@@ -67,33 +72,20 @@ def odd_block(material: Material, page_of: PageOf = page_beside) -> Block | None
 
 
 def empty_block(material: Material) -> Block:
-    """What a reader can do where no run has finished."""
+    """What a reader can do where no run has finished, by make where there is a checkout."""
+    demo, status = ("spectra-exp run study=demo debug=demo", "spectra-exp study status")
+    if not installed():
+        demo, status = "make demo", "make status"
+    commands = [demo, *(load_study(name).asked() for name in ("baselines", "core")), status]
     return Block(
         "empty",
         "No finished run yet",
         f"There is no completed run in {material.outputs.name}/runs. Any of these commands starts some; then make the "
         "report again.",
-        Commands(_first_commands()),
+        Commands(commands),
     )
-
-
-def _first_commands() -> list[str]:
-    """What makes some runs, by make where there is a checkout."""
-    demo, status = ("spectra-exp run study=demo debug=demo", "spectra-exp study status")
-    if not installed():
-        demo, status = "make demo", "make status"
-    return [demo, *(load_study(name).asked() for name in ("baselines", "core")), status]
-
-
-def _gap_row(gap: spec.Gap) -> Row:
-    fill = Cell(command=gap.command) if gap.command else "none: its runs do not measure it"
-    return Row([gap.row, gap.what, gap.reason, fill, gap.table, gap.part])
 
 
 def _odd_row(name: str, reason: str, state: str, kind: str, page: str | None) -> Row:
     shown = Cell(name, href=page) if page else name
     return Row([shown, Cell(badges=[Badge(state, kind)]), reason])
-
-
-def _is_run(material: Material, name: str) -> bool:
-    return material.collected.run(name).is_there

@@ -6,13 +6,12 @@ from spectra_exp.presentation.colours import colour
 from spectra_exp.presentation.html import Block, Chart, Choice, Content, Group, Notes, Text
 from spectra_exp.reporting.figures.labels import by_row
 from spectra_exp.reporting.figures.own import LOSS, some_groups, some_rows
-from spectra_exp.reporting.figures.sources import Sources
 from spectra_exp.reporting.figures.training import Curve, curve_panel, method_marks
 from spectra_exp.reporting.grid import Row, Section
 from spectra_exp.reporting.material import Material
 from spectra_exp.reporting.report.fronts import X, Y, front_chart
 from spectra_exp.reporting.report.loads import load_chart
-from spectra_exp.reporting.report.words import interval, remarks
+from spectra_exp.reporting.report.words import remarks
 from spectra_exp.reporting.sentence import sentence_of
 
 LEAD = (
@@ -24,9 +23,8 @@ LEAD = (
 
 def picture_block(material: Material) -> Block | None:
     """A picture of each kind for each group of comparable runs; None without runs."""
-    sources = Sources(material.collected.runs_folder, material.collected.stored)
     groups, left_out = some_groups(material.own)
-    panels = [(section.title, _pictures(section, sources)) for section in groups]
+    panels = [(section.title, _pictures(section)) for section in groups]
     if not panels:
         return None
     said = sentence_of(material.own)
@@ -34,10 +32,10 @@ def picture_block(material: Material) -> Block | None:
     return Block("pictures", "These runs", LEAD, content)
 
 
-def _pictures(section: Section, sources: Sources) -> Content:
+def _pictures(section: Section) -> Content:
     rows, left_out = some_rows(section.rows)
-    charts = [_loss(section, rows, sources)]
-    placed = [row for row in rows if interval(section, row, X) and interval(section, row, Y)]
+    charts = [_loss(section, rows)]
+    placed = [row for row in rows if section.interval(row, X) and section.interval(row, Y)]
     if placed:
         charts.append(front_chart(section, placed, [(row.label, colour(row.label)) for row in placed]))
     loads = [chart for row in rows if (chart := load_chart(section, row)) is not None]
@@ -45,7 +43,7 @@ def _pictures(section: Section, sources: Sources) -> Content:
     return [Group("charts", charts), Group("charts small", loads) if loads else None, Notes(notes)]
 
 
-def _loss(section: Section, rows: list[Row], sources: Sources) -> Chart:
-    panel = curve_panel(Curve(LOSS), section, rows, sources, by_row, method_marks, "")
+def _loss(section: Section, rows: list[Row]) -> Chart:
+    panel = curve_panel(Curve(LOSS), section, rows, by_row, method_marks, "")
     label = f"{LOSS} over training of {len(rows)} rows, means over seeds with bands of 95 %"
     return Chart(panel, label, LOSS, " over training")

@@ -10,8 +10,8 @@ import numpy as np
 from spectra_exp.measure.snapshot import RoutingSnapshot
 from spectra_exp.presentation.html import Block, Chart, Group
 from spectra_exp.presentation.text import number_text
-from spectra_exp.reporting.report.files import RunFiles
 from spectra_exp.reporting.report.loads import load_panel, relative_load
+from spectra_exp.runs.stored import StoredRun
 
 LEAD = (
     "Left: each expert's load over the even share, over training (1 is balance). Right, at the end: how much more "
@@ -19,20 +19,24 @@ LEAD = (
 )
 
 
-def routing_block(files: RunFiles) -> Block | None:
+def routing_block(run: StoredRun) -> Block | None:
     """Two pictures for each routed layer; None without a snapshot that has layers."""
-    kept = [snapshot for snapshot in files.snapshots.values() if snapshot.counts_LE.size]
+    kept = [snapshot for snapshot in run.snapshots.values() if snapshot.counts_LE.size]
     if not kept:
         return None
     last = kept[-1]
-    names = domain_names(files, last)
+    names = domain_names(run, last)
     layers = [_layer(layer, kept, last, names) for layer in range(last.counts_LE.shape[0])]
     return Block("routing", "Routing", LEAD, layers)
 
 
-def domain_names(files: RunFiles, snapshot: RoutingSnapshot) -> list[str]:
+def domain_names(run: StoredRun, snapshot: RoutingSnapshot) -> list[str]:
     """The domains' names in the snapshot's order, which is alphabetical; their numbers where the names do not match."""
-    losses = {metric for split, _, metric in files.curves if split == "validation" and metric.startswith("val_loss_")}
+    losses = {
+        metric
+        for split, metric, layer in run.curves
+        if split == "validation" and metric.startswith("val_loss_") and run.curve(split, metric, layer)
+    }
     known = sorted(metric.removeprefix("val_loss_") for metric in losses)
     served_M = snapshot.domain_counts_LME.sum(axis=(0, 2)) > 0
     # A domain without a scored token has neither a loss nor a count.

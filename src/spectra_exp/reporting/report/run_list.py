@@ -6,11 +6,13 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+from spectra_exp.config.names import method_name
 from spectra_exp.presentation.colours import ink
 from spectra_exp.presentation.html import Badge, Block, Cell, Row, Table, anchor, file_link
 from spectra_exp.presentation.text import number_text
 from spectra_exp.reporting.collect import Collected
-from spectra_exp.reporting.report.words import NOT_CAUSAL, run_method
+from spectra_exp.reporting.report.words import NOT_CAUSAL
+from spectra_exp.reporting.sections import run_factors
 
 METRICS = ("val_loss", "load_cv", "max_vio", "expert_overlap")
 LEAD = "One line a run; its name opens its page: configuration, curves, routing pictures, log."
@@ -57,7 +59,7 @@ def run_marks(collected: Collected, run: dict[str, Any]) -> list[Badge]:
 def _row(collected: Collected, run: dict[str, Any], place: str | None, page_of: PageOf) -> Row:
     cells = [
         Cell(run["run_id"], href=page_of(run["run_id"]), ident=place),
-        Cell(run["label"], swatch=ink(run_method(run))),
+        Cell(run["label"], swatch=ink(method_name(run_factors(run)))),
         Cell(str(run["seed"]), "n"),
         Cell(str(run["max_steps"]), "n"),
         *(Cell(_figure(collected, run["run_id"], metric), "n") for metric in METRICS),

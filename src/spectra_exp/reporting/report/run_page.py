@@ -30,13 +30,16 @@ from spectra_exp.presentation.panels import Line, LinePanel, Mark, at
 from spectra_exp.presentation.svg import Draw, draw_svg
 from spectra_exp.presentation.text import count_text, number_text
 from spectra_exp.reporting.collect import Collected
-from spectra_exp.reporting.report.files import Curves, RunFiles
 from spectra_exp.reporting.report.routing import routing_block
 from spectra_exp.reporting.report.run_list import run_marks
 from spectra_exp.reporting.report.words import causal_text
+from spectra_exp.runs.stored import StoredRun
 
 SHORT = 16  # up to so many points each has a mark of its own
+LOG_BYTES = 64 * 1024  # of a longer log the end is shown
 TEMPLATE = Path(__file__).parent / "templates" / "run.html"
+# Values by step, by (split, metric, layer).
+Curves = Mapping[tuple[str, str, str], dict[int, float]]
 # (title, unit, (split, metric) or a metric's beginning), each one picture.
 PICTURES = (
     ("Loss", "nats per token", (("train", "train_loss"), ("validation", "val_loss"))),
@@ -58,34 +61,36 @@ PICTURES = (
 )
 
 
-def run_page(files: RunFiles, collected: Collected, draw: Draw = draw_svg) -> str:
-    """The whole page, from whatever the folder holds; `draw` makes the pictures."""
-    run = collected.by_run.get(files.run_id)
-    odd = [reason for source in (collected.odd, collected.skipped) if (reason := source.get(files.run_id))]
+def run_page(stored: StoredRun, collected: Collected, draw: Draw = draw_svg) -> str:
+    """The whole page, from whatever the folder holds, none of which makes it fail; `draw` makes the pictures."""
+    run_id, folder, run = stored.run_id, stored.folder, collected.by_run.get(stored.run_id)
+    config, environment, log = (
+        stored.text(folder.config),
+        stored.text(folder.environment),
+        stored.text(folder.log, LOG_BYTES),
+    )
+    odd = [reason for source in (collected.odd, collected.skipped) if (reason := source.get(run_id))]
+    problems = [f"{path.relative_to(stored.path)}: {problem}" for path, problem in stored.examine().items()]
     blocks = [
-        _facts_block(files, run, _analyses(collected.runs_folder, files.run_id)),
-        *_curve_blocks(files.curves),
-        routing_block(files),
-        _figures_block(files.summary),
-        _text_block("configuration", "Configuration", files.config),
-        _text_block("environment", "Environment", files.environment),
-        _text_block("log", "Log", files.log, "The log is empty."),
+        _facts_block(stored.summary or {}, run, _analyses(collected.runs_folder, run_id)),
+        *_curve_blocks({key: curve for key in stored.curves if (curve := stored.curve(*key))}),
+        routing_block(stored),
+        _figures_block(stored.summary or {}),
+        _text_block("configuration", "Configuration", config),
+        _text_block("environment", "Environment", environment),
+        _text_block("log", "Log", log, "The log is empty."),
     ]
     return html_page(
         TEMPLATE,
-        files.run_id,
+        run_id,
         blocks,
         draw,
-        back=f"{file_link('..', 'index.html')}#{_place(files.run_id, run)}",
-        label=(files.summary or {}).get("label"),
+        back=f"{file_link('..', 'index.html')}#{f'run-{anchor(run_id)}' if run else 'odd'}",
+        label=(stored.summary or {}).get("label"),
         marks=run_marks(collected, run) if run else [Badge("in no table", "bad")],
         siblings=_siblings(collected, run),
-        notes=[*odd, *files.problems],
+        notes=[*odd, *problems],
     )
-
-
-def _place(run_id: str, run: Mapping[str, Any] | None) -> str:
-    return f"run-{anchor(run_id)}" if run else "odd"
 
 
 def _siblings(collected: Collected, run: Mapping[str, Any] | None) -> list[Link]:
@@ -108,8 +113,7 @@ def _analyses(runs_folder: Path, run_id: str) -> Content:
     return [[Link(words, file_link(*start, *parts, "index.html")), " "] for words, parts in made]
 
 
-def _facts_block(files: RunFiles, run: Mapping[str, Any] | None, analyses: Content) -> Block:
-    summary = files.summary or {}
+def _facts_block(summary: Mapping[str, Any], run: Mapping[str, Any] | None, analyses: Content) -> Block:
     parameters, timings = summary.get("parameters") or {}, summary.get("timings") or {}
     prints = summary.get("fingerprints") or {}
     pairs: list[tuple[str, Content]] = [
@@ -142,8 +146,8 @@ def _curve_blocks(curves: Curves) -> list[Block]:
     for title, unit, wanted in PICTURES:
         lines = [line for split, metric in wanted for line in _matching(curves, split, metric)]
         charts.append(_curve_chart(title, unit, lines))
-    layers = sorted({layer for split, layer, _ in curves if layer != "all" and split == "validation"}, key=_layer_order)
-    by_layer = [(f"layer {layer}", curves.get(("validation", layer, "load_cv"), [])) for layer in layers]
+    layers = sorted({layer for split, _, layer in curves if layer != "all" and split == "validation"}, key=_layer_order)
+    by_layer = [(f"layer {layer}", curves.get(("validation", "load_cv", layer), {})) for layer in layers]
     charts.append(_curve_chart("Balance by layer", "coefficient of variation of the load", by_layer))
     drawn = [chart for chart in charts if chart is not None]
     if not drawn:
@@ -151,15 +155,15 @@ def _curve_blocks(curves: Curves) -> list[Block]:
     return [Block("curves", "Curves", None, Group("charts", drawn))]
 
 
-def _matching(curves: Curves, split: str, metric: str) -> list[tuple[str, list[tuple[int, float]]]]:
+def _matching(curves: Curves, split: str, metric: str) -> list[tuple[str, dict[int, float]]]:
     if not metric.endswith("*"):
-        return [(metric, curves.get((split, "all", metric), []))]
+        return [(metric, curves.get((split, metric, "all"), {}))]
     start = metric[:-1]
-    names = sorted(m for s, layer, m in curves if s == split and layer == "all" and m.startswith(start))
-    return [(name.removeprefix(start), curves[split, "all", name]) for name in names]
+    names = sorted(m for s, m, layer in curves if s == split and layer == "all" and m.startswith(start))
+    return [(name.removeprefix(start), curves[split, name, "all"]) for name in names]
 
 
-def _curve_chart(title: str, unit: str, curves: list[tuple[str, list[tuple[int, float]]]]) -> Chart | None:
+def _curve_chart(title: str, unit: str, curves: list[tuple[str, dict[int, float]]]) -> Chart | None:
     lines = tuple(_line(name, i, points) for i, (name, points) in enumerate(curves) if points)
     if not lines:
         return None
@@ -167,16 +171,16 @@ def _curve_chart(title: str, unit: str, curves: list[tuple[str, list[tuple[int, 
     return Chart(LinePanel("", "step", unit, lines), label, title, " over training")
 
 
-def _line(name: str, place: int, points: list[tuple[int, float]]) -> Line:
+def _line(name: str, place: int, curve: dict[int, float]) -> Line:
     """The curve; few points are marked and say their figures."""
-    steps, values = zip(*points, strict=True)
-    tips = [f"{name}\nstep {x}: {number_text(y)}" for x, y in points] if len(points) <= SHORT else []
-    return Line(name, Mark(PALETTE[place % len(PALETTE)], marker=""), steps, tuple(map(at, values)), tips=tuple(tips))
+    tips = [f"{name}\nstep {x}: {number_text(y)}" for x, y in curve.items()] if len(curve) <= SHORT else []
+    mark = Mark(PALETTE[place % len(PALETTE)], marker="")
+    return Line(name, mark, tuple(curve), tuple(map(at, curve.values())), tips=tuple(tips))
 
 
-def _figures_block(summary: dict[str, Any] | None) -> Block | None:
+def _figures_block(summary: Mapping[str, Any]) -> Block | None:
     """Every figure of the summary with its chance floor, under the training rule, and by layer."""
-    metrics = (summary or {}).get("metrics") or {}
+    metrics = summary.get("metrics") or {}
     if not isinstance(metrics, dict) or not metrics:
         return None
     rows = []

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from operator import itemgetter
 
-from spectra_exp.config.names import ablation_name
 from spectra_exp.presentation.colours import PALETTE, colour
 from spectra_exp.presentation.html import Block, Chart, Choice, Group, Heading, Notes, Text
 from spectra_exp.presentation.panels import CellPanel, HeatCell, Mark, Spot, SpotPanel, at
 from spectra_exp.presentation.text import number_text
 from spectra_exp.reporting.declared import Picture, all_pictures
+from spectra_exp.reporting.figures.labels import by_ablation
 from spectra_exp.reporting.grid import Row, Section
 from spectra_exp.reporting.material import Material
 from spectra_exp.reporting.report.headline import values_chart
-from spectra_exp.reporting.report.words import described, interval, is_causal, remarks, setting_name
+from spectra_exp.reporting.report.words import described, remarks, setting_name
 from spectra_exp.reporting.tables.verdicts import direction
 
 METRICS = ("val_loss", "load_cv", "max_vio", "expert_overlap", "expert_entropy_norm", "routing_consistency")
@@ -34,7 +34,7 @@ def sweep_block(material: Material) -> Block | None:
 
 def _section(material: Material, picture: Picture, section: Section) -> Group:
     drawn = {"heat": _heat_maps, "curve": _steps, "rows": _rows}[picture.kind]
-    wanted = [m for m in METRICS if any(interval(section, row, m) for row in section.rows)]
+    wanted = [m for m in METRICS if any(section.interval(row, m) for row in section.rows)]
     panels = [(metric, Group("charts", drawn(picture, section, metric))) for metric in wanted]
     unfinished = [row for row in section.rows if not row.runs]
     lines = [f"No finished run: {', '.join(setting_name(row) for row in unfinished)}."] if unfinished else []
@@ -55,7 +55,7 @@ def _section(material: Material, picture: Picture, section: Section) -> Group:
 
 def _heat_maps(picture: Picture, section: Section, metric: str) -> list[Chart]:
     """A map for each value that stands apart, in the same colours."""
-    rows = [(row, interval(section, row, metric)) for row in section.rows]
+    rows = [(row, section.interval(row, metric)) for row in section.rows]
     means = [found.mean for _, found in rows if found]
     charts = []
     for group, members in _groups(picture, section.rows).items():
@@ -71,10 +71,10 @@ def _heat_maps(picture: Picture, section: Section, metric: str) -> list[Chart]:
 
 
 def _heat_cell(section: Section, row: Row | None, metric: str) -> HeatCell:
-    found = interval(section, row, metric) if row else None
+    found = section.interval(row, metric) if row else None
     if row is None or found is None:
         return HeatCell(None, "", f"{row.label if row else 'not in the study'}\nnot measured")
-    flag = " ○" if not is_causal(section, row) else ""
+    flag = " ○" if not section.causal(row) else ""
     return HeatCell(found.mean, number_text(found.mean) + flag, described(section, row, (metric,), setting_name(row)))
 
 
@@ -90,13 +90,13 @@ def _steps(picture: Picture, section: Section, metric: str) -> list[Chart]:
         shift = 0.06 * (place - (len(groups) - 1) / 2)
         before, last = None, members[0]
         for step, row in sorted(((names.index(_step_name(picture, row)), row) for row in members), key=itemgetter(0)):
-            found = interval(section, row, metric)
+            found = section.interval(row, metric)
             if found is None:
                 continue
             if before == step - 1 and _on_one_scale(last, row):
                 joints.append((len(spots) - 1, len(spots)))
             tip = described(section, row, (metric,))
-            spots.append(Spot(group, Mark(own), at(step + shift), found, False, is_causal(section, row), tip))
+            spots.append(Spot(group, Mark(own), at(step + shift), found, False, section.causal(row), tip))
             before, last = step, row
     axis = ", ".join(_last(name) for name in picture.across)
     ticks = tuple((float(place), name) for place, name in enumerate(names))
@@ -107,8 +107,7 @@ def _steps(picture: Picture, section: Section, metric: str) -> list[Chart]:
 
 def _rows(picture: Picture, section: Section, metric: str) -> list[Chart]:
     rows = [row for row in section.rows if row.runs]
-    names = [setting_name(row) for row in rows]
-    return [values_chart(section, rows, names, [colour(row.label) for row in rows], metric)]
+    return [values_chart(section, rows, [setting_name(row) for row in rows], metric)]
 
 
 def _groups(picture: Picture, rows: list[Row]) -> dict[str, list[Row]]:
@@ -116,7 +115,7 @@ def _groups(picture: Picture, rows: list[Row]) -> dict[str, list[Row]]:
     groups: dict[str, list[Row]] = {}
     for row in rows:
         if picture.apart == "ablation":
-            name = ablation_name(row.key.get("ablation", "none"))
+            name = by_ablation(row)
         elif picture.apart == "baseline" or not picture.apart:
             name = row.method
         else:

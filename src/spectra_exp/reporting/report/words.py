@@ -3,36 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
-from spectra_exp.config.names import METHOD_FACTORS, ablation_name, method_name, setting_text
+from spectra_exp.config.names import METHOD_FACTORS, setting_text
 from spectra_exp.presentation.html import Heading
 from spectra_exp.presentation.text import interval_text
 from spectra_exp.reporting.grid import Row, Section
-from spectra_exp.statistics.intervals import Interval, mean_interval
 
 NOT_CAUSAL = "not causal"
 
 
-def interval(section: Section, row: Row, metric: str) -> Interval | None:
-    """The metric's mean over seeds."""
-    return mean_interval(section.values(row, metric).values())
-
-
-def is_causal(section: Section, row: Row) -> bool:
-    """Whether all runs of the row are."""
-    return all(section.run(row, seed)["causal"] is True for seed in row.runs)
-
-
-def is_stale(section: Section, row: Row) -> bool:
-    """Whether a run of the row was made by other code."""
-    return any(section.run(row, seed)["stale"] for seed in row.runs)
-
-
 def marks(section: Section, row: Row) -> list[str]:
     """What a reader must know of the row: stale runs, and figures that saw the future."""
-    found = [] if is_causal(section, row) else [NOT_CAUSAL]
-    return [*found, "stale"] if is_stale(section, row) else found
+    found = [] if section.causal(row) else [NOT_CAUSAL]
+    return [*found, "stale"] if section.stale(row) else found
 
 
 def section_heading(section: Section) -> Heading | None:
@@ -51,16 +34,10 @@ def remarks(section: Section, names: Mapping[str, Row]) -> list[str]:
     ]
 
 
-def run_method(run: Mapping[str, Any]) -> str:
-    """The method of a run, called as the rows of studies are."""
-    factors = {key: run[key] for key in METHOD_FACTORS if run.get(key) not in (None, "none")}
-    return method_name(factors)
-
-
 def described(section: Section, row: Row, metrics: tuple[str, ...], head: str | None = None) -> str:
     """The row's name, its figures with their intervals, seeds and marks, a line each."""
     lines = [head or row.label]
-    lines += [f"{metric} {interval_text(interval(section, row, metric)) or 'not measured'}" for metric in metrics]
+    lines += [f"{metric} {interval_text(section.interval(row, metric)) or 'not measured'}" for metric in metrics]
     seeds = len(row.runs)
     return "\n".join([*lines, f"n {seeds}, " + ", ".join(marks(section, row) or ["causal"])])
 
@@ -68,11 +45,6 @@ def described(section: Section, row: Row, metrics: tuple[str, ...], head: str | 
 def setting_name(row: Row) -> str:
     """The row's own settings, without the method that all rows share."""
     return ", ".join(setting_text(k, v) for k, v in row.key.items() if k not in METHOD_FACTORS) or row.label
-
-
-def ablation_of(row: Row) -> str:
-    """The ablation as it is printed, with a mark of words for its rule (osr)."""
-    return ablation_name(row.key.get("ablation", "none"))
 
 
 def causal_text(value: object) -> str:

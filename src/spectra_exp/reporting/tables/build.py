@@ -8,20 +8,18 @@ from statistics import fmean
 from typing import Any
 
 from spectra_exp.config.names import METHOD_FACTORS
-from spectra_exp.presentation.text import count_text, interval_text, number_text
-from spectra_exp.reporting.collect import INFERENCE, METHOD_COLUMNS, SIZE_COLUMNS, TRAINING_RULE
+from spectra_exp.presentation.text import count_text, interval_text
+from spectra_exp.reporting.collect import INFERENCE, METHOD_COLUMNS, SIZE_COLUMNS, TRAINING_RULE, base_name
 from spectra_exp.reporting.grid import Row, Section
 from spectra_exp.reporting.noise import claim_notes
 from spectra_exp.reporting.tables.gaps import row_gaps
 from spectra_exp.reporting.tables.settings import settings_part
-from spectra_exp.reporting.tables.spec import Grid, Panel, Part, Table, TableSpec
+from spectra_exp.reporting.tables.spec import Grid, Panel, Part, Table, TableSpec, record_grid
 from spectra_exp.reporting.tables.verdicts import ADDED, SEEDS_ALONE, direction, verdict
 from spectra_exp.runs.pairing import GROUP_KEYS, LOSSES, PAIRED, is_prediction
 from spectra_exp.statistics.comparison import TOO_FEW, Comparison
 from spectra_exp.statistics.corrections import stars
-from spectra_exp.statistics.intervals import mean_interval
-from spectra_exp.statistics.pareto import pareto_front
-from spectra_exp.studies.cells import Choice, reference_of
+from spectra_exp.studies.cells import reference_of
 
 
 def build_table(spec: TableSpec, sections: Iterable[Section]) -> Table:
@@ -37,7 +35,9 @@ def build_table(spec: TableSpec, sections: Iterable[Section]) -> Table:
         own = [_record(section, row, metrics) for row in rows]
         notes = _notes(section, rows, own)
         notes += _add_tests(spec, section, rows, own)
-        _mark_front(spec, own, section.ranked(rows))
+        if spec.pareto:
+            for record, on_front in zip(own, section.front(rows, spec.pareto), strict=True):
+                record["pareto"] = "yes" if on_front else ""
         records += own
         grids = [_grid(panel, section, own, spec.pareto, section.ranked(rows)) for panel in _panels(spec, own)]
         grids += _floor_grids(spec, section, own)
@@ -61,7 +61,7 @@ def _over_settings(spec: TableSpec, sections: Iterable[Section]) -> list[Part]:
 
 def metric_columns(section: Section, row: Row, metric: str) -> dict[str, Any]:
     """`<metric>` the printed cell, `_mean`, `_ci_low`, `_ci_high`, `_n` over seeds, and the mean chance `_floor`."""
-    interval = mean_interval(section.values(row, metric).values())
+    interval = section.interval(row, metric)
     return {
         metric: interval_text(interval),
         f"{metric}_mean": interval.mean if interval else None,
@@ -78,7 +78,7 @@ def beside(section: Section, row: Row) -> dict[str, Any]:
     return {
         "n": len(row.runs),
         "n_expected": len(row.expected) or len(row.runs),
-        "stale": any(run["stale"] for run in runs),
+        "stale": section.stale(row),
         **{column: agreed(run[column] for run in runs) for column in (*SIZE_COLUMNS, *GROUP_KEYS)},
         **_measured_sizes(runs),
     }
@@ -95,11 +95,6 @@ def agreed(values: Iterable[Any]) -> Any:
     """The one value that all runs of a cell share, None without any, the values side by side if they differ."""
     found = list(dict.fromkeys(value for value in values if value is not None))
     return found[0] if len(found) == 1 else " / ".join(sorted(map(str, found))) or None
-
-
-def reference_row(section: Section, row: Row, wanted: Choice) -> Row | None:
-    """The row that `row` is tested against."""
-    return reference_of(row, section.rows, wanted)
 
 
 def _record(section: Section, row: Row, metrics: Iterable[str]) -> dict[str, Any]:
@@ -122,14 +117,13 @@ def _record(section: Section, row: Row, metrics: Iterable[str]) -> dict[str, Any
 
 def _columns(spec: TableSpec, section: Section, rows: list[Row]) -> list[str]:
     """The table's metrics, each followed by its figures under the other rules of routing that the runs measured."""
-    runs = {run for row in rows for run in row.runs.values()}
-    measured = {metric for run, metric in section.collected.figures if run in runs}
+    measured = section.measured(rows)
     wanted = spec.metrics if spec.study else tuple(dict.fromkeys([*spec.metrics, *sorted(measured)]))
     others = [m for m in sorted(measured) if TRAINING_RULE in m or INFERENCE in m]
     found: list[str] = []
     for metric in wanted:
         found.append(metric)
-        found += [m for m in others if m.removesuffix(TRAINING_RULE).partition(INFERENCE)[0] == metric]
+        found += [m for m in others if base_name(m) == metric]
     return list(dict.fromkeys(found))
 
 
@@ -140,7 +134,7 @@ def _add_tests(spec: TableSpec, section: Section, rows: list[Row], records: list
     tests: dict[tuple[int, str], Comparison] = {}
     names: dict[str, None] = {}
     for index, row in enumerate(rows):
-        reference = reference_row(section, row, spec.baseline)
+        reference = reference_of(row, section.rows, spec.baseline)
         if reference is None or not row.runs or not reference.runs:
             continue
         names.setdefault(reference.label)
@@ -182,18 +176,6 @@ def untested_notes(tests: Iterable[tuple[str, str, Comparison]]) -> list[str]:
     return [f"No test, {reason}: {', '.join(names)}." for reason, names in reasons.items()]
 
 
-def _mark_front(spec: TableSpec, records: list[dict[str, Any]], ranked: list[bool]) -> None:
-    """Mark the Pareto front over mean values, among the rows that may be ranked."""
-    if not spec.pareto:
-        return
-    points = [
-        [r.get(f"{m}_mean") if may else None for m in spec.pareto] for r, may in zip(records, ranked, strict=True)
-    ]
-    front = pareto_front(points, [direction(m) for m in spec.pareto])
-    for record, on_front in zip(records, front, strict=True):
-        record["pareto"] = "yes" if on_front else ""
-
-
 def _panels(spec: TableSpec, records: list[dict[str, Any]]) -> list[Panel]:
     """The panels without the metrics that are no study's to have and that no row has."""
     shown = []
@@ -210,15 +192,9 @@ def _floor_grids(spec: TableSpec, section: Section, records: list[dict[str, Any]
     metrics = [m for m in spec.metrics if any(r.get(f"{m}_floor") is not None for r in records)]
     if not metrics:
         return []
-    factors = _label_columns(section, records)
-    body = [
-        [*(str(r.get(f) or "") for f in factors), *(_number(r.get(f"{m}_floor")) for m in metrics)] for r in records
-    ]
-    return [Grid("What chance gives (mean over seeds)", [*(f.rpartition(".")[2] for f in factors), *metrics], body)]
-
-
-def _number(value: float | None) -> str:
-    return "" if value is None else number_text(value)
+    shown = {factor: factor.rpartition(".")[2] for factor in _label_columns(section, records)}
+    shown |= {f"{metric}_floor": metric for metric in metrics}
+    return [record_grid("What chance gives (mean over seeds)", shown, records)]
 
 
 def _grid(
@@ -255,8 +231,7 @@ def _label_columns(section: Section, records: list[dict[str, Any]]) -> list[str]
 
 def _best(metric: str, records: list[dict[str, Any]], ranked: list[bool]) -> list[int]:
     """The rows with the best mean among those that may be ranked; none where neither direction is better."""
-    base = metric.partition(INFERENCE)[0]
-    better = direction(base)
+    better = direction(metric)
     means = {i: r.get(f"{metric}_mean") for i, (r, may) in enumerate(zip(records, ranked, strict=True)) if may}
     found = {i: mean for i, mean in means.items() if mean is not None}
     if better == "none" or len(found) < 2:
@@ -287,7 +262,8 @@ def _notes(section: Section, rows: list[Row], records: list[dict[str, Any]]) -> 
     for key in GROUP_KEYS:
         values = {record[key] for record in records if record[key] is not None}
         if len(values) > 1:
-            notes.append(f"Rows differ in {key.replace('_', ' ')} ({_listed(values)}); such rows are not tested.")
+            listed = ", ".join(sorted(str(value)[:8] for value in values))
+            notes.append(f"Rows differ in {key.replace('_', ' ')} ({listed}); such rows are not tested.")
     labels = {record["cell_id"]: record["label"] for record in records}
     notes += [f"Not paired: {labels[cell]}: {reason}." for cell, reason in section.unpaired.items()]
     return notes + odd_notes(section, rows)
@@ -297,7 +273,3 @@ def odd_notes(section: Section, rows: Iterable[Row]) -> list[str]:
     """What is wrong with runs that are in the rows all the same."""
     odd = section.collected.odd
     return [f"{run}: {odd[run]}." for row in rows for run in row.runs.values() if run in odd]
-
-
-def _listed(values: set[Any]) -> str:
-    return ", ".join(sorted(str(value)[:8] for value in values))

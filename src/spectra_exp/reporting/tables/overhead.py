@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from spectra_exp.foundations.errors import first_line
 from spectra_exp.presentation.text import interval_text, number_text
 from spectra_exp.reporting.tables.spec import Gap, Grid, Part, Table
 from spectra_exp.statistics.intervals import mean_interval
@@ -39,7 +40,7 @@ def overhead_table(profile: str | None) -> Table:
     for method, measured in content["methods"].items():
         own = _records(method, measured)
         records += own
-        body = [[r["part"], r["ms"], _millions(r["flops"]), number_text(r["percent"], 1)] for r in own]
+        body = [[r["part"], r["ms"], number_text(r["flops"] / 1e6), number_text(r["percent"], 1)] for r in own]
         step = interval_text(mean_interval(measured["step_ms"]))
         notes = [f"The whole step, forward and backward: {step} ms, n = {len(measured['step_ms'])} steps."]
         where = f"{content['device']}, {content['tokens']} tokens a step"
@@ -56,7 +57,7 @@ def read_overhead(profile: str | None) -> dict[str, Any] | str:
     try:
         content = json.loads(profile)
     except ValueError as error:
-        return f"overhead.json cannot be read ({str(error).splitlines()[0]})"
+        return f"overhead.json cannot be read ({first_line(error)})"
     if not isinstance(content, dict) or content.get("schema") != SCHEMA:
         return f"overhead.json is not a profile of schema {SCHEMA}"
     return content
@@ -88,7 +89,3 @@ def _records(method: str, measured: dict[str, Any]) -> list[dict[str, Any]]:
             }
         )
     return found
-
-
-def _millions(flops: float) -> str:
-    return number_text(flops / 1e6)

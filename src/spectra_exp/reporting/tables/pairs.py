@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from spectra_exp.config.names import METHOD_FACTORS, method_name, setting_text
-from spectra_exp.presentation.text import count_text, number_text
+from spectra_exp.presentation.text import count_text, signed_text
 from spectra_exp.reporting.grid import Row, Section
 from spectra_exp.reporting.noise import claim_notes
 from spectra_exp.reporting.tables.build import beside, metric_columns, odd_notes, untested_notes
@@ -49,6 +49,11 @@ class Size:
     against: Row | None
 
     @property
+    def label(self) -> str:
+        """The settings in words."""
+        return ", ".join(setting_text(key, value) for key, value in self.settings.items())
+
+    @property
     def cells(self) -> list[Row]:
         return [row for row in (self.against, self.method) if row is not None]
 
@@ -61,7 +66,7 @@ def build_pairs(spec: PairSpec, sections: Iterable[Section]) -> Table:
     for section in sections:
         rules = dict.fromkeys(row.key.get("osr", "") for row in section.find(spec.method))
         for rule in rules:
-            sizes = _sizes(spec, section, rule)
+            sizes = pair_sizes(section, spec.method, spec.against, rule)
             own, notes = _records(spec, section, rule, sizes)
             records += own
             title = " ".join(filter(None, [section.title, rule]))
@@ -74,7 +79,7 @@ def build_pairs(spec: PairSpec, sections: Iterable[Section]) -> Table:
 def _over_sizes(spec: PairSpec, section: Section, sizes: list[Size]) -> list[Part]:
     """Both methods over the sizes that have them."""
     whole = [size for size in sizes if len(size.cells) == 2]
-    settings = {_text(size): (section, {_short(row): row for row in size.cells}) for size in whole}
+    settings = {size.label: (section, {_short(row): row for row in size.cells}) for size in whole}
     return settings_part(settings, spec.tested, _short(whole[0].against) if whole else "")
 
 
@@ -86,10 +91,6 @@ def pair_sizes(section: Section, method: Choice, against: Choice, rule: str) -> 
             if row.key.get("osr", rule) == rule:
                 found.setdefault(_settings(row), [None, None])[place] = row
     return [Size(dict(settings), *pair) for settings, pair in found.items()]
-
-
-def _sizes(spec: PairSpec, section: Section, rule: str) -> list[Size]:
-    return pair_sizes(section, spec.method, spec.against, rule)
 
 
 def _settings(row: Row) -> tuple[tuple[str, str], ...]:
@@ -119,21 +120,20 @@ def _records(spec: PairSpec, section: Section, rule: str, sizes: list[Size]) -> 
     claims = claim_notes(
         section,
         (
-            (sizes[i].method, _text(sizes[i]), m, test, corrected[i, m])
+            (sizes[i].method, sizes[i].label, m, test, corrected[i, m])
             for (i, m), test in tests.items()
             if sizes[i].method
         ),
     )
     claims += [SEEDS_ALONE] if any(m in LOSSES and test.p is not None for (_, m), test in tests.items()) else []
-    untested = untested_notes((_text(sizes[i]), metric, test) for (i, metric), test in tests.items())
+    untested = untested_notes((sizes[i].label, metric, test) for (i, metric), test in tests.items())
     return records, [head, *claims, *untested, *odd_notes(section, (row for size in sizes for row in size.cells))]
 
 
 def _difference(metric: str, test: Comparison | None, p: float | None) -> dict[str, Any]:
     shown = ""
     if test is not None and test.difference is not None:
-        sign = "+" if test.difference > 0 else "−" if test.difference < 0 else ""
-        shown = " ".join(filter(None, [f"{sign}{number_text(abs(test.difference))}", stars(p)]))
+        shown = " ".join(filter(None, [signed_text(test.difference), stars(p)]))
     return {
         f"Δ {metric}": shown,
         f"{metric}_difference": test.difference if test else None,
@@ -178,7 +178,3 @@ def _gaps(spec: PairSpec, section: Section, sizes: list[Size]) -> list[Gap]:
 def _short(row: Row) -> str:
     """The method without its rule, which heads the part."""
     return method_name({key: value for key, value in row.key.items() if key != "osr"})
-
-
-def _text(size: Size) -> str:
-    return ", ".join(setting_text(key, value) for key, value in size.settings.items())

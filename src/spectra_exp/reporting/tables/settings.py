@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from spectra_exp.presentation.text import number_text
+from spectra_exp.presentation.text import bounds_text, number_text
 from spectra_exp.reporting.grid import Row, Section
 from spectra_exp.reporting.tables.spec import Grid, Part
 from spectra_exp.reporting.tables.verdicts import direction
@@ -73,4 +73,4 @@ def _values(section: Section, rows: Mapping[str, Row], metric: str) -> dict[str,
 
 
 def _text(estimate: Estimate) -> str:
-    return f"{number_text(estimate.value)} [{number_text(estimate.low)}, {number_text(estimate.high)}]"
+    return f"{number_text(estimate.value)} {bounds_text(estimate.low, estimate.high)}"

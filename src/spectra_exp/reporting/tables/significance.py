@@ -6,11 +6,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from spectra_exp.presentation.text import number_text
 from spectra_exp.reporting.grid import Row, Section
 from spectra_exp.reporting.noise import claim_notes
 from spectra_exp.reporting.tables.gaps import seed_gaps
-from spectra_exp.reporting.tables.spec import Choice, Gap, Grid, Part, Table, Tested
+from spectra_exp.reporting.tables.spec import Choice, Gap, Part, Table, Tested, record_grid
 from spectra_exp.reporting.tables.verdicts import (
     ADDED,
     OVER_SEEDS,
@@ -152,7 +151,7 @@ SHOWN = {
     "causal": "causal",
     "n_pairs": "n",
     "difference": "difference",
-    "95 % CI": "95 % CI",
+    ("ci_low", "ci_high"): "95 % CI",
     "t": "t",
     "df": "df",
     "p": "p",
@@ -175,8 +174,15 @@ def _claims(members: list[tuple[Tested, dict[str, Any]]]) -> list[str]:
 
 def _part(family: tuple[str, str], records: list[dict[str, Any]], claims: list[str]) -> Part:
     section, name = family
-    body = [[_text(key, record) for key in SHOWN] for record in records]
-    grid = Grid(name, list(SHOWN.values()), body)
+    printed = [
+        record
+        | {
+            "n_pairs": f"{record['n_pairs']}{'*' if record['looks'] else ''}",
+            "df": None if record["df"] is None else f"{record['df']:.3g}",
+        }
+        for record in records
+    ]
+    grid = record_grid(name, SHOWN, printed)
     tests = sum(record["p"] is not None for record in records)
     notes = [NO_EVIDENCE] if any(record["verdict"] == NOT_CAUSAL for record in records) else []
     notes += [f"Holm over {tests} tests. Difference: first − second; detectable: found with 80 % power at this n."]
@@ -195,22 +201,6 @@ def _part(family: tuple[str, str], records: list[dict[str, Any]], claims: list[s
         if record["note"] and (record["difference"] is not None or record["note"] != TOO_FEW):
             remarks.setdefault(record["note"], []).append(f"{record['comparison']} ({record['metric']})")
     return Part(section, [grid], [*notes, *(f"{note}: {', '.join(names)}." for note, names in remarks.items())])
-
-
-def _text(key: str, record: Mapping[str, Any]) -> str:
-    if key == "95 % CI":
-        return bounds_text(record["ci_low"], record["ci_high"])
-    value = record[key]
-    if key == "n_pairs" and record["looks"]:
-        return f"{value}*"
-    if key == "df" and value is not None:
-        return f"{value:.3g}"
-    return "" if value is None else number_text(value) if isinstance(value, float) else str(value)
-
-
-def bounds_text(low: float | None, high: float | None) -> str:
-    """An interval's ends; empty without one."""
-    return "" if low is None or high is None else f"[{number_text(low)}, {number_text(high)}]"
 
 
 def _gaps(name: str, tested: Iterable[Tested]) -> list[Gap]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from spectra_exp.presentation.text import bounds_text, number_text
 from spectra_exp.reporting.grid import Choice, Row, Section
 from spectra_exp.statistics.comparison import Comparison
 from spectra_exp.statistics.corrections import holm
@@ -61,6 +62,18 @@ class Grid:
     headers: list[str]
     rows: list[list[str]]
     best: frozenset[tuple[int, int]] = frozenset()
+
+
+def record_grid(title: str, shown: Mapping[str | tuple[str, str], str], records: Sequence[Mapping[str, Any]]) -> Grid:
+    """The records under the headers of `shown`, by key; a pair of keys is of an interval's two ends."""
+    return Grid(title, list(shown.values()), [[_printed(record, key) for key in shown] for record in records])
+
+
+def _printed(record: Mapping[str, Any], key: str | tuple[str, str]) -> str:
+    if isinstance(key, tuple):
+        return bounds_text(*(record[end] for end in key))
+    value = record[key]
+    return number_text(value) if value is None or isinstance(value, float) else str(value)
 
 
 @dataclass(frozen=True)
