@@ -223,7 +223,8 @@ def _router_figures(shape: Shape, name: str, device: str, way: str) -> Iterator[
     yield from _loop_figures(shape, name, device, length, (PLAIN, TRITON) if way == TRITON else (PLAIN,))
     if case.tokens_Nd.is_cuda:
         for router in ("spectra", "spectra_triton"):
-            yield from _kernel_times(subjects[router], f"{name}_{router}", shape)
+            if router in subjects:
+                yield from _kernel_times(subjects[router], f"{name}_{router}", shape)
 
 
 def _loop_figures(shape: Shape, name: str, device: str, length: int, ways: Iterable[str]) -> Iterator[Figure]:
