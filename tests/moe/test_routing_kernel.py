@@ -49,6 +49,21 @@ def test_what_cannot_work_is_said_in_one_line(monkeypatch):
         use_routing_kernel(model_of("switch", top_k=2), TRITON, "cuda")
 
 
+@pytest.mark.parametrize(
+    ("router", "settings"),
+    [
+        ("spectra", {"router": {"sequence": "gru"}, "osr": {"solver": "softmax"}}),
+        ("spectra", {"router": {"sequence": "gru"}, "osr": {"log_sinkhorn_enabled": False}}),
+        ("beta_memory", {"router": {"recurrent": False}}),
+    ],
+)
+def test_a_router_whose_loop_is_off_has_none(router, settings, monkeypatch):
+    monkeypatch.setattr(routing_kernel, "what_triton_lacks", lambda device: None)
+    model = model_of(router, **settings)
+    with pytest.raises(ConfigError, match="neither a scan nor Sinkhorn iterations in the log domain"):
+        use_routing_kernel(model, TRITON, "cuda")
+
+
 def test_a_run_by_kernels_is_another_and_plain_leaves_the_id_as_it_was(monkeypatch):
     prepare_environment()
     monkeypatch.setattr(routing_kernel, "what_triton_lacks", lambda device: None)

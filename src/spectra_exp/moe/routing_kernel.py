@@ -22,13 +22,15 @@ def use_routing_kernel(model: SpectraMoeForCausalLM, kernel: str, device: str) -
     check_routing_kernel(kernel, device)
     for layer in model.routed_layers:
         if not set_routing_kernel(layer.router, kernel) and kernel == TRITON:
-            raise ConfigError(KEY, "the router has neither a scan nor Sinkhorn iterations", "give plain")
+            raise ConfigError(
+                KEY, "the router has neither a scan nor Sinkhorn iterations in the log domain", "give plain"
+            )
 
 
 def set_routing_kernel(router: Router, kernel: str) -> bool:
     """Have a router's loops computed so; False where it has none."""
-    # Routers and encoders that have kernels have this attribute.
-    parts = [part for part in router.modules() if hasattr(part, "kernel")]
+    # Routers and encoders whose loop has a kernel have these attributes.
+    parts = [part for part in router.modules() if hasattr(part, "kernel") and getattr(part, "has_loop", True)]
     for part in parts:
         part.kernel = kernel
     return bool(parts)

@@ -48,6 +48,11 @@ class BetaMemoryRouter(LinearRouter):
         super().__init__(hidden_size, num_experts, top_k, config)
         self.decay_d = nn.Parameter(torch.empty(hidden_size)) if config.recurrent else None
 
+    @property
+    def has_loop(self) -> bool:
+        """Whether there is a memory, which `kernel` can make."""
+        return self.decay_d is not None
+
     def reset_parameters(self) -> None:
         super().reset_parameters()
         if self.decay_d is not None:

@@ -100,6 +100,11 @@ class SpectraRouter(Router):
     label = "SPECTRA"
     kernel = PLAIN
 
+    @property
+    def has_loop(self) -> bool:
+        """Whether its transport is made by iterations that `kernel` can make."""
+        return self.osr.solver == "sinkhorn" and self.osr.log_sinkhorn_enabled
+
     def __init__(self, hidden_size: int, num_experts: int, top_k: int, config: SpectraConfig, osr: OsrConfig):
         super().__init__(hidden_size, num_experts, top_k, config)
         self.osr = osr
