@@ -73,12 +73,13 @@ def heat(
     axes.figure.colorbar(image, ax=axes, shrink=0.8)
 
 
-def with_arms(rows: pd.DataFrame, name: str) -> tuple[pd.DataFrame, pd.Series, list[pd.Series]]:
-    """The rows that have the value `name`, the values, and their arms down and up; no arm where a bound is empty."""
+def with_arms(rows: pd.DataFrame, name: str) -> tuple[pd.DataFrame, pd.Series, np.ndarray]:
+    """The R rows that have the value `name`, the values, and their arms down and up, [2, R]; none where a bound is
+    empty."""
     known = rows.dropna(subset=[name])
     value = known[name].astype(float)
     low, high = (known[f"{name}_{side}"].astype(float).fillna(value) for side in ("low", "high"))
-    return known, value, [value - low, high - value]
+    return known, value, np.stack([value - low, high - value])
 
 
 def added_by_layer(axes: Axes, rows: pd.DataFrame, x: str) -> None:
