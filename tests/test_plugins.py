@@ -98,6 +98,7 @@ def test_the_template_s_own_test_passes_and_a_router_without_its_gradient_fails(
     [
         ("conf/config.yaml", "plugins: [nowhere]", "plugins: there is no module 'nowhere'"),
         ("conf/config.yaml", "plugins: my_router", "plugins: my_router was given; it is a list"),
+        ("conf/config.yaml", "- my_router\n", "conf/config.yaml: does not hold keys and their values"),
         ("conf/router/switch.yaml", "# Mine\n", "conf/router/switch.yaml: "),
         ("conf/baseline/dense.yaml", "# Mine\n", "conf/baseline/dense.yaml: "),
         ("sweeps/a_quota.yaml", "title: Mine\n", "sweeps/a_quota.yaml: "),
@@ -128,19 +129,21 @@ def test_a_router_of_a_name_that_there_is_is_one_line(work):
     assert ended.stderr.count("\n") == 1
 
 
-def test_a_cell_of_a_notebook_that_runs_again_replaces_its_router(work, tmp_path):
+def test_a_cell_of_a_notebook_brings_its_router_and_one_that_runs_again_replaces_it(work, tmp_path):
     cell = (work / "my_router.py").read_text()
     script = tmp_path / "twice.py"
     script.write_text(
-        f"from spectra_exp import compose\ncell = {cell!r}\nfor value in ('2.0', '3.5'):\n"
+        "from spectra_exp import compose\nfrom spectra_exp.config.resolved import Compositions\n"
+        f"print(Compositions()(['router=my_router']))\ncell = {cell!r}\nfor value in ('2.0', '3.5'):\n"
         "    exec(cell.replace('option(2.0', f'option({value}'), globals())\n"
-        "    print(compose('router=my_router').router.sharpness)\n"
+        "    found = Compositions()(['router=my_router']).values['router.sharpness']\n"
+        "    print(compose('router=my_router').router.sharpness, found)\n"
     )
     (work / "conf" / "config.yaml").unlink()
     (work / "my_router.py").unlink()
     kept = os.environ | {"PYTHONPATH": str(project_root() / "src")}
     ended = subprocess.run([sys.executable, str(script)], env=kept, cwd=work, capture_output=True, text=True)
-    assert (ended.returncode, ended.stdout.split()) == (0, ["2.0", "3.5"]), ended.stderr
+    assert (ended.returncode, ended.stdout.split()) == (0, ["None", "2.0", "2.0", "3.5", "3.5"]), ended.stderr
 
 
 def test_a_folder_of_another_hydra_project_is_left_alone(work):

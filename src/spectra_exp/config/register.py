@@ -48,7 +48,8 @@ _caches: list[Any] = []
 
 
 def cached_until_replaced(function: Callable[P, T]) -> Callable[P, T]:
-    """A cache of what follows from the schemas: forgotten where a cell of a notebook that runs again replaces one."""
+    """A cache of what follows from the schemas: forgotten where one comes to them, or a cell of a notebook that runs
+    again replaces its own."""
     cached = lru_cache(maxsize=4096)(function)
     _caches.append(cached)
     return cast("Callable[P, T]", cached)
@@ -93,7 +94,7 @@ def register() -> None:
             there = stored.get(f"{name}.yaml")
             if there is None or OmegaConf.get_type(there.node) is not node:
                 _store(group, name, node)
-                for cached in _caches if there else ():
+                for cached in _caches:
                     cached.cache_clear()
 
 
