@@ -436,4 +436,8 @@ def test_a_run_of_an_archive_is_made_again_digit_for_digit(
     changed = differences(found.run(run_id), StoredRun(tmp_path / "runs" / run_id))
     assert len(changed) == 1 and changed[0].startswith("history.train.all.train_loss[1][0]")
     assert archive(["verify", str(file), "cells=2"]) == 2
+    capsys.readouterr()
+    assert archive(["verify", str(file), f"only={run_id},gone"]) == 2
+    said = capsys.readouterr()
+    assert "only: unknown name 'gone'" in said.err and "train.py" not in said.out
     assert len(run_parts(found.run(run_id))) >= 5 and isinstance(found, Archive)

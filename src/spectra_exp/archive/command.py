@@ -106,11 +106,11 @@ def _list(options: ListOptions) -> int:
 def _verify(options: VerifyOptions) -> int:
     archive = read_archive(_named(options.file))
     print(f"{archive.path}: whole; {len(archive.run_ids)} runs, every part as its hash says")
-    chosen = list(options.only) or drawn(archive, options.cells, options.seed)
+    ConfigError.refuse_unknown("only", options.only, archive.run_ids)
+    chosen = options.only or drawn(archive, options.cells, options.seed)
     failed = 0
     with tempfile.TemporaryDirectory() as folder:
         for run_id in chosen:
-            ConfigError.refuse_unknown("only", [run_id], archive.run_ids)
             run = archive.run(run_id)
             for what, then, now in (
                 ("code", _code(run.summary), code_version()),
