@@ -15,7 +15,7 @@ from spectra_exp.config.help import default_options, option_meaning
 from spectra_exp.config.keys import known_keys
 from spectra_exp.config.register import group_schemas
 from spectra_exp.config.schema import GROUPS, RootKeys
-from spectra_exp.config.tree import option_files, project_root
+from spectra_exp.config.tree import option_files, project_root, read_yaml
 from spectra_exp.foundations.errors import ConfigError
 
 OPTIONS = [(group, name) for group in GROUPS for name in option_files(group)]
@@ -94,6 +94,21 @@ def test_a_planted_unknown_key_is_seen(tmp_path):
     path.write_text("# @package _global_\nrouter:\n  sequnce: linear\n")
     assert keys_set_by("router", path) == ["router.sequnce"]
     assert "router.sequnce" not in known_keys()
+
+
+@pytest.mark.parametrize("content", [b"a: [1\n", b"- a\n", b"a word", b"# caf\xe9\na: 1\n"])
+def test_a_file_that_cannot_be_used_is_one_line_that_names_it(tmp_path, content):
+    file = tmp_path / "mine.yaml"
+    file.write_bytes(content)
+    with pytest.raises(ConfigError, match=r"mine\.yaml: .+") as refused:
+        read_yaml(file)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_file_without_a_key_has_none(tmp_path):
+    file = tmp_path / "mine.yaml"
+    file.write_text("# Mine\n")
+    assert read_yaml(file) == {}
 
 
 def all_fields():

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import yaml
 from rich import box
 from rich.console import Console
 from rich.table import Table
@@ -13,7 +12,7 @@ from rich.text import Text
 from spectra_exp.config.register import group_schemas
 from spectra_exp.config.rules import preset_values
 from spectra_exp.config.schema import GROUPS, RootKeys
-from spectra_exp.config.tree import option_files, project_root, train_words
+from spectra_exp.config.tree import option_files, project_root, read_yaml, train_words
 from spectra_exp.foundations.errors import ConfigError
 from spectra_exp.foundations.options import describe_fields
 
@@ -44,10 +43,10 @@ def group_options(group: str) -> dict[str, str]:
 
 def option_settings(group: str, name: str) -> str:
     """The values and options that an option's file sets over the defaults of the schemas."""
-    text = option_files(group)[name].read_text()
+    path = option_files(group)[name]
     values, options = preset_values(group, name)
-    if "@package _global_" not in text:
-        values = {f"{group}.{key}": value for key, value in yaml.safe_load(text).items() if key != "defaults"}
+    if "@package _global_" not in path.read_text():
+        values = {f"{group}.{key}": value for key, value in read_yaml(path).items() if key != "defaults"}
     return ", ".join(f"{key}={value}" for key, value in (options | values).items())
 
 
@@ -108,5 +107,5 @@ def _print_group(console: Console, group: str) -> None:
 
 def default_options() -> dict[str, str]:
     """The option that each group has when nothing is typed."""
-    entries = yaml.safe_load((project_root() / "conf" / "config.yaml").read_text())["defaults"]
+    entries = read_yaml(project_root() / "conf" / "config.yaml")["defaults"]
     return {k: v for entry in entries if isinstance(entry, dict) for k, v in entry.items()}

@@ -54,8 +54,7 @@ def _installed() -> tuple[str, ...]:
 @cache
 def _named_in(file: Path) -> Any:
     """What a file has under `plugins`, whatever it is."""
-    content = read_yaml(file) if file.is_file() else None
-    return (content or {}).get("plugins") or []
+    return (read_yaml(file) if file.is_file() else {}).get("plugins") or []
 
 
 def load_typed_plugins(overrides: Sequence[str]) -> None:

@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import yaml
-
 from spectra_exp.config.presets import ablations
 from spectra_exp.config.rules_models import MODEL_RULES
 from spectra_exp.config.rules_routing import ROUTING_RULES
 from spectra_exp.config.rules_running import RUNNING_RULES
 from spectra_exp.config.schema import Experiment, result_values
-from spectra_exp.config.tree import option_files
+from spectra_exp.config.tree import option_files, read_yaml
 from spectra_exp.foundations.errors import ConfigError
 from spectra_exp.moe.schema import ModelConfig
 from spectra_exp.routing.base import router_class
@@ -26,7 +24,7 @@ NAMES = ("router.name", "selection.rule")
 
 def preset_values(group: str, name: str) -> tuple[dict[str, Any], dict[str, str]]:
     """What a preset's file sets: values by dotted key, and options by group."""
-    content = yaml.safe_load(option_files(group)[name].read_text())
+    content = read_yaml(option_files(group)[name])
     values: dict[str, Any] = {}
     for top, node in content.items():
         if top not in DESCRIPTIVE and isinstance(node, dict):

@@ -49,7 +49,7 @@ def add_root(folder: Path) -> None:
 def is_own(folder: Path) -> bool:
     """Whether the folder has a `conf/` that adds to the project's; one with own defaults is another project's."""
     primary = folder / "conf" / "config.yaml"
-    return primary.parent.is_dir() and not (primary.is_file() and "defaults:" in primary.read_text(encoding="utf-8"))
+    return primary.parent.is_dir() and not (primary.is_file() and b"defaults:" in primary.read_bytes())
 
 
 def roots() -> tuple[Path, ...]:
@@ -59,14 +59,17 @@ def roots() -> tuple[Path, ...]:
     return tuple(dict.fromkeys([project_root(), *own]))
 
 
-def read_yaml(path: Path) -> Any:
-    """What a YAML file holds. Raises ConfigError, which names it, for one that cannot be read."""
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The keys of a YAML file; an empty one has none. Raises ConfigError, which names it, for what is no such file."""
     import yaml
 
     try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = yaml.safe_load(path.read_bytes())
     except (OSError, yaml.YAMLError) as error:
         raise ConfigError(str(path), " ".join(str(error).split())) from error
+    if not isinstance(content, dict | None):
+        raise ConfigError(str(path), "does not hold keys and their values", "write lines of `key: value`")
+    return content or {}
 
 
 def option_files(group: str) -> dict[str, Path]:

@@ -8,9 +8,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from spectra_exp.config.tree import named_files, project_root
+from spectra_exp.config.tree import named_files, project_root, read_yaml
 from spectra_exp.data.documents import digest
 from spectra_exp.foundations.errors import ConfigError, nearest
 
@@ -42,7 +40,7 @@ def task_names(given: str) -> list[str]:
 
 def local_task(name: str, data: str | None) -> dict[str, Any]:
     """The task's declaration with the place of its file in the folder `data`. Raises ConfigError."""
-    declared = yaml.safe_load(task_files()[name].read_text(encoding="utf-8"))
+    declared = read_yaml(task_files()[name])
     (split, file), *_ = declared["dataset_kwargs"]["data_files"].items()
     if data is None:
         raise ConfigError("data", f"{name} reads {file} and no folder is named", "give data=FOLDER, or other tasks")
