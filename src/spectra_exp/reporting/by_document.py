@@ -226,8 +226,7 @@ def _compare(options: CompareOptions) -> int:
     for key, names in (("a", options.a), ("b", options.b)):
         if not names:
             raise ConfigError(key, "is missing", f"give {key}=RUN, or runs of several seeds with commas")
-        if unknown := [name for name in names if name not in stored]:
-            raise ConfigError.unknown(key, unknown[0], stored)
+        ConfigError.refuse_unknown(key, names, stored)
         sides.append([stored[name] for name in names])
     print("\n".join(told(compare_by_document(*sides, options.metric, options.margin))))
     return DONE

@@ -81,6 +81,5 @@ class Campaign:
 def chosen_blocks(blocks: Sequence[Block], names: Sequence[str], key: str) -> list[Block]:
     """The blocks of these names, all without any. ConfigError for an unknown one, which names the key."""
     known = {block.name: block for block in blocks}
-    if unknown := [name for name in names if name not in known]:
-        raise ConfigError.unknown(key, unknown[0], known)
+    ConfigError.refuse_unknown(key, names, known)
     return [block for block in blocks if not names or block.name in names]

@@ -27,8 +27,7 @@ def chosen(material: Material, study: str | None, only: Sequence[str]) -> list[F
         ("study", [study] if study else [], {*material.studies, *material.collected.studies}),
         ("only", only, {spec.name for spec in (*specs, *OWN)}),
     ):
-        if unknown := [name for name in wanted if name not in known]:
-            raise ConfigError.unknown(key, unknown[0], known)
+        ConfigError.refuse_unknown(key, wanted, known)
     return [spec for spec in specs if study in (None, spec.study) and (not only or spec.name in only)]
 
 

@@ -18,7 +18,7 @@ from spectra_exp.data.corpus import Corpus
 from spectra_exp.foundations import stopping
 from spectra_exp.foundations.allocator import hand_memory_back, keep_freed_memory
 from spectra_exp.foundations.collective import own_rank
-from spectra_exp.foundations.errors import Diverged
+from spectra_exp.foundations.errors import Diverged, first_line
 from spectra_exp.measure.base import METRICS
 from spectra_exp.measure.compute import (
     compute_floors,
@@ -185,7 +185,7 @@ class Session:
             if all(bool(p.isfinite().all()) for p in self.model.parameters()):
                 raise
             step = self.trainer.state.global_step + 1
-            raise Diverged(f"the weights are not finite at step {step} ({str(error).splitlines()[0]})") from error
+            raise Diverged(f"the weights are not finite at step {step} ({first_line(error)})") from error
 
     def _route_training_batch(self, index: int, context: RoutingContext) -> None:
         accelerator = self.trainer.accelerator
