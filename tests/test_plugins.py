@@ -109,6 +109,11 @@ def test_the_template_s_own_test_passes_and_a_router_without_its_gradient_fails(
             f"{BARE}{UNFIT}".replace("sizes: tuple[complex, ...] = ()", "z_loss_coef: str = ''"),
             "schema of router=unfit: its field 'z_loss_coef' has another type than RouterConfig's; give it",
         ),
+        (
+            "my_router.py",
+            f"from __future__ import annotations\n{BARE}{UNFIT}".replace("complex", "Unknown"),
+            "schema of router=unfit: name 'Unknown' is not defined",
+        ),
         ("my_router.py", "import torch\nraise ValueError('no')", "'my_router' does not load (ValueError: no)"),
         ("my_router.py", "import not_installed_here", "'my_router' needs the module 'not_installed_here'"),
     ],

@@ -100,12 +100,13 @@ def register() -> None:
 
 def _store(group: str, name: str, node: type) -> None:
     where = f"schema of {group}={name.removeprefix('schema_')}"
-    for key, base in _of_another_type(node).items():
-        fix = f"give it {base.__name__}'s type or another name"
-        raise ConfigError(where, f"its field '{key}' has another type than {base.__name__}'s", fix)
     try:
+        for key, base in _of_another_type(node).items():
+            fix = f"give it {base.__name__}'s type or another name"
+            raise ConfigError(where, f"its field '{key}' has another type than {base.__name__}'s", fix)
         ConfigStore.instance().store(group=group, name=name, node=node)
-    except OmegaConfBaseException as error:
+    # A NameError: a type that is imported for a type checker alone.
+    except (OmegaConfBaseException, NameError) as error:
         problem = " ".join(str(error).split())
         raise ConfigError(where, problem, "mend its fields") from error
 
