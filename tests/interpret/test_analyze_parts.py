@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from dataclasses import fields, replace
 
@@ -18,11 +19,13 @@ from made_subjects import (
     two_of_four,
     without_labels,
 )
+from rich.console import Console
 
 from spectra_exp.config.verb import read_options
 from spectra_exp.data.documents import Document
 from spectra_exp.foundations.errors import ConfigError
 from spectra_exp.interpret import registry
+from spectra_exp.interpret.analysis import _progress
 from spectra_exp.interpret.command import main
 from spectra_exp.interpret.options import Options, check_options
 from spectra_exp.interpret.parts.cases import MOST_TOKENS, cases
@@ -199,6 +202,20 @@ def test_the_trace_is_the_routing_executed_whatever_the_batches() -> None:
     hidden = subject.engine.embedding_Vd[trace.token_ids_N[trace.sample_H]].numpy()
     assert (trace.hidden_LHd[1] == hidden).all()
     assert trace.probs_NLE.astype(float).sum(axis=2) == pytest.approx(np.ones((trace.num_tokens, 2)), abs=0.01)
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_what_is_done_is_told_with_its_place_among_the_parts(terminal: bool) -> None:
+    told = io.StringIO()
+    with _progress(Console(file=told, force_terminal=terminal, width=80), 2) as (step, track):
+        assert list(track(range(3))) == [0, 1, 2]
+        step("load", 0)
+        step("load: half of it")
+        step("affinity", 1)
+    if terminal:
+        assert all(word in told.getvalue() for word in ("affinity", "1/2"))
+    else:
+        assert told.getvalue().splitlines() == ["opening", "1/2 load", "2/2 affinity"]
 
 
 def test_a_trace_of_many_tokens_stays_small() -> None:

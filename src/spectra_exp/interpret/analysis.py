@@ -46,7 +46,6 @@ def analyse(name: str, options: Options, outputs: Path, console: Console) -> Ana
     wanted = chosen_parts(options.parts)
     texts = read_texts(options.text, options.texts)
     with _progress(console, len(wanted)) as (step, track):
-        step("opening", 0)
         subject, against = _subjects(name, options, outputs, track)
         request = Request(subject, against, texts, options.seed, step)
         place = _place(options, request)
@@ -161,22 +160,23 @@ def _head(request: Request) -> dict[str, Any]:
 def _progress(console: Console, total: int) -> Iterator[tuple[Step, Track]]:
     """Two functions: one names the step and counts the parts done of all, the other follows a pass over the text.
 
-    A bar on a terminal, one line for each part elsewhere.
+    A bar on a terminal, one line for each part elsewhere; before the first step the models are opened.
     """
     if not console.is_terminal:
+        console.print("opening", highlight=False)
 
         def tell(line: str, done: int | None = None) -> None:
             if done is not None:
-                console.print(f"{done + 1}/{total} {line}" if line != "opening" else line, highlight=False)
+                console.print(f"{done + 1}/{total} {line}", highlight=False)
 
         yield tell, iter
         return
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"))
     with Progress(*columns, TimeElapsedColumn(), console=console, transient=True) as bar:
-        parts = bar.add_task("parts")
+        parts = bar.add_task("opening", total=total)
 
         def step(line: str, done: int | None = None) -> None:
-            bar.update(parts, description=line, completed=done, total=total)
+            bar.update(parts, description=line, completed=done)
 
         def track(passes: Sequence[int]) -> Iterator[int]:
             task = bar.add_task("reading the text", total=len(passes))
