@@ -24,9 +24,8 @@ from spectra_exp.runs.summary import sealed
 from spectra_exp.training.execute import QUIET, failure_line, mark_failed
 
 POLL_S = 0.1
-# What is left to the others when one process has failed, and then to those that were asked to end.
+# What is left to the others when one process has failed, before they are killed.
 GRACE_S = 20.0
-KILL_AFTER_S = 10.0
 # Groups that say how runs are spread; a process of a run is one run.
 SPREADING = ("launch", "search")
 
