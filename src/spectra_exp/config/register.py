@@ -112,10 +112,7 @@ def _store(group: str, name: str, node: type) -> None:
 
 
 def _of_another_type(node: type) -> dict[str, type]:
-    """Fields that a plug-in's schema has from a base and declares again with another type, each with that base."""
-    # The package's own are held to it by its type checker.
-    if node.__module__.startswith("spectra_exp."):
-        return {}
+    """Fields that a schema has from a base and declares again with another type, each with that base."""
     own = get_type_hints(node)
     bases = [base for base in node.__mro__[1:] if is_dataclass(base)]
     return {key: base for base in bases for key, kind in get_type_hints(base).items() if own[key] != kind}
