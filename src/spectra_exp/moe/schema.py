@@ -36,8 +36,8 @@ class ImplementationConfig:
     )
     routing_kernel: str = option(
         "plain",
-        "how the scan of min_gru, beta_memory and causal_bias and Sinkhorn's iterations in the log domain are computed; "
-        "plain until a GPU has confirmed the Triton kernels; in several processes Sinkhorn stays plain",
+        "how the scan of min_gru, beta_memory and causal_bias and Sinkhorn's iterations in the log domain are "
+        "computed; plain until a GPU has confirmed the Triton kernels; in several processes Sinkhorn stays plain",
         choices=["plain", "triton"],
         later=True,
     )
