@@ -29,8 +29,8 @@ def use_routing_kernel(model: SpectraMoeForCausalLM, kernel: str, device: str) -
 
 def set_routing_kernel(router: Router, kernel: str) -> bool:
     """Have a router's loops computed so; False where it has none."""
-    # Routers and encoders whose loop has a kernel have these attributes.
-    parts = [part for part in router.modules() if hasattr(part, "kernel") and getattr(part, "has_loop", True)]
+    # A router or encoder whose loop has a kernel names the one in force.
+    parts = [part for part in router.modules() if getattr(part, "kernel", None) is not None]
     for part in parts:
         part.kernel = kernel
     return bool(parts)

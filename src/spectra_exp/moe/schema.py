@@ -19,8 +19,8 @@ MEASURES_OF_SIZE = ("active", "flops")
 
 
 @dataclass
-class AttentionConfig:
-    """What every model has an option for, whoever trained it first."""
+class ImplementationConfig:
+    """Which implementation computes a model's parts, whoever trained it first."""
 
     attention: str = option(
         "auto",
@@ -36,8 +36,8 @@ class AttentionConfig:
     )
     routing_kernel: str = option(
         "plain",
-        "how scans (min_gru) and Sinkhorn's iterations are computed; plain until a GPU has confirmed the Triton "
-        "kernels, which serve one process in both, and several in the scan alone",
+        "how the scan of min_gru, beta_memory and causal_bias and Sinkhorn's iterations in the log domain are "
+        "computed; plain until a GPU has confirmed the Triton kernels; in several processes Sinkhorn stays plain",
         choices=["plain", "triton"],
         later=True,
     )
@@ -62,7 +62,7 @@ class ExpertsKernelRequest:
 
 
 @dataclass
-class ModelConfig(AttentionConfig):
+class ModelConfig(ImplementationConfig):
     """A decoder from scratch: Llama-style attention and norms, experts in place of the MLPs."""
 
     hidden_size: int = option(128, "d: width of the residual stream", minimum=1, maximum=LARGEST_WIDTH)
@@ -116,7 +116,7 @@ class ModelConfig(AttentionConfig):
 
 
 @dataclass
-class SourceModelConfig(AttentionConfig):
+class SourceModelConfig(ImplementationConfig):
     """A Hugging Face model to start from."""
 
     source: str | None = option(None, "folder of a saved model, or its name on the Hugging Face hub", path=True)

@@ -42,7 +42,7 @@ def sinkhorn(
     log_domain: bool = True,
     gradient: str = "through",
     ranks: Ranks = ALONE,
-    kernel: str = PLAIN,
+    kernel: str | None = PLAIN,
 ) -> Plan:
     """The plan proportional to exp(-cost/epsilon) after `iterations` column-then-row scalings of the row softmax.
 

@@ -183,8 +183,11 @@ def resume(setting: Setting) -> Iterator[Finding]:
     lines = ["debug=smoke", f"trainer.max_steps={number}", f"trainer.checkpoint_every={every}"]
     forget(setting, "whole", "cut")
     whole = summary_of(setting, "whole", *lines)
+    last = time.monotonic() + RUN_LIMIT_S
     with running(setting, "cut", *lines) as cut:
         while cut.poll() is None and not list((setting.folder / "cut").glob("runs/*/checkpoints/step-*")):
+            if time.monotonic() > last:
+                raise RuntimeError(f"no checkpoint within {RUN_LIMIT_S} s")
             time.sleep(POLL_S)
         killed = cut.poll() is None
     resumed = summary_of(setting, "cut", *lines)

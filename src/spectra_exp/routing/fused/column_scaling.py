@@ -119,9 +119,7 @@ def row_step(
 ):
     """u of this program's rows, and of each column the largest K + u of them and the sum of exp(K + u - largest)."""
     program = tl.program_id(0)
-    e = tl.arange(0, WIDE)
-    there = e < experts
-    log_v = log_target - tl.load(before_e + e, mask=there, other=0.0)
+    e, there, log_v = _columns_of(before_e, log_target, experts, WIDE)
     largest = tl.full((WIDE,), LOWEST, tl.float32)
     total = tl.zeros((WIDE,), tl.float32)
     for start in range(program * stretch, tl.minimum((program + 1) * stretch, tokens), ROWS):
@@ -176,9 +174,7 @@ def row_gradient(
     sum to 1 also where K is large.
     """
     program = tl.program_id(0)
-    e = tl.arange(0, WIDE)
-    there = e < experts
-    log_v = log_target - tl.load(before_e + e, mask=there, other=0.0)
+    e, there, log_v = _columns_of(before_e, log_target, experts, WIDE)
     after = tl.load(after_e + e, mask=there, other=0.0)
     to_after = tl.load(to_after_e + e, mask=there, other=0.0)
     total = tl.zeros((WIDE,), tl.float32)
@@ -195,6 +191,14 @@ def row_gradient(
         at = to_kernel_ne + n.to(tl.int64)[:, None] * experts + e[None, :]
         tl.store(at, tl.load(at, mask=kept, other=0.0) + row - column, mask=kept)
     tl.store(sum_pe + program * experts + e, total, mask=there)
+
+
+@triton.jit
+def _columns_of(before_e, log_target, experts, WIDE: tl.constexpr):
+    """The columns, which of them there are, and the v that an iteration begins with."""
+    e = tl.arange(0, WIDE)
+    there = e < experts
+    return e, there, log_target - tl.load(before_e + e, mask=there, other=0.0)
 
 
 @triton.jit

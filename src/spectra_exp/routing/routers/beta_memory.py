@@ -42,16 +42,12 @@ class BetaMemoryRouter(LinearRouter):
 
     Config = BetaMemoryConfig
     label = "β-memory"
-    kernel = PLAIN
 
     def __init__(self, hidden_size: int, num_experts: int, top_k: int, config: BetaMemoryConfig):
         super().__init__(hidden_size, num_experts, top_k, config)
         self.decay_d = nn.Parameter(torch.empty(hidden_size)) if config.recurrent else None
-
-    @property
-    def has_loop(self) -> bool:
-        """Whether there is a memory, which `kernel` can make."""
-        return self.decay_d is not None
+        # Of the scan that makes the memory, or None.
+        self.kernel = PLAIN if config.recurrent else None
 
     def reset_parameters(self) -> None:
         super().reset_parameters()

@@ -98,16 +98,12 @@ class SpectraRouter(Router):
     )
     choosers = ("token", "expert")
     label = "SPECTRA"
-    kernel = PLAIN
-
-    @property
-    def has_loop(self) -> bool:
-        """Whether its transport is made by iterations that `kernel` can make."""
-        return self.osr.solver == "sinkhorn" and self.osr.log_sinkhorn_enabled
 
     def __init__(self, hidden_size: int, num_experts: int, top_k: int, config: SpectraConfig, osr: OsrConfig):
         super().__init__(hidden_size, num_experts, top_k, config)
         self.osr = osr
+        # Of the iterations that it has, or None.
+        self.kernel = PLAIN if osr.solver == "sinkhorn" and osr.log_sinkhorn_enabled else None
         gates = GateBiases(config.gate_bias, config.gate_bias_low, config.gate_spread)
         self.sequence = make_encoder(config.sequence, hidden_size, num_experts, config.dim, gates)
         self.expression = make_expression(

@@ -56,7 +56,7 @@ class LinearRecurrence(torch.autograd.Function):
 
 
 def recurrence(
-    keep_BSW: Tensor, add_BSW: Tensor, mask_BS: Tensor | None, first_BW: Tensor | None, kernel: str = PLAIN
+    keep_BSW: Tensor, add_BSW: Tensor, mask_BS: Tensor | None, first_BW: Tensor | None, kernel: str | None = PLAIN
 ) -> Tensor:
     """h [B, S, W] of h_t = keep_t h_{t-1} + add_t from `first_BW` (None: 0); padding leaves h as it is.
 
