@@ -106,6 +106,14 @@ def test_every_declaration_can_be_used(name: str) -> None:
         ("pictures: [{kind: heat, x: a}]", "sweeps=mine pictures[0]: without y, panels, metrics"),
         ("pictures: [{kind: curve, over: [a], scales: log}]", "did you mean 'scale'?"),
         (
+            "pictures: [{kind: curve, over: [a], rules: al}]",
+            "pictures[0].rules: unknown name 'al'; did you mean 'all'?",
+        ),
+        (
+            "pictures: [{kind: training, curves: loses}]",
+            "pictures[0].curves: unknown name 'loses'; did you mean 'losses",
+        ),
+        (
             "tables: [{panels: [balence]}]",
             "sweeps=mine tables[0].panels: unknown name 'balence'; did you mean 'balance'",
         ),

@@ -11,7 +11,7 @@ from figure_world import SEEDS, drawn, figures, history, make_baselines, page_of
 from made_studies import make_study
 
 from spectra_exp.reporting.declared import all_figures
-from spectra_exp.reporting.figures.expert_usage import usage
+from spectra_exp.reporting.figures.expert_usage import BESIDE_A_ROW, LayerUsage, usage
 from spectra_exp.reporting.figures.spec import ReportSpec
 from spectra_exp.reporting.figures.temperatures import best_constant, constant
 from spectra_exp.reporting.material import Material, gather
@@ -78,6 +78,8 @@ def test_histograms_have_a_panel_for_each_method_and_layer(material: Material) -
     hashed = [row.method for row in section.rows if row.runs].index("Hash")
     assert [i // 2 for i, one in enumerate(odd) if one] == [hashed, hashed]
     assert "inference rule" in " ".join(page.footnotes)
+    long = LayerUsage(lambda row: "Switch, fine-grained, shared expert")(section, section.rows)
+    assert max(map(len, long.panels[0].y_label.splitlines())) <= BESIDE_A_ROW
 
 
 def test_the_temperature_figures_show_the_tables_figures(material: Material) -> None:

@@ -156,8 +156,19 @@ def test_differences_are_those_of_the_tests_by_verdict(made: Path) -> None:
         other = row["comparison"].removeprefix("SPECTRA (causal) − ")
         sign = "−" if float(row["difference"]) < 0 else "+"
         told = f"{other} ({sign}{abs(float(row['difference'])):.3f})"
-        assert any(told in line and f"**{row['verdict'].split()[0]}**" in line for line in lines), told
+        verdict = re.sub(r" (\*+|\(lower\)|\(higher\))$", "", row["verdict"])
+        assert any(told in line and f"**{verdict}**" in line for line in lines), told
     assert page.differences(family, "nothing") == "- not run yet"
+
+
+def test_differences_without_a_test_say_the_whole_reason(tmp_path: Path) -> None:
+    (tmp_path / "tables").mkdir()
+    (tmp_path / "tables" / "table13_significance.csv").write_text(
+        "family,section,metric,comparison,difference,verdict\n"
+        "f,s,m,a − b,0.5,equivalent (higher)\nf,s,m,a − c,0.25,not causal\nf,s,m,a − d,-0.1,better **\n"
+    )
+    told = Page(tmp_path, Archive(tmp_path)).differences("f", "m").splitlines()
+    assert told == ["- **better**: d (−0.100)", "- **equivalent**: b (+0.500)", "- **not causal**: c (+0.250)"]
 
 
 def test_a_table_without_a_run_is_not_printed(made: Path) -> None:

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 from pathlib import Path
+from unittest.mock import Mock
 
 import pandas as pd
 import pytest
@@ -14,6 +15,7 @@ from test_remeasure import Killed, run, trained  # noqa: F401
 from spectra_exp.cli import command
 from spectra_exp.foundations.files import write_json
 from spectra_exp.interpret.rescore import rescore
+from spectra_exp.runs import stored
 from spectra_exp.runs.stored import StoredRun
 from spectra_exp.runs.summary import sealed
 
@@ -44,10 +46,14 @@ def test_scores_come_back_as_the_run_left_them(old: tuple[Path, pd.DataFrame], c
     assert "has the scores" in capsys.readouterr().out
 
 
-def test_lost_scores_are_written_again_and_nothing_else_is_forgiven(run: Path, capsys) -> None:  # noqa: F811
+def test_lost_scores_are_written_again_and_nothing_else_is_forgiven(run: Path, capsys, monkeypatch) -> None:  # noqa: F811
     kept = StoredRun(run).scores("documents")
     (run / "documents.parquet").unlink()
-    assert f"documents.parquet (`spectra-exp rescore run={run.name}` writes it again)" in StoredRun(run).refusal
+    read = Mock(wraps=stored.check_files)
+    with monkeypatch.context() as patch:
+        patch.setattr(stored, "check_files", read)
+        assert f"documents.parquet (`spectra-exp rescore run={run.name}` writes it again)" in StoredRun(run).refusal
+    read.assert_called_once()
     config = (run / "config.yaml").read_text()
     (run / "config.yaml").write_text(config + "# edited\n")
     assert command(["rescore", run.name]) == 1

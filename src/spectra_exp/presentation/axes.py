@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 TICK_CHARACTERS = 46
 
 
-def limit(axes: Axes, panel: LinePanel) -> None:
+def set_limits(axes: Axes, panel: LinePanel) -> None:
     """Show the lines from where the panel begins, in the frame of their means."""
     shown = [
         (x, point)
@@ -79,12 +79,12 @@ def means_range(intervals: Sequence[Interval]) -> float:
 
 
 def usual_reach(intervals: Sequence[Interval]) -> float:
-    """Twice half the length of the usual interval: what shows most intervals whole, and cuts those of few seeds."""
+    """The length of the usual interval, which shows most of them whole and cuts those of few seeds; 0 without any."""
     halves = sorted(interval.half_width for interval in intervals if interval.half_width is not None)
     return 2 * halves[len(halves) // 2] if halves else 0.0
 
 
-def arrows(axes: Axes, panel: SpotPanel) -> None:
+def draw_arrows(axes: Axes, panel: SpotPanel) -> None:
     """An arrow where the frame cuts an interval."""
     (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
     for spot in panel.spots:

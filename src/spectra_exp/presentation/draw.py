@@ -20,8 +20,9 @@ if TYPE_CHECKING:
 FOOTNOTE_CHARACTERS, LEGEND_CHARACTERS = 23.0, 19.0
 # What a handle and the gaps beside it take of the legend, in characters.
 HANDLE_CHARACTERS = 8
-# A page has room for a legend of so many entries; one of more is wide, and higher by each line beyond so many (inches).
-FEW_ENTRIES, LINES, LINE_HEIGHT = 8, 3, 0.14
+# A page with more legend entries than so many is `DOUBLE` wide, and higher by so many inches for each line of its
+# legend beyond so many lines.
+FEW_ENTRIES, LINE_HEIGHT, FEW_LINES = 8, 0.14, 3
 
 
 @contextmanager
@@ -112,7 +113,7 @@ def _add_legend(figure: Figure, page: Page, handles: dict[str, Artist]) -> None:
     longest = max(len(name) for name in entries) + HANDLE_CHARACTERS
     columns = max(1, min(len(entries), int(width * LEGEND_CHARACTERS / longest)))
     if len(entries) > FEW_ENTRIES:
-        figure.set_size_inches(width, height + max(0, -(-len(entries) // columns) - LINES) * LINE_HEIGHT)
+        figure.set_size_inches(width, height + max(0, -(-len(entries) // columns) - FEW_LINES) * LINE_HEIGHT)
     legend = figure.legend(
         handles=list(entries.values()),
         labels=list(entries),

@@ -7,12 +7,12 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from spectra_exp.presentation.axes import (
-    arrows,
+    draw_arrows,
     draw_floors,
     frame,
-    limit,
     means_range,
     say_empty,
+    set_limits,
     set_ticks,
     usual_reach,
 )
@@ -72,7 +72,7 @@ def draw_lines(axes: Axes, panel: LinePanel) -> Handles:
         axes.set_xticks([at for at, _ in panel.ticks], [text for _, text in panel.ticks])
         axes.minorticks_off()
         axes.margins(x=0.12 if panel.x_scale == "linear" else 0.05)
-    limit(axes, panel)
+    set_limits(axes, panel)
     if not any(any(line.points) for line in panel.lines):
         say_empty(axes)
     return handles
@@ -213,7 +213,7 @@ def draw_spots(axes: Axes, panel: SpotPanel) -> Handles:
         axes.set_ylim(*frame(ys, reach=reach(ys)))
     set_ticks(axes, panel)
     if panel.reach == "intervals":
-        arrows(axes, panel)
+        draw_arrows(axes, panel)
     axes.set(title=panel.title, xlabel=panel.x_label, ylabel=panel.y_label)
     return handles
 

@@ -1,4 +1,4 @@
-"""How numbers look: display cells, the Markdown text, the terminal's table."""
+"""How numbers look: display cells, the Markdown text, the terminal's table and bar."""
 
 from __future__ import annotations
 

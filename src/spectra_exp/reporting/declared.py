@@ -6,7 +6,7 @@ import inspect
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, get_args, get_origin
 
 from spectra_exp.config.presets import FULL, baselines, ladder, single_ablations
 from spectra_exp.config.typed import value_text
@@ -234,7 +234,8 @@ def _made(
     described: Callable[..., Any] | None = None,
 ) -> Any:
     """What `make` gives of the study and the declared options. Raises ConfigError, which names the key."""
-    options = {name: p for name, p in inspect.signature(described or make).parameters.items() if name != "study"}
+    parameters = inspect.signature(described or make, eval_str=True).parameters
+    options = {name: p for name, p in parameters.items() if name != "study"}
     _check_keys(f"{study.choice} {where}", node, options)
     try:
         return make(study, **node)
@@ -243,9 +244,12 @@ def _made(
 
 
 def _check_keys(where: str, node: Mapping[str, Any], options: Mapping[str, inspect.Parameter]) -> None:
-    for key in node:
+    for key, value in node.items():
         if key not in options:
             raise ConfigError.unknown(where, str(key), options)
+        known = get_args(options[key].annotation) if get_origin(options[key].annotation) is Literal else (value,)
+        if value not in known:
+            raise ConfigError.unknown(f"{where}.{key}", str(value), known)
     needed: Iterable[str] = (name for name, p in options.items() if p.default is inspect.Parameter.empty)
     if missing := [name for name in needed if name not in node]:
         raise ConfigError(where, f"without {', '.join(missing)}")

@@ -5,14 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from spectra_exp.config.tree import project_root
 from spectra_exp.config.verb import Verb, VerbOptions
 from spectra_exp.foundations.devices import SHARES
 from spectra_exp.foundations.options import option
 from spectra_exp.foundations.shell import DONE, FAILED
 from spectra_exp.reporting.campaign import Campaign, chosen_blocks
 from spectra_exp.reporting.paper.blocks import check_text, read_blocks
-from spectra_exp.reporting.paper.publish import ARCHIVE, PAGE, publish
+from spectra_exp.reporting.paper.publish import ARCHIVE, PAGE, publish, results_folder
 
 # Of outputs/, where the runs of the paper lie apart from others.
 RUNS = "paper"
@@ -33,7 +32,7 @@ class PaperOptions(VerbOptions):
 def make_paper(options: PaperOptions) -> int:
     """Make what is missing of each block in its order; publish after each. 1 where something is still missing."""
     text, blocks = check_text(options.text), chosen_blocks(read_blocks(), options.blocks, "blocks")
-    folder = Path(options.to) if options.to else project_root() / "docs" / "results" / "paper"
+    folder = Path(options.to) if options.to else results_folder()
     campaign = Campaign(options.folder / RUNS, folder / ARCHIVE)
     if options.status:
         print(campaign.words(blocks, text, options.processes))

@@ -9,13 +9,12 @@ from pathlib import Path
 from spectra_exp.config.compose import load_experiment
 from spectra_exp.config.resolved import Compositions, resolved_experiment
 from spectra_exp.config.schema import Experiment
-from spectra_exp.config.tree import project_root
 from spectra_exp.foundations.errors import ConfigError, SpectraError
 from spectra_exp.reporting.by_document import SUMS, compare_by_document
 from spectra_exp.reporting.declared import all_contrasts, choice
 from spectra_exp.reporting.grid import Row, Section
 from spectra_exp.reporting.material import Material, gather
-from spectra_exp.reporting.paper.publish import ARCHIVE
+from spectra_exp.reporting.paper.publish import ARCHIVE, results_folder
 from spectra_exp.reporting.tables.significance import contrasted
 from spectra_exp.reporting.tables.verdicts import margin
 from spectra_exp.runs.pairing import is_prediction
@@ -121,7 +120,7 @@ class AskedCells:
     def tests(self, study: Study) -> int:
         """How many comparisons the rows make: with the reference, or of neighbours where there is none."""
         wanted = choice(study.reference)
-        references = {self.places[at] for at in self.places if wanted and has_values(dict(at[1]), wanted)}
+        references = {cell for (_, key), cell in self.places.items() if wanted and has_values(dict(key), wanted)}
         return max(1, len(self.experiments) - (len(references) or 1))
 
 
@@ -181,7 +180,7 @@ def _seeds(detect: float, spread: Spread, power: float, alpha: float = ALPHA) ->
 
 def reference_archive() -> Path:
     """Where the reference results of the checkout lie, once there are any."""
-    return project_root() / "docs" / "results" / "paper" / ARCHIVE
+    return results_folder() / ARCHIVE
 
 
 def _reference(outputs: Path) -> tuple[Material, ...]:

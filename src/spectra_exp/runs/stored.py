@@ -156,8 +156,13 @@ class StoredRun:
         summary = self.summary
         if summary is None or summary["status"] != "completed" or summary.get("run_id") != self.run_id:
             return False
-        gone = not self.folder.documents.exists() and check_files(self.path, summary) == [DOCUMENTS]
+        gone = not self.folder.documents.exists() and self._differing == [DOCUMENTS]
         return gone and not summary_edited(summary)
+
+    @cached_property
+    def _differing(self) -> list[str]:
+        """`check_files` of the folder, which reads all of it."""
+        return check_files(self.path, self.summary)
 
     @cached_property
     def changed_files(self) -> str | None:
@@ -171,7 +176,7 @@ class StoredRun:
             return f"its summary is that of {summary.get('run_id')}; a copy?"
         if summary_edited(summary):
             return "its summary.json was edited"
-        if changed := check_files(self.path, summary):
+        if changed := self._differing:
             more = f" and {len(changed) - NAMED} more" if len(changed) > NAMED else ""
             remedy = f" (`spectra-exp rescore run={self.run_id}` writes it again)" if self.lost_documents else ""
             files = f"{', '.join(changed[:NAMED])}{more}{remedy}"

@@ -19,7 +19,8 @@ from spectra_exp.reporting.tables.verdicts import direction
 
 METRICS = ("val_loss", "load_cv", "max_vio", "expert_overlap")
 # Rules of routing that a picture shows, where they were measured.
-SHOWN_RULES = {
+Rules = Literal["", "own", "all", "inference"]
+SHOWN_RULES: dict[Rules, tuple[str, ...]] = {
     "": ("",),
     "own": ("", TRAINING_RULE),
     "all": tuple(RULES),
@@ -41,7 +42,7 @@ class SweepCurves:
     metrics: Sequence[str] = METRICS
     scale: Literal["linear", "log", "category"] = "category"
     joined: bool = True
-    rules: str = "own"
+    rules: Rules = "own"
     texts: Mapping[Any, str] = field(default_factory=dict)
     apart: str = ""
 
@@ -128,7 +129,7 @@ class SweepHeat:
     x_label: str = ""
     y_label: str = ""
     texts: Mapping[Any, str] = field(default_factory=dict)
-    rules: str = ""
+    rules: Rules = ""
 
     def __call__(self, section: Section, rows: Sequence[Row]) -> Page:
         """The page of these rows."""

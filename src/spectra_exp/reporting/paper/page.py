@@ -79,15 +79,17 @@ class Page:
     def differences(self, family: str, metric: str) -> str:
         """What table 13 says of a metric in the comparisons of one family: a line a verdict (and section, of several),
         and in it each row that was compared with, and the difference from it."""
+        order = {verdict: place for place, verdict in enumerate(("better", "worse", "equivalent", "undecided"))}
         found: dict[tuple[str, str], list[str]] = {}
         for row in self._rows("table13_significance"):
             if row["family"] == family and row["metric"] == metric and row["difference"]:
-                verdict = row["verdict"].partition(" ")[0]
+                # Stars and the sign of an equivalence stand beside; why there is no test is said whole.
+                word = row["verdict"].partition(" ")[0]
+                verdict = word if word in order else row["verdict"]
                 against = row["comparison"].partition(" − ")[2]
                 difference = f"{float(row['difference']):+.3f}".replace("-", "−")
                 found.setdefault((row["section"], verdict), []).append(f"{against} ({difference})")
         several = len({section for section, _ in found}) > 1
-        order = {verdict: place for place, verdict in enumerate(("better", "worse", "equivalent", "undecided"))}
         lines = [
             f"- {f'{section}, ' if several else ''}**{verdict}**: {', '.join(found[section, verdict])}"
             for section, verdict in sorted(found, key=lambda key: (key[0], order.get(key[1], len(order))))

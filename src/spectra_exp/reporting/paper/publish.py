@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
+from spectra_exp.config.tree import project_root
 from spectra_exp.foundations.files import write_bytes, write_text
 from spectra_exp.presentation.svg import draw_svg
 from spectra_exp.reporting.declared import all_figures
@@ -18,6 +19,11 @@ from spectra_exp.reporting.tables.gaps import write_gaps
 ARCHIVE, PAGE = "runs.parquet", "README.md"
 # What is published, by folder: the ends of the files that are kept.
 KEPT = {"tables": (".csv", ".md"), "figures": (".png", ".md", ".json", ".csv")}
+
+
+def results_folder() -> Path:
+    """Where a checkout has the paper's results."""
+    return project_root() / "docs" / "results" / "paper"
 
 
 def published(folder: Path) -> dict[str, bytes]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from spectra_exp.presentation.colours import colour
 from spectra_exp.presentation.html import Block, Chart, Choice, Content, Group
 from spectra_exp.presentation.panels import IntervalRow, row_panel
-from spectra_exp.presentation.text import number_text
+from spectra_exp.presentation.text import bounds_text, number_text, signed_text
 from spectra_exp.reporting.declared import picture_sections
 from spectra_exp.reporting.figures.labels import by_ablation
 from spectra_exp.reporting.grid import Row, Section
@@ -57,9 +57,9 @@ def _line(section: Section, row: Row, full: Row, metric: str, outcome: Tested) -
     name, own = by_ablation(row), colour(row.label)
     if test.difference is None:
         return IntervalRow(name, own, None, test.note or "no common seed", name)
-    signed = f"{test.difference:+}"[0].replace("-", "−") + number_text(abs(test.difference))
+    signed = signed_text(test.difference)
     shown = " ".join(filter(None, [signed, stars(outcome.p_corrected) or (test.note if test.p is None else "")]))
-    bounds = "" if test.ci_low is None else f"\n95 % interval [{number_text(test.ci_low)}, {number_text(test.ci_high)}]"
+    bounds = "" if test.ci_low is None else f"\n95 % interval {bounds_text(test.ci_low, test.ci_high)}"
     p = "" if outcome.p_corrected is None else f"\np (Holm) {number_text(outcome.p_corrected)}"
     said = ", ".join([f"n {test.n}", *marks(section, row)])
     words = f"{row.label}\n{metric} {signed}{bounds}{p}\n{said}"
