@@ -200,7 +200,7 @@ def test_keys_that_a_study_names_are_known(path):
     "content, complaint",
     [
         ("question: q", "without"),
-        ("[1, 2]", "mapping"),
+        ("[1, 2]", "does not hold keys and their values"),
         ("question: [", "while parsing"),
         ("question: q\nhypotesis: h", "did you mean 'hypothesis'"),
         (

@@ -20,7 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 from spectra_exp.config import rules, rules_unused
 from spectra_exp.config.keys import meant_by, root_keys, unknown_key
 from spectra_exp.config.plugins import load_own_plugins, load_typed_plugins
-from spectra_exp.config.register import cached_until_replaced, register
+from spectra_exp.config.register import register, schema_cache
 from spectra_exp.config.relative_sizes import apply_sizes
 from spectra_exp.config.schema import GROUPS, Experiment, RootKeys
 from spectra_exp.config.source_model import resolve_source
@@ -146,7 +146,7 @@ def _chosen(overrides: list[str]) -> tuple[str, ...]:
 
 
 # Finding the files of the groups is what takes the time, and jobs of a study share them.
-@cached_until_replaced
+@schema_cache(maxsize=256)
 def _compose_groups(chosen: tuple[str, ...], roots: tuple[Path, ...]) -> tuple[DictConfig, DictConfig]:
     """The configuration of the options alone, and Hydra's settings. `roots`: where conf/ lies."""
     with own_hydra():

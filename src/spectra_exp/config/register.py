@@ -47,12 +47,15 @@ PLAIN_GROUPS = {
 _caches: list[Any] = []
 
 
-def cached_until_replaced(function: Callable[P, T]) -> Callable[P, T]:
-    """A cache of what follows from the schemas: forgotten where one comes to them, or a cell of a notebook that runs
-    again replaces its own."""
-    cached = lru_cache(maxsize=4096)(function)
-    _caches.append(cached)
-    return cast("Callable[P, T]", cached)
+def schema_cache(maxsize: int) -> Callable[[Callable[P, T]], Callable[P, T]]:
+    """A decorator: an `lru_cache` of what follows from the schemas, forgotten where one is registered or replaced."""
+
+    def decorate(function: Callable[P, T]) -> Callable[P, T]:
+        cached = lru_cache(maxsize)(function)
+        _caches.append(cached)
+        return cast("Callable[P, T]", cached)
+
+    return decorate
 
 
 def group_schemas(group: str) -> dict[str, type]:

@@ -14,7 +14,7 @@ import yaml
 
 from spectra_exp.config.compose import check_values, prepare_environment
 from spectra_exp.config.presets import baselines
-from spectra_exp.config.register import cached_until_replaced, group_schemas
+from spectra_exp.config.register import group_schemas, schema_cache
 from spectra_exp.config.relative_sizes import before_sizes
 from spectra_exp.config.schema import GROUPS, LABELS, Experiment
 from spectra_exp.config.source_model import resolve_source
@@ -118,7 +118,7 @@ def _left_out(key: str, value: Any) -> bool:
     return key in _options()[0] or (key in _options()[1] and value == _options()[1][key])
 
 
-@cached_until_replaced
+@schema_cache(maxsize=1)
 def _options() -> tuple[frozenset[str], dict[str, Any], frozenset[str]]:
     """The keys that no result depends on, the defaults of those that runs from before them do not have, and the keys
     that name files of data."""
@@ -167,7 +167,7 @@ class Compositions:
             self._new = False
 
 
-@cached_until_replaced
+@schema_cache(maxsize=4096)
 def _composed(line: tuple[str, ...], roots: tuple[Path, ...]) -> Resolved | None:
     """`roots`: where conf/ lies."""
     try:
