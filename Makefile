@@ -111,7 +111,7 @@ bench: setup  ## benchmarks (BENCH=name for one) against their targets: outputs/
 	@$(PY) -m spectra_exp bench $(if $(BENCH),only=$(BENCH))
 
 bench-gpu: setup  ## the benchmarks that need a GPU
-	@$(PY) -m spectra_exp bench only=layer_gpu,layer_peers_gpu,step_gpu
+	@$(PY) -m spectra_exp bench only=layer_gpu,step_gpu,updates_gpu,attention_gpu,layer_peers_gpu,tiny_step_gpu
 
 test: setup  ## everything that needs no GPU, in two processes
 	$(PY) -m pytest -n 2 --dist worksteal

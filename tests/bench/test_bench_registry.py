@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
+import torch
 
 from spectra_exp.bench import command
 from spectra_exp.bench.registry import BENCHMARKS, Benchmark, Figure, chosen, write_figures
+from spectra_exp.config.tree import project_root
 from spectra_exp.foundations.errors import ConfigError
 
 
@@ -31,7 +34,31 @@ def test_every_benchmark_is_found_and_says_what_it_measures():
     assert "study" in every
     assert all((one.function.__doc__ or "").strip() for one in every.values())
     assert [one.name for one in chosen(["study"])] == ["study"]
-    assert set(every) - {one.name for one in chosen([])} == {"layer_gpu", "layer_peers_gpu", "step_gpu"}
+    on_a_gpu = {"layer_gpu", "layer_peers_gpu", "step_gpu", "updates_gpu", "attention_gpu", "tiny_step_gpu"}
+    assert set(every) - {one.name for one in chosen([])} == on_a_gpu
+    # All of them are those of `make bench-gpu`.
+    makefile = (project_root() / "Makefile").read_text()
+    assert set(re.search(r"bench only=(layer_gpu\S+)", makefile)[1].split(",")) == on_a_gpu
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="has a CUDA device")
+def test_a_benchmark_that_needs_a_gpu_says_so_in_one_line(capsys, tmp_path, monkeypatch):
+    monkeypatch.setenv("SPECTRA_OUTPUTS", str(tmp_path))
+    assert command.main(["updates_gpu"]) == 1
+    assert capsys.readouterr().err.splitlines()[-1] == "error: benchmark updates_gpu: torch sees no GPU"
+
+
+def test_what_is_measured_stays_if_the_rest_fails(tmp_path, monkeypatch):
+    def cut(outputs):
+        """Cut off."""
+        yield Figure("first_s", 2.0, "s")
+        raise KeyboardInterrupt
+
+    BENCHMARKS.all()
+    monkeypatch.setattr(BENCHMARKS, "_entries", {"cut": Benchmark("cut", cut)})
+    monkeypatch.setenv("SPECTRA_OUTPUTS", str(tmp_path))
+    assert command.main(["cut"]) != 0
+    assert json.loads((tmp_path / "bench" / "summary.json").read_text())["first_s"]["value"] == 2.0
 
 
 def test_a_typo_names_the_nearest(capsys, tmp_path, monkeypatch):

@@ -35,9 +35,12 @@ def bench(options: BenchOptions) -> int:
     for one in chosen(options.only):
         print(f"{one.name} ...", file=sys.stderr)
         started = time.perf_counter()
-        figures += one.function(outputs)
-        path = write_figures(outputs, figures)
+        for figure in one.figures(outputs):
+            figures.append(figure)
+            # At once: what is measured stays if the machine goes.
+            write_figures(outputs, figures)
         print(f"{one.name}: {time.perf_counter() - started:.0f} s", file=sys.stderr)
+    path = write_figures(outputs, figures)
     # In a file or a pipe as wide as the units need.
     Console(highlight=False, width=None if sys.stdout.isatty() else PIPED_WIDTH).print(table_of(figures))
     print(path)
@@ -52,7 +55,8 @@ def table_of(figures: Sequence[Figure]) -> Table:
         table.add_column(column, justify="right" if column in ("value", "target") else "left")
     for figure in figures:
         target = "" if figure.target is None else f"{SIGNS[figure.better]} {figure.target:g}"
-        table.add_row(figure.name, f"{figure.value:.3g}", figure.unit, target, WORDS[figure.met])
+        value = "" if figure.value is None else f"{figure.value:.3g}"
+        table.add_row(figure.name, value, figure.unit, target, WORDS[figure.met])
     return table
 
 

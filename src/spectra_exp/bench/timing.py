@@ -33,6 +33,16 @@ def interleaved(
     return times
 
 
+def repeated(work: Callable[[], object], times: int) -> Callable[[], None]:
+    """The work so many times one after the other."""
+
+    def run() -> None:
+        for _ in range(times):
+            work()
+
+    return run
+
+
 def ratio(times: Mapping[str, list[float]], name: str, to: str) -> float:
     """Median over rounds of one subject's time in multiples of another's in the same round."""
     return statistics.median(a / b for a, b in zip(times[name], times[to], strict=True))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import statistics
-import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
@@ -17,11 +16,10 @@ from torch.utils.benchmark import timer
 from spectra_exp.bench.benchmarks.layer import both_ways, passes, products_of
 from spectra_exp.bench.benchmarks.routers import CAUSAL, DIM, LENGTH, linear, spectra
 from spectra_exp.bench.benchmarks.step import step_subjects
-from spectra_exp.bench.floor import Case, EqualGroups, GroupedProducts, Shape, make_case
-from spectra_exp.bench.peers import TransformersExperts
-from spectra_exp.bench.registry import Figure, benchmark, write_figures
-from spectra_exp.bench.timing import interleaved, ratio
-from spectra_exp.foundations.errors import SpectraError
+from spectra_exp.bench.floor import Case, EqualGroups, Shape, make_case
+from spectra_exp.bench.registry import Figure, benchmark
+from spectra_exp.bench.timing import interleaved, ratio, repeated
+from spectra_exp.bench.ways import distance
 from spectra_exp.moe.experts import PLAIN, TRITON
 from spectra_exp.moe.experts_kernel import what_triton_lacks
 from spectra_exp.moe.routing_kernel import set_routing_kernel
@@ -55,26 +53,9 @@ Subjects = dict[str, Callable[[], object]]
 
 
 @benchmark
-def layer_gpu(outputs: Path) -> list[Figure]:
+def layer_gpu(outputs: Path) -> Iterable[Figure]:
     """Experts on a GPU in bf16, in multiples of one equal-group bmm of their work; what kernels and routers take."""
-    _need_gpu("layer_gpu")
-    return _kept(outputs, layer_figures(SHAPES, "cuda", ROUNDS))
-
-
-@benchmark
-def layer_peers_gpu(outputs: Path) -> list[Figure]:
-    """The same of our plain path, of PyTorch's grouped products alone and of transformers' experts."""
-    _need_gpu("layer_peers_gpu")
-    return _kept(outputs, peer_figures(SHAPES, "cuda", ROUNDS))
-
-
-def _kept(outputs: Path, figures: Iterable[Figure]) -> list[Figure]:
-    """The figures, written as they come: what is measured stays if the machine goes."""
-    known: list[Figure] = []
-    for figure in figures:
-        known.append(figure)
-        write_figures(outputs, known)
-    return known
+    return layer_figures(SHAPES, "cuda", ROUNDS)
 
 
 def layer_figures(shapes: Mapping[str, Shape], device: str, rounds: int) -> Iterator[Figure]:
@@ -87,43 +68,27 @@ def layer_figures(shapes: Mapping[str, Shape], device: str, rounds: int) -> Iter
     for name, shape in shapes.items():
         for load, skew in LOADS.items():
             case = make_case(shape, device, torch.bfloat16, skew)
-            subjects = products_of(EqualGroups(case)) | passes(case, way, partial(_ours, case, way), case.experts)
-            yield from _times_of(subjects, f"layer_{name}_{load}", rounds)
+            subjects = products_of(EqualGroups(case)) | passes(case, way, partial(ours, case, way), case.experts)
+            yield from times_of(subjects, f"layer_{name}_{load}", rounds)
             if case.tokens_Nd.is_cuda:
                 yield from _kernel_times(subjects[way], f"layer_{name}_{load}_{way}", shape)
         yield from _router_figures(shape, f"router_{name}", device, way)
 
 
-def peer_figures(shapes: Mapping[str, Shape], device: str, rounds: int) -> Iterator[Figure]:
-    """Times of the other ways; what does not run on this machine is said and left out."""
-    for name, shape in shapes.items():
-        for load, skew in LOADS.items():
-            case = make_case(shape, device, torch.bfloat16, skew)
-            grouped = GroupedProducts(case)
-            with torch.device(device):
-                peer = TransformersExperts(case, "grouped_mm").to(case.tokens_Nd)
-            others: Subjects = passes(case, PLAIN, partial(_ours, case, PLAIN), case.experts)
-            others |= {"grouped_mm": grouped.both, "grouped_mm, forward": torch.no_grad()(grouped.forward)}
-            others |= passes(case, "transformers", peer, peer)
-            subjects = products_of(EqualGroups(case)) | {
-                subject: work for subject, work in others.items() if runs(subject, work)
-            }
-            yield from _times_of(subjects, f"peers_{name}_{load}", rounds)
-
-
-def _ours(case: Case, way: str, tokens_Nd: Tensor, weights_NE: Tensor) -> Tensor:
+def ours(case: Case, way: str, tokens_Nd: Tensor, weights_NE: Tensor) -> Tensor:
+    """The output [N, d] of a case's experts by one of our ways."""
     case.experts.kernel = way
     most = case.shape.tokens * case.shape.top_k
     return case.experts(tokens_Nd, case.chosen_NE, weights_NE, most)[0]
 
 
-def _times_of(subjects: Subjects, name: str, rounds: int) -> Iterator[Figure]:
-    """Every subject in multiples of the floor: of both ways, or of the forward pass where that is what it is."""
+def times_of(subjects: Subjects, name: str, rounds: int) -> Iterator[Figure]:
+    """Every subject in multiples of the floor: of both passes, or of the forward pass where that is what it is."""
     began = timer()
     for work in subjects.values():
         work()
     yield Figure(f"{name}_first_calls", timer() - began, "s, kernels made and tuned", 60.0)
-    times = interleaved({subject: repeated(work) for subject, work in subjects.items()}, rounds, timer)
+    times = interleaved({subject: repeated(work, REPEATS) for subject, work in subjects.items()}, rounds, timer)
     for subject in subjects:
         key = f"{name}_{subject.replace(', ', '_')}"
         if subject.startswith("floor"):
@@ -132,16 +97,6 @@ def _times_of(subjects: Subjects, name: str, rounds: int) -> Iterator[Figure]:
             floor = "floor, forward" if subject.endswith(", forward") else "floor"
             target = TARGET if subject.startswith(TRITON) else None
             yield Figure(key, ratio(times, subject, floor), UNIT, target)
-
-
-def repeated(work: Callable[[], object]) -> Callable[[], None]:
-    """The work REPEATS times."""
-
-    def run() -> None:
-        for _ in range(REPEATS):
-            work()
-
-    return run
 
 
 def _kernel_times(work: Callable[[], object], name: str, shape: Shape) -> Iterator[Figure]:
@@ -171,35 +126,34 @@ def choices() -> dict[str, str]:
     return {name: str(getattr(tuner, "best_config", None)) for name, tuner in TUNED.items()}
 
 
-def runs(name: str, work: Callable[[], object]) -> bool:
-    """Whether work can be done on this machine; what is wrong is said."""
-    try:
-        work()
-    except RuntimeError as error:
-        print(f"{name} is left out: {' '.join(str(error).split())[:300]}", file=sys.stderr)
-        return False
-    return True
-
-
 def errors_in_bf16(shape: Shape, device: str, way: str) -> dict[str, float]:
     """Distances of output and gradients from those of float32 on the CPU, as shares of their norms."""
     case = make_case(shape, device, torch.bfloat16)
-    exact = Case(
-        shape,
-        copy.deepcopy(case.experts).cpu().float(),
-        case.tokens_Nd.cpu().float(),
-        case.chosen_NE.cpu(),
-        case.weights_NE.cpu(),
-        case.incoming_Nd.cpu().float(),
+    exact = in_float32(case, "cpu")
+    found = output_and_gradients(case, partial(ours, case, way), case.experts)
+    expected = output_and_gradients(exact, partial(ours, exact, PLAIN), exact.experts)
+    return {name: distance(found[name].cpu().float(), other) for name, other in expected.items()}
+
+
+def in_float32(case: Case, device: str | torch.device) -> Case:
+    """The same case in float32 on a device."""
+    return Case(
+        case.shape,
+        copy.deepcopy(case.experts).to(device).float(),
+        case.tokens_Nd.to(device).float(),
+        case.chosen_NE.to(device),
+        case.weights_NE.to(device),
+        case.incoming_Nd.to(device).float(),
     )
-    found, expected = _output_and_gradients(case, way), _output_and_gradients(exact, PLAIN)
-    return {name: float((found[name].cpu().float() - other).norm() / other.norm()) for name, other in expected.items()}
 
 
-def _output_and_gradients(case: Case, way: str) -> dict[str, Tensor]:
+def output_and_gradients(
+    case: Case, forward: Callable[[Tensor, Tensor], Tensor], module: torch.nn.Module
+) -> dict[str, Tensor]:
+    """What `forward` of tokens and weights gives, and the gradients of both and of the module's parameters, by name."""
     tokens_Nd, weights_NE = case.tokens_Nd.detach().requires_grad_(), case.weights_NE.detach().requires_grad_()
-    output_Nd = _ours(case, way, tokens_Nd, weights_NE)
-    inputs = {"tokens": tokens_Nd, "weights": weights_NE, **dict(case.experts.named_parameters())}
+    output_Nd = forward(tokens_Nd, weights_NE)
+    inputs = {"tokens": tokens_Nd, "weights": weights_NE, **dict(module.named_parameters())}
     gradients = torch.autograd.grad(output_Nd, list(inputs.values()), case.incoming_Nd)
     return {"output": output_Nd.detach(), **dict(zip(inputs, gradients, strict=True))}
 
@@ -209,14 +163,14 @@ def _router_figures(shape: Shape, name: str, device: str, way: str) -> Iterator[
     case = make_case(shape, device, torch.bfloat16)
     length = min(LENGTH, shape.tokens)
     subjects: Subjects = {
-        "experts": both_ways(case, partial(_ours, case, way), case.experts),
+        "experts": both_ways(case, partial(ours, case, way), case.experts),
         "spectra": spectra(shape, "min_gru", length, device),
         "switch": linear(shape, "switch", device, length, jitter=0.0),
     }
     if way == TRITON:
         subjects["spectra_triton"] = fused = spectra(shape, "min_gru", length, device)
         set_routing_kernel(fused.router, TRITON)
-    times = interleaved({subject: repeated(work) for subject, work in subjects.items()}, ROUTER_ROUNDS, timer)
+    times = interleaved({subject: repeated(work, REPEATS) for subject, work in subjects.items()}, ROUTER_ROUNDS, timer)
     for router, target in ROUTER_TARGETS.items():
         if router in subjects:
             yield Figure(f"{name}_{router}", 100 * ratio(times, router, "experts"), SHARE, target)
@@ -250,7 +204,7 @@ def _loop_figures(shape: Shape, name: str, device: str, length: int, ways: Itera
                 pairs = zip(work(way), work(PLAIN), strict=True)
                 error = max(float((found - plain).norm() / plain.norm()) for found, plain in pairs)
                 yield Figure(f"{name}_{loop}_{way}_error", error, "of ||plain||", 1e-5)
-        times = interleaved({way: repeated(partial(work, way)) for way in ways}, ROUTER_ROUNDS, timer)
+        times = interleaved({way: repeated(partial(work, way), REPEATS) for way in ways}, ROUTER_ROUNDS, timer)
         for way in ways:
             yield Figure(f"{name}_{loop}_{way}", 1000 * statistics.median(times[way]) / REPEATS, "ms")
 
@@ -258,13 +212,7 @@ def _loop_figures(shape: Shape, name: str, device: str, length: int, ways: Itera
 @benchmark
 def step_gpu(outputs: Path) -> list[Figure]:
     """exp10's forward and backward pass on a GPU in bf16, beside transformers of the same size."""
-    _need_gpu("step_gpu")
     subjects: dict[str, Callable[[], object]] = step_subjects("cuda")
     with torch.autocast("cuda", torch.bfloat16):
         times = interleaved({name: subjects[name] for name in ("ours", "transformers")}, STEP_ROUNDS, timer)
     return [Figure("step_gpu", ratio(times, "transformers", "ours"), AS_FAST, 1.1, "higher")]
-
-
-def _need_gpu(name: str) -> None:
-    if not torch.cuda.is_available():
-        raise SpectraError(f"benchmark {name}: torch sees no GPU")

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import gc
 import time
-import warnings
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,8 +14,6 @@ import torch
 
 from spectra_exp.foundations.files import write_json
 
-# How PyTorch tells of what makes the host wait.
-WAIT = "called a synchronizing CUDA operation"
 WORDS = {True: "passed", False: "FAILED"}
 # One finding: `name`, `passed`, and figures.
 Finding = dict[str, Any]
@@ -52,25 +49,13 @@ class Setting:
         """Bytes that tensors hold on the device; on the CPU those that Python knows of."""
         if self.device == "cuda":
             return torch.cuda.memory_allocated()
-        gc.collect()
+        # Until there is nothing left: what garbage holds by way of PyTorch's graphs is garbage only once it is gone.
+        while gc.collect():
+            pass
         # Other kinds of tensors may have no memory of their own to ask for.
         tensors = [o for o in gc.get_objects() if type(o) in (torch.Tensor, torch.nn.Parameter)]
         storages = [t.untyped_storage() for t in tensors if t.layout is torch.strided and t.device.type == "cpu"]
         return sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
-
-    @contextmanager
-    def waits(self, places: list[str]) -> Iterator[None]:
-        """A block that adds to `places` the file and line of whatever makes the host wait for the GPU."""
-        if self.device == "cuda":
-            torch.cuda.set_sync_debug_mode("warn")
-        try:
-            with warnings.catch_warnings(record=True) as told:
-                warnings.simplefilter("always")
-                yield
-        finally:
-            if self.device == "cuda":
-                torch.cuda.set_sync_debug_mode("default")
-        places += [f"{Path(w.filename).name}:{w.lineno}" for w in told if WAIT in str(w.message)]
 
 
 Stage = Callable[[Setting], Iterator[Finding]]

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from functools import partial
 from typing import Any
@@ -19,7 +19,11 @@ import torch
 import torch.distributed
 from torch.distributed.fsdp import fully_shard
 
+from spectra_exp.bench.benchmarks.attention import attention_figures, attention_gpu
 from spectra_exp.bench.benchmarks.gpu import ROUNDS, SHAPES, layer_figures, step_gpu
+from spectra_exp.bench.benchmarks.peers import peer_figures
+from spectra_exp.bench.benchmarks.tiny_step import ROUTERS, tiny_step_figures
+from spectra_exp.bench.benchmarks.updates import update_figures
 from spectra_exp.bench.floor import Shape
 from spectra_exp.bench.gpu_check.stage import STAGES, Finding, Setting, Stage, stage
 from spectra_exp.bench.gpu_check.training import (
@@ -32,6 +36,8 @@ from spectra_exp.bench.gpu_check.training import (
     small_plan,
     train,
 )
+from spectra_exp.bench.registry import Figure
+from spectra_exp.bench.waiting import waits
 from spectra_exp.config.tree import project_root
 from spectra_exp.foundations.devices import full_float32
 from spectra_exp.moe.accounting import number_varies
@@ -42,6 +48,7 @@ from spectra_exp.moe.model import SpectraMoeForCausalLM
 from spectra_exp.moe.schema import AttentionRequest, ExpertsKernelRequest
 from spectra_exp.routing.base import router_class
 from spectra_exp.runs.folder import RunFolder
+from spectra_exp.training.build import build_model
 
 STEPS, TINY_STEPS = 20, 2
 LOSS_GAP, BF16_GAP, ROUNDINGS = 1e-3, 0.02, 5
@@ -155,7 +162,7 @@ def watched(setting: Setting, forward: Callable[..., Any], places: list[str]) ->
     """`forward` that adds to `places` where it makes the host wait."""
 
     def forward_watched(*inputs: Any, **named: Any) -> Any:
-        with setting.waits(places):
+        with waits(setting.device, places):
             return forward(*inputs, **named)
 
     return forward_watched
@@ -242,9 +249,16 @@ def attention(setting: Setting) -> Iterator[Finding]:
 def benchmarks(setting: Setting) -> Iterator[Finding]:
     """The benchmarks of `bench-gpu`."""
     shapes = {"cuda": SHAPES, "cpu": TINY}[setting.device]
-    for figure in layer_figures(shapes, setting.device, setting.of_size(ROUNDS, 1)):
-        yield {"name": figure.name, "passed": True, **figure.as_json()}
-    for figure in step_gpu(setting.outputs) if setting.device == "cuda" else []:
+    rounds = setting.of_size(ROUNDS, 1)
+    yield from findings(layer_figures(shapes, setting.device, rounds))
+    yield from findings(update_figures(shapes, setting.device, rounds))
+    if setting.device == "cuda":
+        yield from findings(step_gpu(setting.outputs))
+
+
+def findings(figures: Iterable[Figure]) -> Iterator[Finding]:
+    """Figures as findings that pass: a missed target is no fault."""
+    for figure in figures:
         yield {"name": figure.name, "passed": True, **figure.as_json()}
 
 
@@ -288,6 +302,22 @@ def sharing(setting: Setting) -> Iterator[Finding]:
         summary_of(setting, f"sharing-{name}", *lines)
         minutes[name] = seeds / (time.perf_counter() - began) * 60
     yield {"name": "runs a minute", "passed": True, "at_once": several, "steps": steps, **minutes}
+
+
+@stage
+def others(setting: Setting) -> Iterator[Finding]:
+    """Other ways beside ours: libraries' experts, implementations of attention, a step compiled and captured."""
+    rounds = setting.of_size(ROUNDS, 1)
+    yield from findings(peer_figures({"cuda": SHAPES, "cpu": TINY}[setting.device], setting.device, rounds))
+    if setting.device == "cuda":
+        yield from findings(attention_gpu(setting.outputs))
+    else:
+        planned = small_plan("switch", 1)
+        (batch,) = batches_of(planned, 1)
+        model = build_model(planned.experiment, planned.corpus)
+        yield from findings(attention_figures(model, batch["input_ids"], setting.device, rounds))
+    routed = {"cuda": ROUTERS, "cpu": setting.routers[:1]}[setting.device]
+    yield from findings(tiny_step_figures(routed, setting.device, rounds))
 
 
 def forget(setting: Setting, *names: str) -> None:
