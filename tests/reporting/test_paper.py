@@ -18,9 +18,12 @@ from spectra_exp.archive.file import Archive, read_archive
 from spectra_exp.cli import command
 from spectra_exp.config.compose import load_experiment, prepare_environment
 from spectra_exp.config.tree import project_root
+from spectra_exp.foundations.errors import ConfigError
+from spectra_exp.interpret.registry import chosen_parts
 from spectra_exp.reporting.paper import progress as paper_progress
 from spectra_exp.reporting.paper import publish as publish_module
 from spectra_exp.reporting.paper.blocks import Launch, paper_folder, read_blocks
+from spectra_exp.reporting.paper.interpreted import Interpreted, read_interpreted
 from spectra_exp.reporting.paper.page import Page
 from spectra_exp.reporting.paper.progress import LaunchProgress, in_words, known_runs, progress
 from spectra_exp.reporting.paper.publish import ARCHIVE, PAGE, publish, published
@@ -67,7 +70,8 @@ def given_again(made: Path) -> dict[str, bytes]:
 
 def check_folder(folder: Path, wanted: dict[str, bytes]) -> None:
     """Every file of a published folder, page included, is what its archive gives, byte for byte."""
-    there = files_of(folder)
+    # What stands in interpretation/ is made of weights.
+    there = {name: content for name, content in files_of(folder).items() if not name.startswith("interpretation/")}
     del there[ARCHIVE]
     assert there.keys() == wanted.keys()
     assert [name for name in wanted if there[name] != wanted[name]] == []
@@ -185,6 +189,28 @@ def test_the_page_lists_what_is_missing_with_its_command(made: Path) -> None:
         assert f"`make paper BLOCKS={name}{' TEXT=FOLDER' if launch.needs_text else ''}`" in missing
 
 
+# The models that are looked into
+
+
+def test_each_declared_model_is_one_run_of_its_block_and_prints_no_text() -> None:
+    known = known_runs(None, Archive(Path("none.parquet")))
+    models = read_interpreted()
+    assert len({model.name for model in models}) == len(models) == 6
+    for model in models:
+        assert model.run_id(read_blocks(), known) is None
+        assert set(model.parts).isdisjoint({"contexts", "cases", "explore", "ambiguity", "unseen_domain"})
+        chosen_parts(model.parts)
+        assert set(model.pictures) <= set(model.parts)
+
+
+@pytest.mark.parametrize(("study", "words", "count"), [("core", ["seed=0"], 13), ("core", ["seed=9"], 0)])
+def test_a_model_that_is_not_one_run_is_refused(study: str, words: list[str], count: int) -> None:
+    model = Interpreted("mine", "Mine", "a", study, frozenset(words), ("load",), {"load": "load"})
+    known = known_runs(None, Archive(Path("none.parquet")))
+    with pytest.raises(ConfigError, match=f"interpreted.mine: {count} runs of {study} have {words[0]}"):
+        model.run_id(read_blocks(), known)
+
+
 # The declared runs
 
 
@@ -248,6 +274,11 @@ blocks:
     with: [data=embedded, data.train_words=4000, data.validation_words=2000]
     lines:
       - {{study: core, with: [ablation=no_gru], seeds: "0"}}
+interpreted:
+  parts: [load, landscape]
+  pictures: {{load: load}}
+  models:
+    - {{name: small, title: A small model, block: e, study: core, run: [ablation=no_gru, seed=0]}}
 """
 
 
@@ -281,6 +312,10 @@ def test_it_is_made_block_by_block_and_goes_on_from_the_archive_alone(
     out, err = capsys.readouterr()
     assert "a  0 of 1 runs" in out and "e  1 of 1 runs; done" in out and "needs the real text; give text=FOLDER" in err
     assert len(read_archive(folder / ARCHIVE).run_ids) == 1
+    inside = folder / "interpretation" / "small"
+    looked_into = {path.name: path.read_bytes() for path in inside.iterdir()}
+    assert looked_into.keys() == {"index.html", "load.png"}
+    assert "[A small model](interpretation/small/index.html)" in (folder / PAGE).read_text(encoding="utf-8")
     # On another machine, from the archive: only what is missing is made.
     monkeypatch.setenv("SPECTRA_OUTPUTS", str(root / "elsewhere"))
     assert command(["paper", "processes=1", f"text={root / 'words'}"]) == 0
@@ -288,13 +323,15 @@ def test_it_is_made_block_by_block_and_goes_on_from_the_archive_alone(
     (run,) = (root / "elsewhere" / "paper" / "runs").iterdir()
     assert "-files-" in run.name
     assert len(read_archive(folder / ARCHIVE).run_ids) == 2
+    # What was looked into stays where the weights no longer are.
+    assert {path.name: path.read_bytes() for path in inside.iterdir()} == looked_into
     # A second time there is nothing to do, and nothing changes.
     before = files_of(folder)
     assert command(["paper", "processes=1", f"text={root / 'words'}"]) == 0
     assert command(["paper", "run=false"]) == 0
     assert files_of(folder) == before
     assert str(root).encode() not in b"".join(before.values())
-    check_folder(folder)
+    check_folder(folder, published(folder))
     capsys.readouterr()
     assert command(["paper", "status=true"]) == 0
     assert "all: done" in capsys.readouterr().out

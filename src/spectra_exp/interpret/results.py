@@ -19,6 +19,7 @@ import numpy as np
 
 from spectra_exp.foundations.files import regular, write_bytes, write_json, write_text
 from spectra_exp.presentation.draw import our_style
+from spectra_exp.presentation.png import with_palette
 from spectra_exp.presentation.text import csv_text
 
 if TYPE_CHECKING:
@@ -200,4 +201,4 @@ def picture_bytes(draw: Callable[[Figure], None]) -> bytes:
         FigureCanvasAgg(figure)
         draw(figure)
         figure.savefig(content, format="png", dpi=PICTURE_DPI, metadata=PNG_METADATA)
-    return content.getvalue()
+    return with_palette(content.getvalue())

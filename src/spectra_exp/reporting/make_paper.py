@@ -11,6 +11,7 @@ from spectra_exp.foundations.options import option
 from spectra_exp.foundations.shell import DONE, FAILED
 from spectra_exp.reporting.campaign import Campaign, chosen_blocks
 from spectra_exp.reporting.paper.blocks import check_text, read_blocks
+from spectra_exp.reporting.paper.interpreted import interpret_models
 from spectra_exp.reporting.paper.publish import ARCHIVE, PAGE, publish, results_folder
 
 # Of outputs/, where the runs of the paper lie apart from others.
@@ -50,10 +51,12 @@ def make_paper(options: PaperOptions) -> int:
 
 def _publish(campaign: Campaign, folder: Path) -> int:
     """Put what has finished into the archive and make the folder of it. Raises SpectraError without any run."""
+    interpret_models(read_blocks(), campaign.known, folder)
     archive = campaign.pack("make paper")
-    paths = publish(folder)
-    size = sum(path.stat().st_size for path in [*paths, campaign.path])
-    print(f"{folder / PAGE}: {len(archive.run_ids)} runs, {len(paths) + 1} files, {size / 1e6:.1f} MB")
+    publish(folder)
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    size = sum(path.stat().st_size for path in files)
+    print(f"{folder / PAGE}: {len(archive.run_ids)} runs, {len(files)} files, {size / 1e6:.1f} MB")
     return DONE
 
 

@@ -14,6 +14,7 @@ from spectra_exp.archive.file import Archive, read_archive
 from spectra_exp.foundations.errors import SpectraError
 from spectra_exp.presentation.text import interval_text, number_text
 from spectra_exp.reporting.paper.blocks import Block, paper_folder, read_blocks
+from spectra_exp.reporting.paper.interpreted import Interpreted, read_interpreted
 from spectra_exp.reporting.paper.progress import LaunchProgress, known_runs, progress
 from spectra_exp.statistics.intervals import Interval
 from spectra_exp.studies.view import duration
@@ -104,6 +105,20 @@ class Page:
     def claim(self, hypothesis: str) -> str:
         """What a hypothesis says."""
         return next((row["claim"] for row in self._rows("hypotheses") if row["name"] == hypothesis), NOTHING)
+
+    @cached_property
+    def interpreted(self) -> list[Interpreted]:
+        """The declared models that are looked into."""
+        return read_interpreted()
+
+    def inside(self, model: Interpreted) -> str:
+        """The pictures of a model that was looked into, with a link to its page, or that it was not yet."""
+        folder = self._archive.path.parent
+        files = [path.relative_to(folder).as_posix() for path in model.files(folder)]
+        if not files:
+            return f"*{model.title}: {NOTHING}.*"
+        pictures = (f"![{model.title}, {Path(file).stem}]({file})" for file in files)
+        return "\n\n".join([f"[{model.title}]({Path(files[0]).parent.as_posix()}/index.html)", *pictures])
 
     def balance(self) -> str:
         """The load CV of SPECTRA in each section of the methods, beside the targets."""

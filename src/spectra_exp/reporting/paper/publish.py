@@ -7,6 +7,7 @@ from pathlib import Path
 
 from spectra_exp.config.tree import project_root
 from spectra_exp.foundations.files import write_bytes, write_text
+from spectra_exp.presentation.png import with_palette
 from spectra_exp.presentation.svg import draw_svg
 from spectra_exp.reporting.declared import all_figures
 from spectra_exp.reporting.figures.make import make_figures
@@ -36,17 +37,21 @@ def published(folder: Path) -> dict[str, bytes]:
         report = index_page(material, tables, draw_svg, page_of=lambda run_id: None)
         write_text(outputs / "report.html", report)
         kept = [path for name, ends in KEPT.items() for end in ends for path in (outputs / name).glob(f"*{end}")]
-        found = {path.relative_to(outputs).as_posix(): path.read_bytes() for path in [*kept, outputs / "report.html"]}
+        found = {path.relative_to(outputs).as_posix(): _content(path) for path in [*kept, outputs / "report.html"]}
         found[PAGE] = page_text(outputs, folder / ARCHIVE).encode()
     return dict(sorted(found.items()))
 
 
-def publish(folder: Path) -> list[Path]:
-    """Write what the archive of the folder gives beside it and remove what it no longer gives; the paths."""
+def _content(path: Path) -> bytes:
+    content = path.read_bytes()
+    return with_palette(content) if path.suffix == ".png" else content
+
+
+def publish(folder: Path) -> None:
+    """Write what the archive of the folder gives beside it and remove what it no longer gives."""
     contents = published(folder)
     for path in [path for name in KEPT for path in sorted((folder / name).glob("*"))]:
         if path.is_file() and path.relative_to(folder).as_posix() not in contents:
             path.unlink()
     for name, content in contents.items():
         write_bytes(folder / name, content)
-    return [folder / name for name in contents]
