@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from spectra_exp.bench.benchmarks.gpu import ROUNDS
-from spectra_exp.bench.gpu_check.training import batches_of, small_plan
 from spectra_exp.bench.registry import Figure, benchmark
+from spectra_exp.bench.small_run import batches_of, small_plan
 from spectra_exp.bench.waiting import waits
 from spectra_exp.bench.ways import FIRST_CALLS, Way, compared
 from spectra_exp.foundations.errors import SpectraError

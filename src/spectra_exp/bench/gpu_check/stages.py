@@ -28,15 +28,14 @@ from spectra_exp.bench.floor import Shape
 from spectra_exp.bench.gpu_check.stage import STAGES, Finding, Setting, Stage, stage
 from spectra_exp.bench.gpu_check.training import (
     Trainee,
-    batches_of,
     flip_rate,
     flips_beyond_ties,
     largest_gap,
     rounded_once_more,
-    small_plan,
     train,
 )
 from spectra_exp.bench.registry import Figure
+from spectra_exp.bench.small_run import batches_of, small_plan
 from spectra_exp.bench.waiting import waits
 from spectra_exp.config.tree import project_root
 from spectra_exp.foundations.devices import full_float32

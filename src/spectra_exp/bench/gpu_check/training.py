@@ -7,34 +7,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from spectra_exp.config.compose import load_experiment
-from spectra_exp.data.batches import TrainingBlocks, collate
 from spectra_exp.moe.model import SpectraMoeForCausalLM
-from spectra_exp.routing.base import router_class
-from spectra_exp.runs.plan import Plan, plan
+from spectra_exp.runs.plan import Plan
 from spectra_exp.training.build import build_model
 from spectra_exp.training.optimizers import make_optimizer, rate_factor
 
-# Noise is drawn on the device, and devices draw differently.
-NOISE = ("jitter", "noise")
 # Scores nearer than this, as a share of the larger, are a tie that rounding may break either way.
 TIE = 1e-3
 # Of a weight of float32, as a share of it.
 LAST_BIT = 2**-23
-SMALL = (
-    "model.num_layers=2",
-    "data.sequence_length=64",
-    "trainer.batch_size=4",
-    "model.dropout=0",
-    "optim=adamw",
-    "debug=smoke",
-)
 
 
 @dataclass
@@ -44,29 +31,6 @@ class Training:
     losses: list[float]
     chosen_LNE: list[Tensor]
     probs_LNE: list[Tensor | None]
-
-
-def small_plan(router: str, steps: int) -> Plan:
-    """The plan of a small run of a router without noise, on the CPU."""
-    named = {f.name for f in fields(router_class(router).Config)}
-    quiet = [f"router.{name}=0" for name in NOISE if name in named]
-    rule = router_class(router).selections()[0]
-    lines = [
-        *SMALL,
-        f"router={router}",
-        f"selection={rule}",
-        f"trainer.max_steps={steps}",
-        "trainer.device=cpu",
-        *quiet,
-    ]
-    return plan(load_experiment(lines))
-
-
-def batches_of(planned: Plan, number: int) -> list[dict[str, Tensor]]:
-    """The first batches of the run's training text."""
-    size = planned.experiment.trainer.batch_size
-    blocks = TrainingBlocks(planned.corpus, seed=planned.experiment.seed, examples_needed=number * size)
-    return [collate([blocks[i] for i in range(n * size, (n + 1) * size)]) for n in range(number)]
 
 
 class Trainee:
