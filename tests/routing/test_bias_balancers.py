@@ -22,6 +22,7 @@ from spectra_exp.routing.quantiles import (
     histogram,
     histogram_quantile,
     needed_bias,
+    neighbours,
     quantile,
 )
 from spectra_exp.routing.routers.bip import dual_bias
@@ -75,6 +76,20 @@ def test_quantile_by_hand():
     assert quantile(values, 0.01).item() == 0.0 and quantile(values, 0.99).item() == 9.0
     expected = np.quantile(values.numpy(), 0.37, method="hazen")
     assert quantile(values, 0.37).item() == pytest.approx(float(expected))
+
+
+@given(st.data())
+def test_selected_values_are_those_of_sorted_columns(data):
+    number = data.draw(st.integers(1, 40))
+    # Few different ones, so that many tie; a value that is no number comes last.
+    values_NE = torch.tensor([0.5, -1.0, 2.0, 3.25, torch.nan])[
+        torch.tensor(data.draw(st.lists(st.integers(0, 4), min_size=3 * number, max_size=3 * number)))
+    ].view(number, 3)
+    low = data.draw(st.integers(0, number - 1))
+    sorted_NE = values_NE.sort(dim=0).values
+    expected = sorted_NE[low], sorted_NE[min(low + 1, number - 1)]
+    for found_E, expected_E in zip(neighbours(values_NE, low), expected, strict=True):
+        torch.testing.assert_close(found_E, expected_E, rtol=0, atol=0, equal_nan=True)
 
 
 @given(st.integers(0, 1000), st.integers(1, 60), st.floats(0.05, 0.95))
