@@ -164,8 +164,8 @@ lint: setup  ## ruff (rules and form), types of the public API, and the layers o
 tables: setup  ## outputs/tables/ from the finished runs (STUDY=name for one study)
 	$(PY) -m spectra_exp tables $(if $(STUDY),study=$(STUDY))
 
-paper: setup  ## the paper's results: runs, archive, docs/results/paper (TEXT=folder of the real text; STATUS=1; BLOCKS=a,b)
-	$(PY) -m spectra_exp paper $(if $(STATUS),status=true) $(if $(TEXT),text=$(TEXT)) $(if $(BLOCKS),blocks=$(BLOCKS)) $(TYPED)
+paper: setup  ## the paper's results: runs, archive, docs/results/paper (TEXT=folder of the real text; DOWNSTREAM=folder of tasks; STATUS=1; BLOCKS=a,b)
+	$(PY) -m spectra_exp paper $(if $(STATUS),status=true) $(if $(TEXT),text=$(TEXT)) $(if $(DOWNSTREAM),downstream=$(DOWNSTREAM)) $(if $(BLOCKS),blocks=$(BLOCKS)) $(TYPED)
 
 replications: setup  ## effects that others published: runs, verdicts, docs/results/replications.md (TEXT=folder; STATUS=1; JOBS=2)
 	$(PY) -m spectra_exp replications processes=$(JOBS) $(if $(STATUS),status=true) $(if $(TEXT),text=$(TEXT)) $(if $(filter SEEDS=%,$(MAKEOVERRIDES)),seed=$(SEEDS)) $(TYPED)

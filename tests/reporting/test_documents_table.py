@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from made_studies import given, make_study
-from test_by_document import DOMAINS, leave_documents
+from test_by_document import DOMAINS, leave_documents, leave_items
 
 from spectra_exp.presentation.html import Fold
 from spectra_exp.reporting.by_document import compare_by_document
@@ -122,6 +123,26 @@ def test_with_looks_it_is_of_the_first_one(world: Path) -> None:
         row.designs.add(Design("val_loss", 0.02, 10, 1))
     table = documents_table(all_contrasts([study]), sections)
     assert set(table.frame["seeds"]) == {3} and FIRST_LOOK in table.parts[0].notes
+
+
+def test_downstream_tasks_stand_beside_item_by_item(world: Path, tmp_path: Path) -> None:
+    shutil.copytree(world, tmp_path / "outputs")
+    for run in stored_runs(tmp_path / "outputs" / "runs"):
+        leave_items(run, 0.25 if run.summary["ablation"] == "none" else 0.0)
+    study, sections = made(tmp_path / "outputs")
+    table = documents_table(all_contrasts([study]), sections)
+    records = [r for r in table.frame.to_dict("records") if r["metric"].startswith("downstream")]
+    # Also of the ablation without documents, not of the one that sees later tokens.
+    assert len({r["comparison"] for r in records}) == 2 == len(records)
+    assert {(r["metric"], r["domain"], r["documents"], r["tokens"]) for r in records} == {
+        ("downstream_t", "t", 60, 300)
+    }
+    runs = sorted(stored_runs(tmp_path / "outputs" / "runs"), key=lambda run: run.summary["seed"])
+    sides = ([run for run in runs if run.summary["ablation"] == name] for name in ("none", "no_gru"))
+    (expected,) = compare_by_document(*sides, "downstream").outcomes
+    (own,) = [r for r in records if "GRU" in r["comparison"]]
+    assert (own["difference"], own["ci_low"], own["verdict"]) == (expected.difference, expected.ci_low, "better")
+    assert [grid.title for grid in table.parts[0].grids] == ["By document", "Downstream tasks, by groups of items"]
 
 
 def test_without_documents_there_is_no_table(world: Path) -> None:

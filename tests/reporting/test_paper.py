@@ -9,6 +9,7 @@ import re
 import shutil
 from importlib import metadata
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from made_studies import given, make_study
@@ -18,15 +19,17 @@ from spectra_exp.archive.file import Archive, read_archive
 from spectra_exp.cli import command
 from spectra_exp.config.compose import load_experiment, prepare_environment
 from spectra_exp.config.tree import project_root
+from spectra_exp.downstream.tasks import task_files
 from spectra_exp.foundations.errors import ConfigError
 from spectra_exp.interpret.registry import chosen_parts
 from spectra_exp.reporting.paper import progress as paper_progress
 from spectra_exp.reporting.paper import publish as publish_module
-from spectra_exp.reporting.paper.blocks import Launch, paper_folder, read_blocks
-from spectra_exp.reporting.paper.interpreted import Interpreted, read_interpreted
+from spectra_exp.reporting.paper.blocks import Chosen, Launch, paper_folder, read_blocks
+from spectra_exp.reporting.paper.interpreted import read_interpreted
 from spectra_exp.reporting.paper.page import Page
 from spectra_exp.reporting.paper.progress import LaunchProgress, in_words, known_runs, progress
 from spectra_exp.reporting.paper.publish import ARCHIVE, PAGE, publish, published
+from spectra_exp.reporting.paper.scored import read_scored
 from spectra_exp.studies.state import Speed
 
 COMMITTED = project_root() / "docs" / "results" / "paper"
@@ -175,10 +178,48 @@ def test_differences_without_a_test_say_the_whole_reason(tmp_path: Path) -> None
     assert told == ["- **better**: d (−0.100)", "- **equivalent**: b (+0.500)", "- **not causal**: c (+0.250)"]
 
 
+def test_downstream_scores_stand_by_configuration_beside_chance(tmp_path: Path) -> None:
+    def run(cell: str, score: float | None) -> SimpleNamespace:
+        entry = {"score": score, "items": 300, "chance": 0.25}
+        scores = {} if score is None else {"downstream": {"local_qasc": entry}}
+        return SimpleNamespace(summary={"cell_id": cell, "label": cell, "parameters": {"total": 3_868_800}, **scores})
+
+    (tmp_path / "tables").mkdir()
+    (tmp_path / "tables" / "documents.csv").write_text(
+        "comparison,metric,domain,difference,ci_low,ci_high,verdict\n"
+        "a − b,val_loss,all,-0.1,-0.2,0,better\na − b,downstream_q,q,-0.0125,-0.05,0.025,undecided\n"
+    )
+    runs = {"1": run("a", 0.25), "2": run("a", 0.27), "3": run("b", 0.5), "4": run("c", None)}
+    told = Page(tmp_path, SimpleNamespace(runs=lambda: runs)).downstream.splitlines()
+    assert told[2:] == [
+        "| a | 3.87M | local_qasc | 2 | 300 | 0.2600 ± 0.13 | 0.25 |",
+        "| b | 3.87M | local_qasc | 1 | 300 | 0.5000 | 0.25 |",
+        "",
+        "- a − b, q: −0.01250 [-0.05000, 0.02500], undecided",
+    ]
+    assert Page(tmp_path, Archive(tmp_path)).downstream == "*not run yet*"
+
+
 def test_a_table_without_a_run_is_not_printed(made: Path) -> None:
     page = Page(made, read_archive(made / ARCHIVE))
     assert (made / "tables" / "sweep_e.md").is_file() and page.table("sweep_e") == "*not run yet*"
     assert "SPECTRA (causal)" in page.table("table07_ablation")
+
+
+def test_a_table_is_printed_by_its_first_panels_with_a_link_to_the_rest(tmp_path: Path) -> None:
+    (tmp_path / "tables").mkdir()
+    (tmp_path / "tables" / "t_long.csv").write_text("row\na\n")
+    files = "data.train=words/train.jsonl data.validation=words/validation.jsonl data=files"
+    (tmp_path / "tables" / "t.md").write_text(
+        f"# T\n\n## osr=causal {files}\n\n**One**\n\n| 1 |\n\n**Two**\n\n| 2 |\n\n**What chance gives**\n\n| 3 |\n\n"
+        "- A note.\n\n## all finished runs\n\n| 4 |\n\n- A note.\n"
+    )
+    page = Page(tmp_path, Archive(tmp_path))
+    end = "All panels, what chance gives and notes: [t](tables/t.md)"
+    second = f"*Runs:* all finished runs\n\n| 4 |\n\n{end}"
+    first = "*Runs:* osr=causal real text\n\n**One**\n\n| 1 |"
+    assert page.table("t", panels=1) == f"{first}\n\n{second}"
+    assert page.table("t") == f"{first}\n\n**Two**\n\n| 2 |\n\n{second}"
 
 
 def test_the_page_lists_what_is_missing_with_its_command(made: Path) -> None:
@@ -193,22 +234,24 @@ def test_the_page_lists_what_is_missing_with_its_command(made: Path) -> None:
 
 
 def test_each_declared_model_is_one_run_of_its_block_and_prints_no_text() -> None:
-    known = known_runs(None, Archive(Path("none.parquet")))
     models = read_interpreted()
     assert len({model.name for model in models}) == len(models) == 6
     for model in models:
-        assert model.run_id(read_blocks(), known) is None
+        assert len(model.chosen.lines(read_blocks())) == 1
         assert set(model.parts).isdisjoint({"contexts", "cases", "explore", "ambiguity", "unseen_domain"})
         chosen_parts(model.parts)
         assert set(model.pictures) <= set(model.parts)
 
 
-@pytest.mark.parametrize(("study", "words", "count"), [("core", ["seed=0"], 13), ("core", ["seed=9"], 0)])
-def test_a_model_that_is_not_one_run_is_refused(study: str, words: list[str], count: int) -> None:
-    model = Interpreted("mine", "Mine", "a", study, frozenset(words), ("load",), {"load": "load"})
-    known = known_runs(None, Archive(Path("none.parquet")))
-    with pytest.raises(ConfigError, match=f"interpreted.mine: {count} runs of {study} have {words[0]}"):
-        model.run_id(read_blocks(), known)
+def test_runs_for_downstream_tasks_are_those_of_all_seeds() -> None:
+    scored = read_scored()
+    assert set(scored.tasks) <= set(task_files())
+    assert [len(chosen.lines(read_blocks())) for chosen in scored.runs] == [5, 5, 24, 18]
+
+
+def test_settings_of_no_run_are_refused() -> None:
+    with pytest.raises(ConfigError, match="block a: no run of core has seed=9"):
+        Chosen("a", "core", frozenset({"seed=9"})).lines(read_blocks())
 
 
 # The declared runs
@@ -274,6 +317,10 @@ blocks:
     with: [data=embedded, data.train_words=4000, data.validation_words=2000]
     lines:
       - {{study: core, with: [ablation=no_gru], seeds: "0"}}
+downstream:
+  tasks: [local_qasc]
+  runs:
+    - {{block: e, study: core, run: [ablation=no_gru]}}
 interpreted:
   parts: [load, landscape]
   pictures: {{load: load}}
@@ -285,7 +332,7 @@ interpreted:
 @pytest.fixture
 def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A checkout's options and studies, with two declared runs of the smallest size."""
-    for name in ("conf", "sweeps", "ablations"):
+    for name in ("conf", "sweeps", "ablations", "downstream"):
         (tmp_path / name).symlink_to(project_root() / name)
     (tmp_path / "paper").mkdir()
     shutil.copy(paper_folder() / "page.md", tmp_path / "paper")
@@ -316,6 +363,14 @@ def test_it_is_made_block_by_block_and_goes_on_from_the_archive_alone(
     looked_into = {path.name: path.read_bytes() for path in inside.iterdir()}
     assert looked_into.keys() == {"index.html", "load.png"}
     assert "[A small model](interpretation/small/index.html)" in (folder / PAGE).read_text(encoding="utf-8")
+    items = root / "items"
+    items.mkdir()
+    rows = [{"question": f"What is {n}?", "choices": ["one", "two", "three"], "answer": n % 3} for n in range(6)]
+    (items / "qasc.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    assert "1 runs wait for downstream scores; give downstream=FOLDER" in err
+    assert command(["paper", "processes=1", f"downstream={items}"]) == 1
+    (summary,) = [run.summary for run in read_archive(folder / ARCHIVE).runs().values()]
+    assert summary["downstream"]["local_qasc"]["items"] == 6 and "downstream_score" in summary["metrics"]
     # On another machine, from the archive: only what is missing is made.
     monkeypatch.setenv("SPECTRA_OUTPUTS", str(root / "elsewhere"))
     assert command(["paper", "processes=1", f"text={root / 'words'}"]) == 0
@@ -337,7 +392,7 @@ def test_it_is_made_block_by_block_and_goes_on_from_the_archive_alone(
     assert "all: done" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("word", ["text=nowhere", "blocks=z", "processes=17"])
+@pytest.mark.parametrize("word", ["text=nowhere", "downstream=nowhere", "blocks=z", "processes=17"])
 def test_wrong_words_are_one_line(root: Path, word: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert command(["paper", word]) == 2
     assert capsys.readouterr().err.count("\n") == 1

@@ -1,4 +1,4 @@
-"""The comparisons of table 13 in validation loss, document by document: for other text as well, and by domain."""
+"""The comparisons of table 13 document by document in validation loss, and item by item in downstream tasks."""
 
 from __future__ import annotations
 
@@ -6,14 +6,16 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from spectra_exp.foundations.errors import SpectraError
-from spectra_exp.reporting.by_document import ByDocument, compare_by_document
+from spectra_exp.reporting.by_document import ALL, DOWNSTREAM, ByDocument, compare_by_document
 from spectra_exp.reporting.grid import Row, Section
 from spectra_exp.reporting.tables.significance import Contrast, contrasted
 from spectra_exp.reporting.tables.spec import Part, Table, record_grid
 from spectra_exp.runs.pairing import LOSSES
 
-NAME, TITLE = "documents", "Validation loss document by document: for other text too, and by domain"
-METRIC = LOSSES[0]
+NAME = "documents"
+TITLE = "Validation loss document by document, for other text too and by domain; downstream tasks item by item"
+# What is compared: the scores that it needs of both runs, and the title of its panel.
+COMPARED = {LOSSES[0]: ("documents", "By document"), DOWNSTREAM: ("items", "Downstream tasks, by groups of items")}
 FIRST_LOOK = (
     "Seeds were added until decided; the intervals are of the seeds of the first look, made whatever comes out."
 )
@@ -44,7 +46,11 @@ def documents_table(contrasts: Sequence[Contrast], sections: Mapping[str, list[S
     for contrast in contrasts:
         for section in sections[contrast.study]:
             for a, b in contrasted(contrast, section):
-                if section.causal(a) and section.causal(b) and (found := _compared(section, a, b)) is not None:
+                if not (section.causal(a) and section.causal(b)):
+                    continue
+                for metric in COMPARED:
+                    if (found := _compared(section, a, b, metric)) is None:
+                        continue
                     records += _records(section, f"{a.label} − {b.label}", found)
                     if a.designs | b.designs:
                         notes[section.title] = [*NOTES, FIRST_LOOK]
@@ -53,37 +59,38 @@ def documents_table(contrasts: Sequence[Contrast], sections: Mapping[str, list[S
     parts = []
     for title in dict.fromkeys(record["section"] for record in records):
         own = [r | {"verdict": r["verdict"] or r["note"]} for r in records if r["section"] == title]
-        parts.append(Part(title, [record_grid("By document", SHOWN, own)], notes.get(title, NOTES)))
+        of = {metric: [r for r in own if r["metric"].startswith(metric)] for metric in COMPARED}
+        grids = [record_grid(COMPARED[metric][1], SHOWN, rows) for metric, rows in of.items() if rows]
+        parts.append(Part(title, grids, notes.get(title, NOTES)))
     return Table(NAME, TITLE, pd.DataFrame(records, dtype=object), parts)
 
 
-def _compared(section: Section, a: Row, b: Row) -> ByDocument | None:
+def _compared(section: Section, a: Row, b: Row, metric: str) -> ByDocument | None:
     """The comparison at the seeds that both rows have, those of the first look where seeds were added until decided.
 
-    None without scores of documents, or for what may not be.
+    None without the scores that it needs, or for what may not be.
     """
     looked = [set(design.first_look) for design in a.designs | b.designs]
     seeds = sorted((a.runs.keys() & b.runs.keys()).intersection(*looked))
     sides = [[section.stored(row)[seed] for seed in seeds] for row in (a, b)]
-    if not seeds or any(run.scores("documents") is None for side in sides for run in side):
+    if not seeds or any(run.scores(COMPARED[metric][0]) is None for side in sides for run in side):
         return None
     try:
-        return compare_by_document(*sides, METRIC)
+        return compare_by_document(*sides, metric)
     except SpectraError:
         # The tables of seeds say why: other data, other evaluation, other batches.
         return None
 
 
 def _records(section: Section, comparison: str, found: ByDocument) -> list[dict[str, Any]]:
-    whole = found.outcomes[0].domain
     records = []
     for one in found.outcomes:
-        crossed = found.crossed if one.domain == whole else None
+        crossed = found.crossed if one.domain == ALL else None
         records.append(
             {
                 "section": section.title,
                 "comparison": comparison,
-                "metric": METRIC if one.domain == whole else f"{METRIC}_{one.domain}",
+                "metric": found.metric if one.domain == ALL else f"{found.metric}_{one.domain}",
                 "domain": one.domain,
                 "seeds": found.seeds,
                 "documents": one.documents,

@@ -13,6 +13,7 @@ from spectra_exp.reporting.campaign import Campaign, chosen_blocks
 from spectra_exp.reporting.paper.blocks import check_text, read_blocks
 from spectra_exp.reporting.paper.interpreted import interpret_models
 from spectra_exp.reporting.paper.publish import ARCHIVE, PAGE, publish, results_folder
+from spectra_exp.reporting.paper.scored import check_items, score_models
 
 # Of outputs/, where the runs of the paper lie apart from others.
 RUNS = "paper"
@@ -25,6 +26,7 @@ class PaperOptions(VerbOptions):
     status: bool = option(False, "how far it is and how long the rest will take here; runs nothing")
     run: bool = option(True, "false makes the page, tables and figures of the archive and what has finished")
     text: str | None = option(None, "the folder of the real text: train.jsonl and validation.jsonl", path=True)
+    downstream: str | None = option(None, "the folder of the downstream tasks' items, such as qasc.jsonl", path=True)
     blocks: tuple[str, ...] = option((), "only these blocks, separated by commas")
     processes: int = option(2, "runs at once; on a GPU they share it", minimum=1, maximum=SHARES)
     to: str | None = option(None, "the folder that is published; docs/results/paper unless set", path=True)
@@ -33,24 +35,28 @@ class PaperOptions(VerbOptions):
 def make_paper(options: PaperOptions) -> int:
     """Make what is missing of each block in its order; publish after each. 1 where something is still missing."""
     text, blocks = check_text(options.text), chosen_blocks(read_blocks(), options.blocks, "blocks")
+    items = check_items(options.downstream)
     folder = Path(options.to) if options.to else results_folder()
     campaign = Campaign(options.folder / RUNS, folder / ARCHIVE)
     if options.status:
         print(campaign.words(blocks, text, options.processes))
         return DONE
     if not options.run:
-        return _publish(campaign, folder)
+        return _publish(campaign, folder, items)
     whole = True
     for block in blocks:
         whole &= campaign.make(block, text, options.processes)
         if (campaign.outputs / "runs").is_dir() and not (campaign.is_packed and (folder / PAGE).is_file()):
-            _publish(campaign, folder)
+            _publish(campaign, folder, items)
+    if score_models(read_blocks(), campaign.known, items):
+        _publish(campaign, folder, items)
     print(campaign.words(blocks, text, options.processes))
     return DONE if whole else FAILED
 
 
-def _publish(campaign: Campaign, folder: Path) -> int:
+def _publish(campaign: Campaign, folder: Path, items: Path | None) -> int:
     """Put what has finished into the archive and make the folder of it. Raises SpectraError without any run."""
+    score_models(read_blocks(), campaign.known, items)
     interpret_models(read_blocks(), campaign.known, folder)
     archive = campaign.pack("make paper")
     publish(folder)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 
@@ -21,6 +22,7 @@ TEXT_FILES = ("train.jsonl", "validation.jsonl")
 OUTSIDE = ("data.train=", "data.validation=", "launch", "hydra", "outputs=", "trainer.cpu_threads=")
 
 Line = tuple[str, ...]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,25 @@ class Block:
     launches: tuple[Launch, ...]
 
 
+@dataclass(frozen=True)
+class Chosen:
+    """Runs of a block's study: those with the settings `run`."""
+
+    block: str
+    study: str
+    run: frozenset[str]
+
+    def lines(self, blocks: Sequence[Block]) -> list[Line]:
+        """The overrides of each of them. Raises ConfigError where there is none."""
+        launches = [launch for block in blocks if block.name == self.block for launch in block.launches]
+        lines = {line: None for launch in launches if launch.study == self.study for line in launch.runs}
+        found = [line for line in lines if self.run <= set(line)]
+        if not found:
+            words = " ".join(sorted(self.run))
+            raise ConfigError(f"block {self.block}", f"no run of {self.study} has {words}", "see paper/blocks.yaml")
+        return found
+
+
 def own_line(line: list[str]) -> Line:
     """What tells a run from the other runs of its study, in a fixed order."""
     return tuple(sorted(word for word in line if not word.startswith(OUTSIDE)))
@@ -83,6 +104,24 @@ def read_blocks() -> list[Block]:
         return [_block(node, common) for node in content["blocks"]]
     except (OSError, yaml.YAMLError, KeyError, TypeError, AttributeError) as error:
         raise ConfigError(str(path), f"not a list of blocks ({type(error).__name__}: {error})") from error
+
+
+def read_declared(key: str, make: Callable[[dict[str, Any]], T], without: T) -> T:
+    """What `make` reads of a part of `paper/blocks.yaml`; `without` where there is no such part.
+
+    Raises ConfigError that names the file and the bad part.
+    """
+    path = paper_folder() / "blocks.yaml"
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        return make(content[key]) if key in content else without
+    except (OSError, yaml.YAMLError, KeyError, TypeError, AttributeError) as error:
+        raise ConfigError(f"{path}: {key}", f"cannot be read ({type(error).__name__}: {error})") from error
+
+
+def chosen_of(node: dict[str, Any]) -> Chosen:
+    """The runs that a line of such a part names."""
+    return Chosen(str(node["block"]), str(node["study"]), frozenset(node["run"]))
 
 
 def text_words() -> tuple[str, ...]:

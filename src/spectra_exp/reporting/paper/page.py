@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from collections import Counter
 from functools import cached_property
 from pathlib import Path
@@ -12,16 +13,26 @@ import jinja2
 
 from spectra_exp.archive.file import Archive, read_archive
 from spectra_exp.foundations.errors import SpectraError
-from spectra_exp.presentation.text import interval_text, number_text
+from spectra_exp.presentation.text import bounds_text, count_text, interval_text, number_text, signed_text
+from spectra_exp.reporting.by_document import DOWNSTREAM
 from spectra_exp.reporting.paper.blocks import Block, paper_folder, read_blocks
 from spectra_exp.reporting.paper.interpreted import Interpreted, read_interpreted
 from spectra_exp.reporting.paper.progress import LaunchProgress, known_runs, progress
-from spectra_exp.statistics.intervals import Interval
+from spectra_exp.statistics.intervals import Interval, mean_interval
 from spectra_exp.studies.view import duration
 
 NOTHING = "not run yet"
+# What tells runs on the real text from others in a section's title.
+REAL_TEXT = re.compile(r"data\.train=\S+ data\.validation=\S+ data=files")
+# Words of a launch that are the same for all on its text, or change no result.
+SAME = ("data.train=", "data.validation=", "data.domain_field=", "trainer.cpu_threads=")
 # Of the load CV of SPECTRA under its rule of inference (docs/metrics.md).
 TARGETS = {"paper": 0.1, "ours": 0.03}
+
+
+def in_words(section: str) -> str:
+    """The title of a section of comparable runs, where the real text has its name in place of its files."""
+    return REAL_TEXT.sub("real text", section)
 
 
 def page_text(made: Path, archive: Path) -> str:
@@ -61,11 +72,20 @@ class Page:
             return f"*{words}: {NOTHING}.*"
         return "\n\n".join(f"![{words}](figures/{stem}.png)\n\n[{words}](figures/{stem}.md)" for stem in found)
 
-    def table(self, name: str) -> str:
-        """The printed parts of the table of that name, or that no run of it is there yet."""
-        path = self._made / "tables" / f"{name}.md"
-        body = path.read_text(encoding="utf-8").partition("\n")[2].strip() if self._long(name) else ""
-        return body.replace("\n## ", "\n#### ").removeprefix("## ") if body else f"*{NOTHING}*"
+    def table(self, name: str, panels: int = 2) -> str:
+        """The first panels of each section of the table of that name, with a link to all of it; or that no run of it is
+        there yet."""
+        if not self._long(name):
+            return f"*{NOTHING}*"
+        text = (self._made / "tables" / f"{name}.md").read_text(encoding="utf-8")
+        parts = [self._panels(*section.split("\n", 1), panels) for section in text.split("\n## ")[1:]]
+        return "\n\n".join([*parts, f"All panels, what chance gives and notes: [{name}](tables/{name}.md)"])
+
+    @staticmethod
+    def _panels(title: str, body: str, panels: int) -> str:
+        """The first panels of a section as the table prints them, under the words for its runs."""
+        found = [panel.strip() for panel in re.split(r"(?m)^(?=\*\*)", body.partition("\n- ")[0])]
+        return "\n\n".join([f"*Runs:* {in_words(title)}", *[panel for panel in found if panel][:panels]])
 
     def cell(self, table: str, metric: str, row: str, section: str = "", rule: str = "inference") -> str:
         """Mean and interval of a metric in a row of a table, whose section's title begins so, or that there is none."""
@@ -92,7 +112,7 @@ class Page:
                 found.setdefault((row["section"], verdict), []).append(f"{against} ({difference})")
         several = len({section for section, _ in found}) > 1
         lines = [
-            f"- {f'{section}, ' if several else ''}**{verdict}**: {', '.join(found[section, verdict])}"
+            f"- {f'{in_words(section)}, ' if several else ''}**{verdict}**: {', '.join(found[section, verdict])}"
             for section, verdict in sorted(found, key=lambda key: (key[0], order.get(key[1], len(order))))
         ]
         return "\n".join(lines) or f"- {NOTHING}"
@@ -135,8 +155,41 @@ class Page:
                     "above both"
                 ]
                 cell = self.cell("baselines", "load_cv", row["row"], row["section"])
-                lines.append(f"- {row['row']} ({row['section']}): load CV {cell}, {' and '.join(met)}")
+                lines.append(f"- {row['row']} ({in_words(row['section'])}): load CV {cell}, {' and '.join(met)}")
         return "\n".join(lines) or f"- {NOTHING}"
+
+    @cached_property
+    def downstream(self) -> str:
+        """Accuracy on each task by configuration beside chance, and what comparisons on the same items say."""
+        found: dict[tuple[str, str], list[dict[str, Any]]] = {}
+        for summary in self._summaries:
+            for task in summary.get("downstream") or ():
+                found.setdefault((summary["cell_id"], task), []).append(summary)
+        if not found:
+            return f"*{NOTHING}*"
+        lines = []
+        for (_, task), summaries in found.items():
+            entries = [summary["downstream"][task] for summary in summaries]
+            accuracy = interval_text(mean_interval(entry["score"] for entry in entries))
+            size = count_text(summaries[0]["parameters"]["total"])
+            cells = (
+                summaries[0]["label"],
+                size,
+                task,
+                len(entries),
+                entries[0]["items"],
+                accuracy,
+                entries[0]["chance"],
+            )
+            lines.append(f"| {' | '.join(map(str, cells))} |")
+        head = "| model | parameters | task | seeds | items | accuracy | by chance |\n|---|--:|---|--:|--:|--:|--:|"
+        compared = [
+            f"- {row['comparison']}, {row['domain']}: {signed_text(float(row['difference']))} "
+            f"{bounds_text(float(row['ci_low']), float(row['ci_high']))}, {row['verdict']}"
+            for row in self._rows("documents")
+            if row["metric"].startswith(DOWNSTREAM) and row["ci_low"]
+        ]
+        return "\n".join([head, *sorted(lines), "", *compared])
 
     @cached_property
     def targets(self) -> dict[str, str]:
@@ -198,7 +251,7 @@ class Page:
                     continue
                 left = f"{len(one.states) - one.done} of {len(one.states)} runs" if one.states else one.unmade
                 text = " TEXT=FOLDER" if one.launch.needs_text else ""
-                words = " ".join(w for w in one.launch.typed if not w.startswith(("data.train=", "data.validation=")))
+                words = " ".join(w for w in one.launch.typed if not w.startswith(SAME))
                 command = f"make paper BLOCKS={block.name}{text}"
                 lines.append(f"- block {block.name}, `{one.launch.study}` ({words}): {left}; `{command}`")
         return "\n".join(lines) or "Nothing: every declared run is there."
@@ -233,6 +286,6 @@ class Page:
 
     @staticmethod
     def _told(row: dict[str, str]) -> str:
-        where = ", ".join(filter(None, [row["rule"], row["section"]]))
+        where = ", ".join(filter(None, [row["rule"], in_words(row["section"])]))
         why = "; ".join(filter(None, [row["figures"], row["reason"]]))
-        return f"**{row['verdict']}** ({where}): {why}"
+        return f"**{row['verdict']}**{f' ({where})' if where else ''}: {why}"

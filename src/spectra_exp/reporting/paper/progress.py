@@ -11,7 +11,8 @@ from pathlib import Path
 from spectra_exp.archive.file import LAUNCH, Archive
 from spectra_exp.config.compose import load_experiment
 from spectra_exp.foundations.errors import SpectraError
-from spectra_exp.reporting.paper.blocks import Block, Launch, Line, own_line
+from spectra_exp.reporting.paper.blocks import Block, Chosen, Launch, Line, own_line
+from spectra_exp.runs.folder import RunFolder
 from spectra_exp.studies import ledger
 from spectra_exp.studies.state import GOOD, Speed, expected_seconds, measured_speeds, run_state, speeds_of
 from spectra_exp.studies.view import duration
@@ -66,6 +67,14 @@ class Known:
     ids: dict[tuple[str, Line], str]
     archived: dict[str, str]
     speeds: list[Speed]
+
+    def finished(self, chosen: Chosen, blocks: Sequence[Block]) -> list[RunFolder]:
+        """The folders of those of the chosen runs that have completed here."""
+        if self.outputs is None:
+            return []
+        ids = [self.ids.get((chosen.study, line)) for line in chosen.lines(blocks)]
+        folders = [RunFolder(self.outputs / "runs", run_id) for run_id in ids if run_id is not None]
+        return [folder for folder in folders if folder.status() == "completed"]
 
     def state(self, study: str, line: Line) -> str:
         """The state of a run, here or in the archive."""

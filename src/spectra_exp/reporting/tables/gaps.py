@@ -12,7 +12,7 @@ from spectra_exp.downstream.tasks import SCORE
 from spectra_exp.foundations.files import write_text
 from spectra_exp.presentation.text import csv_text
 from spectra_exp.reporting.collect import INFERENCE, Collected
-from spectra_exp.reporting.grid import Row, Section
+from spectra_exp.reporting.grid import DERIVED, Row, Section
 from spectra_exp.reporting.tables.spec import Gap, TableSpec
 from spectra_exp.studies.state import run_state, stored_state
 
@@ -29,8 +29,12 @@ def row_gaps(spec: TableSpec, section: Section, rows: Iterable[Row]) -> list[Gap
             runs = ",".join(row.runs[seed] for seed in sorted(row.runs))
             command = f"spectra-exp downstream run={runs} data=FOLDER"
             found.append(Gap(spec.name, section.title, row.label, SCORE, "not evaluated", command))
-        if lacking and spec.study:
-            found.append(Gap(spec.name, section.title, row.label, ", ".join(lacking), "not in its runs", ""))
+        for metrics, why in (
+            ([m for m in lacking if m not in DERIVED], "not in its runs"),
+            ([m for m in lacking if m in DERIVED], "does not follow from the rows beside it: docs/metrics.md"),
+        ):
+            if metrics and spec.study:
+                found.append(Gap(spec.name, section.title, row.label, ", ".join(metrics), why, ""))
     return found
 
 
