@@ -168,6 +168,19 @@ def test_differences_are_those_of_the_tests_by_verdict(made: Path) -> None:
     assert page.differences(family, "nothing") == "- not run yet"
 
 
+def test_one_difference_has_its_interval_and_both_p(tmp_path: Path) -> None:
+    (tmp_path / "tables").mkdir()
+    (tmp_path / "tables" / "table13_significance.csv").write_text(
+        "family,section,metric,comparison,difference,ci_low,ci_high,n_pairs,p,p_holm,verdict\n"
+        "f,s,m,a − b,-0.04,-0.05,-0.03,5,0.00123,0.0456,better *\nf,s,m,a − b wide,-0.5,-0.6,-0.4,5,0.1,0.2,undecided\n"
+        "f,s,m,a − c,0.25,,,1,,,one seed\n"
+    )
+    page = Page(tmp_path, Archive(tmp_path))
+    expected = "- a − b (s): −0.04000 [-0.05000, -0.03000] (n = 5, p 0.0012, 0.046 corrected): better *"
+    assert page.difference("f", "m", "b") == expected
+    assert page.difference("f", "m", "c") == "- not run yet"
+
+
 def test_differences_without_a_test_say_the_whole_reason(tmp_path: Path) -> None:
     (tmp_path / "tables").mkdir()
     (tmp_path / "tables" / "table13_significance.csv").write_text(

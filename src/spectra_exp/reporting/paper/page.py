@@ -117,6 +117,21 @@ class Page:
         ]
         return "\n".join(lines) or f"- {NOTHING}"
 
+    def difference(self, family: str, metric: str, against: str) -> str:
+        """Table 13's difference from one row in a metric: its 95 % interval, p before and after correction, verdict; a
+        line a section."""
+        lines = []
+        for row in self._rows("table13_significance"):
+            is_asked = (
+                row["family"] == family and row["metric"] == metric and row["comparison"].endswith(f" − {against}")
+            )
+            if is_asked and row["ci_low"]:
+                bounds = bounds_text(float(row["ci_low"]), float(row["ci_high"]))
+                p = f"p {float(row['p']):.2g}, {float(row['p_holm']):.2g} corrected"
+                own = f"{signed_text(float(row['difference']))} {bounds} (n = {row['n_pairs']}, {p}): {row['verdict']}"
+                lines.append(f"- {row['comparison']} ({in_words(row['section'])}): {own}")
+        return "\n".join(lines) or f"- {NOTHING}"
+
     def verdict(self, hypothesis: str) -> str:
         """The verdicts on a hypothesis, a line each: where, what it is, and by which figures."""
         rows = [row for row in self._rows("hypotheses") if row["name"] == hypothesis]
