@@ -5,13 +5,15 @@ Shapes: N tokens, A = N K assignments, E experts, K experts per token, d hidden 
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+
 import torch
 from torch import Tensor, nn
 
 from spectra_exp.bench.floor import Case
 
 
-class LibraryExperts(nn.Module):
+class LibraryExperts(nn.Module, ABC):
     """Gated experts whose gate and up projections are the rows of one matrix, [E, 2f, d]; down is [E, d, f]."""
 
     def __init__(self, case: Case):
@@ -22,9 +24,9 @@ class LibraryExperts(nn.Module):
         self.index_NK = case.chosen_NE.to(torch.int8).topk(case.shape.top_k, dim=-1).indices
 
     @staticmethod
+    @abstractmethod
     def joined(gate_Efd: Tensor, up_Efd: Tensor) -> Tensor:
         """Gate and up projections, or their gradients, as the library wants them."""
-        raise NotImplementedError
 
 
 class LigerExperts(LibraryExperts):

@@ -33,7 +33,8 @@ def neighbours(values_NE: Tensor, low: int) -> tuple[Tensor, Tensor]:
     """
     rows_EN, above = values_NE.T.contiguous(), len(values_NE) - low
     if above == 1:
-        return rows_EN.amax(1), rows_EN.amax(1)
+        largest_E = rows_EN.amax(1)
+        return largest_E, largest_E
     if low + 2 <= above:
         next_E, low_E = rows_EN.topk(low + 2, largest=False, sorted=False).values.topk(2).values.unbind(1)
     else:
