@@ -31,7 +31,7 @@ def row_gaps(spec: TableSpec, section: Section, rows: Iterable[Row]) -> list[Gap
             found.append(Gap(spec.name, section.title, row.label, SCORE, "not evaluated", command))
         for metrics, why in (
             ([m for m in lacking if m not in DERIVED], "not in its runs"),
-            ([m for m in lacking if m in DERIVED], "does not follow from the rows beside it: docs/metrics.md"),
+            ([m for m in lacking if m in DERIVED], "cannot be computed from the rows beside it: docs/metrics.md"),
         ):
             if metrics and spec.study:
                 found.append(Gap(spec.name, section.title, row.label, ", ".join(metrics), why, ""))
