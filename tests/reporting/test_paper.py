@@ -376,11 +376,17 @@ def test_it_is_made_block_by_block_and_goes_on_from_the_archive_alone(
     looked_into = {path.name: path.read_bytes() for path in inside.iterdir()}
     assert looked_into.keys() == {"index.html", "load.png"}
     assert "[A small model](interpretation/small/index.html)" in (folder / PAGE).read_text(encoding="utf-8")
+    # Parts that somebody looks at for himself stay out of what is published: they may print held-out text.
+    (run,) = (root / "outputs" / "paper" / "runs").iterdir()
+    assert command(["interpret", f"run={run.name}", f"outputs={run.parent.parent}", "parts=contexts"]) == 0
+    assert {"contexts", "load"} <= {path.name for path in (run / "analysis").iterdir()}
+    assert command(["paper", "run=false"]) == 0
+    assert {path.name: path.read_bytes() for path in inside.iterdir()} == looked_into
     items = root / "items"
     items.mkdir()
     rows = [{"question": f"What is {n}?", "choices": ["one", "two", "three"], "answer": n % 3} for n in range(6)]
     (items / "qasc.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    assert "1 runs wait for downstream scores; give downstream=FOLDER" in err
+    assert "1 runs have no downstream scores; give downstream=FOLDER" in err
     assert command(["paper", "processes=1", f"downstream={items}"]) == 1
     (summary,) = [run.summary for run in read_archive(folder / ARCHIVE).runs().values()]
     assert summary["downstream"]["local_qasc"]["items"] == 6 and "downstream_score" in summary["metrics"]

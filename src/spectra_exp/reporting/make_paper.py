@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from spectra_exp.reporting.campaign import Campaign, chosen_blocks
 from spectra_exp.reporting.paper.blocks import check_text, read_blocks
 from spectra_exp.reporting.paper.interpreted import interpret_models
 from spectra_exp.reporting.paper.publish import ARCHIVE, PAGE, publish, results_folder
-from spectra_exp.reporting.paper.scored import check_items, score_models
+from spectra_exp.reporting.paper.scored import check_items, score_models, without_scores
 
 # Of outputs/, where the runs of the paper lie apart from others.
 RUNS = "paper"
@@ -42,21 +43,31 @@ def make_paper(options: PaperOptions) -> int:
         print(campaign.words(blocks, text, options.processes))
         return DONE
     if not options.run:
-        return _publish(campaign, folder, items)
+        _score(campaign, items)
+        return _publish(campaign, folder)
     whole = True
     for block in blocks:
         whole &= campaign.make(block, text, options.processes)
-        if (campaign.outputs / "runs").is_dir() and not (campaign.is_packed and (folder / PAGE).is_file()):
-            _publish(campaign, folder, items)
-    if score_models(read_blocks(), campaign.known, items):
-        _publish(campaign, folder, items)
+        scored = _score(campaign, items)
+        is_published = campaign.is_packed and (folder / PAGE).is_file() and not scored
+        if (campaign.outputs / "runs").is_dir() and not is_published:
+            _publish(campaign, folder)
+    if items is None and (left := without_scores(read_blocks(), campaign.known)):
+        print(f"{len(left)} runs have no downstream scores; give downstream=FOLDER", file=sys.stderr)
     print(campaign.words(blocks, text, options.processes))
     return DONE if whole else FAILED
 
 
-def _publish(campaign: Campaign, folder: Path, items: Path | None) -> int:
+def _score(campaign: Campaign, items: Path | None) -> bool:
+    """Score what has no downstream scores yet, where items are given; whether there was any."""
+    left = [] if items is None else without_scores(read_blocks(), campaign.known)
+    if left:
+        score_models(left, items)
+    return bool(left)
+
+
+def _publish(campaign: Campaign, folder: Path) -> int:
     """Put what has finished into the archive and make the folder of it. Raises SpectraError without any run."""
-    score_models(read_blocks(), campaign.known, items)
     interpret_models(read_blocks(), campaign.known, folder)
     archive = campaign.pack("make paper")
     publish(folder)

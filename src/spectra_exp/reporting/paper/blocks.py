@@ -8,9 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
-
-from spectra_exp.config.tree import project_root
+from spectra_exp.config.tree import project_root, read_yaml
 from spectra_exp.foundations.errors import ConfigError
 from spectra_exp.studies.definition import load_study, study_files
 from spectra_exp.studies.expand import study_jobs
@@ -97,26 +95,17 @@ def paper_folder() -> Path:
 
 def read_blocks() -> list[Block]:
     """The declared blocks. Raises ConfigError that names the file and the bad part."""
+    return read_declared("blocks", lambda content: [_block(n, content.get("with", [])) for n in content["blocks"]])
+
+
+def read_declared(key: str, make: Callable[[dict[str, Any]], T]) -> T:
+    """What `make` gives of the content of `paper/blocks.yaml`. Raises ConfigError, which names the file and the key."""
     path = paper_folder() / "blocks.yaml"
+    content = read_yaml(path)
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-        common = list(content.get("with", []))
-        return [_block(node, common) for node in content["blocks"]]
-    except (OSError, yaml.YAMLError, KeyError, TypeError, AttributeError) as error:
-        raise ConfigError(str(path), f"not a list of blocks ({type(error).__name__}: {error})") from error
-
-
-def read_declared(key: str, make: Callable[[dict[str, Any]], T], without: T) -> T:
-    """What `make` reads of a part of `paper/blocks.yaml`; `without` where there is no such part.
-
-    Raises ConfigError that names the file and the bad part.
-    """
-    path = paper_folder() / "blocks.yaml"
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-        return make(content[key]) if key in content else without
-    except (OSError, yaml.YAMLError, KeyError, TypeError, AttributeError) as error:
-        raise ConfigError(f"{path}: {key}", f"cannot be read ({type(error).__name__}: {error})") from error
+        return make(content)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ConfigError(f"{path}: {key}", f"cannot be used ({type(error).__name__}: {error})") from error
 
 
 def chosen_of(node: dict[str, Any]) -> Chosen:
@@ -126,7 +115,7 @@ def chosen_of(node: dict[str, Any]) -> Chosen:
 
 def text_words() -> tuple[str, ...]:
     """What stands beside a study that is trained on the real text, with `TEXT` for its folder."""
-    return tuple(yaml.safe_load((paper_folder() / "blocks.yaml").read_text(encoding="utf-8"))["text"])
+    return read_declared("text", lambda content: tuple(content["text"]))
 
 
 def _block(node: dict[str, Any], common: list[str]) -> Block:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,10 +12,11 @@ from typing import Any
 
 from rich.console import Console
 
-from spectra_exp.foundations.files import write_bytes
+from spectra_exp.foundations.files import write_bytes, write_json
 from spectra_exp.interpret.analysis import analyse
 from spectra_exp.interpret.options import Options
-from spectra_exp.interpret.results import PAGE, read_index
+from spectra_exp.interpret.page import write_page
+from spectra_exp.interpret.results import INDEX, read_index
 from spectra_exp.reporting.paper.blocks import Block, Chosen, chosen_of, read_declared
 from spectra_exp.reporting.paper.progress import Known
 
@@ -42,11 +45,13 @@ class Interpreted:
 def read_interpreted() -> list[Interpreted]:
     """The models that `paper/blocks.yaml` declares, if any. Raises ConfigError that names the file and the bad part."""
 
-    def make(declared: dict[str, Any]) -> list[Interpreted]:
+    def make(content: dict[str, Any]) -> list[Interpreted]:
+        if (declared := content.get("interpreted")) is None:
+            return []
         shared = tuple(declared["parts"]), dict(declared["pictures"])
         return [Interpreted(m["name"], m["title"], chosen_of(m), *shared) for m in declared["models"]]
 
-    return read_declared("interpreted", make, [])
+    return read_declared("interpreted", make)
 
 
 def interpret_models(blocks: Sequence[Block], known: Known, folder: Path) -> None:
@@ -60,6 +65,18 @@ def interpret_models(blocks: Sequence[Block], known: Known, folder: Path) -> Non
             if index is None or not set(model.parts) <= set(index["parts"]):
                 print(f"looking into {model.title}", file=sys.stderr)
                 analyse(str(run.path), Options(parts=model.parts), run.path.parent.parent, Console(stderr=True))
-            pictures = [run.analysis / part / f"{picture}.png" for part, picture in model.pictures.items()]
-            for path in (run.analysis / PAGE, *pictures):
-                write_bytes(folder / FOLDER / model.name / path.name, path.read_bytes())
+            _publish(model, run.analysis, folder / FOLDER / model.name)
+
+
+def _publish(model: Interpreted, analysis: Path, to: Path) -> None:
+    """Write the page and the pictures of the declared parts alone: others, made by hand, may print held-out text."""
+    index = read_index(analysis)
+    with tempfile.TemporaryDirectory() as made:
+        parts = {name: index["parts"][name] for name in model.parts}
+        write_json(Path(made) / INDEX, index | {"parts": parts})
+        for name in parts:
+            if (analysis / name).is_dir():
+                shutil.copytree(analysis / name, Path(made) / name)
+        page = write_page(Path(made))
+        for path in (page, *(Path(made) / part / f"{picture}.png" for part, picture in model.pictures.items())):
+            write_bytes(to / path.name, path.read_bytes())

@@ -30,7 +30,7 @@ SAME = ("data.train=", "data.validation=", "data.domain_field=", "trainer.cpu_th
 TARGETS = {"paper": 0.1, "ours": 0.03}
 
 
-def in_words(section: str) -> str:
+def section_words(section: str) -> str:
     """The title of a section of comparable runs, where the real text has its name in place of its files."""
     return REAL_TEXT.sub("real text", section)
 
@@ -85,7 +85,7 @@ class Page:
     def _panels(title: str, body: str, panels: int) -> str:
         """The first panels of a section as the table prints them, under the words for its runs."""
         found = [panel.strip() for panel in re.split(r"(?m)^(?=\*\*)", body.partition("\n- ")[0])]
-        return "\n\n".join([f"*Runs:* {in_words(title)}", *[panel for panel in found if panel][:panels]])
+        return "\n\n".join([f"*Runs:* {section_words(title)}", *[panel for panel in found if panel][:panels]])
 
     def cell(self, table: str, metric: str, row: str, section: str = "", rule: str = "inference") -> str:
         """Mean and interval of a metric in a row of a table, whose section's title begins so, or that there is none."""
@@ -102,8 +102,8 @@ class Page:
         and in it each row that was compared with, and the difference from it."""
         order = {verdict: place for place, verdict in enumerate(("better", "worse", "equivalent", "undecided"))}
         found: dict[tuple[str, str], list[str]] = {}
-        for row in self._rows("table13_significance"):
-            if row["family"] == family and row["metric"] == metric and row["difference"]:
+        for row in self._tests(family, metric):
+            if row["difference"]:
                 # Stars and the sign of an equivalence stand beside; why there is no test is said whole.
                 word = row["verdict"].partition(" ")[0]
                 verdict = word if word in order else row["verdict"]
@@ -112,7 +112,7 @@ class Page:
                 found.setdefault((row["section"], verdict), []).append(f"{against} ({difference})")
         several = len({section for section, _ in found}) > 1
         lines = [
-            f"- {f'{in_words(section)}, ' if several else ''}**{verdict}**: {', '.join(found[section, verdict])}"
+            f"- {f'{section_words(section)}, ' if several else ''}**{verdict}**: {', '.join(found[section, verdict])}"
             for section, verdict in sorted(found, key=lambda key: (key[0], order.get(key[1], len(order))))
         ]
         return "\n".join(lines) or f"- {NOTHING}"
@@ -121,15 +121,12 @@ class Page:
         """Table 13's difference from one row in a metric: its 95 % interval, p before and after correction, verdict; a
         line a section."""
         lines = []
-        for row in self._rows("table13_significance"):
-            is_asked = (
-                row["family"] == family and row["metric"] == metric and row["comparison"].endswith(f" − {against}")
-            )
-            if is_asked and row["ci_low"]:
+        for row in self._tests(family, metric):
+            if row["comparison"].endswith(f" − {against}") and row["ci_low"]:
                 bounds = bounds_text(float(row["ci_low"]), float(row["ci_high"]))
                 p = f"p {float(row['p']):.2g}, {float(row['p_holm']):.2g} corrected"
                 own = f"{signed_text(float(row['difference']))} {bounds} (n = {row['n_pairs']}, {p}): {row['verdict']}"
-                lines.append(f"- {row['comparison']} ({in_words(row['section'])}): {own}")
+                lines.append(f"- {row['comparison']} ({section_words(row['section'])}): {own}")
         return "\n".join(lines) or f"- {NOTHING}"
 
     def verdict(self, hypothesis: str) -> str:
@@ -170,7 +167,7 @@ class Page:
                     "above both"
                 ]
                 cell = self.cell("baselines", "load_cv", row["row"], row["section"])
-                lines.append(f"- {row['row']} ({in_words(row['section'])}): load CV {cell}, {' and '.join(met)}")
+                lines.append(f"- {row['row']} ({section_words(row['section'])}): load CV {cell}, {' and '.join(met)}")
         return "\n".join(lines) or f"- {NOTHING}"
 
     @cached_property
@@ -289,6 +286,10 @@ class Page:
             trainer["max_steps"] * trainer["batch_size"] * trainer["accumulation"] * config["data"]["sequence_length"]
         )
 
+    def _tests(self, family: str, metric: str) -> list[dict[str, str]]:
+        rows = self._rows("table13_significance")
+        return [row for row in rows if (row["family"], row["metric"]) == (family, metric)]
+
     def _long(self, table: str) -> list[dict[str, str]]:
         return self._rows(f"{table}_long")
 
@@ -301,6 +302,6 @@ class Page:
 
     @staticmethod
     def _told(row: dict[str, str]) -> str:
-        where = ", ".join(filter(None, [row["rule"], in_words(row["section"])]))
+        where = ", ".join(filter(None, [row["rule"], section_words(row["section"])]))
         why = "; ".join(filter(None, [row["figures"], row["reason"]]))
         return f"**{row['verdict']}**{f' ({where})' if where else ''}: {why}"

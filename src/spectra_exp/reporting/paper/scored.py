@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,12 +23,13 @@ class Scored:
 
 
 def read_scored() -> Scored:
-    """What `paper/blocks.yaml` declares. Raises ConfigError that names the file and the bad part."""
+    """What `paper/blocks.yaml` declares, if anything. Raises ConfigError that names the file and the bad part."""
 
-    def make(declared: dict[str, Any]) -> Scored:
+    def make(content: dict[str, Any]) -> Scored:
+        declared = content.get("downstream") or {"tasks": (), "runs": ()}
         return Scored(tuple(declared["tasks"]), tuple(map(chosen_of, declared["runs"])))
 
-    return read_declared("downstream", make, Scored((), ()))
+    return read_declared("downstream", make)
 
 
 def check_items(data: str | None) -> Path | None:
@@ -42,18 +42,16 @@ def check_items(data: str | None) -> Path | None:
     return folder
 
 
-def score_models(blocks: Sequence[Block], known: Known, data: Path | None) -> bool:
-    """Score what is declared, was trained here and has no score yet, by the items in the folder `data`; whether there
-    was any. Without a folder it says how many runs wait."""
+def without_scores(blocks: Sequence[Block], known: Known) -> list[Path]:
+    """The folders of the declared runs that have completed here and lack a declared task's score."""
     scored = read_scored()
-    runs = {run.path: run for chosen in scored.runs for run in known.finished(chosen, blocks)}
     tasks = set(scored.tasks)
-    left = [path for path, run in runs.items() if not tasks <= set(run.read_summary().get("downstream") or ())]
-    if data is None:
-        if left:
-            print(f"{len(left)} runs wait for downstream scores; give downstream=FOLDER", file=sys.stderr)
-        return False
-    for path in left:
-        words = {"outputs": str(path.parent.parent), "run": str(path), "tasks": ",".join(scored.tasks)}
-        evaluate(EvaluateOptions(**words, data=str(data)))
-    return bool(left)
+    runs = {run.path: run for chosen in scored.runs for run in known.finished(chosen, blocks)}
+    return [path for path, run in runs.items() if not tasks <= set(run.read_summary().get("downstream") or ())]
+
+
+def score_models(runs: Sequence[Path], items: Path) -> None:
+    """Score the runs in these folders on the declared tasks, by the items in the folder `items`."""
+    tasks = ",".join(read_scored().tasks)
+    for path in runs:
+        evaluate(EvaluateOptions(outputs=str(path.parent.parent), run=str(path), tasks=tasks, data=str(items)))
