@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from spectra_exp.bench.gpu_check import command
-from spectra_exp.bench.gpu_check import stages as work
+from spectra_exp.bench.gpu_check import run_stages as work
 from spectra_exp.bench.gpu_check.command import main
 from spectra_exp.bench.gpu_check.stage import Setting, carry_out
 from spectra_exp.bench.gpu_check.stages import stages
@@ -118,7 +118,7 @@ def test_what_an_earlier_check_ran_is_not_taken_for_this_one(tmp_path, monkeypat
     (setting.folder / "exp10" / "runs" / "before").mkdir(parents=True)
     monkeypatch.setattr(work, "running", made)
     monkeypatch.setattr(work, "RunFolder", read)
-    (found,) = work.stages()["exp10"](setting)
+    (found,) = work.exp10(setting)
     assert found["val_loss"] == "new"
 
 

@@ -16,8 +16,8 @@ from spectra_exp.moe.experts import autocast_dtype
 
 # Label of a position that is not scored.
 IGNORED = -100
-# Logits held at once, in float32 numbers: 64 MB.
-CHUNK_NUMBERS = 2**24
+# Logits held at once, in float32 numbers: 64 MB, and 512 MB on a GPU, which many small chunks would leave waiting.
+CHUNK_NUMBERS, GPU_CHUNK_NUMBERS = 2**24, 2**27
 # Backbones whose logits are their head's linear map of the last hidden state and nothing more (no scale, no soft cap).
 PLAIN_HEADS = ("llama", "mistral", "qwen2", "qwen3")
 
@@ -172,5 +172,6 @@ def _log_probs(hidden_Cd: Tensor, weight_Vd: Tensor) -> Tensor:
 
 
 def _chunks(hidden_Nd: Tensor, labels_N: Tensor, vocabulary: int) -> Any:
-    size = max(1, CHUNK_NUMBERS // vocabulary)
+    numbers = GPU_CHUNK_NUMBERS if hidden_Nd.is_cuda else CHUNK_NUMBERS
+    size = max(1, numbers // vocabulary)
     return zip(hidden_Nd.split(size), labels_N.split(size), strict=True)

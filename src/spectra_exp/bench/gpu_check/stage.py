@@ -1,4 +1,4 @@
-"""Stages by name, what they are told, and the file that each writes while it goes."""
+"""A stage: what it is told, and the file that each writes while it goes."""
 
 from __future__ import annotations
 
@@ -59,14 +59,6 @@ class Setting:
 
 
 Stage = Callable[[Setting], Iterator[Finding]]
-# In the order in which they run.
-STAGES: dict[str, Stage] = {}
-
-
-def stage(function: Stage) -> Stage:
-    """Decorator: a stage under its function's name, in the order of definition; its docstring says what it looks at."""
-    STAGES[function.__name__] = function
-    return function
 
 
 def carry_out(name: str, work: Stage, setting: Setting) -> bool:

@@ -22,6 +22,8 @@ from spectra_exp.training.optimizers import make_optimizer, rate_factor
 TIE = 1e-3
 # Of a weight of float32, as a share of it.
 LAST_BIT = 2**-23
+# By this share losses of two trainings that should be the same may differ in float32.
+LOSS_GAP = 1e-3
 
 
 @dataclass
