@@ -64,12 +64,26 @@ def test_a_router_whose_loop_is_off_has_none(router, settings, monkeypatch):
         use_routing_kernel(model, TRITON, "cuda")
 
 
-def test_a_run_by_kernels_is_another_and_plain_leaves_the_id_as_it_was(monkeypatch):
+def test_auto_takes_the_kernel_where_there_is_a_loop_and_triton_works(monkeypatch):
+    looped, linear = model_of("spectra", top_k=2), model_of("switch", top_k=2)
+    for model, lack, kernel, reason in (
+        (looped, None, TRITON, "it is installed"),
+        (looped, "it needs a GPU", PLAIN, "no triton: it needs a GPU"),
+        (linear, None, PLAIN, "no triton: the router has neither"),
+    ):
+        monkeypatch.setattr(routing_kernel, "what_triton_lacks", lambda device, lack=lack: lack)
+        chosen = use_routing_kernel(model, "auto", "cuda")
+        assert chosen.name == kernel and chosen.reason.startswith(reason)
+        assert looped is not model or model.routed_layers[0].router.kernel == kernel
+
+
+def test_a_run_that_names_its_way_is_another_and_auto_leaves_the_id_as_it_was(monkeypatch):
     prepare_environment()
     monkeypatch.setattr(routing_kernel, "what_triton_lacks", lambda device: None)
-    usual, plain, fused = (
+    usual, auto, plain, fused = (
         identify(load_experiment(asked), "f" * 16, "cuda")
-        for asked in ([], ["model.routing_kernel=plain"], ["model.routing_kernel=triton"])
+        for asked in ([], *([f"model.routing_kernel={name}"] for name in ("auto", "plain", "triton")))
     )
-    assert usual.run_id == plain.run_id != fused.run_id
+    assert usual.run_id == auto.run_id
+    assert len({usual.run_id, plain.run_id, fused.run_id}) == 3
     assert "routing_kernel" not in usual.signature["model"]

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 import torch
 
 from spectra_exp.foundations.errors import ConfigError
-from spectra_exp.moe.experts import BIASES, PLAIN, TRITON, Experts
+from spectra_exp.foundations.kernels import PLAIN, TRITON, Kernel, auto_kernel
+from spectra_exp.moe.experts import BIASES, Experts
 from spectra_exp.moe.model import SpectraMoeForCausalLM
 from spectra_exp.moe.schema import ExpertsKernelRequest
 from spectra_exp.routing.base import Router
@@ -23,29 +23,19 @@ MULTIPLE = 16
 ACTIVATIONS = ("silu", "gelu", "relu")
 
 
-@dataclass(frozen=True)
-class ExpertsKernel:
-    """name: triton or plain. reason: why this one."""
-
-    name: str
-    reason: str
-
-
-def choose_experts_kernel(request: ExpertsKernelRequest, lacks: Iterable[str | None]) -> ExpertsKernel:
+def choose_experts_kernel(request: ExpertsKernelRequest, lacks: Iterable[str | None]) -> Kernel:
     """How the experts of a run are computed, where `lacks` says what keeps the kernels from it, if anything does.
 
     Raises ConfigError for triton where it was asked for and cannot work.
     """
     if request.asked == PLAIN:
-        return ExpertsKernel(PLAIN, "asked for")
+        return Kernel(PLAIN, "asked for")
     missing = next((lack for lack in (what_triton_lacks(request.device), *lacks) if lack is not None), None)
     if request.asked == "auto":
-        if missing is None:
-            return ExpertsKernel(TRITON, "it is installed, and the GPU and the model allow it")
-        return ExpertsKernel(PLAIN, f"no {TRITON}: {missing}")
+        return auto_kernel(missing)
     if missing is not None:
         raise ConfigError(KEY, f"'{TRITON}' cannot work here: {missing}", "give auto, which takes what can")
-    return ExpertsKernel(TRITON, "asked for")
+    return Kernel(TRITON, "asked for")
 
 
 def what_triton_lacks(device: str) -> str | None:
@@ -78,7 +68,7 @@ def what_experts_lack(experts: Experts) -> str | None:
     return None
 
 
-def use_experts_kernel(model: SpectraMoeForCausalLM, request: ExpertsKernelRequest) -> ExpertsKernel:
+def use_experts_kernel(model: SpectraMoeForCausalLM, request: ExpertsKernelRequest) -> Kernel:
     """How the model's experts are computed from now on."""
     experts = [module for module in model.modules() if isinstance(module, Experts)]
     lacks = [what_router_lacks(type(layer.router)) for layer in model.routed_layers]

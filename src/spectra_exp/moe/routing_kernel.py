@@ -3,28 +3,31 @@
 from __future__ import annotations
 
 from spectra_exp.foundations.errors import ConfigError
-from spectra_exp.foundations.kernels import TRITON
+from spectra_exp.foundations.kernels import PLAIN, TRITON, Kernel, auto_kernel
 from spectra_exp.moe.experts_kernel import what_triton_lacks
 from spectra_exp.moe.model import SpectraMoeForCausalLM
 from spectra_exp.routing.base import Router
 
 KEY = "model.routing_kernel"
+NO_LOOP = "the router has neither a scan nor Sinkhorn iterations in the log domain"
 
 
-def check_routing_kernel(kernel: str, device: str) -> None:
+def check_routing_kernel(asked: str, device: str) -> None:
     """Raise ConfigError where triton is asked for and cannot work on a device (cpu or cuda)."""
-    if kernel == TRITON and (lack := what_triton_lacks(device)):
-        raise ConfigError(KEY, f"'{TRITON}' cannot work here: {lack}", "give plain")
+    if asked == TRITON and (lack := what_triton_lacks(device)):
+        raise ConfigError(KEY, f"'{TRITON}' cannot work here: {lack}", "give auto, which takes what can")
 
 
-def use_routing_kernel(model: SpectraMoeForCausalLM, kernel: str, device: str) -> None:
-    """Have the routers' loops computed so from now on; ConfigError for triton where no router has such a loop."""
-    check_routing_kernel(kernel, device)
-    for layer in model.routed_layers:
-        if not set_routing_kernel(layer.router, kernel) and kernel == TRITON:
-            raise ConfigError(
-                KEY, "the router has neither a scan nor Sinkhorn iterations in the log domain", "give plain"
-            )
+def use_routing_kernel(model: SpectraMoeForCausalLM, asked: str, device: str) -> Kernel:
+    """How the routers' loops are computed from now on; ConfigError for triton where no router has such a loop."""
+    check_routing_kernel(asked, device)
+    chosen = auto_kernel(what_triton_lacks(device)) if asked == "auto" else Kernel(asked, "asked for")
+    has_loop = [set_routing_kernel(layer.router, chosen.name) for layer in model.routed_layers]
+    if chosen.name == PLAIN or (has_loop and all(has_loop)):
+        return chosen
+    if asked == TRITON:
+        raise ConfigError(KEY, NO_LOOP, "give auto")
+    return auto_kernel(NO_LOOP)
 
 
 def set_routing_kernel(router: Router, kernel: str) -> bool:

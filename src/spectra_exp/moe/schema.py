@@ -35,10 +35,10 @@ class ImplementationConfig:
         later=True,
     )
     routing_kernel: str = option(
-        "plain",
+        "auto",
         "how the scan of min_gru, beta_memory and causal_bias and Sinkhorn's iterations in the log domain are "
-        "computed; plain until a GPU has confirmed the Triton kernels; in several processes Sinkhorn stays plain",
-        choices=["plain", "triton"],
+        "computed; auto as for the experts; in several processes Sinkhorn stays plain",
+        choices=["auto", "triton", "plain"],
         later=True,
     )
 

@@ -96,8 +96,8 @@ class Session:
         log.info("attention: %s (%s)", attention.name, attention.reason)
         kernel = use_experts_kernel(self.model, experiment.experts_kernel_request(device))
         log.info("experts: %s (%s)", kernel.name, kernel.reason)
-        use_routing_kernel(self.model, experiment.model.routing_kernel, device)
-        log.info("loops of routing: %s", experiment.model.routing_kernel)
+        loops = use_routing_kernel(self.model, experiment.model.routing_kernel, device)
+        log.info("loops of routing: %s (%s)", loops.name, loops.reason)
         self.initial_weights = weights_hash(self.model)
         self.size: Size = model_size(self.model, experiment.data.sequence_length)
         self.blocks = TrainingBlocks(

@@ -56,7 +56,7 @@ def _in_process_of_its_own(subject: str, folder: str) -> dict[str, float]:
 def _subject(name: str, folder: str) -> Callable[[], None]:
     """One step, forward and backward, as a function."""
     torch.set_num_threads(1)
-    ids = torch.randint(0, VOCABULARY, (SEQUENCES, LENGTH))
+    ids = torch.randint(0, VOCABULARY, (SEQUENCES["cpu"], LENGTH))
     if name == "transformers":
         theirs = transformers_of_the_same_size().train()
         return lambda: both_ways(theirs, input_ids=ids, labels=ids)

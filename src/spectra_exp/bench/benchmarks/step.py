@@ -26,7 +26,8 @@ from spectra_exp.routing.selection import SelectionConfig
 
 # model=exp10 (docs/method.md 4): 79 M parameters.
 LAYERS, HIDDEN, HEADS, EXPERTS, TOP_K, WIDTH, VOCABULARY = 6, 384, 8, 8, 2, 1536, 49152
-SEQUENCES, LENGTH = 4, 512
+# A micro-batch; a sixth of it on the CPU.
+SEQUENCES, LENGTH = {"cuda": 24, "cpu": 4}, 512
 ROUNDS = 2
 
 
@@ -52,7 +53,7 @@ def step(outputs: Path) -> list[Figure]:
 def step_subjects(device: str = "cpu") -> dict[str, Callable[[], object]]:
     """Forward and backward passes over random tokens, by name."""
     torch.manual_seed(0)
-    ids = torch.randint(0, VOCABULARY, (SEQUENCES, LENGTH), device=device)
+    ids = torch.randint(0, VOCABULARY, (SEQUENCES[device], LENGTH), device=device)
     ours, theirs = exp10().to(device).train(), transformers_of_the_same_size().to(device).train()
     use_experts_kernel(ours, ExpertsKernelRequest("auto", device))
     return {
@@ -113,7 +114,7 @@ def transformers_of_the_same_size() -> Any:
 
 def _floor(device: str) -> Callable[[], None]:
     """The products of the linear maps; attention between tokens, norms and activations are left out."""
-    tokens = SEQUENCES * LENGTH
+    tokens = SEQUENCES[device] * LENGTH
     each = tokens * TOP_K // EXPERTS
     maps = [(HIDDEN, HIDDEN, tokens)] * 4 + [(WIDTH, HIDDEN, each), (HIDDEN, WIDTH, each)] * EXPERTS
     products = [

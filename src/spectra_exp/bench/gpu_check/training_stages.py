@@ -5,7 +5,6 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
-from functools import partial
 from typing import Any
 
 import torch
@@ -30,6 +29,7 @@ from spectra_exp.moe.attention import choose_attention
 from spectra_exp.moe.experts import TRITON
 from spectra_exp.moe.experts_kernel import use_experts_kernel, what_router_lacks, what_triton_lacks
 from spectra_exp.moe.model import SpectraMoeForCausalLM
+from spectra_exp.moe.routing_kernel import use_routing_kernel
 from spectra_exp.moe.schema import AttentionRequest, ExpertsKernelRequest
 from spectra_exp.routing.base import router_class
 
@@ -72,12 +72,16 @@ def agreement(setting: Setting) -> Iterator[Finding]:
 
 
 def kernels(setting: Setting) -> Iterator[Finding]:
-    """The experts' Triton kernels train as PyTorch's products do, in float32 and in bf16."""
+    """The Triton kernels of experts and routing train as PyTorch's operations do, in float32 and in bf16."""
     number = setting.of_size(STEPS, TINY_STEPS)
     if lack := what_triton_lacks(setting.device):
         yield {"name": "triton", "passed": setting.device == "cpu", "left_out": lack}
         return
-    fused = partial(use_experts_kernel, request=ExpertsKernelRequest(TRITON, setting.device))
+
+    def fused(model: SpectraMoeForCausalLM) -> None:
+        use_experts_kernel(model, ExpertsKernelRequest(TRITON, setting.device))
+        use_routing_kernel(model, "auto", setting.device)
+
     with full_float32():
         for router in setting.routers:
             if what_router_lacks(router_class(router)):
