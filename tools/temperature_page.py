@@ -10,9 +10,10 @@ from typing import Any
 
 import pandas as pd
 
+from spectra_exp.archive.sources import read_sources
 from spectra_exp.reporting.hypotheses.catalogue import HYPOTHESES
 from spectra_exp.reporting.hypotheses.temperature import BEST_FROM, BEST_TO, EARLY, RANKING, degrees_of
-from spectra_exp.runs.stored import StoredRun, stored_runs
+from spectra_exp.runs.stored import StoredRun
 from spectra_exp.studies.definition import load_study
 
 COLUMNS = (
@@ -58,8 +59,9 @@ def row(run: StoredRun) -> list[str]:
 def place(run: StoredRun) -> str:
     """What a run trained on and in steps of what size."""
     devices = json.loads(run.text(run.folder.environment))["devices"]
-    batch, length = run.config["trainer"]["batch_size"], run.config["data"]["sequence_length"]
-    return f"steps of {batch} x {length} tokens on {devices['names'][0] if devices['names'] else 'a CPU'}"
+    trainer, length = run.config["trainer"], run.config["data"]["sequence_length"]
+    sequences = trainer["batch_size"] * trainer["accumulation"]
+    return f"steps of {sequences} x {length} tokens on {devices['names'][0] if devices['names'] else 'a CPU'}"
 
 
 def readings(runs: dict[str, StoredRun]) -> list[str]:
@@ -78,29 +80,37 @@ def readings(runs: dict[str, StoredRun]) -> list[str]:
 
     degrees = {name: f"{value:g}" for name, value in sorted(degrees_of().items(), key=lambda item: item[1])}
     losses, schedules = final("val_loss", degrees), final("val_loss", RANKING)
-    if len(losses) < len(degrees) or len(schedules) < len(RANKING):
-        return ["Not all of its temperatures are finished: nothing is read off."]
-    best, cosine = min(losses, key=losses.__getitem__), schedules["cosine"]
-    below = sum(cosine < loss for loss in losses.values())
-    inside = "inside" if BEST_FROM <= degrees_of()[best] <= BEST_TO else "outside"
-    said = {
-        "T1": f"last validation loss is lowest at {degrees[best]}, {inside} {BEST_FROM:g} to {BEST_TO:g} "
-        f"({shown(losses)})",
-        "T2": f"cosine's {cosine:.3f} is below {below} of {len(losses)} constants; in the order that is claimed: "
-        + shown(schedules),
-        "T3": f"Gini of the load: {shown(final('load_gini', degrees))}",
-        "T4": "fall of routing entropy from 10 % of training to its end, in nats: "
-        + shown({name: fall(name) for name in degrees}),
-    }
+    said = {}
+    if len(losses) == len(degrees):
+        best = min(losses, key=losses.__getitem__)
+        inside = "inside" if BEST_FROM <= degrees_of()[best] <= BEST_TO else "outside"
+        span = f"{BEST_FROM:g} to {BEST_TO:g}"
+        said["T1"] = f"last validation loss is lowest at {degrees[best]}, {inside} {span} ({shown(losses)})"
+        said["T3"] = f"Gini of the load: {shown(final('load_gini', degrees))}"
+        falls = {name: fall(name) for name in degrees}
+        said["T4"] = f"fall of routing entropy from 10 % of training to its end, in nats: {shown(falls)}"
+    if said and len(schedules) == len(RANKING):
+        cosine = schedules["cosine"]
+        below = sum(cosine < loss for loss in losses.values())
+        said["T2"] = (
+            f"cosine's {cosine:.3f} is below {below} of {len(losses)} constants; in the order that is claimed: "
+            + shown(schedules)
+        )
     claims = {hypothesis.name: hypothesis.claim for hypothesis in HYPOTHESES}
-    return [f"- {name}, {claims[name][0].lower()}{claims[name][1:]}: {text}." for name, text in said.items()]
+    return [
+        f"- {name}, {claims[name][0].lower()}{claims[name][1:]}: {said.get(name, 'waits for runs')}."
+        for name in ("T1", "T2", "T3", "T4")
+    ]
 
 
 def page(outputs: Path) -> str:
-    """The Markdown of the runs under `outputs`, in the order of the study, with the verdicts of its tables."""
+    """The Markdown of the runs of an archive or a folder of outputs, in the order of the study.
+
+    With several seeds the verdicts of the folder's tables are added.
+    """
     (block,) = load_study("temperature").blocks
     order = list(block.grid["temperature"])
-    runs = stored_runs(outputs / "runs")
+    runs = read_sources(outputs, (str(outputs),)).stored.values()
     finished = [run for run in runs if run.summary is not None and run.summary["status"] == "completed"]
     finished.sort(key=lambda run: (order.index(run.summary["temperature"]), run.summary["seed"]))
     seeds = sorted({run.summary["seed"] for run in finished})
@@ -111,9 +121,12 @@ def page(outputs: Path) -> str:
         f"{len(finished)} finished runs of `model=exp10`, {places}.",
         f"Seeds: {', '.join(map(str, seeds)) or 'none'}. With one seed",
         "no difference between two rows is tested. The text is seen several times over, so the best and the last",
-        "validation loss are both given.",
+        "validation loss are both given. Runs that share a GPU share its time.",
         "",
     ]
+    missing = [name for name in order if name not in {run.summary["temperature"] for run in finished}]
+    if missing:
+        lines += [f"Not finished: {', '.join(missing)}.", ""]
     lines += ["| " + " | ".join(cells) + " |" for cells in (COLUMNS, ["---"] * len(COLUMNS), *map(row, finished))]
     if len(seeds) == 1:
         lines += ["", "## What one seed says", ""]

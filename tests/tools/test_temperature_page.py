@@ -57,17 +57,23 @@ def stored(outputs, temperature, seed, loss=4.5):
     return SimpleNamespace(
         summary=summary,
         history=pd.concat([HISTORY, history]),
-        config={"trainer": {"batch_size": 96}, "data": {"sequence_length": 512}},
+        config={"trainer": {"batch_size": 24, "accumulation": 4}, "data": {"sequence_length": 512}},
         folder=SimpleNamespace(environment="environment.json"),
         text=lambda _: '{"devices": {"kind": "cuda", "names": ["NVIDIA H100"]}}',
     )
+
+
+def of_these(runs, monkeypatch):
+    """Have the page made of these runs."""
+    sources = SimpleNamespace(stored=SimpleNamespace(values=lambda: runs))
+    monkeypatch.setattr(temperature_page, "read_sources", lambda *_: sources)
 
 
 def test_several_seeds_have_the_verdicts_of_the_tables(tmp_path, monkeypatch):
     (tmp_path / "tables").mkdir()
     (tmp_path / "tables" / "hypotheses.md").write_text("# Hypotheses\n")
     runs = [stored(tmp_path, "t1_5", 0), stored(tmp_path, "t1_5", 1)]
-    monkeypatch.setattr(temperature_page, "stored_runs", lambda folder: runs)
+    of_these(runs, monkeypatch)
     page = temperature_page.page(tmp_path)
     assert "2 finished runs of `model=exp10`, steps of 96 x 512 tokens on NVIDIA H100." in page
     assert page.endswith("# Hypotheses\n")
@@ -76,14 +82,16 @@ def test_several_seeds_have_the_verdicts_of_the_tables(tmp_path, monkeypatch):
 def test_one_seed_is_read_without_a_test(tmp_path, monkeypatch):
     names = ["cosine", "t0_5", "t0_7", "t1_0", "t1_5", "t2_0", "t3_0", "t5_0", "t10_0", "linear", "exponential", "step"]
     runs = [stored(tmp_path, name, 0, 4 + n / 10) for n, name in enumerate(names)]
-    monkeypatch.setattr(temperature_page, "stored_runs", lambda folder: runs)
+    of_these(runs, monkeypatch)
     told = temperature_page.page(tmp_path).split("## What one seed says\n\n")[1].splitlines()
     assert [line[:4] for line in told] == ["- T1", "- T2", "- T3", "- T4"]
     assert "lowest at 0.5, outside 1.5 to 2 (0.5: 4.100" in told[0]
     assert "cosine's 4.000 is below 8 of 8 constants" in told[1]
     assert "0.5: 0.450, 0.7: 0.450" in told[3]
     runs.pop()
-    assert temperature_page.page(tmp_path).endswith("nothing is read off.\n")
+    page = temperature_page.page(tmp_path)
+    assert "Not finished: step, best_long." in page and "lowest at 0.5" in page
+    assert next(line for line in page.splitlines() if line.startswith("- T2")).endswith(": waits for runs.")
 
 
 def launched(tmp_path, status, *words):

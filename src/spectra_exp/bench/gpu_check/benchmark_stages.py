@@ -31,9 +31,10 @@ def layers(setting: Setting) -> Iterator[Finding]:
 
 
 def others(setting: Setting) -> Iterator[Finding]:
-    """Other ways beside ours: libraries' experts, implementations of attention, a step compiled and captured."""
+    """Other ways beside ours: a step compiled and captured, implementations of attention, libraries' experts."""
     rounds = setting.of_size(ROUNDS, 1)
-    yield from findings(peer_figures(shapes_of(setting), setting.device, rounds))
+    routed = {"cuda": ROUTERS, "cpu": setting.routers[:1]}[setting.device]
+    yield from findings(tiny_step_figures(routed, setting.device, rounds))
     if setting.device == "cuda":
         yield from findings(attention_gpu(setting.outputs))
     else:
@@ -41,8 +42,8 @@ def others(setting: Setting) -> Iterator[Finding]:
         (batch,) = batches_of(planned, 1)
         model = build_model(planned.experiment, planned.corpus)
         yield from findings(attention_figures(model, batch["input_ids"], setting.device, rounds))
-    routed = {"cuda": ROUTERS, "cpu": setting.routers[:1]}[setting.device]
-    yield from findings(tiny_step_figures(routed, setting.device, rounds))
+    # Last, since libraries may take long to make and tune their kernels.
+    yield from findings(peer_figures(shapes_of(setting), setting.device, rounds))
 
 
 def findings(figures: Iterable[Figure]) -> Iterator[Finding]:
