@@ -85,9 +85,10 @@ def test_planted_fault_the_profiles_change_places() -> None:
 def test_chance_has_the_loads_and_no_knowledge_of_domains() -> None:
     stats = lagging(20, noise=0.3)
     drawn = boundaries.random_boundaries(stats, np.random.default_rng(0))
-    for name, table in drawn.items():
+    for name in ("after_HME", "before_HME", "settled_ME"):
+        table = getattr(drawn, name)
         assert (table.sum(axis=-1) == getattr(stats, name).sum(axis=-1)).all() and (table >= 0).all()
-    assert (drawn["after_HME"].sum(axis=1) == drawn["before_HME"].sum(axis=1)).all()
+    assert (drawn.after_HME.sum(axis=1) == drawn.before_HME.sum(axis=1)).all()
     floors = evaluation_floors(stats)
     assert 0 <= floors["boundary_lag"] < 10 < boundary_lag(stats)
 

@@ -90,12 +90,12 @@ def _written(done: Packing, before: int) -> int:
 
 def _list(options: ListOptions) -> int:
     archive = read_archive(_named(options.file))
-    runs = archive.runs()
+    runs = {run_id: run.required_summary for run_id, run in archive.runs().items()}
     if options.runs:
-        for run_id, run in runs.items():
-            print(f"{run_id}  {run.summary['status']}  code {_code(run.summary)}  {', '.join(_studies(run.summary))}")
+        for run_id, summary in runs.items():
+            print(f"{run_id}  {summary['status']}  code {_code(summary)}  {', '.join(_studies(summary))}")
         return DONE
-    counts = Counter((study, _code(run.summary)) for run in runs.values() for study in _studies(run.summary))
+    counts = Counter((study, _code(summary)) for summary in runs.values() for study in _studies(summary))
     for (study, code), count in sorted(counts.items()):
         print(f"{study:<24} {count:>5} runs  code {code}{'' if code != code_version() else ' (as here)'}")
     launches = sum(1 for _ in archive.shared(LAUNCH))
@@ -113,7 +113,7 @@ def _verify(options: VerifyOptions) -> int:
         for run_id in chosen:
             run = archive.run(run_id)
             for what, then, now in (
-                ("code", _code(run.summary), code_version()),
+                ("code", _code(run.required_summary), code_version()),
                 ("processor", run.processor, cpu_name()),
             ):
                 if then != now:

@@ -59,7 +59,7 @@ def run_parts(stored: StoredRun) -> dict[str, Any]:
         raise SpectraError(problem)
     if problems := stored.examine():
         raise SpectraError("; ".join(f"{path.name}: {problem}" for path, problem in problems.items()))
-    summary, config = stored.summary, stored.config
+    summary, config = stored.required_summary, stored.config
     if config is None:
         raise SpectraError("it has no config.yaml")
     parts: dict[str, Any] = {"summary": _summary(summary), "config": plain_config(config)}
@@ -176,7 +176,8 @@ class ArchivedRun(StoredRun):
         try:
             return check_config(self.folder.config, self._part("config"))
         except SpectraError as error:
-            return self._problem(self.folder.config, error)
+            self._problem(self.folder.config, error)
+            return None
 
     @cached_property
     def history(self) -> pd.DataFrame | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cache
 from pathlib import Path
@@ -75,7 +75,8 @@ def merge(archives: Sequence[Archive], path: Path) -> Packing:
 
 
 def _is_of(run: StoredRun, studies: Sequence[str]) -> bool:
-    return not studies or bool(set(studies) & set((run.summary or {}).get("studies") or ()))
+    summary: Mapping[str, Any] = run.summary or {}
+    return not studies or bool(set(studies) & set(summary.get("studies") or ()))
 
 
 def _unusable(run: StoredRun) -> str | None:

@@ -32,8 +32,9 @@ def drawn(archive: Archive, cells: int, seed: int | None) -> list[str]:
     """
     by_cell: dict[str, list[str]] = {}
     for run_id, run in archive.runs().items():
-        if run.refusal is None and run.summary["data"] == EVERYWHERE and run.summary["temperature"] != BEST_LONG:
-            by_cell.setdefault(run.summary["cell_id"], []).append(run_id)
+        summary = run.summary if run.refusal is None else None
+        if summary is not None and summary["data"] == EVERYWHERE and summary["temperature"] != BEST_LONG:
+            by_cell.setdefault(summary["cell_id"], []).append(run_id)
     if cells > len(by_cell):
         raise ConfigError("cells", f"{cells} were asked for, and {len(by_cell)} are of embedded data", "give fewer")
     dice = random.Random(seed)
@@ -42,6 +43,8 @@ def drawn(archive: Archive, cells: int, seed: int | None) -> list[str]:
 
 def configuration_line(run: ArchivedRun) -> list[str]:
     """The overrides that make the run's configuration today."""
+    if run.config is None:
+        raise SpectraError(f"{run.run_id}: {run.problems[run.folder.config]}")
     resolved = resolved_config(run.config)
     return [*line_of(beside({}, resolved, Compositions())), f"seed={run.config['seed']}"]
 
@@ -67,7 +70,7 @@ def differences(run: ArchivedRun, again: StoredRun) -> list[str]:
     """The figures of a run's summary and history that another one has otherwise."""
     found = []
     for key in DIGITS:
-        then, now = (_flat(stored.summary.get(key)) for stored in (run, again))
+        then, now = (_flat(stored.required_summary.get(key)) for stored in (run, again))
         found += [f"{key}{name}: {then.get(name)}, {now.get(name)}" for name in then | now if _other(then, now, name)]
     if run.history is not None and again.history is not None:
         then, now = (_flat(history_tree(stored.history)["curves"]) for stored in (run, again))

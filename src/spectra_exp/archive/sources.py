@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -92,7 +92,7 @@ def _add_archive(found: RunSources, archive: Archive) -> None:
         found.profile = found.profile or json_text(content)
 
 
-def _add(found: RunSources, runs: Sequence[StoredRun]) -> None:
+def _add(found: RunSources, runs: Iterable[StoredRun]) -> None:
     for run in runs:
         former = found.stored.get(run.run_id)
         if former is None or (former.refusal is not None and run.refusal is None):

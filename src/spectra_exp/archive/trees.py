@@ -96,8 +96,10 @@ def difference(tree: Mapping[str, Any], base: Mapping[str, Any]) -> dict[str, An
         former = base.get(key)
         if key in base and repr(value) == repr(former):
             continue
-        groups = isinstance(value, Mapping) and isinstance(former, Mapping)
-        found["within" if groups else "set"][key] = difference(value, former) if groups else value
+        if isinstance(value, Mapping) and isinstance(former, Mapping):
+            found["within"][key] = difference(value, former)
+        else:
+            found["set"][key] = value
     return found
 
 

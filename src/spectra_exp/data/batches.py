@@ -49,7 +49,7 @@ class TrainingBlocks(Dataset[Example]):
         """`input_ids`, `document_ids`, `domain_ids` and `labels` of the block, int64 `[S]` each."""
         row, corpus = self.order[index], self._corpus
         arrays = (corpus.train_blocks_MS, corpus.train_document_ids, corpus.train_domain_ids, corpus.train_said_MS)
-        return _example(*(None if array is None else array[row] for array in arrays))
+        return _example(row, *arrays)
 
 
 def collate(examples: Sequence[Example]) -> Example:
@@ -70,11 +70,14 @@ def evaluation_batches(corpus: Corpus, batch_size: int) -> Iterator[Example]:
     arrays = (corpus.eval_blocks, corpus.eval_document_ids, corpus.eval_domain_ids, corpus.eval_said)
     for start in range(0, len(corpus.eval_blocks), batch_size):
         rows = range(start, min(start + batch_size, len(corpus.eval_blocks)))
-        yield collate([_example(*(None if array is None else array[row] for array in arrays)) for row in rows])
+        yield collate([_example(row, *arrays) for row in rows])
 
 
-def _example(tokens: np.ndarray, document_ids: np.ndarray, domain_ids: np.ndarray, said: np.ndarray | None) -> Example:
+def _example(
+    row: int, blocks: np.ndarray, document_ids: np.ndarray, domain_ids: np.ndarray, said: np.ndarray | None
+) -> Example:
     """`labels` are the tokens themselves, which the loss shifts, and NOT_COUNTED where only `said` ones count."""
-    labels = tokens if said is None else np.where(said, tokens, NOT_COUNTED)
-    arrays = dict(input_ids=tokens, document_ids=document_ids, domain_ids=domain_ids, labels=labels)
+    tokens = blocks[row]
+    labels = tokens if said is None else np.where(said[row], tokens, NOT_COUNTED)
+    arrays = dict(input_ids=tokens, document_ids=document_ids[row], domain_ids=domain_ids[row], labels=labels)
     return {name: torch.from_numpy(array.astype(np.int64)) for name, array in arrays.items()}

@@ -49,8 +49,7 @@ def renderer(tokenizer: str | None) -> Renderer:
 
     A template's renderer raises Unwritable for a conversation that the template refuses, and BrokenTemplate.
     """
-    template = tokenizer and _template_of(tokenizer)
-    if not template:
+    if not tokenizer or not (template := _template_of(tokenizer)):
         return chatml
     import jinja2
     from transformers import PreTrainedTokenizerFast
@@ -68,7 +67,7 @@ def renderer(tokenizer: str | None) -> Renderer:
         def text_of(count: int, prompt: bool = False) -> str:
             some = list(messages[:count])
             try:
-                return applied.apply_chat_template(some, tokenize=False, add_generation_prompt=prompt)
+                return str(applied.apply_chat_template(some, tokenize=False, add_generation_prompt=prompt))
             except jinja2.TemplateSyntaxError as error:
                 problem = f"its chat template is broken in line {error.lineno}: {error.message}"
                 raise BrokenTemplate(_KEY, problem, _FIX) from None

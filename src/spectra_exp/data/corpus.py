@@ -9,6 +9,7 @@ import json
 import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -100,7 +101,7 @@ def data_fingerprint(config: DataConfig) -> str:
     """
     check_data(config)
     if config.tokenizer:
-        tokenizer = ("named", named_tokenizer(config.tokenizer).digest())
+        tokenizer: tuple[object, ...] = ("named", named_tokenizer(config.tokenizer).digest())
     else:
         tokenizer = ("trained", TRAINER_VERSION, config.vocabulary_size)
     content = config.content_digest()
@@ -163,9 +164,8 @@ def _build(config: DataConfig, folder: Path, cache_dir: Path, progress: Progress
     if getattr(config, "loss_on", "all") == "all":
         train, validation = ([replace(d, spans=None) for d in documents] for documents in (train, validation))
     progress(f"tokenising {len(train)} training and {len(validation)} validation documents")
-    shared = dict(tokenizer=tokenizer, end_token_id=end_token_id, domains=domains)
-    train_stream = tokenise(documents=train, **shared)
-    eval_stream = tokenise(documents=validation, first_document_id=len(train), **shared)
+    written = partial(tokenise, tokenizer, end_token_id=end_token_id, domains=domains)
+    train_stream, eval_stream = written(train), written(validation, first_document_id=len(train))
     _require_a_block(train_stream, "training", config)
     _require_a_block(eval_stream, "validation", config)
     train_arrays = train_stream.blocks(config.sequence_length)

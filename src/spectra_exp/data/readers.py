@@ -36,7 +36,7 @@ DEEPEST = 50
 _MARK = "<|endoftext|>"
 _MARK_LINE = re.compile(r"^<\|endoftext\|>[ \t]*$", re.MULTILINE)
 _BLANK_LINES = re.compile(r"\n[ \t]*\n\s*")
-_SPACE = re.compile(r"\s*")
+_INK = re.compile(r"\S")
 _JSON_STRING_OR_BRACKET = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[\[\]{}]', re.DOTALL)
 _PLAIN = json.JSONDecoder()
 # Python's own integers have a limit of digits.
@@ -80,7 +80,7 @@ def read_csv(path: Path, key: str, config: Fields) -> Iterator[tuple[str, Row]]:
     try:
         names = list(reader.fieldnames or ())
         for field in (config.text_field, config.domain_field):
-            if names.count(field) > 1:
+            if field is not None and names.count(field) > 1:
                 raise ConfigError(key, f"{names.count(field)} columns of {path} are named '{field}'", "rename one")
         for row in reader:
             where = f"the row that ends in line {reader.line_num} of {path}"
@@ -160,13 +160,18 @@ def kind_of(path: Path) -> str | None:
     return kind if kind in READERS and not (packed and kind == ".parquet") else None
 
 
+def reader_of(path: Path) -> Reader:
+    """The reader of a file of one of KINDS, by its name."""
+    return READERS[kind_of(path) or path.suffix]
+
+
 def names_in(path: Path, key: str, config: Fields) -> list[str]:
     """The names and dotted paths that the first row has a value under; of a table, its columns."""
     if kind_of(path) == ".parquet":
         import pyarrow.parquet
 
         return pyarrow.parquet.read_schema(path).empty_table().flatten().column_names
-    return names_of(next((row for _, row in READERS[kind_of(path)](path, key, config)), {}))
+    return names_of(next((row for _, row in reader_of(path)(path, key, config)), {}))
 
 
 def json_values(text: str) -> list[Any]:
@@ -183,10 +188,9 @@ def json_values(text: str) -> list[Any]:
 
 
 def _values(text: str, decoder: json.JSONDecoder) -> list[Any]:
-    values, place = [], _SPACE.match(text).end()
-    while place < len(text):
-        value, place = decoder.raw_decode(text, place)
-        place = _SPACE.match(text, place).end()
+    values, place = [], 0
+    while begin := _INK.search(text, place):
+        value, place = decoder.raw_decode(text, begin.start())
         values.append(value)
     return values
 

@@ -115,7 +115,8 @@ class DomainCount:
         if self.without < self.documents or self.field != self.usual:
             return [f"{lacking}: they count as '{UNLABELLED}'"]
         known = {name.casefold(): name for name in names()}
-        like = known.get(nearest(self.field.casefold(), known))
+        close = nearest(self.field.casefold(), known)
+        like = known[close] if close else None
         if like == self.field:
             return [f"{lacking}: all are empty"]
         return [f"{lacking}; there is '{like}'"] if like else []

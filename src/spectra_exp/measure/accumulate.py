@@ -7,6 +7,7 @@ vector.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,6 +29,11 @@ class EvaluationAccumulator:
     over [N, E] per layer and no Python loop over tokens or experts.
     """
 
+    # From the first batch on, as are the sums of the layers: it says on which device.
+    _tokens_V: Tensor
+    _domains_G: Tensor
+    _tokens_G: Tensor
+
     def __init__(
         self,
         num_layers: int,
@@ -45,10 +51,7 @@ class EvaluationAccumulator:
         self.num_tokens = 0
         self._tokens_by_batch: list[int] = []
         self._tokens_by_sequence: list[Tensor] = []
-        self._layers: list[_LayerSums] | None = None
-        self._tokens_V: Tensor | None = None
-        self._domains_G: Tensor | None = None
-        self._tokens_G: Tensor | None = None
+        self._layers: list[_LayerSums] = []
 
     @torch.no_grad()
     def update(self, records: Sequence[RoutingRecord], tokens: TokenBatch) -> None:
@@ -72,7 +75,7 @@ class EvaluationAccumulator:
         if num_tokens == 0:
             return
         device = records[0].chosen_NE.device
-        if self._layers is None:
+        if not self._layers:
             self._allocate(device)
         batch = TokenBatch(*(ids.to(device) for ids in vars(tokens).values()))
         self._count_tokens(batch)
@@ -95,7 +98,7 @@ class EvaluationAccumulator:
         if more <= 0:
             return
         self.num_documents = num_documents
-        if self._layers is not None:
+        if self._layers:
             self._domains_G = torch.cat([self._domains_G, self._domains_G.new_full((more,), -1)])
             self._tokens_G = torch.cat([self._tokens_G, self._tokens_G.new_zeros(more)])
             for sums in self._layers:
@@ -103,16 +106,16 @@ class EvaluationAccumulator:
 
     def forget_probabilities(self, layer: int) -> None:
         """A layer whose distribution turned out not to be known for every token has none, from here on."""
-        if self._layers is not None:
+        if self._layers:
             self._layers[layer].entropy_sum = self._layers[layer].gap_sum = None
 
     def statistics(self) -> list[LayerStatistics]:
         """The totals so far, one per routed layer. Raises ValueError before the last probe token was fed."""
-        if self._layers is None:
+        if not self._layers:
             raise ValueError("no batch was added")
         if self.num_tokens < self.probe_tokens:
             raise ValueError(f"{self.probe_tokens} probe tokens, but only {self.num_tokens} tokens were fed")
-        shared = dict(
+        shared: dict[str, Any] = dict(
             top_k=self.top_k,
             num_tokens=self.num_tokens,
             num_domains=self.num_domains,
@@ -145,7 +148,7 @@ class _LayerSums:
     """The running sums of one layer, on the records' device."""
 
     def __init__(self, owner: EvaluationAccumulator, device: torch.device):
-        counts = dict(dtype=torch.int64, device=device)
+        counts: dict[str, Any] = dict(dtype=torch.int64, device=device)
         num_experts, num_probes = owner.num_experts, owner.probe_tokens
         self.num_experts, self.top_k = num_experts, owner.top_k
         self.by_batch: list[Tensor] = []
@@ -224,7 +227,7 @@ class _LayerSums:
         if record.hidden_Nd is not None:
             self.probe_hidden.append(record.hidden_Nd[:count].float())
 
-    def totals(self) -> dict[str, np.ndarray | float | int | None]:
+    def totals(self) -> dict[str, Any]:
         """The layer's own fields of LayerStatistics."""
         counts_TE = _numpy(torch.stack(self.by_batch))
         counts_E = counts_TE.sum(axis=0)

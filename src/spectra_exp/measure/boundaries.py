@@ -5,6 +5,8 @@ Letters: N tokens, H distances from a boundary, M domains, E experts.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -42,7 +44,7 @@ def lean_H(stats: LayerStatistics) -> np.ndarray | None:
     the share of each expert in the domain's assignments, windows after boundaries left out, so that a lagging window
     does not draw it to itself. None without boundaries, or where a domain at one has no such assignments.
     """
-    if stats.after_HME is None:
+    if stats.after_HME is None or stats.before_HME is None or stats.settled_ME is None:
         return None
     after_HM, before_HM = stats.after_HME.sum(axis=2), stats.before_HME.sum(axis=2)
     total_M = stats.settled_ME.sum(axis=1)
@@ -79,10 +81,10 @@ def boundary_lag(stats: LayerStatistics) -> float | None:
     return 0.0 if first == 0 else float(first + 0.5 - lean[first] / (lean[first] - lean[first - 1]))
 
 
-def random_boundaries(stats: LayerStatistics, rng: np.random.Generator) -> dict[str, np.ndarray]:
-    """What `boundary_lag` is made of as random routing with the layer's own loads would leave it."""
-    if stats.after_HME is None:
-        return {}
+def random_boundaries(stats: LayerStatistics, rng: np.random.Generator) -> LayerStatistics:
+    """`stats` with what `boundary_lag` is made of as random routing with the layer's own loads would leave it."""
+    if stats.after_HME is None or stats.before_HME is None or stats.settled_ME is None:
+        return stats
     after_HM, before_HM = stats.after_HME.sum(axis=2), stats.before_HME.sum(axis=2)
     after_HME = rng.multinomial(after_HM, stats.share_E)
     before_HME = np.zeros_like(after_HME)
@@ -92,4 +94,4 @@ def random_boundaries(stats: LayerStatistics, rng: np.random.Generator) -> dict[
             before_HME[h, m] = rng.multivariate_hypergeometric(pool_E, size)
             pool_E = pool_E - before_HME[h, m]
     settled_ME = rng.multinomial(stats.settled_ME.sum(axis=1), stats.share_E)
-    return {"after_HME": after_HME, "before_HME": before_HME, "settled_ME": settled_ME}
+    return replace(stats, after_HME=after_HME, before_HME=before_HME, settled_ME=settled_ME)

@@ -68,7 +68,9 @@ def _table(layers: Sequence[Any], reductions: tuple[Reduction, ...]) -> MetricTa
 
 def _floor_table(floors: Sequence[dict[str, float]]) -> MetricTable:
     names = dict.fromkeys(name for by_name in floors for name in by_name)
-    return MetricTable({METRICS[name].floor_name: [f.get(name) for f in floors] for name in names})
+    return MetricTable(
+        {called: [f.get(name) for f in floors] for name in names if (called := METRICS[name].floor_name)}
+    )
 
 
 def finite(value: float | None) -> float | None:

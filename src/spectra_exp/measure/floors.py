@@ -92,13 +92,12 @@ def marginal_draws(stats: LayerStatistics, seed: int) -> Iterator[LayerStatistic
         used_NE = routing.sample(rng.permutation(sizes_N), rng)
         pairs_EE = pair_counts(used_NE)
         yield replace(
-            stats,
+            random_boundaries(stats, of_boundaries),
             counts_E=pairs_EE.diagonal().copy(),
             pairs_EE=pairs_EE,
             counts_EV=served_vocabulary(used_NE, stats.tokens_V),
             first_EE=None if stats.first_EE is None else random_joint(stats.first_EE, rng),
             overlap_sum=overlap_sum,
-            **random_boundaries(stats, of_boundaries),
         )
 
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from types import FrameType
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -178,10 +178,10 @@ class RoutingMonitor(TrainerCallback):
         if mode == EVALUATION:
             self._note_loop()
         if isinstance(stream.layers[0], BlockWatch):
-            records, top_k = self._read(mode, stream, real_BS)
+            records, top_k = self._read(mode, cast("TokenStream[BlockWatch]", stream), real_BS)
         else:
-            records = [output.routing.records[layer.layer] for layer in stream.layers]
-            top_k = stream.module.settings.top_k
+            routed = [layer for layer in stream.layers if isinstance(layer, RoutedLayer)]
+            records, top_k = [output.routing.records[layer.layer] for layer in routed], routed[0].settings.top_k
         if not bool(real_BS.any()):
             return
         sums = self._sums_for(mode, place, records[0].chosen_NE.shape[1], top_k)
@@ -199,7 +199,7 @@ class RoutingMonitor(TrainerCallback):
             if len(real_M) != len(one.chosen_ME):
                 raise SpectraError(f"{block.name} routed {len(one.chosen_ME)} tokens of a batch of {len(real_M)}")
             record = block.record(layer, one, real_M)
-            if self.outputs and mode == EVALUATION:
+            if self.outputs and mode == EVALUATION and record.hidden_Nd is not None:
                 record.output_sum_ED = block.output_sums(record.hidden_Nd, record.chosen_NE)
             records.append(record)
         return records, max(one.top_k for one in seen)
@@ -234,12 +234,13 @@ class RoutingMonitor(TrainerCallback):
 
     def _sums_for(self, mode: str, place: int, num_experts: int, top_k: int) -> EvaluationAccumulator:
         of_streams = self._sums.setdefault(mode, [None] * len(self.streams))
-        if of_streams[place] is None:
+        found = of_streams[place]
+        if found is None:
             shape = len(self.streams[place].layers), num_experts, top_k, self.vocabulary_size
-            of_streams[place] = EvaluationAccumulator(*shape, max(len(self.domains), 1), 1)
-        return of_streams[place]
+            found = of_streams[place] = EvaluationAccumulator(*shape, max(len(self.domains), 1), 1)
+        return found
 
-    def on_log(self, args: Any, state: Any, control: Any, logs: dict | None = None, **kwargs: Any) -> None:
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
         """Trainer's hook: adds the metrics to what is logged (for loggers whose callbacks come after this one)."""
         prefix = _prefix(logs)
         if prefix and EVALUATION in self._sums:
@@ -252,7 +253,7 @@ class RoutingMonitor(TrainerCallback):
         logs.update(found)
         state.log_history[-1].update(found)
 
-    def on_evaluate(self, args: Any, state: Any, control: Any, metrics: dict | None = None, **kwargs: Any) -> None:
+    def on_evaluate(self, args: Any, state: Any, control: Any, metrics: Any = None, **kwargs: Any) -> None:
         """Trainer's hook: adds the metrics to what `evaluate()` returns, and begins anew."""
         if not self._pending and (why := _if_compiled(self.model)):
             raise SpectraError(f"RoutingMonitor has seen no pass of this evaluation{why}")
@@ -278,16 +279,16 @@ def _prefix(logs: dict) -> str:
 def _configuration(model: nn.Module) -> PreTrainedConfig:
     """The text configuration of the Hugging Face model that `model` is, or is wrapped around."""
     for module in model.modules():
-        if isinstance(getattr(module, "config", None), PreTrainedConfig):
-            return module.config.get_text_config()
+        if isinstance(config := getattr(module, "config", None), PreTrainedConfig):
+            return config.get_text_config()
     raise SpectraError(f"{type(model).__name__} holds no Hugging Face model: no module of it has a configuration")
 
 
 def _streams(model: nn.Module, top_k: int | None) -> list[TokenStream[Layer]]:
     """What is watched. Our own models leave records: nothing needs to be read by hooks on their blocks."""
     for module in model.modules():
-        if getattr(module, "routed_layers", None):
-            return [TokenStream([module], module.routed_layers)]
+        if layers := getattr(module, "routed_layers", None):
+            return [TokenStream([module], layers)]
     blocks = watch_blocks(model, top_k)
     if not blocks:
         raise SpectraError(f"{type(model).__name__} has no sparse block to watch: it is a dense model")
@@ -297,7 +298,7 @@ def _streams(model: nn.Module, top_k: int | None) -> list[TokenStream[Layer]]:
 def _evaluation_loop(callback: TrainerCallback) -> FrameType | None:
     """The call of Trainer.evaluation_loop, of a Trainer with this callback, that this pass is made in; None outside.
     Trainer tells callbacks when an evaluation ends, but not when it begins."""
-    frame = sys._getframe(1)
+    frame: FrameType | None = sys._getframe(1)
     while frame is not None and frame.f_code is not Trainer.evaluation_loop.__code__:
         frame = frame.f_back
     callbacks = [] if frame is None else frame.f_locals["self"].callback_handler.callbacks

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
+from typing import Any
 
 import numpy as np
 
@@ -53,7 +54,7 @@ class RoutingSnapshot:
     @classmethod
     def from_arrays(cls, arrays: dict[str, np.ndarray]) -> RoutingSnapshot:
         """The snapshot that `to_arrays` was called on."""
-        values = {f.name: arrays[f.name] for f in fields(cls)}
+        values: dict[str, Any] = {f.name: arrays[f.name] for f in fields(cls)}
         return cls(**{name: v.item() if np.ndim(v) == 0 else v for name, v in values.items()})
 
 

@@ -7,6 +7,7 @@ from functools import cache
 from pathlib import Path
 
 from spectra_exp.config.presets import ablations, baselines
+from spectra_exp.config.schema import AblationConfig, BaselineConfig
 from spectra_exp.config.tree import roots
 
 # Okabe and Ito's colours (2008), told apart by colour-blind readers; those of ablations and baselines, with some darker
@@ -28,7 +29,7 @@ PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8
 @cache
 def _known(roots: tuple[Path, ...]) -> dict[str, str]:
     """The colours that are declared, by label; `roots`: where conf/ lies."""
-    declared = [*baselines().values(), *ablations().values()]
+    declared: list[BaselineConfig | AblationConfig] = [*baselines().values(), *ablations().values()]
     return COLOURS | {preset.label: preset.colour for preset in declared if preset.label and preset.colour}
 
 

@@ -40,10 +40,10 @@ def draw_page(page: Page) -> Figure:
     """The page as a figure; draw and save it within `our_style`."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-    figure = Figure(figsize=page.size, layout="constrained")
+    figure = Figure(figsize=page.size, layout=ConstrainedLayoutEngine(w_pad=0.03, h_pad=0.03))
     FigureCanvasAgg(figure)
-    figure.get_layout_engine().set(w_pad=0.03, h_pad=0.03)
     rows = -(-len(page.panels) // page.columns)
     grid = figure.add_gridspec(rows + bool(page.below), page.columns, height_ratios=_heights(page, rows))
     handles: dict[str, Artist] = {}

@@ -114,10 +114,12 @@ def draw_bars(axes: Axes, panel: BarPanel) -> Handles:
 def draw_heat(axes: Axes, panel: HeatPanel) -> Handles:
     """No handle; the means as colours, each printed in its cell with half the interval below it where there is room."""
     import numpy as np
+    from matplotlib.colors import Normalize
     from matplotlib.patches import Rectangle
 
     means = np.array([_means(row) for row in panel.cells], dtype=np.float64)
-    image = axes.imshow(means, cmap=SEQUENTIAL, vmin=panel.limits[0], vmax=panel.limits[1], aspect="auto")
+    norm = Normalize(*panel.limits)
+    image = axes.imshow(means, cmap=SEQUENTIAL, norm=norm, aspect="auto")
     axes.figure.colorbar(image, ax=axes, pad=0.02, label=panel.scale_label)
     size = 5.5 if len(panel.x_ticks) < 8 else 4.9
     for y, row in enumerate(panel.cells if panel.printed else ()):
@@ -125,7 +127,7 @@ def draw_heat(axes: Axes, panel: HeatPanel) -> Handles:
             if cell is None:
                 axes.text(x, y, "–", ha="center", va="center", color=GREY)
                 continue
-            dark = image.norm(cell.mean) < 0.6
+            dark = norm(cell.mean) < 0.6
             text = interval_text(cell).replace(" ± ", "\n±")
             axes.text(x, y, text, ha="center", va="center", fontsize=size, color="white" if dark else "black")
     if panel.best:
@@ -141,23 +143,16 @@ def draw_heat(axes: Axes, panel: HeatPanel) -> Handles:
 def draw_cells(axes: Axes, panel: CellPanel) -> Handles:
     """No handle; a coloured box with its text for each cell, a grey one without a text where there is no value."""
     import numpy as np
+    from matplotlib.colors import Normalize
 
-    scale = cell_scale(panel.even)
+    scale, norm = cell_scale(panel.even), Normalize(*panel.limits)
     values = [[math.nan if cell.value is None else cell.value for cell in row] for row in panel.cells]
     tips = said(CELL, *(cell.tip for row in panel.cells for cell in row))
-    mesh = axes.pcolormesh(
-        np.ma.masked_invalid(values),
-        cmap=scale,
-        vmin=panel.limits[0],
-        vmax=panel.limits[1],
-        gid=tips,
-        edgecolor=GREY,
-        linewidth=0.2,
-    )
+    axes.pcolormesh(np.ma.masked_invalid(values), cmap=scale, norm=norm, gid=tips, edgecolor=GREY, linewidth=0.2)
     for y, row in enumerate(panel.cells):
         for x, cell in enumerate(row):
-            if cell.text:
-                shade = text_colour(scale(float(mesh.norm(cell.value))))
+            if cell.text and cell.value is not None:
+                shade = text_colour(scale(float(norm(cell.value))))
                 axes.text(x + 0.5, y + 0.5, cell.text, ha="center", va="center", color=shade, gid=ON_CELL)
     axes.set_xticks([x + 0.5 for x in range(len(panel.x_ticks))], panel.x_ticks)
     axes.set_yticks([y + 0.5 for y in range(len(panel.y_ticks))], panel.y_ticks)
@@ -173,7 +168,7 @@ def draw_spots(axes: Axes, panel: SpotPanel) -> Handles:
     handles: Handles = {}
     for spot in panel.spots:
         face = spot.mark.colour if spot.solid else "white"
-        style = {"color": spot.mark.colour, "linestyle": "none", "marker": spot.mark.marker, "markerfacecolor": face}
+        style: dict[str, Any] = {"color": spot.mark.colour, "marker": spot.mark.marker, "markerfacecolor": face}
         axes.errorbar(
             spot.x.mean,
             spot.y.mean,
@@ -186,7 +181,8 @@ def draw_spots(axes: Axes, panel: SpotPanel) -> Handles:
         )
         if spot.tip:
             style |= {"gid": said(REACHABLE, spot.tip), "url": spot.link}
-        (handles[spot.label],) = axes.plot([spot.x.mean], [spot.y.mean], markersize=5, label=spot.label, **style)
+        style |= {"linestyle": "none", "markersize": 5, "label": spot.label}
+        (handles[spot.label],) = axes.plot([spot.x.mean], [spot.y.mean], **style)
     for first, second in panel.joints:
         ends = panel.spots[first], panel.spots[second]
         axes.plot([s.x.mean for s in ends], [s.y.mean for s in ends], color=ends[0].mark.colour, alpha=0.6, zorder=1.6)
@@ -223,8 +219,10 @@ def draw_text(axes: Axes, panel: TextPanel) -> None:
     axes.axis("off")
     if not panel.rows:
         return
+    from matplotlib.transforms import Bbox
+
     table = axes.table(
-        cellText=panel.rows, colLabels=panel.headers, bbox=(0, 0, 1, 1), cellLoc="center", edges="horizontal"
+        cellText=panel.rows, colLabels=panel.headers, bbox=Bbox.unit(), cellLoc="center", edges="horizontal"
     )
     table.auto_set_font_size(False)
     table.set_fontsize(6)
@@ -278,8 +276,9 @@ def _means(points: Points) -> list[float]:
 
 
 def _bounds(points: Points) -> tuple[list[float], list[float]]:
-    bounded = [p if p and p.low is not None else None for p in points]
-    return [p.low if p else math.nan for p in bounded], [p.high if p else math.nan for p in bounded]
+    none = (math.nan, math.nan)
+    bounds = [none if p is None or p.low is None or p.high is None else (p.low, p.high) for p in points]
+    return [low for low, _ in bounds], [high for _, high in bounds]
 
 
 def _arms(points: Points) -> list[list[float]]:

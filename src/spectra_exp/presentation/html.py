@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cache
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 from urllib.parse import quote
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -27,7 +27,7 @@ TEMPLATES = Path(__file__).with_name("templates")
 LONG_NAME = 14
 
 # A text, one of the classes below, several of either, or nothing.
-Content = "str | object | Sequence[Content] | None"
+Content: TypeAlias = "str | object | Sequence[Content] | None"
 
 
 @dataclass(frozen=True)
@@ -261,8 +261,9 @@ def anchor(text: str) -> str:
 @cache
 def _environment(folder: Path) -> Environment:
     """Templates of a folder and of this package; an unknown name in them is an error."""
+    loader = FileSystemLoader([folder, TEMPLATES])
     environment = Environment(
-        loader=FileSystemLoader([folder, TEMPLATES]),
+        loader=loader,
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -270,7 +271,7 @@ def _environment(folder: Path) -> Environment:
         finalize=_printable,
     )
     environment.filters["breakable"] = _breakable
-    environment.globals["asset"] = lambda name: Markup(environment.loader.get_source(environment, name)[0])
+    environment.globals["asset"] = lambda name: Markup(loader.get_source(environment, name)[0])
     environment.globals["meaning"] = _meaning
     return environment
 

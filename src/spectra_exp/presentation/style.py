@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from spectra_exp.presentation.colours import BLACK_ABOVE, colour, luminance
 from spectra_exp.presentation.panels import Mark
@@ -18,7 +18,7 @@ FOOTNOTE_SIZE = 6.0
 GREY = "#666666"
 SEQUENTIAL = "viridis"
 
-RC = {
+RC: dict[Any, Any] = {
     "font.family": "DejaVu Sans",
     "font.size": 7.0,
     "axes.titlesize": 7.5,

@@ -7,6 +7,7 @@ import re
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 from markupsafe import Markup
@@ -32,7 +33,7 @@ COLOUR, DECIMALS = re.compile(r"#[0-9a-f]{6}"), re.compile(r"(\.\d\d)\d+")
 FONT = re.compile(r"font-family: [^;]*;? ?")
 IDS = re.compile(r'( id="| href="#|url\(#)([mp][0-9a-f]{10})\b')
 PLACES, NO_TURN = {"d", "x", "y", "transform", "width", "height", "points"}, "rotate(-0 "
-SVG_RC = {
+SVG_RC: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "page",
     "text.parse_math": False,

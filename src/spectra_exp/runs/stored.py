@@ -56,6 +56,13 @@ class StoredRun:
         except SpectraError as error:
             return self._problem(self.folder.summary, error)
 
+    @property
+    def required_summary(self) -> Summary:
+        """The summary. Raises SpectraError, which says why, where there is none that can be read."""
+        if self.summary is None:
+            raise SpectraError(f"{self.run_id}: {self.problems.get(self.folder.summary, 'no summary yet')}")
+        return self.summary
+
     @cached_property
     def config(self) -> dict[str, Any] | None:
         """The resolved configuration, None where there is none that can be read."""

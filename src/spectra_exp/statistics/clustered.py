@@ -88,8 +88,8 @@ def items_difference(a_N: Sequence[float], b_N: Sequence[float], groups_N: Seque
         raise ValueError(f"{len(a_N)}, {len(b_N)} and {len(groups_N)}: each item needs two scores and a group")
     number: dict[Hashable, int] = {}
     place_N = np.array([number.setdefault(group, len(number)) for group in groups_N], dtype=np.int64)
-    sums = (np.bincount(place_N, weights=np.asarray(scores, dtype=np.float64)) for scores in (a_N, b_N))
-    return clustered_difference(*sums, np.bincount(place_N))
+    a_G, b_G = (np.bincount(place_N, weights=np.asarray(scores, dtype=np.float64)) for scores in (a_N, b_N))
+    return clustered_difference(a_G, b_G, np.bincount(place_N))
 
 
 def difference_by_domain(

@@ -115,7 +115,9 @@ def compare(a: Values, b: Values) -> Comparison:
 
     found = difference_of(a, b)
     low, high = found.interval(LEVEL)
+    half = None if low is None or high is None else (high - low) / 2
     test, paired = found.test, found.method == "paired t"
+    df = None if test is None else float(test.df)
     return Comparison(
         n_a=len(found.values_a),
         n_b=len(found.values_b),
@@ -126,14 +128,16 @@ def compare(a: Values, b: Values) -> Comparison:
         ci_low=low,
         ci_high=high,
         t=None if test is None else float(test.statistic),
-        df=None if test is None else float(test.df),
+        df=df,
         p=None if test is None else float(test.pvalue),
-        d_z=found.difference / float(found.differences.std(ddof=1)) if paired else None,
+        d_z=found.difference / float(found.differences.std(ddof=1))
+        if paired and found.difference is not None
+        else None,
         wilcoxon_p=_wilcoxon(found) if paired else None,
-        detectable=None if test is None else detectable_difference((high - low) / 2, float(test.df)),
+        detectable=None if half is None or df is None else detectable_difference(half, df),
         method=found.method,
         note=found.note,
-        se=None if test is None else (high - low) / 2 / float(stdtrit(float(test.df), (1 + LEVEL) / 2)),
+        se=None if half is None else half / float(stdtrit(df, (1 + LEVEL) / 2)),
     )
 
 

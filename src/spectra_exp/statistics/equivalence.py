@@ -39,7 +39,7 @@ def tost(a: Values, b: Values, margin: float) -> MarginTest:
     margin that is not above zero. *Source:* Schuirmann 1987.
     """
     found, above, below = _one_sided(a, b, margin)
-    return _result(found, margin, None if found.test is None else max(above, below))
+    return _result(found, margin, None if above is None or below is None else max(above, below))
 
 
 def non_inferior(a: Values, b: Values, margin: float, direction: Literal["lower", "higher"]) -> MarginTest:

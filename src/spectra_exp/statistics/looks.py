@@ -100,7 +100,7 @@ def compare_at_looks(a: Values, b: Values, max_seeds: int, margin: float | None 
     seeds = common_seeds(a, b)[:max_seeds]
     reached = [n for n in schedule(max_seeds) if n <= len(seeds)]
     used = seeds[: reached[-1]] if reached else seeds
-    arm_a, arm_b = ({seed: float(arm[seed]) for seed in used} for arm in (a, b))
+    arm_a, arm_b = ({seed: float(v) for seed in used if (v := arm[seed]) is not None} for arm in (a, b))
     plain = compare(arm_a, arm_b)
     seen = look([arm_a[seed] - arm_b[seed] for seed in used], max_seeds, margin) if plain.p is not None else None
     if seen is None or seen.p is None:

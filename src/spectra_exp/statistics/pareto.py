@@ -22,7 +22,7 @@ def pareto_front(
     if any(len(point) != len(directions) for point in points):
         raise ValueError(f"every point needs {len(directions)} objectives")
     values = np.array(points, dtype=np.float64).reshape(-1, len(directions))
-    known = np.isfinite(values).all(axis=1)
+    known = np.all(np.isfinite(values), axis=1)
     costs = np.where(np.array(directions) == "lower", values, -values)
     candidates = costs[known]
     front = []

@@ -57,5 +57,5 @@ def word(
         return "equivalent"
     if p is None or p >= ALPHA or difference == 0:
         return "undecided"
-    side = "lower" if difference < 0 else "higher"
+    side: Word = "lower" if difference < 0 else "higher"
     return side if better == "none" else "better" if side == better else "worse"

@@ -29,7 +29,7 @@ def outcome(claim: Claim, test: Comparison, corrected: float | None, tolerance: 
             return _settled(_is_below(test, tolerance), _is_above(test, tolerance))
         case "not lower":
             return _settled(_is_above(test, -tolerance), _is_below(test, -tolerance))
-    certain = _is_exact(test) or (corrected is not None and corrected < ALPHA)
+    certain = _exact(test) is not None or (corrected is not None and corrected < ALPHA)
     toward = test.difference is not None and (test.difference < 0) == (claim == "lower")
     return _settled(certain and toward and not within, within or (certain and not toward))
 
@@ -38,22 +38,25 @@ def _settled(shown: bool, refuted: bool) -> Outcome:
     return "reproduced" if shown else "contradicted" if refuted else "inconclusive"
 
 
-def _is_exact(test: Comparison) -> bool:
-    return test.p is None and test.difference is not None and NO_SPREAD in test.note
+def _exact(test: Comparison) -> float | None:
+    """The difference where it is the same at every seed."""
+    return test.difference if test.p is None and NO_SPREAD in test.note else None
 
 
 def _is_below(test: Comparison, bound: float) -> bool:
     """Whether it is shown, one-sided at 0.05, that the true difference lies below."""
     from scipy.special import stdtr
 
-    if test.p is None:
-        return _is_exact(test) and test.difference < bound
+    if test.p is None or test.difference is None or test.se is None:
+        exact = _exact(test)
+        return exact is not None and exact < bound
     return float(stdtr(test.df, (test.difference - bound) / test.se)) < ALPHA
 
 
 def _is_above(test: Comparison, bound: float) -> bool:
     from scipy.special import stdtr
 
-    if test.p is None:
-        return _is_exact(test) and test.difference > bound
+    if test.p is None or test.difference is None or test.se is None:
+        exact = _exact(test)
+        return exact is not None and exact > bound
     return float(stdtr(test.df, (bound - test.difference) / test.se)) < ALPHA

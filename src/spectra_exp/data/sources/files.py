@@ -11,7 +11,7 @@ from pathlib import Path
 
 from spectra_exp.data.documents import UNLABELLED, Document, Splits, digest, split_by_document
 from spectra_exp.data.file_sets import FileSet, Member, find_set, validation_beside
-from spectra_exp.data.readers import KINDS, READERS, kind_of, missing_field, names_in, read_document
+from spectra_exp.data.readers import KINDS, kind_of, missing_field, names_in, read_document, reader_of
 from spectra_exp.data.rows import MISSING, DomainCount, Row, domain_of, find, names_of, refuse_a_domain_each
 from spectra_exp.data.schema import SplitDataConfig, register_source
 from spectra_exp.foundations.errors import ConfigError
@@ -129,7 +129,7 @@ class _Reading:
         self._rows, self._nulls = 0, 0
         self._domains = DomainCount(config.domain_field, FilesData().domain_field)
         for member in files.members:
-            reader = READERS[kind_of(member.path)]
+            reader = reader_of(member.path)
             if kind_of(member.path) == ".txt" and len(files.members) > 1:
                 reader = read_document
             for where, row in reader(member.path, key, config):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import closing
 from dataclasses import asdict, dataclass, fields, replace
 from itertools import islice
@@ -147,7 +147,8 @@ class _Reading:
         self.documents: list[Document] = []
         self._render = renderer(config.tokenizer)
         self._role = ASSISTANT if config.loss_on == "all" else config.loss_on
-        self._rows, self._nulls, self._roles = 0, 0, Counter()
+        self._rows, self._nulls = 0, 0
+        self._roles: Counter[str] = Counter()
         self._refused: list[Unwritable] = []
         share = most and max(1, most // len(config.subsets))
         self._names: list[str] = []
@@ -197,7 +198,7 @@ class _Reading:
         config = self.config
         if not config.messages_field:
             return _text(row, config, where), None
-        messages = _messages(row, config, where)
+        messages = _messages(row, config.messages_field, where)
         if messages is None:
             return None, None
         self._roles.update(message["role"] for message in messages)
@@ -217,12 +218,12 @@ class _Reading:
         return notes
 
 
-def _rows(config: HubData, subset: str, split: str) -> Iterator[dict[str, Any]]:
+def _rows(config: HubData, subset: str, split: str) -> Generator[dict[str, Any], None, None]:
     from datasets import load_dataset
     from datasets.exceptions import DatasetNotFoundError
 
     local = config.path is not None
-    place = str(Path(config.path).expanduser()) if local else config.dataset
+    place = config.dataset if config.path is None else str(Path(config.path).expanduser())
     try:
         # Data alone: no code of a data set is run.
         stream = load_dataset(
@@ -241,7 +242,7 @@ def _rows(config: HubData, subset: str, split: str) -> Iterator[dict[str, Any]]:
     return _in_turn(stream, np.random.default_rng(config.split_seed).permutation(stream.num_shards).tolist())
 
 
-def _in_turn(stream: Any, files: list[int]) -> Iterator[dict[str, Any]]:
+def _in_turn(stream: Any, files: list[int]) -> Generator[dict[str, Any], None, None]:
     """The rows of the stream's files: the first of some files, their second ones, and so on.
 
     The library's own shuffling reads ahead in threads, whose end it sleeps for.
@@ -270,7 +271,7 @@ def _commit(config: HubData) -> str:
 
     try:
         return str(HfApi().dataset_info(config.dataset).sha)
-    except (OSError, *hub_errors()) as error:
+    except hub_errors() + (OSError,) as error:
         raise ConfigError("data.online", f"the hub is not reached ({_line(error)})", _how_to_get(config)) from error
 
 
@@ -283,8 +284,8 @@ def _text(row: Row, config: HubData, where: str) -> str | None:
     return text
 
 
-def _messages(row: Row, config: HubData, where: str) -> list[dict[str, str]] | None:
-    messages = find(row, config.messages_field)
+def _messages(row: Row, field: str, where: str) -> list[dict[str, str]] | None:
+    messages = find(row, field)
     if messages is None:
         return None
     if not isinstance(messages, list) or not all(
@@ -292,7 +293,7 @@ def _messages(row: Row, config: HubData, where: str) -> list[dict[str, str]] | N
     ):
         raise ConfigError(
             "data.messages_field",
-            f"{where} has no list '{config.messages_field}' of messages with role and content",
+            f"{where} has no list '{field}' of messages with role and content",
             f"it has: {', '.join(sorted(row))}",
         )
     return messages

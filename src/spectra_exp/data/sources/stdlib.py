@@ -81,18 +81,21 @@ def _documents(path: Path) -> Iterator[Document]:
         source = file.read()
     tree = ast.parse(source)
     if name == _TOPICS:
-        (topics,) = (node.value for node in tree.body if isinstance(node, (ast.Assign, ast.AnnAssign)))
+        (topics,) = (node.value for node in tree.body if isinstance(node, (ast.Assign, ast.AnnAssign)) and node.value)
         for topic, text in ast.literal_eval(topics).items():
             yield Document(text, "docs", f"{name}:{topic}")
         return
     docstrings = list(_docstrings(tree))
-    texts = {"code": _without(source, docstrings), "docs": "\n\n".join(_clean(node) for node in docstrings)}
+    texts = {
+        "code": _without(source, [node for node, _ in docstrings]),
+        "docs": "\n\n".join(_clean(text) for _, text in docstrings),
+    }
     for domain, text in texts.items():
         if text.strip():
             yield Document(text, domain, f"{name}:{domain}")
 
 
-def _docstrings(tree: ast.Module) -> Iterator[ast.Expr]:
+def _docstrings(tree: ast.Module) -> Iterator[tuple[ast.Expr, str]]:
     for node in ast.walk(tree):
         if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
             first = node.body[0] if node.body else None
@@ -101,17 +104,17 @@ def _docstrings(tree: ast.Module) -> Iterator[ast.Expr]:
                 and isinstance(first.value, ast.Constant)
                 and isinstance(first.value.value, str)
             ):
-                yield first
+                yield first, first.value.value
 
 
-def _clean(node: ast.Expr) -> str:
-    return "\n".join(line.strip() for line in node.value.value.strip().splitlines())
+def _clean(text: str) -> str:
+    return "\n".join(line.strip() for line in text.strip().splitlines())
 
 
 def _without(source: str, docstrings: list[ast.Expr]) -> str:
     """The source without the lines of its docstrings; one that shares its line with code stays."""
-    lines = source.splitlines()
+    lines, gone = source.splitlines(), set[int]()
     for node in docstrings:
         if not lines[node.lineno - 1].encode()[: node.col_offset].strip():
-            lines[node.lineno - 1 : node.end_lineno] = [None] * (node.end_lineno - node.lineno + 1)
-    return "\n".join(line for line in lines if line is not None) + "\n"
+            gone |= set(range(node.lineno - 1, node.end_lineno or node.lineno))
+    return "\n".join(line for place, line in enumerate(lines) if place not in gone) + "\n"
