@@ -268,9 +268,7 @@ def test_what_is_no_archive_is_told(tmp_path: Path, content: bytes | None, capsy
     assert capsys.readouterr().err.count("\n") == 1
 
 
-def test_a_summary_of_another_schema_is_told(
-    outputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_summary_of_another_schema_is_told(outputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     other, file = read_archive(outputs / "runs.parquet"), tmp_path / "other.parquet"
     run_id = other.run_ids[0]
     other.parts[run_id, "summary"] = pack(other.run(run_id).parts["summary"] | {"schema": 0})

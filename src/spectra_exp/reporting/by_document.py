@@ -101,12 +101,12 @@ def compare_by_document(
         if not table[["id", "tokens"]].equals(first[["id", "tokens"]]):
             what = "items of tasks" if metric == DOWNSTREAM else "documents"
             raise ConfigError("runs", f"{run.run_id} was scored on other {what}", "compare runs of one set-up")
-    sums_SG = [np.array([pair[side][column].to_numpy(float) for pair in tables]) for side in (0, 1)]
+    a_SG, b_SG = (np.array([pair[side][column].to_numpy(float) for pair in tables]) for side in (0, 1))
     tokens_G, domains_G = first["tokens"].to_numpy(float), first["domain"].to_numpy(str)
     domains = sorted(set(domains_G))
     names = domains if metric == DOWNSTREAM else [ALL, *(domains if len(domains) > 1 else [])]
     of = {name: np.full(len(first), True) if name == ALL else domains_G == name for name in names}
-    found = {name: _outcome(name, *(sums[:, own] for sums in sums_SG), tokens_G[own]) for name, own in of.items()}
+    found = {name: _outcome(name, a_SG[:, own], b_SG[:, own], tokens_G[own]) for name, own in of.items()}
     corrected = {name: outcome.p for name, outcome in found.items()}
     corrected |= holm({name: p for name, p in corrected.items() if name != ALL})
     several = len(pairs) > 1
@@ -116,7 +116,7 @@ def compare_by_document(
         len(pairs),
         margin,
         [_judged(outcome, corrected[name], metric, margin) for name, outcome in found.items()],
-        crossed_difference(sums_SG[0] - sums_SG[1], tokens_G) if several and ALL in found and len(first) > 1 else None,
+        crossed_difference(a_SG - b_SG, tokens_G) if several and ALL in found and len(first) > 1 else None,
         notes,
     )
 
@@ -133,7 +133,7 @@ def _outcome(domain: str, a_SG: np.ndarray, b_SG: np.ndarray, tokens_G: np.ndarr
 
 def _judged(outcome: Outcome, corrected: float | None, metric: str, margin: float | None) -> Outcome:
     """The outcome with its corrected p, what speaks for a negligible difference, and its verdict in a word."""
-    if outcome.se is None:
+    if outcome.se is None or outcome.df is None:
         return outcome
     seen = outcome.difference, outcome.se, outcome.df
     region, equal = (
@@ -204,7 +204,8 @@ def _items(run: StoredRun) -> pd.DataFrame:
         raise SpectraError(f"{run.run_id}: it has no {ITEMS}; {again} makes it")
     grouped = found.groupby(["task", "group"], sort=True)["score"].agg(["sum", "size"]).reset_index()
     # The same items by other settings, such as other shots, are others.
-    of_task = {name: str(sorted(entry["settings"].items())) for name, entry in run.summary["downstream"].items()}
+    tasks = run.required_summary["downstream"]
+    of_task = {name: str(sorted(entry["settings"].items())) for name, entry in tasks.items()}
     ids = [f"{task} {of_task[task]} {group}" for task, group in zip(grouped["task"], grouped["group"], strict=True)]
     columns = {"task": "domain", "sum": "score", "size": "tokens"}
     return grouped.rename(columns=columns).assign(id=ids).sort_values("id", ignore_index=True)
@@ -228,7 +229,8 @@ def _compare(options: CompareOptions) -> int:
             raise ConfigError(key, "is missing", f"give {key}=RUN, or runs of several seeds with commas")
         ConfigError.refuse_unknown(key, names, stored)
         sides.append([stored[name] for name in names])
-    print("\n".join(told(compare_by_document(*sides, options.metric, options.margin))))
+    a, b = sides
+    print("\n".join(told(compare_by_document(a, b, options.metric, options.margin))))
     return DONE
 
 
@@ -243,8 +245,8 @@ def told(found: ByDocument) -> list[str]:
         words = [f"{outcome.domain:<20} {outcome.difference:+.5f}"]
         if outcome.p_corrected is not None:
             words.append(f"[{outcome.ci_low:+.5f}, {outcome.ci_high:+.5f}]  p {number_text(outcome.p_corrected)}")
-        if (region := outcome.region) is not None:
-            words.append(f"P {region.below:.3f}, {region.within:.3f}, {region.above:.3f}")
+        if (where := outcome.region) is not None:
+            words.append(f"P {where.below:.3f}, {where.within:.3f}, {where.above:.3f}")
         words += [word for word in (outcome.verdict, outcome.note) if word]
         lines.append("  ".join(words) + f"  ({outcome.documents} {whole}, {outcome.tokens} {unit}s)")
     if len(found.outcomes) > 1:
@@ -253,8 +255,8 @@ def told(found: ByDocument) -> list[str]:
         lines.append(f"for these documents alone, over seeds: [{crossed.seed_low:+.5f}, {crossed.seed_high:+.5f}]")
         lines.append(f"of the variance {100 * crossed.share_text:.0f} % is of the text, the rest of seeds")
         if crossed.enough_tokens is not None:
-            words = f"more text narrows the interval by less than {100 * WASTED:.0f} %"
-            lines.append(f"from {number_text(crossed.enough_tokens)} evaluation tokens on {words}")
+            wasted = f"more text narrows the interval by less than {100 * WASTED:.0f} %"
+            lines.append(f"from {number_text(crossed.enough_tokens)} evaluation tokens on {wasted}")
     return lines + found.notes
 
 

@@ -127,7 +127,8 @@ def collect(runs_folder: Path, stored: dict[str, StoredRun] | None = None) -> Co
         stored = {run.run_id: run for run in stored_runs(runs_folder)}
     skipped = {name: run.refusal for name, run in stored.items() if run.refusal is not None}
     # Plain copies, some of whose figures are taken out.
-    summaries, twice = _first_of_each_seed([dict(run.summary) for run in stored.values() if run.refusal is None])
+    sound = [dict(run.required_summary) for run in stored.values() if run.refusal is None]
+    summaries, twice = _first_of_each_seed(sound)
     skipped |= twice
     odd = {s["run_id"]: problem for s in summaries if (problem := _unusable(s, stored[s["run_id"]].sizes))}
     for found in (_leave_other_tasks_out(summaries), _without_plugin(summaries)):

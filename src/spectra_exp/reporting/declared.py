@@ -145,7 +145,7 @@ def _effect(
         raise ConfigError.unknown("against", against, (CHANCE,))
     if not isinstance(tolerance, (int, float)) or not 0 < tolerance < math.inf:
         raise ConfigError("tolerance", f"'{tolerance}' is not a number above 0")
-    other = None if against == CHANCE else choice(against)
+    other = None if isinstance(against, str) else choice(against)
     return Effect(
         study.name, choice(method), other, metric, claim, float(tolerance), source, figure, against_metric or metric
     )

@@ -9,7 +9,7 @@ from spectra_exp.foundations.errors import SpectraError
 from spectra_exp.reporting.by_document import ALL, DOWNSTREAM, ByDocument, compare_by_document
 from spectra_exp.reporting.grid import Row, Section
 from spectra_exp.reporting.tables.significance import Contrast, contrasted
-from spectra_exp.reporting.tables.spec import Part, Table, record_grid
+from spectra_exp.reporting.tables.spec import Ends, Part, Table, record_grid
 from spectra_exp.runs.pairing import LOSSES
 
 NAME = "documents"
@@ -23,7 +23,7 @@ NOTES = [
     "95 % CI: about these methods, allowing for other seeds and other text; with one seed about these runs, allowing "
     "for other text. Seeds alone: about these methods on these documents. p of domains: corrected by Holm's method.",
 ]
-SHOWN = {
+SHOWN: dict[str | Ends, str] = {
     "comparison": "comparison",
     "domain": "domain",
     "seeds": "seeds",
@@ -72,11 +72,11 @@ def _compared(section: Section, a: Row, b: Row, metric: str) -> ByDocument | Non
     """
     looked = [set(design.first_look) for design in a.designs | b.designs]
     seeds = sorted((a.runs.keys() & b.runs.keys()).intersection(*looked))
-    sides = [[section.stored(row)[seed] for seed in seeds] for row in (a, b)]
-    if not seeds or any(run.scores(COMPARED[metric][0]) is None for side in sides for run in side):
+    runs_a, runs_b = ([section.stored(row)[seed] for seed in seeds] for row in (a, b))
+    if not seeds or any(run.scores(COMPARED[metric][0]) is None for run in (*runs_a, *runs_b)):
         return None
     try:
-        return compare_by_document(*sides, metric)
+        return compare_by_document(runs_a, runs_b, metric)
     except SpectraError:
         # The tables of seeds say why: other data, other evaluation, other batches.
         return None

@@ -99,6 +99,10 @@ class Section:
         """What tells it from the study's file."""
         return " ".join([*self.context, *([CHOSEN_ON] if self.choosing else [])]) or AS_IN_ITS_FILE
 
+    def asked(self, *words: str) -> str:
+        """The command that runs the study with these overrides; empty where no study asked for the rows."""
+        return "" if self.study is None else self.study.asked(*words)
+
     @property
     def typed(self) -> list[str]:
         """The context as it can be typed: files of data by where they lie for a run of the section."""

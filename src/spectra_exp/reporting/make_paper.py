@@ -60,10 +60,10 @@ def make_paper(options: PaperOptions) -> int:
 
 def _score(campaign: Campaign, items: Path | None) -> bool:
     """Score what has no downstream scores yet, where items are given; whether there was any."""
-    left = [] if items is None else without_scores(read_blocks(), campaign.known)
-    if left:
-        score_models(left, items)
-    return bool(left)
+    if items is None or not (left := without_scores(read_blocks(), campaign.known)):
+        return False
+    score_models(left, items)
+    return True
 
 
 def _publish(campaign: Campaign, folder: Path) -> int:

@@ -51,8 +51,8 @@ def noise_of(collected: Collected, group: tuple[str, ...], metric: str) -> Noise
         if (config := known.run(next(iter(runs.values()))).config) is not None:
             settings = dict(resolved_config(config).values)
             threads = int(settings.pop(THREADS))
-            values = {seed: known.figures[run_id, metric][0] for seed, run_id in runs.items()}
-            arms.setdefault(repr(sorted(settings.items())), {})[threads] = values
+            by_seed = {seed: known.figures[run_id, metric][0] for seed, run_id in runs.items()}
+            arms.setdefault(repr(sorted(settings.items())), {})[threads] = by_seed
     first = [by_threads[min(by_threads)] for by_threads in arms.values()]
     values = [[arm[seed] for seed in sorted(arm)] for arm in first]
     if not any(len(arm) > 1 for arm in values):
@@ -72,11 +72,12 @@ def claim_notes(section: Section, tested: Iterable[tuple[Row, str, str, Comparis
 
     tested: row, label, metric, test and corrected p of each comparison of a table.
     """
-    smallest: dict[str, tuple[Row, str, Comparison]] = {}
+    smallest: dict[str, tuple[Row, str, int, float]] = {}
     for row, label, metric, test, corrected in tested:
-        claimed = corrected is not None and corrected < ALPHA and test.difference is not None
-        if claimed and (metric not in smallest or abs(test.difference) < abs(smallest[metric][2].difference)):
-            smallest[metric] = row, label, test
+        if test.difference is not None and corrected is not None and corrected < ALPHA:
+            size = abs(test.difference)
+            if metric not in smallest or size < smallest[metric][-1]:
+                smallest[metric] = row, label, test.n or test.n_a, size
     known = [note for metric, claim in smallest.items() if (note := _note(section, metric, *claim)) is not None]
     return known or ([not_measured()] if smallest else [])
 
@@ -87,14 +88,13 @@ def not_measured() -> str:
     return f"What two arms of one configuration differ by was not measured for these settings: {again}, with them."
 
 
-def _note(section: Section, metric: str, row: Row, label: str, test: Comparison) -> str | None:
+def _note(section: Section, metric: str, row: Row, label: str, n: int, size: float) -> str | None:
     run = section.run(row, min(row.runs))
     noise = noise_of(section.collected, tuple(str(run[key]) for key in GROUP_KEYS), metric)
     if noise is None or noise.seeds.sd is None:
         return None
-    n = test.n or test.n_a
     told = [
-        f"Smallest claim in {metric}: {number_text(abs(test.difference))} ({label})",
+        f"Smallest claim in {metric}: {number_text(size)} ({label})",
         f"two arms of one configuration, {n} other seeds each, differ by {number_text(noise.unpaired(n))}",
     ]
     if noise.rounding.sd is not None:

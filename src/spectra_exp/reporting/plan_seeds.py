@@ -61,7 +61,7 @@ def _number(seeds: int | None) -> str:
 
 
 def _time_text(plan: SeedPlan) -> str:
-    if plan.seconds is None or plan.seeds.seen is None:
+    if plan.seconds is None or plan.seconds_left is None or plan.seeds.seen is None:
         return f"{plan.runs} runs a seed; time unknown: no run like some of these has finished"
     runs, whole = plan.runs * plan.seeds.seen, duration(plan.seconds * plan.seeds.seen)
     upper = "" if plan.seeds.upper is None else f" ({duration(plan.seconds * plan.seeds.upper)} at the limit)"

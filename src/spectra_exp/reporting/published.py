@@ -10,7 +10,7 @@ from typing import Any
 from spectra_exp.reporting.grid import Choice, Row, Section
 from spectra_exp.reporting.hypotheses.samples import not_causal
 from spectra_exp.reporting.tables.gaps import seed_gaps
-from spectra_exp.reporting.tables.spec import Gap, Grid, Part, Table, record_grid
+from spectra_exp.reporting.tables.spec import Ends, Gap, Grid, Part, Table, record_grid
 from spectra_exp.runs.history import TRAINING_RULE
 from spectra_exp.runs.pairing import is_prediction
 from spectra_exp.statistics.comparison import Comparison, compare
@@ -85,7 +85,7 @@ def findings(effects: Sequence[Effect], sections: Sequence[Section]) -> list[lis
         rows = [_rows(effect, section) for effect in effects]
         reasons = [_unusable(effect, section, pair) for effect, pair in zip(effects, rows, strict=True)]
         tests = [
-            compare({}, {}) if reason else _compared(effect, section, pair)
+            compare({}, {}) if reason else _compared(effect, section, [row for row in pair if row is not None])
             for effect, pair, reason in zip(effects, rows, reasons, strict=True)
         ]
         corrected = holm({index: test.p for index, test in enumerate(tests)})
@@ -156,7 +156,7 @@ def _unusable(effect: Effect, section: Section, rows: Sequence[Row | None]) -> s
         by_inference = is_prediction(metric) and TRAINING_RULE not in metric
         if by_inference and (problem := not_causal(section, row.label, row)):
             return problem
-    if len(rows) > 1 and (problem := section.pair_problem(*rows)):
+    if len(rows) > 1 and (problem := section.pair_problem(*(row for row in rows if row is not None))):
         return f"may not be compared: {problem}"
     return ""
 
@@ -196,7 +196,7 @@ def _record(titles: Mapping[str, str], found: Finding, verdict: str) -> dict[str
     }
 
 
-SHOWN = {
+SHOWN: dict[str | Ends, str] = {
     "effect": "effect",
     "comparison": "comparison",
     "metric": "metric",

@@ -41,23 +41,25 @@ def study_sections(
     for launch in own:
         for run in launch.runs:
             finished = _finished(run, collected, twins)
-            # Overrides that are no longer any stand nowhere.
             resolved = configurations.get(run.cell_id or "") or cells.composed(of_the_cell(run.overrides))
-            for place in cells.places(resolved) if resolved is not None else ():
+            if resolved is None:
+                # Overrides that are no longer any stand nowhere.
+                continue
+            for place in cells.places(resolved):
                 own_row = row(place, run.seed, resolved)
                 own_row.designs |= set() if launch.design is None else {launch.design}
                 own_row.expected[run.seed] = run
                 if finished is not None:
                     own_row.runs[run.seed] = finished
-    seeds = () if own else file_seeds(study)
-    for run_id, run in collected.by_run.items():
-        resolved = configurations.get(run["cell_id"])
-        named = study.name in run["studies"]
-        if resolved is not None and (named or run["seed"] in seeds):
+    seeds: Sequence[int] = () if own else file_seeds(study)
+    for run_id, known in collected.by_run.items():
+        resolved, seed = configurations.get(known["cell_id"]), known["seed"]
+        named = study.name in known["studies"]
+        if resolved is not None and (named or seed in seeds):
             for place in cells.places(resolved) if named else cells.exact(resolved):
-                own_row = row(place, run["seed"], resolved)
+                own_row = row(place, seed, resolved)
                 # What the study asked for itself has the seeds that it asked for.
-                if own_row.runs.setdefault(run["seed"], run_id) == run_id and run["seed"] not in own_row.expected:
+                if own_row.runs.setdefault(seed, run_id) == run_id and seed not in own_row.expected:
                     own_row.designs |= designs.get(run_id, set())
     for cell in () if own else cells.own:
         row(Place(cell.key), seeds[0], cell.resolved)
@@ -73,13 +75,13 @@ def designs_of(launches: Iterable[Launch], collected: Collected) -> dict[str, se
     found: dict[str, set[Design]] = {}
     twins = _twins(collected)
     for launch in launches:
-        for run in launch.runs if launch.design is not None else ():
-            if (run_id := _finished(run, collected, twins)) is not None:
+        for run in launch.runs:
+            if launch.design is not None and (run_id := _finished(run, collected, twins)) is not None:
                 found.setdefault(run_id, set()).add(launch.design)
     return found
 
 
-def _twins(collected: Collected) -> dict[tuple[str, int], str]:
+def _twins(collected: Collected) -> dict[tuple[str | None, int], str]:
     return {(run["cell_id"], run["seed"]): run_id for run_id, run in collected.by_run.items()}
 
 

@@ -262,9 +262,9 @@ def _evaluation(pairs: Pairs, metric: str) -> tuple[float | None, float | None, 
     if metric not in SUMS:
         return None, None, f"{metric} is no mean over documents"
     seeds = sorted(pairs.a.runs.keys() & pairs.b.runs.keys())
-    sides = ([pairs.section.stored(row)[seed] for seed in seeds] for row in (pairs.a, pairs.b))
+    a, b = ([pairs.section.stored(row)[seed] for seed in seeds] for row in (pairs.a, pairs.b))
     try:
-        crossed = compare_by_document(*sides, metric).crossed
+        crossed = compare_by_document(a, b, metric).crossed
     except SpectraError as error:
         return None, None, str(error)
     if crossed is None:

@@ -47,7 +47,11 @@ def _said(section: Section, a: Row, b: Row) -> str:
     metrics = [metric for metric in COMPARED if causal or metric != "val_loss"]
     tests = {metric: section.compare(a, b, metric) for metric in metrics}
     corrected = holm({metric: test.p for metric, test in tests.items()})
-    parts = [_part(metric, test, corrected[metric]) for metric, test in tests.items() if test.difference is not None]
+    parts = [
+        _part(metric, test, test.difference, corrected[metric])
+        for metric, test in tests.items()
+        if test.difference is not None
+    ]
     if not parts:
         return ""
     seeds = max(test.n for test in tests.values())
@@ -55,11 +59,11 @@ def _said(section: Section, a: Row, b: Row) -> str:
     return f"{over}, {a.label} against {b.label}: {'; '.join(parts)}."
 
 
-def _part(metric: str, test: Comparison, corrected: float | None) -> str:
+def _part(metric: str, test: Comparison, difference: float, corrected: float | None) -> str:
     """One difference with its interval, and what it means."""
     name, unit = COMPARED[metric]
-    side = "lower" if test.difference < 0 else "higher"
-    size = f"{name} {number_text(abs(test.difference))}{unit} {side}"
+    side = "lower" if difference < 0 else "higher"
+    size = f"{name} {number_text(abs(difference))}{unit} {side}"
     if test.ci_low is None or test.ci_high is None:
         return f"{size} (no interval: {test.note})"
     means = MEANING[verdict(test, corrected, metric).split()[0]]

@@ -35,7 +35,7 @@ def share(run: RunFolder, target: Path, outputs: Path) -> Path:
     if stored.config is None:
         problem = stored.problems.get(run.config, "there is none")
         raise SpectraError(f"{run.config}: {problem}; a model card is made of it")
-    summary, config = stored.summary, stored.config
+    summary, config = stored.required_summary, stored.config
     if target.exists():
         raise ConfigError("to", f"{target} is there already", "give a new folder")
     checkpoint = run.latest_checkpoint()
@@ -118,9 +118,8 @@ class ShareOptions(VerbOptions):
 
 def share_run(options: ShareOptions) -> int:
     """Write the folder. Raises SpectraError when that cannot be done."""
-    for key in ("run", "to"):
-        if getattr(options, key) is None:
-            raise ConfigError(key, "is missing", "give run=ID to=FOLDER")
+    if options.run is None or options.to is None:
+        raise ConfigError("run" if options.run is None else "to", "is missing", "give run=ID to=FOLDER")
     with one_line_errors(options.to):
         print(share(find_run(options.run, options.folder), Path(options.to), options.folder))
     return DONE

@@ -108,6 +108,13 @@ class Comparison:
     se: float | None = None
     sequential: Sequential | None = None
 
+    @property
+    def estimate(self) -> tuple[float, float, float] | None:
+        """The difference, its standard error and degrees of freedom; None where there is no standard error."""
+        if self.difference is None or self.se is None or self.df is None:
+            return None
+        return self.difference, self.se, self.df
+
 
 def compare(a: Values, b: Values) -> Comparison:
     """The comparison of two arms; `difference_of` says when it is paired, when Welch's, and when there is no test."""

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
 
 import numpy as np
 
 
-def pareto_front(
-    points: Sequence[Sequence[float | None]], directions: Sequence[Literal["lower", "higher"]]
-) -> list[bool]:
+def pareto_front(points: Sequence[Sequence[float | None]], directions: Sequence[str]) -> list[bool]:
     """For each point, whether no other is as good in every objective and better in one.
 
-    directions: which values are better, by objective. Equal points are on the front together. A point with a
-    missing or non-finite objective is never on it and pushes no other off it. Raises ValueError for another
+    directions: which values are better, lower or higher, by objective. Equal points are on the front together. A point
+    with a missing or non-finite objective is never on it and pushes no other off it. Raises ValueError for another
     direction, or a point with more or fewer objectives than there are directions.
     """
     if not directions or not set(directions) <= {"lower", "higher"}:

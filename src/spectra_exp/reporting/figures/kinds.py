@@ -23,7 +23,7 @@ def training(
     curves: Literal["losses", "balance", "gradients", "entropy"],
     reference: Choice | None = None,
     by_ablation: bool = False,
-) -> Compose:
+) -> Training:
     """Curves over training of each method, or of each variant of the full one in a row of panels for each rule."""
     chosen = {
         "losses": (

@@ -118,16 +118,14 @@ def _no_data(spec: FigureSpec, name: str, section: Section, rows: Sequence[Row])
     if any(row.runs for row in rows):
         reason, command = f"no usable {spec.needs} in its finished runs", again(section)
     else:
-        reason, command = "no finished run", section.study.asked() if section.study else ""
+        reason, command = "no finished run", section.asked()
     return Gap(name, section.title, "whole figure", spec.needs, reason, command)
 
 
 def again(section: Section) -> str:
     """The command that runs a section's finished runs once more, empty where no study asked for them."""
-    if section.study is None:
-        return ""
     seeds = ["seed=100..102"] if section.choosing else []
-    return section.study.asked(*seeds, *section.typed, "force=true")
+    return section.asked(*seeds, *section.typed, "force=true")
 
 
 def _report(spec: ReportSpec, sections: Sequence[Section], folder: Path, made: Made) -> None:
@@ -137,7 +135,7 @@ def _report(spec: ReportSpec, sections: Sequence[Section], folder: Path, made: M
         if any(row.runs for row in rows)
     ]
     if not content:
-        gap = Gap(spec.name, "", "whole report", "summary.json", "no finished run", sections[0].study.asked())
+        gap = Gap(spec.name, "", "whole report", "summary.json", "no finished run", sections[0].asked())
         made.gaps.append(gap)
         return
     path = folder / f"{spec.name}.json"

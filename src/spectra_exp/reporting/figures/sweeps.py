@@ -162,10 +162,10 @@ class SweepHeat:
         )
         causal = {place for place, row in by_place.items() if row.runs and section.causal(row)}
         means = {
-            (j, i): cells[j][i].mean
+            (j, i): cell.mean
             for j, y in enumerate(down)
             for i, x in enumerate(across)
-            if cells[j][i] is not None and (y, x) in causal
+            if (cell := cells[j][i]) is not None and (y, x) in causal
         }
         title = marked(section, rows[0], title) if rows and rows[0].runs else title
         return HeatPanel(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from spectra_exp.presentation.panels import BarPanel, HeatPanel, Line, LinePanel, Page, TextPanel, with_seeds
+from spectra_exp.presentation.panels import BarPanel, HeatPanel, Line, LinePanel, Page, Panel, TextPanel, with_seeds
 from spectra_exp.presentation.style import DOUBLE
 from spectra_exp.presentation.text import interval_text
 from spectra_exp.reporting.figures.expert_usage import (
@@ -141,7 +141,7 @@ def utilization_analysis(section: Section, rows: Sequence[Row]) -> Page:
         (min(means, default=0.0), max(means, default=1.0)),
         SHARE,
     )
-    panels = (
+    panels: tuple[Panel, ...] = (
         *([heat] if found else []),
         final_panel(section, rows, "load_gini"),
         over_temperature(rows, {"": lambda row: share_variance(section, row)}, "Variance of the shares"),

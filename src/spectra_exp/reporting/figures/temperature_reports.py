@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -68,7 +68,7 @@ def row_report(section: Section, row: Row) -> dict[str, Any]:
     }
 
 
-def metrics_report(section: Section, row: Row, metrics: Sequence[str]) -> Mapping[str, Any]:
+def metrics_report(section: Section, row: Row, metrics: Sequence[str]) -> dict[str, Any]:
     """Mean, interval and chance floor of each metric; null where no run has it."""
     return {
         "metrics": {

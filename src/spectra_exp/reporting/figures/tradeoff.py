@@ -26,9 +26,9 @@ class Tradeoff:
         causal = [bool(row.runs) and section.causal(row) for row in rows]
         front = section.front(rows, (self.x, self.y))
         spots = tuple(
-            Spot(marked(section, row, self.naming(row)), method_mark(row.method, i), *places[i], front[i], causal[i])
-            for i, row in enumerate(rows)
-            if all(places[i])
+            Spot(marked(section, row, self.naming(row)), method_mark(row.method, i), x, y, front[i], causal[i])
+            for i, (row, (x, y)) in enumerate(zip(rows, places, strict=True))
+            if x and y
         )
         absent = {
             row.label: " and ".join(m for m, v in zip((self.x, self.y), place, strict=True) if not v)

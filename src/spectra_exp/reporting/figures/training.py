@@ -118,8 +118,8 @@ def unpaired(curves: Sequence[Curve], section: Section, rows: Sequence[Row]) -> 
     found = []
     for curve in curves:
         reference = reference_of(curve, rows)
-        for row in rows if reference else ():
-            if problem := section.pair_problem(row, reference):
+        for row in rows:
+            if reference and (problem := section.pair_problem(row, reference)):
                 found.append(f"No difference of {row.label} from {reference.label}: {problem}.")
     return found
 

@@ -18,6 +18,7 @@ WORSE: dict[str, Side] = {"lower": "higher", "higher": "lower"}
 
 def ablation_importance(section: Section, rule: str) -> Ruling:
     """H5. Two families: the ablations, and the ladder."""
+    assert section.study, "a hypothesis is about a study"
     known = wanted_ablations(section.study, rule)
     declared = declared_metrics()
     parts = [

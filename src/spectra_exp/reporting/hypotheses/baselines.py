@@ -9,7 +9,6 @@ from spectra_exp.reporting.hypotheses.parts import Part, Ruling, Side, judge
 from spectra_exp.reporting.hypotheses.samples import (
     Lack,
     Rows,
-    check_usable,
     design_of,
     difference,
     fill_command,
@@ -18,6 +17,7 @@ from spectra_exp.reporting.hypotheses.samples import (
     sample,
     test_seeds,
     test_values,
+    usable_rows,
 )
 
 # Where the paper expects the larger gains.
@@ -44,7 +44,7 @@ def stability(section: Section, rule: str) -> Ruling:
 def specialised_domains(section: Section, rule: str) -> Ruling:
     """H7: the mean gain in validation loss on code, math and science above that on the other domains, seed by seed."""
     rows = _rows(section, rule)
-    check_usable(section, rows, ("val_loss",), rule)
+    usable_rows(section, rows, ("val_loss",), rule)
     domains = _domains(section, rows)
     if missing := [domain for domain in SPECIALISED if domain not in domains]:
         raise Lack(f"the data has no domain {', '.join(missing)}")
@@ -72,12 +72,13 @@ def _above_floor(section: Section, rows: Rows, rule: str) -> Part:
     name, row = next(iter(rows.items()))
     what, metric = f"routing_consistency of {name} − its chance floor", "routing_consistency"
     try:
-        check_usable(section, {name: row}, (metric,), rule)
-        arms = {(name, metric): test_values(section, row, metric), (name, f"floor of {metric}"): _floors(section, row)}
+        own = usable_rows(section, {name: row}, (metric,), rule)[name]
+        arms = {(name, metric): test_values(section, own, metric), (name, f"floor of {metric}"): _floors(section, own)}
         found = same_seeds(arms, fill_command(section, rule), design_of({name: row}))
     except Lack as lack:
         return lack.part(what)
-    return found.compared(what, *found.values.values(), "higher")
+    values, floors = found.values.values()
+    return found.compared(what, values, floors, "higher")
 
 
 def _floors(section: Section, row: Row) -> dict[int, float]:

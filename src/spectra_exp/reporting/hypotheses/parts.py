@@ -137,7 +137,7 @@ def ordered(what: str, values_NK: Sequence[Sequence[float]], family: str = "") -
 
 def correlated(what: str, found: Trend, claimed: Side) -> Part:
     """A rank correlation claimed to lie below or above zero."""
-    if found.p is None:
+    if found.p is None or found.statistic is None:
         return Part(what, f"{found.n} points", untested=found.note)
     toward = found.statistic < 0 if claimed == "lower" else found.statistic > 0
     return Part(what, f"Spearman {signed_text(found.statistic)}, {found.n} points", toward, found.p)
@@ -145,7 +145,7 @@ def correlated(what: str, found: Trend, claimed: Side) -> Part:
 
 def sloped(what: str, found: Slope, claimed: Side, unit: str) -> Part:
     """A mean slope over seeds, in `unit`, claimed to lie below or above zero."""
-    if found.p is None:
+    if found.p is None or found.slope is None:
         return Part(what, "" if found.slope is None else f"{signed_text(found.slope)} {unit}", untested=found.note)
     toward = found.slope < 0 if claimed == "lower" else found.slope > 0
     words = f"{signed_text(found.slope)}{_bounds(found.ci_low, found.ci_high)} {unit}, n {found.n}"

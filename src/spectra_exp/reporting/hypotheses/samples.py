@@ -80,13 +80,13 @@ def rules(section: Section) -> list[str]:
 def fill_command(section: Section, rule: str = "") -> str:
     """What runs the section again, with its context; finished runs are not run twice."""
     osr = [f"osr={rule}"] if rule else []
-    return section.study.asked(*osr, *section.typed)
+    return section.asked(*osr, *section.typed)
 
 
 def sample(section: Section, rows: Rows, metrics: Sequence[str], rule: str = "") -> Sample:
     """The metrics of the rows, by name of row. Raises Lack when a test may not be made of them."""
-    check_usable(section, rows, metrics, rule)
-    arms = {(name, m): test_values(section, row, m) for name, row in rows.items() if row for m in metrics}
+    usable = usable_rows(section, rows, metrics, rule)
+    arms = {(name, m): test_values(section, row, m) for name, row in usable.items() for m in metrics}
     return same_seeds(arms, fill_command(section, rule), design_of(rows))
 
 
@@ -109,21 +109,23 @@ def same_seeds(arms: Mapping[tuple[str, str], dict[int, float]], command: str, d
     return Sample(kept, tuple(sorted(every - set(common))), design)
 
 
-def check_usable(section: Section, rows: Rows, metrics: Sequence[str], rule: str = "") -> None:
-    """Raise Lack where the rows' runs are no evidence in these metrics."""
-    command = fill_command(section, rule)
-    for name, row in rows.items():
-        if row is None or not test_seeds(row):
+def usable_rows(section: Section, rows: Rows, metrics: Sequence[str], rule: str = "") -> dict[str, Row]:
+    """The rows, none of which is missing. Raises Lack where their runs are no evidence in these metrics."""
+    command, usable = fill_command(section, rule), dict[str, Row]()
+    for name, wanted in rows.items():
+        if wanted is None or not test_seeds(wanted):
             raise Lack(f"no finished run of {name}", command)
-    (first_name, first), *others = rows.items()
+        usable[name] = wanted
+    (first_name, first), *others = usable.items()
     for name, row in others:
         if problem := section.pair_problem(first, row):
             raise Lack(f"{first_name} and {name} may not be compared: {problem}")
-    if len(set().union(*(row.designs for row in rows.values() if row))) > 1:
+    if len(set().union(*(row.designs for row in usable.values()))) > 1:
         raise Lack(SEVERAL_DESIGNS)
-    for name, row in rows.items() if any(is_prediction(metric) for metric in metrics) else ():
+    for name, row in usable.items() if any(is_prediction(metric) for metric in metrics) else ():
         if problem := not_causal(section, name, row):
             raise Lack(problem)
+    return usable
 
 
 def not_causal(section: Section, name: str, row: Row) -> str | None:

@@ -16,7 +16,8 @@ GAIN = "gain"
 
 def model_scaling(section: Section, rule: str) -> Ruling:
     """H6: the slope over log active parameters of each seed's gain (Switch − SPECTRA in validation loss)."""
-    sizes, active, arms, left_out, commands = [], [], {}, [], []
+    sizes, active, left_out, commands = [], [], [], []
+    arms: dict[tuple[str, str], dict[int, float]] = {}
     for size in pair_sizes(section, {"router": "spectra"}, SWITCH, rule):
         try:
             arms |= _gains(section, size, rule).values
@@ -52,6 +53,7 @@ def _gains(section: Section, size: Size, rule: str) -> Sample:
 
 def _active(section: Section, size: Size) -> float:
     """Active parameters of Switch at this size; 0 where a run does not know them."""
+    assert size.against, "its gain is known"
     counts = [section.run(size.against, seed)["active_parameters"] for seed in test_seeds(size.against)]
     return sum(counts) / len(counts) if all(counts) else 0.0
 

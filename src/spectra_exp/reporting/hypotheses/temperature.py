@@ -12,6 +12,7 @@ from spectra_exp.reporting.grid import Section
 from spectra_exp.reporting.hypotheses.parts import (
     Part,
     Ruling,
+    Side,
     correct,
     correlated,
     figure_text,
@@ -25,13 +26,13 @@ from spectra_exp.reporting.hypotheses.samples import (
     Lack,
     Rows,
     Sample,
-    check_usable,
     design_of,
     fill_command,
     one_row,
     same_seeds,
     sample,
     test_seeds,
+    usable_rows,
 )
 from spectra_exp.runs.best_long import CONSTANTS
 from spectra_exp.runs.stored import StoredRun
@@ -40,7 +41,12 @@ from spectra_exp.statistics.trends import slope_over, spearman
 RANKING = ("cosine", "exponential", "step", "linear")
 BEST_FROM, BEST_TO = 1.5, 2.0
 # The paper's: unequal above 0.3 at 0.5, about 0.2 at 1 (nearer than the next bound, 0.15), even below 0.15 at 2.
-GINI_BOUNDS = (("t0_5", "higher", 0.3), ("t1_0", "higher", 0.15), ("t1_0", "lower", 0.25), ("t2_0", "lower", 0.15))
+GINI_BOUNDS: tuple[tuple[str, Side, float], ...] = (
+    ("t0_5", "higher", 0.3),
+    ("t1_0", "higher", 0.15),
+    ("t1_0", "lower", 0.25),
+    ("t2_0", "lower", 0.15),
+)
 EARLY, LATE = 0.1, 1.0
 NEAR = 0.05  # how far from the wanted fraction an evaluation may lie, in short runs
 
@@ -146,8 +152,7 @@ def degrees_of() -> dict[str, float]:
 
 def _falls(section: Section) -> Sample:
     """For each constant and seed, routing entropy at 10 % of training less that at its end, in nats."""
-    rows = _rows(section, CONSTANTS)
-    check_usable(section, rows, ("routing_entropy",))
+    rows = usable_rows(section, _rows(section, CONSTANTS), ("routing_entropy",))
     arms: dict[tuple[str, str], dict[int, float]] = {}
     problems = []
     for name, row in rows.items():

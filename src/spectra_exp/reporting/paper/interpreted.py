@@ -12,6 +12,7 @@ from typing import Any
 
 from rich.console import Console
 
+from spectra_exp.foundations.errors import SpectraError
 from spectra_exp.foundations.files import write_bytes, write_json
 from spectra_exp.interpret.analysis import analyse
 from spectra_exp.interpret.options import Options
@@ -70,7 +71,8 @@ def interpret_models(blocks: Sequence[Block], known: Known, folder: Path) -> Non
 
 def _publish(model: Interpreted, analysis: Path, to: Path) -> None:
     """Write the page and the pictures of the declared parts alone: others, made by hand, may print held-out text."""
-    index = read_index(analysis)
+    if (index := read_index(analysis)) is None:
+        raise SpectraError(f"{analysis / INDEX}: it cannot be read")
     with tempfile.TemporaryDirectory() as made:
         parts = {name: index["parts"][name] for name in model.parts}
         write_json(Path(made) / INDEX, index | {"parts": parts})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import re
 from collections import Counter
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -78,12 +79,13 @@ class Page:
         if not self._long(name):
             return f"*{NOTHING}*"
         text = (self._made / "tables" / f"{name}.md").read_text(encoding="utf-8")
-        parts = [self._panels(*section.split("\n", 1), panels) for section in text.split("\n## ")[1:]]
+        parts = [self._panels(section, panels) for section in text.split("\n## ")[1:]]
         return "\n\n".join([*parts, f"All panels, what chance gives and notes: [{name}](tables/{name}.md)"])
 
     @staticmethod
-    def _panels(title: str, body: str, panels: int) -> str:
+    def _panels(section: str, panels: int) -> str:
         """The first panels of a section as the table prints them, under the words for its runs."""
+        title, _, body = section.partition("\n")
         found = [panel.strip() for panel in re.split(r"(?m)^(?=\*\*)", body.partition("\n- ")[0])]
         return "\n\n".join([f"*Runs:* {section_words(title)}", *[panel for panel in found if panel][:panels]])
 
@@ -276,8 +278,8 @@ class Page:
         return [(block, found[block.name]) for block in blocks]
 
     @cached_property
-    def _summaries(self) -> list[dict[str, Any]]:
-        return [run.summary for run in self._archive.runs().values()]
+    def _summaries(self) -> Sequence[dict[str, Any]]:
+        return [run.required_summary for run in self._archive.runs().values()]
 
     @staticmethod
     def _trained(config: dict[str, Any]) -> int:

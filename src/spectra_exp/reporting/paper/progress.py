@@ -98,7 +98,7 @@ def known_runs(outputs: Path | None, archive: Archive) -> Known:
         if run.run_id is not None
     }
     runs = archive.runs()
-    statuses = {name: run.summary["status"] for name, run in runs.items()}
+    statuses = {name: run.required_summary["status"] for name, run in runs.items()}
     archived = {name: "done" if status == "completed" else status for name, status in statuses.items()}
     return Known(
         outputs, ids, archived, [*(measured_speeds(outputs / "runs") if outputs else ()), *speeds_of(runs.values())]

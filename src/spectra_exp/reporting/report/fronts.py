@@ -57,6 +57,7 @@ def _picture(section: Section, rows: list[grid.Row]) -> Group:
 
 def _spot(section: Section, row: grid.Row, on_front: bool) -> Spot:
     x, y = section.interval(row, X), section.interval(row, Y)
+    assert x and y, "the rows of a front have both metrics"
     tip = described(section, row, (Y, X)) + ("\non the front" if on_front else "")
     link = f"#cell-{_cell_id(section, row)}"
     return Spot(row.label, Mark(colour(row.label)), x, y, on_front, section.causal(row), tip, link)

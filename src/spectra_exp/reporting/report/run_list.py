@@ -57,7 +57,7 @@ def run_marks(collected: Collected, run: dict[str, Any]) -> list[Badge]:
 
 
 def _row(collected: Collected, run: dict[str, Any], place: str | None, page_of: PageOf) -> Row:
-    cells = [
+    cells: list[Cell | str] = [
         Cell(run["run_id"], href=page_of(run["run_id"]), ident=place),
         Cell(run["label"], swatch=ink(method_name(run_factors(run)))),
         Cell(str(run["seed"]), "n"),

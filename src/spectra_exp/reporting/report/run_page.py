@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from spectra_exp.presentation.colours import PALETTE
 from spectra_exp.presentation.html import (
@@ -86,7 +86,7 @@ def run_page(stored: StoredRun, collected: Collected, draw: Draw = draw_svg) -> 
         blocks,
         draw,
         back=f"{file_link('..', 'index.html')}#{f'run-{anchor(run_id)}' if run else 'odd'}",
-        label=(stored.summary or {}).get("label"),
+        label=stored.summary.get("label") if stored.summary else None,
         marks=run_marks(collected, run) if run else [Badge("in no table", "bad")],
         siblings=_siblings(collected, run),
         notes=[*odd, *problems],
@@ -208,7 +208,7 @@ def _plain(value: object) -> str | None:
     return None if value is None else str(value)
 
 
-def _is_number(value: object) -> bool:
+def _is_number(value: object) -> TypeGuard[float]:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from operator import itemgetter
+from typing import Any
 
 from spectra_exp.presentation.colours import PALETTE, colour
 from spectra_exp.presentation.html import Block, Chart, Choice, Group, Heading, Notes, Text
@@ -138,7 +139,7 @@ def _on_one_scale(a: Row, b: Row) -> bool:
 def _values(rows: list[Row], key: str) -> list[str]:
     """The key's values, numbers by size."""
     found = {_value(row, key): row.values.get(key) for row in rows}
-    numbers = {text: value for text, value in found.items() if type(value) in (int, float)}
+    numbers: dict[str, Any] = {text: value for text, value in found.items() if type(value) in (int, float)}
     return [*sorted(numbers, key=numbers.__getitem__), *(text for text in found if text not in numbers)]
 
 

@@ -78,9 +78,9 @@ def build_pairs(spec: PairSpec, sections: Iterable[Section]) -> Table:
 
 def _over_sizes(spec: PairSpec, section: Section, sizes: list[Size]) -> list[Part]:
     """Both methods over the sizes that have them."""
-    whole = [size for size in sizes if len(size.cells) == 2]
-    settings = {size.label: (section, {_short(row): row for row in size.cells}) for size in whole}
-    return settings_part(settings, spec.tested, _short(whole[0].against) if whole else "")
+    whole = {size.label: (size.against, size.method) for size in sizes if size.against and size.method}
+    settings = {label: (section, {_short(row): row for row in pair}) for label, pair in whole.items()}
+    return settings_part(settings, spec.tested, next((_short(against) for against, _ in whole.values()), ""))
 
 
 def pair_sizes(section: Section, method: Choice, against: Choice, rule: str) -> list[Size]:
@@ -102,7 +102,7 @@ def _records(spec: PairSpec, section: Section, rule: str, sizes: list[Size]) -> 
         (index, metric): section.compare(size.method, size.against, metric)
         for index, size in enumerate(sizes)
         for metric in spec.tested
-        if len(size.cells) == 2
+        if size.method and size.against
     }
     corrected = holm({key: test.p for key, test in tests.items()})
     records = []
@@ -120,9 +120,9 @@ def _records(spec: PairSpec, section: Section, rule: str, sizes: list[Size]) -> 
     claims = claim_notes(
         section,
         (
-            (sizes[i].method, sizes[i].label, m, test, corrected[i, m])
+            (method, sizes[i].label, m, test, corrected[i, m])
             for (i, m), test in tests.items()
-            if sizes[i].method
+            if (method := sizes[i].method)
         ),
     )
     claims += [SEEDS_ALONE] if any(m in LOSSES and test.p is not None for (_, m), test in tests.items()) else []

@@ -9,7 +9,7 @@ from typing import Any
 from spectra_exp.reporting.grid import Row, Section
 from spectra_exp.reporting.noise import claim_notes
 from spectra_exp.reporting.tables.gaps import seed_gaps
-from spectra_exp.reporting.tables.spec import Choice, Gap, Part, Table, Tested, record_grid
+from spectra_exp.reporting.tables.spec import Choice, Ends, Gap, Part, Table, Tested, record_grid
 from spectra_exp.reporting.tables.verdicts import (
     ADDED,
     OVER_SEEDS,
@@ -101,10 +101,10 @@ def _record(t: Tested, corrected: float | None) -> dict[str, Any]:
     causal = [_causal(t.section, row) for row in (t.a, t.b)]
     blind = is_prediction(t.metric) and test.difference is not None and set(causal) != {"yes"}
     inferior = region = None
-    if near and test.p is not None:
-        fixed = better != "none" and test.sequential is None
-        inferior = non_inferior(a, b, near, better).p if fixed else None
-        region = region_probabilities(test.difference, test.se, test.df, near)
+    if near and test.p is not None and (seen := test.estimate) is not None:
+        region = region_probabilities(*seen, near)
+        if better != "none" and test.sequential is None:
+            inferior = non_inferior(a, b, near, better).p
     return {
         "family": t.family,
         "section": t.section.title,
@@ -145,7 +145,7 @@ def _causal(section: Section, row: Row) -> str:
     return {True: "yes", False: "no"}.get(values.pop(), "") if len(values) == 1 else "no" if False in values else ""
 
 
-SHOWN = {
+SHOWN: dict[str | Ends, str] = {
     "comparison": "comparison",
     "metric": "metric",
     "causal": "causal",

@@ -64,12 +64,18 @@ class Grid:
     best: frozenset[tuple[int, int]] = frozenset()
 
 
-def record_grid(title: str, shown: Mapping[str | tuple[str, str], str], records: Sequence[Mapping[str, Any]]) -> Grid:
+# The keys of an interval's two ends.
+Ends = tuple[str, str]
+
+
+def record_grid(
+    title: str, shown: Mapping[str, str] | Mapping[str | Ends, str], records: Sequence[Mapping[str, Any]]
+) -> Grid:
     """The records under the headers of `shown`, by key; a pair of keys is of an interval's two ends."""
     return Grid(title, list(shown.values()), [[_printed(record, key) for key in shown] for record in records])
 
 
-def _printed(record: Mapping[str, Any], key: str | tuple[str, str]) -> str:
+def _printed(record: Mapping[str, Any], key: str | Ends) -> str:
     if isinstance(key, tuple):
         return bounds_text(*(record[end] for end in key))
     value = record[key]

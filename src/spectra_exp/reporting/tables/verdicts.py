@@ -38,10 +38,8 @@ def equivalence(test: Comparison, metric: str) -> tuple[float | None, float | No
     """Half the region of equivalence, and p of the tests against it: a design's own, else of the figure's region."""
     if test.sequential is not None:
         return test.sequential.margin, test.sequential.equivalent_p
-    near = margin(metric)
-    if near is None or test.se is None:
-        return near, None
-    return near, equivalent_p(test.difference, test.se, test.df, near)
+    near, seen = margin(metric), test.estimate
+    return near, None if near is None or seen is None else equivalent_p(*seen, near)
 
 
 def verdict(test: Comparison, corrected: float | None, metric: str) -> str:
