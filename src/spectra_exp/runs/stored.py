@@ -56,13 +56,6 @@ class StoredRun:
         except SpectraError as error:
             return self._problem(self.folder.summary, error)
 
-    @property
-    def required_summary(self) -> Summary:
-        """The summary. Raises SpectraError, which says why, where there is none that can be read."""
-        if self.summary is None:
-            raise SpectraError(f"{self.run_id}: {self.problems.get(self.folder.summary, 'no summary yet')}")
-        return self.summary
-
     @cached_property
     def config(self) -> dict[str, Any] | None:
         """The resolved configuration, None where there is none that can be read."""
@@ -137,6 +130,13 @@ class StoredRun:
     def is_there(self) -> bool:
         """Whether there is a run, or what is left of one."""
         return self.path.is_dir()
+
+    @property
+    def required_summary(self) -> Summary:
+        """The summary. Raises SpectraError, which says why, where there is none that can be read."""
+        if self.summary is None:
+            raise SpectraError(f"{self.run_id}: {self.problems.get(self.folder.summary, 'no summary yet')}")
+        return self.summary
 
     def is_stale(self) -> bool:
         """Whether a run with a summary is by other code than today's."""
