@@ -213,7 +213,9 @@ def test_downstream_scores_stand_by_configuration_beside_chance(tmp_path: Path) 
     def run(cell: str, score: float | None) -> SimpleNamespace:
         entry = {"score": score, "items": 300, "chance": 0.25}
         scores = {} if score is None else {"downstream": {"local_qasc": entry}}
-        return SimpleNamespace(summary={"cell_id": cell, "label": cell, "parameters": {"total": 3_868_800}, **scores})
+        return SimpleNamespace(
+            required_summary={"cell_id": cell, "label": cell, "parameters": {"total": 3_868_800}, **scores}
+        )
 
     (tmp_path / "tables").mkdir()
     (tmp_path / "tables" / "documents.csv").write_text(
