@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
-from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, PreTrainedConfig
+from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, PreTrainedConfig, PreTrainedModel
 from transformers.utils import is_flash_attn_2_available
 
 from spectra_exp.foundations.errors import ConfigError
 from spectra_exp.moe.schema import AttentionRequest
-
-if TYPE_CHECKING:
-    from spectra_exp.moe.model import SpectraMoeForCausalLM
 
 KEY = "model.attention"
 FLASH = "flash_attention_2"
@@ -68,11 +65,12 @@ def what_flash_lacks(request: AttentionRequest, backbone: PreTrainedConfig) -> s
     return None
 
 
-def use_attention(model: SpectraMoeForCausalLM, request: AttentionRequest) -> Attention:
+def use_attention(model: PreTrainedModel, request: AttentionRequest) -> Attention:
     """The attention that the model's backbone computes with from now on."""
     chosen = choose_attention(request, model.config.backbone)
-    if chosen.name != model.backbone.config._attn_implementation:
-        model.backbone.set_attn_implementation(chosen.name)
+    backbone: Any = model.backbone
+    if chosen.name != backbone.config._attn_implementation:
+        backbone.set_attn_implementation(chosen.name)
     return chosen
 
 

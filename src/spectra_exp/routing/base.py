@@ -8,7 +8,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar, Self
+from typing import ClassVar, Self
 
 import numpy as np
 import torch
@@ -23,9 +23,6 @@ from spectra_exp.foundations.registry import check_free
 from spectra_exp.routing.documents import Stretches
 from spectra_exp.routing.selection import PLAIN, SELECTIONS
 from spectra_exp.routing.state import Float32State
-
-if TYPE_CHECKING:
-    from spectra_exp.routing.learned_temperature import LearnedTemperature
 
 # What a router hands from token to token; each tensor is [any, B, ...].
 State = Tensor | tuple[Tensor | None, ...] | None
@@ -186,7 +183,7 @@ class Router(Float32State, ABC):
     choosers: ClassVar[tuple[str, ...]] = ("token",)
     normalizes: ClassVar[bool] = True
     shared_parts: ClassVar[tuple[str, ...]] = ()
-    learned_temperature: LearnedTemperature | None
+    learned_temperature: nn.Module | None
 
     def __init__(self, hidden_size: int, num_experts: int, top_k: int, config: RouterConfig):
         super().__init__()

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from accelerate.utils import DistributedType
 from torch import nn
 from torch.distributed.tensor import DTensor
+from transformers import Trainer
 
 from spectra_exp.config.schema import Experiment, TrainerConfig
 from spectra_exp.foundations.collective import total_over_ranks
 from spectra_exp.foundations.errors import SpectraError
-
-if TYPE_CHECKING:
-    from spectra_exp.training.trainer import RoutingTrainer
 
 
 class NotSharded(SpectraError):
@@ -34,7 +32,7 @@ def fsdp_arguments(experiment: Experiment) -> dict[str, Any]:
     return {"fsdp": True, "fsdp_config": {"version": 2, "reshard_after_forward": sharded == "full_shard"}}
 
 
-def check_distributed(trainer: RoutingTrainer, config: TrainerConfig) -> None:
+def check_distributed(trainer: Trainer, config: TrainerConfig) -> None:
     """Raise NotSharded unless the prepared model is distributed as `config` says; every rank calls this.
 
     Trainer falls back on data parallelism where it cannot shard, and says nothing.
@@ -45,6 +43,7 @@ def check_distributed(trainer: RoutingTrainer, config: TrainerConfig) -> None:
         if (asked != "none") != (found == wanted):
             raise NotSharded(f"trainer.{key}={asked} was asked for, but Trainer made {found.value} of it")
     if config.fsdp != "none":
+        assert trainer.model is not None
         held, whole = sizes(trainer.model)
         if held != whole:
             told = f"the ranks hold {held} numbers of {whole} parameters together"
