@@ -92,14 +92,12 @@ class NotRun(SpectraError):
         return (type(self), (str(self), self.kind, self.allowed))
 
 
-def hub_errors(*others: type[Exception]) -> tuple[type[Exception], ...]:
-    """`others` and what the Hugging Face client raises, for `except`: no network, refused, not found, or offline by the
-    environment.
+def hub_errors() -> tuple[type[Exception], ...]:
+    """What the Hugging Face client raises, for `except`: no network, refused, not found, or offline by the environment.
 
     The client's own errors are its HTTP library's, httpx or httpx2 by its version, and some of those no OSError.
     """
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
 
     of_library = next(base for base in HfHubHTTPError.__mro__ if base.__name__ == "HTTPError")
-    known = HfHubHTTPError, of_library, LocalEntryNotFoundError, OfflineModeIsEnabled, ConnectionError, TimeoutError
-    return (*others, *known)
+    return (HfHubHTTPError, of_library, LocalEntryNotFoundError, OfflineModeIsEnabled, ConnectionError, TimeoutError)

@@ -76,7 +76,7 @@ def _from_hub(name: str, revision: str | None, download: bool) -> Path:
         found = snapshot_download(name, revision=revision, local_files_only=not download, allow_patterns=WANTED)
     except HFValidationError as error:
         raise ConfigError(KEY, f"'{name}' is neither a folder nor a name on the hub", "check it") from error
-    except hub_errors(OSError) as error:
+    except hub_errors() + (OSError,) as error:
         if not download:
             problem = f"'{name}' is no folder and not in the local Hugging Face cache"
             raise ConfigError(KEY, problem, f"give model.download=true to fetch it, or {get}") from error
