@@ -129,7 +129,7 @@ def test_a_shared_expert_is_added_and_trained():
         shared, layer.shared = layer.shared, None
         routed_BSd = layer(hidden_BSd)
         layer.shared = shared
-        added = layer._shared_output(hidden_BSd.flatten(0, 1)).view_as(whole)
+        added = layer._shared_output(shared, hidden_BSd.flatten(0, 1)).view_as(whole)
     torch.testing.assert_close(whole, routed_BSd + added)
     assert not torch.allclose(whole, (routed_BSd + added) / 2, atol=1e-6)
     train_pass(model, ids_of())

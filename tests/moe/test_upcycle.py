@@ -169,7 +169,7 @@ def test_a_lost_bias_is_found_out(monkeypatch):
 
 
 def test_a_combination_without_its_divisor_breaks_the_invariant(monkeypatch):
-    monkeypatch.setattr(MoeLayer, "_shared_output", lambda self, tokens: 0 * tokens)
+    monkeypatch.setattr(MoeLayer, "_shared_output", lambda self, shared, tokens: 0 * tokens)
     model = upcycled("llama", num_shared=1)
     assert (logits_of(model) - logits_of(family_model("llama"))).abs().max() > 1e-3
 

@@ -200,9 +200,8 @@ def explain(error: Exception, overrides: list[str]) -> ConfigError:
         if re.search(r"not in struct|Key '.*' not in", text):
             return unknown_key(key, typed)
         return _wrong_value(key, text, typed.get(key))
-    group = re.search(r"Could not override '(.*?)'", text)
-    if group:
-        return unknown_key(group[1], typed_values(overrides))
+    if refused := re.search(r"Could not override '(.*?)'", text):
+        return unknown_key(refused[1], typed_values(overrides))
     return ConfigError("command line", text)
 
 

@@ -21,7 +21,7 @@ def apply_sizes(experiment: Experiment) -> None:
     sizes, preset, model = experiment.baseline.sizes, f"baseline={experiment.choices['baseline']}", experiment.model
     if not sizes:
         return
-    given = {key: getattr(model, key, None) for key in LETTERS}
+    given: dict[str, Any] = {key: getattr(model, key, None) for key in LETTERS}
     found = {}
     for key, rule in sizes.items():
         if not hasattr(model, key):
@@ -38,8 +38,8 @@ def apply_sizes(experiment: Experiment) -> None:
             told = ", ".join(f"model.{key}={given[key]}" for key in used)
             raise ConfigError(preset, f"model.{key} would be {rule} = {float(value):g} with {told}", "give other sizes")
         found[key] = int(value)
-    for key, value in found.items():
-        setattr(model, key, value)
+    for key, size in found.items():
+        setattr(model, key, size)
 
 
 def before_sizes(sizes: Mapping[str, str], values: Mapping[str, Any]) -> dict[str, Any]:

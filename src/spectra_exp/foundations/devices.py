@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
 
@@ -38,7 +39,7 @@ def full_float32() -> Iterator[None]:
     """
     import torch
 
-    parts = torch.backends.cuda.matmul, torch.backends.cudnn
+    parts: tuple[Any, ...] = torch.backends.cuda.matmul, torch.backends.cudnn
     before = [part.allow_tf32 for part in parts]
     for part in parts:
         part.allow_tf32 = False

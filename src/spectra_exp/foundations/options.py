@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Collection
 from dataclasses import MISSING, Field, field, fields, is_dataclass
 from inspect import formatannotation
 from typing import Any
@@ -18,7 +18,7 @@ def option(
     meaning: str,
     *,
     unit: str = "",
-    choices: Sequence[Any] | None = None,
+    choices: Collection[Any] | None = None,
     above: float | None = None,
     minimum: float | None = None,
     maximum: float | None = None,
@@ -54,7 +54,7 @@ def option(
 
 def default_of(declared: Field) -> Any:
     """The default of a field; a list's is a new one each time."""
-    return declared.default if declared.default is not MISSING else declared.default_factory()
+    return declared.default if declared.default_factory is MISSING else declared.default_factory()
 
 
 def check_fields(config: Any, path: str) -> None:

@@ -217,7 +217,9 @@ def neutralise() -> None:
 def check_refused() -> None:
     """Raise ConfigError for a variable that would change a run and that a library may have read already."""
     for name, value in of_kind(REFUSED).items():
-        problem = f"'{value}' is set in the environment and asks for {rule_of(name).reason}"
+        rule = rule_of(name)
+        assert rule is not None
+        problem = f"'{value}' is set in the environment and asks for {rule.reason}"
         raise ConfigError(name, problem, f"unset {name}: it would change the numbers of a run under the same id")
 
 

@@ -37,7 +37,7 @@ def model_size(model: SpectraMoeForCausalLM, sequence_length: int, executed_k: f
     share = executed_k / settings.num_real if model.routed_layers else 0.0
     embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
     untied = 0 if embedding.weight is head.weight else embedding.weight.numel() - embedding.weight.shape[1]
-    shared = [layer.shared for layer in model.routed_layers if getattr(layer, "shared", None) is not None]
+    shared = [s for layer in model.routed_layers if (s := getattr(layer, "shared", None)) is not None]
     active = total - experts + round(share * experts) - untied
     routers = sum(layer.router.flops_per_token() for layer in model.routed_layers)
     attention = 2.0 * sequence_length * config.num_hidden_layers * config.num_attention_heads * head_size(config)

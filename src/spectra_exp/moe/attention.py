@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, PreTrainedConfig, PreTrainedModel
@@ -57,7 +58,7 @@ def what_flash_lacks(request: AttentionRequest, backbone: PreTrainedConfig) -> s
         return "it computes in 16 bits (trainer.precision=bf16)"
     if not request.cross_document:
         return "it takes no mask that keeps packed documents apart (data.cross_document=false)"
-    if not MODEL_FOR_CAUSAL_LM_MAPPING[type(backbone)]._supports_flash_attn:
+    if not _model_class(backbone)._supports_flash_attn:
         return f"the family {backbone.model_type} does not have it"
     if head > LARGEST_HEAD or head % 8:
         return f"heads of width {head:g} are no multiple of 8 up to {LARGEST_HEAD}"
@@ -67,8 +68,9 @@ def what_flash_lacks(request: AttentionRequest, backbone: PreTrainedConfig) -> s
 def use_attention(model: PreTrainedModel, request: AttentionRequest) -> Attention:
     """The attention that the model's backbone computes with from now on."""
     chosen = choose_attention(request, model.config.backbone)
-    if chosen.name != model.backbone.config._attn_implementation:
-        model.backbone.set_attn_implementation(chosen.name)
+    backbone: Any = model.backbone
+    if chosen.name != backbone.config._attn_implementation:
+        backbone.set_attn_implementation(chosen.name)
     return chosen
 
 
@@ -82,7 +84,11 @@ def keeps_documents_apart(config: PreTrainedConfig) -> bool:
 
 def attention_for(config: PreTrainedConfig) -> str:
     """PyTorch's fused attention where the backbone has it, else the plain one."""
-    return "sdpa" if MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]._supports_sdpa else "eager"
+    return "sdpa" if _model_class(config)._supports_sdpa else "eager"
+
+
+def _model_class(config: PreTrainedConfig) -> Any:
+    return MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
 
 
 def head_size(config) -> float:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
@@ -69,7 +71,7 @@ def decoder_blocks(backbone: PreTrainedModel) -> list[nn.Module]:
 def make_router(settings: MoeSettings, hidden_size: int, vocabulary_size: int) -> Router:
     """One layer's router, with what it says that it uses besides its own options."""
     cls = router_class(settings.router.name)
-    extra = {"osr": settings.osr} if cls.uses_osr else {}
+    extra: dict[str, Any] = {"osr": settings.osr} if cls.uses_osr else {}
     if cls.uses_vocabulary:
         extra["vocabulary_size"] = vocabulary_size
     router = cls(hidden_size, settings.num_experts, settings.top_k, settings.router, **extra)

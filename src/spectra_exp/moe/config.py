@@ -17,7 +17,7 @@ class SpectraMoeConfig(PreTrainedConfig):
     sub_configs = {"backbone": AutoConfig}
     has_no_defaults_at_init = True
 
-    def __init__(self, backbone: Any = None, moe: dict | None = None, routing_seed: int = 0, **kwargs: Any):
+    def __init__(self, backbone: Any = None, moe: Any = None, routing_seed: int = 0, **kwargs: Any):
         # Whoever has a configuration may ask AutoModelForCausalLM for its model next: this registers the class; with
         # transformers' Auto classes it would be in the middle of the model's own imports.
         importlib.import_module("spectra_exp.moe.model")

@@ -55,10 +55,14 @@ class RoutingContext:
 
     def batch(self, hidden: Tensor) -> Tensor:
         """Hidden states as [B, S, d]; some backbones hand them on flat, [B * S, d]."""
-        return hidden if hidden.ndim == 3 else hidden.unflatten(0, self.token_ids_BS.shape)
+        if hidden.ndim == 3:
+            return hidden
+        assert self.token_ids_BS is not None
+        return hidden.unflatten(0, self.token_ids_BS.shape)
 
     def separate_documents(self, document_ids_BS: Tensor) -> None:
         """Keep the documents of packed blocks apart: stretches of their own, and no previous id at a start."""
+        assert self.previous_ids_BS is not None
         self.stretches = Stretches.of(document_ids_BS)
         self.previous_ids_BS = self.previous_ids_BS.where(self.stretches.position_BS > 0, -1)
 

@@ -15,12 +15,8 @@ from spectra_exp.foundations.kernels import PLAIN, TRITON
 from spectra_exp.foundations.parts import part
 from spectra_exp.moe.dispatch import Assignments, ExpertRows, WeightedSum, sorted_assignments, sorted_on_device
 
-try:
-    from torch.nn.functional import grouped_mm
-except ImportError:
-    # Its name until torch 2.10.
-    from torch import _grouped_mm as grouped_mm
-
+# Its name until torch 2.10.
+grouped_mm = getattr(nn.functional, "grouped_mm", None) or torch._grouped_mm
 BIASES = ("up_bias", "gate_bias", "down_bias")
 # Offsets within the tokens, and within the rows of one expert, that a kernel can count.
 MOST_ENTRIES = 2**31

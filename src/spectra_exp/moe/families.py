@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from spectra_exp.foundations.errors import ConfigError
@@ -119,7 +120,7 @@ class Site:
     block: nn.Module
     layout: Layout
 
-    def part(self, name: str) -> nn.Module:
+    def part(self, name: str) -> Any:
         """A part of the MLP by its attribute."""
         return getattr(self.block.get_submodule(self.layout.mlp), name)
 
@@ -141,7 +142,8 @@ class Site:
 
     def weights(self) -> dict[str, Tensor]:
         """The MLP's matrices as nn.Linear stores them, and biases, by the names that Experts has for them."""
-        layout, found = self.layout, {}
+        layout = self.layout
+        found: dict[str, Tensor] = {}
         for ours, name in (("up", layout.up), ("gate", layout.gate), ("down", layout.down)):
             if not name:
                 continue
@@ -156,7 +158,7 @@ class Site:
         return {name: weight.detach() for name, weight in found.items()}
 
 
-def dense_sites(backbone: nn.Module) -> list[Site]:
+def dense_sites(backbone: PreTrainedModel) -> list[Site]:
     """The MLPs of a dense causal language model in the order of its layers.
 
     Its family's row says where; a family without a row is searched for every layout that the table knows. Raises
@@ -229,7 +231,7 @@ def sparse_family(config: Any) -> SparseFamily:
     )
 
 
-def sparse_blocks(backbone: nn.Module) -> list[nn.Module]:
+def sparse_blocks(backbone: PreTrainedModel) -> list[nn.Module]:
     """The blocks of a sparse model that hold experts and a gate, in order; its dense layers are passed over."""
     gate = sparse_family(backbone.config).gate
     return [block.holder for block in find_blocks(backbone) if gate in dict(block.holder.named_children())]
@@ -259,7 +261,7 @@ def weight_scale(config: Any) -> float:
     return getattr(config, key) if key else 1.0
 
 
-def down_projections(experts: nn.Module) -> Tensor:
+def down_projections(experts: Any) -> Tensor:
     """The experts' last matrices [E, ...], in whichever order of their two sides the model stores them."""
     stacked = [getattr(experts, name, None) for name in ("down", "down_proj", "weight")]
     for weights in stacked:

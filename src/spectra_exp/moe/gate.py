@@ -6,6 +6,8 @@ d hidden size.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -21,7 +23,7 @@ class ReroutedGate(RoutedLayer):
     def __init__(self, layer: int, settings: MoeSettings, router: Router, holder: ContextHolder, block: nn.Module):
         super().__init__(layer, settings, router, holder)
         # Not a child: the block holds its experts, and they must not be saved twice.
-        self._block = (block,)
+        self._block: tuple[Any] = (block,)
 
     @property
     def experts(self) -> nn.Module:

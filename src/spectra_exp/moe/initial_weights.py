@@ -6,7 +6,7 @@ import hashlib
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 
@@ -36,8 +36,8 @@ def initialise(model: PreTrainedModel, seed: int, within: str = "") -> None:
             torch.default_generator.manual_seed(seed_from(seed, name))
             if isinstance(module, (nn.Linear, nn.Embedding)):
                 nn.init.normal_(module.weight, std=std)
-                if getattr(module, "bias", None) is not None:
-                    nn.init.zeros_(module.bias)
+                if isinstance(bias := getattr(module, "bias", None), Tensor):
+                    nn.init.zeros_(bias)
             elif "norm" in type(module).__name__.lower():
                 nn.init.ones_(module.weight)
         # Backwards, so that of layers that share a router the first has the last word, as it has alone.

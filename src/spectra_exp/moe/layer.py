@@ -5,6 +5,8 @@ Shapes: B sequences, S tokens each, N real tokens, E experts, K experts per toke
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor, nn
 
@@ -39,6 +41,11 @@ class RoutedLayer(nn.Module):
         self.step_counts_E: Tensor | None = None
         # The same on all ranks, executed ones: what `losses.balance_scope=global_batch` has counted in this step.
         self.balance_counts_E: Tensor | None = None
+
+    if TYPE_CHECKING:
+        # A child, or what the block around it holds.
+        @property
+        def experts(self) -> nn.Module: ...
 
     def route(self, hidden_BSd: Tensor, context: RoutingContext) -> tuple[RoutingInput, RouterOutput, Tensor, Tensor]:
         """What the router saw and said, the executed assignments, bool [N, E], and their weights [N, E]."""
@@ -143,10 +150,13 @@ class RoutedLayer(nn.Module):
             losses["load_balance"] = self._sequence_balance(inputs, output)
         elif config.load_balance_coef:
             counts_E = self._balance_counts(context, chosen_NE.sum(0))
+            assert output.probs_NE is not None
             losses["load_balance"] = load_balance_of_counts(output.probs_NE, counts_E)
         if config.entropy_coef:
+            assert output.probs_NE is not None
             losses["router_entropy"] = router_entropy(output.probs_NE)
         if config.z_loss_coef:
+            assert output.logits_NE is not None
             losses["router_z"] = router_z_loss(output.logits_NE)
         return losses
 
@@ -154,6 +164,7 @@ class RoutedLayer(nn.Module):
         """The load-balance loss of each sequence by the scores without a bias, mean over the sequences of all ranks."""
         unbiased_NE = select_topk(output.weights_NE.detach(), self.settings.top_k)
         sequence_N, number = inputs.sequences()
+        assert output.probs_NE is not None
         losses_Q = load_balance_by_sequence(output.probs_NE, unbiased_NE, sequence_N, number)
         seen_Q = torch.zeros_like(losses_Q).index_fill_(0, sequence_N, 1.0)
         # A rank's part of the mean, times their number, since the ranks' gradients are averaged.
@@ -198,6 +209,8 @@ class RoutedLayer(nn.Module):
 class MoeLayer(RoutedLayer):
     """Takes an MLP's place in a backbone: hidden_BSd in, hidden_BSd out."""
 
+    experts: Experts
+
     def __init__(
         self, layer: int, hidden_size: int, settings: MoeSettings, router: Router, holder: ContextHolder, std: float
     ):
@@ -223,7 +236,7 @@ class MoeLayer(RoutedLayer):
             if self.settings.num_null and self.settings.null_kind == "copy":
                 combined_Nd = combined_Nd + weights_NE[:, real:].sum(1, keepdim=True).to(tokens_Nd.dtype) * tokens_Nd
             if self.shared is not None:
-                combined_Nd = combined_Nd + self._shared_output(tokens_Nd)
+                combined_Nd = combined_Nd + self._shared_output(self.shared, tokens_Nd)
                 if self.settings.shared_is_frozen:
                     combined_Nd = combined_Nd / (1 + self.settings.num_shared)
         if context.training_rule:
@@ -246,10 +259,10 @@ class MoeLayer(RoutedLayer):
         shape = num_tokens, settings.num_experts, settings.top_k
         return rule.most_assignments(*shape, settings.selection.capacity_factor)
 
-    def _shared_output(self, tokens_Nd: Tensor) -> Tensor:
+    def _shared_output(self, shared: Experts, tokens_Nd: Tensor) -> Tensor:
         """The sum of the shared experts' outputs, [N, d]."""
         every_NE = torch.ones(len(tokens_Nd), self.settings.num_shared, dtype=torch.bool, device=tokens_Nd.device)
-        return self.shared(tokens_Nd, every_NE, every_NE.to(tokens_Nd.dtype), every_NE.numel())[0]
+        return shared(tokens_Nd, every_NE, every_NE.to(tokens_Nd.dtype), every_NE.numel())[0]
 
     @staticmethod
     def _unflatten(values_Nd: Tensor, like_BSd: Tensor, mask_BS: Tensor | None) -> Tensor:

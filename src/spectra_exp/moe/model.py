@@ -63,6 +63,7 @@ class SpectraMoeForCausalLM(PreTrainedModel, GenerationMixin):
     _supports_flash_attn = True
     # The loss is a mean over the micro-batch; Trainer divides it by the accumulation steps.
     accepts_loss_kwargs = False
+    routing_step: Tensor
 
     def __init__(self, config: SpectraMoeConfig):
         super().__init__(config)
@@ -115,10 +116,10 @@ class SpectraMoeForCausalLM(PreTrainedModel, GenerationMixin):
         """The tied parameters, by name; shared routers are tied whether or not the embeddings are."""
         return super().get_expanded_tied_weights_keys(all_submodels) | self._shared_router_keys
 
-    def get_input_embeddings(self) -> nn.Module:
+    def get_input_embeddings(self) -> nn.Embedding:
         return self.backbone.get_input_embeddings()
 
-    def get_output_embeddings(self) -> nn.Module:
+    def get_output_embeddings(self) -> nn.Linear:
         return self.backbone.get_output_embeddings()
 
     @property
@@ -135,7 +136,7 @@ class SpectraMoeForCausalLM(PreTrainedModel, GenerationMixin):
 
     def forward(
         self,
-        input_ids: Tensor | None = None,
+        input_ids: Tensor,
         attention_mask: Tensor | None = None,
         labels: Tensor | None = None,
         past_key_values: Any = None,
@@ -189,10 +190,11 @@ class SpectraMoeForCausalLM(PreTrainedModel, GenerationMixin):
             result.hidden = outputs.last_hidden_state
         if labels is not None:
             if head is None:
-                result.lm_loss = causal_lm_loss(result.logits, labels)
+                lm_loss = causal_lm_loss(outputs.logits, labels)
             else:
-                result.lm_loss = chunked_lm_loss(result.hidden, head, labels)
-            self._add_terms(result)
+                lm_loss = chunked_lm_loss(outputs.last_hidden_state, head, labels)
+            result.lm_loss = lm_loss
+            self._add_terms(result, context, lm_loss)
         if recomputes and context.training_rule:
             self._uncommitted = context
         return result
@@ -242,20 +244,21 @@ class SpectraMoeForCausalLM(PreTrainedModel, GenerationMixin):
         context.ranks = join(input_ids, mask) if trains or context.shared else ALONE
         return context
 
-    def _add_terms(self, result: SpectraMoeOutput) -> None:
+    def _add_terms(self, result: SpectraMoeOutput, context: RoutingContext, loss: Tensor) -> None:
         """Add the weighted router terms to the language-model loss."""
-        result.loss = result.lm_loss
-        records = [result.routing.records[layer.layer] for layer in self.routed_layers]
-        if not records or not result.routing.has_tokens:
+        result.loss = loss
+        records = [context.records[layer.layer] for layer in self.routed_layers]
+        if not records or not context.has_tokens:
             return
         weights = self.routed_layers[0].router.loss_coefficients(self.step, self.settings.total_steps)
         # Each term per layer, then averaged: on concatenated layers imbalances would cancel.
-        result.terms = {
+        result.terms = terms = {
             name: torch.stack([r.losses[name] for r in records]).mean() for name in records[0].losses if name in weights
         }
-        result.coefficients = {name: weights[name] for name in result.terms}
-        for name, term in result.terms.items():
-            result.loss = result.loss + weights[name] * term
+        result.coefficients = {name: weights[name] for name in terms}
+        for name, term in terms.items():
+            loss = loss + weights[name] * term
+        result.loss = loss
 
     def after_optimizer_step(self, learning_rate_scale: float) -> None:
         """Let routers answer the load of the step just made; `learning_rate_scale` is the schedule's factor."""

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
+from transformers import PreTrainedModel
 
 from spectra_exp.moe.experts import autocast_dtype
 
@@ -65,14 +66,15 @@ def causal_lm_loss(logits_BSV: Tensor, labels_BS: Tensor) -> Tensor:
     return mean_over_labels(next_token_losses(logits_BSV, labels_BS).sum(), labels_BS)
 
 
-def plain_head(backbone: nn.Module) -> nn.Linear | None:
+def plain_head(backbone: PreTrainedModel) -> nn.Linear | None:
     """The head of a backbone whose logits are that linear map alone; None for others.
 
     Also None for a head whose weight is spread over ranks (ZeRO-3), which only its own forward gathers.
     """
     head = backbone.get_output_embeddings()
-    known = backbone.config.model_type in PLAIN_HEADS and type(head) is nn.Linear and head.bias is None
-    return head if known and not hasattr(head.weight, "ds_id") else None
+    if backbone.config.model_type in PLAIN_HEADS and type(head) is nn.Linear and head.bias is None:
+        return None if hasattr(head.weight, "ds_id") else head
+    return None
 
 
 def chunked_lm_loss(hidden_BSd: Tensor, head: nn.Linear, labels_BS: Tensor) -> Tensor:
@@ -133,12 +135,12 @@ class _ChunkedLoss(torch.autograd.Function):
             total = total + loss_of_log_probs(log_probs_CV, labels_C).sum()
             if to_hidden or to_weight:
                 slope_CV = _slope_of_logits(log_probs_CV, labels_C).to(dtype)
-                if to_hidden:
+                if gradient_Nd is not None:
                     gradient_Nd[start : start + len(labels_C)] = slope_CV @ cast_Vd
-                if to_weight:
+                if gradient_Vd is not None:
                     _add_product(gradient_Vd, slope_CV.T, hidden_Cd)
             start += len(labels_C)
-        if to_hidden:
+        if gradient_Nd is not None:
             gradient_Nd.masked_fill_(ignored_N1, 0)
         ctx.save_for_backward(gradient_Nd, None if gradient_Vd is None else gradient_Vd.to(weight_Vd.dtype))
         return total

@@ -38,10 +38,10 @@ class RoutingRecord:
 def check_executed(records: Sequence[RoutingRecord]) -> None:
     """Raise SpectraError when the records of one pass count assignments that were not executed."""
     # One look at the device for all layers.
-    counted = [record for record in records if record.unexecuted is not None]
+    counted = [(record, record.unexecuted) for record in records if record.unexecuted is not None]
     if not counted:
         return
-    for record, left in zip(counted, torch.stack([r.unexecuted for r in counted]).tolist(), strict=True):
+    for (record, _), left in zip(counted, torch.stack([number for _, number in counted]).tolist(), strict=True):
         if left:
             raise SpectraError(
                 f"routed layer {record.layer}: {left} of {int(record.chosen_NE.sum())} assignments are more than its "

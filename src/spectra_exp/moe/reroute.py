@@ -24,12 +24,12 @@ log = logging.getLogger(__name__)
 def rerouted_settings(source: PreTrainedModel, settings: MoeSettings, renormalize: bool | None) -> MoeSettings:
     """The settings with what the source decides; `renormalize`: None does as the source does."""
     config = source.config
-    own = dict(origin="reroute", num_experts=num_experts_of(config))
+    settings = replace(settings, origin="reroute", num_experts=num_experts_of(config))
     if router_class(settings.router.name).needs_source:
         # Its weights are final.
-        return replace(settings, **own, renormalize=False)
+        return replace(settings, renormalize=False)
     wanted = renormalizes(config) if renormalize is None else renormalize
-    return replace(settings, **own, renormalize=wanted, weight_scale=weight_scale(config))
+    return replace(settings, renormalize=wanted, weight_scale=weight_scale(config))
 
 
 def reroute(
@@ -64,7 +64,7 @@ def reroute(
         for layer, block in zip(model.routed_layers, sparse_blocks(source), strict=True):
             gate, router = getattr(block, family.gate), layer.router
             if router.needs_source:
-                router.gate.load_state_dict(gate.state_dict())
+                router.get_submodule("gate").load_state_dict(gate.state_dict())
             elif keep_weights and family.softmax and isinstance(router, LinearRouter):
                 router.linear.weight.copy_(gate.weight)
     model.tie_weights()

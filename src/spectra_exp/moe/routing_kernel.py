@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from spectra_exp.foundations.errors import ConfigError
 from spectra_exp.foundations.kernels import PLAIN, TRITON, Kernel, auto_kernel
 from spectra_exp.moe.experts_kernel import what_triton_lacks
@@ -33,7 +35,7 @@ def use_routing_kernel(model: SpectraMoeForCausalLM, asked: str, device: str) ->
 def set_routing_kernel(router: Router, kernel: str) -> bool:
     """Have a router's loops computed so; False where it has none."""
     # A router or encoder whose loop has a kernel names the one in force.
-    parts = [part for part in router.modules() if getattr(part, "kernel", None) is not None]
+    parts: list[Any] = [part for part in router.modules() if getattr(part, "kernel", None) is not None]
     for part in parts:
         part.kernel = kernel
     return bool(parts)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from spectra_exp.foundations.errors import ConfigError, hub_errors, nearest
-from spectra_exp.moe.schema import RerouteConfig, SourceModelConfig
+from spectra_exp.moe.schema import RerouteConfig, SourceModelConfig, UpcycleConfig
 from spectra_exp.moe.whole_weights import ONLY_HERE, check_weight_files, load_whole
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def _from_hub(name: str, revision: str | None, download: bool) -> Path:
         found = snapshot_download(name, revision=revision, local_files_only=not download, allow_patterns=WANTED)
     except HFValidationError as error:
         raise ConfigError(KEY, f"'{name}' is neither a folder nor a name on the hub", "check it") from error
-    except (OSError, *hub_errors()) as error:
+    except hub_errors() + (OSError,) as error:
         if not download:
             problem = f"'{name}' is no folder and not in the local Hugging Face cache"
             raise ConfigError(KEY, problem, f"give model.download=true to fetch it, or {get}") from error
@@ -148,7 +148,7 @@ def source_facts(config: SourceModelConfig) -> SourceFacts:
     folder = source_folder(config)
     status = (folder / "config.json").stat()
     sparse = isinstance(config, RerouteConfig)
-    first_dense = 0 if sparse else config.first_k_dense_replace
+    first_dense = config.first_k_dense_replace if isinstance(config, UpcycleConfig) else 0
     return _facts(folder, sparse, first_dense, status.st_mtime_ns)
 
 

@@ -111,8 +111,9 @@ def upcycle(source: PreTrainedModel, settings: MoeSettings, seed: int, noise: fl
     initialise(model, seed, within=".router")
     copy_backbone(source, model)
     with torch.no_grad():
+        layers = [layer for layer in model.routed_layers if isinstance(layer, MoeLayer)]
         # A dense model has no routed layers.
-        for layer, site in zip(model.routed_layers, sites if model.routed_layers else [], strict=True):
+        for layer, site in zip(layers, sites if layers else [], strict=True):
             for experts in filter(None, (layer.experts, layer.shared)):
                 _fill(experts, site)
             _check_same(layer.experts, site, source.config.model_type)

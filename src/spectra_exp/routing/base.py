@@ -8,7 +8,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import numpy as np
 import torch
@@ -31,7 +31,7 @@ State = Tensor | tuple[Tensor | None, ...] | None
 def reordered_state(state: State, rows_B: Tensor) -> State:
     """The state with its sequences as `rows_B` has them."""
     if isinstance(state, tuple):
-        return tuple(reordered_state(one, rows_B) for one in state)
+        return tuple(None if one is None else one.index_select(1, rows_B) for one in state)
     return None if state is None else state.index_select(1, rows_B)
 
 
@@ -183,6 +183,7 @@ class Router(Float32State, ABC):
     choosers: ClassVar[tuple[str, ...]] = ("token",)
     normalizes: ClassVar[bool] = True
     shared_parts: ClassVar[tuple[str, ...]] = ()
+    learned_temperature: nn.Module | None
 
     def __init__(self, hidden_size: int, num_experts: int, top_k: int, config: RouterConfig):
         super().__init__()
@@ -197,6 +198,9 @@ class Router(Float32State, ABC):
         if cls.decides:
             return [PLAIN]
         return [rule.name for rule in SELECTIONS.values() if rule.chooser in cls.choosers]
+
+    def take(self, gate: nn.Module, sigmoid: bool) -> None:
+        """Keep the source's own gate, whose scores are sigmoids or not; called once, where `needs_source`."""
 
     def set_token_counts(self, counts_V: np.ndarray) -> None:
         """Take in how often each token stands in the training text; called once, before training."""
@@ -226,7 +230,7 @@ class Router(Float32State, ABC):
     def after_step(self, counts_E: Tensor, learning_rate_scale: float) -> None:
         """Move load-driven state once per optimizer step; counts_E are its assignments per expert on all ranks."""
 
-    def agree(self, layers: Sequence[Router]) -> None:
+    def agree(self, layers: Sequence[Self]) -> None:
         """Move state that all layers have alike by what each of them, `layers`, took in; called after all their
         `after_step`s."""
 

@@ -50,9 +50,9 @@ SCORES: dict[str, Callable[[Tensor], tuple[Tensor, Tensor]]] = {
 
 
 class BiasedRouter(LinearRouter):
-    """Selection ranks by score plus bias; the weights are of the scores alone. `score`: which of `SCORES`."""
+    """Selection ranks by score plus bias; the weights are of the scores alone."""
 
-    score = "sigmoid"
+    bias_E: Tensor
 
     def __init__(self, hidden_size: int, num_experts: int, top_k: int, config: RouterConfig):
         super().__init__(hidden_size, num_experts, top_k, config)
@@ -61,6 +61,11 @@ class BiasedRouter(LinearRouter):
     def reset_parameters(self) -> None:
         super().reset_parameters()
         self.bias_E.zero_()
+
+    @property
+    def score(self) -> str:
+        """Which of `SCORES`."""
+        return "sigmoid"
 
     def forward(self, inputs: RoutingInput) -> RouterOutput:
         logits_NE = self.logits(inputs) / inputs.temperature

@@ -119,6 +119,9 @@ class Embedding(ExpressionSource):
 class RunningAverage(Float32State):
     """An average that starts from the first value it sees, never from zero, and is saved with the model."""
 
+    value: Tensor
+    updates: Tensor
+
     def __init__(self, shape: tuple[int, ...]):
         super().__init__()
         self.register_buffer("value", torch.zeros(shape))

@@ -12,6 +12,8 @@ from spectra_exp.routing.orthogonality import newton_schulz, polar_factor
 class PeriodicProjector(Projector):
     """Orthogonal at the start and made so again every `every` optimizer steps: the paper's "precomputed"."""
 
+    steps: Tensor
+
     def __init__(self, hidden_size: int, num_experts: int, dim: int, every: int):
         super().__init__(hidden_size, num_experts, dim)
         self.every = every

@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass
 from fractions import Fraction
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import Tensor
@@ -20,6 +20,7 @@ from spectra_exp.foundations.options import option
 from spectra_exp.foundations.registry import check_free
 
 Choose = Callable[[Tensor, int, float], Tensor]
+AnyChoose = TypeVar("AnyChoose", bound=Choose)
 Bound = Callable[[int, int, int, float], int]
 
 
@@ -64,13 +65,13 @@ PLAIN = "topk"
 SELECTIONS: dict[str, SelectionRule] = {}
 
 
-def selection_rule(name: str, **needs: Any) -> Callable[[Choose], Choose]:
+def selection_rule(name: str, **needs: Any) -> Callable[[AnyChoose], AnyChoose]:
     """A decorator that registers a function as the selection rule `name`; `needs`: the other fields of SelectionRule.
 
     Raises ValueError for a name already taken.
     """
 
-    def register(choose: Choose) -> Choose:
+    def register(choose: AnyChoose) -> AnyChoose:
         check_free("selection rule", name, getattr(SELECTIONS.get(name), "choose", None), choose)
         SELECTIONS[name] = SelectionRule(name, choose, **needs)
         return choose
@@ -130,7 +131,8 @@ def select_quota(scores_NE: Tensor, top_k: int, capacity_factor: float) -> Tenso
     matching is unique and equals taking pairs greedily by score. For alpha >= 1 no token ends with no expert.
     *Source:* Gale and Shapley 1962; docs/method.md 1.10.
     """
-    limit = capacity(*scores_NE.shape, top_k, capacity_factor)
+    num_tokens, num_experts = scores_NE.shape
+    limit = capacity(num_tokens, num_experts, top_k, capacity_factor)
     rank_NE = strict_ranks(scores_NE)
     refused_NE = torch.zeros_like(scores_NE, dtype=torch.bool)
     while True:
@@ -156,7 +158,8 @@ def all_places(num_tokens: int, num_experts: int, top_k: int, capacity_factor: f
 @selection_rule("expert_choice", chooser="expert", most=all_places, sees_other_tokens=True, uses_capacity=True)
 def select_expert_choice(scores_NE: Tensor, top_k: int, capacity_factor: float) -> Tensor:
     """Assignments, bool [N, E]: each expert takes its C best tokens. *Source:* Zhou et al. 2022, 3.2."""
-    limit = capacity(*scores_NE.shape, top_k, capacity_factor)
+    num_tokens, num_experts = scores_NE.shape
+    limit = capacity(num_tokens, num_experts, top_k, capacity_factor)
     rank_NE = strict_ranks(scores_NE)
     chosen_NE = torch.zeros_like(scores_NE, dtype=torch.bool)
     return chosen_NE.scatter_(0, rank_NE.topk(limit, dim=0).indices, True)

@@ -7,6 +7,7 @@ Shapes: N tokens, E experts. All arithmetic is float32.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -55,7 +56,7 @@ def sinkhorn(
     if not log_domain:
         # A shift of a row is taken up by its scaling, so clamping from the row's largest costs the least.
         kernel_NE = (kernel_NE - kernel_NE.detach().amax(dim=1, keepdim=True)).clamp(min=-EXP_CLAMP)
-    scale = log_scaling if log_domain else exp_scaling
+    scale: Callable[[Tensor, int, Ranks], Tensor] = log_scaling if log_domain else exp_scaling
     if kernel == TRITON and log_domain and ranks is ALONE:
         scale = _fused_scaling
     if gradient == "stopped":

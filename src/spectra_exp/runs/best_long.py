@@ -11,7 +11,7 @@ from pathlib import Path
 from spectra_exp.config.compose import load_experiment
 from spectra_exp.config.schema import Experiment
 from spectra_exp.config.tree import train_words
-from spectra_exp.config.typed import parse_overrides
+from spectra_exp.config.typed import as_typed, parse_overrides
 from spectra_exp.foundations.errors import ConfigError, NotYet
 from spectra_exp.routing.temperature import BEST_LONG, LENGTHENING
 from spectra_exp.runs.folder import RunFolder
@@ -29,11 +29,11 @@ def resolve_best_long(experiment: Experiment, run_id: Callable[[Experiment], str
     """
     if experiment.choices["temperature"] != BEST_LONG:
         return experiment
-    rest = [o.input_line for o in parse_overrides(experiment.overrides) if not _is_of_temperature(o.key_or_group)]
+    rest = [as_typed(o) for o in parse_overrides(experiment.overrides) if not _is_of_temperature(o.key_or_group)]
     candidates = {name: load_experiment([*rest, f"temperature={name}"]) for name in CONSTANTS}
     folders = {name: RunFolder(Path(x.outputs) / "runs", run_id(x)) for name, x in candidates.items()}
-    losses = {name: _final_loss(folder) for name, folder in folders.items()}
-    missing = [name for name, loss in losses.items() if loss is None]
+    losses = {name: loss for name, folder in folders.items() if (loss := _final_loss(folder)) is not None}
+    missing = [name for name in folders if name not in losses]
     if missing:
         # How the study is launched is not how these are.
         own = [word for word in rest if not word.startswith("launch.")]

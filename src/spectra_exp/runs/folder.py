@@ -18,7 +18,7 @@ from spectra_exp.runs.file_hashes import differing, hashes_of
 from spectra_exp.runs.lock import HOLDER_NAME, LOCK_NAME, RunLock, holder_alive
 from spectra_exp.runs.progress import NAME as PROGRESS_NAME
 from spectra_exp.runs.scores import DOCUMENTS, ITEMS
-from spectra_exp.runs.summary import read_summary
+from spectra_exp.runs.summary import Summary, read_summary
 
 HISTORY = "history.parquet"
 
@@ -77,7 +77,7 @@ class RunFolder:
             return "unfinished"
         return "unfinished" if status == "running" and not holder_alive(self.path) else status
 
-    def read_summary(self) -> dict[str, Any]:
+    def read_summary(self) -> Summary:
         """The run's summary; raises SpectraError with the reason when it is missing or damaged."""
         return read_summary(self.summary)
 

@@ -95,7 +95,8 @@ def out_of_memory(error: BaseException) -> bool:
 
 def limit_lifted(summary: dict[str, Any], experiment: Experiment) -> bool:
     """Whether what kept a run from being made is out of the way now."""
-    kind, allowed = summary.get("limit_kind"), summary.get("limit_allowed")
+    kind: str | None = summary.get("limit_kind")
+    allowed: Any = summary.get("limit_allowed")
     if kind == TIME:
         budget = experiment.trainer.time_budget_s
         return budget is None or budget > allowed

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -40,7 +41,7 @@ def save_snapshot(folder: str | os.PathLike[str], snapshot: RoutingSnapshot) -> 
     Raises ValueError when a number does not fit the file's dtype, such as an expert's id beyond int16.
     """
     arrays = snapshot.to_arrays() | {"counts_LE": snapshot.counts_LE}
-    exact = {name: _exact(name, values) for name, values in arrays.items()}
+    exact: dict[str, Any] = {name: _exact(name, values) for name, values in arrays.items()}
     path = snapshot_path(folder, snapshot.step)
     with atomic_path(path) as temporary, open(temporary, "xb") as file:
         np.savez_compressed(file, **exact)

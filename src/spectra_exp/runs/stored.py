@@ -7,6 +7,7 @@ a folder makes it fail: `refusal` says why no figure of the run may be used, `pr
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -54,7 +55,8 @@ class StoredRun:
         try:
             return self.folder.read_summary()
         except SpectraError as error:
-            return self._problem(self.folder.summary, error)
+            self._problem(self.folder.summary, error)
+            return None
 
     @cached_property
     def config(self) -> dict[str, Any] | None:
@@ -64,7 +66,8 @@ class StoredRun:
         try:
             return read_config(self.folder.config)
         except SpectraError as error:
-            return self._problem(self.folder.config, error)
+            self._problem(self.folder.config, error)
+            return None
 
     @cached_property
     def history(self) -> pd.DataFrame | None:
@@ -74,7 +77,8 @@ class StoredRun:
         try:
             return read_history(self.folder.history)
         except SpectraError as error:
-            return self._problem(self.folder.history, error)
+            self._problem(self.folder.history, error)
+            return None
 
     @cached_property
     def curves(self) -> dict[tuple[str, str, str], dict[int, float]]:
@@ -102,7 +106,7 @@ class StoredRun:
             except SpectraError as error:
                 self._problem(path, error)
         shapes = Counter(snapshot.counts_LE.shape for snapshot in found.values())
-        usual = max(shapes, key=lambda shape: (shapes[shape], shape), default=None)
+        usual = max(shapes, key=lambda shape: (shapes[shape], shape), default=(0, 0))
         for step in [step for step, snapshot in found.items() if snapshot.counts_LE.shape != usual]:
             layers, experts = found.pop(step).counts_LE.shape
             wanted = f"{usual[0]} layers of {usual[1]} experts"
@@ -117,13 +121,15 @@ class StoredRun:
         except FileNotFoundError:
             return None
         except SpectraError as error:
-            return self._problem(file, error)
+            self._problem(file, error)
+            return None
 
     @cached_property
     def sizes(self) -> Sizes:
         """What the possible ranges of the run's figures follow from; what is not known stays None."""
         experts, top_k = (setting(self.config or {}, f"model.{key}") for key in ("num_experts", "top_k"))
-        domains = sum(name.startswith("val_loss_") for name in (self.summary or {}).get("metrics") or {})
+        summary: Mapping[str, Any] = self.summary or {}
+        domains = sum(name.startswith("val_loss_") for name in summary.get("metrics") or {})
         return Sizes(experts, top_k, domains if domains > 1 else None)
 
     @property
@@ -140,6 +146,7 @@ class StoredRun:
 
     def is_stale(self) -> bool:
         """Whether a run with a summary is by other code than today's."""
+        assert self.summary is not None
         return by_other_code(self.summary["fingerprints"].get("code"))
 
     @cached_property
@@ -152,6 +159,7 @@ class StoredRun:
     @cached_property
     def contradiction(self) -> str | None:
         """What in the run's figures cannot be, or does not agree, in words, or None."""
+        assert self.summary is not None
         problem = summary_contradiction(self.summary, self.config)
         if problem is None and self.history is not None:
             problem = history_contradiction(self.summary, self.history)
@@ -169,6 +177,7 @@ class StoredRun:
     @cached_property
     def _differing(self) -> list[str]:
         """`check_files` of the folder, which reads all of it."""
+        assert self.summary is not None
         return check_files(self.path, self.summary)
 
     @cached_property
@@ -198,9 +207,10 @@ class StoredRun:
             if path.exists() and not (path.is_dir() if kind == "folder" else path.is_file()):
                 self.problems[path] = f"not a {kind}"
         _ = self.summary, self.config, self.history, self.scores("documents"), self.scores("items")
-        sealed = self.refusal is None and self.summary.seal is not None
+        summary: Mapping[str, Any] = self.summary or {}
+        sealed = self.refusal is None and self.summary is not None and self.summary.seal is not None
         left = snapshot_paths(self.folder.routing) if sealed else self.snapshots
-        routed = any(layers for layers in ((self.summary or {}).get("metrics_by_layer") or {}).values())
+        routed = any(layers for layers in (summary.get("metrics_by_layer") or {}).values())
         if self.folder.routing.is_dir() and not left and routed:
             self.problems.setdefault(self.folder.routing, "no routing snapshot is left in it")
         return self.problems

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from transformers import LlamaConfig
 
@@ -46,7 +48,7 @@ def _made(experiment: Experiment, corpus: Corpus) -> SpectraMoeForCausalLM:
 def _settings(experiment: Experiment) -> MoeSettings:
     """Routing as configured; of a model that has a source, the source decides what the experts are."""
     made = experiment.model
-    shape = dict(expert_size=0)
+    shape: dict[str, Any] = dict(expert_size=0)
     if isinstance(made, ModelConfig):
         shape = dict(
             expert_size=made.expert_size,

@@ -161,8 +161,8 @@ class Evaluator:
         labels = counted_ids(batch).to(self.device)
         with self._precision():
             output = model(**self._inputs(batch), use_cache=False, routing=context, return_logits=False)
-            if output.logits is None:
-                return chunked_scores(output.hidden, plain_head(model.backbone), labels)
+            if output.logits is None and (head := plain_head(model.backbone)) is not None:
+                return chunked_scores(output.hidden, head, labels)
         return scores_of_logits(output.logits, labels)
 
     def logits(self, model: SpectraMoeForCausalLM, batch: Example, context: RoutingContext) -> Tensor:

@@ -267,7 +267,7 @@ def _logging_to(path: Path) -> Iterator[None]:
     with one_line_errors(path):
         handlers: list[logging.Handler] = [logging.FileHandler(path)]
     handlers[0].setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    if QUIET not in os.environ and own_rank() == 0:
+    if QUIET not in os.environ and own_rank() == 0 and logging.lastResort is not None:
         # Where records of a program without any handler go.
         handlers.append(logging.lastResort)
     for handler in handlers:

@@ -6,7 +6,7 @@ Letters: B matrices, M rows (out), N columns (in), E experts.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -82,23 +82,23 @@ class MuonAdamW(torch.optim.Optimizer):
                 _check_matrix(param)
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> float | None:
+    def step(self, closure: Any = None) -> Any:
         """The closure's loss, if one is given, after one update of every parameter that has a gradient."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
         for group in self.param_groups:
-            params = [param for param in group["params"] if param.grad is not None]
-            if params:
-                (self._muon if group["kind"] == "muon" else self._adamw)(group, params)
+            given = [(param, param.grad) for param in group["params"] if param.grad is not None]
+            if given:
+                (self._muon if group["kind"] == "muon" else self._adamw)(group, given)
         return loss
 
-    def _muon(self, group: dict[str, Any], params: list[Tensor]) -> None:
+    def _muon(self, group: dict[str, Any], given: list[tuple[Tensor, Tensor]]) -> None:
         updates: dict[tuple[Any, ...], list[tuple[Tensor, Tensor]]] = {}
-        for param in params:
+        for param, grad in given:
             _check_matrix(param)
-            update = self._momentum(group, param)
+            update = self._momentum(group, param, grad)
             M, N = update.shape[-2:]
             wide_BMN = (update.mT if M > N else update).reshape(-1, min(M, N), max(M, N))
             updates.setdefault((wide_BMN.shape[1:], wide_BMN.dtype, wide_BMN.device), []).append((param, wide_BMN))
@@ -112,15 +112,16 @@ class MuonAdamW(torch.optim.Optimizer):
                 param.mul_(1 - lr * group["weight_decay"])
                 param.add_(upright.reshape(param.shape), alpha=-lr * _adjustment(group["adjust_lr"], M, N))
 
-    def _momentum(self, group: dict[str, Any], param: Tensor) -> Tensor:
+    def _momentum(self, group: dict[str, Any], param: Tensor, grad: Tensor) -> Tensor:
         """The direction before orthogonalisation; the state's buffer is an average, as in torch.optim.Muon."""
         state, momentum = self.state[param], group["momentum"]
         if "momentum_buffer" not in state:
-            state["momentum_buffer"] = torch.zeros_like(param.grad)
-        average = state["momentum_buffer"].lerp_(param.grad, 1 - momentum)
-        return param.grad.lerp(average, momentum) if group["nesterov"] else average
+            state["momentum_buffer"] = torch.zeros_like(grad)
+        average = state["momentum_buffer"].lerp_(grad, 1 - momentum)
+        return grad.lerp(average, momentum) if group["nesterov"] else average
 
-    def _adamw(self, group: dict[str, Any], params: list[Tensor]) -> None:
+    def _adamw(self, group: dict[str, Any], given: list[tuple[Tensor, Tensor]]) -> None:
+        params = [param for param, _ in given]
         states = [self.state[param] for param in params]
         for param, state in zip(params, states, strict=True):
             if not state:
@@ -130,7 +131,7 @@ class MuonAdamW(torch.optim.Optimizer):
         beta1, beta2 = group["betas"]
         adamw(
             params,
-            [param.grad for param in params],
+            [grad for _, grad in given],
             [state["exp_avg"] for state in states],
             [state["exp_avg_sq"] for state in states],
             [],

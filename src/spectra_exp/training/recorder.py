@@ -98,12 +98,14 @@ class Recorder:
         """Add one micro-batch of training."""
         content = rows_of_all_ranks(input_ids.cpu()).numpy().astype("<i8").tobytes()
         self.batches_hash = hashlib.sha256(self.batches_hash.encode() + content).hexdigest()[:32]
-        step = self._step
+        step, routing = self._step, output.routing
+        assert output.lm_loss is not None and routing is not None
+        assert output.terms is not None and output.coefficients is not None
         step.losses.append(output.lm_loss.detach())
         for name, term in output.terms.items():
             step.terms.setdefault(name, []).append(term.detach())
         step.coefficients = output.coefficients
-        records = [output.routing.records[layer] for layer in sorted(output.routing.records)]
+        records = [routing.records[layer] for layer in sorted(routing.records)]
         step.residuals += [r.figures["sinkhorn_residual"] for r in records if "sinkhorn_residual" in r.figures]
         if records:
             check_executed(records)
@@ -121,21 +123,21 @@ class Recorder:
             self.max_residual = max(self.max_residual, float(torch.stack(self._step.residuals).max()))
         self.latest["loss"] = loss
         if self._step.counts_LE is not None:
-            used_LE = self._step.counts_LE[self._step.counts_LE.any(axis=1)]
-            self._tell_of_unused(len(used_LE) < len(self._step.counts_LE))
+            is_used_L = self._step.counts_LE.any(axis=1)
+            used_LE = self._step.counts_LE[is_used_L]
+            self._tell_of_unused(np.flatnonzero(~is_used_L).tolist())
             if len(used_LE):
                 self.latest["load_cv"] = float(coefficient_of_variation(used_LE).mean())
         return loss
 
-    def _tell_of_unused(self, some: bool) -> None:
+    def _tell_of_unused(self, layers: list[int]) -> None:
         """Say so once when a step's tokens all passed a layer by."""
-        if some and not self._told_unused:
-            layers = np.flatnonzero(~self._step.counts_LE.any(axis=1)).tolist()
+        if layers and not self._told_unused:
             log.warning(
                 "routed layer %s: no token has an expert there, so that all pass it by; training goes on",
                 ", ".join(map(str, layers)),
             )
-        self._told_unused = self._told_unused or some
+        self._told_unused = self._told_unused or bool(layers)
 
     def due(self, step: int) -> bool:
         """Whether a history row of training is written after `step`."""

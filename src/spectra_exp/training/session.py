@@ -231,7 +231,7 @@ class Session:
         if number_varies(self.model):
             self.size = model_size(self.model, self.experiment.data.sequence_length, result.metrics["executed_k"])
             result.size_as_measured = True
-        if final.statistics:
+        if final.table is not None:
             table, floors = final.table, compute_floors(final.statistics)
             snapshots = self._fraction_snapshots()
             if len(snapshots) > 1:
@@ -265,7 +265,8 @@ class Session:
 
     def _other_inference_rules(self, evaluator: Evaluator) -> dict[str, dict[str, float]]:
         """What SPECTRA's other rules of inference would score with these weights; it needs no training."""
-        osr, found = self.model.settings.osr, {}
+        osr = self.model.settings.osr
+        found: dict[str, dict[str, float]] = {}
         if isinstance(osr, NoOsr) or osr.solver != "sinkhorn":
             return found
         configured = osr.sinkhorn_inference

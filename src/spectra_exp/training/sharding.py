@@ -43,6 +43,7 @@ def check_distributed(trainer: Trainer, config: TrainerConfig) -> None:
         if (asked != "none") != (found == wanted):
             raise NotSharded(f"trainer.{key}={asked} was asked for, but Trainer made {found.value} of it")
     if config.fsdp != "none":
+        assert trainer.model is not None
         held, whole = sizes(trainer.model)
         if held != whole:
             told = f"the ranks hold {held} numbers of {whole} parameters together"

@@ -62,6 +62,9 @@ def training_arguments(experiment: Experiment, folder: RunFolder, device: str) -
 class RoutingTrainer(Trainer):
     """Trains one routed model; everything that the project measures passes through `recorder`."""
 
+    model: SpectraMoeForCausalLM
+    train_dataset: TrainingBlocks
+
     def __init__(
         self,
         model: SpectraMoeForCausalLM,
@@ -111,7 +114,9 @@ class RoutingTrainer(Trainer):
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
         if self.lr_scheduler is None:
-            self.lr_scheduler = make_schedule(optimizer or self.optimizer, self.experiment.optim, num_training_steps)
+            self.lr_scheduler = make_schedule(
+                optimizer or self.create_optimizer(), self.experiment.optim, num_training_steps
+            )
             self._created_lr_scheduler = True
         return self.lr_scheduler
 
@@ -149,11 +154,12 @@ class RoutingTrainer(Trainer):
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         """A checkpoint that is whole or absent: written beside its place by all ranks, then renamed by the first."""
         step = self.state.global_step
-        self._staging = from_first_rank(lambda: self.folder.stage_checkpoint(step))
+        staging: Path = from_first_rank(lambda: self.folder.stage_checkpoint(step))
+        self._staging = staging
         try:
             super()._save_checkpoint(model, trial)
             self.accelerator.wait_for_everyone()
-            from_first_rank(lambda: self._commit_checkpoint(self._staging, step))
+            from_first_rank(lambda: self._commit_checkpoint(staging, step))
         finally:
             self._staging = None
 

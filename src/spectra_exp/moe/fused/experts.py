@@ -140,7 +140,7 @@ class FusedExperts(torch.autograd.Function):
         del weighted_Af
         if wanted[2]:
             to_up = stacked_gradient(to_up_Af, rows_Nd, lists, up_Efd, up_type, sizes)
-        if gated and wanted[3]:
+        if to_gate_Af is not None and wanted[3]:
             to_gate = stacked_gradient(to_gate_Af, rows_Nd, lists, gate_Efd, gate_type, sizes)
         if wanted[0]:
             to_rows_Ad = rows_Nd.new_empty(entries, sizes["hidden"])
@@ -228,7 +228,7 @@ def summed(rows_Ad: Tensor, lists: RowLists, weights_NE: Tensor | None, out_Nd: 
         lists.expert_A,
         lists.bounds_N,
         weights_NE if weighted else rows_Ad,
-        *(weights_NE.stride() if weighted else (0, 0)),
+        *((0, 0) if weights_NE is None else weights_NE.stride()),
         out_Nd,
         hidden,
         entries,

@@ -40,15 +40,16 @@ class Observed(TorchDispatchMode):
 
     def __init__(self, widths: set[int]):
         super().__init__()
-        self.widths, self.name = set(widths), None
+        self.widths = set(widths)
+        self.name: str | None = None
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
-        kind, given = func.overloadpacket, args[0] if args else None
+        kind, given, named = func.overloadpacket, args[0] if args else None, kwargs or {}
         if self.name is None and isinstance(given, Tensor) and given.ndim and given.shape[-1] in self.widths:
             self.name = _NAMES.get(kind)
             if kind is _aten.topk:
-                self.widths.add(int(args[1] if len(args) > 1 else kwargs["k"]))
-        return func(*args, **(kwargs or {}))
+                self.widths.add(int(args[1] if len(args) > 1 else named["k"]))
+        return func(*args, **named)
 
 
 def chosen_scores(name: str | None, logits_NC: Tensor, chosen_NE: Tensor, weights_NE: Tensor) -> str | None:
@@ -83,8 +84,9 @@ def _explanations(
     for factor in [*router.parameters(recurse=False), *router.buffers(recurse=False)]:
         if factor.shape == (num_experts,):
             yield _shares(scores_NC[:, :num_experts] * factor.float(), chosen_NE)
-    if hasattr(router, "router_jitter_noise") and int(chosen_NE.sum(1).max()) == 2:
-        yield _sparse_mixer(logits_NC, chosen_NE, 2 * router.router_jitter_noise)
+    noise = getattr(router, "router_jitter_noise", None)
+    if noise is not None and int(chosen_NE.sum(1).max()) == 2:
+        yield _sparse_mixer(logits_NC, chosen_NE, 2 * noise)
 
 
 def _sparse_mixer(logits_NE: Tensor, chosen_NE: Tensor, margin: float) -> Tensor:

@@ -49,10 +49,12 @@ class TokenStream(Generic[Layer]):
             self.mask_BS = mask
 
     def real_BS(self) -> Tensor:
-        """Which tokens of the pass count, bool: those that are not padding."""
+        """Which tokens of the pass count, bool: those that are not padding. It has ids."""
+        ids_BS = self.ids_BS
+        assert ids_BS is not None
         if self.mask_BS is None:
-            return torch.ones_like(self.ids_BS, dtype=torch.bool)
-        return self.mask_BS[:, -self.ids_BS.shape[1] :].bool()
+            return torch.ones_like(ids_BS, dtype=torch.bool)
+        return self.mask_BS[:, -ids_BS.shape[1] :].bool()
 
 
 def token_streams(model: nn.Module, layers: Sequence[tuple[str, Layer]]) -> list[TokenStream[Layer]]:

@@ -51,7 +51,7 @@ class Seen:
     chosen_ME: Tensor
     weights_ME: Tensor
     logits_MC: Tensor | None
-    hidden_Md: Tensor
+    hidden_Md: Tensor | None
     top_k: int
 
 
@@ -190,17 +190,17 @@ class BlockWatch:
             if experts.shape[-1] == weights.shape[-1] and not _is_mask(experts, self.num_experts):
                 return self._from_indices(hidden_Md, experts.reshape(-1, experts.shape[-1]), weights)
             return self._from_mask(hidden_Md, experts, weights)
-        answer = self._answer
-        if isinstance(answer, tuple) and len(answer) == 5 and isinstance(answer[3], list):
-            return self._from_sorted(*answer[1:4])
+        answer, hidden = self._answer, self._hidden_Md
+        if hidden is not None and isinstance(answer, tuple) and len(answer) == 5 and isinstance(answer[3], list):
+            return self._from_sorted(hidden, *answer[1:4])
         if isinstance(answer, tuple) and len(answer) == 2 and _logits(answer, self.num_experts) is answer[1]:
             scores_ME = answer[0].detach().reshape(-1, self.num_experts).float()
-            return self._seen(scores_ME > 0, scores_ME, self._hidden_Md, self.top_k or 1)
+            return self._seen(scores_ME > 0, scores_ME, hidden, self.top_k or 1)
         if self.block.listed and self._logits_MC is not None:
-            return self._from_logits()
+            return self._from_logits(hidden, self._logits_MC)
         return None
 
-    def _from_indices(self, hidden_Md: Tensor, experts_MK: Tensor, weights_MK: Tensor) -> Seen:
+    def _from_indices(self, hidden_Md: Tensor | None, experts_MK: Tensor, weights_MK: Tensor) -> Seen:
         weights_MK = weights_MK.reshape(experts_MK.shape).float()
         blank = torch.zeros(len(experts_MK), self.num_experts + 1, device=experts_MK.device)
         # One column more: kernels mark an empty place by the index E.
@@ -216,22 +216,22 @@ class BlockWatch:
         weights_ME = weights.reshape(len(chosen_ME), -1).float() * chosen_ME
         return self._seen(chosen_ME, weights_ME, hidden_Md, max(int(chosen_ME.sum(1).max()), 1))
 
-    def _from_sorted(self, token_A: Tensor, weights_A: Tensor, sizes_E: Sequence[int]) -> Seen:
+    def _from_sorted(self, hidden_Md: Tensor, token_A: Tensor, weights_A: Tensor, sizes_E: Sequence[int]) -> Seen:
         """Assignments in the order of their experts, of which `sizes_E` says how many each has."""
         expert_A = torch.arange(self.num_experts).repeat_interleave(torch.tensor(sizes_E)).to(token_A.device)
-        weights_ME = torch.zeros(len(self._hidden_Md), self.num_experts, device=token_A.device)
+        weights_ME = torch.zeros(len(hidden_Md), self.num_experts, device=token_A.device)
         weights_ME[token_A, expert_A] = weights_A.float()
         chosen_ME = torch.zeros_like(weights_ME, dtype=torch.bool)
         chosen_ME[token_A, expert_A] = True
-        return self._seen(chosen_ME, weights_ME, self._hidden_Md, len(token_A) // max(len(self._hidden_Md), 1))
+        return self._seen(chosen_ME, weights_ME, hidden_Md, len(token_A) // max(len(hidden_Md), 1))
 
-    def _from_logits(self) -> Seen:
+    def _from_logits(self, hidden_Md: Tensor | None, logits_MC: Tensor) -> Seen:
         if self.top_k is None:
             raise SpectraError(f"{self.name}: how many experts a token uses is not known; give top_k=")
-        weights_MK, experts_MK = torch.softmax(self._logits_MC, dim=-1).topk(self.top_k, dim=-1)
-        return self._from_indices(self._hidden_Md, experts_MK, weights_MK)
+        weights_MK, experts_MK = torch.softmax(logits_MC, dim=-1).topk(self.top_k, dim=-1)
+        return self._from_indices(hidden_Md, experts_MK, weights_MK)
 
-    def _seen(self, chosen_ME: Tensor, weights_ME: Tensor, hidden_Md: Tensor, top_k: int) -> Seen:
+    def _seen(self, chosen_ME: Tensor, weights_ME: Tensor, hidden_Md: Tensor | None, top_k: int) -> Seen:
         return Seen(chosen_ME, weights_ME, self._logits_MC, hidden_Md, top_k)
 
     def _check_calls(self, seen: Seen) -> None:
@@ -244,30 +244,32 @@ class BlockWatch:
 
     def record(self, layer: int, seen: Seen, real_M: Tensor | None = None) -> RoutingRecord:
         """The record of one pass over its real tokens, bool `real_M`; over all of them where None."""
-        chosen_NE, weights_NE, logits_NC, hidden_Nd = (
-            rows if rows is None or real_M is None else rows[real_M.to(rows.device)]
-            for rows in (seen.chosen_ME, seen.weights_ME, seen.logits_MC, seen.hidden_Md)
-        )
-        known = logits_NC is not None and self.scores is not None
+
+        def real(rows: Tensor) -> Tensor:
+            return rows if real_M is None else rows[real_M.to(rows.device)]
+
+        chosen_NE, weights_NE, probs_NE = real(seen.chosen_ME), real(seen.weights_ME), None
+        if seen.logits_MC is not None and self.scores is not None:
+            probs_NE = distribution(self.scores, real(seen.logits_MC), chosen_NE, weights_NE, self.block.router)
         return RoutingRecord(
             layer=layer,
             chosen_NE=chosen_NE,
             weights_NE=weights_NE,
-            probs_NE=distribution(self.scores, logits_NC, chosen_NE, weights_NE, self.block.router) if known else None,
+            probs_NE=probs_NE,
             representation_ED=self.block.rows_Ed,
             output_sum_ED=None,
             losses={},
             figures={},
-            hidden_Nd=hidden_Nd,
+            hidden_Nd=None if seen.hidden_Md is None else real(seen.hidden_Md),
         )
 
     @torch.no_grad()
-    def output_sums(self, hidden_Nd: Tensor, chosen_NE: Tensor) -> Tensor | None:
+    def output_sums(self, hidden_Nd: Tensor | None, chosen_NE: Tensor) -> Tensor | None:
         """Each expert's summed output over its tokens, unweighted, [E, d]: a second pass through the experts, which no
         watch counts. None where each is a module, whose calls others may count, where some do nothing (LongCat), and
         where they cannot run by themselves (JetMoe)."""
         experts = self.block.experts
-        if self.block.listed or hasattr(experts, "total_experts"):
+        if hidden_Nd is None or self.block.listed or hasattr(experts, "total_experts"):
             return None
         with extra_pass():
             parameters = list(inspect.signature(type(experts).forward).parameters)[1:]

@@ -41,6 +41,7 @@ class BetaMemoryRouter(LinearRouter):
     """
 
     Config = BetaMemoryConfig
+    config: BetaMemoryConfig
     label = "β-memory"
 
     def __init__(self, hidden_size: int, num_experts: int, top_k: int, config: BetaMemoryConfig):

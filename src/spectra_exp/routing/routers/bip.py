@@ -38,6 +38,7 @@ class BipRouter(BiasedRouter):
     """
 
     Config = BipConfig
+    config: BipConfig
     label = "BIP"
     two_rules = "router=bip: training by the batch's own prices, evaluation by those that training left"
 

@@ -46,6 +46,7 @@ class CausalBiasRouter(LinearRouter):
     """
 
     Config = CausalBiasConfig
+    config: CausalBiasConfig
     kernel = PLAIN
     label = "Causal bias"
 
@@ -62,7 +63,7 @@ class CausalBiasRouter(LinearRouter):
         """Each token's running mean before itself, [N, E], and the state after the last token."""
         probs = inputs.split(inputs.placed(probs_NE))
         start_BE = torch.full_like(probs[:, 0], 1 / self.num_experts)
-        first_BE = start_BE if inputs.state is None else inputs.state[0]
+        first_BE = inputs.state[0] if isinstance(inputs.state, Tensor) else start_BE
         keep = torch.full_like(probs, self.config.decay)
         after = recurrence(keep, (1 - self.config.decay) * probs, inputs.split_mask, first_BE, self.kernel)
         before = torch.cat([first_BE[:, None], after[:, :-1]], dim=1)

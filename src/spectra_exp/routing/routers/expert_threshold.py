@@ -12,7 +12,7 @@ from torch import Tensor
 
 from spectra_exp.foundations.collective import all_rows
 from spectra_exp.foundations.options import option
-from spectra_exp.routing.base import RouterConfig, RouterOutput, RoutingInput, register_router
+from spectra_exp.routing.base import RouterOutput, RoutingInput, register_router
 from spectra_exp.routing.biased import sigmoid_scores
 from spectra_exp.routing.quantiles import quantile
 from spectra_exp.routing.varying import VaryingConfig, VaryingRouter
@@ -44,9 +44,12 @@ class ExpertThresholdRouter(VaryingRouter):
     """
 
     Config = ExpertThresholdConfig
+    config: ExpertThresholdConfig
+    threshold_E: Tensor
+    updates: Tensor
     label = "Expert Threshold"
 
-    def __init__(self, hidden_size: int, num_experts: int, top_k: int, config: RouterConfig):
+    def __init__(self, hidden_size: int, num_experts: int, top_k: int, config: ExpertThresholdConfig):
         super().__init__(hidden_size, num_experts, top_k, config)
         self.register_buffer("threshold_E", torch.full((num_experts,), FIRST_THRESHOLD))
         self.register_buffer("updates", torch.zeros((), dtype=torch.long))

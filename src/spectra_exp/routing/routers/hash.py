@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from spectra_exp.foundations.options import option
 from spectra_exp.routing.base import Router, RouterConfig, RouterOutput, RoutingInput, register_router
@@ -33,6 +34,8 @@ class HashRouter(Router):
     """*Source:* Roller et al. 2021 (Hash Layers), 3.1-3.2. Weights are 1/K each; there is no distribution."""
 
     Config = HashConfig
+    config: HashConfig
+    experts_VK: Tensor
     learned = False
     decides = True
     uses_vocabulary = True
@@ -49,6 +52,7 @@ class HashRouter(Router):
             self.experts_VK.copy_(torch.from_numpy(balanced_assignment(counts_V, self.num_experts, self.top_k)))
 
     def forward(self, inputs: RoutingInput) -> RouterOutput:
+        assert inputs.token_ids_BS is not None
         ids_N = inputs.real(inputs.token_ids_BS)
         ones_NE = torch.ones(len(ids_N), self.num_experts, device=ids_N.device)
         match self.config.kind:
@@ -58,6 +62,7 @@ class HashRouter(Router):
                 scores_NE = position_hash(ids_N, self.num_experts)
             case _:
                 # Python integers wrap in the hash anyway; a large odd factor keeps pairs apart.
+                assert inputs.previous_ids_BS is not None
                 pair_N = inputs.real(inputs.previous_ids_BS) * 1_000_003 + ids_N
                 scores_NE = position_hash(pair_N, self.num_experts)
         return RouterOutput(scores_NE, ones_NE)

@@ -35,6 +35,7 @@ class LossFreeRouter(BiasedRouter):
     """
 
     Config = LossFreeConfig
+    config: LossFreeConfig
     label = "Loss-free"
 
     @property

@@ -6,6 +6,7 @@ Shapes: N real tokens, E experts, K experts per token.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -26,6 +27,7 @@ class NativeRouter(Router):
     """Hands on what the source's own gate says: its experts, its weights, its logits."""
 
     Config = NativeConfig
+    gate: Any
     needs_source = True
     decides = True
 

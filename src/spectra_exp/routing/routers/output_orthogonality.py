@@ -48,6 +48,7 @@ class OutputOrthogonalityRouter(SwitchRouter):
     """
 
     Config = OutputOrthogonalityConfig
+    config: OutputOrthogonalityConfig
     label = "Orthogonal outputs"
     needs_outputs = True
 
@@ -58,6 +59,7 @@ class OutputOrthogonalityRouter(SwitchRouter):
     def forward(self, inputs: RoutingInput) -> RouterOutput:
         output = super().forward(inputs)
         if inputs.training and self.config.variance_coef:
+            assert output.probs_NE is not None
             output.losses["score_variance"] = score_variance_loss(output.probs_NE, inputs.ranks)
         return output
 

@@ -45,6 +45,7 @@ class QuantileRouter(BiasedRouter):
     """
 
     Config = QuantileConfig
+    config: QuantileConfig
     label = "Quantile"
 
     def __init__(self, hidden_size: int, num_experts: int, top_k: int, config: QuantileConfig):

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from spectra_exp.foundations.options import option
 from spectra_exp.routing.base import Router, RouterConfig, RouterOutput, RoutingInput, register_router
@@ -34,6 +35,7 @@ class RandomRouter(Router):
     """
 
     Config = RandomConfig
+    salt: Tensor
     learned = False
     decides = True
     label = "Random"
@@ -47,8 +49,9 @@ class RandomRouter(Router):
 
     def forward(self, inputs: RoutingInput) -> RouterOutput:
         ids_BS = inputs.token_ids_BS
+        assert ids_BS is not None
         real_BS = torch.ones_like(ids_BS) if inputs.mask_BS is None else inputs.mask_BS.long()
-        before_B = torch.zeros_like(ids_BS[:, 0]) if inputs.state is None else inputs.state[0]
+        before_B = inputs.state[0] if isinstance(inputs.state, Tensor) else torch.zeros_like(ids_BS[:, 0])
         seen_BS = before_B[:, None] + real_BS.cumsum(dim=1)
         draws_BS = self.salt + seen_BS * POSITION_FACTOR + ids_BS * ID_FACTOR
         scores_NE = position_hash(inputs.real(draws_BS), self.num_experts)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -14,7 +15,7 @@ from torch import Tensor
 from spectra_exp.foundations.bounds import LARGEST_WEIGHT
 from spectra_exp.foundations.collective import Ranks, total_over_ranks
 from spectra_exp.foundations.options import option
-from spectra_exp.routing.base import Router, RouterConfig, RouterOutput, RoutingInput, register_router
+from spectra_exp.routing.base import RouterOutput, RoutingInput, register_router
 from spectra_exp.routing.varying import VaryingConfig, VaryingRouter
 
 
@@ -44,16 +45,18 @@ class RemoeRouter(VaryingRouter):
     """
 
     Config = RemoeConfig
+    config: RemoeConfig
+    coefficient: Tensor
+    # Assignments and tokens of the last whole step on all ranks; none is known before.
+    step_taken: Tensor
     label = "ReMoE"
 
-    def __init__(self, hidden_size: int, num_experts: int, top_k: int, config: RouterConfig):
+    def __init__(self, hidden_size: int, num_experts: int, top_k: int, config: RemoeConfig):
         super().__init__(hidden_size, num_experts, top_k, config)
         # Float32 whatever the default is: it starts far below 1.
         self.register_buffer("coefficient", torch.tensor(config.l1_start, dtype=torch.float32))
-        # Assignments and tokens so far in the step, and those of the last whole step on all ranks. Never saved: the
-        # next step begins anew.
+        # The same so far in the step, on this rank. Never saved: the next step begins anew.
         self._taken: Tensor | None = None
-        self.step_taken: Tensor | None = None
 
     def reset_parameters(self) -> None:
         super().reset_parameters()
@@ -95,7 +98,7 @@ class RemoeRouter(VaryingRouter):
             self.step_taken, self._taken = total_over_ranks(self._taken), None
 
     @torch.no_grad()
-    def agree(self, layers: Sequence[Router]) -> None:
+    def agree(self, layers: Sequence[Self]) -> None:
         """Raise or lower the coefficient by the number of experts per token over all layers."""
         assignments, tokens = torch.stack([layer.step_taken for layer in layers]).sum(0)
         self.coefficient *= self.config.l1_factor ** torch.sign((assignments - self.top_k * tokens).float())

@@ -38,6 +38,7 @@ class RmoeRouter(Router):
     """
 
     Config = RmoeConfig
+    config: RmoeConfig
     label = "RMoE"
     shared_parts = ("gru.",)
 

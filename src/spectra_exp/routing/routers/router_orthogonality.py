@@ -26,6 +26,7 @@ class RouterOrthogonalityRouter(SwitchRouter):
     """*Source:* ERNIE 4.5 report, the router's orthogonalisation loss. Its best weight moves far with the scale."""
 
     Config = RouterOrthogonalityConfig
+    config: RouterOrthogonalityConfig
     label = "Orthogonal router"
 
     def forward(self, inputs: RoutingInput) -> RouterOutput:

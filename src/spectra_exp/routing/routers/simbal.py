@@ -30,6 +30,7 @@ class SimbalRouter(LinearRouter):
     """
 
     Config = SimbalConfig
+    config: SimbalConfig
     label = "SimBal"
 
     def forward(self, inputs: RoutingInput) -> RouterOutput:

@@ -38,6 +38,7 @@ class SinkhornRouter(LinearRouter):
     """
 
     Config = SinkhornConfig
+    config: SinkhornConfig
     label = "Sinkhorn"
     kernel = PLAIN
     two_rules = "training by the transport plan, evaluation by router.inference={router.inference}"
@@ -45,9 +46,13 @@ class SinkhornRouter(LinearRouter):
     def forward(self, inputs: RoutingInput) -> RouterOutput:
         output = super().forward(inputs)
         if inputs.training or self.config.inference == "sinkhorn":
-            cost_NE = -output.logits_NE.detach()
+            assert output.logits_NE is not None
             plan = sinkhorn(
-                cost_NE, self.config.epsilon, self.config.iterations, ranks=inputs.ranks, kernel=self.kernel
+                -output.logits_NE.detach(),
+                self.config.epsilon,
+                self.config.iterations,
+                ranks=inputs.ranks,
+                kernel=self.kernel,
             )
             output.scores_NE, output.figures["sinkhorn_residual"] = plan.log_plan_NE, plan.residual
         return output

@@ -91,6 +91,8 @@ class SpectraRouter(Router):
     """SPECTRA. *Source:* paper 5.1 and 8; docs/method.md 1, which says where it departs."""
 
     Config = SpectraConfig
+    config: SpectraConfig
+    hard_potentials_E: Tensor
     uses_osr = True
     two_rules = (
         "training by osr.training={osr.training} (osr.solver={osr.solver}), "
@@ -186,7 +188,8 @@ class SpectraRouter(Router):
         osr, potentials_E = self.osr, self.potentials_E()
         if not osr.online_rate:
             return potentials_E, None
-        before = None if inputs.state is None else inputs.state[1][0]
+        earlier = inputs.state[1] if isinstance(inputs.state, tuple) else None
+        before = None if earlier is None else earlier[0]
         cost, rates = inputs.split(inputs.placed(cost_NE)), (osr.online_rate, osr.online_decay)
         with part("potentials"):
             offsets, last = sequence_offsets(cost, inputs.split_mask, potentials_E, self.top_k, *rates, before)
@@ -273,7 +276,7 @@ class SpectraRouter(Router):
         self.soft_potentials.move(updates["soft_potentials"])
         if "needed_bias" in updates:
             self._needed.append(updates["needed_bias"])
-        if "routing_mean" in updates:
+        if isinstance(self.expression, RunningMean):
             self.expression.mean.move(updates["routing_mean"])
 
     @torch.no_grad()

@@ -29,6 +29,7 @@ class SwitchRouter(LinearRouter):
     """*Source:* Fedus et al. 2021 (Switch Transformers), 2.2 and table 11 (jitter 1e-2)."""
 
     Config = SwitchConfig
+    config: SwitchConfig
     label = "Switch"
 
     def logits(self, inputs: RoutingInput) -> Tensor:

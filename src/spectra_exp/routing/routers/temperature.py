@@ -34,6 +34,7 @@ class TemperatureRouter(LinearRouter):
     """
 
     Config = TemperatureRouterConfig
+    config: TemperatureRouterConfig
     label = "Temperature"
 
     def logits(self, inputs: RoutingInput) -> Tensor:

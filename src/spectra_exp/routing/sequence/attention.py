@@ -79,11 +79,15 @@ class AttentionEncoder(SequenceEncoder):
         key_BTW, value_BTW = memory_BTx[..., :-1].chunk(2, dim=-1)
         return key_BTW, value_BTW, memory_BTx[..., -1] > 0
 
-    def _attend(self, query: Tensor, key: Tensor, value: Tensor, **mask: Tensor | bool) -> Tensor:
+    def _attend(
+        self, query: Tensor, key: Tensor, value: Tensor, *, attn_mask: Tensor | None = None, is_causal: bool = False
+    ) -> Tensor:
         """Attention by heads, [B, S, W]; memory linear in S under a fused kernel."""
-        heads = [
+        query, key, value = (
             pad(x.unflatten(-1, (self.num_experts, self.dim)).transpose(1, 2), (0, -self.dim % ALIGNMENT))
             for x in (query, key, value)
-        ]
-        attended_BESD = scaled_dot_product_attention(*heads, scale=self.dim**-0.5, **mask)
+        )
+        attended_BESD = scaled_dot_product_attention(
+            query, key, value, attn_mask, is_causal=is_causal, scale=self.dim**-0.5
+        )
         return attended_BESD[..., : self.dim].transpose(1, 2).flatten(2)

@@ -14,12 +14,13 @@ from spectra_exp.routing.sequence.base import SequenceEncoder, real_tokens_first
 
 def reset_gates(rnn: nn.RNNBase, num_gates: int) -> None:
     """Xavier-uniform input weights and orthogonal recurrent weights, each gate's on its own; zero biases."""
-    for gate in rnn.weight_ih_l0.data.chunk(num_gates):
+    input_weight, recurrent_weight, *biases = rnn.all_weights[0]
+    for gate in input_weight.data.chunk(num_gates):
         nn.init.xavier_uniform_(gate)
-    for gate in rnn.weight_hh_l0.data.chunk(num_gates):
+    for gate in recurrent_weight.data.chunk(num_gates):
         nn.init.orthogonal_(gate)
-    nn.init.zeros_(rnn.bias_ih_l0)
-    nn.init.zeros_(rnn.bias_hh_l0)
+    for bias in biases:
+        nn.init.zeros_(bias)
 
 
 def state_after(vectors_BSW: Tensor, length_B: Tensor, before_BW: Tensor | None) -> Tensor:

@@ -17,7 +17,7 @@ class Cadence(TrainerCallback):
     Must come after the callbacks that write rows and before the one that stops on signals.
     """
 
-    def __init__(self, config: TrainerConfig, evaluate: Callable[[int], None]):
+    def __init__(self, config: TrainerConfig, evaluate: Callable[[int], object]):
         self.config, self.evaluate = config, evaluate
         self.fractions = set(fraction_steps(config.max_steps))
 

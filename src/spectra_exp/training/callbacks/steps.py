@@ -20,9 +20,11 @@ log = logging.getLogger(__name__)
 class Steps(TrainerCallback):
     """Raises Diverged when a step's loss is NaN, infinite or far above the loss at step 0."""
 
+    # Given as soon as there is one, which is after its callbacks.
+    trainer: RoutingTrainer
+
     def __init__(self, experiment: Experiment):
         self.experiment = experiment
-        self.trainer: RoutingTrainer | None = None
         self._warned = False
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -31,8 +33,9 @@ class Steps(TrainerCallback):
         self._check(loss, step, recorder.first_loss)
         self._warn_residual(recorder.max_residual, step)
         if recorder.due(step):
-            model = self.trainer.model
-            rates = {f"learning_rate_{g['family']}": g["lr"] for g in self.trainer.optimizer.param_groups}
+            model, optimizer = self.trainer.model, self.trainer.optimizer
+            assert optimizer is not None
+            rates = {f"learning_rate_{g['family']}": g["lr"] for g in optimizer.param_groups}
             row = recorder.write_training_row(step, self.trainer.norms | rates | _temperature(model))
             self.trainer.log(dict(row))
 

@@ -20,9 +20,11 @@ class UpdateRatios(TrainerCallback):
     The weights are copied at due steps alone. It stands before the callbacks that themselves move parameters.
     """
 
+    # Given as soon as there is one, which is after its callbacks.
+    trainer: RoutingTrainer
+
     def __init__(self, recorder: Recorder):
         self.recorder = recorder
-        self.trainer: RoutingTrainer | None = None
         self._before: dict[str, list[Tensor]] = {}
 
     def on_step_begin(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:

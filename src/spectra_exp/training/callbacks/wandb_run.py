@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from transformers import TrainerCallback
 from transformers.integrations.integration_utils import rewrite_logs
@@ -29,7 +29,8 @@ class WandbRows(TrainerCallback):
     def __init__(self, run: Any):
         self.run = run
 
-    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float], **kwargs: Any) -> None:
+    def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        logs: dict[str, float] = kwargs["logs"]
         # Trainer's closing row averages `train_loss` over the whole run.
         if "train_runtime" not in logs:
             self.run.log(rewrite_logs(logs) | {"step": state.global_step})
@@ -59,7 +60,7 @@ def wandb_run(
     run = wandb.init(
         project=experiment.logger.project,
         entity=experiment.logger.entity,
-        mode=experiment.logger.mode,
+        mode=cast(Any, experiment.logger.mode),
         id=folder.run_id,
         name=f"{summary['label']} s{experiment.seed}",
         group=experiment.logger.group or experiment.study or summary["cell_id"],
