@@ -23,7 +23,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hydra._internal.callbacks import Callbacks
-from hydra.core.global_hydra import GlobalHydra
 from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
 from hydra.types import HydraContext, RunMode
@@ -154,8 +153,7 @@ def _direction(name: str) -> str:
 def _compose_sweeper(overrides: list[str]) -> DictConfig:
     """Hydra's whole configuration with the plugin's options. Raises ConfigError."""
     try:
-        with own_hydra():
-            hydra = GlobalHydra.instance().hydra
+        with own_hydra() as hydra:
             config = hydra.compose_config("config", overrides, RunMode.MULTIRUN, with_log_configuration=False)
         OmegaConf.resolve(config.hydra.sweeper)
         return config
@@ -234,9 +232,9 @@ def _instantiate(search: Search) -> tuple[Any, Callable[[int], Any]]:
     node = config.hydra.sweeper.sampler
     seeded = "seed" in node
     try:
-        with own_hydra():
-            sweeper = Plugins.instance().instantiate_sweeper(
-                hydra_context=HydraContext(GlobalHydra.instance().hydra.config_loader, Callbacks(config)),
+        with own_hydra() as hydra:
+            sweeper: Any = Plugins.instance().instantiate_sweeper(
+                hydra_context=HydraContext(hydra.config_loader, Callbacks(config)),
                 task_function=run_in_worker,
                 config=config,
             )
