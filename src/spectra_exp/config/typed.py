@@ -33,8 +33,13 @@ def parse_overrides(overrides: list[str]) -> list[Override]:
         key = override.key_or_group
         if key in first:
             raise ConfigError(key, f"'{first[key]}' and '{override.input_line}' were given", "give it once")
-        first[key] = str(override.input_line)
+        first[key] = as_typed(override)
     return parsed
+
+
+def as_typed(override: Override) -> str:
+    """The whole of an override, `key=value`, as it was typed."""
+    return str(override.input_line)
 
 
 def typed_values(overrides: list[str]) -> dict[str, str]:
@@ -44,7 +49,7 @@ def typed_values(overrides: list[str]) -> dict[str, str]:
 
 def without(overrides: list[str], group: str) -> list[str]:
     """The overrides but for the choice of `group`."""
-    return [o.input_line for o in parse_overrides(overrides) if o.key_or_group != group]
+    return [as_typed(o) for o in parse_overrides(overrides) if o.key_or_group != group]
 
 
 def expand_jobs(overrides: list[str], multirun: bool) -> list[list[str]]:
@@ -70,7 +75,7 @@ def expand_jobs(overrides: list[str], multirun: bool) -> list[list[str]]:
 def typed_lists(overrides: list[str]) -> dict[str, list[str]]:
     """The values that were typed for each key or group, one assignment `key=value` each."""
     return {
-        override.key_or_group: [job[0] for job in expand_jobs([override.input_line], multirun=True)]
+        override.key_or_group: [job[0] for job in expand_jobs([as_typed(override)], multirun=True)]
         for override in parse_overrides(overrides)
     }
 
@@ -107,7 +112,7 @@ def _seed_range(match: re.Match[str]) -> str:
 
 
 def _check(override: Override) -> None:
-    key, given = override.key_or_group, override.input_line
+    key, given = override.key_or_group, as_typed(override)
     if key.startswith("hydra"):
         if not key.startswith(HYDRA_KEYS):
             raise ConfigError(key, "is set by the program", "give outputs=FOLDER to place files, -m to sweep")

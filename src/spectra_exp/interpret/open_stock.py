@@ -110,7 +110,7 @@ def open_stock(key: str, path: Path, tokens: int | None, texts: str | None, seed
     with one_line(key, path):
         check_weight_files(key, path)
         model = load_whole(key, AutoModelForCausalLM, path, config=config, **ONLY_HERE)
-    model = model.to(device).eval()
+    model = model.to(device).eval()  # type: ignore[arg-type]
     engine = StockEngine(model)
     _try_a_pass(key, path, engine)
     held_out = packed(texts, file, engine.longest, tokens)

@@ -10,7 +10,7 @@ from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, Overrid
 
 from spectra_exp.config.compose import check_values, load_experiment
 from spectra_exp.config.schema import result_values
-from spectra_exp.config.typed import parse_overrides, typed_lists
+from spectra_exp.config.typed import as_typed, parse_overrides, typed_lists
 from spectra_exp.foundations.errors import ConfigError
 from spectra_exp.runs.identity import digest
 
@@ -48,9 +48,9 @@ def read_space(typed: list[str], params: Mapping[str, str]) -> Space:
     axes, fixed = {}, []
     for key, override in given.items():
         if override.is_sweep_override():
-            axes[key] = override.input_line
+            axes[key] = as_typed(override)
         elif not key.startswith("hydra"):
-            fixed.append(override.input_line)
+            fixed.append(as_typed(override))
     if "seed" in axes:
         raise ConfigError("seed", f"'{axes['seed']}' was given, but a trial is one run", "give one seed")
     if not axes:
@@ -85,7 +85,7 @@ def check_space(space: Space) -> list[str]:
 
 def _extremes(override: Override) -> Iterator[str]:
     """The least and the largest value of an interval or range, or every value of a list."""
-    key, given, sweep = override.key_or_group, override.input_line, override.value()
+    key, given, sweep = override.key_or_group, as_typed(override), override.value()
     if isinstance(sweep, ChoiceSweep):
         for line in typed_lists([given])[key]:
             # Also the name of an option is looked up.

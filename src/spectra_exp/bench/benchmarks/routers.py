@@ -5,7 +5,7 @@ Shapes: B sequences, S tokens each, N = B S tokens, E experts.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from time import process_time
@@ -123,7 +123,8 @@ def linear(shape: Shape, name: str, device: str = "cpu", length: int = LENGTH, *
 
 def _subject(router: Router, shape: Shape, length: int, device: str) -> Subject:
     torch.manual_seed(0)
-    for module in router.modules():
+    modules: Iterable[Any] = router.modules()
+    for module in modules:
         if draws_itself(module):
             module.reset_parameters()
     hidden_BSd = torch.randn(shape.tokens // length, length, shape.hidden_size)
