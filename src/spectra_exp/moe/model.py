@@ -103,7 +103,7 @@ class SpectraMoeForCausalLM(PreTrainedModel, GenerationMixin):
 
     if TYPE_CHECKING:
         # The parent's is wrapped so that a type checker takes the first argument for the model.
-        def to(self, *args: Any, **kwargs: Any) -> Self: ...
+        def to(self, *args: Any, **kwargs: Any) -> Self: ...  # type: ignore[override]
 
     def freeze_shared(self) -> None:
         """Take the shared experts of upcycled layers out of training."""
