@@ -187,8 +187,26 @@ def test_differences_without_a_test_say_the_whole_reason(tmp_path: Path) -> None
         "family,section,metric,comparison,difference,verdict\n"
         "f,s,m,a − b,0.5,equivalent (higher)\nf,s,m,a − c,0.25,not causal\nf,s,m,a − d,-0.1,better **\n"
     )
-    told = Page(tmp_path, Archive(tmp_path)).differences("f", "m").splitlines()
+    page = Page(tmp_path, Archive(tmp_path))
+    told = page.differences("f", "m").splitlines()
     assert told == ["- **better**: d (−0.100)", "- **equivalent**: b (+0.500)", "- **not causal**: c (+0.250)"]
+    # What no test decides is not counted.
+    assert page.counts("f", "m") == "better in 1, equivalent in 1"
+    assert page.counts("f", "other") == "not run yet"
+
+
+def test_the_verdicts_stand_in_one_table(tmp_path: Path) -> None:
+    (tmp_path / "tables").mkdir()
+    (tmp_path / "tables" / "hypotheses.csv").write_text(
+        "name,claim,rule,section,verdict,figures,reason\n"
+        "H2,It is so,causal,s,supported,f,\nH2,It is so,paper,s,contradicted,f,\nT1,Warm,,,not tested,,no run\n"
+    )
+    page = Page(tmp_path, Archive(tmp_path))
+    lines = page.verdicts.splitlines()
+    assert "| H2 | It is so | **supported** (causal, s), **contradicted** (paper, s) |" in lines
+    assert "| T1 | Warm | **not tested** |" in lines and "| H1 | not run yet | not run yet |" in lines
+    assert len(lines) == 2 + len(page.hypotheses)
+    assert page.verdict("T1") == "- **not tested**: no run"
 
 
 def test_downstream_scores_stand_by_configuration_beside_chance(tmp_path: Path) -> None:

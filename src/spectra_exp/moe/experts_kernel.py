@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
+import os
+import shutil
+import sysconfig
 from collections.abc import Iterable
+from pathlib import Path
 
 import torch
 
@@ -21,6 +25,8 @@ LEAST_CAPABILITY = (8, 0)
 MULTIPLE = 16
 # Names of transformers' activations that the kernels have.
 ACTIVATIONS = ("silu", "gelu", "relu")
+# In the order in which triton looks for them.
+COMPILERS = ("gcc", "clang")
 
 
 def choose_experts_kernel(request: ExpertsKernelRequest, lacks: Iterable[str | None]) -> Kernel:
@@ -46,7 +52,18 @@ def what_triton_lacks(device: str) -> str | None:
         return "the package triton is not installed"
     if torch.cuda.get_device_capability() < LEAST_CAPABILITY:
         return f"{torch.cuda.get_device_name()} is older than its kernels"
+    # Triton compiles what launches a kernel when that runs for the first time.
+    if "CC" not in os.environ and not any(map(shutil.which, COMPILERS)):
+        return f"it needs a C compiler ({' or '.join(COMPILERS)}, or the one that CC names)"
+    if not (include_folder() / "Python.h").is_file():
+        return f"it needs Python's headers, and {include_folder()} has no Python.h"
     return None
+
+
+def include_folder() -> Path:
+    """Where Triton looks for Python's headers."""
+    scheme = sysconfig.get_default_scheme()
+    return Path(sysconfig.get_path("include", "posix_prefix" if scheme == "posix_local" else scheme))
 
 
 def what_router_lacks(router: type[Router]) -> str | None:

@@ -40,7 +40,7 @@ def tests(setting: Setting) -> Iterator[Finding]:
 
 def resume(setting: Setting) -> Iterator[Finding]:
     """A run that is killed goes on from its checkpoint and ends where one that never stopped does."""
-    number, every = setting.of_size(200, 6), setting.of_size(20, 2)
+    number, every = setting.of_size(60, 6), setting.of_size(20, 2)
     lines = ["debug=smoke", f"trainer.max_steps={number}", f"trainer.checkpoint_every={every}"]
     forget(setting, "whole", "cut")
     whole = summary_of(setting, "whole", *lines)

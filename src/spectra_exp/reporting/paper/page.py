@@ -28,6 +28,9 @@ REAL_TEXT = re.compile(r"data\.train=\S+ data\.validation=\S+ data=files")
 SAME = ("data.train=", "data.validation=", "data.domain_field=", "trainer.cpu_threads=")
 # Of the load CV of SPECTRA under its rule of inference (docs/metrics.md).
 TARGETS = {"paper": 0.1, "ours": 0.03}
+# What a test can decide, as it is listed.
+DECISIONS = ("better", "worse", "equivalent", "undecided")
+HYPOTHESES = ("H1", "H2", "H3", "H4", "H5", "H6", "H7", "T1", "T2", "T3", "T4")
 
 
 def section_words(section: str) -> str:
@@ -100,13 +103,12 @@ class Page:
     def differences(self, family: str, metric: str) -> str:
         """What table 13 says of a metric in the comparisons of one family: a line a verdict (and section, of several),
         and in it each row that was compared with, and the difference from it."""
-        order = {verdict: place for place, verdict in enumerate(("better", "worse", "equivalent", "undecided"))}
+        order = {verdict: place for place, verdict in enumerate(DECISIONS)}
         found: dict[tuple[str, str], list[str]] = {}
         for row in self._tests(family, metric):
             if row["difference"]:
                 # Stars and the sign of an equivalence stand beside; why there is no test is said whole.
-                word = row["verdict"].partition(" ")[0]
-                verdict = word if word in order else row["verdict"]
+                verdict = self._decision(row) or row["verdict"]
                 against = row["comparison"].partition(" − ")[2]
                 difference = f"{float(row['difference']):+.3f}".replace("-", "−")
                 found.setdefault((row["section"], verdict), []).append(f"{against} ({difference})")
@@ -116,6 +118,11 @@ class Page:
             for section, verdict in sorted(found, key=lambda key: (key[0], order.get(key[1], len(order))))
         ]
         return "\n".join(lines) or f"- {NOTHING}"
+
+    def counts(self, family: str, metric: str) -> str:
+        """How many comparisons of one family table 13 decides which way, in words."""
+        found = Counter(filter(None, map(self._decision, self._tests(family, metric))))
+        return ", ".join(f"{word} in {found[word]}" for word in DECISIONS if found[word]) or NOTHING
 
     def difference(self, family: str, metric: str, against: str) -> str:
         """Table 13's difference from one row in a metric: its 95 % interval, p before and after correction, verdict; a
@@ -133,6 +140,20 @@ class Page:
         """The verdicts on a hypothesis, a line each: where, what it is, and by which figures."""
         rows = [row for row in self._rows("hypotheses") if row["name"] == hypothesis]
         return "\n".join(f"- {self._told(row)}" for row in rows) or f"- {NOTHING}"
+
+    @cached_property
+    def verdicts(self) -> str:
+        """A table of all hypotheses and the verdicts on each, with where they hold."""
+        lines = ["| | claim | verdict |", "|---|---|---|"]
+        for name in HYPOTHESES:
+            rows = [row for row in self._rows("hypotheses") if row["name"] == name]
+            lines.append(f"| {name} | {self.claim(name)} | {', '.join(map(self._verdict, rows)) or NOTHING} |")
+        return "\n".join(lines)
+
+    @property
+    def hypotheses(self) -> tuple[str, ...]:
+        """Their names, in order."""
+        return HYPOTHESES
 
     def claim(self, hypothesis: str) -> str:
         """What a hypothesis says."""
@@ -301,7 +322,16 @@ class Page:
             return list(csv.DictReader(file))
 
     @staticmethod
-    def _told(row: dict[str, str]) -> str:
+    def _decision(row: dict[str, str]) -> str | None:
+        """The word that a test's verdict begins with; None where there is no test."""
+        word = row["verdict"].partition(" ")[0]
+        return word if word in DECISIONS else None
+
+    @staticmethod
+    def _verdict(row: dict[str, str]) -> str:
         where = ", ".join(filter(None, [row["rule"], section_words(row["section"])]))
+        return f"**{row['verdict']}**{f' ({where})' if where else ''}"
+
+    def _told(self, row: dict[str, str]) -> str:
         why = "; ".join(filter(None, [row["figures"], row["reason"]]))
-        return f"**{row['verdict']}**{f' ({where})' if where else ''}: {why}"
+        return f"{self._verdict(row)}: {why}"
