@@ -33,12 +33,19 @@ COLUMNS = (
 def of_validation(run: StoredRun, metric: str) -> pd.DataFrame:
     """The rows of a metric's means over layers on the validation text."""
     history = run.history
+    assert history is not None
     return history[(history["split"] == "validation") & (history["metric"] == metric) & (history["layer"] == "all")]
+
+
+def summary_of(run: StoredRun) -> dict[str, Any]:
+    """The summary of a run that has one."""
+    assert run.summary is not None
+    return run.summary
 
 
 def row(run: StoredRun) -> list[str]:
     """A finished run's line."""
-    summary: Any = run.summary
+    summary = summary_of(run)
     metrics, timings = summary["metrics"], summary["timings"]
     losses = of_validation(run, "val_loss")
     best = losses.loc[losses["value"].idxmin()]
@@ -59,6 +66,7 @@ def row(run: StoredRun) -> list[str]:
 def place(run: StoredRun) -> str:
     """What a run trained on and in steps of what size."""
     devices = json.loads(run.text(run.folder.environment))["devices"]
+    assert run.config is not None
     trainer, length = run.config["trainer"], run.config["data"]["sequence_length"]
     sequences = trainer["batch_size"] * trainer["accumulation"]
     return f"steps of {sequences} x {length} tokens on {devices['names'][0] if devices['names'] else 'a CPU'}"
@@ -68,7 +76,7 @@ def readings(runs: dict[str, StoredRun]) -> list[str]:
     """What one seed says on T1 to T4, by the temperature of each run: figures without a test."""
 
     def final(metric: str, names: Iterable[str]) -> dict[str, float]:
-        return {name: runs[name].summary["metrics"][metric] for name in names if name in runs}
+        return {name: summary_of(runs[name])["metrics"][metric] for name in names if name in runs}
 
     def fall(name: str) -> float:
         entropy = of_validation(runs[name], "routing_entropy")
@@ -112,8 +120,8 @@ def page(outputs: Path) -> str:
     order = list(block.grid["temperature"])
     runs = read_sources(outputs, (str(outputs),)).stored.values()
     finished = [run for run in runs if run.summary is not None and run.summary["status"] == "completed"]
-    finished.sort(key=lambda run: (order.index(run.summary["temperature"]), run.summary["seed"]))
-    seeds = sorted({run.summary["seed"] for run in finished})
+    finished.sort(key=lambda run: (order.index(summary_of(run)["temperature"]), summary_of(run)["seed"]))
+    seeds = sorted({summary_of(run)["seed"] for run in finished})
     places = ", ".join(sorted(set(map(place, finished)))) or "no steps"
     lines = [
         "# Router temperature at the reference scale",
@@ -124,13 +132,13 @@ def page(outputs: Path) -> str:
         "validation loss are both given. Runs that share a GPU share its time.",
         "",
     ]
-    missing = [name for name in order if name not in {run.summary["temperature"] for run in finished}]
+    missing = [name for name in order if name not in {summary_of(run)["temperature"] for run in finished}]
     if missing:
         lines += [f"Not finished: {', '.join(missing)}.", ""]
     lines += ["| " + " | ".join(cells) + " |" for cells in (COLUMNS, ["---"] * len(COLUMNS), *map(row, finished))]
     if len(seeds) == 1:
         lines += ["", "## What one seed says", ""]
-        lines += readings({run.summary["temperature"]: run for run in finished})
+        lines += readings({summary_of(run)["temperature"]: run for run in finished})
     verdicts = outputs / "tables" / "hypotheses.md"
     if verdicts.exists() and len(seeds) > 1:
         lines += ["", verdicts.read_text(encoding="utf-8").rstrip()]

@@ -41,5 +41,5 @@ class _AfterAutoConfig(MetaPathFinder):
             run(module)
             importlib.import_module(OURS)
 
-        spec.loader.exec_module = run_and_register
+        spec.loader.exec_module = run_and_register  # type: ignore[method-assign]
         return spec

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-from dataclasses import fields, replace
+from dataclasses import fields
 
 import numpy as np
 import pandas as pd
@@ -71,11 +71,9 @@ def test_what_a_part_finds_empty_does_not_stop_it() -> None:
 
 
 def test_needs_are_asked_in_order_and_a_later_one_may_read_what_an_earlier_grants() -> None:
-    order = [registry.TRACE, registry.ROUTED, registry.DISTRIBUTION]
+    order = [registry.ROUTED, registry.DISTRIBUTION]
     part = Part("x", "X", tuple(order), 0, lambda request: Result())
     assert "dense" in part.run(made_request()).empty
-    no_text = Request(replace(made_subject(by_domain), held_out=None))
-    assert "no held-out text" in part.run(no_text).empty
     assert "no distribution" in part.run(made_request(by_domain, with_probs=False)).empty
     assert part.run(made_request(by_domain)).empty is None
 

@@ -180,6 +180,12 @@ def test_a_checkpoint_removed_while_it_is_read_is_looked_up_again(run: Path, mon
         opened(run)
 
 
+def test_a_run_without_its_configuration_is_told_in_one_line(run: Path) -> None:
+    (run / "config.yaml").unlink()
+    with pytest.raises(SpectraError, match=r"config\.yaml: is missing"):
+        open_run.open_run(run, None, 0, torch.device("cpu"))
+
+
 def test_a_checkpoint_that_names_code_is_refused_without_a_question(run: Path, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr("builtins.input", lambda *words: pytest.fail("it asks"))
     shutil.copytree(run, tmp_path / run.name)

@@ -12,6 +12,7 @@ from spectra_exp.interpret.parts.boundaries import used_experts
 from spectra_exp.interpret.parts.depth import matched_share
 from spectra_exp.interpret.parts.positions import document_bins, log_ratio
 from spectra_exp.interpret.registry import Request, parts
+from spectra_exp.interpret.results import picture_bytes
 from spectra_exp.interpret.trace import HeldOut, group_counts, sequence_bins
 
 ROWS, LENGTH = 24, 32
@@ -50,6 +51,16 @@ def test_routing_by_token_knows_no_position() -> None:
     information = run_part("positions", request_of(engine, long_text())).tables["information"].set_index("within")
     for kind in ("block", "document"):
         assert information.loc[kind, "information"] == pytest.approx(information.loc[kind, "shuffled"], abs=0.02)
+
+
+def test_a_layer_without_a_token_has_no_information() -> None:
+    def second_idle(ids_BS: torch.Tensor) -> torch.Tensor:
+        return torch.stack([ids_BS % 4, torch.full_like(ids_BS, -1)], dim=-1)
+
+    result = run_part("positions", request_of(HandEngine(2, 4, second_idle), long_text()))
+    idle = result.tables["information"].set_index("layer").loc[1]
+    assert idle[["information", "shuffled"]].isna().all(axis=None)
+    assert picture_bytes(result.pictures["block"])
 
 
 def test_bins_of_positions_by_hand() -> None:

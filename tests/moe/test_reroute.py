@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 
+import numpy as np
 import pytest
 import torch
 from family_cases import SPARSE, family_model, ids_of, logits_of, reloaded, same_model, settle
@@ -14,8 +15,9 @@ from moe_cases import settings_of
 from transformers import JambaConfig
 
 from spectra_exp.foundations.errors import ConfigError
+from spectra_exp.interpret.open_run import OwnEngine
 from spectra_exp.moe.context import RoutingContext
-from spectra_exp.moe.families import SPARSE_FAMILIES, sparse_blocks, sparse_family
+from spectra_exp.moe.families import SPARSE_FAMILIES, down_projections, sparse_blocks, sparse_family
 from spectra_exp.moe.reroute import reroute
 
 KNOWN = [name for name in SPARSE if SPARSE_FAMILIES[name].softmax]
@@ -42,6 +44,13 @@ def test_everything_but_the_router_stays_bit_for_bit(model_type):
     assert any("experts" in name for name in others)
     assert all(torch.equal(ours[name], parameter) for name, parameter in others.items())
     assert (logits_of(model) - logits_of(source)).abs().max() > 1e-2
+
+
+@each_family
+def test_an_analysis_reads_the_weights_of_the_source_s_experts(model_type):
+    model = rerouted(model_type, "native")
+    expected = down_projections(sparse_blocks(model.backbone)[0].experts).flatten(1).detach().numpy()
+    assert np.array_equal(OwnEngine(model, None).weights_EF(0), expected)
 
 
 @each_family

@@ -61,7 +61,7 @@ def table_of(figures: Sequence[Figure]) -> Table:
 
 
 def _benchmarks_help() -> str:
-    lines = [f"  {name:<16} {one.function.__doc__.splitlines()[0]}" for name, one in BENCHMARKS.all().items()]
+    lines = [f"  {name:<16} {str(one.function.__doc__).splitlines()[0]}" for name, one in BENCHMARKS.all().items()]
     return "\n".join(["Benchmarks:", *lines])
 
 

@@ -109,7 +109,7 @@ class ExpertsFloor(InTurn):
         for expert, count in enumerate(counts):
             rows = torch.randn(count, case.shape.hidden_size, device=x.device)
             inner = torch.randn(count, case.shape.expert_size, device=x.device)
-            into = [case.experts.up] + ([case.experts.gate] if case.shape.gated else [])
+            into = [w for w in (case.experts.up, case.experts.gate) if w is not None]
             self.products += [Products(w.detach()[expert], rows) for w in into]
             self.products.append(Products(case.experts.down.detach()[expert], inner))
 
@@ -123,7 +123,7 @@ class EqualGroups(InTurn):
     def __init__(self, case: Case):
         shape, x = case.shape, case.tokens_Nd
         rows = shape.tokens * shape.top_k // shape.num_experts
-        weights = [case.experts.up, case.experts.down] + ([case.experts.gate] if shape.gated else [])
+        weights = [w for w in (case.experts.up, case.experts.down, case.experts.gate) if w is not None]
         self.products = [Products(w.detach(), x.new_empty(len(w), rows, w.shape[2]).normal_()) for w in weights]
 
 

@@ -125,7 +125,8 @@ def read_profile(events: Any) -> Cost:
     whose operation it is the gradient of (both carry one sequence number). Times are self times, so that nothing
     counts twice. FLOPs are the profiler's: matrix products, and additions and multiplications of tensors.
     """
-    cost, part_of_sequence = Cost(), {}
+    cost = Cost()
+    part_of_sequence: dict[int, str] = {}
     for event in events:
         named = _around(event, PREFIX)
         if named is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeVar
 
 from torch import Tensor
@@ -27,14 +28,18 @@ class Way:
     result: Callable[[], Tensor]
 
 
-def attempted(work: Callable[[], Result]) -> tuple[Result | None, str | None]:
-    """What a call returns and None, or None and what goes wrong in it, in one line."""
+class Problem(str):
+    """What goes wrong in a call, in one line."""
+
+
+def attempted(work: Callable[[], Result]) -> Result | Problem:
+    """What a call returns, or what goes wrong in it."""
     try:
-        return work(), None
+        return work()
     except ImportError as error:
-        return None, f"not installed: {first_line(error)}"
+        return Problem(f"not installed: {first_line(error)}")
     except Exception as error:
-        return None, f"{type(error).__name__}: {first_line(error)}"
+        return Problem(f"{type(error).__name__}: {first_line(error)}")
 
 
 def distance(found: Tensor, expected: Tensor) -> float:
@@ -64,9 +69,9 @@ def compared(
         return way, distance(_result(way), expected)
 
     for other in others:
-        found, problem = attempted(lambda other=other: tried(other))
-        if found is None:
-            yield Figure(f"{name}_{other}", None, problem)
+        found = attempted(partial(tried, other))
+        if isinstance(found, Problem):
+            yield Figure(f"{name}_{other}", None, found)
         # Where it is no number it is not below the limit either.
         elif found[1] <= limit:
             works[other] = found[0].work

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
@@ -28,6 +28,9 @@ from spectra_exp.config.tree import default_outputs, project_root, roots
 from spectra_exp.config.typed import expand_jobs, parse_overrides, typed_values, without
 from spectra_exp.foundations.errors import ConfigError
 from spectra_exp.foundations.options import check_fields
+
+if TYPE_CHECKING:
+    from hydra._internal.hydra import Hydra
 from spectra_exp.foundations.variables import neutralise
 
 # The extra of pyproject.toml that brings each launcher which the plain install leaves out.
@@ -56,13 +59,15 @@ def prepare_environment() -> None:
 
 
 @contextmanager
-def own_hydra() -> Iterator[None]:
+def own_hydra() -> Iterator[Hydra]:
     """A Hydra of our own for composing, also inside a running job."""
     before = GlobalHydra.instance().hydra
     GlobalHydra.instance().clear()
     try:
         with initialize_config_dir(str(project_root() / "conf"), version_base="1.3"):
-            yield
+            hydra = GlobalHydra.instance().hydra
+            assert hydra is not None
+            yield hydra
     finally:
         GlobalHydra.instance().clear()
         if before is not None:

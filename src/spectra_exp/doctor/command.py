@@ -52,6 +52,7 @@ def examine(options: Options) -> int:
     if options.run is not None:
         opened = open_own(options.run, options.folder, options.tokens, options.seed, device)
     else:
+        assert options.model is not None
         opened = open_model(options.model, options.texts, options.tokens, options.seed, device)
     folder = Path(options.out) if options.out else options.folder / "doctor" / opened.name
     try:

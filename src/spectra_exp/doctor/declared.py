@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from torch import nn
+from transformers import PreTrainedModel
 
 from spectra_exp.doctor.examined import Examined
 from spectra_exp.doctor.options import declared_noise, is_noise
@@ -40,7 +40,7 @@ def without_declared(x: Examined) -> Iterator[dict[str, Any]]:
 
 
 @contextmanager
-def without_declared_noise(model: nn.Module) -> Iterator[None]:
+def without_declared_noise(model: PreTrainedModel) -> Iterator[None]:
     """A block in which noise is off in all modules that keep an option's value."""
     values = set(declared_noise(model).values())
     off = [

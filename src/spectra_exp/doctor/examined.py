@@ -58,6 +58,9 @@ class Examined:
     are not finite.
     """
 
+    # Ours or transformers': what it has beside a module's depends on `own`.
+    model: Any
+
     def __init__(self, model: nn.Module, batches: Sequence[Tensor], dtype: torch.dtype, trainer: Any = None):
         if getattr(model.config, "is_encoder_decoder", False):
             raise ConfigError("model", f"{type(model).__name__} has an encoder", "give a decoder-only model")
@@ -82,7 +85,7 @@ class Examined:
         # Where selection biases are, once a check has asked.
         self.bias_places: dict[str, tuple[int, nn.Module, str]] | None = None
         self.ids_BS = self._small_batch()
-        self.vocabulary_size = model.get_input_embeddings().num_embeddings
+        self.vocabulary_size: int = self.model.get_input_embeddings().num_embeddings
         largest = max(int(batch.max()) for batch in self.batches)
         if largest >= self.vocabulary_size:
             raise ConfigError(

@@ -69,7 +69,8 @@ def open_model(given: str, texts: str | None, tokens: int | None, seed: int, dev
         _check_sparse_and_fits(path, config, device)
         check_weight_files(MODEL, path)
         transformers_logging.disable_progress_bar()
-        model = load_whole(MODEL, AutoModelForCausalLM, path, config=config, **ONLY_HERE).to(device).eval()
+        model = load_whole(MODEL, AutoModelForCausalLM, path, config=config, **ONLY_HERE)
+        model = model.to(device).eval()  # type: ignore[arg-type]
     longest = int(getattr(config.get_text_config(), "max_position_embeddings", None) or LENGTH)
     if has_tokenizer:
         ids_MS, note = _text(path, texts, longest, tokens or USUAL_TOKENS)

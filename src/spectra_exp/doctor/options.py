@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from torch import nn
+from transformers import PreTrainedModel
 
 # In names of options, and of what modules keep of them.
 NOISE = ("drop", "jitter", "noise")
@@ -13,7 +13,7 @@ NOISE = ("drop", "jitter", "noise")
 LOSS, COEFFICIENT = ("aux", "balance_loss", "balancing_loss", "moe_loss"), ("coef", "weight", "alpha")
 
 
-def declared_noise(model: nn.Module) -> dict[str, float]:
+def declared_noise(model: PreTrainedModel) -> dict[str, float]:
     """The options of dropout, jitter and noise that are on, by their path in the configuration."""
     return {path: value for path, name, value in _numbers(model.config.to_dict()) if is_noise(name, value)}
 
@@ -23,7 +23,7 @@ def is_noise(name: str, value: Any) -> bool:
     return _is_number(value) and value > 0 and _has(name, NOISE)
 
 
-def switched_off(model: nn.Module) -> str:
+def switched_off(model: PreTrainedModel) -> str:
     """The coefficients of auxiliary losses where configuration or model names some and all are 0; else empty."""
     for options in (model.config.to_dict(), vars(model)):
         named = {path: v for path, name, v in _numbers(options) if _has(name, LOSS) and _has(name, COEFFICIENT)}

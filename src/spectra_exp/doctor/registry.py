@@ -82,9 +82,9 @@ class Finding:
     def as_dict(self) -> dict[str, Any]:
         """One entry of the JSON file; meaning and advice where something is to be said."""
         check, outcome = self.check, self.outcome
-        found = {"check": check.name, "title": check.title, "status": outcome.status, "measures": check.figure}
-        found |= {"figure": outcome.figure, "limit": outcome.limit, "limit_is": outcome.limit_is, "ok_if": check.ok_if}
-        found |= {"place": outcome.place, "note": outcome.note}
+        found: dict[str, Any] = {"check": check.name, "title": check.title, "status": outcome.status}
+        found |= {"measures": check.figure, "figure": outcome.figure, "limit": outcome.limit}
+        found |= {"limit_is": outcome.limit_is, "ok_if": check.ok_if, "place": outcome.place, "note": outcome.note}
         return found | {"meaning": check.meaning, "advice": check.advice}
 
 

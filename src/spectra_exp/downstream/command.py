@@ -8,12 +8,13 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
+from functools import partial
 from importlib.util import find_spec
 from typing import TypeVar
 
 from rich import box
 from rich.console import Console
-from rich.progress import Progress
+from rich.progress import Progress, TaskID
 from rich.table import Table
 
 from spectra_exp.config.verb import Verb
@@ -52,15 +53,15 @@ def evaluate(options: EvaluateOptions) -> int:
             # Its own file: the harness's bars on standard error are taken away.
             with Progress(console=Console(file=sys.stderr), transient=True, disable=not sys.stderr.isatty()) as bar:
                 line = bar.add_task(folder.run_id)
-                scores, items = _missing_data_told(
-                    options.online,
-                    lambda folder=folder, tasks=tasks, bar=bar, line=line: score_tasks(
-                        folder, tasks, options, outputs, lambda done, all_: bar.update(line, completed=done, total=all_)
-                    ),
-                )
+                work = partial(score_tasks, folder, tasks, options, outputs, partial(_show, bar, line))
+                scores, items = _missing_data_told(options.online, work)
             keep_scores(folder, scores, items)
         Console(highlight=False).print(table_of(folder))
     return DONE
+
+
+def _show(bar: Progress, line: TaskID, done: int, total: int) -> None:
+    bar.update(line, completed=done, total=total)
 
 
 def _harness_names() -> list[str]:

@@ -26,7 +26,7 @@ def item_scores(task: str, figure: str, results: Mapping[str, Any]) -> pd.DataFr
     """
     import pandas as pd
 
-    rows = []
+    rows: list[dict[str, Any]] = []
     for name, samples in sorted((results.get("samples") or {}).items()):
         for sample in sorted(samples, key=lambda sample: sample["doc_id"]):
             scored = _figures(sample)

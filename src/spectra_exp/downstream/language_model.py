@@ -37,7 +37,7 @@ class SpectraLM(TemplateLM):
         self.model, self.tokens, self.end_token = model.to(device).eval(), tokenizer, end_token
         self.batch_size, self.max_length = batch_size, max_length
         self._device, self.progress = device, progress
-        self.end_token_id = tokenizer.token_to_id(end_token)
+        self.end_token_id = tokenizer.get_vocab()[end_token]
         # Scores are of greedy text, however a source's own generation_config.json samples or penalises.
         self.model.generation_config = GenerationConfig()
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import Tensor
 
 from spectra_exp.foundations.errors import SpectraError
 
@@ -196,7 +196,7 @@ def gathered(tensor: Tensor) -> Tensor:
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
-def whole(parameter: nn.Parameter) -> Tensor:
+def whole(parameter: Tensor) -> Tensor:
     """All values of a parameter, detached; of one that ranks hold in parts a copy, for which all ranks call this."""
     if not hasattr(parameter, "ds_id"):
         return gathered(parameter.detach())

@@ -78,7 +78,9 @@ def read_texts(text: str | None, file: str | None) -> list[Document]:
 
 def _subjects(name: str, options: Options, outputs: Path, track: Track) -> tuple[Subject, Subject | None]:
     """The opened model and the other one, told apart by name and label. ConfigError where they are one."""
-    shared = dict(tokens=options.tokens, seed=options.seed, texts=options.texts, device=chosen_device(options.device))
+    shared: dict[str, Any] = dict(
+        tokens=options.tokens, seed=options.seed, texts=options.texts, device=chosen_device(options.device)
+    )
     given = {"run": name} if options.against is None else {"run": name, "against": options.against}
     paths = [locate(key, folder, outputs) for key, folder in given.items()]
     if len(set(paths)) < len(paths):
@@ -124,7 +126,7 @@ def _run(wanted: Sequence[Part], request: Request, folder: AnalysisFolder, step:
 
 def newest_of_study(outputs: Path, study: str) -> list[str]:
     """The ids of the newest finished run of each method (cell) of a study. SpectraError when it has none."""
-    finished = [run.summary for run in stored_runs(outputs / "runs") if run.refusal is None]
+    finished = [run.summary for run in stored_runs(outputs / "runs") if run.summary and run.refusal is None]
     chosen = [summary for summary in finished if study in (summary.get("studies") or ())]
     if not chosen:
         known = sorted({name for summary in finished for name in summary.get("studies") or ()})

@@ -175,12 +175,13 @@ def latency(switch_QT: np.ndarray, control_QT: np.ndarray, seed: int) -> Latency
     gap = percentile_interval(float(found.gap_Q.mean()), drawn_RQ @ found.gap_Q / count, count)
     if gap is None or gap.low is None or gap.low <= 0:
         return Latency(window, gap)
-    over_gap = [
+    left, carry_over, delay = (
         percentile_interval(float(q.mean() / found.gap_Q.mean()), (drawn_RQ @ q) / (drawn_RQ @ found.gap_Q), count)
         for q in (found.left_Q, found.lag_Q, found.own_lag_Q)
-    ]
+    )
     before = found.before_Q.mean()
-    return Latency(window, gap, *over_gap, half_way(switch_QT.mean(axis=0), before, before + found.gap_Q.mean()))
+    half = half_way(switch_QT.mean(axis=0), before, before + found.gap_Q.mean())
+    return Latency(window, gap, left, carry_over, delay, half)
 
 
 def carry_over_difference(

@@ -26,6 +26,7 @@ def interpret(options: Options) -> int:
     outputs, console = options.folder, Console(stderr=True)
     if options.run is not None:
         return _told(analyse(options.run, options, outputs, console))
+    assert options.study is not None
     status = DONE
     for run_id in newest_of_study(outputs, options.study):
         try:

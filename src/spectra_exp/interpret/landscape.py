@@ -76,10 +76,11 @@ def principal_directions(steps: Sequence[Tensor], seed: int) -> tuple[Tensor, Te
 
 def coordinates(step_W: Tensor, first_W: Tensor, second_W: Tensor) -> tuple[float, float]:
     """Where a point (less the end) falls in a plane of orthogonal unit directions."""
-    return tuple(float(step_W.double() @ direction_W.double()) for direction_W in (first_W, second_W))
+    first, second = (float(step_W.double() @ direction_W.double()) for direction_W in (first_W, second_W))
+    return first, second
 
 
-def axis_through_zero(values: Sequence[float], points: int) -> np.ndarray:
+def axis_through_zero(values: Sequence[float] | np.ndarray, points: int) -> np.ndarray:
     """`points` evenly spaced places, 0 exactly one of them, over the values and 0 with room around them.
 
     At least 3 points. Values that are all 0 give the range -1 to 1.

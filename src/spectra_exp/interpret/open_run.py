@@ -20,6 +20,7 @@ from spectra_exp.foundations.errors import SpectraError, first_line
 from spectra_exp.interpret.subject import Run, Subject
 from spectra_exp.interpret.trace import UNKNOWN, Engine, HeldOut, Pass
 from spectra_exp.moe.context import RoutingContext
+from spectra_exp.moe.families import down_projections
 from spectra_exp.moe.model import SpectraMoeForCausalLM, load_checkpoint
 from spectra_exp.runs.checkpoints import MANIFEST
 from spectra_exp.runs.folder import RunFolder
@@ -37,6 +38,8 @@ ATTEMPTS = 3
 
 class OwnEngine(Engine):
     """A model of this project, scored as its evaluations score it."""
+
+    model: SpectraMoeForCausalLM
 
     def __init__(self, model: SpectraMoeForCausalLM, evaluator: Evaluator):
         self.model, self.evaluator = model, evaluator
@@ -58,7 +61,7 @@ class OwnEngine(Engine):
 
     def weights_EF(self, layer: int) -> np.ndarray:
         """Each expert's flattened down-projection, float32."""
-        return self.model.routed_layers[layer].experts.down.detach().float().flatten(1).cpu().numpy()
+        return down_projections(self.model.routed_layers[layer].experts).detach().float().flatten(1).cpu().numpy()
 
 
 @dataclass(frozen=True)
@@ -79,9 +82,12 @@ def open_run(path: Path, tokens: int | None, seed: int, device: torch.device) ->
     folder, config, summary = stored.folder, stored.config, stored.summary
     stored.require(folder.config.name)
     stored.require(folder.summary.name)
-    newest = newest_model(folder, _made_anew(summary or {}))
+    if config is None:
+        raise SpectraError(f"{folder.config}: is missing")
+    known: dict[str, Any] = summary or {}
+    newest = newest_model(folder, _made_anew(known))
     data = _data_config(config["data"], folder.config)
-    recorded = ((summary or {}).get("fingerprints") or {}).get("data")
+    recorded = (known.get("fingerprints") or {}).get("data")
     if recorded is not None and data_fingerprint(data) != recorded:
         raise SpectraError(f"{path}: its data is not what the run was trained on any more; bring it back")
     cache = (path.parent.parent if path.parent.name == "runs" else Path(config["outputs"])) / "cache"
@@ -100,14 +106,14 @@ def open_run(path: Path, tokens: int | None, seed: int, device: torch.device) ->
     )
     return Subject(
         name=folder.run_id,
-        label=(summary or {}).get("label") or config["router"]["name"],
+        label=known.get("label") or config["router"]["name"],
         path=path,
         step=newest.step,
         fingerprint=newest.fingerprint,
         engine=OwnEngine(model, evaluator),
         tokenizer=corpus.load_tokenizer(),
         held_out=_held_out(data, corpus, cache, tokens),
-        run=Run(folder, config, summary, corpus, evaluator),
+        run=Run(folder, config, summary, corpus, evaluator, model),
         seed=seed,
     )
 
@@ -150,7 +156,7 @@ def newest_model(folder: RunFolder, again: str) -> Newest:
 
 
 def _data_config(values: dict[str, Any], path: Path) -> DataConfig:
-    schema = sources().get(values.get("name"))
+    schema = sources().get(str(values.get("name")))
     if schema is None or set(values) - {f.name for f in fields(schema)}:
         raise SpectraError(f"{path}: its data group is not one that this code knows; run it again")
     return schema(**values)

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -44,6 +45,8 @@ class StockEngine(Engine):
     Raises SpectraError for a sparse model whose routing cannot be read.
     """
 
+    model: PreTrainedModel
+
     def __init__(self, model: PreTrainedModel):
         self.model = model
         self._watches = watch_blocks(model, getattr(model.config, "num_experts_per_tok", None))
@@ -51,12 +54,13 @@ class StockEngine(Engine):
             watch.attach()
         self.num_layers = len(self._watches)
         self.num_experts = self._watches[0].num_experts if self._watches else 0
-        self.vocabulary_size = model.get_input_embeddings().num_embeddings
+        embeddings: Any = model.get_input_embeddings()
+        self.vocabulary_size = embeddings.num_embeddings
         self.longest = int(getattr(model.config, "max_position_embeddings", None) or SEQUENCE_LENGTH)
         self._explained: dict[int, bool] = {}
 
     @cached_property
-    def top_k(self) -> int:
+    def top_k(self) -> int:  # type: ignore[override]
         """Experts per token, as a pass of a few tokens shows: families name it in many ways. SpectraError as above."""
         _, seen = self._pass(torch.zeros(1, min(4, self.longest), dtype=torch.int64))
         return max((one.top_k for one in seen), default=0)
@@ -106,7 +110,7 @@ def open_stock(key: str, path: Path, tokens: int | None, texts: str | None, seed
     with one_line(key, path):
         check_weight_files(key, path)
         model = load_whole(key, AutoModelForCausalLM, path, config=config, **ONLY_HERE)
-    model = model.to(device).eval()
+    model = model.to(device).eval()  # type: ignore[arg-type]
     engine = StockEngine(model)
     _try_a_pass(key, path, engine)
     held_out = packed(texts, file, engine.longest, tokens)
@@ -171,7 +175,7 @@ def packed(texts: str | None, file: TokenizerFile, longest: int, tokens: int | N
     documents = documents_of(texts, "texts") if texts is not None else read_documents(EmbeddedData()).validation
     ordered = mixed_order(documents)
     domains = sorted({document.domain for document in ordered})
-    stream = tokenise(tokenizer, ordered, end_token_id=tokenizer.token_to_id(file.end_token), domains=domains)
+    stream = tokenise(tokenizer, ordered, end_token_id=tokenizer.get_vocab()[file.end_token], domains=domains)
     length = min(longest, SEQUENCE_LENGTH, len(stream.tokens))
     tokens_MS, documents_MS, domains_MS = stream.blocks(length, USUAL_TOKENS if tokens is None else tokens)
     if domains == [UNLABELLED]:

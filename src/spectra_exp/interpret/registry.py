@@ -50,9 +50,8 @@ class Need:
 
 ROUTED = Need(lambda r: r.subject.num_layers > 0, "the model has no routed layer (a dense model)")
 SEVERAL_EXPERTS = Need(lambda r: r.subject.num_experts > 1, "the layers have one expert each")
-TRACE = Need(lambda r: r.subject.held_out is not None, "there is no held-out text")
-# Text on which layers choose among experts.
-CHOICE = (TRACE, ROUTED, SEVERAL_EXPERTS)
+# Layers choose among experts.
+CHOICE = (ROUTED, SEVERAL_EXPERTS)
 DOMAINS = Need(lambda r: r.subject.num_labelled_domains > 1, "the text has no domain labels (or a single domain)")
 DISTRIBUTION = Need(
     lambda r: r.subject.trace.probs_NLE is not None, "the router has no distribution over experts (hash, random)"

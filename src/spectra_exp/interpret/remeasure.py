@@ -21,10 +21,10 @@ from spectra_exp.runs.folder import find_run
 from spectra_exp.runs.history import CHANCE, FINAL, TRAIN, VALIDATION, History
 from spectra_exp.runs.provenance import code_version
 from spectra_exp.runs.stored import StoredRun, stored_runs
-from spectra_exp.runs.summary import change_summary, change_with_file
+from spectra_exp.runs.summary import Summary, change_summary, change_with_file
 
 if TYPE_CHECKING:
-    from spectra_exp.interpret.subject import Subject
+    from spectra_exp.interpret.subject import Run
     from spectra_exp.training.evaluation import Evaluation
 
 # How many metrics a line names that have no value.
@@ -70,18 +70,18 @@ def remeasure(stored: StoredRun, use_checkpoint: bool = True, device: str = "cpu
 
     Raises SpectraError for a run whose figures do not count (edited, unfinished, contradicting itself).
     """
-    require_sound(stored)
+    summary = require_sound(stored)
     for name in ("routing", "history.parquet", "config.yaml"):
         _ = stored.examine()
         stored.require(name)
-    result, summary = Remeasured(), stored.summary
+    result = Remeasured()
     known = {n for n, v in summary["metrics"].items() if v is not None} | _undefined(summary)
     wanted = [name for name in METRICS if name not in known]
-    sources = _of_counts(stored)
+    sources = _of_counts(stored, summary["steps"])
     if not sources and not stored.snapshots:
         result.lacking = dict.fromkeys(wanted, "the run kept no routing counts (a dense model has none)")
         return result
-    sources += _of_history(stored)
+    sources += _of_history(stored, summary["steps"])
     given = {name for found in sources for name in found.table.by_layer()}
     for name in (n for n in wanted if n not in given):
         why = NOT_DEFINED if name in _undefined_then(summary) else OF_MODEL
@@ -89,10 +89,10 @@ def remeasure(stored: StoredRun, use_checkpoint: bool = True, device: str = "cpu
     # What was not defined by other code's measure may be by today's.
     if use_checkpoint and {OF_MODEL, NOT_DEFINED} & set(result.lacking.values()):
         try:
-            sources.append(_of_checkpoint(stored, device))
+            sources.append(_of_checkpoint(stored, summary["steps"], device))
         except SpectraError as error:
-            why = {OF_MODEL: f"needs the model: {error}"}
-            result.lacking = {name: why.get(reason, reason) for name, reason in result.lacking.items()}
+            reasons = {OF_MODEL: f"needs the model: {error}"}
+            result.lacking = {name: reasons.get(reason, reason) for name, reason in result.lacking.items()}
     chosen: dict[str, Found] = {}
     undefined: set[str] = set()
     for found in sources:
@@ -111,9 +111,10 @@ def remeasure(stored: StoredRun, use_checkpoint: bool = True, device: str = "cpu
     return result
 
 
-def require_sound(stored: StoredRun) -> None:
-    if stored.refusal is not None:
+def require_sound(stored: StoredRun) -> Summary:
+    if stored.refusal is not None or stored.summary is None:
         raise SpectraError(f"{stored.run_id}: {stored.refusal}")
+    return stored.summary
 
 
 def _undefined(summary: Mapping[str, Any]) -> set[str]:
@@ -129,11 +130,11 @@ def _undefined_then(summary: Mapping[str, Any]) -> set[str]:
     return {name for name, values in by_layer.items() if values and all(value is None for value in values)}
 
 
-def _of_counts(stored: StoredRun) -> list[Found]:
+def _of_counts(stored: StoredRun, steps: int) -> list[Found]:
     """What the snapshots give. Those of a run whose end was scored on a larger set are not of that set."""
     from spectra_exp.training.fractions import fraction_steps
 
-    steps, snapshots = stored.summary["steps"], stored.snapshots
+    snapshots = stored.snapshots
     found = []
     if steps in snapshots and setting(stored.config or {}, "data.final_evaluation_tokens") is None:
         last = snapshots[steps]
@@ -144,39 +145,39 @@ def _of_counts(stored: StoredRun) -> list[Found]:
     return [*found, *([Found(COUNTS, VALIDATION, table, floors)] if len(table) else [])]
 
 
-def _of_history(stored: StoredRun) -> list[Found]:
+def _of_history(stored: StoredRun, steps: int) -> list[Found]:
     """What the logged steps of training give."""
-    config, sizes = stored.config or {}, stored.sizes
+    config, experts, top_k = stored.config or {}, stored.sizes.experts, stored.sizes.top_k
     factors = [setting(config, f"trainer.{key}") for key in ("batch_size", "accumulation")]
     factors.append(setting(config, "data.sequence_length"))
-    if stored.history is None or None in (sizes.experts, sizes.top_k, *factors):
+    if stored.history is None or experts is None or top_k is None or None in factors:
         return []
-    shape = sizes.experts, sizes.top_k, math.prod(factors)
-    trainings = layer_trainings(stored.history, stored.summary["steps"], *shape)
+    trainings = layer_trainings(stored.history, steps, experts, top_k, math.prod(factors))
     return [Found(HISTORY, TRAIN, compute_swing(trainings), compute_swing_floors(trainings))] if trainings else []
 
 
-def _of_checkpoint(stored: StoredRun, device: str) -> Found:
+def _of_checkpoint(stored: StoredRun, steps: int, device: str) -> Found:
     """What the newest checkpoint gives on the run's own evaluation set. SpectraError where there is none of its end."""
     from spectra_exp.measure.compute import compute_floors
 
-    subject, evaluation = evaluated_again(stored, device)
+    run, evaluation = evaluated_again(stored, steps, device)
     if evaluation.table is None:
         raise SpectraError("the model has no routed layer")
-    split = VALIDATION if subject.run.corpus.final is None else FINAL
+    split = VALIDATION if run.corpus.final is None else FINAL
     return Found(CHECKPOINT, split, evaluation.table, compute_floors(evaluation.statistics))
 
 
-def evaluated_again(stored: StoredRun, device: str) -> tuple[Subject, Evaluation]:
+def evaluated_again(stored: StoredRun, steps: int, device: str) -> tuple[Run, Evaluation]:
     """The final evaluation made again with the newest checkpoint. SpectraError where there is none of the run's end."""
     import torch
 
     from spectra_exp.interpret.open_run import open_run
 
     subject = open_run(stored.path, None, 0, torch.device(device))
-    if subject.step != stored.summary["steps"]:
+    if subject.step != steps:
         raise SpectraError(f"{stored.run_id}: the newest checkpoint left is that of step {subject.step}")
-    return subject, subject.run.evaluator.run(subject.engine.model)
+    run = subject.own_run
+    return run, run.evaluator.run(run.model)
 
 
 def _write(stored: StoredRun, chosen: Mapping[str, Found], undefined: Sequence[str]) -> None:
@@ -188,12 +189,15 @@ def _write(stored: StoredRun, chosen: Mapping[str, Found], undefined: Sequence[s
         # The same once more, now that nobody else writes.
         require_sound(StoredRun(folder.path))
         summary = folder.read_summary()
-        metrics, by_layer, floors = {}, {}, {}
+        metrics, by_layer = {}, {}
+        floors: dict[str, float] = {}
         history = History.load(folder.history) if folder.history.exists() else None
         for name, found in chosen.items():
             by_layer[name], metrics[name] = found.table.by_layer()[name], found.table.all()[name]
-            floor_rows = [row for row in found.floors.rows() if row["metric"] == METRICS[name].floor_name]
-            floors |= {name: found.floors["all", METRICS[name].floor_name]} if floor_rows else {}
+            floor_name = METRICS[name].floor_name
+            floor_rows = [row for row in found.floors.rows() if row["metric"] == floor_name]
+            if floor_name is not None and floor_rows:
+                floors[name] = found.floors["all", floor_name]
             if history is not None:
                 for (step, fraction), table in {(summary["steps"], 1.0): found.table, **found.earlier}.items():
                     rows = [row for row in table.rows() if row["metric"] == name]

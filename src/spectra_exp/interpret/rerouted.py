@@ -30,7 +30,7 @@ class Rerouted:
     def __init__(self, subject: Subject, tokens: int):
         self.subject, self.text = subject, sample_of(subject.held_out, tokens)
         self.domains_N, self.documents_N = self.text.domain_ids_MS.ravel(), self.text.document_ids_MS.ravel()
-        self.base_N = self.losses(lambda domains_N: {})
+        self.base_N = self.losses(always({}))
 
     @torch.no_grad()
     def losses(self, plan: Plan) -> np.ndarray:
@@ -40,7 +40,7 @@ class Rerouted:
         step = engine.rows_at_once(length)
         for start in range(0, rows, step):
             ids_BS, documents_BS, domains_BS = self.text.batch(start, step)
-            with intervening(engine.model, plan(domains_BS.flatten().numpy())):
+            with intervening(self.subject.own_run.model, plan(domains_BS.flatten().numpy())):
                 found.append(token_losses(engine.forward(ids_BS, documents_BS).logits_BSV, ids_BS))
         return np.concatenate(found)
 
@@ -54,12 +54,18 @@ class Rerouted:
         return mean_over_documents(added_N[own_N], self.documents_N[own_N], seed)
 
 
+def always(interventions: Mapping[int, Intervention]) -> Plan:
+    """The plan of these interventions, whatever the tokens."""
+    return lambda domains_N: interventions
+
+
 def sample_of(text: HeldOut, tokens: int) -> HeldOut:
     """At most `tokens` tokens of the text in whole blocks, evenly spread over it; at least one block."""
     rows, length = text.token_ids_MS.shape
     count = min(rows, max(1, tokens // length))
     chosen = np.unique(np.linspace(0, rows - 1, count).round().astype(int))
-    return HeldOut(*(np.ascontiguousarray(array[chosen], dtype=np.int64) for array in text.arrays), text.domains)
+    ids, documents, domains = (np.ascontiguousarray(array[chosen], dtype=np.int64) for array in text.arrays)
+    return HeldOut(ids, documents, domains, text.domains)
 
 
 def correlation_within(rows: pd.DataFrame, group: str, x: str, y: str) -> float | None:

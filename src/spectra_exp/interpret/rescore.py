@@ -10,7 +10,7 @@ from spectra_exp.interpret.remeasure import CHECKPOINT, CLOSE, RunsOptions, each
 from spectra_exp.runs.provenance import code_version
 from spectra_exp.runs.scores import write_documents
 from spectra_exp.runs.stored import StoredRun
-from spectra_exp.runs.summary import change_with_file
+from spectra_exp.runs.summary import Summary, change_with_file
 
 
 def rescore(stored: StoredRun, device: str = "cpu") -> int | None:
@@ -19,15 +19,15 @@ def rescore(stored: StoredRun, device: str = "cpu") -> int | None:
     Raises SpectraError for a run whose figures do not count (for other reasons than that its scores are lost), without
     a checkpoint of its end, or of which that checkpoint no longer gives the loss in its summary.
     """
-    _require_sound_but_for_scores(stored)
+    summary = _require_sound_but_for_scores(stored)
     if stored.folder.documents.exists():
         return None
-    subject, evaluation = evaluated_again(stored, device)
-    then, now = stored.summary["metrics"]["val_loss"], evaluation.losses["val_loss"]
+    run, evaluation = evaluated_again(stored, summary["steps"], device)
+    then, now = summary["metrics"]["val_loss"], evaluation.losses["val_loss"]
     if not math.isclose(then, now, rel_tol=CLOSE[CHECKPOINT]):
         raise SpectraError(f"{stored.run_id}: its val_loss is {then:.6g}, and its checkpoint gives {now:.6g} today")
     folder, documents = stored.folder, evaluation.documents
-    domains = subject.run.evaluator.corpus.domains
+    domains = run.evaluator.corpus.domains
     with folder.hold(timeout=60):
         # The same once more, now that nobody else writes.
         _require_sound_but_for_scores(StoredRun(folder.path))
@@ -40,11 +40,12 @@ def rescore(stored: StoredRun, device: str = "cpu") -> int | None:
     return int((documents.tokens_G > 0).sum())
 
 
-def _require_sound_but_for_scores(stored: StoredRun) -> None:
-    if not stored.lost_documents:
-        require_sound(stored)
-    elif stored.contradiction is not None:
+def _require_sound_but_for_scores(stored: StoredRun) -> Summary:
+    if not stored.lost_documents or stored.summary is None:
+        return require_sound(stored)
+    if stored.contradiction is not None:
         raise SpectraError(f"{stored.run_id}: {stored.contradiction}")
+    return stored.summary
 
 
 def _lines(stored: StoredRun, device: str) -> list[str]:

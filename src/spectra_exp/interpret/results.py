@@ -54,7 +54,9 @@ class Result:
         self.pictures[name], self.captions[name] = draw, caption
 
 
-def layer_table(rows: tuple[str, Sequence[Any]], columns: str, **by_layer: Sequence[np.ndarray | None]) -> pd.DataFrame:
+def layer_table(
+    rows: tuple[str, Sequence[Any] | np.ndarray], columns: str, **by_layer: Sequence[np.ndarray | None]
+) -> pd.DataFrame:
     """A row for each cell of the matrices of each layer: `layer`, its row, its column and the values there.
 
     `rows`: the name of what matrices' rows are, and what each is called; `columns`: the name of the columns. A layer
@@ -82,9 +84,11 @@ class AnalysisFolder:
     def __init__(self, path: Path, head: Mapping[str, Any]):
         self.path, self.head = path, dict(head)
         earlier = read_index(path)
-        same = earlier is not None and {k: v for k, v in earlier.items() if k != "parts"} == self.head
-        self.parts: dict[str, dict[str, Any]] = dict(earlier["parts"]) if same else {}
-        self._outdated: dict[str, Any] | None = None if same else earlier
+        if earlier is not None and {k: v for k, v in earlier.items() if k != "parts"} == self.head:
+            self.parts: dict[str, dict[str, Any]] = dict(earlier["parts"])
+            self._outdated: dict[str, Any] | None = None
+        else:
+            self.parts, self._outdated = {}, earlier
         self.replaced = None if self._outdated is None else self._what_goes(self._outdated)
 
     def write(self, name: str, title: str, result: Result) -> None:

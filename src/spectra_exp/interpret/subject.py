@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from spectra_exp.foundations.errors import SpectraError
 from spectra_exp.interpret.trace import UNKNOWN, Engine, HeldOut, Trace, trace_text
 from spectra_exp.runs.folder import RunFolder
 from spectra_exp.runs.stored import StoredRun
@@ -22,12 +23,13 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
     from spectra_exp.data.corpus import Corpus
+    from spectra_exp.moe.model import SpectraMoeForCausalLM
     from spectra_exp.training.evaluation import Evaluator
 
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """What a run of this project has beside its model. `config`: config.yaml; `summary`: None before it has one.
+    """What a run of this project has. `config`: config.yaml; `summary`: None before it has one.
 
     `corpus`: the data it was trained on; `evaluator`: gives the reported losses of any model on its evaluation set.
     """
@@ -37,6 +39,7 @@ class Run:
     summary: dict[str, Any] | None
     corpus: Corpus
     evaluator: Evaluator
+    model: SpectraMoeForCausalLM
 
     @cached_property
     def stored(self) -> StoredRun:
@@ -48,6 +51,8 @@ class Run:
         """The rows of its history. Raises SpectraError where they cannot be read."""
         rows = self.stored.history
         self.stored.require(self.folder.history.name)
+        if rows is None:
+            raise SpectraError(f"{self.folder.history}: is missing")
         return rows
 
 
@@ -66,11 +71,17 @@ class Subject:
     fingerprint: str
     engine: Engine
     tokenizer: Tokenizer
-    held_out: HeldOut | None
+    held_out: HeldOut
     run: Run | None
     seed: int = 0
     track: Callable[[Sequence[int]], Iterable[int]] = iter
     typed: str = ""
+
+    @property
+    def own_run(self) -> Run:
+        """`run`, where the model is known to be one's."""
+        assert self.run is not None
+        return self.run
 
     @property
     def unfinished(self) -> bool:
@@ -95,13 +106,11 @@ class Subject:
     @property
     def domains(self) -> list[str]:
         """Names of the text's domains, by domain id."""
-        return self.held_out.domains if self.held_out is not None else []
+        return self.held_out.domains
 
     @property
     def num_labelled_domains(self) -> int:
         """Domains that have a token in the text."""
-        if self.held_out is None:
-            return 0
         return len(np.unique(self.held_out.domain_ids_MS[self.held_out.domain_ids_MS >= 0]))
 
     @cached_property
@@ -147,7 +156,7 @@ class Subject:
             "step": self.step,
             "unfinished": self.unfinished,
             "model": self.fingerprint,
-            "tokens": self.held_out.num_tokens if self.held_out is not None else 0,
+            "tokens": self.held_out.num_tokens,
             "layers": self.num_layers,
             "experts": self.num_experts,
             "top_k": self.top_k,

@@ -125,6 +125,7 @@ class Trace:
     @property
     def mean_entropy_N(self) -> np.ndarray:
         """The routing entropy of each token as a share of ln E, 0..1, mean over layers."""
+        assert self.entropies_NL is not None
         return self.entropies_NL.mean(axis=1) / np.log(self.statistics[0].num_experts)
 
     def used(self, layer: int) -> np.ndarray:
@@ -155,7 +156,7 @@ def trace_text(
         ids_BS, documents_BS, domains_BS = held_out.batch(start, rows_at_once)
         made = engine.forward(ids_BS, documents_BS)
         columns["losses"].append(token_losses(made.logits_BSV, ids_BS))
-        if not num_layers:
+        if accumulator is None:
             continue
         accumulator.update(
             made.records,
@@ -163,7 +164,8 @@ def trace_text(
         )
         _add_routing(columns, made.records)
         wanted = sample_H[(sample_H >= start * length) & (sample_H < start * length + ids_BS.numel())] - start * length
-        hidden.append(np.stack([r.hidden_Nd[torch.from_numpy(wanted)].float().cpu().numpy() for r in made.records]))
+        inputs_LNd = [r.hidden_Nd for r in made.records if r.hidden_Nd is not None]
+        hidden.append(np.stack([own_Nd[torch.from_numpy(wanted)].float().cpu().numpy() for own_Nd in inputs_LNd]))
     places = np.arange(held_out.num_tokens)
     experts_NLK = _joined(columns["experts"], UNKNOWN, (held_out.num_tokens, num_layers, top_k), np.int16)
     return Trace(
@@ -225,8 +227,9 @@ def _add_routing(columns: dict[str, list[np.ndarray]], records: Sequence[Routing
     width = max(int(record.chosen_NE.sum(dim=1).max()) for record in records)
     for name, place in (("experts", 0), ("weights", 1)):
         columns[name].append(torch.stack([pair[place][:, :width] for pair in ranked], dim=1).cpu().numpy())
-    if all(record.probs_NE is not None for record in records):
-        probs_NLE = torch.stack([record.probs_NE.float() for record in records], dim=1)
+    known = [record.probs_NE for record in records if record.probs_NE is not None]
+    if len(known) == len(records):
+        probs_NLE = torch.stack([probs_NE.float() for probs_NE in known], dim=1)
         columns["entropies"].append(torch.special.entr(probs_NLE).sum(dim=2).cpu().numpy())
         columns["probs"].append(probs_NLE.half().cpu().numpy())
 

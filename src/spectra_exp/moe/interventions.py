@@ -5,7 +5,7 @@ Shapes: N real tokens of a batch, E experts, K experts per token.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
@@ -43,8 +43,10 @@ class _Layer(Protocol):
 class _Model(Protocol):
     """A model with routed layers, such as SpectraMoeForCausalLM."""
 
-    routed_layers: list[_Layer]
     training: bool
+
+    @property
+    def routed_layers(self) -> Sequence[_Layer]: ...
 
 
 @contextmanager

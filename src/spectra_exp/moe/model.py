@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -101,6 +101,10 @@ class SpectraMoeForCausalLM(PreTrainedModel, GenerationMixin):
         Backbones of some families are saved under their first release's names, which a resumed training would not find.
         """
         super().save_pretrained(*args, **({"save_original_format": False} | kwargs))
+
+    if TYPE_CHECKING:
+        # The parent's is wrapped so that a type checker takes the first argument for the model.
+        def to(self, *args: Any, **kwargs: Any) -> Self: ...  # type: ignore[override]
 
     def freeze_shared(self) -> None:
         """Take the shared experts of upcycled layers out of training."""

@@ -72,13 +72,13 @@ def _until_decided(study: Study, typed: list[str]) -> int:
     """
     engine = make_engine(typed, run_in_worker)
     seedless, first = _first_seed(study, typed)
-    decisions, jobs, status = None, [], 0
-    for seeds in (design := _design(study, seedless, first)).seeds():
+    design = _design(study, seedless, first)
+    decisions, jobs, status = Decisions(study, design), [], 0
+    for seeds in design.seeds():
         lines = study_jobs(study, [*seedless, f"seed={','.join(map(str, seeds))}"])
-        new = _checked([line for line in lines if decisions is None or decisions.wants(line)], study)
+        new = _checked([line for line in lines if decisions.wants(line)], study)
         _one_design(study, design, new)
         jobs += new
-        decisions = decisions or Decisions(study, design)
         decisions.add(new)
         write_launch(study, typed, jobs, design)
         status = max(status, _made(new, engine, f"{study.name} to {seeds[-1] + 1 - first} seeds"))

@@ -66,8 +66,8 @@ class Design:
         margin: half the figure's region of practical equivalence, None without one.
         """
         own = range(self.first_seed, self.first_seed + self.max_seeds)
-        arms = ({seed: value for seed, value in arm.items() if seed in own} for arm in (a, b))
-        return compare_at_looks(*arms, self.max_seeds, margin)
+        a, b = ({seed: value for seed, value in arm.items() if seed in own} for arm in (a, b))
+        return compare_at_looks(a, b, self.max_seeds, margin)
 
 
 def design_of(launch: LaunchConfig, first_seed: int) -> Design:
@@ -216,14 +216,14 @@ class Decisions:
                 why = f"not compared: {problem} at seed {seed}"
             elif is_prediction(self.design.metric) and not all(run.get("causal") is True for run in pair):
                 why = NOT_CAUSAL
-        values = (
+        a, b = (
             {seed: run["metrics"].get(self.design.metric) for seed, run in runs.items()} for runs in (runs_a, runs_b)
         )
         # No figures of what is no evidence.
-        return replace(compare({}, {}), note="") if why else self.design.compare(*values, self.design.margin), why
+        return replace(compare({}, {}), note="") if why else self.design.compare(a, b, self.design.margin), why
 
     def _said(self, test: Comparison, corrected: float | None) -> str:
-        if test.sequential is None:
+        if test.sequential is None or test.difference is None:
             return UNDECIDED
         return word(test.difference, corrected, test.sequential.equivalent_p, figure(self.design.metric).direction)
 

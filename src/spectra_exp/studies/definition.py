@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Iterator
+from collections.abc import Set as AbstractSet
 from dataclasses import MISSING, dataclass, field, fields
 from itertools import product
 from pathlib import Path
@@ -182,7 +183,7 @@ def _runs_from_conf(path: Path) -> dict[str, int]:
     return {"any": always} | {f"{key}={value}": always + own for ((key, value),), own in count.items()}
 
 
-def _check_keys(path: Path, where: str, node: Any, known: set[str], required: set[str] = frozenset()) -> None:
+def _check_keys(path: Path, where: str, node: Any, known: set[str], required: AbstractSet[str] = frozenset()) -> None:
     if not isinstance(node, dict):
         raise ConfigError(f"{path} {where}".strip(), "a mapping is expected")
     for key in node:

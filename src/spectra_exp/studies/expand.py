@@ -7,7 +7,7 @@ from itertools import product
 
 import yaml
 
-from spectra_exp.config.typed import parse_overrides, typed_lists
+from spectra_exp.config.typed import typed_lists
 from spectra_exp.foundations.errors import ConfigError
 from spectra_exp.studies.definition import Block, Study
 
@@ -35,8 +35,7 @@ def study_jobs(study: Study, typed: list[str]) -> list[list[str]]:
 
 def file_seeds(study: Study) -> list[int]:
     """The seeds that the study's file gives."""
-    (given,) = parse_overrides([f"seed={study.seeds}"])
-    return [int(seed) for seed in given.sweep_iterator()] if given.is_sweep_override() else [given.value()]
+    return [int(line.partition("=")[2]) for line in typed_lists([f"seed={study.seeds}"])["seed"]]
 
 
 def _check_all_used(study: Study, picked: set[str], given: dict[str, list[str]], jobs: list[list[str]]) -> None:

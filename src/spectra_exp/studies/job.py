@@ -36,6 +36,12 @@ class Job:
             self.waits = error
 
     @property
+    def known(self) -> Plan:
+        """`planned`, of a job that waits no more."""
+        assert self.planned is not None
+        return self.planned
+
+    @property
     def run_id(self) -> str | None:
         """None while that depends on runs that have not finished."""
         return self.planned.folder.run_id if self.planned else None

@@ -67,7 +67,7 @@ def _settle(jobs: Sequence[Job]) -> None:
         if job.planned is None:
             job.make_plan()
         if job.finished() and _joined(job):
-            job.ended = job.planned.folder.status()
+            job.ended = job.known.folder.status()
 
 
 def _joined(job: Job) -> bool:
@@ -75,12 +75,12 @@ def _joined(job: Job) -> bool:
 
     Where nothing can be written, such as in another user's folder, that is said: the run is there all the same.
     """
-    if in_study(job.planned):
+    if in_study(job.known):
         return True
     try:
-        with job.planned.folder.hold():
+        with job.known.folder.hold():
             # Read again: another launch may have written since.
-            join_study(job.planned)
+            join_study(job.known)
         return True
     except RunInUse:
         return False
@@ -98,7 +98,7 @@ def _next_batch(ready: list[Job]) -> list[Job]:
 def _run_batch(batch: list[Job], engine: Launches | None, retries: int) -> None:
     started = time.time()
     try:
-        statuses = [run_here(job.planned) for job in batch] if engine is None else engine.launch(batch)
+        statuses = [run_here(job.known) for job in batch] if engine is None else engine.launch(batch)
     except Broken as error:
         print(f"error: {error}", file=sys.stderr)
         _after_crash(batch, started, retries)
@@ -114,15 +114,15 @@ def _after_crash(batch: list[Job], started: float, retries: int) -> None:
     """Tell the jobs that ended from those in progress when a worker died; one that crashes alone has failed."""
     alone = len(batch) == 1
     for job in batch:
-        folder = job.planned.folder
+        folder = job.known.folder
         if folder.summary.exists() and folder.summary.stat().st_mtime >= started:
             job.attempts, job.ended = job.attempts + 1, folder.status()
     left = [job for job in batch if job.ended is None]
     # A worker that died before it held a run leaves no trace: then any of them may have been its.
-    for job in [job for job in left if job.planned.folder.left_held()] or [job for job in left if not job.held()]:
+    for job in [job for job in left if job.known.folder.left_held()] or [job for job in left if not job.held()]:
         job.crashes += 1
         if alone and job.crashes > 1 + retries:
-            mark_failed(job.planned, CRASHED)
+            mark_failed(job.known, CRASHED)
             print(f"error: {job.run_id}: failed: {CRASHED}", file=sys.stderr)
             job.ended = "failed"
 

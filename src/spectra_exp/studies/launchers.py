@@ -13,11 +13,9 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
-from hydra import initialize_config_dir
 from hydra._internal.callbacks import Callbacks
-from hydra.core.global_hydra import GlobalHydra
 from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
 from hydra.plugins.launcher import Launcher
@@ -25,8 +23,7 @@ from hydra.types import HydraContext, RunMode
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from spectra_exp.config.compose import explain
-from spectra_exp.config.tree import project_root
+from spectra_exp.config.compose import explain, own_hydra
 from spectra_exp.config.typed import typed_lists
 from spectra_exp.foundations import stopping
 from spectra_exp.foundations.errors import ConfigError
@@ -112,7 +109,7 @@ class RemoteEngine(Engine):
         errors = [end for end in ends if isinstance(end, BaseException)]
         for error in sorted(errors, key=lambda e: isinstance(e, Broken)):
             raise error
-        return [status for end in ends for status in end]
+        return [status for end in ends if not isinstance(end, BaseException) for status in end]
 
     def split(self, jobs: Sequence[Job]) -> list[Sequence[Job]]:
         """The jobs of each call of the launcher."""
@@ -166,7 +163,9 @@ class Slurm(RemoteEngine):
 
 
 class Ray(RemoteEngine):
-    """Tasks of a Ray that lives as long as this process."""
+    """Tasks of a Ray that lives as long as this process. `launcher`: that of hydra-ray-launcher."""
+
+    launcher: Any
 
     def launch(self, jobs: Sequence[Job]) -> list[Any]:
         """As RemoteEngine.launch; when a worker died, the others finish first."""
@@ -174,7 +173,7 @@ class Ray(RemoteEngine):
 
         if not ray.is_initialized():
             with own_signals():
-                ray.init(**OmegaConf.to_container(self.launcher.ray_cfg.init, resolve=True))
+                ray.init(**cast("dict[str, Any]", OmegaConf.to_container(self.launcher.ray_cfg.init, resolve=True)))
         try:
             return super().launch(jobs)
         except Broken:
@@ -204,7 +203,7 @@ class EndedRuns:
     """Prints the folder of each run that ended since the launch, and the error of each that failed."""
 
     def __init__(self, jobs: Sequence[Job]):
-        folders = [job.planned.folder for job in jobs]
+        folders = [job.known.folder for job in jobs]
         self._open: dict[RunFolder, int | None] = {folder: _written(folder) for folder in folders}
 
     def tell(self) -> None:
@@ -236,11 +235,8 @@ def make_engine(typed: list[str], task: Callable[..., Any]) -> Engine | None:
             if len(lines) > 1:
                 raise ConfigError(key, "several values were given", "a launch has one launcher and one folder")
             overrides += lines
-    before = GlobalHydra.instance().hydra
-    GlobalHydra.instance().clear()
     try:
-        with initialize_config_dir(str(project_root() / "conf"), version_base="1.3"):
-            hydra = GlobalHydra.instance().hydra
+        with own_hydra() as hydra:
             config = hydra.compose_config("config", overrides, RunMode.MULTIRUN, with_log_configuration=False)
             context = HydraContext(config_loader=hydra.config_loader, callbacks=Callbacks(config))
             launcher = Plugins.instance().instantiate_launcher(hydra_context=context, task_function=task, config=config)
@@ -250,10 +246,6 @@ def make_engine(typed: list[str], task: Callable[..., Any]) -> Engine | None:
         raise explain(error, typed) from error
     except ImportError as error:
         raise ConfigError("hydra/launcher", str(error), "install the launcher's package") from error
-    finally:
-        GlobalHydra.instance().clear()
-        if before is not None:
-            GlobalHydra.instance().initialize(before)
 
 
 def is_crash(error: BaseException) -> bool:

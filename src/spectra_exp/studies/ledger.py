@@ -54,7 +54,7 @@ class Launch:
 
 def write_launch(study: Study, typed: list[str], jobs: Sequence[Job], design: Design | None = None) -> Path:
     """Write down what a launch expects; the same set of runs is the same file, or of a design the same cells."""
-    runs = [
+    runs: list[dict[str, Any]] = [
         {
             "run_id": job.run_id,
             "cell_id": job.planned.identity.cell_id if job.planned else None,

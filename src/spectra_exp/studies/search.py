@@ -23,7 +23,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hydra._internal.callbacks import Callbacks
-from hydra.core.global_hydra import GlobalHydra
 from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
 from hydra.types import HydraContext, RunMode
@@ -33,7 +32,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from spectra_exp.config.compose import check_values, explain, load_experiment, own_hydra
 from spectra_exp.config.schema import Experiment
-from spectra_exp.config.typed import parse_overrides, typed_values
+from spectra_exp.config.typed import as_typed, parse_overrides, typed_values
 from spectra_exp.data.sources import check_data
 from spectra_exp.foundations import stopping
 from spectra_exp.foundations.errors import ConfigError, first_line
@@ -121,17 +120,17 @@ def read_search(typed: list[str]) -> Search:
             raise ConfigError(key, f"'{override.input_line}' was given", "a search has one value of it")
         if key in UNUSED_KEYS:
             raise ConfigError(key, "is not used here", UNUSED_KEYS[key])
-    values = typed_values([o.input_line for o in own])
+    values = typed_values([as_typed(o) for o in own])
     if values.get("search", "none") == "none":
         raise ConfigError("search", "no objective was given", "add search=single or search=pareto")
     if values.get("hydra/sweeper", "optuna") != "optuna":
         raise ConfigError("hydra/sweeper", f"'{values['hydra/sweeper']}' does not search", "give hydra/sweeper=optuna")
-    plain = [o.input_line for o in own if not o.key_or_group.startswith("hydra")]
+    plain = [as_typed(o) for o in own if not o.key_or_group.startswith("hydra")]
     options = check_values(plain).search
     directions = {name: _direction(name) for name in options.objectives}
     if not directions or len(directions) < len(options.objectives):
         raise ConfigError("search.objectives", f"{options.objectives} was given", "give metrics, each once")
-    config = _compose_sweeper([o.input_line for o in own])
+    config = _compose_sweeper([as_typed(o) for o in own])
     name = _check_sweeper(config.hydra.sweeper, len(directions))
     space = read_space(typed, config.hydra.sweeper.params or {})
     if not any(line.startswith("study=") for line in [*space.fixed, *space.axes.values()]):
@@ -154,8 +153,7 @@ def _direction(name: str) -> str:
 def _compose_sweeper(overrides: list[str]) -> DictConfig:
     """Hydra's whole configuration with the plugin's options. Raises ConfigError."""
     try:
-        with own_hydra():
-            hydra = GlobalHydra.instance().hydra
+        with own_hydra() as hydra:
             config = hydra.compose_config("config", overrides, RunMode.MULTIRUN, with_log_configuration=False)
         OmegaConf.resolve(config.hydra.sweeper)
         return config
@@ -234,9 +232,9 @@ def _instantiate(search: Search) -> tuple[Any, Callable[[int], Any]]:
     node = config.hydra.sweeper.sampler
     seeded = "seed" in node
     try:
-        with own_hydra():
-            sweeper = Plugins.instance().instantiate_sweeper(
-                hydra_context=HydraContext(GlobalHydra.instance().hydra.config_loader, Callbacks(config)),
+        with own_hydra() as hydra:
+            sweeper: Any = Plugins.instance().instantiate_sweeper(
+                hydra_context=HydraContext(hydra.config_loader, Callbacks(config)),
                 task_function=run_in_worker,
                 config=config,
             )

@@ -6,11 +6,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from hydra.core.override_parser.types import Glob, Override
+from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, Override, RangeSweep
 
 from spectra_exp.config.compose import check_values, load_experiment
 from spectra_exp.config.schema import result_values
-from spectra_exp.config.typed import parse_overrides, typed_lists
+from spectra_exp.config.typed import as_typed, parse_overrides, typed_lists
 from spectra_exp.foundations.errors import ConfigError
 from spectra_exp.runs.identity import digest
 
@@ -48,9 +48,9 @@ def read_space(typed: list[str], params: Mapping[str, str]) -> Space:
     axes, fixed = {}, []
     for key, override in given.items():
         if override.is_sweep_override():
-            axes[key] = override.input_line
+            axes[key] = as_typed(override)
         elif not key.startswith("hydra"):
-            fixed.append(override.input_line)
+            fixed.append(as_typed(override))
     if "seed" in axes:
         raise ConfigError("seed", f"'{axes['seed']}' was given, but a trial is one run", "give one seed")
     if not axes:
@@ -85,28 +85,25 @@ def check_space(space: Space) -> list[str]:
 
 def _extremes(override: Override) -> Iterator[str]:
     """The least and the largest value of an interval or range, or every value of a list."""
-    key, given, sweep = override.key_or_group, override.input_line, override.value()
-    if override.is_choice_sweep() and not isinstance(sweep, Glob):
+    key, given, sweep = override.key_or_group, as_typed(override), override.value()
+    if isinstance(sweep, ChoiceSweep):
         for line in typed_lists([given])[key]:
             # Also the name of an option is looked up.
             parse_overrides([line])
             yield line.partition("=")[2]
         return
-    if override.is_interval_sweep():
+    low: Any
+    high: Any
+    if isinstance(sweep, IntervalSweep):
         low, high = sweep.start, sweep.end
-    elif override.is_range_sweep() and not sweep.shuffle:
+    elif isinstance(sweep, RangeSweep) and not sweep.shuffle:
         # The plugin tries `stop` too, which Hydra's own range leaves out.
         low, high = sweep.start, sweep.stop
     else:
         raise ConfigError(key, f"'{given}' cannot be searched", "give an interval, or values separated by commas")
-    _check_order(override, low, high)
-    yield str(low)
-    yield str(high)
-
-
-def _check_order(override: Override, low: Any, high: Any) -> None:
-    key, given = override.key_or_group, override.input_line
     if not low < high:
         raise ConfigError(key, f"'{given}' holds no value", "give the smaller end first")
-    if "log" in override.value().tags and low <= 0:
+    if "log" in sweep.tags and low <= 0:
         raise ConfigError(key, f"'{given}' has no logarithm at {low}", "give an end above 0, or take the tag away")
+    yield str(low)
+    yield str(high)

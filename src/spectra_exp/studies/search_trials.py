@@ -147,7 +147,7 @@ class TrialLauncher:
         if job.ended is None:
             return TrialEnd([], f"{job.run_id}: was not run")
         try:
-            summary = job.planned.folder.read_summary()
+            summary = job.known.folder.read_summary()
         except SpectraError as error:
             # Such as a disk too full for it.
             return TrialEnd([], f"{job.run_id}: {error}")

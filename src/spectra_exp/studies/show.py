@@ -78,8 +78,8 @@ def show_json(study: Study, shown: list[ShownRun]) -> dict[str, Any]:
 
 def total_seconds(shown: list[ShownRun]) -> float | None:
     """Seconds that one job after another would take; None while a part is unknown."""
-    parts = [run.seconds for run in shown]
-    return None if None in parts else sum(parts)
+    parts = [run.seconds for run in shown if run.seconds is not None]
+    return sum(parts) if len(parts) == len(shown) else None
 
 
 def print_runs(console: Console, study: Study, shown: list[ShownRun]) -> None:

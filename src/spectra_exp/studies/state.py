@@ -111,10 +111,11 @@ def speeds_of(runs: Iterable[StoredRun]) -> list[Speed]:
     """The speed of each completed run."""
     speeds = []
     for stored in runs:
-        if stored.refusal is not None:
+        summary = stored.summary
+        if summary is None or stored.refusal is not None:
             # Not a run, not one yet, or one whose figures cannot be.
             continue
-        summary, timed = stored.summary, stored.summary.get("timings") or {}
+        timed = summary.get("timings") or {}
         steps, wall = timed.get("session_steps"), timed.get("wall_s")
         if not steps or wall is None:
             continue

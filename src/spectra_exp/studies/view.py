@@ -48,7 +48,7 @@ class LiveView:
             self._done_before = sum(state.state == "done" for state in states)
             self._live = Live(self.picture(states), console=self.console, auto_refresh=False, redirect_stdout=False)
             self._live.start()
-            self._thread = threading.Thread(target=self._refresh, daemon=True)
+            self._thread = threading.Thread(target=self._refresh, args=(self._live,), daemon=True)
             self._thread.start()
         return self
 
@@ -63,9 +63,9 @@ class LiveView:
         self._live.stop()
         os.environ.pop(QUIET, None)
 
-    def _refresh(self) -> None:
+    def _refresh(self, live: Live) -> None:
         while not self._end.wait(REFRESH_S):
-            self._live.update(self.picture(self.states()), refresh=True)
+            live.update(self.picture(self.states()), refresh=True)
 
     def states(self) -> list[RunState]:
         """How each job stands, in the order of the launch."""

@@ -190,7 +190,7 @@ def _loop_figures(shape: Shape, name: str, device: str, length: int, ways: Itera
 
     def scanned(way: str) -> tuple[Tensor, ...]:
         inputs = [t.detach().requires_grad_() for t in (keep_BSW, add_BSW)]
-        states_BSW = recurrence(*inputs, None, None, way)
+        states_BSW = recurrence(inputs[0], inputs[1], None, None, way)
         return states_BSW.detach(), *torch.autograd.grad(states_BSW, inputs, add_BSW)
 
     def transported(way: str) -> tuple[Tensor, ...]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from time import process_time
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -82,7 +83,7 @@ def _difference_from_torch() -> float:
     for a, b in zip(ours, theirs, strict=True):
         a.grad = torch.randn_like(a)
         b.grad = a.grad.clone()
-    options = dict(lr=0.02, weight_decay=0.1)
+    options: dict[str, Any] = dict(lr=0.02, weight_decay=0.1)
     MuonAdamW([{"params": ours, "kind": "muon"}], **options).step()
     with _InFloat32():
         torch.optim.Muon(theirs, **options).step()

@@ -25,7 +25,7 @@ from spectra_exp.bench.floor import Case, EqualGroups, GroupedProducts, Shape, m
 from spectra_exp.bench.library_experts import LIBRARIES, LibraryExperts
 from spectra_exp.bench.peers import TransformersExperts
 from spectra_exp.bench.registry import Figure, benchmark
-from spectra_exp.bench.ways import attempted, distance, not_timed
+from spectra_exp.bench.ways import Problem, attempted, distance, not_timed
 from spectra_exp.foundations.devices import full_float32
 from spectra_exp.moe.experts import PLAIN
 
@@ -46,16 +46,16 @@ def peer_figures(shapes: Mapping[str, Shape], device: str, rounds: int) -> Itera
             key, case = f"peers_{name}_{load}", make_case(shape, device, torch.bfloat16, skew)
             subjects = products_of(EqualGroups(case))
             for subject, work in _always_there(case, device).items():
-                _, problem = attempted(work)
-                if problem is None:
-                    subjects[subject] = work
-                else:
+                problem = attempted(work)
+                if isinstance(problem, Problem):
                     yield Figure(f"{key}_{subject.replace(', ', '_')}", None, problem)
+                else:
+                    subjects[subject] = work
             expected = functools.cache(partial(_in_float32, case))
             for library, make in LIBRARIES.items():
-                found, problem = attempted(lambda make=make, case=case, expected=expected: _tried(make, case, expected))
-                if found is None:
-                    yield Figure(f"{key}_{library}", None, problem)
+                found = attempted(partial(_tried, make, case, expected))
+                if isinstance(found, Problem):
+                    yield Figure(f"{key}_{library}", None, found)
                     continue
                 peer, error = found
                 yield Figure(f"{key}_{library}_error", error, "of ||float32||, bf16", LIMIT)

@@ -5,10 +5,11 @@ Shapes: B sequences, S tokens each, N = B S tokens, E experts.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from time import process_time
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,13 +22,14 @@ from spectra_exp.foundations.allocator import keep_freed_memory
 from spectra_exp.moe.initial_weights import draws_itself
 from spectra_exp.routing.base import Router, RoutingInput, router_class
 from spectra_exp.routing.osr import OsrConfig
+from spectra_exp.routing.routers.spectra import SpectraConfig, SpectraRouter
 from spectra_exp.routing.selection import assignment_weights, select_topk
 
 DIM = 32
 LENGTH = 512
 ROUNDS = 3
 # The rule of `osr=causal`.
-CAUSAL = dict(training="potentials", potentials="hard", sinkhorn_inference="dual", sinkhorn_epsilon=0.5)
+CAUSAL: dict[str, Any] = dict(training="potentials", potentials="hard", sinkhorn_inference="dual", sinkhorn_epsilon=0.5)
 ENCODERS = ("min_gru", "gru_block", "linear")
 # The dense recurrence costs more than the experts from some width on; it is timed where it is not hopeless.
 DENSE_GRU_SHAPES = ("a",)
@@ -107,12 +109,12 @@ def _lengths() -> list[Figure]:
 
 def spectra(shape: Shape, encoder: str, length: int, device: str = "cpu") -> Subject:
     """SPECTRA under `osr=causal` with one sequence encoder."""
-    cls = router_class("spectra")
-    config, osr = cls.Config(dim=DIM, sequence=encoder), OsrConfig(**CAUSAL)
-    return _subject(cls(shape.hidden_size, shape.num_experts, shape.top_k, config, osr), shape, length, device)
+    config, osr = SpectraConfig(dim=DIM, sequence=encoder), OsrConfig(**CAUSAL)
+    router = SpectraRouter(shape.hidden_size, shape.num_experts, shape.top_k, config, osr)
+    return _subject(router, shape, length, device)
 
 
-def linear(shape: Shape, name: str, device: str = "cpu", length: int = LENGTH, **options: float) -> Subject:
+def linear(shape: Shape, name: str, device: str = "cpu", length: int = LENGTH, **options: Any) -> Subject:
     """A router of one linear map."""
     cls = router_class(name)
     router = cls(shape.hidden_size, shape.num_experts, shape.top_k, cls.Config(**options))
@@ -121,7 +123,8 @@ def linear(shape: Shape, name: str, device: str = "cpu", length: int = LENGTH, *
 
 def _subject(router: Router, shape: Shape, length: int, device: str) -> Subject:
     torch.manual_seed(0)
-    for module in router.modules():
+    modules: Iterable[Any] = router.modules()
+    for module in modules:
         if draws_itself(module):
             module.reset_parameters()
     hidden_BSd = torch.randn(shape.tokens // length, length, shape.hidden_size)

@@ -84,6 +84,7 @@ def _interleaved(study_folder: Path, loop_folder: Path) -> tuple[float, float, f
             started = time.perf_counter()
             _shell_run(loop_folder, lines[index * len(lines) // len(SLICES)])
             single.append(time.perf_counter() - started)
+        assert launch.process is not None
         used = launch.process.cpu_times()
     return total, used.user + used.system, statistics.fmean(single)
 

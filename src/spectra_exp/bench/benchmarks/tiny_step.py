@@ -28,7 +28,7 @@ LIMIT = 0.01
 # There transformers asks whether sequences are packed; while a stream is captured it does not, and makes a mask.
 NOT_WHILE_CAPTURED = "masking_utils.py"
 # CUDA graphs are kept by the compiler too; on the CPU a rehearsal reads the code without compiling it.
-COMPILED = {"cuda": {"mode": "reduce-overhead"}, "cpu": {"backend": "eager"}}
+COMPILED: dict[str, dict[str, Any]] = {"cuda": {"mode": "reduce-overhead"}, "cpu": {"backend": "eager"}}
 
 
 @benchmark

@@ -78,7 +78,7 @@ def needed_of(subject: Subject) -> Callable[[], object]:
     """What each token would have needed at each expert, which the quantile is taken of."""
     router = subject.router
     scores_NE = router(RoutingInput(subject.hidden_BSd, training=False)).weights_NE
-    return partial(needed_bias, scores_NE, router.bias_E, router.top_k)
+    return partial(needed_bias, scores_NE, router.get_buffer("bias_E"), router.top_k)
 
 
 class Operations(TorchDispatchMode):

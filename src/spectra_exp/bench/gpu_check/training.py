@@ -87,7 +87,7 @@ def rounded_once_more(model: SpectraMoeForCausalLM) -> None:
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for weight in model.parameters():
-            weight *= 1 + LAST_BIT * (torch.rand(weight.shape, generator=generator) * 2 - 1)
+            weight.mul_(1 + LAST_BIT * (torch.rand(weight.shape, generator=generator) * 2 - 1))
 
 
 def flip_rate(a: Training, b: Training) -> float:

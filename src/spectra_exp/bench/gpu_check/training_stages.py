@@ -105,7 +105,8 @@ def waiting(setting: Setting) -> Iterator[Finding]:
         with setting.bf16():
             # What is set up once may wait.
             trainee.step(first)
-        layers, places = trainee.model.routed_layers, []
+        layers = trainee.model.routed_layers
+        places: list[str] = []
         for layer in layers:
             layer.forward = watched(setting, layer.forward, places)
         with setting.bf16():
@@ -147,8 +148,8 @@ def fsdp(setting: Setting) -> Iterator[Finding]:
     batches = batches_of(planned, number)
     plain = train(planned, batches, setting.device, nullcontext())
     with tempfile.TemporaryDirectory() as folder:
-        place = {"init_method": f"file://{folder}/group", "rank": 0, "world_size": 1}
-        torch.distributed.init_process_group({"cuda": "nccl", "cpu": "gloo"}[setting.device], **place)
+        backend = {"cuda": "nccl", "cpu": "gloo"}[setting.device]
+        torch.distributed.init_process_group(backend, init_method=f"file://{folder}/group", rank=0, world_size=1)
         try:
             sharded = train(planned, batches, setting.device, nullcontext(), shard)
         finally:

@@ -24,10 +24,11 @@ COPY = 1e-3
 
 def _counts(x: Examined) -> tuple[list[np.ndarray], int]:
     """Each layer's loads [E] over all batches, and the number of tokens."""
-    totals, tokens = None, 0
+    totals: list[np.ndarray] = []
+    tokens = 0
     for batch in x.batches:
         loads = [chosen.flatten(0, 1).sum(0).cpu().numpy() for chosen in x.run(batch.to(x.model.device)).chosen_LBSE]
-        totals = loads if totals is None else [a + b for a, b in zip(totals, loads, strict=True)]
+        totals = [a + b for a, b in zip(totals, loads, strict=True)] if totals else loads
         tokens += batch.numel()
     return totals, tokens
 

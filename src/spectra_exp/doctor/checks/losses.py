@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -45,7 +46,9 @@ def padding(x: Examined) -> Outcome:
         ids_BS, mask_BS, _ = x.padded(side == "left")
         changes = {}
         if plain is not None:
-            changes["auxiliary loss"] = abs(_auxiliary(x, ids_BS, mask_BS) - plain) / max(abs(plain), 1e-12)
+            auxiliary = _auxiliary(x, ids_BS, mask_BS)
+            assert auxiliary is not None
+            changes["auxiliary loss"] = abs(auxiliary - plain) / max(abs(plain), 1e-12)
         padded = _loads(x, ids_BS, mask_BS)
         changes |= moved(loads, {name: padded[name] for name in loads})
         for name, by in changes.items():
@@ -189,8 +192,8 @@ def auxiliary_form(x: Examined) -> Outcome:
 
 def _forms(one: Pass) -> dict[str, float]:
     """E sum f P by each form, by what it is called; the first that fits counts."""
-    logits = [seen.logits_MC for seen in one.seen]
-    if any(found is None for found in logits):
+    logits = [seen.logits_MC for seen in one.seen if seen.logits_MC is not None]
+    if len(logits) < len(one.seen):
         raise DoesNotApply("the routers' logits cannot be read")
     loads = [seen.chosen_ME.float() for seen in one.seen]
     once = [found[:, : load.shape[1]].softmax(-1) for found, load in zip(logits, loads, strict=True)]
@@ -280,7 +283,7 @@ def _added(x: Examined, as_configured: bool = False, **named: Tensor) -> float:
     return adds if abs(adds) > ROUNDING * abs(losses[1]) else 0.0
 
 
-def _added_by_gradient(x: Examined, **named: Tensor) -> float:
+def _added_by_gradient(x: Examined, **named: Any) -> float:
     one = x.loss_pass(x.ids_BS, use_cache=False, **named)
     auxiliary = x.auxiliary(one)
     if not auxiliary.requires_grad:

@@ -60,7 +60,8 @@ def _in_low_precision(x: Examined) -> Iterator[None]:
 def _all_but_routers_rounded(x: Examined) -> Iterator[None]:
     """The float32 model with weights and outputs of all modules, those of routers apart, rounded to bfloat16."""
     of_routers = {id(p) for parameters in x.routers for p in parameters}
-    routers = [layer.router for layer in x.layers] or [w.block.router for w in x.watches if w.block.router is not None]
+    routers: list[nn.Module] = [layer.router for layer in x.layers]
+    routers = routers or [w.block.router for w in x.watches if w.block.router is not None]
     inside = {id(module) for router in routers for module in router.modules()}
     for parameter in x.model.parameters():
         if id(parameter) not in of_routers:

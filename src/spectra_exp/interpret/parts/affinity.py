@@ -6,6 +6,7 @@ Letters: L layers, E experts, M domains, R permutations.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -43,7 +44,7 @@ def affinity(request: Request) -> Result:
     result = Result()
     for name, (by_layer, caption) in matrices.items():
         result.tables[name] = layer_table(("domain", domains), "expert", **{name: by_layer})
-        result.add_picture(name, caption, lambda figure, n=name, b=by_layer: _draw(figure, n, b, domains))
+        result.add_picture(name, caption, partial(_draw, name=name, by_layer=by_layer, domains=domains))
     result.tables["significance"] = significance(stats, request.seed)
     result.add_picture(
         "significance",

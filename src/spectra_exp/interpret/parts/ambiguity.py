@@ -37,6 +37,7 @@ def ambiguity(request: Request) -> Result:
     """
     trace = request.subject.trace
     scale = np.log(trace.statistics[0].num_experts)
+    assert trace.entropies_NL is not None
     by_layer = {"all": trace.mean_entropy_N}
     by_layer |= {str(layer): trace.entropies_NL[:, layer] / scale for layer in range(trace.num_layers)}
     if np.ptp(by_layer["all"]) < 1e-6:
@@ -97,10 +98,8 @@ def by_tenths(entropy_N: np.ndarray, losses_N: np.ndarray, documents_N: np.ndarr
     rows = []
     for number, place in enumerate(np.array_split(order, min(10, len(order)))):
         found = mean_over_documents(losses_N[place], documents_N[place], seed)
-        rows.append(
-            {"tenth": number + 1, "tokens": len(place), "entropy": float(entropy_N[place].mean())}
-            | columns(found, "loss")
-        )
+        row = {"tenth": number + 1, "tokens": len(place), "entropy": float(entropy_N[place].mean())}
+        rows.append({**row, **columns(found, "loss")})
     return rows
 
 

@@ -59,11 +59,10 @@ def boundaries(request: Request) -> Result:
     """
     result, curves, rows, notes, measured = Result(), [], [], [], []
     for subject in request.subjects:
-        pairs, problem = None, _unfit(subject)
-        if problem is None and (pairs := _pairs(subject, request.seed)) is None:
-            problem = TOO_FEW
-        if problem:
-            notes.append(f"{subject.name}: {problem}.")
+        problem = _unfit(subject)
+        pairs = _pairs(subject, request.seed) if problem is None else None
+        if pairs is None:
+            notes.append(f"{subject.name}: {problem or TOO_FEW}.")
             continue
         by_layer = _measure(subject, pairs)
         curves += [

@@ -80,8 +80,6 @@ def _titled(request: Request) -> list[tuple[str, str]]:
     if request.texts:
         return [(document.id, document.text) for document in request.texts]
     subject, text = request.subject, request.subject.held_out
-    if text is None:
-        return []
     ids, documents, domains = (array.ravel() for array in text.arrays)
     starts = np.flatnonzero(np.diff(documents, prepend=documents[0] - 1))
     found: dict[int, tuple[str, str]] = {}

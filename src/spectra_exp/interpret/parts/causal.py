@@ -5,6 +5,7 @@ Letters: N tokens, L layers, E experts, M domains, X what experts' profiles are 
 
 from __future__ import annotations
 
+from functools import partial
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,7 @@ import torch
 
 from spectra_exp.interpret.draw import added_by_layer, panels, with_arms
 from spectra_exp.interpret.registry import CHOICE, RUN, Request, part
-from spectra_exp.interpret.rerouted import Rerouted, correlation_within, rank_correlation
+from spectra_exp.interpret.rerouted import Rerouted, always, correlation_within, rank_correlation
 from spectra_exp.interpret.results import Result
 from spectra_exp.interpret.subject import Subject
 from spectra_exp.measure.counts import LayerStatistics
@@ -89,7 +90,7 @@ def chosen_swaps(stats: LayerStatistics, most: int) -> list[tuple[int, int, floa
     profile_EX, used = profile(stats), np.flatnonzero(stats.counts_E > 0)
     pairs = [(float(np.abs(profile_EX[a] - profile_EX[b]).sum() / 2), int(a), int(b)) for a, b in combinations(used, 2)]
     pairs.sort()
-    places = np.unique(np.linspace(0, len(pairs) - 1, min(most, len(pairs))).round().astype(int)) if pairs else []
+    places = np.unique(np.linspace(0, len(pairs) - 1, min(most, len(pairs))).round().astype(int))
     return [(pairs[place][1], pairs[place][2], pairs[place][0]) for place in places]
 
 
@@ -100,8 +101,8 @@ def swap_rows(subject: Subject, request: Request) -> list[dict[str, Any]]:
     for layer, stats in enumerate(subject.trace.statistics):
         for first, second, distance in chosen_swaps(stats, most):
             request.say(f"causal: swaps in layer {layer + 1} of {subject.num_layers}")
-            added_N = sample.added(lambda _, at=layer, a=first, b=second: {at: swapped(a, b)})
-            row = {
+            added_N = sample.added(always({layer: swapped(first, second)}))
+            row: dict[str, Any] = {
                 "layer": layer,
                 "expert": first,
                 "other": second,
@@ -125,11 +126,13 @@ def domain_rows(subject: Subject, request: Request) -> list[dict[str, Any]]:
         own_N = np.ones(len(sample.domains_N), dtype=bool) if domain is None else sample.domains_N == domain
         if not np.isfinite(sample.base_N[own_N]).any():
             continue
-        row = {"domain": name, "tokens": int(own_N.sum()), "concentration": concentration(subject, domain)}
+        row: dict[str, Any] = {
+            "domain": name,
+            "tokens": int(own_N.sum()),
+            "concentration": concentration(subject, domain),
+        }
         for kind in ("second_best", "arbitrary"):
-            added_N = sample.added(
-                lambda domains_N, d=domain, k=kind: _everywhere(subject, domains_N, d, k, request.seed)
-            )
+            added_N = sample.added(partial(_everywhere, subject, domain=domain, kind=kind, seed=request.seed))
             row |= columns(sample.mean_added(added_N, request.seed, domain), kind)
             elsewhere_N = added_N[~own_N]
             row[f"{kind}_elsewhere"] = float(np.nanmean(elsewhere_N)) if np.isfinite(elsewhere_N).any() else None

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from spectra_exp.interpret.registry import ROUTED, TRACE, Request, part
+from spectra_exp.interpret.registry import ROUTED, Request, part
 from spectra_exp.interpret.results import Result
 from spectra_exp.interpret.subject import Subject
 from spectra_exp.interpret.trace import Trace
@@ -21,7 +21,7 @@ MOST_ALIKE = 2
 BEFORE, AFTER = 16, 8
 
 
-@part("Top contexts of each expert, with the token marked", TRACE, ROUTED, order=21)
+@part("Top contexts of each expert, with the token marked", ROUTED, order=21)
 def contexts(request: Request) -> Result:
     """The tokens that each expert serves with the largest weight, as first expert before others."""
     subject, trace = request.subject, request.subject.trace

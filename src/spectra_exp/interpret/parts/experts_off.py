@@ -14,7 +14,7 @@ from spectra_exp.interpret.draw import added_by_layer, heat, panels
 from spectra_exp.interpret.parts.ambiguity import following_losses
 from spectra_exp.interpret.parts.causal import profile
 from spectra_exp.interpret.registry import CHOICE, RUN, Request, part
-from spectra_exp.interpret.rerouted import Rerouted, correlation_within
+from spectra_exp.interpret.rerouted import Rerouted, always, correlation_within
 from spectra_exp.interpret.results import Result
 from spectra_exp.interpret.subject import Subject
 from spectra_exp.moe.interventions import switched_off
@@ -45,7 +45,7 @@ def experts_off(request: Request) -> Result:
     rows, by_domain = [], []
     for number, (layer, expert) in enumerate(chosen):
         request.say(f"experts_off: {number + 1} of {len(chosen)}")
-        added_N = sample.added(lambda _, at=layer, off=expert: {at: switched_off(off)})
+        added_N = sample.added(always({layer: switched_off(expert)}))
         own = _domain_rows(subject, sample, added_N, layer, expert, request.seed)
         by_domain += [{"layer": layer, "expert": expert} | row for row in own]
         rows.append(

@@ -12,7 +12,7 @@ import numpy as np
 from spectra_exp.interpret.draw import expert_colours
 from spectra_exp.interpret.parts.contexts import top_contexts
 from spectra_exp.interpret.parts.keywords import top_words, words_of
-from spectra_exp.interpret.registry import ROUTED, TRACE, Request, part
+from spectra_exp.interpret.registry import ROUTED, Request, part
 from spectra_exp.interpret.results import Result
 from spectra_exp.interpret.subject import Subject
 
@@ -25,7 +25,6 @@ KEYWORDS, BEST = 10, 3
 
 @part(
     "Explorer: samples of each expert, running text and search of a token, on the page",
-    TRACE,
     ROUTED,
     order=70,
     both=True,

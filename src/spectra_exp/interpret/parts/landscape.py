@@ -26,7 +26,7 @@ from spectra_exp.interpret.landscape import (
     principal_directions,
     router_parameters,
 )
-from spectra_exp.interpret.registry import ROUTED, RUN, TRACE, Empty, Request, part
+from spectra_exp.interpret.registry import ROUTED, RUN, Empty, Request, part
 from spectra_exp.interpret.rerouted import Rerouted
 from spectra_exp.interpret.results import Result
 from spectra_exp.interpret.subject import Subject
@@ -47,7 +47,7 @@ LEVELS = 15
 TOLERANCE = {"float32": 1e-4, "bf16": 1e-2}
 
 
-@part("Loss landscape around the routers, with the path of training", RUN, ROUTED, TRACE, order=72)
+@part("Loss landscape around the routers, with the path of training", RUN, ROUTED, order=72)
 def landscape(request: Request) -> Result:
     """The rise of the loss over its value at the trained weights, on two planes through them.
 
@@ -67,8 +67,8 @@ def landscape(request: Request) -> Result:
     result.notes += [note] if note else []
     generator = torch.Generator().manual_seed(seed)
     reach = np.linspace(-REACH, REACH, POINTS)
-    directions = [filter_normalised(routers.values(), generator) for _ in range(2)]
-    planes = [Plane("random", *directions, reach, reach)]
+    first_W, second_W = (filter_normalised(routers.values(), generator) for _ in range(2))
+    planes = [Plane("random", first_W, second_W, reach, reach)]
     if stops:
         planes.append(path_plane([weights_W - centre_W for weights_W in stops.values()], seed))
     grids = [pd.DataFrame(_grid(request, sample, centre_W, plane, checked["centre"])) for plane in planes]
@@ -104,8 +104,9 @@ def checked_centre(subject: Subject) -> dict[str, Any]:
     reported = reported_loss(subject)
     if reported is None:
         raise Empty(f"the run reported no validation loss at step {subject.step}, that of its newest checkpoint")
-    found = subject.run.evaluator.losses(subject.engine.model)["val_loss"]
-    tolerance = TOLERANCE[subject.run.config["trainer"]["precision"]]
+    run = subject.own_run
+    found = run.evaluator.losses(run.model)["val_loss"]
+    tolerance = TOLERANCE[run.config["trainer"]["precision"]]
     if abs(found - reported) > tolerance:
         raise Empty(
             f"the loss at the centre, {found:.5f}, is not the reported {reported:.5f} (tolerance {tolerance:g}); "
@@ -116,7 +117,7 @@ def checked_centre(subject: Subject) -> dict[str, Any]:
 
 def reported_loss(subject: Subject) -> float | None:
     """The validation loss that the run's history has for the checkpoint's step, on the larger set where it has one."""
-    run = subject.run
+    run = subject.own_run
     if not run.folder.history.is_file():
         return None
     rows = run.history
@@ -127,18 +128,19 @@ def reported_loss(subject: Subject) -> float | None:
 
 def path_points(subject: Subject, routers: dict[str, nn.Parameter]) -> tuple[dict[int, Tensor], str | None]:
     """The routers' weights [W] by step, before the newest checkpoint; a line where the first ones cannot be had."""
-    stops, note = {}, None
+    stops: dict[int, Tensor] = {}
+    note = None
     first = initial_weights(subject)
     if first is None:
         note = "The first weights cannot be drawn again from the seed, so the path begins at the first checkpoint."
     else:
         stops[0] = first
-    for checkpoint in reversed(subject.run.folder.checkpoints()):
+    for checkpoint in reversed(subject.own_run.folder.checkpoints()):
         step = int(checkpoint.name.removeprefix("step-"))
-        if step >= subject.step:
+        if subject.step is not None and step >= subject.step:
             continue
         try:
-            found = {}
+            found: dict[str, Tensor] = {}
             for path in checkpoint.glob(WEIGHTS):
                 with safe_open(path, framework="pt") as file:
                     found |= {name: file.get_tensor(name) for name in routers.keys() & set(file.keys())}
@@ -154,9 +156,9 @@ def path_points(subject: Subject, routers: dict[str, nn.Parameter]) -> tuple[dic
 
 def initial_weights(subject: Subject) -> Tensor | None:
     """The routers' weights [W] before the first step, drawn again from the seed; None unless the run's hashes agree."""
-    model = subject.engine.model
-    fresh = new_model(model.config.backbone, model.settings, subject.run.config["seed"])
-    recorded, drawn = (subject.run.summary or {}).get("initial_weights", {}), weights_hash(fresh)
+    run, model = subject.own_run, subject.own_run.model
+    fresh = new_model(model.config.backbone, model.settings, run.config["seed"])
+    recorded, drawn = (run.summary or {}).get("initial_weights", {}), weights_hash(fresh)
     routers = router_parameters(fresh)
     if any(recorded.get(name) != drawn[name] for name in routers):
         return None
@@ -183,7 +185,7 @@ def _rise(sample: Rerouted, weights_W: Tensor) -> tuple[float, float]:
 
 
 def _grid(request: Request, sample: Rerouted, centre_W: Tensor, plane: Plane, loss: float) -> list[dict[str, Any]]:
-    rows = []
+    rows: list[dict[str, Any]] = []
     for first in plane.first_axis:
         request.say(f"landscape: {plane.kind} plane, {len(rows)} of {len(plane.first_axis) * len(plane.second_axis)}")
         for second in plane.second_axis:
@@ -242,7 +244,7 @@ def _draw(figure: Figure, planes: list[Plane], grids: list[pd.DataFrame], path: 
         axes.figure.colorbar(shown, ax=axes, shrink=0.85, label="rise of the loss (nats)", format="%.2g")
         axes.plot([0], [0], marker="+", color="white", markersize=8, markeredgewidth=1.6)
         axes.grid(False)
-        if plane.kind == "path" and path is not None:
+        if plane.explained is not None and path is not None:
             axes.plot(path["first"], path["second"], color=PLAIN[1], marker="o", markersize=3)
             for _, stop in path.iterrows():
                 axes.annotate(

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from spectra_exp.interpret.draw import heat, panels
-from spectra_exp.interpret.registry import ROUTED, TRACE, Request, part
+from spectra_exp.interpret.registry import ROUTED, Request, part
 from spectra_exp.interpret.results import Result, layer_table
 from spectra_exp.interpret.trace import Trace, group_counts, row_shares, sequence_bins
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 POSITION_BINS = 16
 
 
-@part("Load of each expert, by domain and by position", TRACE, ROUTED, order=10)
+@part("Load of each expert, by domain and by position", ROUTED, order=10)
 def load(request: Request) -> Result:
     """Shares of assignments by layer and expert: over all tokens, and within each domain and each stretch."""
     trace, domains = request.subject.trace, request.subject.domains

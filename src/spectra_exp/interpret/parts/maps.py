@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
 from spectra_exp.interpret.draw import domain_markers, expert_colours, panels, say_empty
-from spectra_exp.interpret.registry import CHOICE, ROUTED, TRACE, Empty, Request, part
+from spectra_exp.interpret.registry import CHOICE, ROUTED, Empty, Request, part
 from spectra_exp.interpret.results import Result
 from spectra_exp.interpret.subject import Subject
 
@@ -30,7 +31,7 @@ LEAST_POINTS = 4
 Mapper = Callable[[np.ndarray, int], np.ndarray]
 
 
-@part("t-SNE (and UMAP) of hidden states by expert and domain", TRACE, ROUTED, order=40, both=True)
+@part("t-SNE (and UMAP) of hidden states by expert and domain", ROUTED, order=40, both=True)
 def hidden_map(request: Request) -> Result:
     """Where the layers' inputs lie, coloured by first expert and marked by domain; a row for each subject."""
     result = Result(
@@ -52,7 +53,7 @@ def hidden_map(request: Request) -> Result:
         result.add_picture(
             name,
             f"{TITLES[name]} of the routed layers' inputs, by first expert and domain.",
-            lambda figure, d=drawn, c=columns: _draw_tokens(figure, d, c),
+            partial(_draw_tokens, drawn=drawn, columns=columns),
         )
     if len(result.tables) == 1:
         result.notes.append("No UMAP: it is not installed (pip install 'spectra-exp[umap]').")
@@ -154,8 +155,9 @@ def _token_rows(subject: Subject, layer: int, tokens_H: np.ndarray, places_H2: n
 def _experts(subject: Subject, kind: str, seed: int) -> tuple[list[tuple[int, int]], np.ndarray | None]:
     """(layer, expert) of each vector that has a direction, and their places; None with too few, or of two widths."""
     stats = subject.trace.statistics
-    by_layer = [s.output_mean_ED if kind == "outputs" else s.representation_ED for s in stats]
-    if any(vectors is None for vectors in by_layer) or len({vectors.shape[1] for vectors in by_layer}) != 1:
+    held = [s.output_mean_ED if kind == "outputs" else s.representation_ED for s in stats]
+    by_layer = [vectors for vectors in held if vectors is not None]
+    if len(by_layer) < len(stats) or len({vectors.shape[1] for vectors in by_layer}) != 1:
         return [], None
     labels = [
         (layer, expert)
@@ -188,7 +190,8 @@ def _draw_tokens(figure: Figure, drawn: list, columns: int) -> None:
             for domain in np.unique(domains_H):
                 here = domains_H == domain
                 shades = [colours[e] for e in trace.first_NL[tokens_H[here], layer]]
-                axes.scatter(*places_H2[here].T, c=shades, marker=markers[max(domain, 0)], s=6, linewidths=0.2)
+                x, y = places_H2[here].T
+                axes.scatter(x, y, c=shades, marker=markers[max(domain, 0)], s=6, linewidths=0.2)
             _plain(axes, f"{subject.label}, layer {layer}")
         for axes in all_axes[row * columns + len(mine) : (row + 1) * columns]:
             axes.set_axis_off()
@@ -218,5 +221,5 @@ def _draw_experts(figure: Figure, points: list) -> None:
             axes.text(x, y, str(expert), ha="center", va="center", fontsize=6)
         for layer in range(subject.num_layers):
             axes.plot([], [], "o", color=colours[layer], label=f"layer {layer}")
-        if rows == 1 or axes.get_subplotspec().is_first_col():
+        if rows == 1 or kind == "outputs":
             axes.legend(fontsize=5.5, loc="best", ncols=2 if subject.num_layers > 6 else 1)

@@ -6,6 +6,7 @@ Letters: L layers, E experts, D width of a vector.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -41,7 +42,7 @@ def neighbours(request: Request) -> Result:
             continue
         experts = ("expert", range(request.subject.num_experts))
         result.tables[like.name] = layer_table(experts, "other", similarity=like.by_layer)
-        result.add_picture(like.name, like.caption, lambda figure, like=like: _draw(figure, like))
+        result.add_picture(like.name, like.caption, partial(_draw, like=like))
         rows += nearest_rows(like)
     result.tables["nearest"] = pd.DataFrame(rows)
     result.notes.append(
@@ -123,7 +124,8 @@ def _why_missing(name: str) -> str:
 def _draw(figure, like: Likeness) -> None:
     size = max(1.9, 0.2 * max(len(m) for m in like.by_layer if m is not None) + 0.7)
     for layer, axes in enumerate(panels(figure, len(like.by_layer), (min(size, 4.0) + 0.4, min(size, 4.0)))):
-        if like.by_layer[layer] is None:
+        matrix = like.by_layer[layer]
+        if matrix is None:
             say_empty(axes, "none")
         else:
-            heat(axes, like.by_layer[layer], f"layer {layer}", limits=like.limits, scale=like.scale)
+            heat(axes, matrix, f"layer {layer}", limits=like.limits, scale=like.scale)

@@ -63,7 +63,7 @@ def oscillation(request: Request) -> Result:
 
 def snapshot_changes(subject: Subject) -> pd.DataFrame:
     """One row for each layer and pair of consecutive snapshots. Raises SpectraError where one is damaged."""
-    stored = subject.run.stored
+    stored = subject.own_run.stored
     kept = list(stored.snapshots.values())
     stored.require(stored.folder.routing.name)
     if kept and kept[0].counts_LE.shape != (subject.num_layers, subject.num_experts):
@@ -144,7 +144,7 @@ def summary(changes: pd.DataFrame, swings: pd.DataFrame) -> pd.DataFrame:
 
 def _cadence(subject: Subject, changes: pd.DataFrame) -> str:
     early = changes[changes["fraction"] <= EARLY + 1e-9]["to_step"].nunique()
-    every = subject.run.config["trainer"]["eval_every"]
+    every = subject.own_run.config["trainer"]["eval_every"]
     more = "" if every else "; trainer.eval_every=N keeps more"
     return f"{subject.name}: {early} change(s) between snapshots lie in the first tenth of the run{more}."
 

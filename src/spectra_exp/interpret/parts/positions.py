@@ -5,6 +5,7 @@ Letters: N tokens, L layers, E experts, K experts kept per token, P bins of posi
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -55,7 +56,7 @@ def positions(request: Request) -> Result:
             for layer, table in enumerate(tables)
         ]
         caption = f"log2 of each expert's share at a position of the {kind} over its share overall; 0: no difference."
-        result.add_picture(kind, caption, lambda figure, t=tables, k=kind, s=starts: _draw(figure, t, k, s))
+        result.add_picture(kind, caption, partial(_draw, tables=tables, kind=kind, starts=starts))
     result.tables["information"] = pd.DataFrame(information)
     result.notes.append(
         "A document's positions count from its first token in the text, whether or not a block boundary lies between."
@@ -73,11 +74,15 @@ def document_bins(documents_N: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return bins_N, np.array([0, *(2**power for power in range(int(bins_N.max())))])
 
 
-def shuffled_information(experts_NK: np.ndarray, bins_N: np.ndarray, shape: tuple[int, int], seed: int) -> float:
-    """Mean of I(expert; position) over shuffles of the tokens' positions: what the number of tokens alone gives."""
+def shuffled_information(experts_NK: np.ndarray, bins_N: np.ndarray, shape: tuple[int, int], seed: int) -> float | None:
+    """Mean of I(expert; position) over shuffles of the tokens' positions: what the number of tokens alone gives.
+
+    None where no token has an expert.
+    """
     rng = np.random.default_rng(seed)
     drawn = [mutual_information(group_counts(rng.permutation(bins_N), experts_NK, *shape)) for _ in range(SHUFFLES)]
-    return float(np.mean(drawn))
+    known = [information for information in drawn if information is not None]
+    return float(np.mean(known)) if known else None
 
 
 def log_ratio(counts_PE: np.ndarray) -> np.ndarray:

@@ -5,6 +5,8 @@ Letters: N tokens, K experts per token, E experts, V vocabulary, R permutations.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 
@@ -69,7 +71,7 @@ def _shuffled(trace: Trace, layer: int, place_N: np.ndarray, num_experts: int, n
     return [value for value in drawn if value is not None]
 
 
-def _owned(counts_VE: np.ndarray, layer: int, ids: np.ndarray, piece) -> list[dict[str, object]]:
+def _owned(counts_VE: np.ndarray, layer: int, ids: np.ndarray, piece) -> list[dict[str, Any]]:
     """For each expert the ids of which it has more than any other, and the first of them by share."""
     first_V, share_V = counts_VE.argmax(axis=1), counts_VE.max(axis=1) / np.maximum(counts_VE.sum(axis=1), 1)
     rows = []
