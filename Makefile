@@ -155,7 +155,7 @@ docs: setup  ## dist/docs: the pages of docs/ to read in a browser
 	@NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict --quiet
 	@echo "dist/docs/index.html"
 
-lint: setup  ## ruff (rules and form), types of the public API, and the layers of imports
+lint: setup  ## ruff (rules and form), types, and the layers of imports
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
