@@ -93,7 +93,10 @@ def readings(runs: dict[str, StoredRun]) -> list[str]:
         best = min(losses, key=losses.__getitem__)
         inside = "inside" if BEST_FROM <= degrees_of()[best] <= BEST_TO else "outside"
         span = f"{BEST_FROM:g} to {BEST_TO:g}"
-        said["T1"] = f"last validation loss is lowest at {degrees[best]}, {inside} {span} ({shown(losses)})"
+        lowest = {name: of_validation(runs[name], "val_loss")["value"].min() for name in degrees}
+        earlier = degrees[min(lowest, key=lowest.__getitem__)]
+        last = f"last validation loss is lowest at {degrees[best]}, {inside} {span} ({shown(losses)})"
+        said["T1"] = f"{last}; best loss at {earlier}"
         said["T3"] = f"Gini of the load: {shown(final('load_gini', degrees))}"
         falls = {name: fall(name) for name in degrees}
         said["T4"] = f"fall of routing entropy from 10 % of training to its end, in nats: {shown(falls)}"

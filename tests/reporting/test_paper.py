@@ -235,7 +235,7 @@ def test_downstream_scores_stand_by_configuration_beside_chance(tmp_path: Path) 
 
 def test_a_table_without_a_run_is_not_printed(made: Path) -> None:
     page = Page(made, read_archive(made / ARCHIVE))
-    assert (made / "tables" / "sweep_e.md").is_file() and page.table("sweep_e") == "*not run yet*"
+    assert (made / "tables" / "sweep_e.md").is_file() and page.table("sweep_e") == "*`sweep_e`: not run yet*"
     assert "SPECTRA (causal)" in page.table("table07_ablation")
 
 
@@ -434,4 +434,5 @@ def test_it_is_made_block_by_block_and_goes_on_from_the_archive_alone(
 @pytest.mark.parametrize("word", ["text=nowhere", "downstream=nowhere", "blocks=z", "processes=17"])
 def test_wrong_words_are_one_line(root: Path, word: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert command(["paper", word]) == 2
-    assert capsys.readouterr().err.count("\n") == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: {word.partition('=')[0]}: ")

@@ -85,7 +85,7 @@ def test_one_seed_is_read_without_a_test(tmp_path, monkeypatch):
     of_these(runs, monkeypatch)
     told = temperature_page.page(tmp_path).split("## What one seed says\n\n")[1].splitlines()
     assert [line[:4] for line in told] == ["- T1", "- T2", "- T3", "- T4"]
-    assert "lowest at 0.5, outside 1.5 to 2 (0.5: 4.100" in told[0]
+    assert "lowest at 0.5, outside 1.5 to 2 (0.5: 4.100" in told[0] and told[0].endswith("; best loss at 0.5.")
     assert "cosine's 4.000 is below 8 of 8 constants" in told[1]
     assert "0.5: 0.450, 0.7: 0.450" in told[3]
     runs.pop()

@@ -80,7 +80,7 @@ class Page:
         """The first panels of each section of the table of that name, with a link to all of it; or that no run of it is
         there yet."""
         if not self._long(name):
-            return f"*{NOTHING}*"
+            return f"*`{name}`: {NOTHING}*"
         text = (self._made / "tables" / f"{name}.md").read_text(encoding="utf-8")
         parts = [self._panels(section, panels) for section in text.split("\n## ")[1:]]
         return "\n\n".join([*parts, f"All panels, what chance gives and notes: [{name}](tables/{name}.md)"])

@@ -10,6 +10,7 @@ from typing import Any
 from spectra_exp.downstream.command import evaluate
 from spectra_exp.downstream.options import EvaluateOptions
 from spectra_exp.downstream.tasks import local_task
+from spectra_exp.foundations.errors import ConfigError
 from spectra_exp.reporting.paper.blocks import Block, Chosen, chosen_of, read_declared
 from spectra_exp.reporting.paper.progress import Known
 
@@ -38,7 +39,11 @@ def check_items(data: str | None) -> Path | None:
         return None
     folder = Path(data).expanduser().resolve()
     for name in read_scored().tasks:
-        local_task(name, str(folder))
+        try:
+            local_task(name, str(folder))
+        except ConfigError as error:
+            # It speaks of the key that `evaluate` has.
+            raise ConfigError("downstream", error.problem, error.fix) from error
     return folder
 
 
