@@ -61,11 +61,12 @@ def _ratio(name: str, methods: Times, time: str) -> Part:
     if len(own) != len(switch) or len(own) < MIN_SEEDS:
         return Lack(f"{len(own)} and {len(switch)} repeats of {time}: not interleaved or too few", COMMAND).part(what)
     test = compare(dict(enumerate(map(math.log, own))), dict(enumerate(map(math.log, (MOST * t for t in switch)))))
-    difference = 0.0 if test.difference is None else test.difference
+    if test.difference is None:
+        return Part(what, untested=test.note)
     if test.p is None or test.ci_low is None or test.ci_high is None:
-        return Part(what, number_text(MOST * math.exp(difference)), untested=test.note)
-    ratio, low, high = (number_text(MOST * math.exp(x)) for x in (difference, test.ci_low, test.ci_high))
-    return Part(what, f"{ratio} [{low}, {high}] against {MOST:.2f}, n {test.n} repeats", difference < 0, test.p)
+        return Part(what, number_text(MOST * math.exp(test.difference)), untested=test.note)
+    ratio, low, high = (number_text(MOST * math.exp(x)) for x in (test.difference, test.ci_low, test.ci_high))
+    return Part(what, f"{ratio} [{low}, {high}] against {MOST:.2f}, n {test.n} repeats", test.difference < 0, test.p)
 
 
 def _spectra(rule: str) -> str:

@@ -16,10 +16,12 @@ from spectra_exp.archive.file import Archive, read_archive
 from spectra_exp.foundations.errors import SpectraError
 from spectra_exp.presentation.text import bounds_text, count_text, interval_text, number_text, signed_text
 from spectra_exp.reporting.by_document import DOWNSTREAM
+from spectra_exp.reporting.hypotheses import HYPOTHESES
 from spectra_exp.reporting.paper.blocks import Block, paper_folder, read_blocks
 from spectra_exp.reporting.paper.interpreted import Interpreted, read_interpreted
 from spectra_exp.reporting.paper.progress import LaunchProgress, known_runs, progress
 from spectra_exp.statistics.intervals import Interval, mean_interval
+from spectra_exp.statistics.practical import Word
 from spectra_exp.studies.view import duration
 
 NOTHING = "not run yet"
@@ -30,8 +32,7 @@ SAME = ("data.train=", "data.validation=", "data.domain_field=", "trainer.cpu_th
 # Of the load CV of SPECTRA under its rule of inference (docs/metrics.md).
 TARGETS = {"paper": 0.1, "ours": 0.03}
 # What a test can decide, as it is listed.
-DECISIONS = ("better", "worse", "equivalent", "undecided")
-HYPOTHESES = ("H1", "H2", "H3", "H4", "H5", "H6", "H7", "T1", "T2", "T3", "T4")
+DECISIONS: tuple[Word, ...] = ("better", "worse", "lower", "higher", "equivalent", "undecided")
 
 
 def section_words(section: str) -> str:
@@ -105,7 +106,7 @@ class Page:
     def differences(self, family: str, metric: str) -> str:
         """What table 13 says of a metric in the comparisons of one family: a line a verdict (and section, of several),
         and in it each row that was compared with, and the difference from it."""
-        order = {verdict: place for place, verdict in enumerate(DECISIONS)}
+        order: dict[str, int] = {verdict: place for place, verdict in enumerate(DECISIONS)}
         found: dict[tuple[str, str], list[str]] = {}
         for row in self._tests(family, metric):
             if row["difference"]:
@@ -147,15 +148,15 @@ class Page:
     def verdicts(self) -> str:
         """A table of all hypotheses and the verdicts on each, with where they hold."""
         lines = ["| | claim | verdict |", "|---|---|---|"]
-        for name in HYPOTHESES:
+        for name in self.hypotheses:
             rows = [row for row in self._rows("hypotheses") if row["name"] == name]
             lines.append(f"| {name} | {self.claim(name)} | {', '.join(map(self._verdict, rows)) or NOTHING} |")
         return "\n".join(lines)
 
     @property
-    def hypotheses(self) -> tuple[str, ...]:
+    def hypotheses(self) -> list[str]:
         """Their names, in order."""
-        return HYPOTHESES
+        return [hypothesis.name for hypothesis in HYPOTHESES]
 
     def claim(self, hypothesis: str) -> str:
         """What a hypothesis says."""
