@@ -124,6 +124,7 @@ def test_every_verb_has_help_with_every_key(capsys) -> None:
         (["share", "run=x"], "to: is missing"),
         (["remeasure"], "run: is missing"),
         (["bench", "only=stduy"], "did you mean 'study'?"),
+        (["paper", "status=true", f"outputs={__file__}"], "test_verb.py is a file; give a folder"),
         (["overhead", "model.num_expert=3"], "did you mean 'model.num_experts'?"),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import csv
 import json
 import random
@@ -149,6 +150,13 @@ def test_cells_of_the_page_are_those_of_the_tables(made: Path) -> None:
     assert found.endswith("(n = 3)") and found.partition(" (n")[0] in line
     assert page.cell("table07_ablation", "val_loss", "nobody") == "not run yet"
     assert f"load CV {page.cell('baselines', 'load_cv', 'SPECTRA (causal)')}" in (made / PAGE).read_text()
+
+
+def test_every_cell_that_the_text_asks_for_is_in_the_published_tables() -> None:
+    asked = re.findall(r"paper\.cell\((.*?)\) \}\}", (paper_folder() / "page.md").read_text())
+    page = Page(COMMITTED, read_archive(COMMITTED / ARCHIVE))
+    missing = [words for words in asked if page.cell(*ast.literal_eval(f"({words},)")) == "not run yet"]
+    assert asked and missing == []
 
 
 def test_differences_are_those_of_the_tests_by_verdict(made: Path) -> None:

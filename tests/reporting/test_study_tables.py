@@ -361,6 +361,12 @@ def test_a_damaged_run_costs_its_own_seed_alone(
     assert found["no_gru"]["val_loss_test"] == "Welch's t"
 
 
+def test_a_wrong_table_to_show_is_told_before_any_is_written(core_world: Path, tmp_path: Path, capsys) -> None:
+    outputs = Path(shutil.copytree(core_world, tmp_path / "outputs", ignore=shutil.ignore_patterns("tables")))
+    assert main([f"outputs={outputs}", "show=table07_ablations"]) == 2
+    assert "table07_ablation" in capsys.readouterr().err and not (outputs / "tables").exists()
+
+
 def test_margins_and_verdicts_follow_the_direction_of_the_metric() -> None:
     from spectra_exp.statistics.comparison import compare
 

@@ -32,8 +32,11 @@ class VerbOptions:
 
     @property
     def folder(self) -> Path:
-        """The folder of all outputs."""
-        return Path(self.outputs or os.environ["SPECTRA_OUTPUTS"])
+        """The folder of all outputs. Raises ConfigError for a file."""
+        folder = Path(self.outputs or os.environ["SPECTRA_OUTPUTS"])
+        if folder.is_file():
+            raise ConfigError("outputs", f"{folder} is a file", "give a folder")
+        return folder
 
 
 @dataclass(frozen=True)

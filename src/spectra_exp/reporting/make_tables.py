@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -59,22 +60,16 @@ def tables_of(material: Material, study: str) -> list[Table]:
     ]
 
 
-def write_all(material: Material) -> list[Table]:
-    """Write every table and `missing.csv` into the folder of tables; returns the tables."""
-    return _written(all_tables(material), material.outputs / "tables")
+def all_of_study(material: Material, study: str) -> list[Table]:
+    """The tables over the rows of one study, after the one over every run of it."""
+    return [build_table(routing_metrics(), material.sections[""]), *tables_of(material, study)]
 
 
-def write_of_study(material: Material, study: str) -> list[Table]:
-    """Write the tables over the rows of one study and over every run of it into a folder of its own."""
-    tables = [build_table(routing_metrics(), material.sections[""]), *tables_of(material, study)]
-    return _written(tables, material.outputs / "tables" / study)
-
-
-def _written(tables: list[Table], folder: Path) -> list[Table]:
+def write_tables(tables: Sequence[Table], folder: Path) -> None:
+    """Write tables and their `missing.csv` into a folder."""
     for table in tables:
         write_table(table, folder)
     write_gaps([gap for table in tables for gap in table.gaps], folder)
-    return tables
 
 
 @dataclass(frozen=True)
@@ -92,13 +87,14 @@ def make_tables(options: TablesOptions) -> int:
     if material.collected.runs.empty:
         train = " ".join(train_words())
         raise SpectraError(f"{material.sources.where}: no completed run to tabulate; train one: {train}")
-    written = write_of_study(material, options.study) if options.study else write_all(material)
-    tables = {table.name: table for table in written}
+    made = all_of_study(material, options.study) if options.study else all_tables(material)
+    tables = {table.name: table for table in made}
     if options.show not in tables:
         raise ConfigError.unknown("show", options.show, tables)
+    where = material.outputs / "tables" / (options.study or "")
+    write_tables(made, where)
     print_parts(tables[options.show])
-    gaps = len(merged_gaps(gap for table in tables.values() for gap in table.gaps))
-    where = options.folder / "tables" / (options.study or "")
+    gaps = len(merged_gaps(gap for table in made for gap in table.gaps))
     if said := sentence_of(material.own):
         print(said)
     print(f"{len(tables)} tables in {where} as .csv, _long.csv, .md and .tex; missing.csv lists {gaps} gaps")

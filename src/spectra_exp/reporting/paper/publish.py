@@ -11,7 +11,7 @@ from spectra_exp.presentation.png import with_palette
 from spectra_exp.presentation.svg import draw_svg
 from spectra_exp.reporting.declared import all_figures
 from spectra_exp.reporting.figures.make import make_figures
-from spectra_exp.reporting.make_tables import write_all
+from spectra_exp.reporting.make_tables import all_tables, write_tables
 from spectra_exp.reporting.material import gather
 from spectra_exp.reporting.paper.page import page_text
 from spectra_exp.reporting.report.index import index_page
@@ -32,7 +32,8 @@ def published(folder: Path) -> dict[str, bytes]:
     with tempfile.TemporaryDirectory() as made:
         outputs = Path(made) / "paper"
         material = gather(outputs, runs=[str(folder / ARCHIVE)])
-        tables = write_all(material)
+        tables = all_tables(material)
+        write_tables(tables, outputs / "tables")
         write_gaps(make_figures(material, all_figures(material.studies.values())).gaps, outputs / "figures")
         report = index_page(material, tables, draw_svg, page_of=lambda run_id: None)
         write_text(outputs / "report.html", report)
