@@ -159,6 +159,23 @@ def test_every_cell_that_the_text_asks_for_is_in_the_published_tables() -> None:
     assert asked and missing == []
 
 
+def test_what_a_sweep_shows_are_the_tests_of_its_table() -> None:
+    page = Page(COMMITTED, read_archive(COMMITTED / ARCHIVE))
+    rows = list(csv.DictReader((COMMITTED / "tables" / "sweep_a_long.csv").open(encoding="utf-8")))
+    tests = [row for row in rows if row["difference"] and row["rule"] == "inference"]
+    said = page.beside_reference("a_quota", "sweep_a")
+    assert said.startswith("Beside `selection=quota`, `selection.capacity_factor=1.25`")
+    assert len(re.findall(r"\([+−]", said)) == len(tests) and set(re.findall(r"- `(\w+)`", said)) == {
+        row["metric"] for row in tests
+    }
+    for row in tests:
+        line = next(line for line in said.splitlines() if line.startswith(f"- `{row['metric']}`"))
+        difference = f"{float(row['difference']):+.3f}".replace("-", "−")
+        word, own = row["verdict"].split()[0], row["row"].split(", ")[-1]
+        assert re.search(rf"\*\*{word}\*\*: [^;]*{re.escape(f'{own} ({difference})')}", line)
+    assert page.beside_reference("own_options", "own_options") == "Not run yet."
+
+
 def test_differences_are_those_of_the_tests_by_verdict(made: Path) -> None:
     page = Page(made, read_archive(made / ARCHIVE))
     family = "SPECTRA (causal) against its ablations"

@@ -13,6 +13,7 @@ from typing import Any
 import jinja2
 
 from spectra_exp.archive.file import Archive, read_archive
+from spectra_exp.config.typed import value_text
 from spectra_exp.foundations.errors import SpectraError
 from spectra_exp.presentation.text import bounds_text, count_text, interval_text, number_text, signed_text
 from spectra_exp.reporting.by_document import DOWNSTREAM
@@ -22,6 +23,7 @@ from spectra_exp.reporting.paper.interpreted import Interpreted, read_interprete
 from spectra_exp.reporting.paper.progress import LaunchProgress, known_runs, progress
 from spectra_exp.statistics.intervals import Interval, mean_interval
 from spectra_exp.statistics.practical import Word
+from spectra_exp.studies.definition import load_study
 from spectra_exp.studies.view import duration
 
 NOTHING = "not run yet"
@@ -106,21 +108,47 @@ class Page:
     def differences(self, family: str, metric: str) -> str:
         """What table 13 says of a metric in the comparisons of one family: a line a verdict (and section, of several),
         and in it each row that was compared with, and the difference from it."""
+        tests = [(row, row["comparison"].partition(" − ")[2]) for row in self._tests(family, metric)]
+        return "\n".join(f"- {line}" for line in self._by_verdict(tests)) or f"- {NOTHING}"
+
+    def beside_reference(self, study: str, table: str) -> str:
+        """What the tests of a study's table decide under the inference rule: a line a metric, and in it by verdict (and
+        section, of several) each row, by what tells it from the study's reference, and its difference from that."""
+        found: dict[str, list[tuple[dict[str, str], str]]] = {}
+        rows = [row for row in self._long(table) if row["rule"] == "inference"]
+        tested = {row["metric"] for row in rows if row["difference"]}
+        rows = [row for row in rows if row["metric"] in tested]
+        # Without a difference and a note why there is none.
+        reference = {part for row in rows if not row["difference"] + row["test"] for part in row["row"].split(", ")}
+        for row in rows:
+            if row["difference"]:
+                name = ", ".join(part for part in row["row"].split(", ") if part not in reference)
+                found.setdefault(row["metric"], []).append((row, name))
+        if not found:
+            return "Not run yet."
+        beside = ", ".join(f"`{key}={value_text(value)}`" for key, value in load_study(study).reference.items())
+        lines = [f"- `{metric}`: {'; '.join(self._by_verdict(own))}" for metric, own in found.items()]
+        return "\n".join([f"Beside {beside}, corrected over the table:", "", *lines])
+
+    def expected(self, study: str) -> str:
+        """What a study's file expects of its runs."""
+        return load_study(study).hypothesis
+
+    def _by_verdict(self, rows: Sequence[tuple[dict[str, str], str]]) -> list[str]:
+        """For each verdict (and section, of several) the names of the rows with it, and their differences."""
         order: dict[str, int] = {verdict: place for place, verdict in enumerate(DECISIONS)}
         found: dict[tuple[str, str], list[str]] = {}
-        for row in self._tests(family, metric):
+        for row, name in rows:
             if row["difference"]:
                 # Stars and the sign of an equivalence stand beside; why there is no test is said whole.
                 verdict = self._decision(row) or row["verdict"]
-                against = row["comparison"].partition(" − ")[2]
                 difference = f"{float(row['difference']):+.3f}".replace("-", "−")
-                found.setdefault((row["section"], verdict), []).append(f"{against} ({difference})")
+                found.setdefault((row["section"], verdict), []).append(f"{name} ({difference})")
         several = len({section for section, _ in found}) > 1
-        lines = [
-            f"- {f'{section_words(section)}, ' if several else ''}**{verdict}**: {', '.join(found[section, verdict])}"
+        return [
+            f"{f'{section_words(section)}, ' if several else ''}**{verdict}**: {', '.join(found[section, verdict])}"
             for section, verdict in sorted(found, key=lambda key: (key[0], order.get(key[1], len(order))))
         ]
-        return "\n".join(lines) or f"- {NOTHING}"
 
     def counts(self, family: str, metric: str) -> str:
         """How many comparisons of one family table 13 decides which way, in words."""
