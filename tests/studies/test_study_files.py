@@ -71,6 +71,7 @@ def test_there_is_a_file_for_every_study():
         "core",
         "equal_size",
         "own_options",
+        "own_test",
         "recurrence",
         "beta_memory_lag",
         "expert_choice_future",
@@ -149,6 +150,16 @@ def test_design_choices_change_one_thing_at_a_time():
         others = [other for other in expected if other != key]
         chosen = {v for v, *rest in values_of("design_choices", "paper", key, *others) if not any(rest)}
         assert chosen == set(values)
+
+
+def test_the_test_of_our_own_is_on_seeds_that_chose_nothing():
+    jobs = study_jobs(load_study("own_test"), [])
+    assert {int(job[-1].removeprefix("seed=")) for job in jobs} == set(range(20, 28)) and len(jobs) == 48
+    assert all("data.final_evaluation_tokens=131072" in job for job in jobs)
+    rivals = {word for job in jobs for word in job if word.startswith("baseline=")}
+    assert rivals == {
+        f"baseline={name}" for name in ("switch_top2", "switch_wide", "loss_free", "quantile", "beta_memory")
+    }
 
 
 def test_own_options_change_one_thing_at_a_time_on_the_seeds_for_choosing():
