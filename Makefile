@@ -86,7 +86,8 @@ REFERENCE = $(or $(SPECTRA_OUTPUTS),outputs)/temperature-reference$(addprefix -,
 REFERENCE_PAGE = $(if $(DEVICE),$(REFERENCE),docs/results/gpu)/temperature.md
 temperature-reference: JOBS := $(if $(filter JOBS=%,$(MAKEOVERRIDES)),$(JOBS),1)
 temperature-reference: setup  ## the temperature study at its reference scale (TEXT=folder of the real text; JOBS=4 at once on a GPU)
-	$(if $(TEXT),,@echo "error: TEXT: give the folder of train.jsonl and validation.jsonl" >&2; exit 2)
+	@for name in train validation; do [ -f "$(TEXT)/$$name.jsonl" ] || \
+		{ echo "error: TEXT: no $$name.jsonl in '$(TEXT)'; give the folder of train.jsonl and validation.jsonl" >&2; exit 2; }; done
 	@$(PY) train.py -m sweeps=temperature model=exp10 seed=$(if $(filter SEEDS=%,$(MAKEOVERRIDES)),$(SEEDS),0) \
 		data=files data.train=$(TEXT)/train.jsonl data.validation=$(TEXT)/validation.jsonl data.domain_field=domain \
 		$(call UNTYPED,data.vocabulary_size=16384 model.vocabulary_size=16384 trainer.precision=bf16 trainer.eval_every=100 \
@@ -141,7 +142,7 @@ wheel: setup  ## dist/: the package as a wheel and as sources, for pip install
 	$(PY) -m hatchling build -d dist
 
 bundle: setup  ## dist/bundle-PYTHON: an install without network (PYTHON=3.12; HAVE=output of the target's pip list; MACHINE=aarch64)
-	@$(PY) tools/bundle.py --python $(PYTHON) $(if $(MACHINE),--machine $(MACHINE)) $(if $(HAVE),--have $(HAVE))
+	@$(PY) tools/bundle.py --python $(PYTHON) $(if $(MACHINE),--machine $(MACHINE)) $(if $(HAVE),--have $(HAVE)) $(TYPED)
 
 studies-page: setup  ## docs/studies.md, from the files of the studies
 	$(PY) -m spectra_exp study page > docs/studies.md

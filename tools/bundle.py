@@ -24,6 +24,8 @@ from packaging.version import InvalidVersion, Version
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = "spectra-exp"
 INSTALLER = "install.sh"
+# What the target has: the installer asks for it.
+LEFT_OUT = "left_out.txt"
 # Beside the package's own needs: what the tests that are marked `gpu` import.
 ALSO = ("pytest", "hypothesis", "pytest-timeout")
 # The machine has its own, with the CUDA packages that suit its driver.
@@ -34,7 +36,7 @@ SOURCES_ALONE = ("antlr4-python3-runtime",)
 GLIBC = range(17, 29)
 MACHINES = ("x86_64", "aarch64")
 # Results to look at, which nothing reads.
-LEFT_OUT = ("docs/results/paper/figures", "docs/results/paper/report.html")
+NO_SOURCES = ("docs/results/paper/figures", "docs/results/paper/report.html")
 MB = 10**6
 
 
@@ -153,8 +155,8 @@ def pip(command: str, *words: str) -> None:
         raise BundleError(f"pip {command} failed, as it says above")
 
 
-def make(folder: Path, python: str, machine: str, have: dict[str, str]) -> list[str]:
-    """Write the bundle; the names that the target has already and that are left out.
+def make(folder: Path, python: str, machine: str, have: dict[str, str]) -> tuple[list[str], list[str]]:
+    """Write the bundle; what the target has already and that is left out, and what it has in a version that none takes.
 
     What lies in `folder` stays until the new one is whole. Raises BundleError where that is no bundle.
     """
@@ -176,15 +178,18 @@ def make(folder: Path, python: str, machine: str, have: dict[str, str]) -> list[
         script = (ROOT / "tools" / INSTALLER).read_text(encoding="utf-8")
         (made / INSTALLER).write_text(script.replace("@PYTHON@", python), encoding="utf-8")
         (made / INSTALLER).chmod(0o755)
+        left_out = sorted(needed.keys() - set(chosen))
+        # For the installer, which asks for them.
+        (made / LEFT_OUT).write_text("".join(f"{name}{needed[name]}\n" for name in left_out), encoding="utf-8")
         shutil.rmtree(folder, ignore_errors=True)
         made.rename(folder)
-    return sorted(needed.keys() - set(chosen))
+    return left_out, [f"{name} {have[name]} (needed: {needed[name]})" for name in chosen if name in have]
 
 
 def pack_sources(archive: Path) -> None:
     """The files of the last commit, but for published pictures."""
     command = ["git", "-C", str(ROOT), "archive", "--format=tar.gz", f"--output={archive}", "HEAD", "--", "."]
-    if subprocess.run(command + [f":(exclude){path}" for path in LEFT_OUT]).returncode:
+    if subprocess.run(command + [f":(exclude){path}" for path in NO_SOURCES]).returncode:
         raise BundleError("git archive failed, as it says above; a bundle is made in a clone")
 
 
@@ -202,7 +207,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if options.machine not in MACHINES:
             raise BundleError(f"MACHINE: '{options.machine}' is not known; give {' or '.join(MACHINES)}")
         have = packages_there(options.have) if options.have else {}
-        left_out = make(folder, options.python, options.machine, have)
+        left_out, other = make(folder, options.python, options.machine, have)
     except BundleError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -213,6 +218,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     wheels = sorted((file for file in files if file.suffix == ".whl"), key=lambda file: -file.stat().st_size)
     largest = ", ".join(f"{file.name.split('-')[0]} {file.stat().st_size / MB:.0f}" for file in wheels[:5])
     print(f"{len(wheels)} wheels (MB: {largest}); the target has {len(left_out)} already")
+    if other:
+        print(f"brought although the target has another version: {', '.join(other)}")
     print(f"{sum(file.stat().st_size for file in files) / MB:.1f} MB: {folder}")
     return 0
 

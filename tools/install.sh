@@ -6,7 +6,7 @@ here=$(cd "$(dirname "$0")" && pwd)
 [ $# -eq 2 ] && [ "$1" = --target ] && [ -n "$2" ] || { echo "usage: $0 --target DIR" >&2; exit 2; }
 python=$(command -v "${PYTHON:-python3}") || fail "PYTHON: no ${PYTHON:-python3} here"
 # Its own name for itself, which is absolute, for the commands that are made.
-python=$("$python" - @PYTHON@ <<'CHECK'
+python=$("$python" - @PYTHON@ "$here/left_out.txt" <<'CHECK'
 import sys
 here = "%d.%d" % sys.version_info[:2]
 if here != sys.argv[1]:
@@ -18,6 +18,20 @@ except metadata.PackageNotFoundError:
     sys.exit("error: torch: not installed for this Python; the bundle has none, since it must suit the machine's driver")
 if not (2, 9) <= tuple(int(n) for n in torch.split("+")[0].split(".")[:2]) <= (2, 13):
     sys.exit("error: torch: %s is here; 2.9 to 2.13 are known to work" % torch)
+# What the target's list had when the bundle was made.
+from pip._vendor.packaging.requirements import Requirement
+lacking = []
+for needed in map(Requirement, open(sys.argv[2])):
+    try:
+        version = metadata.version(needed.name)
+    except metadata.PackageNotFoundError:
+        lacking.append("%s (not installed)" % needed)
+        continue
+    if not needed.specifier.contains(version, prereleases=True):
+        lacking.append("%s (%s is here)" % (needed, version))
+if lacking:
+    sys.exit("error: the bundle leaves out what its HAVE named, and this Python lacks %s; install that, or make the "
+        "bundle with this machine's own `pip list`" % ", ".join(lacking))
 print(sys.executable)
 CHECK
 )

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from spectra_exp.archive.sources import read_sources
+from spectra_exp.foundations.errors import ConfigError, SpectraError
+from spectra_exp.foundations.shell import DONE, exit_status
 from spectra_exp.reporting.hypotheses.catalogue import HYPOTHESES
 from spectra_exp.reporting.hypotheses.temperature import BEST_FROM, BEST_TO, EARLY, RANKING, degrees_of
 from spectra_exp.runs.stored import StoredRun
@@ -117,12 +119,14 @@ def readings(runs: dict[str, StoredRun]) -> list[str]:
 def page(outputs: Path) -> str:
     """The Markdown of the runs of an archive or a folder of outputs, in the order of the study.
 
-    With several seeds the verdicts of the folder's tables are added.
+    With several seeds the verdicts of the folder's tables are added. Raises SpectraError where no run has finished.
     """
     (block,) = load_study("temperature").blocks
     order = list(block.grid["temperature"])
     runs = read_sources(outputs, (str(outputs),)).stored.values()
     finished = [run for run in runs if run.summary is not None and run.summary["status"] == "completed"]
+    if not finished:
+        raise SpectraError(f"{outputs}: no run has finished yet")
     finished.sort(key=lambda run: (order.index(summary_of(run)["temperature"]), summary_of(run)["seed"]))
     seeds = sorted({summary_of(run)["seed"] for run in finished})
     places = ", ".join(sorted(set(map(place, finished)))) or "no steps"
@@ -131,8 +135,8 @@ def page(outputs: Path) -> str:
         "",
         f"{len(finished)} finished runs of `model=exp10`, {places}.",
         f"Seeds: {', '.join(map(str, seeds)) or 'none'}. With one seed",
-        "no difference between two rows is tested. The text is seen several times over, so the best and the last",
-        "validation loss are both given. Runs that share a GPU share its time.",
+        "no difference between two rows is tested. Where a text is seen several times over, the last validation loss",
+        "may be far above the best one: both are given. Runs that share a GPU share its time.",
         "",
     ]
     missing = [name for name in order if name not in {summary_of(run)["temperature"] for run in finished}]
@@ -148,5 +152,15 @@ def page(outputs: Path) -> str:
     return "\n".join(lines) + "\n"
 
 
+def main(words: Sequence[str]) -> int:
+    """Print the page; the exit status."""
+    if len(words) != 1:
+        raise ConfigError(
+            "temperature_page.py", f"{len(words)} words were given", "give an archive or a folder of outputs"
+        )
+    sys.stdout.write(page(Path(words[0])))
+    return DONE
+
+
 if __name__ == "__main__":
-    sys.stdout.write(page(Path(sys.argv[1])))
+    raise SystemExit(exit_status(lambda: main(sys.argv[1:]), "stopped"))

@@ -12,9 +12,11 @@ import torch
 from spectra_exp.bench.gpu_check import command
 from spectra_exp.bench.gpu_check import run_stages as work
 from spectra_exp.bench.gpu_check.command import main
-from spectra_exp.bench.gpu_check.stage import Setting, carry_out
+from spectra_exp.bench.gpu_check.page import page, table
+from spectra_exp.bench.gpu_check.stage import Setting, carry_out, outcome
 from spectra_exp.bench.gpu_check.stages import stages
 from spectra_exp.bench.gpu_check.training import Training, flip_rate, flips_beyond_ties, largest_gap
+from spectra_exp.config.tree import project_root
 
 # Kills, resumed runs and several at once have tests of their own, and seven processes more would take too long.
 REHEARSED = [name for name in stages() if name not in ("resume", "sharing")]
@@ -32,13 +34,17 @@ def test_the_rehearsal_of_several_runs_at_once_passes(tmp_path, monkeypatch, cap
 def test_the_rehearsal_passes_and_leaves_a_file_a_stage(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("SPECTRA_OUTPUTS", str(tmp_path))
     assert main(["device=cpu", "routers=switch", f"only={','.join(REHEARSED)}"]) == 0
-    assert capsys.readouterr().out.splitlines()[:-1] == [f"{name}: passed" for name in REHEARSED]
+    # Nothing of these can be looked at without a GPU.
+    ends = {name: "left out" if name in ("tests", "kernels") else "passed" for name in REHEARSED}
+    assert capsys.readouterr().out.splitlines()[:-1] == [f"{name}: {end}" for name, end in ends.items()]
     found = {path.stem: json.loads(path.read_text()) for path in (tmp_path / "gpu-check" / "cpu").glob("*.json")}
     assert found.keys() == set(REHEARSED)
     page = (tmp_path / "gpu-check" / "cpu.md").read_text()
     assert [line for line in page.splitlines() if line.startswith("## ")] == [
-        f"## {name}: passed" for name in REHEARSED
+        f"## {name}: {end}" for name, end in ends.items()
     ]
+    assert [finding["counts"].keys() for finding in found["tests"]["findings"]] == [{"skipped"}]
+    assert any(finding["passed"] is None and finding["value"] is None for finding in found["others"]["findings"])
     assert json.loads((tmp_path / "gpu-check" / "cpu.json").read_text())["stages"] == [found[n] for n in REHEARSED]
     assert all(stage["done"] and stage["findings"] and stage["card"] == "cpu" for stage in found.values())
     (memory,) = found["memory"]["findings"]
@@ -81,6 +87,42 @@ def test_findings_are_on_disk_at_once_and_a_stage_that_breaks_off_has_failed(tmp
     assert carry_out("broken", broken, setting) is False
     found = json.loads(path.read_text())
     assert found["done"] and found["findings"][1]["error"] == "ValueError: no such thing"
+
+
+def test_what_could_not_be_looked_at_has_not_passed():
+    passed, left_out, missed = ({"name": "a", "passed": word, "met": False} for word in (True, None, False))
+    assert [outcome(found) for found in ([left_out], [left_out, passed], [passed, missed], [])] == [
+        None,
+        True,
+        False,
+        None,
+    ]
+    assert [row.split(" | ")[-1] for row in table([passed, left_out, missed])[2:]] == [
+        "target missed |",
+        "left out |",
+        "FAILED |",
+    ]
+
+
+@pytest.mark.parametrize("content", ["{broken", "[]", '{"stage": "memory"}'])
+def test_a_stage_that_cannot_be_read_is_told_before_any_begins(content, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("SPECTRA_OUTPUTS", str(tmp_path))
+    path = tmp_path / "gpu-check" / "cpu" / "memory.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(content)
+    assert main(["device=cpu", "only=attention", "routers=switch"]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: {path}: is not what a stage writes") and "only=memory" in line
+
+
+CARDS = sorted((project_root() / "docs" / "results" / "gpu").glob("*.json"))
+
+
+@pytest.mark.parametrize("file", CARDS, ids=[file.stem for file in CARDS])
+def test_the_published_page_of_a_card_is_made_from_its_file(file):
+    content = json.loads(file.read_text(encoding="utf-8"))
+    made = page(content["card"], content["stages"], stages())
+    assert file.with_suffix(".md").read_text(encoding="utf-8") == made
 
 
 def test_a_run_ends_with_the_check_that_is_stopped(tmp_path):

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from spectra_exp.config.compose import load_experiment
 from spectra_exp.config.typed import expand_jobs, parse_overrides
 from spectra_exp.foundations.errors import ConfigError
+from spectra_exp.studies.launchers import make_engine
 
 
 def test_one_job_without_multirun():
@@ -68,6 +69,12 @@ def test_the_jobs_are_those_that_hydra_would_launch(tmp_path, monkeypatch, capfd
 def test_values_that_cannot_be_listed_are_refused(typed):
     with pytest.raises(ConfigError, match="cannot be listed"):
         expand_jobs([typed], multirun=True)
+
+
+@pytest.mark.parametrize("key", ["launch.jobs", "launch.per_gpu"])
+def test_a_bad_value_of_the_launch_is_told_beside_several_values(key):
+    with pytest.raises(ConfigError, match=f"{key}: 'abc' is not a whole number"):
+        make_engine(["launch=parallel", f"{key}=abc", "seed=0,1"], print)
 
 
 def test_a_bad_value_in_one_job_names_its_key():

@@ -9,6 +9,7 @@ from spectra_exp.foundations import stopping
 from spectra_exp.foundations.errors import ConfigError
 from spectra_exp.foundations.stopping import tell_to_stop, told_to_stop
 from spectra_exp.runs.best_long import CONSTANTS
+from spectra_exp.studies.command import make_missing
 from spectra_exp.studies.job import check_twice
 from spectra_exp.studies.launch import CRASHED, explain_waiting, run_jobs
 from spectra_exp.studies.launchers import Broken
@@ -184,6 +185,21 @@ def test_a_signal_ends_the_loop(outputs):
         assert run_jobs(jobs, StandIn(jobs, stopped)) == {"stopped": 1, "not started": 1}
     finally:
         stopping.ask(None)
+
+
+def test_a_launch_that_is_stopped_does_not_blame_what_still_waits(outputs, capsys):
+    jobs = jobs_of(*(f"router=temperature seed=0 temperature={t}" for t in ("best_long", *CONSTANTS)))
+
+    def stopped(job):
+        stopping.ask("SIGTERM")
+        return finish(job, "stopped")
+
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            make_missing(jobs, StandIn(jobs, stopped), "study")
+    finally:
+        stopping.ask(None)
+    assert "error" not in capsys.readouterr().err
 
 
 def test_a_finished_run_learns_which_studies_it_is_part_of(outputs):

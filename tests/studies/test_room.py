@@ -20,7 +20,7 @@ TWO = [Gpu("3", "GPU-a"), Gpu("5", "GPU-b")]
 def clean(monkeypatch):
     for name in (*THREAD_VARIABLES, GPUS):
         monkeypatch.setenv(name, "kept for the end of the test")
-    monkeypatch.setattr(room, "_warned", False)
+    room.warn.cache_clear()
     monkeypatch.setattr(room, "visible_gpus", lambda: TWO)
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1, 2, 3})
 
@@ -59,6 +59,11 @@ def test_more_threads_than_cores_are_said_once(outputs, capsys):
     make_room(jobs)
     assert capsys.readouterr().err.count("= 6 threads on 4 cores") == 1
     assert {os.environ[name] for name in THREAD_VARIABLES} == {"2"}
+
+
+def test_sharing_a_gpu_that_no_run_uses_is_said(outputs, capsys):
+    make_room(jobs_of("launch=parallel launch.jobs=2 launch.per_gpu=2"))
+    assert capsys.readouterr().err == "warning: launch.per_gpu=2 has no effect, since these runs use no GPU\n"
 
 
 def test_as_many_threads_as_cores_are_no_matter(outputs, capsys):

@@ -11,6 +11,7 @@ from importlib import util
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -75,6 +76,17 @@ def test_wrong_words_are_told_in_one_line(words, told, capsys):
     assert line.startswith(f"error: {told}")
 
 
+def test_what_the_target_has_is_left_out_and_asked_for_by_the_installer(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(bundle, "fetch", lambda pinned, folder, *_: None)
+    lock = bundle.locked((ROOT / "constraints.txt").read_text().splitlines())
+    (tmp_path / "list").write_text(f"numpy {lock['numpy']}\npandas 1.0\ntqdm {lock['tqdm']}\n")
+    assert bundle.main(["--python=3.12", f"--have={tmp_path / 'list'}", f"--folder={tmp_path / 'b'}"]) == 0
+    told = capsys.readouterr().out
+    assert "brought although the target has another version: pandas 1.0 (needed: " in told
+    names = [Requirement(line).name for line in (tmp_path / "b" / bundle.LEFT_OUT).read_text().splitlines()]
+    assert names == ["numpy", "tqdm"] and f"the target has {len(names)} already" in told
+
+
 def test_a_folder_of_something_else_is_left_alone(tmp_path, capsys):
     (tmp_path / "mine").touch()
     assert bundle.main(["--python=3.12", f"--folder={tmp_path}"]) == 2
@@ -85,7 +97,7 @@ def test_a_bundle_that_cannot_be_made_leaves_the_one_before(tmp_path, monkeypatc
     monkeypatch.setattr(bundle, "fetch", lambda pinned, folder, *_: (folder / "one.whl").touch())
     words = ["--python=3.12", f"--folder={tmp_path / 'b'}"]
     assert bundle.main(words) == 0
-    files = {"install.sh", "source.tar.gz", "wheels"}
+    files = {"install.sh", "left_out.txt", "source.tar.gz", "wheels"}
     assert {path.name for path in (tmp_path / "b").iterdir()} == files
 
     def failing(*_):
@@ -102,10 +114,10 @@ def test_the_sources_have_what_is_read_and_no_pictures_of_results(tmp_path):
     with tarfile.open(tmp_path / "source.tar.gz") as archive:
         names = archive.getnames()
     assert {"Makefile", "src/spectra_exp/__main__.py", "docs/results/gpu/README.md"} <= set(names)
-    assert not any(name.startswith(bundle.LEFT_OUT) for name in names)
+    assert not any(name.startswith(bundle.NO_SOURCES) for name in names)
 
 
-def small_bundle(folder: Path, python: str) -> Path:
+def small_bundle(folder: Path, python: str, left_out: str = "") -> Path:
     """The installer with one wheel and one source file: a package that says what it was given."""
     (folder / "wheels").mkdir(parents=True)
     with zipfile.ZipFile(folder / "wheels" / "brought-1.0-py3-none-any.whl", "w") as wheel:
@@ -121,6 +133,7 @@ def small_bundle(folder: Path, python: str) -> Path:
         archive.add(folder / "src", "src")
     script = (ROOT / "tools" / "install.sh").read_text().replace("@PYTHON@", python)
     (folder / "install.sh").write_text(script)
+    (folder / bundle.LEFT_OUT).write_text(left_out)
     return folder
 
 
@@ -128,6 +141,14 @@ def install(folder: Path, *words: str, python: str = sys.executable, cwd=None) -
     environment = {**os.environ, "PYTHON": python, "PIP_NO_INDEX": "1"}
     command = ["sh", folder / "install.sh", *words]
     return subprocess.run(command, capture_output=True, text=True, env=environment, cwd=cwd)
+
+
+def test_what_is_left_out_must_be_there(tmp_path):
+    left_out = "no-such-package\npytest<1\nnumpy\n"
+    done = install(small_bundle(tmp_path / "b", HERE, left_out), "--target", str(tmp_path / "to"))
+    (line,) = done.stderr.splitlines()
+    assert done.returncode == 1 and not (tmp_path / "to").exists()
+    assert "this Python lacks no-such-package (not installed), pytest<1 (" in line and "numpy" not in line
 
 
 def test_the_installer_makes_a_command_of_it(tmp_path):

@@ -9,6 +9,9 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pandas as pd
+import pytest
+
+from spectra_exp.foundations.shell import exit_status
 
 ROOT = Path(__file__).resolve().parents[2]
 spec = util.spec_from_file_location("temperature_page", ROOT / "tools" / "temperature_page.py")
@@ -99,10 +102,31 @@ def launched(tmp_path, status, *words):
     python = tmp_path / "python"
     python.write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/calls\nexit {status}\n')
     python.chmod(0o755)
-    command = ["make", f"PY={python}", f"SPECTRA_OUTPUTS={tmp_path}", "temperature-reference", "TEXT=T", *words]
+    text = tmp_path / "text"
+    text.mkdir()
+    for name in ("train", "validation"):
+        (text / f"{name}.jsonl").touch()
+    command = ["make", f"PY={python}", f"SPECTRA_OUTPUTS={tmp_path}", "temperature-reference", f"TEXT={text}", *words]
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
     done = subprocess.run(command, cwd=ROOT, capture_output=True, env=environment)
     return done.returncode, (tmp_path / "calls").read_text().splitlines()
+
+
+def test_a_text_that_is_not_there_is_told_before_all_else(tmp_path):
+    done = subprocess.run(
+        ["make", "PY=false", "temperature-reference", f"TEXT={tmp_path}"], cwd=ROOT, capture_output=True
+    )
+    assert done.returncode == 2 and done.stderr.startswith(f"error: TEXT: no train.jsonl in '{tmp_path}'".encode())
+
+
+@pytest.mark.parametrize(
+    "words, status, told",
+    [([], 2, "0 words were given"), (["/nowhere"], 2, "there is no '/nowhere'"), ([""], 1, "no run")],
+)
+def test_what_has_no_finished_run_is_told_in_one_line(words, status, told, tmp_path, capsys):
+    found = exit_status(lambda: temperature_page.main([word or str(tmp_path) for word in words]), "stopped")
+    out, err = capsys.readouterr()
+    assert (found, out, err.count("\n")) == (status, "", 1) and told in err
 
 
 def test_the_target_asks_for_a_gpu_and_wrong_words_end_it(tmp_path):

@@ -43,7 +43,7 @@ def as_typed(override: Override) -> str:
 
 
 def typed_values(overrides: list[str]) -> dict[str, str]:
-    """What was typed for each key or group, as text without quotes."""
+    """What was typed for each key or group, as text without quotes; several values as they stand."""
     return {o.key_or_group: _text(o) for o in parse_overrides(overrides)}
 
 
@@ -136,6 +136,8 @@ def _check(override: Override) -> None:
 
 def _text(override: Override) -> str:
     """The value without the quotes around it."""
+    if override.is_sweep_override():
+        return as_typed(override).partition("=")[2]
     value = override.value()
     return value if isinstance(value, str) else override.get_value_element_as_str()
 

@@ -57,9 +57,9 @@ def _launch(lines: list[list[str]], typed: list[str], study: Study | None, elsew
         raise ConfigError(UNTIL_DECIDED, "has no effect without a study", "name one: sweeps=NAME or ablations=NAME")
     wanted = [job for job in jobs if job.run_id not in elsewhere]
     if study is None:
-        return _made(wanted, engine, "multirun")
+        return make_missing(wanted, engine, "multirun")
     write_launch(study, typed, jobs)
-    status = _made(wanted, engine, study.name) if wanted else 0
+    status = make_missing(wanted, engine, study.name) if wanted else 0
     # Runs that waited for others have their ids by now.
     write_launch(study, typed, jobs)
     return status
@@ -81,7 +81,7 @@ def _until_decided(study: Study, typed: list[str]) -> int:
         jobs += new
         decisions.add(new)
         write_launch(study, typed, jobs, design)
-        status = max(status, _made(new, engine, f"{study.name} to {seeds[-1] + 1 - first} seeds"))
+        status = max(status, make_missing(new, engine, f"{study.name} to {seeds[-1] + 1 - first} seeds"))
         write_launch(study, typed, jobs, design)
         decisions.look()
         print(f"look at {seeds[-1] + 1 - first} seeds: {decisions.in_words()}", file=sys.stderr)
@@ -135,12 +135,13 @@ def _checked(lines: list[list[str]], study: Study | None) -> list[Job]:
     return jobs
 
 
-def _made(jobs: Sequence[Job], engine: Engine | None, title: str) -> int:
+def make_missing(jobs: Sequence[Job], engine: Engine | None, title: str) -> int:
     """Run what is missing of the jobs; the exit status. Raises KeyboardInterrupt where that was stopped."""
     with stopping.launching(), LiveView(jobs, title):
         ends = run_jobs(jobs, engine)
-    for reason in explain_waiting(jobs):
-        print(f"error: {reason}", file=sys.stderr)
+    if not stopping.asked():
+        for reason in explain_waiting(jobs):
+            print(f"error: {reason}", file=sys.stderr)
     print(f"{len(jobs)} runs: {_in_words(ends)}", file=sys.stderr)
     if set(ends) <= set(GOOD_ENDS):
         return 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from functools import cache
 
 from spectra_exp.foundations.devices import Gpu, hand_on, visible_gpus
 from spectra_exp.foundations.errors import ConfigError
@@ -12,8 +13,6 @@ from spectra_exp.studies.job import Job
 
 # What the libraries of linear algebra read when they load.
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-
-_warned = False
 
 
 def make_room(jobs: Sequence[Job]) -> None:
@@ -34,8 +33,13 @@ def make_room(jobs: Sequence[Job]) -> None:
     at_once = jobs[0].experiment.launch.jobs
     if on_gpu:
         check_gpus(at_once, gpus, jobs[0].experiment.launch.per_gpu)
-    else:
-        warn_of_cores(at_once * max(threads))
+        return
+    if (sharers := jobs[0].experiment.launch.per_gpu) > 1:
+        warn(f"launch.per_gpu={sharers} has no effect, since these runs use no GPU")
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if at_once * max(threads) > cores:
+        asked = f"launch.jobs x trainer.cpu_threads = {at_once * max(threads)} threads"
+        warn(f"{asked} on {cores} cores slow each other down")
 
 
 def check_gpus(at_once: int, gpus: Sequence[Gpu], per_gpu: int) -> None:
@@ -47,13 +51,7 @@ def check_gpus(at_once: int, gpus: Sequence[Gpu], per_gpu: int) -> None:
         raise ConfigError("launch.jobs", f"{at_once} jobs at once, each with {sharing}, of {len(gpus)}", fix)
 
 
-def warn_of_cores(threads: int) -> None:
-    """Warn, once, of more threads than this process has cores."""
-    global _warned
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    if threads > cores and not _warned:
-        _warned = True
-        print(
-            f"warning: launch.jobs x trainer.cpu_threads = {threads} threads on {cores} cores slow each other down",
-            file=sys.stderr,
-        )
+@cache
+def warn(text: str) -> None:
+    """Print a warning, each once."""
+    print(f"warning: {text}", file=sys.stderr)

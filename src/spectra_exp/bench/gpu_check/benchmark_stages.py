@@ -47,9 +47,9 @@ def others(setting: Setting) -> Iterator[Finding]:
 
 
 def findings(figures: Iterable[Figure]) -> Iterator[Finding]:
-    """Figures as findings that pass: a missed target is no fault."""
+    """Figures as findings that pass: a missed target is no fault, and what could not be measured is left out."""
     for figure in figures:
-        yield {"name": figure.name, "passed": True, **figure.as_json()}
+        yield {"name": figure.name, "passed": None if figure.value is None else True, **figure.as_json()}
 
 
 def shapes_of(setting: Setting) -> dict[str, Shape]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from spectra_exp.bench.gpu_check.page import write_page
+from spectra_exp.bench.gpu_check.page import stored_stages, write_page
 from spectra_exp.bench.gpu_check.stage import WORDS, Setting, carry_out
 from spectra_exp.bench.gpu_check.stages import stages
 from spectra_exp.config.verb import Verb, VerbOptions
@@ -34,9 +34,12 @@ def gpu_check(options: GpuCheckOptions) -> int:
     if options.device == "cuda" and not torch.cuda.is_available():
         raise SpectraError("gpu-check: torch sees no GPU here; device=cpu (GPU_CHECK_DEVICE=cpu) rehearses it")
     setting = Setting(options.device, options.folder.resolve(), options.routers or tuple(routed))
+    asked = options.only or tuple(known)
+    # The page has the earlier stages too.
+    stored_stages(setting.folder, [name for name in known if name not in asked])
     good = True
     for name, work in known.items():
-        if name in (options.only or known):
+        if name in asked:
             print(f"{name}: {' '.join((work.__doc__ or '').split())}", file=sys.stderr)
             try:
                 passed = carry_out(name, work, setting)
@@ -44,7 +47,7 @@ def gpu_check(options: GpuCheckOptions) -> int:
                 # Also where it is stopped.
                 path = write_page(setting.folder, known)
             print(f"{name}: {WORDS[passed]}", flush=True)
-            good = good and passed
+            good = good and passed is not False
     print(path)
     return DONE if good else FAILED
 

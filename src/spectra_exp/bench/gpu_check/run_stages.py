@@ -26,14 +26,15 @@ def tests(setting: Setting) -> Iterator[Finding]:
     """The tests that are marked `gpu`."""
     files = [p for p in sorted((project_root() / "tests").rglob("test_*.py")) if "mark.gpu" in p.read_text("utf-8")]
     files = files[: setting.of_size(len(files), 1)]
-    command = [sys.executable, "-m", "pytest", "-m", "gpu", "-p", "no:cacheprovider", *map(str, files)]
+    command = [sys.executable, "-m", "pytest", "-m", "gpu", "-rs", "-p", "no:cacheprovider", *map(str, files)]
     done = subprocess.run(command, cwd=project_root(), capture_output=True, text=True, timeout=RUN_LIMIT_S)
     lines = [line for line in done.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))]
-    counts = dict(re.findall(r"(\d+) (passed|failed|skipped|error)", done.stdout)[::-1])
+    counts = {kind: int(n) for n, kind in re.findall(r"(\d+) (passed|failed|skipped|error)", done.stdout)}
     yield {
         "name": "pytest",
-        "passed": done.returncode == 0,
-        "counts": {kind: int(number) for number, kind in counts.items()},
+        "passed": (True if counts.get("passed") else None) if done.returncode == 0 else False,
+        "counts": counts,
+        "skipped": [line for line in done.stdout.splitlines() if line.startswith("SKIPPED")],
         "failed": lines or done.stderr.splitlines()[-1:] if done.returncode else [],
     }
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +14,8 @@ import torch
 
 from spectra_exp.foundations.files import write_json
 
-WORDS = {True: "passed", False: "FAILED"}
-# One finding: `name`, `passed`, and figures.
+WORDS = {True: "passed", False: "FAILED", None: "left out"}
+# One finding: `name`, `passed` (None for what could not be looked at here), and figures.
 Finding = dict[str, Any]
 
 
@@ -61,8 +61,14 @@ class Setting:
 Stage = Callable[[Setting], Iterator[Finding]]
 
 
-def carry_out(name: str, work: Stage, setting: Setting) -> bool:
-    """Run one stage; whether all of its findings passed. Its file holds every finding as soon as there is one.
+def outcome(findings: Sequence[Finding]) -> bool | None:
+    """Whether what was looked at passed; None where nothing could be."""
+    looked_at = [finding["passed"] for finding in findings if finding["passed"] is not None]
+    return all(looked_at) if looked_at else None
+
+
+def carry_out(name: str, work: Stage, setting: Setting) -> bool | None:
+    """Run one stage; the outcome of its findings. Its file holds every finding as soon as there is one.
 
     A stage that breaks off leaves its error as a finding, and the next one goes on.
     """
@@ -85,4 +91,4 @@ def carry_out(name: str, work: Stage, setting: Setting) -> bool:
         text = " ".join(str(error).split())
         findings.append({"name": "error", "passed": False, "error": f"{type(error).__name__}: {text}"})
     write(done=True)
-    return all(finding["passed"] for finding in findings)
+    return outcome(findings)
