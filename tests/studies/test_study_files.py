@@ -157,9 +157,8 @@ def test_the_test_of_our_own_is_on_seeds_that_chose_nothing():
     assert {int(job[-1].removeprefix("seed=")) for job in jobs} == set(range(20, 28)) and len(jobs) == 48
     assert all("data.final_evaluation_tokens=131072" in job for job in jobs)
     rivals = {word for job in jobs for word in job if word.startswith("baseline=")}
-    assert rivals == {
-        f"baseline={name}" for name in ("switch_top2", "switch_wide", "loss_free", "quantile", "beta_memory")
-    }
+    methods = "none", "switch_top2", "switch_wide", "loss_free", "quantile", "beta_memory"
+    assert rivals == {f"baseline={name}" for name in methods}
 
 
 def test_own_options_change_one_thing_at_a_time_on_the_seeds_for_choosing():
