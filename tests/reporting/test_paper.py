@@ -178,6 +178,17 @@ def test_what_a_sweep_shows_are_the_tests_of_its_table() -> None:
     assert page.beside_reference("own_options", "own_options") == "Not run yet."
 
 
+def test_rows_with_a_reference_each_keep_what_tells_them_apart(tmp_path: Path) -> None:
+    (tmp_path / "tables").mkdir()
+    lines = ["section,row,metric,rule,difference,test,verdict"]
+    for length in (256, 512):
+        lines += [f's,"SPECTRA, length {length}",val_loss,inference,,,']
+        lines += [f's,"SPECTRA − GRU, length {length}",val_loss,inference,0.{length},paired t,worse *']
+    (tmp_path / "tables" / "sweep_e_long.csv").write_text("\n".join(lines), encoding="utf-8")
+    said = Page(tmp_path, read_archive(COMMITTED / ARCHIVE)).beside_reference("e_context", "sweep_e")
+    assert "**worse**: SPECTRA − GRU, length 256 (+0.256), SPECTRA − GRU, length 512 (+0.512)" in said
+
+
 def test_differences_are_those_of_the_tests_by_verdict(made: Path) -> None:
     page = Page(made, read_archive(made / ARCHIVE))
     family = "SPECTRA (causal) against its ablations"

@@ -113,16 +113,17 @@ class Page:
 
     def beside_reference(self, study: str, table: str) -> str:
         """What the tests of a study's table decide under the inference rule: a line a metric, and in it by verdict (and
-        section, of several) each row, by what tells it from the study's reference, and its difference from that."""
+        section, of several) each row, by what tells it from the rows of reference, and its difference from its own."""
         found: dict[str, list[tuple[dict[str, str], str]]] = {}
         rows = [row for row in self._long(table) if row["rule"] == "inference"]
         tested = {row["metric"] for row in rows if row["difference"]}
         rows = [row for row in rows if row["metric"] in tested]
         # Without a difference and a note why there is none.
-        reference = {part for row in rows if not row["difference"] + row["test"] for part in row["row"].split(", ")}
+        references = [set(row["row"].split(", ")) for row in rows if not row["difference"] + row["test"]]
+        shared = set.intersection(*references) if references else set()
         for row in rows:
             if row["difference"]:
-                name = ", ".join(part for part in row["row"].split(", ") if part not in reference)
+                name = ", ".join(part for part in row["row"].split(", ") if part not in shared)
                 found.setdefault(row["metric"], []).append((row, name))
         if not found:
             return "Not run yet."
