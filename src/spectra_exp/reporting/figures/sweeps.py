@@ -141,7 +141,7 @@ class SweepHeat:
                 if means := [interval.mean for row in own if (interval := section.interval(row, metric))]:
                     limits = min(means), max(means)
                     found += [
-                        self._panel(section, some, metric, limits, f"{own[0].method}, {text}")
+                        self._panel(section, own, some, metric, limits, f"{own[0].method}, {text}")
                         for some, text in zip(columns, texts.values(), strict=True)
                     ]
         count = len(texts)
@@ -151,10 +151,17 @@ class SweepHeat:
         return with_context(with_seeds(page, "half-width under each mean"), section, rows)
 
     def _panel(
-        self, section: Section, rows: Sequence[Row], metric: str, limits: tuple[float, float], title: str
+        self,
+        section: Section,
+        arm: Sequence[Row],
+        rows: Sequence[Row],
+        metric: str,
+        limits: tuple[float, float],
+        title: str,
     ) -> HeatPanel:
-        across = list(dict.fromkeys(row.key[self.x] for row in rows))
-        down = list(dict.fromkeys(row.key[self.y] for row in rows))
+        """The panel of some of an arm's rows; a place of the arm that none of them has stays empty."""
+        across = list(dict.fromkeys(row.key[self.x] for row in arm))
+        down = list(dict.fromkeys(row.key[self.y] for row in arm))
         by_place = {(row.key[self.y], row.key[self.x]): row for row in rows}
         cells = tuple(
             tuple(section.interval(by_place[y, x], metric) if (y, x) in by_place else None for x in across)
