@@ -144,6 +144,16 @@ def test_heat_maps_have_each_point_under_its_own_labels(material: Material) -> N
     assert (round(box.get_y() + 0.46), round(box.get_x() + 0.47)) == best
 
 
+def test_a_panel_without_a_run_has_the_places_of_the_others(material: Material) -> None:
+    _, section = page_of("sweep_b", material)
+    rows = [row for row in section.rows if row.key["osr.log_sinkhorn_enabled"] == "true"]
+    page = SPECS["sweep_b"].compose(section, rows)
+    empty, full, *_ = (axes for axes in drawn(page).axes if axes.get_images())
+    check_heat(full, section, "true", "val_loss")
+    assert [t.get_text() for t in empty.get_xticklabels()] == [t.get_text() for t in full.get_xticklabels()]
+    assert {text.get_text() for text in empty.texts} == {"–"}
+
+
 def test_planted_fault_swapped_axes_of_a_heat_map_are_seen(material: Material) -> None:
     page, section = page_of("sweep_b", material)
     panel = page.panels[0]
