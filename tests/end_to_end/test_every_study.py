@@ -34,7 +34,7 @@ SLICES = {"b_sinkhorn": ["osr.sinkhorn_epsilon=0.03,0.2", "osr.sinkhorn_iteratio
 
 
 # Of each kind one; the rest takes minutes and is for make test-full.
-USUAL = ("a_quota", "e_context", "core", "equal_size", "recurrence")
+USUAL = ("a_quota", "core")
 
 
 @pytest.fixture(scope="module")

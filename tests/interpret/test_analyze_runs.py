@@ -125,6 +125,7 @@ def test_documents_without_a_domain_belong_to_none(runs, tmp_path: Path) -> None
     assert "domain labels" in parts()["affinity"].run(Request(subject)).empty
 
 
+@pytest.mark.full
 def test_the_command_writes_the_same_files_twice(runs, capsys) -> None:
     run = runs["spectra"]
     # Others may have put theirs there before.

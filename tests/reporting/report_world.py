@@ -16,7 +16,7 @@ from made_studies import DOMAINS, given, make_study
 from spectra_exp.foundations.files import write_text
 from spectra_exp.measure import METRICS
 from spectra_exp.reporting.make_report import write_report
-from spectra_exp.reporting.make_tables import write_all
+from spectra_exp.reporting.make_tables import all_tables, write_tables
 from spectra_exp.reporting.material import gather
 
 EVIL = "<script>alert(1)</script>"
@@ -48,7 +48,7 @@ def shared_world(factory: pytest.TempPathFactory) -> Path:
             make_world(outputs)
         material = gather(outputs)
         write_report(material)
-        write_all(material)
+        write_tables(all_tables(material), material.outputs / "tables")
     return outputs
 
 

@@ -27,7 +27,7 @@ from spectra_exp.reporting.paper import progress as paper_progress
 from spectra_exp.reporting.paper import publish as publish_module
 from spectra_exp.reporting.paper.blocks import Chosen, Launch, paper_folder, read_blocks
 from spectra_exp.reporting.paper.interpreted import read_interpreted
-from spectra_exp.reporting.paper.page import Page
+from spectra_exp.reporting.paper.page import Page, page_text
 from spectra_exp.reporting.paper.progress import LaunchProgress, in_words, known_runs, progress
 from spectra_exp.reporting.paper.publish import ARCHIVE, PAGE, publish, published
 from spectra_exp.reporting.paper.scored import read_scored
@@ -90,6 +90,7 @@ def test_a_folder_comes_from_its_archive_byte_for_byte(made: Path, given_again: 
 
 if (COMMITTED / ARCHIVE).exists():
 
+    @pytest.mark.full
     def test_the_committed_folder_comes_from_its_archive_byte_for_byte() -> None:
         wanted = published(COMMITTED)
         if (
@@ -99,6 +100,9 @@ if (COMMITTED / ARCHIVE).exists():
             # Another version draws the same pictures with other bytes.
             wanted |= {name: there for name, there in files_of(COMMITTED).items() if name.endswith(".png")}
         check_folder(COMMITTED, wanted)
+
+    def test_the_committed_page_comes_from_the_tables_beside_it() -> None:
+        assert page_text(COMMITTED, COMMITTED / ARCHIVE) == (COMMITTED / PAGE).read_text(encoding="utf-8")
 
     def test_the_committed_folder_is_small_and_names_no_place() -> None:
         there = files_of(COMMITTED)
