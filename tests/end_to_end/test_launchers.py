@@ -109,7 +109,9 @@ def trained_pids(outputs: Path, process: subprocess.Popen) -> list[int]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("launch", ["parallel", "submitit", pytest.param("ray", marks=NEEDS_RAY)])
+@pytest.mark.parametrize(
+    "launch", ["parallel", pytest.param("submitit", marks=pytest.mark.full), pytest.param("ray", marks=NEEDS_RAY)]
+)
 def test_every_launcher_gives_the_numbers_of_one_process(
     outputs: Path, in_process: tuple[Path, Outcomes], launch: str
 ) -> None:
