@@ -91,7 +91,7 @@ temperature-reference: setup  ## the temperature study at its reference scale (T
 	@$(PY) train.py -m sweeps=temperature model=exp10 seed=$(if $(filter SEEDS=%,$(MAKEOVERRIDES)),$(SEEDS),0) \
 		data=files data.train=$(TEXT)/train.jsonl data.validation=$(TEXT)/validation.jsonl data.domain_field=domain \
 		$(call UNTYPED,data.vocabulary_size=16384 model.vocabulary_size=16384 trainer.precision=bf16 trainer.eval_every=100 \
-		trainer.checkpoint_every=250 trainer.device=cuda) outputs=$(REFERENCE) $(LAUNCH) $(if $(LAUNCH),launch.per_gpu=$(JOBS)) $(TYPED); status=$$?; \
+		trainer.checkpoint_every=250 trainer.device=cuda) outputs=$(REFERENCE) $(LAUNCH) $(if $(LAUNCH),$(if $(filter cpu,$(DEVICE)),,launch.per_gpu=$(JOBS))) $(TYPED); status=$$?; \
 	[ $$status -eq 2 ] || { $(PY) -m spectra_exp tables outputs=$(REFERENCE) && \
 	$(PY) tools/temperature_page.py $(REFERENCE) > $(REFERENCE)/page.md && mv $(REFERENCE)/page.md $(REFERENCE_PAGE); } || exit 1; exit $$status
 

@@ -19,7 +19,10 @@ except metadata.PackageNotFoundError:
 if not (2, 9) <= tuple(int(n) for n in torch.split("+")[0].split(".")[:2]) <= (2, 13):
     sys.exit("error: torch: %s is here; 2.9 to 2.13 are known to work" % torch)
 # What the target's list had when the bundle was made.
-from pip._vendor.packaging.requirements import Requirement
+try:
+    from pip._vendor.packaging.requirements import Requirement
+except ImportError:
+    sys.exit("error: pip: not installed for this Python")
 lacking = []
 for needed in map(Requirement, open(sys.argv[2])):
     try:

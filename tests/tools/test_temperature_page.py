@@ -97,6 +97,11 @@ def test_one_seed_is_read_without_a_test(tmp_path, monkeypatch):
     assert next(line for line in page.splitlines() if line.startswith("- T2")).endswith(": waits for runs.")
 
 
+def outside_make():
+    """The environment as it is where no make has set it."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
+
+
 def launched(tmp_path, status, *words):
     """The commands of the make target, each of which ends with this status."""
     python = tmp_path / "python"
@@ -107,15 +112,13 @@ def launched(tmp_path, status, *words):
     for name in ("train", "validation"):
         (text / f"{name}.jsonl").touch()
     command = ["make", f"PY={python}", f"SPECTRA_OUTPUTS={tmp_path}", "temperature-reference", f"TEXT={text}", *words]
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, env=environment)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, env=outside_make())
     return done.returncode, (tmp_path / "calls").read_text().splitlines()
 
 
 def test_a_text_that_is_not_there_is_told_before_all_else(tmp_path):
-    done = subprocess.run(
-        ["make", "PY=false", "temperature-reference", f"TEXT={tmp_path}"], cwd=ROOT, capture_output=True
-    )
+    command = ["make", "PY=false", "temperature-reference", f"TEXT={tmp_path}"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, env=outside_make())
     assert done.returncode == 2 and done.stderr.startswith(f"error: TEXT: no train.jsonl in '{tmp_path}'".encode())
 
 
@@ -138,8 +141,9 @@ def test_the_target_asks_for_a_gpu_and_wrong_words_end_it(tmp_path):
 def test_a_rehearsal_takes_sizes_and_has_runs_and_page_of_its_own(tmp_path):
     (tmp_path / "temperature-reference-cpu").mkdir()
     sizes = "trainer.eval_every=2", "model.num_layers=1"
-    status, (run, *_) = launched(tmp_path, 0, "trainer.device=cpu", *sizes)
+    status, (run, *_) = launched(tmp_path, 0, "JOBS=2", "trainer.device=cpu", *sizes)
     assert status == 0 and f"outputs={tmp_path}/temperature-reference-cpu" in run.split()
     assert [word for word in run.split() if "eval_every" in word] == ["trainer.eval_every=2"]
     assert "trainer.device=cuda" not in run and set(sizes) < set(run.split())
     assert (tmp_path / "temperature-reference-cpu" / "temperature.md").exists()
+    assert "launch.jobs=2" in run and "launch.per_gpu" not in run

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from spectra_exp.archive.file import Archive, read_archive, write_archive
 from spectra_exp.archive.packing import pack_runs
+from spectra_exp.foundations.devices import visible_gpus
 from spectra_exp.foundations.errors import ConfigError, SpectraError
 from spectra_exp.foundations.shell import DONE
 from spectra_exp.reporting.paper.blocks import Block
@@ -60,8 +61,9 @@ class Campaign:
                 whole = False
                 continue
             print(f"block {block.name}: {launch.study} {' '.join(launch.typed)}", file=sys.stderr)
-            shared = [f"launch.{key}={processes}" for key in ("jobs", "per_gpu")]
-            at_once = [] if processes == 1 else ["launch=parallel", *shared]
+            at_once = [] if processes == 1 else ["launch=parallel", f"launch.jobs={processes}"]
+            if at_once and visible_gpus():
+                at_once.append(f"launch.per_gpu={processes}")
             typed = [*launch.typed_with(text), f"outputs={self.outputs}", *at_once]
             whole &= launch_study(load_study(launch.study).choice, typed, elsewhere) == DONE
         return whole

@@ -18,7 +18,7 @@ THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"
 def make_room(jobs: Sequence[Job]) -> None:
     """Set threads and GPUs for the workers of a launch.
 
-    Raises ConfigError for more jobs at once than GPUs; warns, once, of more threads than cores.
+    Raises ConfigError for more jobs at once than GPUs; warns, once, of more threads than cores and of sharing no GPU.
     """
     threads = {job.experiment.trainer.cpu_threads for job in jobs}
     for name in THREAD_VARIABLES:

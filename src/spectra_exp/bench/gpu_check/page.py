@@ -11,6 +11,8 @@ from spectra_exp.bench.gpu_check.stage import WORDS, Finding, outcome
 from spectra_exp.foundations.errors import SpectraError, first_line
 from spectra_exp.foundations.files import write_json, write_text
 
+# Of a stage's file, what the page takes.
+PARTS = {"stage", "torch", "cuda", "seconds", "done", "findings"}
 NOT_A_COLUMN = ("name", "passed")
 
 
@@ -31,9 +33,9 @@ def stored_stages(folder: Path, names: Iterable[str]) -> list[dict[str, Any]]:
             continue
         try:
             stage = json.loads(path.read_text(encoding="utf-8"))
-            # What the page takes of it.
-            stage["seconds"], stage["done"], [finding["passed"] for finding in stage["findings"]]
-        except (OSError, ValueError, TypeError, KeyError) as error:
+            if lacking := PARTS - (stage.keys() if isinstance(stage, dict) else set()):
+                raise ValueError(f"no {', '.join(sorted(lacking))}")
+        except (OSError, ValueError) as error:
             fix = f"delete it, or check again: only={path.stem}"
             raise SpectraError(f"{path}: is not what a stage writes ({first_line(error)}); {fix}") from error
         found.append(stage)
