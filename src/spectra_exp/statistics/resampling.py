@@ -5,7 +5,7 @@ Letters: N tokens, G documents or pairs, R resamples, X anything.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from functools import lru_cache
 
 import numpy as np
@@ -83,28 +83,22 @@ def curve_over_pairs(curves_GX: np.ndarray, seed: int) -> tuple[np.ndarray, np.n
     return mean_X, low_X, high_X
 
 
-def against_chance(value: float | None, drawn: Sequence[float]) -> dict[str, float | None]:
+def against_chance(value: float | None, drawn: Iterable[float | None]) -> dict[str, float | None]:
     """The value, the mean and the 95 % range of chance, and the one-sided p that chance gives as much or more.
 
     p = (1 + draws at least as large) / (1 + draws), so that it is never 0. *Source:* Phipson and Smyth 2010. None for
-    what cannot be said.
+    what cannot be said; draws that are None do not count.
     """
-    found: dict[str, float | None] = {
-        "value": value,
-        "chance": None,
-        "chance_low": None,
-        "chance_high": None,
-        "p": None,
-        "draws": len(drawn),
-    }
-    if value is None or not len(drawn):
+    known = np.array([draw for draw in drawn if draw is not None])
+    found: dict[str, float | None] = dict.fromkeys(("value", "chance", "chance_low", "chance_high", "p"))
+    found |= {"value": value, "draws": len(known)}
+    if value is None or not len(known):
         return found
-    low, high = np.quantile(drawn, [0.025, 0.975])
-    found |= {"chance": float(np.mean(drawn)), "chance_low": float(low), "chance_high": float(high)}
-    if len(drawn) >= LEAST_DRAWS:
+    low, high = np.quantile(known, [0.025, 0.975])
+    found |= {"chance": float(known.mean()), "chance_low": float(low), "chance_high": float(high)}
+    if len(known) >= LEAST_DRAWS:
         # Rounding must not decide between equal figures.
-        as_large = int((np.asarray(drawn) >= value - 1e-12).sum())
-        found["p"] = (1 + as_large) / (1 + len(drawn))
+        found["p"] = (1 + int((known >= value - 1e-12).sum())) / (1 + len(known))
     return found
 
 

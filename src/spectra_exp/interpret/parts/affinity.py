@@ -5,7 +5,7 @@ Letters: L layers, E experts, M domains, R permutations.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -71,12 +71,8 @@ def significance(stats: Sequence[LayerStatistics], seed: int) -> pd.DataFrame:
     for layer, s in enumerate(stats):
         drawn = list(document_draws(s, seed, PERMUTATIONS))
         for name, figure in FIGURES.items():
-            rows.append({"layer": layer, "metric": name} | against_chance(figure(s), _values(figure, drawn)))
+            rows.append({"layer": layer, "metric": name} | against_chance(figure(s), map(figure, drawn)))
     return pd.DataFrame(rows)
-
-
-def _values(figure: Callable[[LayerStatistics], float | None], drawn: Iterable[LayerStatistics]) -> list[float]:
-    return [value for s in drawn if (value := figure(s)) is not None]
 
 
 def _draw(figure: Figure, name: str, by_layer: list[np.ndarray], domains: list[str]) -> None:

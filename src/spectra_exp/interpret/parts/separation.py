@@ -27,7 +27,7 @@ def separation(request: Request) -> Result:
     rows = []
     for layer, stats in enumerate(trace.statistics):
         rows.append({"layer": layer, "metric": "silhouette"} | _silhouette(trace, layer, request.seed))
-        drawn = [v for s in marginal_draws(stats, request.seed) if (v := expert_diversity(s)) is not None]
+        drawn = map(expert_diversity, marginal_draws(stats, request.seed))
         rows.append({"layer": layer, "metric": "expert_diversity"} | against_chance(expert_diversity(stats), drawn))
     result = Result(tables={"separation": pd.DataFrame(rows)})
     result.add_picture(
@@ -52,4 +52,4 @@ def _silhouette(trace: Trace, layer: int, seed: int) -> dict[str, float | None]:
         return against_chance(None, [])
     rng = np.random.default_rng([seed, layer])
     drawn = (cosine_silhouette(hidden_Hd, rng.permutation(label_H)) for _ in range(PERMUTATIONS))
-    return against_chance(cosine_silhouette(hidden_Hd, label_H), [v for v in drawn if v is not None])
+    return against_chance(cosine_silhouette(hidden_Hd, label_H), drawn)

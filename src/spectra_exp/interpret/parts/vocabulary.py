@@ -13,7 +13,7 @@ import pandas as pd
 from spectra_exp.interpret.draw import draw_against_chance
 from spectra_exp.interpret.registry import CHOICE, Empty, Request, part
 from spectra_exp.interpret.results import Result
-from spectra_exp.interpret.trace import Trace, group_counts
+from spectra_exp.interpret.trace import group_counts
 from spectra_exp.statistics.resampling import against_chance
 
 LEAST_COUNT = 10
@@ -32,8 +32,11 @@ def vocabulary(request: Request) -> Result:
     place_N[(place_N == len(kept)) | (kept[np.minimum(place_N, len(kept) - 1)] != trace.token_ids_N)] = -1
     rows, owned = [], []
     for layer in range(trace.num_layers):
-        counts_VE = group_counts(place_N, trace.experts_NLK[:, layer], len(kept), request.subject.num_experts)
-        drawn = _shuffled(trace, layer, place_N, request.subject.num_experts, len(kept), request.seed)
+        experts_NK, sizes = trace.experts_NLK[:, layer], (len(kept), request.subject.num_experts)
+        counts_VE = group_counts(place_N, experts_NK, *sizes)
+        rng = np.random.default_rng([request.seed, layer])
+        shuffled = (group_counts(place_N, rng.permutation(experts_NK), *sizes) for _ in range(PERMUTATIONS))
+        drawn = [specialization(table) for table in shuffled]
         rows.append(
             {"layer": layer, "metric": "vocabulary_specialization"} | against_chance(specialization(counts_VE), drawn)
         )
@@ -59,16 +62,6 @@ def specialization(counts_VE: np.ndarray) -> float | None:
     """
     total = counts_VE.sum()
     return float(counts_VE.max(axis=1).sum() / total) if total else None
-
-
-def _shuffled(trace: Trace, layer: int, place_N: np.ndarray, num_experts: int, num_ids: int, seed: int) -> list[float]:
-    rng = np.random.default_rng([seed, layer])
-    experts_NK = trace.experts_NLK[:, layer]
-    drawn = (
-        specialization(group_counts(place_N, rng.permutation(experts_NK), num_ids, num_experts))
-        for _ in range(PERMUTATIONS)
-    )
-    return [value for value in drawn if value is not None]
 
 
 def _owned(counts_VE: np.ndarray, layer: int, ids: np.ndarray, piece) -> list[dict[str, Any]]:
