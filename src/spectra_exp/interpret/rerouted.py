@@ -12,7 +12,7 @@ import pandas as pd
 import torch
 
 from spectra_exp.interpret.subject import Subject
-from spectra_exp.interpret.trace import HeldOut, token_losses
+from spectra_exp.interpret.trace import HeldOut, evenly, mean_of, token_losses
 from spectra_exp.moe.interventions import Intervention, intervening
 from spectra_exp.statistics.intervals import Interval
 from spectra_exp.statistics.resampling import mean_over_documents
@@ -50,8 +50,13 @@ class Rerouted:
 
     def mean_added(self, added_N: np.ndarray, seed: int, domain: int | None = None) -> Interval | None:
         """Mean over the tokens (of one domain) with its interval over documents; None where it has no scored token."""
-        own_N = np.ones(len(added_N), dtype=bool) if domain is None else self.domains_N == domain
+        own_N = in_domain(self.domains_N, domain)
         return mean_over_documents(added_N[own_N], self.documents_N[own_N], seed)
+
+
+def in_domain(domains_N: np.ndarray, domain: int | None) -> np.ndarray:
+    """bool [N]: which tokens are of the domain; all of them where it is None."""
+    return np.ones(len(domains_N), dtype=bool) if domain is None else domains_N == domain
 
 
 def always(interventions: Mapping[int, Intervention]) -> Plan:
@@ -62,8 +67,7 @@ def always(interventions: Mapping[int, Intervention]) -> Plan:
 def sample_of(text: HeldOut, tokens: int) -> HeldOut:
     """At most `tokens` tokens of the text in whole blocks, evenly spread over it; at least one block."""
     rows, length = text.token_ids_MS.shape
-    count = min(rows, max(1, tokens // length))
-    chosen = np.unique(np.linspace(0, rows - 1, count).round().astype(int))
+    chosen = evenly(rows, max(1, tokens // length))
     ids, documents, domains = (np.ascontiguousarray(array[chosen], dtype=np.int64) for array in text.arrays)
     return HeldOut(ids, documents, domains, text.domains)
 
@@ -74,9 +78,9 @@ def correlation_within(rows: pd.DataFrame, group: str, x: str, y: str) -> float 
     Pooled over layers it would mostly tell which layers matter.
     """
     known = rows.dropna(subset=[x, y])
-    each = [rank_correlation(own[x].to_numpy(float), own[y].to_numpy(float)) for _, own in known.groupby(group)]
-    found = [value for value in each if value is not None]
-    return float(np.mean(found)) if found else None
+    return mean_of(
+        [rank_correlation(own[x].to_numpy(float), own[y].to_numpy(float)) for _, own in known.groupby(group)]
+    )
 
 
 def rank_correlation(x: np.ndarray, y: np.ndarray) -> float | None:

@@ -201,6 +201,18 @@ def token_losses(logits_BSV: Tensor, ids_BS: Tensor) -> np.ndarray:
     return losses_BS.ravel()
 
 
+def evenly(count: int, most: int) -> np.ndarray:
+    """At most so many of the places 0 to `count` - 1, evenly spread, the first and the last among them."""
+    return np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(int))
+
+
+def mean_of(values: np.ndarray | Sequence[float | None]) -> float | None:
+    """The mean of the values that are finite; None without any."""
+    values = values if isinstance(values, np.ndarray) else np.array(values, dtype=float)
+    known = values[np.isfinite(values)]
+    return float(known.mean()) if len(known) else None
+
+
 def group_counts(group_N: np.ndarray, experts_NK: np.ndarray, num_groups: int, num_experts: int) -> np.ndarray:
     """int64 [groups, E]: assignments of each expert to the tokens of each group; -1 is no group, and no expert."""
     real_NK = (group_N >= 0)[:, None] & (experts_NK >= 0)

@@ -13,7 +13,7 @@ import pandas as pd
 from spectra_exp.interpret.draw import panels, with_arms
 from spectra_exp.interpret.registry import CHOICE, DISTRIBUTION, Empty, Request, part
 from spectra_exp.interpret.results import Result
-from spectra_exp.interpret.trace import Trace
+from spectra_exp.interpret.trace import Trace, mean_of
 from spectra_exp.presentation.style import GREY, PLAIN
 from spectra_exp.statistics.resampling import columns, difference_over_documents, mean_over_documents
 
@@ -85,10 +85,9 @@ def compared(
 ) -> dict[str, float | int | None]:
     """How many tokens are ambiguous, the loss at them and at the rest, the difference with its interval."""
     marked_N = entropy_N >= bound
-    known_N = np.isfinite(losses_N)
     row: dict[str, Any] = {"tokens": int(marked_N.sum()), "share": float(marked_N.mean())}
     for name, side_N in (("loss_ambiguous", marked_N), ("loss_rest", ~marked_N)):
-        row[name] = float(losses_N[side_N & known_N].mean()) if (side_N & known_N).any() else None
+        row[name] = mean_of(losses_N[side_N])
     return row | columns(difference_over_documents(losses_N, marked_N, trace.documents_N, seed), "difference")
 
 

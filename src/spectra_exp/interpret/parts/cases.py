@@ -6,7 +6,7 @@ Letters: N tokens, L layers, K experts per token.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,7 @@ from spectra_exp.interpret.draw import expert_colours, panels
 from spectra_exp.interpret.registry import ROUTED, Empty, Request, part
 from spectra_exp.interpret.results import Result
 from spectra_exp.interpret.subject import Subject
-from spectra_exp.interpret.trace import Trace
+from spectra_exp.interpret.trace import Trace, mean_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -64,7 +64,9 @@ def cases(request: Request) -> Result:
     if any(len(case.pieces) == MOST_TOKENS for sides in made for case in sides):
         notes.append(f"Texts are cut at {MOST_TOKENS} tokens.")
     flat = [(number, case) for number, sides in enumerate(made, start=1) for case in sides]
-    result = Result(notes=notes, data={"cases": [_as_json(sides) for sides in made]})
+    result = Result(
+        notes=notes, data={"cases": [{"title": sides[0].title, "sides": list(map(_as_json, sides))} for sides in made]}
+    )
     result.tables["tokens"] = pd.DataFrame([row for number, case in flat for row in _token_rows(number, case)])
     result.tables["segments"] = pd.DataFrame([row for number, case in flat for row in _segment_rows(number, case)])
     result.add_picture(
@@ -102,11 +104,7 @@ def _case(title: str, text: str, subject: Subject) -> Case:
     return Case(title, subject, [subject.piece(token_id) for token_id in trace.token_ids_N.tolist()], trace)
 
 
-def _as_json(sides: Sequence[Case]) -> dict[str, Any]:
-    return {"title": sides[0].title, "sides": [_side_json(case) for case in sides]}
-
-
-def _side_json(case: Case) -> dict[str, Any]:
+def _as_json(case: Case) -> dict[str, Any]:
     trace = case.trace
     return {
         "name": case.subject.name,
@@ -142,8 +140,6 @@ def _token_rows(number: int, case: Case) -> Iterator[dict[str, Any]]:
 def _segment_rows(number: int, case: Case) -> Iterator[dict[str, Any]]:
     trace = case.trace
     for segment, (first, end) in enumerate(case.segments()):
-        losses = trace.losses_N[first:end]
-        scored = losses[np.isfinite(losses)]
         for layer in range(trace.num_layers):
             share_E = expert_shares(trace, layer, first, end, case.subject.num_experts)
             best = np.argsort(-share_E, kind="stable")[:2]
@@ -154,7 +150,7 @@ def _segment_rows(number: int, case: Case) -> Iterator[dict[str, Any]]:
                 "segment": segment,
                 "text": "".join(case.pieces[first:end]),
                 "tokens": end - first,
-                "loss": float(scored.mean()) if len(scored) else None,
+                "loss": mean_of(trace.losses_N[first:end]),
                 "layer": layer,
                 "expert": int(best[0]) if share_E[best[0]] > 0 else None,
                 "share": float(share_E[best[0]]),

@@ -15,9 +15,10 @@ import torch
 
 from spectra_exp.interpret.draw import added_by_layer, panels, with_arms
 from spectra_exp.interpret.registry import CHOICE, RUN, Request, part
-from spectra_exp.interpret.rerouted import Rerouted, always, correlation_within, rank_correlation
+from spectra_exp.interpret.rerouted import Rerouted, always, correlation_within, in_domain, rank_correlation
 from spectra_exp.interpret.results import Result
 from spectra_exp.interpret.subject import Subject
+from spectra_exp.interpret.trace import evenly
 from spectra_exp.measure.counts import LayerStatistics
 from spectra_exp.moe.interventions import arbitrary, next_best, swapped
 from spectra_exp.presentation.style import PLAIN
@@ -90,8 +91,7 @@ def chosen_swaps(stats: LayerStatistics, most: int) -> list[tuple[int, int, floa
     profile_EX, used = profile(stats), np.flatnonzero(stats.counts_E > 0)
     pairs = [(float(np.abs(profile_EX[a] - profile_EX[b]).sum() / 2), int(a), int(b)) for a, b in combinations(used, 2)]
     pairs.sort()
-    places = np.unique(np.linspace(0, len(pairs) - 1, min(most, len(pairs))).round().astype(int))
-    return [(pairs[place][1], pairs[place][2], pairs[place][0]) for place in places]
+    return [(pairs[place][1], pairs[place][2], pairs[place][0]) for place in evenly(len(pairs), most)]
 
 
 def swap_rows(subject: Subject, request: Request) -> list[dict[str, Any]]:
@@ -123,7 +123,7 @@ def domain_rows(subject: Subject, request: Request) -> list[dict[str, Any]]:
     named = list(enumerate(subject.domains)) if subject.num_labelled_domains else [(None, ALL_TOKENS)]
     for domain, name in named:
         request.say(f"causal: second-best experts for {name}")
-        own_N = np.ones(len(sample.domains_N), dtype=bool) if domain is None else sample.domains_N == domain
+        own_N = in_domain(sample.domains_N, domain)
         if not np.isfinite(sample.base_N[own_N]).any():
             continue
         row: dict[str, Any] = {
@@ -151,8 +151,7 @@ def concentration(subject: Subject, domain: int | None) -> float:
 
 def _everywhere(subject: Subject, domains_N: np.ndarray, domain: int | None, kind: str, seed: int) -> dict:
     """The intervention of every layer on the domain's tokens of one pass."""
-    mark_N = torch.from_numpy(np.ones(len(domains_N), dtype=bool) if domain is None else domains_N == domain)
-    mark_N = mark_N.to(next(subject.engine.model.parameters()).device)
+    mark_N = torch.from_numpy(in_domain(domains_N, domain)).to(next(subject.engine.model.parameters()).device)
     layers = range(subject.num_layers)
     if kind == "second_best":
         return {layer: next_best(mark_N) for layer in layers}

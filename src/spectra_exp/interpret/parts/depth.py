@@ -5,7 +5,7 @@ Letters: N tokens, L layers, E experts.
 
 from __future__ import annotations
 
-from itertools import pairwise
+from itertools import combinations, pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,7 +14,7 @@ import pandas as pd
 from spectra_exp.interpret.draw import expert_colours, heat, panels
 from spectra_exp.interpret.registry import CHOICE, Empty, Request, part
 from spectra_exp.interpret.results import Result, layer_table
-from spectra_exp.interpret.trace import group_counts, row_shares
+from spectra_exp.interpret.trace import group_counts, mean_of, row_shares
 from spectra_exp.measure.information import normalised_mutual_information
 
 if TYPE_CHECKING:
@@ -42,20 +42,13 @@ def depth(request: Request) -> Result:
 
     rng = np.random.default_rng(request.seed)
     agreement = []
-    for a in range(trace.num_layers):
-        for b in range(a + 1, trace.num_layers):
-            joint = joint_counts(first_NL[:, a], first_NL[:, b])
-            by_chance = [joint_counts(rng.permutation(first_NL[:, a]), first_NL[:, b]) for _ in range(SHUFFLES)]
-            agreement.append(
-                {
-                    "layer": a,
-                    "other_layer": b,
-                    "nmi": normalised_mutual_information(joint),
-                    "nmi_shuffled": _mean([normalised_mutual_information(j) for j in by_chance]),
-                    "matched": matched_share(joint),
-                    "matched_shuffled": _mean([matched_share(j) for j in by_chance]),
-                }
-            )
+    for a, b in combinations(range(trace.num_layers), 2):
+        joint = joint_counts(first_NL[:, a], first_NL[:, b])
+        by_chance = [joint_counts(rng.permutation(first_NL[:, a]), first_NL[:, b]) for _ in range(SHUFFLES)]
+        row: dict[str, float | None] = {"layer": a, "other_layer": b}
+        for name, measure in (("nmi", normalised_mutual_information), ("matched", matched_share)):
+            row |= {name: measure(joint), f"{name}_shuffled": mean_of([measure(j) for j in by_chance])}
+        agreement.append(row)
     flows = [joint_counts(a, b) for a, b in pairwise(first_NL.T)]
     shares = [row_shares(joint) for joint in flows]
     flow = layer_table(("expert", range(num_experts)), "next_expert", tokens=flows, share_of_expert=shares)
@@ -85,11 +78,6 @@ def matched_share(joint_EE: np.ndarray) -> float | None:
         return None
     rows, columns = linear_sum_assignment(joint_EE, maximize=True)
     return float(joint_EE[rows, columns].sum() / joint_EE.sum())
-
-
-def _mean(values: list[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return float(np.mean(known)) if known else None
 
 
 def _draw_agreement(figure: Figure, rows: list[dict], num_layers: int) -> None:

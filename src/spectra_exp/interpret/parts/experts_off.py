@@ -17,6 +17,7 @@ from spectra_exp.interpret.registry import CHOICE, RUN, Request, part
 from spectra_exp.interpret.rerouted import Rerouted, always, correlation_within
 from spectra_exp.interpret.results import Result
 from spectra_exp.interpret.subject import Subject
+from spectra_exp.interpret.trace import mean_of
 from spectra_exp.moe.interventions import switched_off
 from spectra_exp.presentation.style import GREY
 from spectra_exp.statistics.resampling import columns, difference_over_documents
@@ -84,7 +85,6 @@ def usage(subject: Subject, layer: int, expert: int, seed: int) -> dict[str, Any
     """Load, and the loss of predictions made at the expert's tokens less that of the other tokens."""
     trace = subject.trace
     used_N, losses_N = trace.used(layer)[:, expert], following_losses(trace)
-    served_N = losses_N[used_N & np.isfinite(losses_N)]
     share = float(trace.statistics[layer].share_E[expert])
     return {
         "layer": layer,
@@ -92,7 +92,7 @@ def usage(subject: Subject, layer: int, expert: int, seed: int) -> dict[str, Any
         "tokens": int(used_N.sum()),
         "share": share,
         "rare": share < RARE / subject.num_experts,
-        "loss_when_used": float(served_N.mean()) if len(served_N) else None,
+        "loss_when_used": mean_of(losses_N[used_N]),
     } | columns(difference_over_documents(losses_N, used_N, trace.documents_N, seed), "difference")
 
 
@@ -122,15 +122,13 @@ def summary(rows: list[dict[str, Any]], by_domain: list[dict[str, Any]]) -> dict
     """
     found: dict[str, Any] = {"experts": len(rows), "rare": sum(row["rare"] for row in rows)}
     for name, rare in (("added_by_rare", True), ("added_by_others", False)):
-        own = [row["added"] for row in rows if row["rare"] is rare and row["added"] is not None]
-        found[name] = float(np.mean(own)) if own else None
+        found[name] = mean_of([row["added"] for row in rows if row["rare"] is rare])
     found["share_and_added"] = correlation_within(pd.DataFrame(rows), "layer", "share", "added")
     if by_domain:
         table = pd.DataFrame(by_domain)
         found["share_and_added_by_domain"] = correlation_within(table, "layer", "share_of_domain", "added")
-        judged = [row for row in rows if row["hit_most"] is not None]
-        same = [row["purest_domain"] == row["hit_most"] for row in judged]
-        found["purest_is_hit_most"] = float(np.mean(same)) if same else None
+        same = [row["purest_domain"] == row["hit_most"] for row in rows if row["hit_most"] is not None]
+        found["purest_is_hit_most"] = mean_of(same)
         found["purest_is_hit_most_by_chance"] = 1 / table["domain"].nunique()
     return found
 

@@ -15,6 +15,7 @@ from spectra_exp.interpret.parts.keywords import top_words, words_of
 from spectra_exp.interpret.registry import ROUTED, Request, part
 from spectra_exp.interpret.results import Result
 from spectra_exp.interpret.subject import Subject
+from spectra_exp.interpret.trace import evenly
 
 # Most tokens of running text and token ids that can be searched; fewer where there are many layers and experts per
 # token, so that the page stays a page.
@@ -89,8 +90,7 @@ def _excerpt(subject: Subject) -> dict[str, Any]:
     trace = subject.trace
     length = int(trace.positions_N.max()) + 1
     most = min(EXCERPT_TOKENS, max(1, EXCERPT_NUMBERS // trace.experts_NLK[0].size))
-    rows, wanted = trace.num_tokens // length, max(1, most // length)
-    chosen = sorted({round(i) for i in np.linspace(0, rows - 1, min(rows, wanted))})
+    chosen = evenly(trace.num_tokens // length, max(1, most // length))
     # Of a sequence longer than the excerpt, its beginning.
     tokens = np.concatenate([np.arange(row * length, (row + 1) * length)[:most] for row in chosen])
     documents, domains = trace.documents_N[tokens], trace.domains_N[tokens]

@@ -19,6 +19,7 @@ from spectra_exp.interpret.draw import domain_markers, expert_colours, panels, s
 from spectra_exp.interpret.registry import CHOICE, ROUTED, Empty, Request, part
 from spectra_exp.interpret.results import Result
 from spectra_exp.interpret.subject import Subject
+from spectra_exp.interpret.trace import evenly
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -119,8 +120,7 @@ def umap(points_Hd: np.ndarray, seed: int) -> np.ndarray:
 
 def _layers(subject: Subject) -> list[int]:
     """The layers drawn: all, or some from the first to the last."""
-    wanted = min(subject.num_layers, MOST_LAYERS)
-    return sorted({round(i) for i in np.linspace(0, subject.num_layers - 1, wanted)})
+    return evenly(subject.num_layers, MOST_LAYERS).tolist()
 
 
 def _mapped(request: Request, subject: Subject, layer: int, mapper: Mapper) -> tuple[np.ndarray, np.ndarray]:

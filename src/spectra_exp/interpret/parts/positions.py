@@ -14,7 +14,7 @@ import pandas as pd
 from spectra_exp.interpret.draw import heat, panels
 from spectra_exp.interpret.registry import CHOICE, Request, part
 from spectra_exp.interpret.results import Result, layer_table
-from spectra_exp.interpret.trace import group_counts, row_shares, sequence_bins
+from spectra_exp.interpret.trace import group_counts, mean_of, row_shares, sequence_bins
 from spectra_exp.measure.information import mutual_information
 
 if TYPE_CHECKING:
@@ -80,9 +80,8 @@ def shuffled_information(experts_NK: np.ndarray, bins_N: np.ndarray, shape: tupl
     None where no token has an expert.
     """
     rng = np.random.default_rng(seed)
-    drawn = [mutual_information(group_counts(rng.permutation(bins_N), experts_NK, *shape)) for _ in range(SHUFFLES)]
-    known = [information for information in drawn if information is not None]
-    return float(np.mean(known)) if known else None
+    tables = [group_counts(rng.permutation(bins_N), experts_NK, *shape) for _ in range(SHUFFLES)]
+    return mean_of([mutual_information(table) for table in tables])
 
 
 def log_ratio(counts_PE: np.ndarray) -> np.ndarray:
