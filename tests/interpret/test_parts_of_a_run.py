@@ -16,7 +16,7 @@ from spectra_exp.interpret.parts.causal import chosen_swaps, profile
 from spectra_exp.interpret.parts.experts_off import chosen_experts
 from spectra_exp.interpret.parts.landscape import checked_centre, initial_weights
 from spectra_exp.interpret.registry import Empty, Request, parts
-from spectra_exp.interpret.rerouted import Rerouted, correlation_within, sample_of
+from spectra_exp.interpret.rerouted import Rerouted, correlation_within_layers, sample_of
 from spectra_exp.interpret.results import AnalysisFolder, Result
 from spectra_exp.interpret.subject import Subject
 from spectra_exp.interpret.trace import HeldOut
@@ -269,8 +269,8 @@ def test_what_is_chosen_by_hand() -> None:
     assert text.token_ids_MS.shape == (2, 4) and sample_of(_text(10, 4), 1).token_ids_MS.shape == (1, 4)
     # Opposite across layers, alike within each: what layers are worth must not decide.
     rows = pd.DataFrame({"layer": [0] * 3 + [1] * 3, "x": [1, 2, 3, 11, 12, 13], "y": [7, 8, 9, 1, 2, 3]})
-    assert correlation_within(rows, "layer", "x", "y") == pytest.approx(1.0)
-    assert correlation_within(rows.assign(y=1.0), "layer", "x", "y") is None
+    assert correlation_within_layers(rows, "x", "y") == pytest.approx(1.0)
+    assert correlation_within_layers(rows.assign(y=1.0), "x", "y") is None
 
 
 def _text(rows: int, length: int) -> HeldOut:

@@ -52,7 +52,8 @@ def analyse(name: str, options: Options, outputs: Path, console: Console) -> Ana
         if place.exists() and not place.is_dir():
             raise SpectraError(f"{place}: a file lies where the analysis belongs; move it away, or give out=FOLDER")
         with RunLock(place):
-            folder = AnalysisFolder(place, _head(request))
+            heads = [None if one is None else one.head() for one in (subject, against)]
+            folder = AnalysisFolder(place, {"subject": heads[0], "against": heads[1], "seed": options.seed})
             if folder.replaced:
                 console.print(folder.replaced, highlight=False, soft_wrap=True)
             try:
@@ -151,11 +152,6 @@ def _place(options: Options, request: Request) -> Path:
     # Runs have names of their own; many a model lies in a folder called `final`.
     mark = "" if other.run is not None else f"-{digest(other.path)[:6]}"
     return own / f"against-{other.name}{mark}"
-
-
-def _head(request: Request) -> dict[str, Any]:
-    other = None if request.against is None else request.against.head()
-    return {"subject": request.subject.head(), "against": other, "seed": request.seed}
 
 
 @contextmanager

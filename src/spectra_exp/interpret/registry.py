@@ -57,9 +57,7 @@ DISTRIBUTION = Need(
     lambda r: r.subject.trace.probs_NLE is not None, "the router has no distribution over experts (hash, random)"
 )
 RUN = Need(lambda r: r.subject.run is not None, "it is no run of this project: a stock model has no training to read")
-HISTORY = Need(
-    lambda r: r.subject.run is not None and r.subject.run.folder.history.is_file(), "the run left no history.parquet"
-)
+HISTORY = Need(lambda r: r.subject.has_history, "the run left no history.parquet")
 
 PartFunction = Callable[[Request], Result]
 

@@ -13,7 +13,7 @@ from spectra_exp.foundations.errors import ConfigError, SpectraError
 from spectra_exp.foundations.options import option
 from spectra_exp.foundations.shell import DONE, FAILED
 from spectra_exp.measure.base import METRICS, MetricTable
-from spectra_exp.measure.compute import compute_swing, compute_swing_floors
+from spectra_exp.measure.compute import compute_floors, compute_swing, compute_swing_floors
 from spectra_exp.measure.recompute import floors_of_counts, metrics_of_counts, stability_of_snapshots
 from spectra_exp.measure.swing import layer_trainings
 from spectra_exp.runs.config_file import setting
@@ -71,8 +71,8 @@ def remeasure(stored: StoredRun, use_checkpoint: bool = True, device: str = "cpu
     Raises SpectraError for a run whose figures do not count (edited, unfinished, contradicting itself).
     """
     summary = require_sound(stored)
+    stored.examine()
     for name in ("routing", "history.parquet", "config.yaml"):
-        _ = stored.examine()
         stored.require(name)
     result = Remeasured()
     known = {n for n, v in summary["metrics"].items() if v is not None} | _undefined(summary)
@@ -158,8 +158,6 @@ def _of_history(stored: StoredRun, steps: int) -> list[Found]:
 
 def _of_checkpoint(stored: StoredRun, steps: int, device: str) -> Found:
     """What the newest checkpoint gives on the run's own evaluation set. SpectraError where there is none of its end."""
-    from spectra_exp.measure.compute import compute_floors
-
     run, evaluation = evaluated_again(stored, steps, device)
     if evaluation.table is None:
         raise SpectraError("the model has no routed layer")

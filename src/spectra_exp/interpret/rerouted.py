@@ -72,15 +72,13 @@ def sample_of(text: HeldOut, tokens: int) -> HeldOut:
     return HeldOut(ids, documents, domains, text.domains)
 
 
-def correlation_within(rows: pd.DataFrame, group: str, x: str, y: str) -> float | None:
-    """Mean over the groups (layers) of the rank correlation of two columns; None where no group has one.
+def correlation_within_layers(rows: pd.DataFrame, x: str, y: str) -> float | None:
+    """Mean over the layers of the rank correlation of two columns; None where no layer has one.
 
     Pooled over layers it would mostly tell which layers matter.
     """
-    known = rows.dropna(subset=[x, y])
-    return mean_of(
-        [rank_correlation(own[x].to_numpy(float), own[y].to_numpy(float)) for _, own in known.groupby(group)]
-    )
+    layers = rows.dropna(subset=[x, y]).groupby("layer")
+    return mean_of([rank_correlation(own[x].to_numpy(float), own[y].to_numpy(float)) for _, own in layers])
 
 
 def rank_correlation(x: np.ndarray, y: np.ndarray) -> float | None:

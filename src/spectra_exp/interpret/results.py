@@ -98,7 +98,7 @@ class AnalysisFolder:
         pictures = {f"{stem}.png": picture_bytes(draw) for stem, draw in result.pictures.items()}
         self._drop_outdated()
         if folder.is_file():
-            _remove(folder)
+            folder.unlink()
         files: list[str] = []
         for stem, table in result.tables.items():
             files.append(f"{stem}.csv")
@@ -112,7 +112,7 @@ class AnalysisFolder:
         if folder.is_dir():
             for old in folder.iterdir():
                 if old.name not in files:
-                    _remove(old)
+                    shutil.rmtree(old) if old.is_dir() else old.unlink()
             if not files:
                 folder.rmdir()
         self.parts[name] = {
@@ -122,7 +122,7 @@ class AnalysisFolder:
             "notes": result.notes,
             "empty": result.empty,
         }
-        self._write_index()
+        write_json(self.path / INDEX, self.head | {"parts": dict(sorted(self.parts.items()))})
 
     def _what_goes(self, earlier: dict[str, Any]) -> str:
         """One line: the earlier analysis, and in what it differs from this one."""
@@ -152,9 +152,6 @@ class AnalysisFolder:
             shutil.rmtree(self.path / name, ignore_errors=True)
         self._outdated = None
 
-    def _write_index(self) -> None:
-        write_json(self.path / INDEX, self.head | {"parts": dict(sorted(self.parts.items()))})
-
 
 def _csv_of(table: pd.DataFrame) -> str:
     """The table's rows; columns of floats with six significant digits, so that equal figures are equal files."""
@@ -163,13 +160,6 @@ def _csv_of(table: pd.DataFrame) -> str:
         for _, column in table.items()
     ]
     return csv_text(list(table.columns), list(zip(*columns, strict=True)))
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink()
 
 
 def read_index(path: Path) -> dict[str, Any] | None:

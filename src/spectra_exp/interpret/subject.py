@@ -84,6 +84,11 @@ class Subject:
         return self.run
 
     @property
+    def has_history(self) -> bool:
+        """Whether it is of a run that left history.parquet."""
+        return self.run is not None and self.run.folder.history.is_file()
+
+    @property
     def unfinished(self) -> bool:
         """Whether it is of a run that has not completed."""
         return self.run is not None and (self.run.summary or {}).get("status") != "completed"

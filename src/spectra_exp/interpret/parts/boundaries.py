@@ -138,10 +138,11 @@ def _measure(subject: Subject, pairs: Pairs) -> dict[str, dict[str, np.ndarray]]
     by_layer = {}
     for layer, (switch_QTE, control_QTE) in enumerate(zip(switch_LQTE, control_LQTE, strict=True)):
         before_QE, after_QE = _profiles(subject, pairs, layer)
+        before_QT, after_QT = (overlap(switch_QTE, profile_QE[:, None]) for profile_QE in (before_QE, after_QE))
         own = {
-            "before": overlap(switch_QTE, before_QE[:, None]),
-            "after": overlap(switch_QTE, after_QE[:, None]),
-            "lean": lean_to(switch_QTE, before_QE, after_QE),
+            "before": before_QT,
+            "after": after_QT,
+            "lean": after_QT - before_QT,
             "lean_control": lean_to(control_QTE, before_QE, after_QE),
             "same_experts": same_experts(switch_QTE, control_QTE),
         }

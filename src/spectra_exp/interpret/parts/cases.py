@@ -64,9 +64,8 @@ def cases(request: Request) -> Result:
     if any(len(case.pieces) == MOST_TOKENS for sides in made for case in sides):
         notes.append(f"Texts are cut at {MOST_TOKENS} tokens.")
     flat = [(number, case) for number, sides in enumerate(made, start=1) for case in sides]
-    result = Result(
-        notes=notes, data={"cases": [{"title": sides[0].title, "sides": list(map(_as_json, sides))} for sides in made]}
-    )
+    shown = [{"title": sides[0].title, "sides": [_as_json(case) for case in sides]} for sides in made]
+    result = Result(notes=notes, data={"cases": shown})
     result.tables["tokens"] = pd.DataFrame([row for number, case in flat for row in _token_rows(number, case)])
     result.tables["segments"] = pd.DataFrame([row for number, case in flat for row in _segment_rows(number, case)])
     result.add_picture(

@@ -15,7 +15,7 @@ import torch
 
 from spectra_exp.interpret.draw import added_by_layer, panels, with_arms
 from spectra_exp.interpret.registry import CHOICE, RUN, Request, part
-from spectra_exp.interpret.rerouted import Rerouted, always, correlation_within, in_domain, rank_correlation
+from spectra_exp.interpret.rerouted import Rerouted, always, correlation_within_layers, in_domain, rank_correlation
 from spectra_exp.interpret.results import Result
 from spectra_exp.interpret.subject import Subject
 from spectra_exp.interpret.trace import evenly
@@ -47,7 +47,7 @@ def causal(request: Request) -> Result:
     result = Result(tables={"swaps": swaps}, data={})
     found: dict[str, Any] = {}
     if len(swaps):
-        found["distance_and_added"] = correlation_within(swaps, "layer", "distance", "added")
+        found["distance_and_added"] = correlation_within_layers(swaps, "distance", "added")
     else:
         result.notes.append("No layer has two experts with tokens, so none were swapped.")
     second = pd.DataFrame(domain_rows(subject, request))

@@ -14,7 +14,7 @@ from spectra_exp.interpret.draw import added_by_layer, heat, panels
 from spectra_exp.interpret.parts.ambiguity import following_losses
 from spectra_exp.interpret.parts.causal import profile
 from spectra_exp.interpret.registry import CHOICE, RUN, Request, part
-from spectra_exp.interpret.rerouted import Rerouted, always, correlation_within
+from spectra_exp.interpret.rerouted import Rerouted, always, correlation_within_layers
 from spectra_exp.interpret.results import Result
 from spectra_exp.interpret.subject import Subject
 from spectra_exp.interpret.trace import mean_of
@@ -123,10 +123,10 @@ def summary(rows: list[dict[str, Any]], by_domain: list[dict[str, Any]]) -> dict
     found: dict[str, Any] = {"experts": len(rows), "rare": sum(row["rare"] for row in rows)}
     for name, rare in (("added_by_rare", True), ("added_by_others", False)):
         found[name] = mean_of([row["added"] for row in rows if row["rare"] is rare])
-    found["share_and_added"] = correlation_within(pd.DataFrame(rows), "layer", "share", "added")
+    found["share_and_added"] = correlation_within_layers(pd.DataFrame(rows), "share", "added")
     if by_domain:
         table = pd.DataFrame(by_domain)
-        found["share_and_added_by_domain"] = correlation_within(table, "layer", "share_of_domain", "added")
+        found["share_and_added_by_domain"] = correlation_within_layers(table, "share_of_domain", "added")
         same = [row["purest_domain"] == row["hit_most"] for row in rows if row["hit_most"] is not None]
         found["purest_is_hit_most"] = mean_of(same)
         found["purest_is_hit_most_by_chance"] = 1 / table["domain"].nunique()

@@ -30,10 +30,10 @@ def gradients(request: Request) -> Result:
     """What the run wrote of its gradients at its logging cadence, step by step and in short."""
     result, frames = Result(), []
     for subject in request.subjects:
-        if subject.run is None or not subject.run.folder.history.is_file():
+        if not subject.has_history:
             result.notes.append(f"{subject.name} left no history.parquet.")
             continue
-        frames.append(gradient_rows(subject.run.history).assign(run=subject.name))
+        frames.append(gradient_rows(subject.own_run.history).assign(run=subject.name))
         if subject.num_layers and WITHOUT not in set(frames[-1]["metric"]):
             result.notes.append(f"{subject.name} was made before the share of experts without gradient was written.")
     # A frame without rows has no types to keep.

@@ -117,11 +117,10 @@ def checked_centre(subject: Subject) -> dict[str, Any]:
 
 def reported_loss(subject: Subject) -> float | None:
     """The validation loss that the run's history has for the checkpoint's step, on the larger set where it has one."""
-    run = subject.own_run
-    if not run.folder.history.is_file():
+    if not subject.has_history:
         return None
-    rows = run.history
-    split = FINAL if run.corpus.final is not None else VALIDATION
+    run = subject.own_run
+    rows, split = run.history, FINAL if run.corpus.final is not None else VALIDATION
     rows = rows[(rows["split"] == split) & (rows["metric"] == "val_loss") & (rows["step"] == subject.step)]
     return float(rows["value"].iloc[0]) if len(rows) else None
 

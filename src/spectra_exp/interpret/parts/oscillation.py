@@ -37,14 +37,14 @@ def oscillation(request: Request) -> Result:
     """
     result, changes, swings = Result(), [], []
     for subject in request.subjects:
-        if subject.run is None or not subject.run.folder.history.is_file():
+        if not subject.has_history:
             result.notes.append(f"{subject.name} left no history.parquet.")
             continue
         if not subject.num_layers:
             result.notes.append(f"{subject.name} has no routed layer.")
             continue
         changes.append(snapshot_changes(subject).assign(run=subject.name))
-        swings.append(imbalance_swings(subject.run.history).assign(run=subject.name))
+        swings.append(imbalance_swings(subject.own_run.history).assign(run=subject.name))
         result.notes.append(_cadence(subject, changes[-1]))
     if len(changes) > 1:
         result.notes.append("Change per step compares at one cadence only: over more steps more of it undoes itself.")
