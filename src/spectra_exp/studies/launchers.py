@@ -189,9 +189,11 @@ class Ray(RemoteEngine):
 def own_signals() -> Iterator[None]:
     """A block after which the signals are handled as before it: Ray takes SIGTERM for itself."""
     before = {s: signal.getsignal(s) for s in stopping.SIGNALS}
-    yield
-    for s, handler in before.items():
-        signal.signal(s, handler)
+    try:
+        yield
+    finally:
+        for s, handler in before.items():
+            signal.signal(s, handler)
 
 
 # Hydra's launcher of jobs one after another, in whose place they run here as they were composed.
