@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import signal
+from contextlib import suppress
+
 import pytest
 from study_cases import StandIn, age, finish, hold_elsewhere, jobs_of, leave_held, name
 
@@ -11,8 +14,8 @@ from spectra_exp.foundations.stopping import tell_to_stop, told_to_stop
 from spectra_exp.runs.best_long import CONSTANTS
 from spectra_exp.studies.command import make_missing
 from spectra_exp.studies.job import check_twice
-from spectra_exp.studies.launch import CRASHED, explain_waiting, run_jobs
-from spectra_exp.studies.launchers import Broken
+from spectra_exp.studies.launch import CRASHED, run_jobs
+from spectra_exp.studies.launchers import Broken, own_signals
 
 
 def test_finished_runs_are_not_launched_again(outputs):
@@ -86,7 +89,7 @@ def test_best_long_says_what_it_still_waits_for(outputs):
     jobs = jobs_of(*(f"router=temperature seed=0 temperature={t}" for t in ("best_long", *CONSTANTS)))
     engine = StandIn(jobs, lambda job: finish(job, "failed" if "t2_0" in name(job) else "completed", val_loss=2))
     assert run_jobs(jobs, engine) == {"completed": 7, "failed": 1, "waiting": 1}
-    assert ["t2_0" in str(reason) for reason in explain_waiting(jobs)] == [True]
+    assert ["t2_0" in str(job.waits) for job in jobs if job.waits] == [True]
 
 
 def test_best_long_alone_is_refused_before_anything_runs(outputs):
@@ -207,3 +210,12 @@ def test_a_finished_run_learns_which_studies_it_is_part_of(outputs):
         jobs = jobs_of(f"study={study} seed=0")
         run_jobs(jobs, StandIn(jobs))
     assert jobs[0].planned.folder.read_summary()["studies"] == ["first", "second"]
+
+
+def test_a_ray_that_does_not_start_leaves_the_signals_as_they_were():
+    before = signal.getsignal(signal.SIGTERM)
+    with suppress(RuntimeError), own_signals():
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        raise RuntimeError("no Ray")
+    after = signal.signal(signal.SIGTERM, before)
+    assert after == before

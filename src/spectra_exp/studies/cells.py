@@ -49,7 +49,8 @@ class StudyCells:
     def own(self) -> list[Cell]:
         """The cells as in its file."""
         cells = [cell for block in self.study.blocks for cell in block.cells() if holds(block, cell)]
-        self.broken += [" ".join(line_of(cell)) for cell in cells if self._compositions(line_of(cell)) is None]
+        for cell in cells:
+            self.composed(line_of(cell))
         return self._made(iter(cells))
 
     @cached_property

@@ -20,7 +20,7 @@ from spectra_exp.studies.decide import Decisions, Design, design_of
 from spectra_exp.studies.definition import Study, load_study
 from spectra_exp.studies.expand import file_seeds, study_jobs
 from spectra_exp.studies.job import Job, check_twice, planned_jobs
-from spectra_exp.studies.launch import explain_waiting, run_jobs
+from spectra_exp.studies.launch import run_jobs
 from spectra_exp.studies.launchers import Engine, make_engine
 from spectra_exp.studies.ledger import read_launches, write_launch
 from spectra_exp.studies.view import LiveView
@@ -140,8 +140,10 @@ def make_missing(jobs: Sequence[Job], engine: Engine | None, title: str) -> int:
     with stopping.launching(), LiveView(jobs, title):
         ends = run_jobs(jobs, engine)
     if not stopping.asked():
-        for reason in explain_waiting(jobs):
-            print(f"error: {reason}", file=sys.stderr)
+        for job in jobs:
+            # Why it never became a run.
+            if job.waits is not None:
+                print(f"error: {job.waits}", file=sys.stderr)
     print(f"{len(jobs)} runs: {_in_words(ends)}", file=sys.stderr)
     if set(ends) <= set(GOOD_ENDS):
         return 0

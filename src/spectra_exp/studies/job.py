@@ -46,6 +46,11 @@ class Job:
         """None while that depends on runs that have not finished."""
         return self.planned.folder.run_id if self.planned else None
 
+    @property
+    def cell_id(self) -> str | None:
+        """As `run_id`, of the run's cell."""
+        return self.planned.identity.cell_id if self.planned else None
+
     def finished(self) -> bool:
         """Whether the run has an end that stands and nobody asked for another."""
         if self.planned is None or not self.planned.stands():

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from spectra_exp.foundations import stopping
-from spectra_exp.foundations.errors import ConfigError, NotYet, RunInUse, SpectraError
+from spectra_exp.foundations.errors import RunInUse, SpectraError
 from spectra_exp.studies.job import Job
 from spectra_exp.studies.launchers import Broken
 from spectra_exp.studies.room import make_room
@@ -125,8 +125,3 @@ def _after_crash(batch: list[Job], started: float, retries: int) -> None:
             mark_failed(job.known, CRASHED)
             print(f"error: {job.run_id}: failed: {CRASHED}", file=sys.stderr)
             job.ended = "failed"
-
-
-def explain_waiting(jobs: Sequence[Job]) -> list[NotYet | ConfigError]:
-    """Why each job that never became a run did not."""
-    return [job.waits for job in jobs if job.planned is None and job.waits is not None]

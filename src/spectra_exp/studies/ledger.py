@@ -36,6 +36,11 @@ class Expected:
     overrides: list[str]
     also: list[list[str]]
 
+    @classmethod
+    def of(cls, job: Job) -> Expected:
+        """The run of a launch's job."""
+        return cls(job.run_id, job.cell_id, job.experiment.seed, job.overrides, job.also)
+
 
 @dataclass(frozen=True)
 class Launch:
@@ -54,16 +59,6 @@ class Launch:
 
 def write_launch(study: Study, typed: list[str], jobs: Sequence[Job], design: Design | None = None) -> Path:
     """Write down what a launch expects; the same set of runs is the same file, or of a design the same cells."""
-    runs: list[dict[str, Any]] = [
-        {
-            "run_id": job.run_id,
-            "cell_id": job.planned.identity.cell_id if job.planned else None,
-            "seed": job.experiment.seed,
-            "overrides": job.overrides,
-            "also": job.also,
-        }
-        for job in jobs
-    ]
     # What goes on with the study must not begin it anew.
     again = [o for o in typed if not o.startswith(ANEW)]
     kept = [o for o in typed if not o.startswith(("launch", "hydra", "force", "refresh"))]
@@ -73,10 +68,10 @@ def write_launch(study: Study, typed: list[str], jobs: Sequence[Job], design: De
         "typed": kept,
         "command": shlex.join([*train_words(), study.choice, *again]),
         "launched": datetime.now().astimezone().isoformat(timespec="seconds"),
-        "runs": runs,
+        "runs": [asdict(Expected.of(job)) for job in jobs],
     }
     outputs = Path(jobs[0].experiment.outputs)
-    lines: Any = [[part for part in run["overrides"] if not part.startswith(ANEW)] for run in runs]
+    lines: Any = [[part for part in job.overrides if not part.startswith(ANEW)] for job in jobs]
     if design is not None:
         content["design"] = asdict(design)
         lines = [content["design"], sorted({without_seed(line) for line in lines})]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from rich.text import Text
 from spectra_exp.studies.definition import Study
 from spectra_exp.studies.expand import study_jobs
 from spectra_exp.studies.job import Job, make_jobs
+from spectra_exp.studies.ledger import Expected
 from spectra_exp.studies.state import GOOD, RunState, expected_seconds, measured_speeds, run_state
 from spectra_exp.studies.view import duration
 
@@ -28,17 +29,8 @@ class ShownRun:
 
     def as_json(self) -> dict[str, Any]:
         """Plain values for other programs."""
-        planned = self.job.planned
-        return {
-            "run_id": self.job.run_id,
-            "cell_id": planned.identity.cell_id if planned else None,
-            "seed": self.job.experiment.seed,
-            "overrides": self.job.overrides,
-            "also": self.job.also,
-            "state": self.state.state,
-            "error": self.state.error,
-            "seconds_left": self.seconds,
-        }
+        found = {"state": self.state.state, "error": self.state.error, "seconds_left": self.seconds}
+        return asdict(Expected.of(self.job)) | found
 
 
 def shown_runs(study: Study, typed: list[str]) -> list[ShownRun]:
@@ -49,9 +41,8 @@ def shown_runs(study: Study, typed: list[str]) -> list[ShownRun]:
     shown = []
     for job in jobs:
         state = run_state(runs, job.run_id)
-        cell = job.planned.identity.cell_id if job.planned else None
         experiment = job.planned.experiment if job.planned else job.experiment
-        whole = expected_seconds(speeds, cell, experiment)
+        whole = expected_seconds(speeds, job.cell_id, experiment)
         shown.append(ShownRun(job, state, _left(state, whole)))
     return shown
 

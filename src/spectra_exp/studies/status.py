@@ -12,8 +12,8 @@ from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
-from spectra_exp.config.typed import expand_jobs
 from spectra_exp.studies.definition import Study, load_study, study_files
+from spectra_exp.studies.expand import file_seeds
 from spectra_exp.studies.ledger import Launch, read_launches
 from spectra_exp.studies.state import STATES, RunState, run_state
 from spectra_exp.studies.view import progress_words
@@ -69,9 +69,8 @@ def _of_launch(launch: Launch, outputs: Path) -> StudyStatus:
 
 
 def _never_launched(study: Study) -> StudyStatus:
-    seeds = len(expand_jobs([f"seed={study.seeds}"], multirun=True))
-    runs = next(iter(study.runs.values()))
-    return StudyStatus(study.name, [], study.asked(), None, runs * seeds, [])
+    expected = next(iter(study.runs.values())) * len(file_seeds(study))
+    return StudyStatus(study.name, [], study.asked(), None, expected, [])
 
 
 def picture(statuses: list[StudyStatus]) -> Group:
