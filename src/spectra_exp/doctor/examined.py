@@ -47,6 +47,11 @@ class Pass:
     seen: list[Seen]
 
 
+def next_token_loss(logits_BSV: Tensor, ids_BS: Tensor) -> Tensor:
+    """Mean nats of predicting each token from those before it."""
+    return cross_entropy(logits_BSV[:, :-1].flatten(0, 1).float(), ids_BS[:, 1:].flatten())
+
+
 class Examined:
     """The model, float32 and in evaluation mode, with what the checks ask of it.
 
@@ -96,7 +101,8 @@ class Examined:
         self._parameters = inspect.signature(type(model).forward).parameters
         self._handles = [handle for watch in self.watches for handle in watch.attach()]
         try:
-            self.plain = self.run(self.ids_BS)
+            self.plain, self.again = self.run(self.ids_BS), self.run(self.ids_BS)
+            self._check_finite()
         except SpectraError:
             self.close()
             raise
@@ -105,14 +111,15 @@ class Examined:
             self.close()
             problem = f"{type(model).__name__} cannot be run on the text ({first_line(error)})"
             raise ConfigError("model", problem) from error
-        if not bool(self.plain.logits_BSV.isfinite().all()):
-            self.close()
-            damaged = [name for name, p in model.named_parameters() if not bool(p.isfinite().all())]
-            which = f"; nor are weights, {damaged[0]} the first of {len(damaged)}" if damaged else ""
-            raise SpectraError(f"the logits of {type(model).__name__} are not finite{which}: nothing else can be said")
         # Changes are told in units of the logits' own spread.
         self.spread = max(float(self.plain.logits_BSV.float().std()), 1e-6)
-        self.again = self.run(self.ids_BS)
+
+    def _check_finite(self) -> None:
+        if not bool(self.plain.logits_BSV.isfinite().all()):
+            kind = type(self.model).__name__
+            damaged = [name for name, p in self.model.named_parameters() if not bool(p.isfinite().all())]
+            which = f"; nor are weights, {damaged[0]} the first of {len(damaged)}" if damaged else ""
+            raise SpectraError(f"the logits of {kind} are not finite{which}: nothing else can be said")
 
     def close(self) -> None:
         """Stop watching."""
@@ -216,7 +223,7 @@ class Examined:
             return one.output.lm_loss
         if self.asks:
             return one.output.loss
-        return cross_entropy(one.output.logits[:, :-1].flatten(0, 1).float(), ids_BS[:, 1:].flatten())
+        return next_token_loss(one.output.logits, ids_BS)
 
     def auxiliary(self, one: Pass) -> Tensor:
         """The auxiliary loss of a pass: of a stock model before its coefficient, of ours what is added to the loss.

@@ -11,10 +11,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy
 
 from spectra_exp.doctor.declared import declared_rules, without_declared, without_declared_noise
-from spectra_exp.doctor.examined import EVALUATION, SEED, DoesNotApply, Examined, Pass
+from spectra_exp.doctor.examined import EVALUATION, SEED, DoesNotApply, Examined, Pass, next_token_loss
 from spectra_exp.doctor.options import declared_noise
 from spectra_exp.doctor.registry import DOUBTFUL, FAULT, OK, Outcome, check
 from spectra_exp.measure.causality import TOLERANCE, Causality, measure_causality
@@ -195,16 +194,12 @@ def _apart(x: Examined, named: dict[str, Any]) -> tuple[float, str, str]:
     trained, again = (x.run(x.ids_BS, **copy.deepcopy(named)) for _ in range(2))
     change, place = x.change(trained.logits_BSV, evaluated.logits_BSV)
     noise, _ = x.change(trained.logits_BSV, again.logits_BSV)
-    losses = [float(_next_token_loss(x, one)) for one in (trained, evaluated)]
+    losses = [float(next_token_loss(one.logits_BSV, x.ids_BS)) for one in (trained, evaluated)]
     note = f"loss {losses[0]:.3f} in training, {losses[1]:.3f} in evaluation; "
     note += x.flips_text(trained.chosen_LBSE, evaluated.chosen_LBSE)
     if noise > TOLERANCE:
         note += f"; two passes in training mode differ by {noise:.2g}"
     return change, _at(place), note
-
-
-def _next_token_loss(x: Examined, one: Pass) -> Tensor:
-    return cross_entropy(one.logits_BSV[:, :-1].flatten(0, 1).float(), x.ids_BS[:, 1:].flatten())
 
 
 @check(
