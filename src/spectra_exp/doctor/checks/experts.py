@@ -6,7 +6,6 @@ from itertools import combinations
 
 import numpy as np
 import torch
-from torch import Tensor, nn
 
 from spectra_exp.doctor.examined import SEED, DoesNotApply, Examined
 from spectra_exp.doctor.registry import DOUBTFUL, FAULT, OK, Outcome, check
@@ -82,10 +81,6 @@ def dominant_experts(x: Examined) -> Outcome:
     return Outcome.within(shares[worst], limit, x.names[worst], note, "the least of 8 fair shares and 0.95:")
 
 
-def _weights_EF(experts: nn.Module) -> Tensor:
-    return down_projections(experts).detach().float().flatten(1)
-
-
 @check(
     "Copied experts",
     figure="pairs of experts in one layer with the same weights",
@@ -98,7 +93,7 @@ def copied_experts(x: Examined) -> Outcome:
     """Distances between the experts' down-projections."""
     pairs = {}
     for name, experts in zip(x.names, x.experts, strict=True):
-        weights_EF = _weights_EF(experts)
+        weights_EF = down_projections(experts).detach().float().flatten(1)
         # Experts that do nothing have no weights.
         weights_EF = weights_EF[weights_EF.abs().amax(1) > 0]
         apart_EE = torch.cdist(weights_EF, weights_EF, compute_mode="donot_use_mm_for_euclid_dist")
@@ -124,13 +119,9 @@ def tied(x: Examined) -> Outcome:
     ]
     named = list(zip(x.names, stores, strict=True))
     shared = [f"{a} and {b}" for (a, one), (b, other) in combinations(named, 2) if one & other]
-    status = DOUBTFUL if shared and _shares_on_purpose(x) else FAULT if shared else OK
+    on_purpose = x.own and bool(x.model._shared_router_keys)
+    status = OK if not shared else DOUBTFUL if on_purpose else FAULT
     return Outcome(status, len(shared), 0, place=", ".join(shared[:2]))
-
-
-def _shares_on_purpose(x: Examined) -> bool:
-    """Whether the configuration says that layers share their routers."""
-    return x.own and bool(x.model._shared_router_keys)
 
 
 @check(
