@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, SupportsFloat
 
 from spectra_exp.data.documents import digest
@@ -57,8 +56,3 @@ def with_items(folder: RunFolder, found: Mapping[str, pd.DataFrame | None]) -> p
     parts = [part for part in (*kept, *found.values()) if part is not None and len(part)]
     rows = pd.concat(parts) if parts else pd.DataFrame({"task": [], "item": [], "group": [], "score": []})
     return rows.sort_values(["task", "item"], ignore_index=True)
-
-
-def write_items(path: Path, rows: pd.DataFrame) -> None:
-    """Write the rows to `path`, which nobody reads yet."""
-    rows.to_parquet(path, compression="zstd", index=False)

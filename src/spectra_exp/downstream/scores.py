@@ -8,6 +8,7 @@ import io
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from types import MappingProxyType
@@ -20,7 +21,7 @@ from transformers.utils import logging as transformers_logging
 from spectra_exp.config.compose import load_experiment
 from spectra_exp.data.corpus import Corpus, load_corpus
 from spectra_exp.data.documents import digest
-from spectra_exp.downstream.items import item_scores, with_items, write_items
+from spectra_exp.downstream.items import item_scores, with_items
 from spectra_exp.downstream.options import EvaluateOptions
 from spectra_exp.downstream.tasks import SCORE, chance_of, check_known, local_task, task_digest, task_files, task_names
 from spectra_exp.foundations.errors import ConfigError, SpectraError, nearest
@@ -198,8 +199,8 @@ def keep_scores(
         prints = summary["fingerprints"] | {"downstream": tasks_fingerprint(tasks)}
         changes = {"downstream": tasks, "metrics": metrics, "floors": floors, "fingerprints": prints}
         if items and StoredRun(folder.path).changed_files is None:
-            rows = with_items(folder, items)
-            change_with_file(folder.summary, folder.items, lambda path: write_items(path, rows), changes)
+            write = partial(with_items(folder, items).to_parquet, compression="zstd", index=False)
+            change_with_file(folder.summary, folder.items, write, changes)
             return folder.read_summary()
         return change_summary(folder.summary, changes)
 
