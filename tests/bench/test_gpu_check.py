@@ -11,15 +11,14 @@ import torch
 
 from spectra_exp.bench.gpu_check import command
 from spectra_exp.bench.gpu_check import run_stages as work
-from spectra_exp.bench.gpu_check.command import main
+from spectra_exp.bench.gpu_check.command import STAGES, main
 from spectra_exp.bench.gpu_check.page import page, table
 from spectra_exp.bench.gpu_check.stage import Setting, carry_out, outcome
-from spectra_exp.bench.gpu_check.stages import stages
 from spectra_exp.bench.gpu_check.training import Training, flip_rate, flips_beyond_ties, largest_gap
 from spectra_exp.config.tree import project_root
 
 # Kills, resumed runs and several at once have tests of their own, and seven processes more would take too long.
-REHEARSED = [name for name in stages() if name not in ("resume", "sharing")]
+REHEARSED = [name for name in STAGES if name not in ("resume", "sharing")]
 
 
 @pytest.mark.full
@@ -121,7 +120,7 @@ CARDS = sorted((project_root() / "docs" / "results" / "gpu").glob("*.json"))
 @pytest.mark.parametrize("file", CARDS, ids=[file.stem for file in CARDS])
 def test_the_published_page_of_a_card_is_made_from_its_file(file):
     content = json.loads(file.read_text(encoding="utf-8"))
-    made = page(content["card"], content["stages"], stages())
+    made = page(content["card"], content["stages"], STAGES)
     assert file.with_suffix(".md").read_text(encoding="utf-8") == made
 
 
@@ -139,7 +138,7 @@ def test_a_check_that_is_stopped_leaves_its_page(tmp_path, monkeypatch):
         yield {"name": "first", "passed": True}
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(command, "stages", lambda: {"stopped": stopped})
+    monkeypatch.setattr(command, "STAGES", {"stopped": stopped})
     assert main(["device=cpu"]) == 130
     page = (tmp_path / "gpu-check" / "cpu.md").read_text()
     assert "## stopped: broken off" in page and "| first | passed |" in page

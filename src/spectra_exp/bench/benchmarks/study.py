@@ -76,50 +76,26 @@ def _interleaved(study_folder: Path, loop_folder: Path) -> tuple[float, float, f
     """
     lines = study_jobs(load_study(STUDY), SMALL)
     total, single = 0.0, []
-    with _OneProcess() as launch:
+    command = [sys.executable, "-P", "-c", IN_PROCESS]
+    with psutil.Popen(command, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         for index, value in enumerate(SLICES):
             started = time.perf_counter()
-            launch([f"sweeps={STUDY}", f"{SLICED_BY}={value}", *SMALL, f"outputs={study_folder}"])
+            _launch(process, [f"sweeps={STUDY}", f"{SLICED_BY}={value}", *SMALL, f"outputs={study_folder}"])
             total += time.perf_counter() - started
             started = time.perf_counter()
             _shell_run(loop_folder, lines[index * len(lines) // len(SLICES)])
             single.append(time.perf_counter() - started)
-        assert launch.process is not None
-        used = launch.process.cpu_times()
+        used = process.cpu_times()
     return total, used.user + used.system, statistics.fmean(single)
 
 
-class _OneProcess:
-    """Launches one line of overrides after another in one process, which starts with the first."""
-
-    def __init__(self) -> None:
-        self.process: psutil.Popen | None = None
-
-    def __call__(self, overrides: list[str]) -> None:
-        if self.process is None:
-            self.process = psutil.Popen(
-                [sys.executable, "-P", "-c", IN_PROCESS],
-                text=True,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-            )
-        self.process.stdin.write(" ".join(overrides) + "\n")
-        self.process.stdin.flush()
-        for answer in self.process.stdout:
-            if answer.startswith("status "):
-                break
-        else:
-            answer = "no status"
-        if answer.strip() != "status 0":
-            raise SpectraError("benchmark study: the launch failed as said above")
-
-    def __enter__(self) -> _OneProcess:
-        return self
-
-    def __exit__(self, *raised: object) -> None:
-        if self.process is not None:
-            self.process.kill()
-            self.process.communicate()
+def _launch(process: psutil.Popen, overrides: list[str]) -> None:
+    """Have the process launch a line of overrides, and wait for the end."""
+    process.stdin.write(" ".join(overrides) + "\n")
+    process.stdin.flush()
+    answers = (answer.strip() for answer in process.stdout if answer.startswith("status "))
+    if next(answers, None) != "status 0":
+        raise SpectraError("benchmark study: the launch failed as said above")
 
 
 def _shell_run(folder: Path, overrides: list[str]) -> None:

@@ -7,14 +7,36 @@ from dataclasses import dataclass
 
 import torch
 
+from spectra_exp.bench.gpu_check.benchmark_stages import layers, others, steps
 from spectra_exp.bench.gpu_check.page import stored_stages, write_page
-from spectra_exp.bench.gpu_check.stage import WORDS, Setting, carry_out
-from spectra_exp.bench.gpu_check.stages import stages
+from spectra_exp.bench.gpu_check.run_stages import exp10, resume, sharing, tests
+from spectra_exp.bench.gpu_check.stage import WORDS, Setting, Stage, carry_out
+from spectra_exp.bench.gpu_check.training_stages import agreement, attention, fsdp, kernels, memory, waiting
 from spectra_exp.config.verb import Verb, VerbOptions
 from spectra_exp.foundations.errors import ConfigError, SpectraError
 from spectra_exp.foundations.options import option
 from spectra_exp.foundations.shell import DONE, FAILED
 from spectra_exp.routing.base import routers
+
+# In the order in which they run.
+STAGES: dict[str, Stage] = {
+    work.__name__: work
+    for work in (
+        tests,
+        agreement,
+        kernels,
+        waiting,
+        memory,
+        resume,
+        fsdp,
+        attention,
+        steps,
+        layers,
+        exp10,
+        sharing,
+        others,
+    )
+}
 
 
 @dataclass(frozen=True)
@@ -28,7 +50,7 @@ class GpuCheckOptions(VerbOptions):
 
 def gpu_check(options: GpuCheckOptions) -> int:
     """Run the stages; 1 when one of them found a fault. Raises ConfigError, and SpectraError without a GPU."""
-    known, routed = stages(), [n for n, cls in routers().items() if cls.routes and not cls.needs_source]
+    known, routed = STAGES, [n for n, cls in routers().items() if cls.routes and not cls.needs_source]
     ConfigError.refuse_unknown("only", options.only, known)
     ConfigError.refuse_unknown("routers", options.routers, routed)
     if options.device == "cuda" and not torch.cuda.is_available():
@@ -53,7 +75,7 @@ def gpu_check(options: GpuCheckOptions) -> int:
 
 
 def _stages_help() -> str:
-    return "\n".join(["Stages:", *(f"  {name:<12} {(work.__doc__ or '').strip()}" for name, work in stages().items())])
+    return "\n".join(["Stages:", *(f"  {name:<12} {(work.__doc__ or '').strip()}" for name, work in STAGES.items())])
 
 
 main = Verb(
