@@ -194,3 +194,10 @@ def test_perplexity_of_each_domain_is_in_the_summary(run):
         if f"val_loss_{domain}" in metrics:
             assert metrics[f"val_perplexity_{domain}"] == pytest.approx(math.exp(metrics[f"val_loss_{domain}"]))
     assert metrics["val_perplexity"] == pytest.approx(math.exp(metrics["val_loss"]))
+
+
+def test_a_gpu_that_is_not_there_is_said(run, monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    data = write_items(tmp_path, ITEMS)
+    assert main([f"run={run.folder.run_id}", "tasks=local_qasc", f"data={data}", "device=cuda"]) == 2
+    assert "device: cuda was asked for and there is none; give device=cpu" in capsys.readouterr().err

@@ -10,6 +10,7 @@ from unittest.mock import Mock
 
 import pandas as pd
 import pytest
+import torch
 from test_remeasure import Killed, run, trained  # noqa: F401
 
 from spectra_exp.cli import command
@@ -44,6 +45,12 @@ def test_scores_come_back_as_the_run_left_them(old: tuple[Path, pd.DataFrame], c
     assert (path / "history.parquet").read_bytes() == history
     assert command(["rescore", "run=all"]) == 0
     assert "has the scores" in capsys.readouterr().out
+
+
+def test_a_gpu_that_is_not_there_is_said(old: tuple[Path, pd.DataFrame], capsys, monkeypatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert command(["rescore", old[0].name, "device=cuda"]) == 1
+    assert "error: device: cuda was asked for and there is none; give device=cpu" in capsys.readouterr().err
 
 
 def test_lost_scores_are_written_again_and_nothing_else_is_forgiven(run: Path, capsys, monkeypatch) -> None:  # noqa: F811

@@ -45,7 +45,7 @@ def examine(options: Options) -> int:
     from spectra_exp.doctor.opening import open_model, open_own
     from spectra_exp.doctor.page import page_of, text_of
     from spectra_exp.doctor.registry import chosen_checks
-    from spectra_exp.interpret.opening import chosen_device
+    from spectra_exp.runs.limits import chosen_device
 
     chosen_checks(options.checks)
     device, console = chosen_device(options.device), Console(stderr=True)

@@ -14,7 +14,6 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-import torch
 import yaml
 from transformers.utils import logging as transformers_logging
 
@@ -27,6 +26,7 @@ from spectra_exp.downstream.tasks import SCORE, chance_of, check_known, local_ta
 from spectra_exp.foundations.errors import ConfigError, SpectraError, nearest
 from spectra_exp.moe.model import SpectraMoeForCausalLM, load_checkpoint
 from spectra_exp.runs.folder import RunFolder
+from spectra_exp.runs.limits import chosen_device
 from spectra_exp.runs.stored import StoredRun
 from spectra_exp.runs.summary import change_summary, change_with_file
 
@@ -126,11 +126,11 @@ def score_tasks(
 
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
     transformers_logging.disable_progress_bar()
+    device = chosen_device(options.device)
     model, corpus = load_run(folder, outputs)
-    device = "cuda" if options.device != "cpu" and torch.cuda.is_available() else "cpu"
     length = options.max_length or corpus.sequence_length
     language_model = SpectraLM(
-        model, corpus.load_tokenizer(), corpus.eos_token, options.batch_size, length, torch.device(device), progress
+        model, corpus.load_tokenizer(), corpus.eos_token, options.batch_size, length, device, progress
     )
     found, items = {}, {}
     own = all(isinstance(task.spec, dict) for task in tasks)

@@ -15,13 +15,14 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from spectra_exp.data.documents import UNLABELLED, Document, digest
 from spectra_exp.data.sources.files import documents_of
 from spectra_exp.foundations.errors import ConfigError, SpectraError
-from spectra_exp.interpret.opening import chosen_device, locate, open_subject
+from spectra_exp.interpret.opening import locate, open_subject
 from spectra_exp.interpret.options import Options
 from spectra_exp.interpret.page import write_page
 from spectra_exp.interpret.registry import Part, Request, chosen_parts
 from spectra_exp.interpret.results import AnalysisFolder, Result
 from spectra_exp.interpret.subject import Subject
 from spectra_exp.runs.folder import RunFolder
+from spectra_exp.runs.limits import chosen_device
 from spectra_exp.runs.lock import RunLock
 from spectra_exp.runs.stored import stored_runs
 

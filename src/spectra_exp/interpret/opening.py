@@ -7,7 +7,6 @@ from pathlib import Path
 
 import torch
 
-from spectra_exp.foundations.devices import training_device
 from spectra_exp.foundations.errors import ConfigError, nearest
 from spectra_exp.interpret.subject import Subject
 
@@ -45,10 +44,3 @@ def locate(key: str, given: str, outputs: Path) -> Path:
     close = nearest(Path(given).name, known)
     fix = f"did you mean '{close}'?" if close else f"there are {len(known)} runs in {runs}"
     raise ConfigError(key, f"there is no folder or run '{given}'", fix)
-
-
-def chosen_device(name: str) -> torch.device:
-    """The device to compute on; `auto` takes a GPU when there is one."""
-    if name == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("device", "cuda was asked for and there is none", "give device=cpu")
-    return torch.device(training_device(name))

@@ -167,11 +167,10 @@ def _of_checkpoint(stored: StoredRun, steps: int, device: str) -> Found:
 
 def evaluated_again(stored: StoredRun, steps: int, device: str) -> tuple[Run, Evaluation]:
     """The final evaluation made again with the newest checkpoint. SpectraError where there is none of the run's end."""
-    import torch
-
     from spectra_exp.interpret.open_run import open_run
+    from spectra_exp.runs.limits import chosen_device
 
-    subject = open_run(stored.path, None, 0, torch.device(device))
+    subject = open_run(stored.path, None, 0, chosen_device(device))
     if subject.step != steps:
         raise SpectraError(f"{stored.run_id}: the newest checkpoint left is that of step {subject.step}")
     run = subject.own_run

@@ -1,4 +1,4 @@
-"""What keeps a run from being made on this machine: memory and time, each said in words instead of a killed process."""
+"""What keeps work from being done on this machine: memory, time and devices, each said in words instead of a crash."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ import psutil
 import torch
 
 from spectra_exp.config.schema import Experiment
-from spectra_exp.foundations.errors import NotRun, first_line
+from spectra_exp.foundations.devices import training_device
+from spectra_exp.foundations.errors import ConfigError, NotRun, first_line
 from spectra_exp.runs.ranks import world_size
 
 MEMORY, TIME = "memory", "time"
@@ -22,6 +23,13 @@ RESERVE = 0.05
 # A limit recorded as too small is worth another try when there is so much more now.
 NOTABLY_MORE = 1.1
 _CGROUP = Path("/sys/fs/cgroup")
+
+
+def chosen_device(name: str) -> torch.device:
+    """The device to compute on; `auto` takes a GPU when there is one. ConfigError for a GPU where there is none."""
+    if name == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("device", "cuda was asked for and there is none", "give device=cpu")
+    return torch.device(training_device(name))
 
 
 def memory_allowed_mb(experiment: Experiment) -> float:
