@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
+import matplotlib
 import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.colors import to_hex
+from matplotlib.figure import Figure
 
 from spectra_exp.presentation.style import GREY, MARKERS, PLAIN
-
-if TYPE_CHECKING:
-    import pandas as pd
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 # Cells up to so many columns have their figure printed in them.
 MOST_PRINTED = 12
@@ -39,8 +38,6 @@ def heat(
     columns: Sequence[str] | None = None,
 ) -> None:
     """A heat map of a matrix; NaN cells are grey; figures are printed where there is room."""
-    import matplotlib
-
     colours = matplotlib.colormaps[scale].with_extremes(bad="#D9D9D9")
     low, high = limits or _range(cells)
     image = axes.imshow(np.ma.masked_invalid(cells), cmap=colours, vmin=low, vmax=high, aspect="auto")
@@ -122,9 +119,6 @@ def expert_colours(count: int) -> list[str]:
     """A colour for each expert: told apart by colour-blind readers up to seven, then around a wheel."""
     if count <= len(PLAIN):
         return list(PLAIN[:count])
-    import matplotlib
-    from matplotlib.colors import to_hex
-
     wheel = matplotlib.colormaps["turbo"]
     # Neighbours in number lie apart on the wheel.
     step = next(s for s in range(max(1, round(count * 0.38)), count + 2) if math.gcd(s, count) == 1)

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
+from matplotlib.figure import Figure
 
 from spectra_exp.interpret.draw import draw_against_chance, heat, panels
 from spectra_exp.interpret.registry import CHOICE, DOMAINS, Request, part
@@ -19,9 +19,6 @@ from spectra_exp.measure.counts import LayerStatistics
 from spectra_exp.measure.floors import document_draws
 from spectra_exp.measure.specialization import domain_affinity, domain_mutual_information, domain_purity
 from spectra_exp.statistics.resampling import against_chance
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 PERMUTATIONS = 499
 FIGURES: dict[str, Callable[[LayerStatistics], float | None]] = {

@@ -5,10 +5,11 @@ Letters: N tokens, L layers.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib.figure import Figure
 
 from spectra_exp.interpret.draw import panels, with_arms
 from spectra_exp.interpret.registry import CHOICE, DISTRIBUTION, Empty, Request, part
@@ -16,9 +17,6 @@ from spectra_exp.interpret.results import Result
 from spectra_exp.interpret.trace import Trace, mean_of
 from spectra_exp.presentation.style import GREY, PLAIN
 from spectra_exp.statistics.resampling import columns, difference_over_documents, mean_over_documents
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 # Share of ln E from which a token counts as ambiguous, and the share of tokens of the relative definition.
 NEAR_EVEN = 0.9

@@ -5,11 +5,12 @@ Letters: Q pairs, T distances from the boundary, L layers, E experts, G document
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
+from matplotlib.figure import Figure
 
 from spectra_exp.interpret.boundaries import (
     Latency,
@@ -30,9 +31,6 @@ from spectra_exp.interpret.subject import Subject
 from spectra_exp.presentation.style import BAND_ALPHA, GREY, PLAIN
 from spectra_exp.statistics.intervals import Interval
 from spectra_exp.statistics.resampling import columns, curve_over_pairs
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 PAIRS = 96
 # What all layers together are called in the tables.

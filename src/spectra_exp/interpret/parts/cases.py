@@ -8,19 +8,18 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib.colors import ListedColormap
+from matplotlib.figure import Figure
 
 from spectra_exp.interpret.draw import expert_colours, panels
 from spectra_exp.interpret.registry import ROUTED, Empty, Request, part
 from spectra_exp.interpret.results import Result
 from spectra_exp.interpret.subject import Subject
 from spectra_exp.interpret.trace import Trace, mean_of
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 MOST_CASES, MOST_TOKENS = 12, 256
 # Of the held-out text, where no text is given.
@@ -167,8 +166,6 @@ def expert_shares(trace: Trace, layer: int, first: int, end: int, num_experts: i
 
 
 def _draw(figure: Figure, drawn: list[Case]) -> None:
-    from matplotlib.colors import ListedColormap
-
     height = 0.16 * max(case.trace.num_layers for case in drawn) + 0.75
     for case, axes in zip(drawn, panels(figure, len(drawn), (6.6, height), 1), strict=True):
         first_LN = case.trace.first_NL[:DRAWN_TOKENS].T.astype(float)

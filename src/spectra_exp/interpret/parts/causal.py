@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from functools import partial
 from itertools import combinations
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
+from matplotlib.figure import Figure
 
 from spectra_exp.interpret.draw import added_by_layer, panels, with_arms
 from spectra_exp.interpret.registry import CHOICE, RUN, Request, part
@@ -23,9 +24,6 @@ from spectra_exp.measure.counts import LayerStatistics
 from spectra_exp.moe.interventions import arbitrary, next_best, swapped
 from spectra_exp.presentation.style import PLAIN
 from spectra_exp.statistics.resampling import columns
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 SWAP_TOKENS, DOMAIN_TOKENS = 4096, 6144
 # Swaps over all layers, at most, and in one layer.

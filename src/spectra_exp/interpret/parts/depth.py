@@ -6,19 +6,16 @@ Letters: N tokens, L layers, E experts.
 from __future__ import annotations
 
 from itertools import combinations, pairwise
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
+from matplotlib.figure import Figure
 
 from spectra_exp.interpret.draw import expert_colours, heat, panels
 from spectra_exp.interpret.registry import CHOICE, Empty, Request, part
 from spectra_exp.interpret.results import Result, layer_table
 from spectra_exp.interpret.trace import group_counts, mean_of, row_shares
 from spectra_exp.measure.information import normalised_mutual_information
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 SHUFFLES = 5
 

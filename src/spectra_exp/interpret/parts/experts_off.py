@@ -5,10 +5,11 @@ Letters: N tokens, L layers, E experts, M domains.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib.figure import Figure
 
 from spectra_exp.interpret.draw import added_by_layer, heat, panels
 from spectra_exp.interpret.parts.ambiguity import following_losses
@@ -21,9 +22,6 @@ from spectra_exp.interpret.trace import mean_of
 from spectra_exp.moe.interventions import switched_off
 from spectra_exp.presentation.style import GREY
 from spectra_exp.statistics.resampling import columns, difference_over_documents
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 TOKENS = 4096
 # Experts that are switched off, at most, and the share of the even load below which one is rare.

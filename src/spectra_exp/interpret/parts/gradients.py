@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 import pandas as pd
+from matplotlib.figure import Figure
 
 from spectra_exp.interpret.draw import panels, say_empty
 from spectra_exp.interpret.registry import HISTORY, RUN, Empty, Request, part
 from spectra_exp.interpret.results import Result
 from spectra_exp.presentation.style import DASHES, PLAIN
 from spectra_exp.training.optimizers import FAMILIES
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 # Prefix in the history, column label, scale of the axis.
 KINDS = (

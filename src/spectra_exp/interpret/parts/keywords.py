@@ -8,18 +8,15 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
+from matplotlib.figure import Figure
 
 from spectra_exp.interpret.draw import panels
 from spectra_exp.interpret.registry import CHOICE, Empty, Request, part
 from spectra_exp.interpret.results import Result
 from spectra_exp.interpret.trace import Trace
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 # Terms that the text has less often say nothing about an expert.
 LEAST_COUNT = 5

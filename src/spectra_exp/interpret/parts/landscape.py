@@ -6,11 +6,13 @@ Letters: W router weights in all.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
+from matplotlib.colors import PowerNorm
+from matplotlib.figure import Figure
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
@@ -36,9 +38,6 @@ from spectra_exp.presentation.style import PLAIN
 from spectra_exp.runs.checkpoints import MANIFEST
 from spectra_exp.runs.fingerprints import weights_hash
 from spectra_exp.training.session import FINAL, VALIDATION
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 # Points of each axis, reach of the random directions (1: as long as the weights), and tokens scored at each point.
 POINTS, REACH, TOKENS = 7, 1.0, 3072
@@ -230,8 +229,6 @@ def _facts(grid: pd.DataFrame) -> dict[str, float]:
 
 
 def _draw(figure: Figure, planes: list[Plane], grids: list[pd.DataFrame], path: pd.DataFrame | None) -> None:
-    from matplotlib.colors import PowerNorm
-
     for axes, plane, grid in zip(panels(figure, len(planes), (3.5, 2.9)), planes, grids, strict=True):
         cells = grid.pivot(index="second", columns="first", values="rise")
         # Closer together near the bottom, where the routers are.

@@ -5,18 +5,14 @@ Letters: L layers, E experts, M domains, P bins of positions.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 import pandas as pd
+from matplotlib.figure import Figure
 
 from spectra_exp.interpret.draw import heat, panels
 from spectra_exp.interpret.registry import ROUTED, Request, part
 from spectra_exp.interpret.results import Result, layer_table
 from spectra_exp.interpret.trace import Trace, group_counts, row_shares, sequence_bins
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 POSITION_BINS = 16
 

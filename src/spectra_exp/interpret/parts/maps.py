@@ -10,20 +10,18 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from spectra_exp.interpret.draw import domain_markers, expert_colours, panels, say_empty
 from spectra_exp.interpret.registry import CHOICE, ROUTED, Empty, Request, part
 from spectra_exp.interpret.results import Result
 from spectra_exp.interpret.subject import Subject
 from spectra_exp.interpret.trace import evenly
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 MOST_TOKENS, MOST_LAYERS = 1000, 4
 TITLES = {"tsne": "t-SNE", "umap": "UMAP"}
@@ -177,8 +175,6 @@ def _plain(axes: Axes, title: str) -> None:
 
 
 def _draw_tokens(figure: Figure, drawn: list, columns: int) -> None:
-    from matplotlib.lines import Line2D
-
     subjects = list({id(subject): subject for subject, *_ in drawn}.values())
     all_axes = panels(figure, columns * len(subjects), (2.3, 2.3), columns)
     for row, subject in enumerate(subjects):

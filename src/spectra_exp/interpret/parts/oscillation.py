@@ -6,9 +6,10 @@ Letters: P probe tokens, E experts, K experts kept per token.
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
+from matplotlib.figure import Figure
 
 from spectra_exp.foundations.errors import SpectraError
 from spectra_exp.interpret.draw import panels
@@ -18,9 +19,6 @@ from spectra_exp.interpret.subject import Subject
 from spectra_exp.measure.snapshot import RoutingSnapshot
 from spectra_exp.measure.stability import agreement, expert_sets
 from spectra_exp.presentation.style import GREY, PLAIN
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 EARLY = 0.1
 MEASURES = ["per_step", "change", "by_chance", "returned", "returned_by_chance"]

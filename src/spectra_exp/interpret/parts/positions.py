@@ -6,19 +6,16 @@ Letters: N tokens, L layers, E experts, K experts kept per token, P bins of posi
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
+from matplotlib.figure import Figure
 
 from spectra_exp.interpret.draw import heat, panels
 from spectra_exp.interpret.registry import CHOICE, Request, part
 from spectra_exp.interpret.results import Result, layer_table
 from spectra_exp.interpret.trace import group_counts, mean_of, row_shares, sequence_bins
 from spectra_exp.measure.information import mutual_information
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 SEQUENCE_BINS = 32
 SHUFFLES = 10

@@ -5,10 +5,12 @@ Letters: N tokens, L layers, E experts, M domains.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 
 from spectra_exp.interpret.draw import panels
 from spectra_exp.interpret.registry import CHOICE, DOMAINS, RUN, Need, Request, part
@@ -17,9 +19,6 @@ from spectra_exp.interpret.subject import Subject
 from spectra_exp.measure.balance import coefficient_of_variation
 from spectra_exp.presentation.style import GREY, PLAIN
 from spectra_exp.statistics.resampling import columns, difference_over_documents
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 HELD_OUT = Need(
     lambda r: held_out_domain(r.subject) is not None,
@@ -122,8 +121,6 @@ def _mean(values: np.ndarray) -> float | None:
 
 
 def _draw(figure: Figure, domains: pd.DataFrame, labels: dict[str, str]) -> None:
-    from matplotlib.patches import Patch
-
     runs, names = list(dict.fromkeys(domains["run"])), list(dict.fromkeys(domains["domain"]))
     usual = [GREY, PLAIN[0]]
     for axes, measure in zip(panels(figure, len(MEASURES), (2.3, 0.24 * len(names) + 1.1)), MEASURES, strict=True):
