@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -40,13 +41,13 @@ SCHEMA = 1
 class Cost:
     """Milliseconds and floating-point operations, forward and backward, of one training step by part."""
 
-    ms: dict[str, float] = field(default_factory=dict)
-    flops: dict[str, float] = field(default_factory=dict)
+    ms: dict[str, float] = field(default_factory=lambda: defaultdict(float))
+    flops: dict[str, float] = field(default_factory=lambda: defaultdict(float))
 
-    def add(self, part: str, ms: float, flops: float) -> None:
-        """Add to one part."""
-        self.ms[part] = self.ms.get(part, 0.0) + ms
-        self.flops[part] = self.flops.get(part, 0.0) + flops
+    def add(self, part: str, event: Any) -> None:
+        """Add an event to one part."""
+        self.ms[part] += (event.self_device_time_total or event.self_cpu_time_total) / 1000
+        self.flops[part] += event.flops or 0
 
 
 @dataclass
@@ -89,20 +90,20 @@ class Subject:
 def measure_all(overrides: list[str], repeats: int, console: Console) -> dict[str, Any]:
     """The figures of every method, its repeats interleaved with the others'. Raises ConfigError."""
     plans = {name: plan(load_experiment([*own, *overrides])) for name, own in METHODS.items()}
-    device = next(iter(plans.values())).device
+    first = next(iter(plans.values()))
     subjects = {name: _subject(planned) for name, planned in plans.items()}
     with Progress(console=console, disable=not console.is_terminal) as bar:
         task = bar.add_task("profiling", total=(repeats + WARM_UP) * len(subjects))
         for repeat in range(-WARM_UP, repeats):
             for subject in subjects.values():
-                subject.step() if repeat < 0 else subject.measure(device)
+                subject.step() if repeat < 0 else subject.measure(first.device)
                 bar.advance(task)
-    first = next(iter(plans.values())).experiment
+    trainer, data = first.experiment.trainer, first.experiment.data
     return {
         "schema": SCHEMA,
-        "device": torch.cuda.get_device_name() if device == "cuda" else f"CPU, {torch.get_num_threads()} threads",
+        "device": torch.cuda.get_device_name() if first.device == "cuda" else f"CPU, {torch.get_num_threads()} threads",
         "overrides": overrides,
-        "tokens": first.trainer.batch_size * first.data.sequence_length,
+        "tokens": trainer.batch_size * data.sequence_length,
         "methods": {name: subject.as_json() for name, subject in subjects.items()},
     }
 
@@ -132,14 +133,14 @@ def read_profile(events: Any) -> Cost:
         if named is None:
             continue
         part = named.name.removeprefix(PREFIX)
-        cost.add(part, _self_ms(event), event.flops or 0)
+        cost.add(part, event)
         if event.sequence_nr >= 0:
             # The outermost operation made the gradient's node; those inside it carry the same number or none.
             part_of_sequence.setdefault(event.sequence_nr, part)
     for event in events:
         node = _around(event, _BACKWARD)
         if node is not None and (part := part_of_sequence.get(node.sequence_nr)) is not None:
-            cost.add(part, _self_ms(event), event.flops or 0)
+            cost.add(part, event)
     return cost
 
 
@@ -148,10 +149,6 @@ def _around(event: Any, prefix: str) -> Any:
     while event is not None and not event.name.startswith(prefix):
         event = event.cpu_parent
     return event
-
-
-def _self_ms(event: Any) -> float:
-    return (event.self_device_time_total or event.self_cpu_time_total) / 1000
 
 
 @dataclass(frozen=True)
@@ -171,7 +168,6 @@ def profile_routing(options: OverheadOptions) -> int:
     outputs = Path(load_experiment(overrides).outputs)
     found = measure_all(overrides, options.repeats, Console(stderr=True))
     path = outputs / "bench" / "overhead.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
     write_json(path, found)
     print(path)
     return DONE

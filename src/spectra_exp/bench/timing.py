@@ -14,10 +14,11 @@ from spectra_exp.foundations.allocator import hand_memory_back, keep_freed_memor
 
 
 def interleaved(
-    subjects: Mapping[str, Callable[[], object]], rounds: int, clock: Callable[[], float]
+    subjects: Mapping[str, Callable[[], object]], rounds: int, clock: Callable[[], float], repeats: int = 1
 ) -> dict[str, list[float]]:
-    """Seconds of each subject, one entry a round after a first that does not count.
+    """Seconds of a call of each subject, one entry a round after a first that does not count.
 
+    repeats: calls one after the other of which an entry is the mean.
     clock: `time.process_time`, time of all of this process's threads on a core, to which other processes do little; or
     `torch.utils.benchmark.timer`, time on the wall with the device's work: for several threads or a GPU.
     """
@@ -26,21 +27,12 @@ def interleaved(
         for name, work in subjects.items():
             with work.arranged() if isinstance(work, AsOthersRun) else nullcontext():
                 began = clock()
-                work()
+                for _ in range(repeats):
+                    work()
                 seconds = clock() - began
             if turn:
-                times[name].append(seconds)
+                times[name].append(seconds / repeats)
     return times
-
-
-def repeated(work: Callable[[], object], times: int) -> Callable[[], None]:
-    """The work so many times one after the other."""
-
-    def run() -> None:
-        for _ in range(times):
-            work()
-
-    return run
 
 
 def ratio(times: Mapping[str, list[float]], name: str, to: str) -> float:

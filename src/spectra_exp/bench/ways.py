@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.benchmark import timer
 
 from spectra_exp.bench.registry import Figure
-from spectra_exp.bench.timing import interleaved, ratio, repeated
+from spectra_exp.bench.timing import interleaved, ratio
 from spectra_exp.foundations.errors import first_line
 
 Result = TypeVar("Result")
@@ -77,9 +77,9 @@ def compared(
             works[other] = found[0].work
         else:
             yield not_timed(f"{name}_{other}", found[1], reference)
-    times = interleaved({way: repeated(work, repeats) for way, work in works.items()}, rounds, timer)
+    times = interleaved(works, rounds, timer, repeats)
     for way in works:
-        yield Figure(f"{name}_{way}", 1000 * statistics.median(times[way]) / repeats, "ms")
+        yield Figure(f"{name}_{way}", 1000 * statistics.median(times[way]), "ms")
         if way != reference:
             yield Figure(f"{name}_{way}_speed", ratio(times, reference, way), f"x {reference}", better="higher")
 

@@ -18,7 +18,7 @@ from spectra_exp.bench.benchmarks.routers import CAUSAL, DIM, LENGTH, linear, sp
 from spectra_exp.bench.benchmarks.step import step_subjects
 from spectra_exp.bench.floor import Case, EqualGroups, Shape, make_case
 from spectra_exp.bench.registry import Figure, benchmark
-from spectra_exp.bench.timing import interleaved, ratio, repeated
+from spectra_exp.bench.timing import interleaved, ratio
 from spectra_exp.bench.ways import distance
 from spectra_exp.moe.experts import PLAIN, TRITON
 from spectra_exp.moe.experts_kernel import what_triton_lacks
@@ -88,11 +88,11 @@ def times_of(subjects: Subjects, name: str, rounds: int) -> Iterator[Figure]:
     for work in subjects.values():
         work()
     yield Figure(f"{name}_first_calls", timer() - began, "s, kernels made and tuned", 60.0)
-    times = interleaved({subject: repeated(work, REPEATS) for subject, work in subjects.items()}, rounds, timer)
+    times = interleaved(subjects, rounds, timer, REPEATS)
     for subject in subjects:
         key = f"{name}_{subject.replace(', ', '_')}"
         if subject.startswith("floor"):
-            yield Figure(key, 1000 * statistics.median(times[subject]) / REPEATS, "ms")
+            yield Figure(key, 1000 * statistics.median(times[subject]), "ms")
         else:
             floor = "floor, forward" if subject.endswith(", forward") else "floor"
             target = TARGET if subject.startswith(TRITON) else None
@@ -170,7 +170,7 @@ def _router_figures(shape: Shape, name: str, device: str, way: str) -> Iterator[
     if way == TRITON:
         subjects["spectra_triton"] = fused = spectra(shape, "min_gru", length, device)
         set_routing_kernel(fused.router, TRITON)
-    times = interleaved({subject: repeated(work, REPEATS) for subject, work in subjects.items()}, ROUTER_ROUNDS, timer)
+    times = interleaved(subjects, ROUTER_ROUNDS, timer, REPEATS)
     for router, target in ROUTER_TARGETS.items():
         if router in subjects:
             yield Figure(f"{name}_{router}", 100 * ratio(times, router, "experts"), SHARE, target)
@@ -201,12 +201,11 @@ def _loop_figures(shape: Shape, name: str, device: str, length: int, ways: Itera
     for loop, work in {"scan": scanned, "sinkhorn": transported}.items():
         for way in ways:
             if way != PLAIN:
-                pairs = zip(work(way), work(PLAIN), strict=True)
-                error = max(float((found - plain).norm() / plain.norm()) for found, plain in pairs)
+                error = max(map(distance, work(way), work(PLAIN)))
                 yield Figure(f"{name}_{loop}_{way}_error", error, "of ||plain||", 1e-5)
-        times = interleaved({way: repeated(partial(work, way), REPEATS) for way in ways}, ROUTER_ROUNDS, timer)
+        times = interleaved({way: partial(work, way) for way in ways}, ROUTER_ROUNDS, timer, REPEATS)
         for way in ways:
-            yield Figure(f"{name}_{loop}_{way}", 1000 * statistics.median(times[way]) / REPEATS, "ms")
+            yield Figure(f"{name}_{loop}_{way}", 1000 * statistics.median(times[way]), "ms")
 
 
 @benchmark

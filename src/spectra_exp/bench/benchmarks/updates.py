@@ -20,7 +20,7 @@ from spectra_exp.bench.benchmarks.gpu import ROUNDS, SHAPES
 from spectra_exp.bench.benchmarks.routers import LENGTH, Subject, linear, spectra
 from spectra_exp.bench.floor import Shape
 from spectra_exp.bench.registry import Figure, benchmark
-from spectra_exp.bench.timing import interleaved, repeated
+from spectra_exp.bench.timing import interleaved
 from spectra_exp.bench.waiting import waits
 from spectra_exp.routing.base import RoutingInput
 from spectra_exp.routing.quantiles import needed_bias
@@ -52,9 +52,9 @@ def update_figures(shapes: Mapping[str, Shape], device: str, rounds: int) -> Ite
             "quantile_in_the_pass": needed_of(exact),
         }
         counted = {rule: operations_of(work, device) for rule, work in works.items()}
-        times = interleaved({rule: repeated(work, REPEATS) for rule, work in works.items()}, rounds, timer)
+        times = interleaved(works, rounds, timer, REPEATS)
         for rule in works:
-            microseconds = 1e6 * statistics.median(times[rule]) / REPEATS
+            microseconds = 1e6 * statistics.median(times[rule])
             target = None if rule == "quantile_in_the_pass" else TARGET
             yield Figure(f"update_{name}_{rule}", microseconds, f"us a layer, {counted[rule]}", target)
 

@@ -75,7 +75,6 @@ def carry_out(name: str, work: Stage, setting: Setting) -> bool | None:
     findings: list[Finding] = []
     began = time.perf_counter()
     path = setting.folder / f"{name}.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
 
     def write(done: bool) -> None:
         head = {"stage": name, "card": setting.card, "torch": torch.__version__, "cuda": torch.version.cuda}
