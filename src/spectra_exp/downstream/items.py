@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, SupportsFloat
+from typing import Any, SupportsFloat
+
+import pandas as pd
 
 from spectra_exp.data.documents import digest
 from spectra_exp.runs.folder import RunFolder
 from spectra_exp.runs.stored import StoredRun
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 # Fields of an item whose text several items can share.
 PASSAGES = ("passage", "context", "article", "story", "paragraph")
@@ -23,8 +22,6 @@ def item_scores(task: str, figure: str, results: Mapping[str, Any]) -> pd.DataFr
     figure: such as acc_norm, or with a filter's name acc_norm_strict. `group`: equal for items with one passage, else
     an item's own. None where the figure is no mean over items.
     """
-    import pandas as pd
-
     rows: list[dict[str, Any]] = []
     for name, samples in sorted((results.get("samples") or {}).items()):
         for sample in sorted(samples, key=lambda sample: sample["doc_id"]):
@@ -49,8 +46,6 @@ def _figures(sample: Mapping[str, Any]) -> dict[str, Any]:
 
 def with_items(folder: RunFolder, found: Mapping[str, pd.DataFrame | None]) -> pd.DataFrame:
     """The rows of items of a run after these tasks were scored: in place of earlier ones of the same tasks."""
-    import pandas as pd
-
     earlier = StoredRun(folder.path).scores("items")
     kept = [] if earlier is None else [earlier[~earlier["task"].isin(list(found))]]
     parts = [part for part in (*kept, *found.values()) if part is not None and len(part)]

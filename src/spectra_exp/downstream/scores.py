@@ -12,8 +12,9 @@ from functools import partial
 from importlib import metadata
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import pandas as pd
 import yaml
 from transformers.utils import logging as transformers_logging
 
@@ -29,9 +30,6 @@ from spectra_exp.runs.folder import RunFolder
 from spectra_exp.runs.limits import chosen_device
 from spectra_exp.runs.stored import StoredRun
 from spectra_exp.runs.summary import change_summary, change_with_file
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 # The figure of a task that counts, the first that it has: normalised by the length of the choices where there is that.
 PREFERRED = ("acc_norm", "acc", "exact_match", "pass@1", "f1", "mcc")
