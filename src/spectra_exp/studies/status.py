@@ -19,7 +19,7 @@ from spectra_exp.studies.state import STATES, RunState, run_state
 from spectra_exp.studies.view import progress_words
 
 # States in which nobody works on a run that is still wanted.
-UNDONE = ("missing", "interrupted", "waiting")
+UNDONE = ("missing", "interrupted", "waiting", "failed")
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ def _never_launched(study: Study) -> StudyStatus:
 
 
 def picture(statuses: list[StudyStatus]) -> Group:
-    """The table, and below it what runs and what failed."""
+    """The table, and below it what runs, what failed, and what goes on with launches that have something left to do."""
     table = Table(box=box.SIMPLE, title="studies", title_justify="left")
     table.add_column("study", no_wrap=True)
     for column in ("expected", *STATES):
@@ -83,23 +83,11 @@ def picture(statuses: list[StudyStatus]) -> Group:
     for status in statuses:
         counts = [str(count) if count else "" for count in status.counts().values()]
         table.add_row(status.study, str(status.expected), *counts, " ".join(status.typed))
-    return Group(table, *_running(statuses), *_failed(statuses), *_next_commands(statuses))
-
-
-def _running(statuses: list[StudyStatus]) -> list[Text]:
-    moving = {s.run_id: s for status in statuses for s in status.states if s.state == "running"}
-    return [Text("running  " + "  ".join([str(run_id), *progress_words(s)])) for run_id, s in moving.items()]
-
-
-def _failed(statuses: list[StudyStatus]) -> list[Text]:
-    failed = {s.run_id: s for status in statuses for s in status.states if s.error}
-    return [Text(f"{s.state.replace('_', ' ')}  {run_id}  {s.error}") for run_id, s in failed.items()]
-
-
-def _next_commands(statuses: list[StudyStatus]) -> list[Text]:
-    """What goes on with each launch that has something left to do."""
-    unfinished = [s for s in statuses if s.launched and sum(s.counts()[state] for state in (*UNDONE, "failed")) > 0]
-    return [Text(f"to go on: {status.command}") for status in unfinished]
+    states = {s.run_id: s for status in statuses for s in status.states}.values()
+    running = [Text("  ".join(["running", str(s.run_id), *progress_words(s)])) for s in states if s.state == "running"]
+    failed = [Text(f"{s.state.replace('_', ' ')}  {s.run_id}  {s.error}") for s in states if s.error]
+    unfinished = [s for s in statuses if s.launched and any(s.counts()[state] for state in UNDONE)]
+    return Group(table, *running, *failed, *(Text(f"to go on: {status.command}") for status in unfinished))
 
 
 def print_status(console: Console, outputs: Path) -> None:
