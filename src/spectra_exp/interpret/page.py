@@ -69,24 +69,21 @@ def _title(index: dict[str, Any]) -> str:
 
 
 def _sides(index: dict[str, Any]) -> list[Facts]:
-    """What each model is, and of what text."""
+    """What each model is, and of what text; a run that has not completed is of the checkpoint that it had by then."""
     sides = [side for side in (index["subject"], index["against"]) if side]
-    return [Facts([(side["label"], [_unfinished(side), " · ".join(_counts(side))])]) for side in sides]
+    return [Facts([(side["label"], _told(side))]) for side in sides]
 
 
-def _counts(side: dict[str, Any]) -> list[str]:
+def _told(side: dict[str, Any]) -> Content:
     counts = [
+        f"step {side['step']}" if side["step"] is not None else "",
         f"{side['layers']} routed layers",
         f"{side['experts']} experts, {side['top_k']} per token",
         f"{side['tokens']} held-out tokens",
+        f"{len(side['domains'])} domains" if side["domains"] else "",
     ]
-    step = [f"step {side['step']}"] if side["step"] is not None else []
-    return [*step, *counts, *([f"{len(side['domains'])} domains"] if side["domains"] else [])]
-
-
-def _unfinished(side: dict[str, Any]) -> Content:
-    """A mark for a run that has not completed: its figures are of the checkpoint that it had by then."""
-    return [Badge("unfinished", "warn"), " "] if side["unfinished"] else None
+    mark = [Badge("unfinished", "warn"), " "] if side["unfinished"] else None
+    return [mark, " · ".join(filter(None, counts))]
 
 
 def _part_block(folder: Path, name: str, made: dict[str, Any]) -> Block:
