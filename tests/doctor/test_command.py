@@ -90,7 +90,7 @@ def test_wrong_input_is_one_line(folder: Path, tmp_path: Path, capsys, monkeypat
         err = capsys.readouterr().err
         assert line in err and err.count("\n") == 1, err
     monkeypatch.setattr("spectra_exp.doctor.opening.free_bytes", lambda: 1000.0)
-    monkeypatch.setattr("spectra_exp.doctor.opening.load_whole", None)
+    monkeypatch.setattr("spectra_exp.interpret.open_stock.load_whole", None)
     assert main([f"model={folder}", f"outputs={tmp_path}", "device=cpu"]) == 2
     assert "does not fit" in capsys.readouterr().err
 

@@ -10,17 +10,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, PreTrainedConfig
-from transformers.utils import logging as transformers_logging
 
 from spectra_exp.data.tokenizer import named_tokenizer
 from spectra_exp.foundations.errors import ConfigError, SpectraError
 from spectra_exp.interpret.open_run import open_run
-from spectra_exp.interpret.open_stock import ONLY_HERE, one_line, packed, read_config
+from spectra_exp.interpret.open_stock import load_stock, one_line, packed, read_config
 from spectra_exp.interpret.opening import locate
 from spectra_exp.moe.schema import SourceModelConfig
 from spectra_exp.moe.source import source_folder
 from spectra_exp.moe.stock.watch import watch_blocks
-from spectra_exp.moe.whole_weights import check_weight_files, load_whole
 from spectra_exp.runs.limits import RESERVE, free_bytes
 
 # Tokens that loads are counted on, and of one sequence.
@@ -67,16 +65,13 @@ def open_model(given: str, texts: str | None, tokens: int | None, seed: int, dev
         )
     with one_line(MODEL, path):
         _check_sparse_and_fits(path, config, device)
-        check_weight_files(MODEL, path)
-        transformers_logging.disable_progress_bar()
-        model = load_whole(MODEL, AutoModelForCausalLM, path, config=config, **ONLY_HERE)
-        model = model.to(device).eval()  # type: ignore[arg-type]
+    model = load_stock(MODEL, path, config, device)
     longest = int(getattr(config.get_text_config(), "max_position_embeddings", None) or LENGTH)
     if has_tokenizer:
         ids_MS, note = _text(path, texts, longest, tokens or USUAL_TOKENS)
     else:
-        number = model.get_input_embeddings().num_embeddings
-        ids_MS = np.random.default_rng(seed).integers(number, size=(1, tokens or USUAL_TOKENS))
+        embeddings: Any = model.get_input_embeddings()
+        ids_MS = np.random.default_rng(seed).integers(embeddings.num_embeddings, size=(1, tokens or USUAL_TOKENS))
         note = "The folder has no tokenizer.json: random token ids are used, and loads are those of no text."
     return Opened(path.name, model, _batches(ids_MS, "texts", longest), [note])
 

@@ -107,10 +107,7 @@ def open_stock(key: str, path: Path, tokens: int | None, texts: str | None, seed
     if not (path / "tokenizer.json").is_file():
         raise ConfigError(key, f"{path} has no tokenizer.json", "save the model's tokenizer beside it")
     file = named_tokenizer(str(path))
-    with one_line(key, path):
-        check_weight_files(key, path)
-        model = load_whole(key, AutoModelForCausalLM, path, config=config, **ONLY_HERE)
-    model = model.to(device).eval()  # type: ignore[arg-type]
+    model = load_stock(key, path, config, device)
     engine = StockEngine(model)
     _try_a_pass(key, path, engine)
     held_out = packed(texts, file, engine.longest, tokens)
@@ -152,6 +149,14 @@ def read_config(key: str, path: Path) -> PreTrainedConfig:
     if config.model_type == OWN_TYPE:
         raise ConfigError(key, f"{path} is a checkpoint of a run", "name the run's folder, which holds config.yaml")
     return config
+
+
+def load_stock(key: str, path: Path, config: PreTrainedConfig, device: torch.device) -> PreTrainedModel:
+    """The model in a folder, whole, on the device and in evaluation mode. ConfigError, one line, for what is none."""
+    with one_line(key, path):
+        check_weight_files(key, path)
+        model = load_whole(key, AutoModelForCausalLM, path, config=config, **ONLY_HERE)
+        return model.to(device).eval()  # type: ignore[arg-type]
 
 
 @contextmanager
