@@ -20,7 +20,7 @@ from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, RunMode
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from spectra_exp.config.compose import explain, own_hydra
@@ -229,6 +229,18 @@ def _written(folder: RunFolder) -> int | None:
         return None
 
 
+@contextmanager
+def composed(overrides: list[str]) -> Iterator[tuple[DictConfig, HydraContext]]:
+    """Hydra's whole configuration of a multirun, and what its plugins are made in. Raises ConfigError, in the block
+    too."""
+    try:
+        with own_hydra() as hydra:
+            config = hydra.compose_config("config", overrides, RunMode.MULTIRUN, with_log_configuration=False)
+            yield config, HydraContext(hydra.config_loader, Callbacks(config))
+    except (HydraException, OmegaConfBaseException) as error:
+        raise explain(error, overrides) from error
+
+
 def make_engine(typed: list[str], task: Callable[..., Any]) -> Engine | None:
     """The engine that the typed launch keys choose, None for this process. ConfigError for one that cannot be used."""
     overrides = []
@@ -238,14 +250,10 @@ def make_engine(typed: list[str], task: Callable[..., Any]) -> Engine | None:
                 raise ConfigError(key, "several values were given", "a launch has one launcher and one folder")
             overrides += lines
     try:
-        with own_hydra() as hydra:
-            config = hydra.compose_config("config", overrides, RunMode.MULTIRUN, with_log_configuration=False)
-            context = HydraContext(config_loader=hydra.config_loader, callbacks=Callbacks(config))
+        with composed(overrides) as (config, context):
             launcher = Plugins.instance().instantiate_launcher(hydra_context=context, task_function=task, config=config)
             chosen = config.hydra.runtime.choices["hydra/launcher"]
             return None if chosen == IN_PROCESS else REMOTE.get(chosen, Engine)(launcher, config.launch.jobs)
-    except (HydraException, OmegaConfBaseException) as error:
-        raise explain(error, typed) from error
     except ImportError as error:
         raise ConfigError("hydra/launcher", str(error), "install the launcher's package") from error
 

@@ -21,11 +21,6 @@ from spectra_exp.studies.status import all_statuses, print_status
 
 
 @dataclass(frozen=True)
-class ListOptions(VerbOptions):
-    """Nothing to choose."""
-
-
-@dataclass(frozen=True)
 class ShowOptions(VerbOptions):
     """Which study, sliced and changed as for a launch."""
 
@@ -46,7 +41,7 @@ def _console() -> Console:
     return Console(highlight=False, width=None if sys.stdout.isatty() else 200)
 
 
-def _list(options: ListOptions) -> int:
+def _list(options: VerbOptions) -> int:
     for name in study_files():
         study = load_study(name)
         print(f"{study.choice:<28} {study.question}\n{'':<28} {study.asked()}")
@@ -85,7 +80,7 @@ def _page(options: VerbOptions) -> int:
 COMMANDS = {
     verb.name.split()[1]: verb
     for verb in (
-        Verb("study list", ListOptions, _list, "The studies there are, and what each asks."),
+        Verb("study list", VerbOptions, _list, "The studies there are, and what each asks."),
         Verb(
             "study show",
             ShowOptions,

@@ -25,23 +25,22 @@ from typing import TYPE_CHECKING, Any
 from hydra._internal.callbacks import Callbacks
 from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
-from hydra.types import HydraContext, RunMode
+from hydra.types import HydraContext
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
-from spectra_exp.config.compose import check_values, explain, load_experiment, own_hydra
+from spectra_exp.config.compose import check_values, load_experiment, own_hydra
 from spectra_exp.config.schema import Experiment
 from spectra_exp.config.typed import as_typed, parse_overrides, typed_values
 from spectra_exp.data.sources import check_data
 from spectra_exp.foundations import stopping
 from spectra_exp.foundations.errors import ConfigError, first_line
-from spectra_exp.measure import METRICS, get_metric
-from spectra_exp.measure.others import OTHER
+from spectra_exp.measure import METRICS
+from spectra_exp.measure.others import figure
 from spectra_exp.runs.folder import make_outputs
 from spectra_exp.runs.lock import RunLock
 from spectra_exp.runs.plan import plan
-from spectra_exp.studies.launchers import make_engine
+from spectra_exp.studies.launchers import composed, make_engine
 from spectra_exp.studies.search_space import Space, check_space, is_search_key, read_space
 from spectra_exp.studies.search_table import TrialRow, print_front, write_search_table
 from spectra_exp.studies.work import run_in_worker
@@ -50,7 +49,7 @@ if TYPE_CHECKING:
     import optuna
 
 # Figures of the loss, which are not routing metrics.
-LOSS_DIRECTIONS = {name: OTHER[name].direction for name in ("val_loss", "val_perplexity", "val_accuracy")}
+LOSSES = ("val_loss", "val_perplexity", "val_accuracy")
 DIRECTIONS = {"lower": "minimize", "higher": "maximize"}
 # The plugin's keys that have no use here, and what to do instead.
 UNUSED_KEYS = {
@@ -140,11 +139,8 @@ def read_search(typed: list[str]) -> Search:
 
 def _direction(name: str) -> str:
     """minimize or maximize. Raises ConfigError for a figure that is unknown or has no better end."""
-    if name in LOSS_DIRECTIONS:
-        return DIRECTIONS[LOSS_DIRECTIONS[name]]
-    if name not in METRICS:
-        raise ConfigError.unknown("search.objectives", name, [*LOSS_DIRECTIONS, *METRICS])
-    direction = get_metric(name).direction
+    ConfigError.refuse_unknown("search.objectives", [name], [*LOSSES, *METRICS])
+    direction = figure(name).direction
     if direction not in DIRECTIONS:
         raise ConfigError("search.objectives", f"'{name}' is neither better low nor high", "give another metric")
     return DIRECTIONS[direction]
@@ -152,13 +148,9 @@ def _direction(name: str) -> str:
 
 def _compose_sweeper(overrides: list[str]) -> DictConfig:
     """Hydra's whole configuration with the plugin's options. Raises ConfigError."""
-    try:
-        with own_hydra() as hydra:
-            config = hydra.compose_config("config", overrides, RunMode.MULTIRUN, with_log_configuration=False)
+    with composed(overrides) as (config, _):
         OmegaConf.resolve(config.hydra.sweeper)
         return config
-    except (HydraException, OmegaConfBaseException) as error:
-        raise explain(error, overrides) from error
 
 
 def _check_sweeper(options: DictConfig, objectives: int) -> str:
@@ -259,8 +251,8 @@ def _write_table(search: Search, study: optuna.Study) -> list[TrialRow]:
         for trial in finished_trials(study)
     ]
     axes = list(search.space.axes)
-    paths = write_search_table(search.outputs / "tables", search.name, search.directions, axes, rows)
+    path = write_search_table(search.outputs / "tables", search.name, search.directions, axes, rows)
     if front:
         print_front(search.name, search.directions, axes, rows)
-    print(paths[-1], flush=True)
+    print(path, flush=True)
     return rows

@@ -25,8 +25,8 @@ class TrialRow:
 
 def write_search_table(
     folder: Path, name: str, directions: dict[str, str], axes: Sequence[str], rows: Sequence[TrialRow]
-) -> list[Path]:
-    """The paths of `search_<name>.csv` and `.md` in `folder`, each written whole."""
+) -> Path:
+    """Write `search_<name>.csv` and `.md` in `folder`, each whole; the path of the latter."""
     csv_path, md_path = folder / f"search_{name}.csv", folder / f"search_{name}.md"
     headers = ["trial", "pareto", "state", *directions, *axes, "run_id", "reason"]
     write_text(csv_path, csv_text(headers, [_cells(row, directions, axes, exact=str) for row in rows]))
@@ -38,7 +38,7 @@ def write_search_table(
         markdown_table(headers, [_cells(row, directions, axes, exact=number_text) for row in rows]),
     ]
     write_text(md_path, "\n".join(parts))
-    return [csv_path, md_path]
+    return md_path
 
 
 def print_front(name: str, directions: dict[str, str], axes: Sequence[str], rows: Sequence[TrialRow]) -> None:
