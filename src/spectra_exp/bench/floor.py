@@ -45,6 +45,11 @@ class Case:
     weights_NE: Tensor
     incoming_Nd: Tensor
 
+    @property
+    def index_NK(self) -> Tensor:
+        """Each token's experts."""
+        return self.chosen_NE.to(torch.int8).topk(self.shape.top_k, dim=-1).indices
+
 
 def make_case(shape: Shape, device: str = "cpu", dtype: torch.dtype = torch.float32, skew: float = 0.0) -> Case:
     """The case of a shape, from a fixed seed; `skew`: how much likelier each expert's forerunners are (0: alike)."""

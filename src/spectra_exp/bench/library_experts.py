@@ -22,7 +22,7 @@ class LibraryExperts(nn.Module, ABC):
         assert experts.gate is not None
         self.inner = nn.Parameter(self.joined(experts.gate.detach(), experts.up.detach()))
         self.down = nn.Parameter(experts.down.detach().clone())
-        self.index_NK = case.chosen_NE.to(torch.int8).topk(case.shape.top_k, dim=-1).indices
+        self.index_NK = case.index_NK
 
     @staticmethod
     @abstractmethod

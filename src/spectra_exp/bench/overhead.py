@@ -14,9 +14,9 @@ from rich.progress import Progress
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.benchmark import timer
 
+from spectra_exp.bench.small_run import batches_of
 from spectra_exp.config.compose import load_experiment
 from spectra_exp.config.verb import Verb, VerbOptions, renamed
-from spectra_exp.data.batches import TrainingBlocks, collate
 from spectra_exp.foundations.files import write_json
 from spectra_exp.foundations.options import option
 from spectra_exp.foundations.parts import PREFIX
@@ -113,9 +113,7 @@ def _subject(planned: Any) -> Subject:
 
     experiment = planned.experiment
     torch.set_num_threads(experiment.trainer.cpu_threads)
-    size = experiment.trainer.batch_size
-    blocks = TrainingBlocks(planned.corpus, seed=experiment.seed, examples_needed=size)
-    batch = {k: v.to(planned.device) for k, v in collate([blocks[i] for i in range(size)]).items()}
+    batch = {k: v.to(planned.device) for k, v in batches_of(planned, 1)[0].items()}
     return Subject(build_model(experiment, planned.corpus).to(planned.device).train(), batch)
 
 

@@ -51,7 +51,7 @@ class TransformersExperts(nn.Module):
         self.experts = MixtralExperts(config)
         for parameter in self.experts.parameters():
             nn.init.normal_(parameter, std=0.02)
-        self.index_NK = case.chosen_NE.to(torch.int8).topk(shape.top_k, dim=-1).indices
+        self.index_NK = case.index_NK
 
     def forward(self, tokens_Nd: Tensor, weights_NE: Tensor) -> Tensor:
         """Weighted sum of the chosen experts' outputs [N, d]."""
