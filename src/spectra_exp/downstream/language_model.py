@@ -103,7 +103,8 @@ class SpectraLM(TemplateLM):
         decoder = PreTrainedTokenizerFast(tokenizer_object=self.tokens, eos_token=self.end_token)
         found = []
         for number, (context, settings) in enumerate(request.args for request in requests):
-            stops = [*([settings["until"]] if isinstance(settings.get("until"), str) else settings.get("until", []))]
+            until = settings.get("until", [])
+            stops = [until] if isinstance(until, str) else list(until)
             most = min(settings.get("max_gen_toks", MOST_NEW_TOKENS), self.max_length - 1)
             ids = torch.tensor([self.tok_encode(context)[-(self.max_length - most) :]], device=self._device)
             output = self.model.generate(

@@ -22,13 +22,17 @@ KEPT = 3
 
 @dataclass(frozen=True)
 class Likeness:
-    """One way of comparing a layer's experts: an [E, E] matrix per layer, None for a layer without one."""
+    """One way of comparing a layer's experts: an [E, E] matrix per layer, None for a layer without one.
+
+    `missing`: why no layer has one.
+    """
 
     name: str
     caption: str
     by_layer: list[np.ndarray | None]
     limits: tuple[float, float] = (-1, 1)
     scale: str = "RdBu_r"
+    missing: str = "the router holds no vector for an expert (hash, random)"
 
 
 @part("Nearest neighbours among experts, Gram and similarity matrices", *CHOICE, order=22)
@@ -38,7 +42,7 @@ def neighbours(request: Request) -> Result:
     rows = []
     for like in likenesses(request.subject):
         if all(matrix is None for matrix in like.by_layer):
-            result.notes.append(f"No `{like.name}`: {_why_missing(like.name)}.")
+            result.notes.append(f"No `{like.name}`: {like.missing}.")
             continue
         experts = ("expert", range(request.subject.num_experts))
         result.tables[like.name] = layer_table(experts, "other", similarity=like.by_layer)
@@ -81,6 +85,7 @@ def likenesses(subject: Subject) -> list[Likeness]:
             together,
             (0, float(max((np.nanmax(m) for m in together if m is not None), default=1.0))),
             "viridis",
+            "every token uses one expert (k = 1)",
         ),
     ]
 
@@ -113,12 +118,6 @@ def nearest_rows(like: Likeness) -> list[dict[str, object]]:
                 for rank, other in enumerate(ranked, start=1)
             ]
     return rows
-
-
-def _why_missing(name: str) -> str:
-    if name == "coactivation":
-        return "every token uses one expert (k = 1)"
-    return "the router holds no vector for an expert (hash, random)"
 
 
 def _draw(figure, like: Likeness) -> None:
