@@ -68,7 +68,9 @@ def open_model(given: str, texts: str | None, tokens: int | None, seed: int, dev
     model = load_stock(MODEL, path, config, device)
     longest = int(getattr(config.get_text_config(), "max_position_embeddings", None) or LENGTH)
     if has_tokenizer:
-        ids_MS, note = _text(path, texts, longest, tokens or USUAL_TOKENS)
+        file = named_tokenizer(str(path))
+        ids_MS = packed(texts, file, min(longest, LENGTH), tokens or USUAL_TOKENS).token_ids_MS
+        note = f"Text: {texts or 'the embedded validation text'}."
     else:
         embeddings: Any = model.get_input_embeddings()
         ids_MS = np.random.default_rng(seed).integers(embeddings.num_embeddings, size=(1, tokens or USUAL_TOKENS))
@@ -111,11 +113,6 @@ def _check_sparse_and_fits(path: Path, config: PreTrainedConfig, device: torch.d
             f"free are {free / 2**30:.1f}",
             "use a larger machine, or a model of the same configuration with fewer layers",
         )
-
-
-def _text(path: Path, texts: str | None, longest: int, tokens: int) -> tuple[np.ndarray, str]:
-    held_out = packed(texts, named_tokenizer(str(path)), min(longest, LENGTH), tokens)
-    return held_out.token_ids_MS, f"Text: {texts or 'the embedded validation text'}."
 
 
 def _batches(ids_MS: np.ndarray, key: str, longest: int = LENGTH) -> list[Tensor]:

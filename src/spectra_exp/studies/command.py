@@ -72,7 +72,7 @@ def _until_decided(study: Study, typed: list[str]) -> int:
     """
     engine = make_engine(typed, run_in_worker)
     seedless, first = _first_seed(study, typed)
-    design = _design(study, seedless, first)
+    design = design_of(load_experiment(study_jobs(study, [*seedless, f"seed={first}"])[0]).launch, first)
     decisions, jobs, status = Decisions(study, design), [], 0
     for seeds in design.seeds():
         lines = study_jobs(study, [*seedless, f"seed={','.join(map(str, seeds))}"])
@@ -114,11 +114,6 @@ def _first_seed(study: Study, typed: list[str]) -> tuple[list[str], int]:
         raise ConfigError("seed", problem, "give the first one, or none; launch.max_seeds is how many at most")
     first = int(seeds[0].partition("=")[2]) if seeds else file_seeds(study)[0]
     return [word for word in typed if word not in given], first
-
-
-def _design(study: Study, seedless: list[str], first: int) -> Design:
-    line = study_jobs(study, [*seedless, f"seed={first}"])[0]
-    return design_of(load_experiment(line).launch, first)
 
 
 def _checked(lines: list[list[str]], study: Study | None) -> list[Job]:

@@ -47,7 +47,9 @@ def run_jobs(jobs: Sequence[Job], engine: Launches | None) -> Counter[str]:
             open_jobs = [job for job in open_jobs if job.ended is None and job.planned is not None]
             ready = [job for job in open_jobs if not job.held()]
             if ready:
-                _run_batch(_next_batch(ready), engine, options.retries)
+                # All that did not crash; then those that did, each alone, so that it takes no other down.
+                calm = [job for job in ready if not job.crashes]
+                _run_batch(calm or ready[:1], engine, options.retries)
             elif open_jobs:
                 if not told:
                     print(f"waiting for {len(open_jobs)} runs that another process makes", file=sys.stderr)
@@ -87,12 +89,6 @@ def _joined(job: Job) -> bool:
     except SpectraError as error:
         print(f"error: {error}; the tables of this study alone leave the run out", file=sys.stderr)
         return True
-
-
-def _next_batch(ready: list[Job]) -> list[Job]:
-    """All that did not crash; then those that did, each alone, so that it takes no other down."""
-    calm = [job for job in ready if not job.crashes]
-    return calm or ready[:1]
 
 
 def _run_batch(batch: list[Job], engine: Launches | None, retries: int) -> None:

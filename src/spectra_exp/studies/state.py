@@ -19,16 +19,8 @@ from spectra_exp.runs.stored import StoredRun, stored_runs
 STATES = ("done", "running", "interrupted", "failed", "diverged", "not_run", "waiting", "missing")
 # Those that leave nothing to do.
 GOOD = ("done", "diverged", "not_run")
-_OF_STATUS = {
-    "completed": "done",
-    "diverged": "diverged",
-    "not_run": "not_run",
-    "failed": "failed",
-    "stopped": "interrupted",
-    "unfinished": "interrupted",
-    "running": "running",
-    "missing": "missing",
-}
+# What a folder's status is called here, where it has another name.
+_OF_STATUS = {"completed": "done", "stopped": "interrupted", "unfinished": "interrupted"}
 
 
 @dataclass(frozen=True)
@@ -48,7 +40,8 @@ def run_state(runs: Path, run_id: str | None) -> RunState:
     folder = RunFolder(runs, run_id)
     if holder_alive(folder.path):
         return RunState(run_id, "running", read_progress(folder.path))
-    state = _OF_STATUS[folder.status()]
+    status = folder.status()
+    state = _OF_STATUS.get(status, status)
     if state == "interrupted":
         return RunState(run_id, state, read_progress(folder.path))
     error = None
@@ -61,7 +54,8 @@ def stored_state(stored: StoredRun) -> RunState:
     """The state of a run that was read already; an archive has none that still goes on."""
     if stored.path.is_dir():
         return run_state(stored.path.parent, stored.run_id)
-    return RunState(stored.run_id, _OF_STATUS[stored.summary["status"]] if stored.summary else "missing")
+    status = stored.summary["status"] if stored.summary else "missing"
+    return RunState(stored.run_id, _OF_STATUS.get(status, status))
 
 
 # What of a configuration decides how long a step takes, beside the router.

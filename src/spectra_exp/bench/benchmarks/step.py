@@ -120,17 +120,14 @@ def _floor(device: str) -> Callable[[], None]:
     tokens = SEQUENCES[device] * LENGTH
     each = tokens * TOP_K // EXPERTS
     maps = [(HIDDEN, HIDDEN, tokens)] * 4 + [(WIDTH, HIDDEN, each), (HIDDEN, WIDTH, each)] * EXPERTS
-    products = [
+    *layer, head = (
         Products(torch.randn(out, inner, device=device), torch.randn(rows, inner, device=device))
         for out, inner, rows in [*maps, (VOCABULARY, HIDDEN, tokens)]
-    ]
+    )
 
     def run() -> None:
-        for _ in range(LAYERS):
-            for product in products[:-1]:
-                product.forward()
-                product.backward()
-        products[-1].forward()
-        products[-1].backward()
+        for product in [*layer * LAYERS, head]:
+            product.forward()
+            product.backward()
 
     return run
