@@ -89,7 +89,7 @@ def _made_with(x: Examined) -> dict[str, Any]:
         "dtype of the model": str(x.dtype).removeprefix("torch."),
         "dtype of the checks": "float32",
         "sequences of most checks": f"{rows} of {length} tokens",
-        "tokens of the loads": sum(batch.numel() for batch in x.batches),
+        "tokens of the loads": x.num_tokens,
         "seed of the checks": SEED,
     }
 

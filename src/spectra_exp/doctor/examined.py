@@ -9,8 +9,10 @@ import inspect
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
@@ -137,6 +139,17 @@ class Examined:
             self.model.train()
             torch.manual_seed(seed)
             return self.run(ids_BS)
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens of all batches."""
+        return sum(batch.numel() for batch in self.batches)
+
+    @cached_property
+    def loads_LE(self) -> np.ndarray:
+        """int64: how many tokens of all batches each expert of each layer gets."""
+        passes = (self.run(batch.to(self.model.device)).chosen_LBSE for batch in self.batches)
+        return np.sum([[chosen.sum((0, 1)).cpu().numpy() for chosen in layers] for layers in passes], axis=0)
 
     def unrepeated(self, mode: str) -> float:
         """How far two passes over the small batch are apart that should be the same; TRAINING: of one seed."""

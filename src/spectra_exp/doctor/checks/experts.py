@@ -21,15 +21,15 @@ DRAWS = 200
 COPY = 1e-3
 
 
-def _counts(x: Examined) -> tuple[list[np.ndarray], int]:
-    """Each layer's loads [E] over all batches, and the number of tokens."""
-    totals: list[np.ndarray] = []
-    tokens = 0
-    for batch in x.batches:
-        loads = [chosen.flatten(0, 1).sum(0).cpu().numpy() for chosen in x.run(batch.to(x.model.device)).chosen_LBSE]
-        totals = [a + b for a, b in zip(totals, loads, strict=True)] if totals else loads
-        tokens += batch.numel()
-    return totals, tokens
+def _used(x: Examined) -> float:
+    """Experts that a token uses, mean over layers and tokens."""
+    return float(x.loads_LE.sum() / len(x.loads_LE) / x.num_tokens)
+
+
+def _by_chance(x: Examined) -> np.ndarray:
+    """[R, E] loads that uniform routing gives with as many experts a token."""
+    drawn = (*[0] * max(1, round(_used(x))), x.num_tokens)
+    return uniform_counts(x.loads_LE.shape[1], drawn, DRAWS, SEED)
 
 
 @check(
@@ -42,16 +42,13 @@ def _counts(x: Examined) -> tuple[list[np.ndarray], int]:
 )
 def idle_experts(x: Examined) -> Outcome:
     """Loads over all batches, and what uniform routing of as many tokens would leave idle."""
-    counts, tokens = _counts(x)
-    experts = len(counts[0])
-    per_token = max(1, round(sum(map(np.sum, counts)) / len(counts) / tokens))
-    if per_token >= experts:
+    experts = x.loads_LE.shape[1]
+    if max(1, round(_used(x))) >= experts:
         raise DoesNotApply("every token uses all experts")
-    drawn_RE = uniform_counts(experts, (*[0] * per_token, tokens), DRAWS, SEED)
-    chance = float((drawn_RE == 0).any(1).mean())
-    idle = {name: int((load == 0).sum()) for name, load in zip(x.names, counts, strict=True)}
+    chance = float((_by_chance(x) == 0).any(1).mean())
+    idle = dict(zip(x.names, (x.loads_LE == 0).sum(1).tolist(), strict=True))
     number, worst = sum(idle.values()), max(idle, key=idle.__getitem__)
-    note = f"{tokens} tokens; uniform routing leaves one idle with chance {chance:.2g}"
+    note = f"{x.num_tokens} tokens; uniform routing leaves one idle with chance {chance:.2g}"
     if not number:
         return Outcome(OK, 0, 0, "what chance gives", note=note)
     status = FAULT if chance <= UNLIKELY else DOUBTFUL
@@ -68,17 +65,17 @@ def idle_experts(x: Examined) -> Outcome:
 )
 def dominant_experts(x: Examined) -> Outcome:
     """The largest load of each layer beside what uniform routing gives."""
-    counts, tokens = _counts(x)
-    experts = len(counts[0])
-    fair = sum(map(np.sum, counts)) / len(counts) / tokens / experts
+    fair = _used(x) / x.loads_LE.shape[1]
     if fair >= MOST:
         raise DoesNotApply("every token uses all experts")
     limit = min(MOST, TIMES_FAIR * fair)
-    shares = [float(load.max()) / tokens for load in counts]
+    shares = (x.loads_LE.max(1) / x.num_tokens).tolist()
     worst = int(np.argmax(shares))
-    drawn_RE = uniform_counts(experts, (*[0] * max(1, round(fair * experts)), tokens), DRAWS, SEED)
-    note = f"a fair share is {fair:.3f}, the largest by chance {float(np.quantile(drawn_RE.max(1), 0.99)) / tokens:.3f}"
-    return Outcome.within(shares[worst], limit, x.names[worst], note, "the least of 8 fair shares and 0.95:")
+    by_chance = float(np.quantile(_by_chance(x).max(1), 0.99)) / x.num_tokens
+    note = f"a fair share is {fair:.3f}, the largest by chance {by_chance:.3f}"
+    return Outcome.within(
+        shares[worst], limit, x.names[worst], note, f"the least of {TIMES_FAIR:g} fair shares and {MOST:g}:"
+    )
 
 
 @check(
