@@ -6,7 +6,7 @@ Shapes: B sequences, S tokens each, N = B S tokens, E experts.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from time import process_time
 from typing import Any
@@ -89,8 +89,7 @@ def _lengths() -> list[Figure]:
     """SPECTRA at shape a and b for the same tokens in ever longer sequences."""
     figures = []
     for name in ("a", "b"):
-        shape = SHAPES[name]
-        long = Shape(LONG, shape.hidden_size, shape.expert_size, shape.num_experts, shape.top_k, shape.gated)
+        long = replace(SHAPES[name], tokens=LONG)
         subjects: dict[str, Callable[[], object]] = {"floor": ExpertsFloor(make_case(long)).both}
         lengths = (512, 2048, LONG) if name == "a" else (LONG,)
         subjects |= {f"{length}": spectra(long, "min_gru", length) for length in lengths}

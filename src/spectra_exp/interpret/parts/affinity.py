@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from spectra_exp.interpret.draw import draw_against_chance, heat, panels
 from spectra_exp.interpret.registry import CHOICE, DOMAINS, Request, part
 from spectra_exp.interpret.results import Result, layer_table
+from spectra_exp.interpret.trace import row_shares
 from spectra_exp.measure.counts import LayerStatistics
 from spectra_exp.measure.floors import document_draws
 from spectra_exp.measure.specialization import domain_affinity, domain_mutual_information, domain_purity
@@ -58,7 +59,7 @@ def affinity(request: Request) -> Result:
 def domain_shares(stats: LayerStatistics) -> np.ndarray:
     """[M, E] P(domain | expert) with the domains weighted equally; NaN for a domain or an expert without tokens."""
     with np.errstate(invalid="ignore", divide="ignore"):
-        given_ME = stats.counts_ME / stats.counts_ME.sum(axis=1, keepdims=True)
+        given_ME = row_shares(stats.counts_ME)
         return given_ME / np.nansum(given_ME, axis=0)
 
 

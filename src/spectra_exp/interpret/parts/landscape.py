@@ -29,7 +29,7 @@ from spectra_exp.interpret.landscape import (
     router_parameters,
 )
 from spectra_exp.interpret.registry import ROUTED, RUN, Empty, Request, part
-from spectra_exp.interpret.rerouted import Rerouted
+from spectra_exp.interpret.rerouted import Rerouted, always
 from spectra_exp.interpret.results import Result
 from spectra_exp.interpret.subject import Subject
 from spectra_exp.moe.model import new_model
@@ -176,7 +176,7 @@ def path_plane(steps: Sequence[Tensor], seed: int) -> Plane:
 def _rise(sample: Rerouted, weights_W: Tensor) -> tuple[float, float]:
     """Mean of what the routers' weights add to the loss of the sample, and its standard error over blocks."""
     with moved(list(router_parameters(sample.subject.engine.model).values()), weights_W):
-        added_N = sample.added(lambda domains_N: {})
+        added_N = sample.added(always({}))
     by_block = np.nanmean(added_N.reshape(sample.text.token_ids_MS.shape), axis=1)
     error = by_block.std(ddof=1) / np.sqrt(len(by_block)) if len(by_block) > 1 else np.nan
     return float(by_block.mean()), float(error)
