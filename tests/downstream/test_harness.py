@@ -119,6 +119,8 @@ def test_batches_and_generated_text(run):
     stop = free[len(free) // 2]
     (stopped,) = model.generate_until(requests(("The", {"max_gen_toks": 8, "until": [stop]})))
     assert free and stopped == free.partition(stop)[0]
+    (of_nothing,) = model.generate_until(requests(("", {"max_gen_toks": 8, "until": []})))
+    assert isinstance(of_nothing, str)
 
 
 def test_scores_land_in_the_run_and_are_not_made_twice(run, tmp_path, capsys):

@@ -106,7 +106,9 @@ class SpectraLM(TemplateLM):
             until = settings.get("until", [])
             stops = [until] if isinstance(until, str) else list(until)
             most = min(settings.get("max_gen_toks", MOST_NEW_TOKENS), self.max_length - 1)
-            ids = torch.tensor([self.tok_encode(context)[-(self.max_length - most) :]], device=self._device)
+            # What follows no text at all follows the end of another.
+            before = self.tok_encode(context) or [self.end_token_id]
+            ids = torch.tensor([before[-(self.max_length - most) :]], device=self._device)
             output = self.model.generate(
                 ids,
                 attention_mask=torch.ones_like(ids),
