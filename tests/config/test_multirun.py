@@ -61,7 +61,7 @@ def test_the_jobs_are_those_that_hydra_would_launch(tmp_path, monkeypatch, capfd
     monkeypatch.setattr(BasicLauncher, "launch", lambda self, jobs, initial_job_idx: launched.extend(jobs) or [])
     monkeypatch.setattr("sys.argv", ["train.py"])
     typed = ["seed=range(0,2)", "osr.sinkhorn_epsilon=0.1,0.2", "study='a b'"]
-    run._hydra_main(["-m", *typed], run._no_task)
+    run._hydra_main(["-m", *typed])
     assert [list(job) for job in launched] == expand_jobs(typed, multirun=True)
 
 

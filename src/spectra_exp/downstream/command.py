@@ -94,8 +94,7 @@ def table_of(folder: RunFolder) -> Table:
     for column in ("task", "figure", "score", "± error", "by chance", "items"):
         table.add_column(column, justify="left" if column in ("task", "figure") else "right")
     for name, entry in sorted(summary["downstream"].items()):
-        chance = "" if entry["chance"] is None else f"{entry['chance']:.3f}"
-        error = "" if entry["error"] is None else f"{entry['error']:.3f}"
+        chance, error = ("" if entry[name] is None else f"{entry[name]:.3f}" for name in ("chance", "error"))
         table.add_row(name, entry["figure"], f"{entry['score']:.3f}", error, chance, str(entry["items"] or ""))
     table.add_row("mean", "", f"{summary['metrics'][SCORE]:.3f}")
     return table

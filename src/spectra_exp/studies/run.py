@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from omegaconf import DictConfig
 
@@ -51,7 +51,7 @@ def _main(argv: list[str]) -> int:
         return DONE
     args = parse_arguments(argv)
     if args.hydra_help or args.shell_completion:
-        return _hydra_main(argv, _no_task)
+        return _hydra_main(argv)
     chosen = [o for o in args.overrides if o.partition("=")[0] in KINDS]
     if chosen or args.multirun:
         return _many(args, chosen)
@@ -80,7 +80,7 @@ def _one(args: argparse.Namespace, argv: list[str]) -> int:
         make_engine(own, run_in_worker)
         raise ConfigError(own[0].partition("=")[0], "has no effect on a single run", "add -m or drop it")
     if args.cfg or args.info:
-        return _hydra_main(argv, _no_task)
+        return _hydra_main(argv)
     check_data(experiment.data)
     make_outputs(Path(experiment.outputs))
     from spectra_exp.runs.plan import plan
@@ -146,7 +146,8 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
     return args
 
 
-def _hydra_main(argv: list[str], function: Callable[[DictConfig], Any]) -> int:
+def _hydra_main(argv: list[str]) -> int:
+    """Hydra's own listings."""
     import hydra
     from hydra.core.hydra_config import HydraConfig
 
@@ -156,7 +157,7 @@ def _hydra_main(argv: list[str], function: Callable[[DictConfig], Any]) -> int:
     sys.argv = [sys.argv[0], *argv]
     before = HydraConfig.instance().cfg
     try:
-        hydra.main(version_base="1.3", config_path=str(project_root() / "conf"), config_name="config")(function)()
+        hydra.main(version_base="1.3", config_path=str(project_root() / "conf"), config_name="config")(_no_task)()
     finally:
         # It would answer the ${hydra:...} of whatever this process composes later.
         HydraConfig.instance().cfg = before
@@ -164,4 +165,4 @@ def _hydra_main(argv: list[str], function: Callable[[DictConfig], Any]) -> int:
 
 
 def _no_task(config: DictConfig) -> None:
-    """For Hydra's own listings, which never run a job."""
+    """For the listings, which never run a job."""

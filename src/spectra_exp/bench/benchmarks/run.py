@@ -66,7 +66,8 @@ def run(outputs: Path) -> list[Figure]:
     cadence = FRACTION_EVALUATIONS * cost["evaluation"]
     # The training rule, SPECTRA's two other rules of inference, and whether each rule sees the future.
     final = 3 * cost["another rule"] + 2 * cost["causality"]
-    checkpoints = _number_of_checkpoints(session) * loop["checkpoint"]
+    every = session.experiment.trainer.checkpoint_every
+    checkpoints = len({*fraction_steps(steps), *range(every, steps + 1, every)}) * loop["checkpoint"]
     whole = steps * loop["step"] + settling + cadence + final + checkpoints
     return [
         Figure("run_overhead", 100 * (whole / steps - 1), "% over the model's passes and updates", 25.0),
@@ -138,8 +139,3 @@ def _training_loop(folder: str, bare: Callable[[], object]) -> dict[str, float]:
     )
     step = ratio({name: seconds[WARMING:] for name, seconds in clock.times.items()}, "step", "bare")
     return {"step": step, "checkpoint": ratio(saving, "checkpoint", "bare")}
-
-
-def _number_of_checkpoints(session: Session) -> int:
-    every, steps = session.experiment.trainer.checkpoint_every, session.max_steps
-    return len({*fraction_steps(steps), *range(every, steps + 1, every)})
