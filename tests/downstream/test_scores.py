@@ -11,9 +11,15 @@ import yaml
 
 from spectra_exp.config.verb import read_options
 from spectra_exp.downstream.command import main
-from spectra_exp.downstream.items import item_scores
 from spectra_exp.downstream.options import EvaluateOptions
-from spectra_exp.downstream.scores import find_runs, keep_scores, left_to_score, tasks_fingerprint, wanted_tasks
+from spectra_exp.downstream.scores import (
+    find_runs,
+    item_scores,
+    keep_scores,
+    left_to_score,
+    tasks_fingerprint,
+    wanted_tasks,
+)
 from spectra_exp.downstream.tasks import chance_of, local_task, task_digest, task_files, task_names
 from spectra_exp.foundations.errors import ConfigError
 from spectra_exp.foundations.files import write_json

@@ -1,4 +1,4 @@
-"""Scores of finished runs on downstream tasks: found, made by the harness, and kept in each run's summary."""
+"""Scores of finished runs on downstream tasks: found, made by the harness, and kept by task and by item."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ import contextlib
 import fnmatch
 import io
 import logging
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from importlib import metadata
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, SupportsFloat
 
 import pandas as pd
 import yaml
@@ -21,7 +22,6 @@ from transformers.utils import logging as transformers_logging
 from spectra_exp.config.compose import load_experiment
 from spectra_exp.data.corpus import Corpus, load_corpus
 from spectra_exp.data.documents import digest
-from spectra_exp.downstream.items import item_scores, with_items
 from spectra_exp.downstream.options import EvaluateOptions
 from spectra_exp.downstream.tasks import SCORE, chance_of, check_known, local_task, task_digest, task_files, task_names
 from spectra_exp.foundations.errors import ConfigError, SpectraError, nearest
@@ -35,6 +35,8 @@ from spectra_exp.runs.summary import change_summary, change_with_file
 PREFERRED = ("acc_norm", "acc", "exact_match", "pass@1", "f1", "mcc")
 # Resamples behind the standard error of a figure that is no mean.
 BOOTSTRAP = 1000
+# Fields of an item whose text several items can share.
+PASSAGES = ("passage", "context", "article", "story", "paragraph")
 
 
 def find_runs(given: str, runs: Path) -> list[RunFolder]:
@@ -174,6 +176,43 @@ def _figures(task: Wanted, results: dict[str, Any]) -> dict[str, Any]:
         "figures": figures,
         "settings": task.settings,
     }
+
+
+def item_scores(task: str, figure: str, results: Mapping[str, Any]) -> pd.DataFrame | None:
+    """The rows of `items` of one task, out of what the harness returns with its samples.
+
+    figure: such as acc_norm, or with a filter's name acc_norm_strict. `group`: equal for items with one passage, else
+    an item's own. None where the figure is no mean over items.
+    """
+    rows: list[dict[str, Any]] = []
+    for name, samples in sorted((results.get("samples") or {}).items()):
+        for sample in sorted(samples, key=lambda sample: sample["doc_id"]):
+            scored = _by_filter(sample)
+            # Other filters have samples of their own.
+            if figure not in scored:
+                continue
+            # A figure over all items has several values of each here.
+            if not isinstance(scored[figure], SupportsFloat) or not math.isfinite(scored[figure]):
+                return None
+            text = next((str(sample["doc"][key]) for key in PASSAGES if sample["doc"].get(key)), None)
+            group = f"{name} {sample['doc_id']}" if text is None else digest(text)[:16]
+            rows.append({"task": task, "item": len(rows), "group": group, "score": float(scored[figure])})
+    return pd.DataFrame(rows).astype({"item": "int32"}) if rows else None
+
+
+def _by_filter(sample: Mapping[str, Any]) -> dict[str, Any]:
+    """What a sample holds by name, the name of a filter after it."""
+    name = sample.get("filter", "none")
+    return {key if name == "none" else f"{key}_{name}": value for key, value in sample.items()}
+
+
+def with_items(folder: RunFolder, found: Mapping[str, pd.DataFrame | None]) -> pd.DataFrame:
+    """The rows of items of a run after these tasks were scored: in place of earlier ones of the same tasks."""
+    earlier = StoredRun(folder.path).scores("items")
+    kept = [] if earlier is None else [earlier[~earlier["task"].isin(list(found))]]
+    parts = [part for part in (*kept, *found.values()) if part is not None and len(part)]
+    rows = pd.concat(parts) if parts else pd.DataFrame({"task": [], "item": [], "group": [], "score": []})
+    return rows.sort_values(["task", "item"], ignore_index=True)
 
 
 def keep_scores(
