@@ -28,10 +28,10 @@ ROUNDS = 3
 class NewtonSchulzFloor:
     """Three products an iteration over each stack, the shorter side in front, into memory that is there already."""
 
-    def __init__(self, device: str = "cpu"):
+    def __init__(self) -> None:
         self.stacks = []
         for number, rows, columns in MATRICES:
-            x = torch.randn(number, min(rows, columns), max(rows, columns), device=device)
+            x = torch.randn(number, min(rows, columns), max(rows, columns))
             square = x.new_empty(number, x.shape[1], x.shape[1])
             self.stacks.append((x, square, torch.empty_like(square), torch.empty_like(x)))
 
