@@ -22,8 +22,7 @@ from spectra_exp.reporting.tables.verdicts import (
 from spectra_exp.runs.pairing import LOSSES, is_prediction
 from spectra_exp.statistics.comparison import TOO_FEW
 from spectra_exp.statistics.corrections import holm
-from spectra_exp.statistics.equivalence import non_inferior
-from spectra_exp.statistics.practical import region_probabilities
+from spectra_exp.statistics.practical import non_inferior_p, region_probabilities
 
 NAME, TITLE = "table13_significance", "Significance of each comparison"
 NOT_CAUSAL = "not causal"
@@ -96,7 +95,6 @@ def _test(section: Section, a: Row, b: Row, metric: str, family: str) -> Tested:
 
 def _record(t: Tested, corrected: float | None) -> dict[str, Any]:
     test, better = t.test, direction(t.metric)
-    a, b = t.section.values(t.a, t.metric), t.section.values(t.b, t.metric)
     near, equal = equivalence(test, t.metric)
     causal = [_causal(t.section, row) for row in (t.a, t.b)]
     blind = is_prediction(t.metric) and test.difference is not None and set(causal) != {"yes"}
@@ -104,7 +102,7 @@ def _record(t: Tested, corrected: float | None) -> dict[str, Any]:
     if near and test.p is not None and (seen := test.estimate) is not None:
         region = region_probabilities(*seen, near)
         if better != "none" and test.sequential is None:
-            inferior = non_inferior(a, b, near, better).p
+            inferior = non_inferior_p(*seen, near, better)
     return {
         "family": t.family,
         "section": t.section.title,
