@@ -11,7 +11,7 @@ import numpy as np
 from spectra_exp.presentation.text import number_text, signed_text
 from spectra_exp.reporting.tables.verdicts import looks_text
 from spectra_exp.statistics.comparison import compare
-from spectra_exp.statistics.corrections import holm
+from spectra_exp.statistics.corrections import holm_by_family
 from spectra_exp.statistics.intervals import ALPHA
 from spectra_exp.statistics.trends import Slope, Trend, page_trend
 from spectra_exp.studies.decide import Design
@@ -80,11 +80,7 @@ def settle(figures: Sequence[str], against: Sequence[str], parts: Sequence[Part]
 
 def correct(parts: Sequence[Part]) -> list[float | None]:
     """Each part's p corrected by Holm over its family."""
-    families: dict[str, dict[int, float | None]] = {}
-    for index, part in enumerate(parts):
-        families.setdefault(part.family, {})[index] = part.p
-    corrected = {index: p for family in families.values() for index, p in holm(family).items()}
-    return [corrected[index] for index in range(len(parts))]
+    return holm_by_family([part.p for part in parts], [part.family for part in parts])
 
 
 def is_significant(corrected: float | None) -> bool:

@@ -55,8 +55,8 @@ def _over_settings(spec: TableSpec, sections: Iterable[Section]) -> list[Part]:
         for section in sections
         if section.study is not None and not section.choosing
     }
-    rows = (row for section, _ in settings.values() for row in section.find(spec.baseline or {"": ""}))
-    return settings_part(settings, spec.tested, next((row.label for row in rows), ""))
+    baselines = [section.find(spec.baseline) for section, _ in settings.values() if spec.baseline]
+    return settings_part(settings, spec.tested, next((row.label for rows in baselines for row in rows), ""))
 
 
 def metric_columns(section: Section, row: Row, metric: str) -> dict[str, Any]:
@@ -74,7 +74,7 @@ def metric_columns(section: Section, row: Row, metric: str) -> dict[str, Any]:
 
 def beside(section: Section, row: Row) -> dict[str, Any]:
     """What stands beside every comparison: seeds, causality, sizes, and what the runs were made with."""
-    runs = [section.run(row, seed) for seed in sorted(row.runs)]
+    runs = section.runs(row)
     return {
         "n": len(row.runs),
         "n_expected": len(row.expected) or len(row.runs),
@@ -98,7 +98,7 @@ def agreed(values: Iterable[Any]) -> Any:
 
 
 def _record(section: Section, row: Row, metrics: Iterable[str]) -> dict[str, Any]:
-    runs = [section.run(row, seed) for seed in sorted(row.runs)]
+    runs = section.runs(row)
     methods = {column: agreed(run[column] for run in runs) for column in METHOD_COLUMNS if column != "label"}
     record = {
         "section": section.title,
