@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from statistics import fmean
 from typing import Any
@@ -158,22 +158,24 @@ def _add_tests(spec: TableSpec, section: Section, rows: list[Row], records: list
         return [f"No tests: no finished run of the row to test against ({wanted})."]
     by = spec.correction.__name__.replace("_", "-").title()
     head = f"Stars: against {' or '.join(names)}, {by} over {sum(p is not None for p in corrected.values())} tests."
-    claims = claim_notes(
-        section, ((rows[i], rows[i].label, m, test, corrected[i, m]) for (i, m), test in tests.items())
-    )
-    claims += [SEEDS_ALONE] if any(m in LOSSES and test.p is not None for (_, m), test in tests.items()) else []
-    claims += [ADDED.capitalize()] if any(test.sequential for test in tests.values()) else []
-    return [head, *claims, *untested_notes((rows[i].label, metric, test) for (i, metric), test in tests.items())]
+    own = [(rows[i], rows[i].label, m, test, corrected[i, m]) for (i, m), test in tests.items()]
+    return [head, *test_notes(section, own)]
 
 
-def untested_notes(tests: Iterable[tuple[str, str, Comparison]]) -> list[str]:
-    """Why comparisons (whose, metric, test) that have figures on both sides have no p-value, one line a reason."""
+def test_notes(section: Section, tests: Sequence[tuple[Row, str, str, Comparison, float | None]]) -> list[str]:
+    """What a reader must know of comparisons (row, whose, metric, test, corrected p) beside their figures.
+
+    Why those with figures on both sides have no p-value stands last, one line a reason.
+    """
+    notes = claim_notes(section, tests)
+    notes += [SEEDS_ALONE] if any(m in LOSSES and test.p is not None for _, _, m, test, _ in tests) else []
+    notes += [ADDED.capitalize()] if any(test.sequential for *_, test, _ in tests) else []
     reasons: dict[str, dict[str, None]] = {}
-    for whose, metric, test in tests:
+    for _, whose, metric, test, _ in tests:
         # A comparison without figures on both sides lacks runs or the metric, which the gaps say.
         if test.p is None and (test.difference is not None or test.note != TOO_FEW):
             reasons.setdefault(test.note, {})[f"{whose} ({metric})"] = None
-    return [f"No test, {reason}: {', '.join(names)}." for reason, names in reasons.items()]
+    return [*notes, *(f"No test, {reason}: {', '.join(names)}." for reason, names in reasons.items())]
 
 
 def _panels(spec: TableSpec, records: list[dict[str, Any]]) -> list[Panel]:
