@@ -27,7 +27,7 @@ from spectra_exp.presentation.panels import (
     StackPanel,
     TextPanel,
 )
-from spectra_exp.presentation.style import BAND_ALPHA, GREY, SEQUENTIAL, cell_scale, ramp, rank_places, text_colour
+from spectra_exp.presentation.style import BAND_ALPHA, GREY, SEQUENTIAL, cell_scale, ramp, text_colour
 from spectra_exp.presentation.text import interval_text
 
 if TYPE_CHECKING:
@@ -80,9 +80,8 @@ def draw_lines(axes: Axes, panel: LinePanel) -> Handles:
 
 def draw_stack(axes: Axes, panel: StackPanel) -> Handles:
     """No handle; the ranks as areas on top of each other, with bars for the intervals of their edges."""
-    shades = ramp(rank_places(len(panel.edges)))
     below = [0.0] * len(panel.x)
-    for rank, (edge, shade) in enumerate(zip(panel.edges, shades, strict=True)):
+    for rank, (edge, shade) in enumerate(zip(panel.edges, ramp(len(panel.edges)), strict=True)):
         top = _means(edge)
         axes.fill_between(panel.x, below, top, color=shade, linewidth=0, gid=f"rank {rank}")
         below = top

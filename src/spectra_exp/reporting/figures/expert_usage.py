@@ -14,7 +14,7 @@ import numpy as np
 
 from spectra_exp.presentation.colours import colour
 from spectra_exp.presentation.panels import BarPanel, Page, Points, StackPanel, with_seeds
-from spectra_exp.presentation.style import DOUBLE, ramp, rank_places
+from spectra_exp.presentation.style import DOUBLE, ramp
 from spectra_exp.presentation.text import number_text
 from spectra_exp.reporting.collect import TRAINING_RULE
 from spectra_exp.reporting.figures.labels import Naming, by_method, marked, with_context
@@ -169,6 +169,6 @@ def no_snapshots(section: Section, rows: Sequence[Row]) -> dict[str, str]:
 
 def rank_key(experts: int) -> tuple[tuple[str, str], ...]:
     """Name and colour of the first, middle and last rank."""
-    shades = ramp(rank_places(experts))
+    shades = ramp(experts)
     names = {0: "most used expert", experts // 2: f"rank {experts // 2 + 1}", experts - 1: "least used expert"}
     return tuple((name, shades[rank]) for rank, name in names.items())

@@ -8,9 +8,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from spectra_exp.config.typed import value_text
-from spectra_exp.presentation.colours import colour
-from spectra_exp.presentation.panels import HeatPanel, Line, LinePanel, Mark, Page, with_seeds
-from spectra_exp.presentation.style import DASHES, DOUBLE, MARKERS
+from spectra_exp.presentation.panels import HeatPanel, Line, LinePanel, Page, with_seeds
+from spectra_exp.presentation.style import DOUBLE, method_mark
 from spectra_exp.reporting.collect import INFERENCE, TRAINING_RULE
 from spectra_exp.reporting.figures.labels import NOT_CAUSAL, RULES, arms, marked, metric_label, with_context
 from spectra_exp.reporting.figures.training import floors_of
@@ -86,8 +85,7 @@ class SweepCurves:
                 at = {self._x(row, places) + shift: point for row, point in zip(own, points, strict=True)}
                 x = tuple(sorted(at))
                 label = _rule_label(section, own, method, suffix, several=several)
-                mark = Mark(colour(method), DASHES[number % len(DASHES)], MARKERS[number % len(MARKERS)])
-                lines.append(Line(label, mark, x, tuple(at[value] for value in x), self.joined))
+                lines.append(Line(label, method_mark(method, number), x, tuple(at[value] for value in x), self.joined))
         return tuple(lines)
 
     def _x(self, row: Row, places: Mapping[str, int]) -> float:
