@@ -59,22 +59,15 @@ def _layer(layer: int, kept: list[RoutingSnapshot], last: RoutingSnapshot, names
     loads = np.array([relative_load(s.counts_LE)[layer] for s in same])
     times = [f"{100 * s.fraction:.0f} %" for s in same]
     usage = load_panel(loads, times, experts, "{row} of training, expert {column}")
-    final_LME = last.domain_counts_LME
-    served_ME = affinity(final_LME[layer])
+    served_ME = affinity(last.domain_counts_LME[layer])
     found = np.isfinite(served_ME).all(axis=1)
     rows = [name for name, is_there in zip(names, found, strict=True) if is_there]
-    pictures = [
-        Chart(
-            usage,
-            f"Load of layer {layer} over training",
-            f"Layer {layer}",
-            f": load by expert over training{_cv(last, layer)}",
-        )
-    ]
+    name = f"Layer {layer}"
+    caption = f": load by expert over training{_cv(last, layer)}"
+    pictures = [Chart(usage, f"Load of layer {layer} over training", name, caption)]
     if rows:
         domains = load_panel(served_ME[found], rows, experts, "{row}, expert {column}")
-        label = f"Domains of layer {layer}"
-        pictures.append(Chart(domains, label, f"Layer {layer}", ": use by domain over use by all"))
+        pictures.append(Chart(domains, f"Domains of layer {layer}", name, ": use by domain over use by all"))
     return Group("charts", pictures)
 
 
