@@ -71,7 +71,10 @@ class SweepCurves:
         return with_context(with_seeds(page, "band" if self.joined else "bars"), section, rows)
 
     def _lines(self, section: Section, rows: Sequence[Row], metric: str, places: Mapping[str, int]) -> tuple[Line, ...]:
-        methods = arms_by_method(rows)
+        # No line mixes two methods.
+        methods: dict[str, list[Row]] = {}
+        for row in rows:
+            methods.setdefault(row.method, []).append(row)
         rules, measured = SHOWN_RULES[self.rules], section.measured(rows)
         several = sum(any(m + suffix in measured for m in self.metrics) for suffix in rules) > 1
         shown = [suffix for suffix in rules if metric + suffix in measured]
@@ -90,14 +93,6 @@ class SweepCurves:
 
     def _x(self, row: Row, places: Mapping[str, int]) -> float:
         return float(places[self.place(row)]) if self.scale == "category" else float(row.values[self.over[0]])
-
-
-def arms_by_method(rows: Sequence[Row]) -> dict[str, list[Row]]:
-    """The rows of each method, so that no line mixes two."""
-    found: dict[str, list[Row]] = {}
-    for row in rows:
-        found.setdefault(row.method, []).append(row)
-    return found
 
 
 def _printed(texts: Mapping[Any, str]) -> dict[str, str]:
@@ -158,8 +153,7 @@ class SweepHeat:
         title: str,
     ) -> HeatPanel:
         """The panel of some of an arm's rows; a place of the arm that none of them has stays empty."""
-        across = list(dict.fromkeys(row.key[self.x] for row in arm))
-        down = list(dict.fromkeys(row.key[self.y] for row in arm))
+        across, down = (tuple(dict.fromkeys(row.key[axis] for row in arm)) for axis in (self.x, self.y))
         by_place = {(row.key[self.y], row.key[self.x]): row for row in rows}
         cells = tuple(
             tuple(section.interval(by_place[y, x], metric) if (y, x) in by_place else None for x in across)
@@ -173,17 +167,9 @@ class SweepHeat:
             if (cell := cells[j][i]) is not None and (y, x) in causal
         }
         title = marked(section, rows[0], title) if rows and rows[0].runs else title
-        return HeatPanel(
-            title,
-            self.x_label or self.x,
-            self.y_label or self.y,
-            tuple(across),
-            tuple(down),
-            cells,
-            limits,
-            metric_label(metric),
-            best=_best(means, metric),
-        )
+        labels = self.x_label or self.x, self.y_label or self.y
+        best = _best(means, metric)
+        return HeatPanel(title, *labels, across, down, cells, limits, metric_label(metric), best=best)
 
 
 def _best(means: Mapping[tuple[int, int], float], metric: str) -> tuple[int, int] | None:

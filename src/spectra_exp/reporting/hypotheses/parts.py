@@ -55,12 +55,10 @@ def judge(parts: Sequence[Part], guards: Sequence[Part] = ()) -> Ruling:
     the claim; else not tested if any has no test; supported if every part is significant for it; else inconclusive.
     """
     every = [*parts, *guards]
-    corrected = correct(every)
-    found = [is_significant(p) for p in corrected]
-    against = [part.what for part, hit in zip(every, found, strict=True) if hit and not part.toward]
-    open_ones = [part.what for part, hit in zip(parts, found[: len(parts)], strict=True) if not hit]
-    figures = [figure_text(part, p) for part, p in zip(every, corrected, strict=True)]
-    return settle(figures, against, every, open_ones)
+    tested = list(zip(every, correct(every), strict=True))
+    against = [part.what for part, p in tested if is_significant(p) and not part.toward]
+    open_ones = [part.what for part, p in tested[: len(parts)] if not is_significant(p)]
+    return settle([figure_text(part, p) for part, p in tested], against, every, open_ones)
 
 
 def settle(figures: Sequence[str], against: Sequence[str], parts: Sequence[Part], open_ones: Sequence[str]) -> Ruling:
