@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -151,6 +151,7 @@ def _pairs(a: Sequence[StoredRun], b: Sequence[StoredRun]) -> tuple[list[tuple[S
     rows = collect(next(iter(stored.values())).path.parent, stored).by_run
     if missing := [run_id for run_id in stored if run_id not in rows]:
         raise SpectraError(f"{missing[0]}: its figures cannot be used")
+    problem_of: Callable[[dict[str, Any], dict[str, Any]], str | None] = pair_problem
     if len(a) == len(b) == 1:
         pairs, problem_of = [(a[0], b[0])], _other
     else:
@@ -159,7 +160,6 @@ def _pairs(a: Sequence[StoredRun], b: Sequence[StoredRun]) -> tuple[list[tuple[S
             odd = sorted(sides[0].keys() ^ sides[1].keys())
             raise ConfigError("runs", f"seed {odd[0]} is on one side alone", "give the same seeds on both sides")
         pairs = [(stored[sides[0][seed]], stored[sides[1][seed]]) for seed in sorted(sides[0])]
-        problem_of = pair_problem
     for x, y in pairs:
         if (problem := problem_of(rows[x.run_id], rows[y.run_id])) is not None:
             raise ConfigError("runs", f"{x.run_id} and {y.run_id} may not be compared: {problem}", SET_UP)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from spectra_exp.presentation.panels import Line, LinePanel, Mark, Points
 from spectra_exp.presentation.style import ordered_marks, plain_mark
@@ -54,7 +54,7 @@ def temperature_marks(rows: Sequence[Row]) -> list[Mark]:
 
 def over_temperature(
     rows: Sequence[Row],
-    series: dict[str, Callable[[Row], Interval | None]],
+    series: Mapping[str, Callable[[Row], Interval | None]],
     y_label: str,
     floors: tuple[float, ...] = (),
 ) -> LinePanel:

@@ -80,7 +80,8 @@ def _above_floor(section: Section, rows: Rows, rule: str) -> Part:
         found = same_seeds(arms, fill_command(section, rule), design_of({name: row}))
     except Lack as lack:
         return lack.part(what)
-    return found.compared(what, *found.values.values(), "higher")
+    values, by_chance = found.values.values()
+    return found.compared(what, values, by_chance, "higher")
 
 
 def _domains(section: Section, rows: Rows) -> list[str]:

@@ -127,17 +127,15 @@ def _records(spec: PairSpec, section: Section, rule: str, sizes: list[Size]) -> 
 
 
 def _difference(metric: str, test: Comparison | None, p: float | None) -> dict[str, Any]:
-    shown = ""
-    if test is not None and test.difference is not None:
-        shown = " ".join(filter(None, [signed_text(test.difference), stars(p)]))
+    shown = "" if test is None or test.difference is None else signed_text(test.difference)
     return {
-        f"Δ {metric}": shown,
-        f"{metric}_difference": test.difference if test else None,
-        f"{metric}_difference_ci_low": test.ci_low if test else None,
-        f"{metric}_difference_ci_high": test.ci_high if test else None,
-        f"{metric}_p": test.p if test else None,
+        f"Δ {metric}": " ".join(filter(None, [shown, stars(p)])),
+        f"{metric}_difference": test and test.difference,
+        f"{metric}_difference_ci_low": test and test.ci_low,
+        f"{metric}_difference_ci_high": test and test.ci_high,
+        f"{metric}_p": test and test.p,
         f"{metric}_p_corrected": p,
-        f"{metric}_test": (test.method or test.note) if test else None,
+        f"{metric}_test": test and (test.method or test.note),
     }
 
 
@@ -150,12 +148,11 @@ def _grids(spec: PairSpec, records: list[dict[str, Any]], sizes: list[Size]) -> 
         metric: [*(f"{name}: {metric}" for name in names), *([f"Δ {metric}"] if metric in spec.tested else [])]
         for metric in spec.metrics
     }
-    heads = [key.rpartition(".")[2] for key in settings]
-    bodies = {
-        title: [[_cell(record.get(c), c) for c in (*settings, *columns)] for record in records]
-        for title, columns in chosen.items()
-    }
-    return [Grid(title, [*heads, *columns], bodies[title]) for title, columns in chosen.items()]
+    grids = []
+    for title, columns in chosen.items():
+        body = [[_cell(record.get(c), c) for c in (*settings, *columns)] for record in records]
+        grids.append(Grid(title, [*(key.rpartition(".")[2] for key in settings), *columns], body))
+    return grids
 
 
 def _cell(value: Any, header: str) -> str:
