@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+from spectra_exp.config.names import setting_text
 from spectra_exp.config.typed import value_text
 from spectra_exp.presentation.panels import HeatPanel, Line, LinePanel, Page, with_seeds
 from spectra_exp.presentation.style import DOUBLE, method_mark
@@ -111,8 +112,8 @@ def _rule_label(section: Section, rows: Sequence[Row], method: str, suffix: str,
 class SweepHeat:
     """A page of heat maps: a row of panels for each arm and metric, a column for each value of `panels`.
 
-    `x`, `y`: the keys along the axes. `texts`: the values of `panels`, and how they are printed. `rules`: which of
-    `SHOWN_RULES` are shown.
+    `x`, `y`: the keys along the axes. `texts`: the values of `panels`, and how they are printed; those of the rows
+    unless given. `rules`: which of `SHOWN_RULES` are shown.
     """
 
     x: str
@@ -126,7 +127,8 @@ class SweepHeat:
 
     def __call__(self, section: Section, rows: Sequence[Row]) -> Page:
         """The page of these rows."""
-        found, texts = [], _printed(self.texts)
+        values = dict.fromkeys(row.key[self.panels] for row in rows if self.panels in row.key)
+        found, texts = [], _printed(self.texts) or {value: setting_text(self.panels, value) for value in values}
         measured = [metric + rule for rule in SHOWN_RULES[self.rules] for metric in self.metrics]
         for own in arms(rows, ("osr",)).values():
             columns = [[row for row in own if row.key.get(self.panels) == value] for value in texts]
@@ -137,7 +139,7 @@ class SweepHeat:
                         self._panel(section, own, some, metric, limits, f"{own[0].method}, {text}")
                         for some, text in zip(columns, texts.values(), strict=True)
                     ]
-        count = len(texts)
+        count = max(1, len(texts))
         page = Page(tuple(found), count, (DOUBLE, 0.45 + 1.75 * math.ceil(len(found) / count)))
         if any(panel.best for panel in found):
             page = replace(page, footnotes=("Boxed: the best mean of the panel among causal points.",))

@@ -47,7 +47,10 @@ def domain_names(run: StoredRun, snapshot: RoutingSnapshot) -> list[str]:
 
 
 def affinity(counts_ME: np.ndarray) -> np.ndarray:
-    """[M, E] P(expert | domain) / P(expert), domains weighted as they come; NaN where there is no count."""
+    """[M, E] P(expert | domain) / P(expert), domains weighted as they come.
+
+    NaN for a domain without a count, and for an expert that serves none.
+    """
     with np.errstate(invalid="ignore", divide="ignore"):
         of_domain_ME = counts_ME / counts_ME.sum(axis=1, keepdims=True)
         return of_domain_ME / (counts_ME.sum(axis=0) / counts_ME.sum())
@@ -60,7 +63,7 @@ def _layer(layer: int, kept: list[RoutingSnapshot], last: RoutingSnapshot, names
     times = [f"{100 * s.fraction:.0f} %" for s in same]
     usage = load_panel(loads, times, experts, "{row} of training, expert {column}")
     served_ME = affinity(last.domain_counts_LME[layer])
-    found = np.isfinite(served_ME).all(axis=1)
+    found = np.isfinite(served_ME).any(axis=1)
     rows = [name for name, is_there in zip(names, found, strict=True) if is_there]
     name = f"Layer {layer}"
     caption = f": load by expert over training{_cv(last, layer)}"

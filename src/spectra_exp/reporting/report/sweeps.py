@@ -82,7 +82,9 @@ def _steps(picture: Picture, section: Section, metric: str) -> list[Chart]:
     joints: list[tuple[int, int]] = []
     key = []
     for place, (group, members) in enumerate(groups.items()):
-        own = colour(members[0].label) if picture.apart != "ablation" else PALETTE[place % len(PALETTE)]
+        # A method has one colour, whatever its settings.
+        is_method = picture.apart in ("", "baseline")
+        own = colour(members[0].label) if is_method else PALETTE[place % len(PALETTE)]
         key.append((group, own))
         shift = 0.06 * (place - (len(groups) - 1) / 2)
         before, last = None, members[0]
