@@ -34,11 +34,11 @@ class ClusteredDifference:
     mean_a: float
     mean_b: float
     difference: float
-    se: float | None
-    df: int | None
-    ci_low: float | None
-    ci_high: float | None
-    p: float | None
+    se: float | None = None
+    df: int | None = None
+    ci_low: float | None = None
+    ci_high: float | None = None
+    p: float | None = None
     note: str = ""
     p_corrected: float | None = None
     claim: str = CLAIM
@@ -67,7 +67,7 @@ def clustered_difference(a_G: np.ndarray, b_G: np.ndarray, size_G: np.ndarray) -
     noise = NOISE * max(largest(a_G), largest(b_G))
     if clusters == 1 or largest(residual_G) <= noise:
         note = ONE_CLUSTER if clusters == 1 else NO_SPREAD
-        return ClusteredDifference(clusters, total, *means, theta, None, None, None, None, None, note)
+        return ClusteredDifference(clusters, total, *means, theta, note=note)
     se, df = math.sqrt(clusters / (clusters - 1) * float((residual_G**2).sum())) / total, clusters - 1
     half, p = float(stdtrit(df, (1 + LEVEL) / 2)) * se, 2 * float(stdtr(df, -abs(theta) / se))
     note = f"n<{FEW_CLUSTERS} clusters" if clusters < FEW_CLUSTERS else ""

@@ -48,10 +48,10 @@ class Looks:
     """
 
     n: int
-    p: float | None
-    equivalent_p: float | None
-    low: float | None
-    high: float | None
+    p: float | None = None
+    equivalent_p: float | None = None
+    low: float | None = None
+    high: float | None = None
 
 
 def schedule(max_seeds: int) -> tuple[int, ...]:
@@ -80,7 +80,7 @@ def look(differences: Sequence[float], max_seeds: int, margin: float | None = No
     # A look at equal differences shows nothing: it has no t, and counts with p = 1.
     errors[errors <= NOISE * largest(values_S)] = np.nan
     if np.isnan(errors[-1]):
-        return Looks(last, None, None, None, None)
+        return Looks(last)
     p = _sequential(means / errors, planned, "two-sided")
     # The sides are tested by themselves, and both must hold: |difference| < margin.
     sides = () if margin is None else ((margin - means) / errors, (margin + means) / errors)
