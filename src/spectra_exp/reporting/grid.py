@@ -108,10 +108,12 @@ class Section:
         """The context as it can be typed: files of data by where they lie for a run of the section."""
         run_id = next((run_id for row in self.rows for run_id in row.runs.values()), None)
         config = (self.collected.run(run_id).config if run_id else None) or {}
-        words = (word.partition("=") for word in self.context)
-        return [
-            f"{key}={value if _is_short_of(told, value := setting(config, key)) else told}" for key, _, told in words
-        ]
+        found = []
+        for key, _, told in (word.partition("=") for word in self.context):
+            value = setting(config, key)
+            is_file = isinstance(value, str) and short_path(value) == told
+            found.append(f"{key}={value if is_file else told}")
+        return found
 
     def find(self, wanted: Choice) -> list[Row]:
         """The rows with these values."""
@@ -211,10 +213,6 @@ class Section:
             return design.compare(*values, design.margin)
         found = design.compare(*values, figure(base_name(metric)).margin)
         return replace(found, note=join_notes(found.note, f"seeds were added until {design.metric} was decided"))
-
-
-def _is_short_of(told: str, value: Any) -> bool:
-    return isinstance(value, str) and short_path(value) == told
 
 
 def gap_closure(section: Section, row: Row) -> dict[int, float]:

@@ -71,7 +71,7 @@ def stack_edges(by_seed: Mapping[int, Usage]) -> tuple[tuple[int, ...], tuple[Po
 
 
 def final_shares(by_seed: Mapping[int, Usage], layer: int | None = None) -> Points:
-    """The interval over seeds of each rank's share at the end: of one layer, or the mean over layers."""
+    """The interval over seeds of each rank's share at the end: of one layer, or the mean over layers; () of no seed."""
     ends = [found.shares_TLE[-1] for found in by_seed.values()]
     shares = [end.mean(axis=0) if layer is None else end[layer] for end in ends]
     return tuple(mean_interval(values) for values in zip(*shares, strict=True))
