@@ -117,18 +117,10 @@ class LayerUsage:
             least = min(u.shares_TLE.shape[1] for u in by_seed.values())
             for layer in layers:
                 bars = final_shares(by_seed, layer) if layer < least else ()
-                name = marked(section, row, self.naming(row)) if layer == layers[0] else ""
-                panels.append(
-                    BarPanel(
-                        f"Layer {layer}" if index == min(found) else "",
-                        "Expert, by rank",
-                        textwrap.fill(name, BESIDE_A_ROW),
-                        bars,
-                        colour(row.method),
-                        1 / len(bars) if bars else None,
-                        rule_note(section, row, layer),
-                    )
-                )
+                title = f"Layer {layer}" if index == min(found) else ""
+                name = textwrap.fill(marked(section, row, self.naming(row)) if layer == layers[0] else "", BESIDE_A_ROW)
+                even, note = 1 / len(bars) if bars else None, rule_note(section, row, layer)
+                panels.append(BarPanel(title, "Expert, by rank", name, bars, colour(row.method), even, note))
         some = (f"{len(layers)} of {depth} layers shown.",) if len(layers) < depth else ()
         rules = "CV: load CV of the layer under the inference rule → under the training rule, where that was measured."
         notes = (f"Share of assignments. {RANKED} {INFERENCE_RULE} Dashed: even share. {rules}", *some)
