@@ -54,7 +54,7 @@ def build_significance(contrasts: Sequence[Contrast], sections: Mapping[str, lis
     parts = []
     for family in dict.fromkeys(families):
         own = [one for one, its in zip(zip(tested, records, strict=True), families, strict=True) if its == family]
-        parts.append(_part(family, [record for _, record in own], _claims(own)))
+        parts.append(_part(*family, own))
     found = [
         replace(t, p_corrected=p, verdict=record["verdict"])
         for t, p, record in zip(tested, corrected, records, strict=True)
@@ -152,17 +152,8 @@ SHOWN: dict[str | Ends, str] = {
 }
 
 
-def _claims(members: list[tuple[Tested, dict[str, Any]]]) -> list[str]:
-    tests = (
-        (t.a, record["comparison"], t.metric, t.test, record["p_holm"])
-        for t, record in members
-        if record["verdict"] != NOT_CAUSAL
-    )
-    return claim_notes(members[0][0].section, tests)
-
-
-def _part(family: tuple[str, str], records: list[dict[str, Any]], claims: list[str]) -> Part:
-    section, name = family
+def _part(section: str, name: str, own: list[tuple[Tested, dict[str, Any]]]) -> Part:
+    records = [record for _, record in own]
     printed = [
         record
         | {
@@ -177,7 +168,9 @@ def _part(family: tuple[str, str], records: list[dict[str, Any]], claims: list[s
     notes += [f"Holm over {tests} tests. Difference: first − second; detectable: found with 80 % power at this n."]
     if any(record["metric"] in LOSSES and record["p"] is not None for record in records):
         notes.append(SEEDS_ALONE)
-    notes += claims
+    evidence = [(t, record) for t, record in own if record["verdict"] != NOT_CAUSAL]
+    tested = ((t.a, record["comparison"], t.metric, t.test, record["p_holm"]) for t, record in evidence)
+    notes += claim_notes(own[0][0].section, tested)
     if any(record["looks"] for record in records):
         notes.append(f"n*: {ADDED}")
     if any(record["margin"] for record in records):
