@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -12,7 +13,7 @@ from made_studies import given, make_study
 
 from spectra_exp.config.tree import KINDS, project_root
 from spectra_exp.foundations.errors import ConfigError
-from spectra_exp.reporting.declared import study_effects, study_figures, study_tables
+from spectra_exp.reporting.declared import study_effects, study_figures, study_picture, study_tables
 from spectra_exp.reporting.make_figures import main as figures
 from spectra_exp.reporting.make_report import main as report
 from spectra_exp.reporting.make_tables import main as tables
@@ -113,6 +114,7 @@ def test_every_declaration_can_be_used(name: str) -> None:
             "pictures: [{kind: training, curves: loses}]",
             "pictures[0].curves: unknown name 'loses'; did you mean 'losses",
         ),
+        ("pictures: [{kind: stacked_usage, naming: by_row}]", "sweeps=mine pictures[0]: unknown name 'naming'"),
         (
             "tables: [{panels: [balence]}]",
             "sweeps=mine tables[0].panels: unknown name 'balence'; did you mean 'balance'",
@@ -133,3 +135,10 @@ def test_a_wrong_declaration_is_named_with_what_is_right(root: Path, line: str, 
         study = load_study("mine")
         study_tables(study), study_figures(study), study_effects(study)
     assert complaint in str(error.value) and "\n" not in str(error.value)
+
+
+def test_the_report_names_what_a_picture_lacks(root: Path) -> None:
+    rest = MINE.replace("{kind: curve, over: [router.dim], scale: log}", "{kind: heat, y: router.dim}")
+    (root / "sweeps" / "mine.yaml").write_text(rest)
+    with pytest.raises(ConfigError, match=re.escape("sweeps=mine pictures[0]: without x, panels, metrics")):
+        study_picture(load_study("mine"))

@@ -176,7 +176,11 @@ def study_figures(study: Study) -> list[FigureSpec | ReportSpec]:
 
 
 def study_picture(study: Study) -> Picture | None:
-    """How the report draws the study: as the first of its pictures that is one of settings or rows; None without."""
+    """How the report draws the study: as the first of its pictures that is one of settings or rows; None without.
+
+    Raises ConfigError for a picture that lacks a key.
+    """
+    study_figures(study)
     for index, node in enumerate(study.pictures):
         match _kind(study, index, node):
             case "curve":
@@ -231,7 +235,8 @@ def _made(
 ) -> Any:
     """What `make` gives of the study and the declared options. Raises ConfigError, which names the key."""
     parameters = inspect.signature(described or make, eval_str=True).parameters
-    options = {name: p for name, p in parameters.items() if name != "study"}
+    # Functions are given by code, not by a file.
+    options = {n: p for n, p in parameters.items() if n != "study" and get_origin(p.annotation) is not Callable}
     where = f"{study.choice} {where}"
     for key, value in node.items():
         if key not in options:
