@@ -7,7 +7,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Sequence
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +68,8 @@ class Page:
 
     def __init__(self, made: Path, archive: Archive):
         self._made, self._archive = made, archive
+        # Large tables are asked for many times.
+        self._rows = cache(self._read)
 
     def figure(self, name: str, words: str) -> str:
         """The picture of that name with its caption's file, or that there is none yet."""
@@ -128,6 +130,10 @@ class Page:
         beside = ", ".join(f"`{key}={value_text(value)}`" for key, value in load_study(study).reference.items())
         lines = [f"- `{metric}`: {'; '.join(self._by_verdict(own))}" for metric, own in found.items()]
         return "\n".join([f"Beside {beside}, corrected over the table:", "", *lines])
+
+    def question(self, study: str) -> str:
+        """What a study's file asks."""
+        return load_study(study).question
 
     def expected(self, study: str) -> str:
         """What a study's file expects of its runs."""
@@ -328,7 +334,7 @@ class Page:
     def _long(self, table: str) -> list[dict[str, str]]:
         return self._rows(f"{table}_long")
 
-    def _rows(self, name: str) -> list[dict[str, str]]:
+    def _read(self, name: str) -> list[dict[str, str]]:
         path = self._made / "tables" / f"{name}.csv"
         if not path.is_file():
             return []
