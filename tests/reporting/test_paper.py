@@ -147,13 +147,39 @@ def test_the_text_has_no_number_of_its_own() -> None:
 
 def test_cells_of_the_page_are_those_of_the_tables(made: Path) -> None:
     page = Page(made, read_archive(made / ARCHIVE))
-    found = page.cell("table07_ablation", "val_loss", "SPECTRA (causal)")
+    found = page.cell("table07_ablation", "val_loss", "SPECTRA (causal)", "generated text")
     line = next(
         l for l in (made / "tables" / "table07_ablation.csv").read_text().splitlines() if "SPECTRA (causal)," in l
     )
     assert found.endswith("(n = 3)") and found.partition(" (n")[0] in line
-    assert page.cell("table07_ablation", "val_loss", "nobody") == "not run yet"
-    assert f"load CV {page.cell('baselines', 'load_cv', 'SPECTRA (causal)')}" in (made / PAGE).read_text()
+    assert page.cell("table07_ablation", "val_loss", "nobody", "generated text") == "not run yet"
+    assert page.cell("table07_ablation", "val_loss", "SPECTRA (causal)") == "not run yet"
+    balance = page.cell("baselines", "load_cv", "SPECTRA (causal)", "generated text")
+    assert f"load CV {balance}" in (made / PAGE).read_text()
+
+
+def test_the_real_text_comes_first_and_each_text_has_its_own_cells(tmp_path: Path) -> None:
+    real = "data.train=words/train.jsonl data.validation=words/validation.jsonl data=files"
+    (tmp_path / "tables").mkdir()
+    (tmp_path / "figures").mkdir()
+    for stem in ("f", f"f--{real.replace(' ', '_').replace('/', '_')}"):
+        (tmp_path / "figures" / f"{stem}.png").touch()
+    (tmp_path / "tables" / "t.md").write_text(f"# T\n\n## as in its file\n\n| 1 |\n\n## {real}\n\n| 2 |\n")
+    (tmp_path / "tables" / "t_long.csv").write_text(
+        f"section,row,metric,rule,mean,low,high,n\nas in its file,a,m,inference,1,,,1\n{real},a,m,inference,2,,,1\n"
+    )
+    (tmp_path / "tables" / "table13_significance.csv").write_text(
+        "section,family,metric,comparison,difference,verdict\n"
+        f"as in its file,a against b,m,a − b,1,worse\n{real},a against b,m,a − b,-1,better\n{real},x,m,a − b,1,worse\n"
+        f"{real},x,m,c − b,1,worse\n"
+    )
+    page = Page(tmp_path, Archive(tmp_path))
+    assert page.cell("t", "m", "a") == "2.000 (n = 1)" and page.cell("t", "m", "a", "generated text") == "1.000 (n = 1)"
+    assert re.findall(r"\*Runs:\* (.*)", page.table("t")) == ["real text", "generated text"]
+    assert "f--" in page.figure("f", "F").split("\n")[0]
+    told = page.differences("a against b", "m")
+    assert told == "- real text, **better**: b (−1.000)\n- generated text, **worse**: b (+1.000)"
+    assert page.differences("x", "m") == "- **worse**: a (+1.000), c (+1.000)"
 
 
 def test_every_cell_that_the_text_asks_for_is_in_the_published_tables() -> None:
@@ -342,7 +368,7 @@ def test_every_declared_run_can_be_composed(block: str, launch: Launch) -> None:
 
 
 def test_blocks_on_the_real_text_say_that_they_need_it_and_name_no_place() -> None:
-    assert {name for name, launch in LAUNCHES if launch.needs_text} == set("abcdf")
+    assert {name for name, launch in LAUNCHES if launch.needs_text} == set("abcdfh")
     assert "/" not in re.sub(r"docs/results/paper|TEXT/", "", (paper_folder() / "blocks.yaml").read_text())
     known = known_runs(None, Archive(Path("none.parquet")))
     for own in progress(read_blocks(), known, None).values():

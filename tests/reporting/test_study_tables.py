@@ -342,6 +342,40 @@ def test_other_rules_of_inference_have_columns_of_their_own(outputs: Path) -> No
     assert "load_cv_inference_dual" in headers and "load_cv_inference_false" not in headers
 
 
+def test_methods_of_a_study_that_varies_settings_are_named_beside_them(outputs: Path) -> None:
+    make_study(outputs, "recurrence", lambda job: {}, ("seed=0..2",))
+    grid = declared(outputs, "recurrence").parts[0].grids[0]
+    assert grid.headers[:3] == ["method", "carry", "sequence"]
+    names = [tuple(row[:3]) for row in grid.rows]
+    assert len(set(names)) == len(names) == 12
+    assert {("β-memory", "", ""), ("SPECTRA (causal)", "token", "min_gru")} <= set(names)
+    make_study(outputs, "e_context", lambda job: {}, ("seed=0",))
+    grid = declared(outputs, "sweep_e").parts[0].grids[0]
+    assert grid.headers[0] == "ablation" and {row[0] for row in grid.rows} == {"none", "no_gru"}
+
+
+def test_a_row_of_a_sweep_is_tested_at_its_own_setting(outputs: Path) -> None:
+    def by_length(job):
+        loss = 4 + int(given(job)["data.sequence_length"]) / 1e5 + 0.1 * (given(job)["ablation"] == "no_gru")
+        return {"metrics": {"val_loss": loss + 0.01 * int(given(job)["seed"]) * (given(job)["ablation"] == "none")}}
+
+    make_study(outputs, "e_context", by_length, ("seed=0..4",))
+    found = [r for r in declared(outputs, "sweep_e").frame.to_dict("records") if r["ablation"] == "no_gru"]
+    assert [row["val_loss_difference"] for row in found] == pytest.approx([0.08] * 4)
+
+
+def test_the_long_file_has_no_row_for_what_a_section_did_not_measure(outputs: Path) -> None:
+    def of_one_text(job):
+        return {"metrics": {"val_loss_records": 1.0}} if "trainer.max_steps=9" in job.overrides else {}
+
+    for typed in ((), ("trainer.max_steps=9",)):
+        make_study(outputs, "a_quota", of_one_text, ("seed=0..1", *typed))
+    (table,) = (t for t in all_tables(gather(outputs)) if t.name == ROUTING_METRICS.name)
+    found = long_frame(table)
+    assert len(table.parts) == 2 and found["section"].nunique() == 2
+    assert (found["n"] > 0).all() and found[found["metric"] == "val_loss_records"]["section"].nunique() == 1
+
+
 def test_planted_fault_a_swapped_reference_turns_the_signs(core_world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     good = rows(declared(core_world, "table07_ablation"), "ablation")["no_all"]["val_loss_difference"]
     monkeypatch.setattr(

@@ -9,10 +9,12 @@ from types import SimpleNamespace
 
 import pytest
 
+from spectra_exp.config.resolved import Compositions
 from spectra_exp.config.schema import GROUPS
 from spectra_exp.config.tree import option_files, project_root
 from spectra_exp.foundations.errors import ConfigError
 from spectra_exp.runs import plan as plan_module
+from spectra_exp.studies.cells import StudyCells, reference_of
 from spectra_exp.studies.definition import KINDS, load_study, read_study, study_files
 from spectra_exp.studies.expand import study_jobs
 from spectra_exp.studies.job import make_jobs
@@ -32,6 +34,11 @@ def values_of(name: str, osr: str | None, *keys: str) -> set[tuple[str, ...]]:
 
 def texts(*values: object) -> tuple[str, ...]:
     return tuple(map(str, values))
+
+
+@pytest.fixture(scope="module")
+def compositions() -> Compositions:
+    return Compositions()
 
 
 @pytest.fixture
@@ -232,3 +239,22 @@ def test_an_unknown_study_is_named_with_the_nearest():
         load_study("b_sinkhron", "sweeps")
     with pytest.raises(ConfigError, match="valid: aa, baselines, core"):
         load_study("a_quota", "ablations")
+
+
+@pytest.mark.parametrize("name", study_files())
+def test_no_two_configurations_of_a_study_share_a_row(name: str, compositions: Compositions) -> None:
+    found: dict[object, set[str]] = {}
+    for cell in StudyCells(load_study(name), compositions).own:
+        found.setdefault(cell.key, set()).add(cell.resolved.signature)
+    assert [key for key, configurations in found.items() if len(configurations) > 1] == []
+
+
+def test_a_row_is_tested_against_the_wanted_one_that_has_most_in_common() -> None:
+    def row(**key: str) -> SimpleNamespace:
+        return SimpleNamespace(key=key)
+
+    rows = [row(ablation=a, length=n) for n in ("256", "512") for a in ("none", "no_gru")]
+    assert [reference_of(r, rows, {"ablation": "none"}) for r in rows] == [None, rows[0], None, rows[2]]
+    alone = row(ablation="no_gru", length="1024")
+    assert reference_of(alone, [*rows, alone], {"ablation": "none"}) is rows[0]
+    assert reference_of(alone, [alone], {"ablation": "none"}) is None

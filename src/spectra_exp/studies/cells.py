@@ -149,10 +149,11 @@ def has_values(key: Mapping[str, str], wanted: Choice) -> bool:
 
 
 def reference_of(row: Of, rows: Sequence[Of], wanted: Choice) -> Of | None:
-    """The row that `row` is tested against: the wanted one, of the same osr where there are several."""
+    """The row that `row` is tested against: of those wanted the first with most of its other values, its osr's say."""
     found = [other for other in rows if has_values(other.key, wanted)]
-    same = [other for other in found if other.key.get("osr") == row.key.get("osr")]
-    return next((other for other in (*same, *found) if other is not row), None) if row not in same else None
+    if row in found:
+        return None
+    return max(found, key=lambda other: len(row.key.items() & other.key.items()), default=None)
 
 
 def row_label(key: Mapping[str, Any]) -> str:

@@ -18,6 +18,7 @@ from spectra_exp.config.typed import value_text
 from spectra_exp.foundations.errors import SpectraError
 from spectra_exp.presentation.text import bounds_text, count_text, interval_text, number_text, signed_text
 from spectra_exp.reporting.by_document import DOWNSTREAM
+from spectra_exp.reporting.grid import AS_IN_ITS_FILE
 from spectra_exp.reporting.hypotheses import HYPOTHESES
 from spectra_exp.reporting.paper.blocks import Block, paper_folder, read_blocks
 from spectra_exp.reporting.paper.interpreted import Interpreted, read_interpreted
@@ -30,6 +31,7 @@ from spectra_exp.studies.view import duration
 NOTHING = "not run yet"
 # What tells runs on the real text from others in a section's title.
 REAL_TEXT = re.compile(r"data\.train=\S+ data\.validation=\S+ data=files")
+REAL, GENERATED = "real text", "generated text"
 # Words of a launch that are the same for all on its text, or change no result.
 SAME = ("data.train=", "data.validation=", "data.domain_field=", "trainer.cpu_threads=")
 # Of the load CV of SPECTRA under its rule of inference (docs/metrics.md).
@@ -39,8 +41,13 @@ DECISIONS: tuple[Word, ...] = ("better", "worse", "lower", "higher", "equivalent
 
 
 def section_words(section: str) -> str:
-    """The title of a section of comparable runs, where the real text has its name in place of its files."""
-    return REAL_TEXT.sub("real text", section)
+    """The title of a section of comparable runs, where a text has its name in place of its files."""
+    return REAL_TEXT.sub(REAL, section).replace(AS_IN_ITS_FILE, GENERATED)
+
+
+def real_first(section: str) -> bool:
+    """The place of a section in what is sorted by it: those on the real text come before the others."""
+    return REAL not in section_words(section)
 
 
 def page_text(made: Path, archive: Path) -> str:
@@ -74,7 +81,8 @@ class Page:
     def figure(self, name: str, words: str) -> str:
         """The picture of that name with its caption's file, or that there is none yet."""
         folder = self._made / "figures"
-        paths = (folder / f"{name}.png", *sorted(folder.glob(f"{name}--*.png")))
+        # Those of other text than a study's own first.
+        paths = (*sorted(folder.glob(f"{name}--*.png")), folder / f"{name}.png")
         stems = [path.stem for path in paths if path.is_file()]
         pictures = [f"![{words}](figures/{stem}.png)\n\n[{words}](figures/{stem}.md)" for stem in stems]
         return "\n\n".join(pictures) or f"*{words}: {NOTHING}.*"
@@ -85,7 +93,8 @@ class Page:
         if not self._long(name):
             return f"*`{name}`: {NOTHING}*"
         text = (self._made / "tables" / f"{name}.md").read_text(encoding="utf-8")
-        parts = [self._panels(section, panels) for section in text.split("\n## ")[1:]]
+        sections = sorted(text.split("\n## ")[1:], key=lambda section: real_first(section.partition("\n")[0]))
+        parts = [self._panels(section, panels) for section in sections]
         return "\n\n".join([*parts, f"All panels, what chance gives and notes: [{name}](tables/{name}.md)"])
 
     @staticmethod
@@ -95,10 +104,10 @@ class Page:
         found = [panel.strip() for panel in re.split(r"(?m)^(?=\*\*)", body.partition("\n- ")[0])]
         return "\n\n".join([f"*Runs:* {section_words(title)}", *[panel for panel in found if panel][:panels]])
 
-    def cell(self, table: str, metric: str, row: str, section: str = "", rule: str = "inference") -> str:
-        """Mean and interval of a metric in a row of a table, whose section's title begins so, or that there is none."""
+    def cell(self, table: str, metric: str, row: str, section: str = REAL, rule: str = "inference") -> str:
+        """Mean and interval of a metric in a row of a table, in the section with these words; or that there is none."""
         for found in self._long(table):
-            here = found["section"].startswith(section) and found["row"] == row
+            here = section_words(found["section"]) == section and found["row"] == row
             if here and found["metric"] == metric and found["rule"] == rule and found["mean"]:
                 mean = float(found["mean"])
                 low, high = (float(found[key]) if found[key] else None for key in ("low", "high"))
@@ -107,9 +116,11 @@ class Page:
 
     def differences(self, family: str, metric: str) -> str:
         """What table 13 says of a metric in the comparisons of one family: a line a verdict (and section, of several),
-        and in it each row that was compared with, and the difference from it."""
-        tests = [(row, row["comparison"].partition(" − ")[2]) for row in self._tests(family, metric)]
-        return "\n".join(f"- {line}" for line in self._by_verdict(tests)) or f"- {NOTHING}"
+        and in it the difference from each row that was compared with, or of each row where several were."""
+        tests = [(row, *row["comparison"].split(" − ", 1)) for row in self._tests(family, metric)]
+        several = len({method for _, method, _ in tests}) > 1
+        named = [(row, method if several else against) for row, method, against in tests]
+        return "\n".join(f"- {line}" for line in self._by_verdict(named)) or f"- {NOTHING}"
 
     def beside_reference(self, study: str, table: str) -> str:
         """What the tests of a study's table decide under the inference rule: a line a metric, and in it by verdict (and
@@ -152,7 +163,9 @@ class Page:
         several = len({section for section, _ in found}) > 1
         return [
             f"{f'{section_words(section)}, ' if several else ''}**{verdict}**: {', '.join(found[section, verdict])}"
-            for section, verdict in sorted(found, key=lambda key: (key[0], order.get(key[1], len(order))))
+            for section, verdict in sorted(
+                found, key=lambda key: (real_first(key[0]), key[0], order.get(key[1], len(order)))
+            )
         ]
 
     def counts(self, family: str, metric: str) -> str:
@@ -185,7 +198,7 @@ class Page:
         """A table of all hypotheses and the verdicts on each, with where they hold."""
         lines = ["| | claim | verdict |", "|---|---|---|"]
         for name in self.hypotheses:
-            rows = [row for row in self._rows("hypotheses") if row["name"] == name]
+            rows = [row for row in self._by_section("hypotheses") if row["name"] == name]
             lines.append(f"| {name} | {self.claim(name)} | {', '.join(map(self._verdict, rows)) or NOTHING} |")
         return "\n".join(lines)
 
@@ -196,7 +209,7 @@ class Page:
 
     def claim(self, hypothesis: str) -> str:
         """What a hypothesis says."""
-        return next((row["claim"] for row in self._rows("hypotheses") if row["name"] == hypothesis), NOTHING)
+        return next((row["claim"] for row in self._by_section("hypotheses") if row["name"] == hypothesis), NOTHING)
 
     @cached_property
     def interpreted(self) -> list[Interpreted]:
@@ -220,7 +233,7 @@ class Page:
             if is_load and row["row"].startswith("SPECTRA") and row["n"]:
                 mean = float(row["mean"])
                 met = [f"below the target of {name}" for name, target in TARGETS.items() if mean < target]
-                cell = self.cell("baselines", "load_cv", row["row"], row["section"])
+                cell = self.cell("baselines", "load_cv", row["row"], section_words(row["section"]))
                 words = " and ".join(met) or "above both"
                 lines.append(f"- {row['row']} ({section_words(row['section'])}): load CV {cell}, {words}")
         return "\n".join(lines) or f"- {NOTHING}"
@@ -328,8 +341,11 @@ class Page:
         return [run.required_summary for run in self._archive.runs().values()]
 
     def _tests(self, family: str, metric: str) -> list[dict[str, str]]:
-        rows = self._rows("table13_significance")
+        rows = self._by_section("table13_significance")
         return [row for row in rows if (row["family"], row["metric"]) == (family, metric)]
+
+    def _by_section(self, name: str) -> list[dict[str, str]]:
+        return sorted(self._rows(name), key=lambda row: real_first(row["section"]))
 
     def _long(self, table: str) -> list[dict[str, str]]:
         return self._rows(f"{table}_long")

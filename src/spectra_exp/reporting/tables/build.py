@@ -39,8 +39,9 @@ def build_table(spec: TableSpec, sections: Iterable[Section]) -> Table:
             for record, on_front in zip(own, section.front(rows, spec.pareto), strict=True):
                 record["pareto"] = "yes" if on_front else ""
         records += own
-        grids = [_grid(panel, section, own, spec.pareto, section.ranked(rows)) for panel in _panels(spec, own)]
-        grids += _floor_grids(spec, section, own)
+        named = [record | {"method": row.method} for record, row in zip(own, rows, strict=True)]
+        grids = [_grid(panel, section, named, spec.pareto, section.ranked(rows)) for panel in _panels(spec, named)]
+        grids += _floor_grids(spec, section, named)
         parts.append(Part(section.title, grids, notes))
         gaps += row_gaps(spec, section, rows)
     parts += _over_settings(spec, spanned)
@@ -223,12 +224,12 @@ def _grid(
 
 
 def _label_columns(section: Section, records: list[dict[str, Any]]) -> list[str]:
-    """The columns that name a row: a method's label, or the settings when the method is the same in all rows."""
+    """The columns that name a row: its label, or of a study that varies settings these and what tells methods apart."""
     settings = [f for f in section.factors if f not in METHOD_FACTORS]
-    methods = {tuple(record.get(f) for f in METHOD_FACTORS if f in section.factors) for record in records}
     if not settings:
         return ["label"]
-    return [*(["osr"] if len(methods) > 1 and "osr" in section.factors else []), *settings]
+    methods = [f for f in METHOD_FACTORS if f in section.factors and len({record.get(f) for record in records}) > 1]
+    return [*(methods if len(methods) < 2 else ["method"]), *settings]
 
 
 def _best(metric: str, records: list[dict[str, Any]], ranked: list[bool]) -> list[int]:

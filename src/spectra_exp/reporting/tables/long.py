@@ -98,7 +98,8 @@ def _rows_of(table: Table, record: dict[str, Any]) -> Iterator[dict[str, Any]]:
     elif "metric" in record:
         yield _of_test(record)
     else:
-        yield from (row for row in _of_metrics(table, record) if row["n"])
+        # No seed has it, or (NaN) no row of its section.
+        yield from (row for row in _of_metrics(table, record) if (row["n"] or 0) > 0)
 
 
 def _of_metrics(table: Table, record: dict[str, Any]) -> Iterator[dict[str, Any]]:
