@@ -19,7 +19,8 @@ from spectra_exp.presentation.draw import draw_page, our_style
 from spectra_exp.presentation.panels import Line, LinePanel, Page
 from spectra_exp.presentation.style import COLUMN, DOUBLE, method_mark
 from spectra_exp.presentation.text import interval_text
-from spectra_exp.reporting.grid import Section
+from spectra_exp.reporting.figures.sweeps import SweepHeat
+from spectra_exp.reporting.grid import Row, Section
 from spectra_exp.reporting.material import Material, gather
 from spectra_exp.statistics.intervals import Interval, mean_interval
 from spectra_exp.statistics.pareto import pareto_front
@@ -142,6 +143,15 @@ def test_heat_maps_have_each_point_under_its_own_labels(material: Material) -> N
     (box,) = found[0].patches
     best = np.unravel_index(means.argmin(), means.shape)
     assert (round(box.get_y() + 0.46), round(box.get_x() + 0.47)) == best
+
+
+def test_a_heat_map_without_texts_has_a_panel_for_each_value_of_its_rows() -> None:
+    values = [{"a": a, "b": "1", "kind.of": kind} for kind in ("x", "y") for a in ("1", "2")]
+    section = Section(None, (), (), [Row(value, "") for value in values], None)
+    section.interval = lambda row, metric: Interval(2, float(row.key["a"]), 0.0, 4.0)
+    page = SweepHeat("a", "b", "kind.of", ("val_loss",))(section, section.rows)
+    assert [panel.title for panel in page.panels] == ["SPECTRA, of x", "SPECTRA, of y"] and page.columns == 2
+    assert not SweepHeat("a", "b", "kind.of", ("val_loss",))(section, []).panels
 
 
 def test_a_panel_without_a_run_has_the_places_of_the_others(material: Material) -> None:

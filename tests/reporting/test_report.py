@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from urllib.parse import unquote
 
 import numpy as np
@@ -21,17 +22,20 @@ from spectra_exp.config.tree import option_files
 from spectra_exp.presentation import html
 from spectra_exp.presentation.html import Block, Cell, Row, Table, file_link, html_page
 from spectra_exp.presentation.text import interval_text, number_text
+from spectra_exp.reporting.declared import Picture
+from spectra_exp.reporting.grid import Row as GridRow
+from spectra_exp.reporting.grid import Section
 from spectra_exp.reporting.make_report import main, write_report
 from spectra_exp.reporting.make_tables import all_tables
 from spectra_exp.reporting.material import Material, gather
-from spectra_exp.reporting.report import grids, routing
+from spectra_exp.reporting.report import grids, routing, sweeps
 from spectra_exp.reporting.report.index import index_page
 from spectra_exp.reporting.report.run_page import TEMPLATE, run_page
 from spectra_exp.reporting.tables.spec import Grid
 from spectra_exp.reporting.tables.spec import Table as Made
 from spectra_exp.runs.routing_files import load_snapshot
 from spectra_exp.runs.stored import StoredRun
-from spectra_exp.statistics.intervals import mean_interval
+from spectra_exp.statistics.intervals import Interval, mean_interval
 
 
 @pytest.fixture(scope="module")
@@ -314,6 +318,27 @@ def test_a_verdict_and_a_best_value_are_marked() -> None:
     shown = shown_table(grids.grid_table(grid))
     assert '<td class="n best">1 ± 2 *</td>' in shown
     assert '<span class="badge good">supported</span>' in shown
+
+
+def test_an_expert_that_serves_nobody_leaves_the_picture_of_the_domains_there() -> None:
+    counts_LME = np.array([[[30, 10, 0], [10, 30, 0], [0, 0, 0]]])
+    snapshot = SimpleNamespace(
+        counts_LE=counts_LME.sum(axis=1), domain_counts_LME=counts_LME, fraction=1.0, step=9, num_tokens=80
+    )
+    block = routing.routing_block(SimpleNamespace(snapshots={9: snapshot}, curves={}))
+    (group,) = block.body
+    _, domains = group.content
+    assert domains.panel.y_ticks == ("domain 0", "domain 1")
+    assert [[cell.value for cell in row] for row in domains.panel.cells] == [[1.5, 0.5, None], [0.5, 1.5, None]]
+    assert domains.panel.cells[0][2].tip == "domain 0, expert 2: not used"
+
+
+def test_what_stands_apart_by_a_setting_has_colours_of_its_own() -> None:
+    rows = [GridRow({"data": name, "router.dim": "8"}, f"SPECTRA, {name}") for name in "ab"]
+    section = Section(None, (), (), rows, None)
+    section.interval = lambda row, metric: Interval(1, 1.0, None, None)
+    (chart,) = sweeps._steps(Picture("mine", "Mine", "curve", ("router.dim",), apart="data"), section, "val_loss")
+    assert [name for name, _ in chart.key] == ["a", "b"] and len({shade for _, shade in chart.key}) == 2
 
 
 def test_affinity_compares_a_domain_with_all_tokens() -> None:

@@ -25,6 +25,8 @@ from spectra_exp.reporting.make_tables import all_tables, main, tables_of
 from spectra_exp.reporting.material import gather
 from spectra_exp.reporting.tables import build, significance
 from spectra_exp.reporting.tables.catalogue import ROUTING_METRICS
+from spectra_exp.reporting.tables.long import long_frame
+from spectra_exp.reporting.tables.pairs import PairSpec, build_pairs
 from spectra_exp.reporting.tables.spec import Table
 from spectra_exp.reporting.tables.write import escape, latex, markdown
 from spectra_exp.studies.definition import load_study, study_files
@@ -247,6 +249,14 @@ def baselines(job) -> dict:
     noise = {"hash": 0.0005, "spectra": 0.0}.get(name, 1.0) * NOISE[len(name), seed]
     shared = 0.3 * seed  # far larger than any effect: only a paired test finds it
     return {"metrics": {"val_loss": loss + shared + float(noise), "load_cv": 0.2 + shared}}
+
+
+def test_the_long_file_has_the_differences_of_any_two_methods(baselines_world: Path) -> None:
+    switch, hashed = {"baseline": "switch_top2"}, {"baseline": "hash"}
+    spec = PairSpec("pairs", "Pairs", "baselines", switch, hashed, ("val_loss",), ("val_loss",))
+    found = long_frame(build_pairs(spec, gather(baselines_world).sections["baselines"])).set_index("row")["difference"]
+    expected = 0.3 + np.mean([NOISE[len("switch_top2"), s] - 0.0005 * NOISE[len("hash"), s] for s in SEEDS])
+    assert found["Switch top-2"] == pytest.approx(expected) and pd.isna(found.drop("Switch top-2")).all()
 
 
 def test_significance_is_paired_corrected_and_said_in_words(baselines_world: Path) -> None:

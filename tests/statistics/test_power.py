@@ -32,6 +32,7 @@ def test_seeds_are_the_fewest_that_reach_the_power(effect: float, alpha: float, 
 def test_more_seeds_than_anybody_has_are_no_number() -> None:
     assert seeds_needed(1e-6, 1.0, 0.8) is None and seeds_needed(10.0, 1.0, 0.8) == 3
     assert seeds_needed(1.0, 100.0, 0.8) < MOST
+    assert seeds_needed(0.0066, 1.0, 0.8) is None  # 180,000
 
 
 def test_it_is_the_inverse_of_the_detectable_difference() -> None:

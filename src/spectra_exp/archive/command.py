@@ -62,8 +62,7 @@ def _pack(options: PackOptions) -> int:
     path = _named(options.file)
     archive = read_archive(path) if path.exists() else Archive(path)
     before = len(archive.run_ids)
-    done = pack_runs(archive, options.folder, options.runs, options.study)
-    return _written(done, before)
+    return _written(pack_runs(archive, options.folder, options.runs, options.study), before)
 
 
 def _merge(options: MergeOptions) -> int:
@@ -83,8 +82,7 @@ def _written(done: Packing, before: int) -> int:
         raise SpectraError(f"{archive.path}: no run can be packed")
     write_archive(archive, archive.path)
     size, runs = archive.path.stat().st_size, len(archive.run_ids)
-    new = runs - before
-    print(f"{archive.path}: {runs} runs ({new} new), {size / 1e6:.2f} MB, {size / runs / 1e3:.1f} kB a run")
+    print(f"{archive.path}: {runs} runs ({runs - before} new), {size / 1e6:.2f} MB, {size / runs / 1e3:.1f} kB a run")
     return FAILED if done.differing else DONE
 
 
@@ -153,33 +151,30 @@ PACK = Verb(
     bare=("file",),
 )
 COMMANDS = {
-    verb.name.split()[1]: verb
-    for verb in (
-        Verb(
-            "archive merge",
-            MergeOptions,
-            _merge,
-            "One archive of several; of a run that two have the first one's stays.",
-            ("all.parquet a.parquet b.parquet",),
-            bare=("file", "archives"),
-        ),
-        Verb(
-            "archive list",
-            ListOptions,
-            _list,
-            "The studies in an archive, with the code that made their runs.",
-            ("runs.parquet", "runs.parquet runs=true"),
-            bare=("file",),
-        ),
-        Verb(
-            "archive verify",
-            VerifyOptions,
-            _verify,
-            "Whether an archive is whole; with cells=N, whether N runs of it come out again, digit for digit.",
-            ("runs.parquet", "runs.parquet cells=3"),
-            bare=("file",),
-        ),
-    )
+    "merge": Verb(
+        "archive merge",
+        MergeOptions,
+        _merge,
+        "One archive of several; of a run that two have the first one's stays.",
+        ("all.parquet a.parquet b.parquet",),
+        bare=("file", "archives"),
+    ),
+    "list": Verb(
+        "archive list",
+        ListOptions,
+        _list,
+        "The studies in an archive, with the code that made their runs.",
+        ("runs.parquet", "runs.parquet runs=true"),
+        bare=("file",),
+    ),
+    "verify": Verb(
+        "archive verify",
+        VerifyOptions,
+        _verify,
+        "Whether an archive is whole; with cells=N, whether N runs of it come out again, digit for digit.",
+        ("runs.parquet", "runs.parquet cells=3"),
+        bare=("file",),
+    ),
 }
 
 

@@ -82,13 +82,15 @@ class Archive:
         """
         own, differing = set(self.run_ids), []
         for run_id in other.run_ids:
-            rows = {key: value for key, value in other.parts.items() if key[0] == run_id}
             if run_id not in own:
-                self.parts |= rows
-            elif any(self.parts.get(key) != value for key, value in rows.items() if key[1] == "summary"):
+                self.parts |= {key: value for key, value in other.parts.items() if key[0] == run_id}
+            elif self.parts.get((run_id, "summary")) != other.parts.get((run_id, "summary")):
                 differing.append(run_id)
         for key, value in other.parts.items():
-            if ":" in key[0] and (key not in self.parts or _later(value, self.parts[key], key[0])):
+            is_older = key in self.parts and not (
+                key[0].startswith(f"{LAUNCH}:") and unpack(value)["launched"] > unpack(self.parts[key])["launched"]
+            )
+            if ":" in key[0] and not is_older:
                 self.parts[key] = value
         return differing
 
@@ -111,12 +113,6 @@ class Archive:
             raise SpectraError(f"{self.path}: {owner} {part}: {error}; take a whole copy") from error
 
 
-def _later(value: Packed, former: Packed, owner: str) -> bool:
-    if not owner.startswith(f"{LAUNCH}:"):
-        return False
-    return unpack(value)["launched"] > unpack(former)["launched"]
-
-
 def write_archive(archive: Archive, path: Path) -> None:
     """Write it whole or not at all; the same content gives the same bytes."""
     import pyarrow as pa
@@ -124,17 +120,12 @@ def write_archive(archive: Archive, path: Path) -> None:
 
     # Runs of one part beside each other: they are alike.
     keys = sorted(archive.parts, key=lambda key: (key[1], key[0]))
-    digests = [row_digest(key, archive.parts[key]) for key in keys]
-    columns = {
-        "owner": [owner for owner, _ in keys],
-        "part": [part for _, part in keys],
-        **{
-            name: [getattr(archive.parts[key], name) for key in keys] for name in ("shape", "floats", "wholes", "texts")
-        },
-        "sha256": digests,
-    }
-    head = {KEY: json.dumps({"schema": SCHEMA, "sha256": whole_digest(digests)})}
-    table = pa.table([pa.array(columns[f.name], type=f.type) for f in _schema()], schema=_schema().with_metadata(head))
+    rows = [
+        {"owner": key[0], "part": key[1], **vars(archive.parts[key]), "sha256": row_digest(key, archive.parts[key])}
+        for key in keys
+    ]
+    head = {KEY: json.dumps({"schema": SCHEMA, "sha256": whole_digest(row["sha256"] for row in rows)})}
+    table = pa.Table.from_pylist(rows, schema=_schema().with_metadata(head))
     with atomic_path(path) as temporary:
         pq.write_table(
             table,
@@ -204,13 +195,14 @@ def whole_digest(digests: Iterable[bytes]) -> str:
 def _schema() -> pa.Schema:
     import pyarrow as pa
 
-    types = {
-        "owner": pa.string(),
-        "part": pa.string(),
-        "shape": pa.string(),
-        "floats": pa.list_(pa.float64()),
-        "wholes": pa.list_(pa.int64()),
-        "texts": pa.list_(pa.string()),
-        "sha256": pa.binary(32),
-    }
-    return pa.schema(list(types.items()))
+    return pa.schema(
+        {
+            "owner": pa.string(),
+            "part": pa.string(),
+            "shape": pa.string(),
+            "floats": pa.list_(pa.float64()),
+            "wholes": pa.list_(pa.int64()),
+            "texts": pa.list_(pa.string()),
+            "sha256": pa.binary(32),
+        }
+    )

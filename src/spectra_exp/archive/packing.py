@@ -49,11 +49,8 @@ def pack_runs(archive: Archive, outputs: Path, named: Sequence[str], studies: Se
     if not chosen:
         raise ConfigError("study" if studies else "runs", f"no run of {', '.join(studies) or sources.where}")
     for run_id, run in sorted(chosen.items()):
-        if problem := _unusable(run):
-            done.left_out[run_id] = problem
-            continue
         try:
-            parts = run_parts(run)
+            parts = _usable_parts(run)
         except SpectraError as error:
             done.left_out[run_id] = str(error)
             continue
@@ -79,12 +76,14 @@ def _is_of(run: StoredRun, studies: Sequence[str]) -> bool:
     return not studies or bool(set(studies) & set(summary.get("studies") or ()))
 
 
-def _unusable(run: StoredRun) -> str | None:
-    if run.summary is None:
-        return run.changed_files
-    if run.summary["status"] not in ENDED:
-        return f"it has not ended: {run.summary['status']}"
-    return run.refusal if run.summary["status"] == "completed" else run.changed_files
+def _usable_parts(run: StoredRun) -> dict[str, Any]:
+    """The parts of a run that has ended. Raises SpectraError for another one, and for what cannot be used."""
+    status = None if run.summary is None else run.summary["status"]
+    if status is not None and status not in ENDED:
+        raise SpectraError(f"it has not ended: {status}")
+    if problem := run.refusal if status == "completed" else run.changed_files:
+        raise SpectraError(problem)
+    return run_parts(run)
 
 
 def _defaults(archive: Archive, code: str, config: dict[str, Any]) -> str:
@@ -93,12 +92,11 @@ def _defaults(archive: Archive, code: str, config: dict[str, Any]) -> str:
     Those of another version than today's can no longer be composed: there the first run's configuration stands for
     them.
     """
-    known = (name for name, content in archive.shared(DEFAULTS) if content["code"] == code)
-    if (name := next(known, None)) is not None:
-        return name
-    return archive.add_shared(
-        DEFAULTS, None, {"code": code, "config": _todays_defaults() if code == code_version() else config}
-    )
+    for name, content in archive.shared(DEFAULTS):
+        if content["code"] == code:
+            return name
+    defaults = _todays_defaults() if code == code_version() else config
+    return archive.add_shared(DEFAULTS, None, {"code": code, "config": defaults})
 
 
 @cache

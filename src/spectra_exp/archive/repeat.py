@@ -68,19 +68,17 @@ def repeat(run: ArchivedRun, outputs: Path, say: Callable[[str], None]) -> list[
 
 def differences(run: ArchivedRun, again: StoredRun) -> list[str]:
     """The figures of a run's summary and history that another one has otherwise."""
-    found = []
-    for key in DIGITS:
-        then, now = (_flat(stored.required_summary.get(key)) for stored in (run, again))
-        found += [f"{key}{name}: {then.get(name)}, {now.get(name)}" for name in then | now if _other(then, now, name)]
+    then, now = ({key: stored.required_summary.get(key) for key in DIGITS} for stored in (run, again))
     if run.history is not None and again.history is not None:
-        then, now = (_flat(history_tree(stored.history)["curves"]) for stored in (run, again))
-        found += [f"history{name}: {then.get(name)}, {now.get(name)}" for name in then | now if _other(then, now, name)]
+        then["history"], now["history"] = (history_tree(stored.history)["curves"] for stored in (run, again))
+    found = []
+    for key in then:
+        a, b = _flat(then[key]), _flat(now[key])
+        # NaN is like itself as a text.
+        found += [
+            f"{key}{name}: {a.get(name)}, {b.get(name)}" for name in a | b if repr(a.get(name)) != repr(b.get(name))
+        ]
     return found
-
-
-def _other(then: dict[str, Any], now: dict[str, Any], name: str) -> bool:
-    # NaN is like itself here.
-    return repr(then.get(name)) != repr(now.get(name))
 
 
 def _flat(tree: Any, above: str = "") -> dict[str, Any]:

@@ -45,7 +45,8 @@ def draw_page(page: Page) -> Figure:
     figure = Figure(figsize=page.size, layout=ConstrainedLayoutEngine(w_pad=0.03, h_pad=0.03))
     FigureCanvasAgg(figure)
     rows = -(-len(page.panels) // page.columns)
-    grid = figure.add_gridspec(rows + bool(page.below), page.columns, height_ratios=_heights(page, rows))
+    heights = [*[1.0] * rows, *([0.5 + 0.1 * len(page.below.rows)] if page.below else [])]
+    grid = figure.add_gridspec(len(heights), page.columns, height_ratios=heights)
     handles: dict[str, Artist] = {}
     for index, panel in enumerate(page.panels):
         axes = figure.add_subplot(grid[divmod(index, page.columns)])
@@ -65,11 +66,6 @@ def draw_page(page: Page) -> Figure:
         draw_text(figure.add_subplot(grid[rows, :]), page.below)
     _add_legend(figure, page, handles)
     return figure
-
-
-def _heights(page: Page, rows: int) -> list[float]:
-    table = [0.5 + 0.1 * len(page.below.rows)] if page.below else []
-    return [1.0] * rows + table
 
 
 def _trim(axes: Axes, page: Page, index: int, panel: Panel) -> None:

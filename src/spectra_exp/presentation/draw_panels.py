@@ -27,7 +27,7 @@ from spectra_exp.presentation.panels import (
     StackPanel,
     TextPanel,
 )
-from spectra_exp.presentation.style import BAND_ALPHA, GREY, SEQUENTIAL, cell_scale, ramp, rank_places, text_colour
+from spectra_exp.presentation.style import BAND_ALPHA, GREY, SEQUENTIAL, cell_scale, ramp, text_colour
 from spectra_exp.presentation.text import interval_text
 
 if TYPE_CHECKING:
@@ -80,9 +80,8 @@ def draw_lines(axes: Axes, panel: LinePanel) -> Handles:
 
 def draw_stack(axes: Axes, panel: StackPanel) -> Handles:
     """No handle; the ranks as areas on top of each other, with bars for the intervals of their edges."""
-    shades = ramp(rank_places(len(panel.edges)))
     below = [0.0] * len(panel.x)
-    for rank, (edge, shade) in enumerate(zip(panel.edges, shades, strict=True)):
+    for rank, (edge, shade) in enumerate(zip(panel.edges, ramp(len(panel.edges)), strict=True)):
         top = _means(edge)
         axes.fill_between(panel.x, below, top, color=shade, linewidth=0, gid=f"rank {rank}")
         below = top
@@ -169,16 +168,8 @@ def draw_spots(axes: Axes, panel: SpotPanel) -> Handles:
     for spot in panel.spots:
         face = spot.mark.colour if spot.solid else "white"
         style: dict[str, Any] = {"color": spot.mark.colour, "marker": spot.mark.marker, "markerfacecolor": face}
-        axes.errorbar(
-            spot.x.mean,
-            spot.y.mean,
-            xerr=_arms((spot.x,)),
-            yerr=_arms((spot.y,)),
-            fmt="none",
-            ecolor=spot.mark.colour,
-            elinewidth=0.7,
-            alpha=0.6,
-        )
+        faint: dict[str, Any] = {"ecolor": spot.mark.colour, "elinewidth": 0.7, "alpha": 0.6}
+        axes.errorbar(spot.x.mean, spot.y.mean, _arms((spot.y,)), _arms((spot.x,)), "none", **faint)
         if spot.tip:
             style |= {"gid": said(REACHABLE, spot.tip), "url": spot.link}
         style |= {"linestyle": "none", "markersize": 5, "label": spot.label}
@@ -189,18 +180,8 @@ def draw_spots(axes: Axes, panel: SpotPanel) -> Handles:
     front = sorted((spot.x.mean, spot.y.mean) for spot in panel.spots if spot.on_front)
     if front:
         x, y = zip(*front, strict=True)
-        axes.plot(
-            x,
-            y,
-            color="black",
-            linewidth=0.8,
-            linestyle="--",
-            marker="o",
-            markersize=9,
-            markerfacecolor="none",
-            gid="front",
-            zorder=1.5,
-        )
+        ring: dict[str, Any] = {"marker": "o", "markersize": 9, "markerfacecolor": "none"}
+        axes.plot(x, y, color="black", linewidth=0.8, linestyle="--", gid="front", zorder=1.5, **ring)
     draw_floors(axes.axvline, axes.axvspan, panel.floors)
     if panel.spots:
         xs, ys = [spot.x for spot in panel.spots], [spot.y for spot in panel.spots]

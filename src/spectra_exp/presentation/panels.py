@@ -266,17 +266,16 @@ def with_seeds(page: Page, spread: str = "band") -> Page:
     for index, panel in enumerate(page.panels):
         for name, intervals in _named(panel, index):
             if intervals:
-                low, high = _range(intervals)
-                old = ranges.get(name, (low, high))
-                ranges[name] = (min(low, old[0]), max(high, old[1]))
-    counts = Counter(ranges.values()) or Counter([(0, 0)])
-    usual = max(counts, key=lambda found: (counts[found], found))
+                counts = [*(interval.n for interval in intervals), *ranges.get(name, ())]
+                ranges[name] = min(counts), max(counts)
+    kinds = Counter(ranges.values()) or Counter([(0, 0)])
+    usual = max(kinds, key=lambda found: (kinds[found], found))
     odd = {name: f"n = {_text(found)}" for name, found in ranges.items() if found != usual and name}
     named = replace(page, panels=tuple(_renamed(panel, i, odd) for i, panel in enumerate(page.panels)))
-    lowest, highest = min(found[0] for found in counts), max(found[1] for found in counts)
+    lowest, highest = min(found[0] for found in kinds), max(found[1] for found in kinds)
     notes = [f"One seed (n = 1): no {spread}."]
     if highest > 1:
-        unless = " unless said" if len(counts) > 1 else ""
+        unless = " unless said" if len(kinds) > 1 else ""
         notes = [f"Mean over n = {_text(usual)} seeds{unless}; {spread}: 95 % t interval."]
         notes += [f"n = 1 has no {spread}."] if lowest == 1 else []
         if "" in ranges and ranges[""] != usual:
@@ -291,11 +290,6 @@ def _named(panel: Panel, index: int) -> list[tuple[str, list[Interval]]]:
     if isinstance(panel, SpotPanel):
         return [(spot.label, [spot.x, spot.y]) for spot in panel.spots]
     return [(f"panel {index}", panel.intervals)]
-
-
-def _range(intervals: Sequence[Interval]) -> tuple[int, int]:
-    counts = [interval.n for interval in intervals]
-    return min(counts), max(counts)
 
 
 def _text(found: tuple[int, int]) -> str:

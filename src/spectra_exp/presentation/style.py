@@ -49,30 +49,33 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "*", "h")
 PLAIN = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 
 
+def mark_at(index: int, shade: str) -> Mark:
+    """The mark of that colour with the line style and marker of a place among the rows."""
+    return Mark(shade, DASHES[index % len(DASHES)], MARKERS[index % len(MARKERS)])
+
+
 def method_mark(label: str, index: int) -> Mark:
     """The mark of a method: its one colour, and the line style and marker of its place among the rows."""
-    return Mark(colour(label), DASHES[index % len(DASHES)], MARKERS[index % len(MARKERS)])
+    return mark_at(index, colour(label))
 
 
 def plain_mark(index: int) -> Mark:
     """The mark of a series that is no method."""
-    return Mark(PLAIN[index % len(PLAIN)], DASHES[index % len(DASHES)], MARKERS[index % len(MARKERS)])
+    return mark_at(index, PLAIN[index % len(PLAIN)])
 
 
 def ordered_marks(count: int) -> list[Mark]:
     """Marks for settings with an order, such as temperatures: from dark to light."""
-    places = [0.88 * i / max(1, count - 1) for i in range(count)]
-    shades = ramp(places)
-    return [Mark(shade, DASHES[i % len(DASHES)], MARKERS[i % len(MARKERS)]) for i, shade in enumerate(shades)]
+    return [mark_at(i, shade) for i, shade in enumerate(ramp(count, 0.88))]
 
 
-def ramp(places: Sequence[float]) -> list[str]:
-    """The colours at places 0..1 of the sequential scale, as hex."""
+def ramp(count: int, last: float = 1.0) -> list[str]:
+    """So many colours of the sequential scale, evenly spread from its begin to the place `last` in 0..1, as hex."""
     import matplotlib
     from matplotlib.colors import to_hex
 
     scale = matplotlib.colormaps[SEQUENTIAL]
-    return [to_hex(scale(place)) for place in places]
+    return [to_hex(scale(last * i / max(1, count - 1))) for i in range(count)]
 
 
 def cell_scale(even: float | None) -> Colormap:
@@ -86,8 +89,3 @@ def cell_scale(even: float | None) -> Colormap:
 def text_colour(face: Sequence[float]) -> str:
     """Black or white, whichever is read more easily on a colour of parts in 0..1."""
     return "black" if luminance(face) > BLACK_ABOVE else "white"
-
-
-def rank_places(experts: int) -> list[float]:
-    """The places 0..1 of the ranks on the sequential scale."""
-    return [rank / max(1, experts - 1) for rank in range(experts)]

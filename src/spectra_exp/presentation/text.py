@@ -99,23 +99,19 @@ def csv_text(headers: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
 def _csv_line(row: Sequence[Any]) -> str:
     text = io.StringIO()
     # With the usual line end a carriage return in a cell is quoted too, which else would end the row.
-    csv.writer(text).writerow(["" if _is_empty(cell) else _csv_cell(cell) for cell in row])
+    csv.writer(text).writerow([_csv_cell(cell) for cell in row])
     return text.getvalue().removesuffix("\r\n") + "\n"
 
 
 def _csv_cell(cell: Any) -> Any:
     if isinstance(cell, float):
-        return float(f"{cell:.{CSV_DIGITS}g}")
+        return "" if math.isnan(cell) else float(f"{cell:.{CSV_DIGITS}g}")
     return f"'{cell}" if isinstance(cell, str) and _would_run(cell) else cell
 
 
 def csv_source(cell: str) -> str:
     """The text of which `csv_text` made `cell`."""
     return cell[1:] if cell.startswith("'") and _would_run(cell[1:]) else cell
-
-
-def _is_empty(cell: Any) -> bool:
-    return cell is None or (isinstance(cell, float) and math.isnan(cell))
 
 
 def _would_run(text: str) -> bool:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +22,7 @@ from spectra_exp.runs.pairing import pair_problem
 from spectra_exp.runs.scores import DOCUMENTS, ITEMS
 from spectra_exp.runs.stored import StoredRun
 from spectra_exp.statistics.clustered import CLAIM as THESE_RUNS
-from spectra_exp.statistics.clustered import clustered_difference
+from spectra_exp.statistics.clustered import ClusteredDifference, clustered_difference
 from spectra_exp.statistics.corrections import holm
 from spectra_exp.statistics.crossed import CLAIM as THESE_METHODS
 from spectra_exp.statistics.crossed import WASTED, CrossedDifference, crossed_difference
@@ -39,6 +38,7 @@ DOWNSTREAM = "downstream"
 ALL = "all"
 # What runs must share for one to be compared with the other on the same documents.
 SAME = ("data_fingerprint", "evaluation_fingerprint")
+SET_UP = "compare runs of one set-up"
 
 
 @dataclass(frozen=True)
@@ -97,10 +97,10 @@ def compare_by_document(
     first = tables[0][0]
     if first.empty:
         raise SpectraError(f"{pairs[0][0].run_id}: its {ITEMS if metric == DOWNSTREAM else DOCUMENTS} has no rows")
-    for run, table in zip((run for pair in pairs for run in pair), (t for pair in tables for t in pair), strict=True):
+    for run, table in (one for pair, own in zip(pairs, tables, strict=True) for one in zip(pair, own, strict=True)):
         if not table[["id", "tokens"]].equals(first[["id", "tokens"]]):
             what = "items of tasks" if metric == DOWNSTREAM else "documents"
-            raise ConfigError("runs", f"{run.run_id} was scored on other {what}", "compare runs of one set-up")
+            raise ConfigError("runs", f"{run.run_id} was scored on other {what}", SET_UP)
     a_SG, b_SG = (np.array([pair[side][column].to_numpy(float) for pair in tables]) for side in (0, 1))
     tokens_G, domains_G = first["tokens"].to_numpy(float), first["domain"].to_numpy(str)
     domains = sorted(set(domains_G))
@@ -122,13 +122,13 @@ def compare_by_document(
 
 
 def _outcome(domain: str, a_SG: np.ndarray, b_SG: np.ndarray, tokens_G: np.ndarray) -> Outcome:
-    size = len(tokens_G), int(tokens_G.sum())
+    d: ClusteredDifference | CrossedDifference
     if len(a_SG) > 1 and len(tokens_G) > 1:
-        both = crossed_difference(a_SG - b_SG, tokens_G)
-        se = None if both.df is None else math.sqrt(both.variance)
-        return Outcome(domain, *size, both.difference, se, both.df, both.ci_low, both.ci_high, both.p, both.note)
-    one = clustered_difference(a_SG.mean(axis=0), b_SG.mean(axis=0), tokens_G)
-    return Outcome(domain, *size, one.difference, one.se, one.df, one.ci_low, one.ci_high, one.p, one.note)
+        d = crossed_difference(a_SG - b_SG, tokens_G)
+    else:
+        d = clustered_difference(a_SG.mean(axis=0), b_SG.mean(axis=0), tokens_G)
+    size = len(tokens_G), int(tokens_G.sum())
+    return Outcome(domain, *size, d.difference, d.se, d.df, d.ci_low, d.ci_high, d.p, d.note)
 
 
 def _judged(outcome: Outcome, corrected: float | None, metric: str, margin: float | None) -> Outcome:
@@ -136,13 +136,10 @@ def _judged(outcome: Outcome, corrected: float | None, metric: str, margin: floa
     if outcome.se is None or outcome.df is None:
         return outcome
     seen = outcome.difference, outcome.se, outcome.df
-    region, equal = (
-        (None, None) if margin is None else (region_probabilities(*seen, margin), equivalent_p(*seen, margin))
-    )
-    better = direction(f"{metric}_" if metric == DOWNSTREAM else metric)
-    return replace(
-        outcome, p_corrected=corrected, region=region, verdict=word(outcome.difference, corrected, equal, better)
-    )
+    region = None if margin is None else region_probabilities(*seen, margin)
+    equal = None if margin is None else equivalent_p(*seen, margin)
+    said = word(outcome.difference, corrected, equal, direction(f"{metric}_" if metric == DOWNSTREAM else metric))
+    return replace(outcome, p_corrected=corrected, region=region, verdict=said)
 
 
 def _pairs(a: Sequence[StoredRun], b: Sequence[StoredRun]) -> tuple[list[tuple[StoredRun, StoredRun]], list[str]]:
@@ -154,18 +151,18 @@ def _pairs(a: Sequence[StoredRun], b: Sequence[StoredRun]) -> tuple[list[tuple[S
     rows = collect(next(iter(stored.values())).path.parent, stored).by_run
     if missing := [run_id for run_id in stored if run_id not in rows]:
         raise SpectraError(f"{missing[0]}: its figures cannot be used")
+    problem_of: Callable[[dict[str, Any], dict[str, Any]], str | None] = pair_problem
     if len(a) == len(b) == 1:
-        pairs = [(a[0], b[0])]
-        for x, y in pairs:
-            _refuse(_other(rows[x.run_id], rows[y.run_id]), x, y)
+        pairs, problem_of = [(a[0], b[0])], _other
     else:
         sides = [_by_seed(name, [rows[run.run_id] for run in runs]) for name, runs in (("a", a), ("b", b))]
         if sides[0].keys() != sides[1].keys():
             odd = sorted(sides[0].keys() ^ sides[1].keys())
             raise ConfigError("runs", f"seed {odd[0]} is on one side alone", "give the same seeds on both sides")
         pairs = [(stored[sides[0][seed]], stored[sides[1][seed]]) for seed in sorted(sides[0])]
-        for x, y in pairs:
-            _refuse(pair_problem(rows[x.run_id], rows[y.run_id]), x, y)
+    for x, y in pairs:
+        if (problem := problem_of(rows[x.run_id], rows[y.run_id])) is not None:
+            raise ConfigError("runs", f"{x.run_id} and {y.run_id} may not be compared: {problem}", SET_UP)
     fair = all(rows[run_id]["causal"] for run_id in stored)
     return pairs, [] if fair else [NO_EVIDENCE]
 
@@ -179,12 +176,6 @@ def _by_seed(name: str, rows: Sequence[Mapping[str, Any]]) -> dict[int, str]:
 
 def _other(a: Mapping[str, Any], b: Mapping[str, Any]) -> str | None:
     return next((f"other {key.partition('_')[0]}" for key in SAME if a[key] != b[key]), None)
-
-
-def _refuse(problem: str | None, a: StoredRun, b: StoredRun) -> None:
-    if problem is not None:
-        words = f"{a.run_id} and {b.run_id} may not be compared: {problem}"
-        raise ConfigError("runs", words, "compare runs of one set-up")
 
 
 def _documents(run: StoredRun) -> pd.DataFrame:

@@ -136,13 +136,10 @@ def collect(runs_folder: Path, stored: dict[str, StoredRun] | None = None) -> Co
             odd[run_id] = "; ".join(filter(None, [odd.get(run_id), problem]))
     damaged = {path: problem for s in summaries for path, problem in stored[s["run_id"]].examine().items()}
     # Objects: whole numbers stay whole beside missing ones.
-    runs = pd.DataFrame(
-        [_run_row(s, stored[s["run_id"]].is_stale()) for s in summaries],
-        columns=RUN_COLUMNS,
-        dtype=object,
-    )
-    rows = [row for s in summaries for row in _value_rows(s, stored[s["run_id"]].sizes)]
-    values = pd.DataFrame(rows, columns=VALUE_COLUMNS).astype({"value": "float64", "floor": "float64"})
+    rows = [_run_row(s, stored[s["run_id"]].is_stale()) for s in summaries]
+    runs = pd.DataFrame(rows, columns=RUN_COLUMNS, dtype=object)
+    figures = [row for s in summaries for row in _value_rows(s, stored[s["run_id"]].sizes)]
+    values = pd.DataFrame(figures, columns=VALUE_COLUMNS).astype({"value": "float64", "floor": "float64"})
     return Collected(runs_folder, runs, values, skipped, odd, damaged, stored)
 
 
@@ -238,7 +235,7 @@ def _usable(name: str, value: float | None, sizes: Sizes) -> bool:
 
 def _unusable(summary: dict[str, Any], sizes: Sizes) -> str | None:
     """Which figures of the summary are not finite or out of their range, in words, or None."""
-    groups = [*((suffix, metrics) for suffix, metrics in _rules(summary).items()), ("'s floor", summary["floors"])]
+    groups = [*_rules(summary).items(), ("'s floor", summary["floors"])]
     wrong = [
         (name + suffix, value, figure(name).range)
         for suffix, metrics in groups

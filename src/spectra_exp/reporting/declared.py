@@ -73,8 +73,8 @@ def _pair_table(
     tested: list[str],
     title: str = "",
 ) -> PairSpec:
-    title = title or study.title
-    return PairSpec(name, title, study.name, choice(method), choice(against), tuple(metrics), tuple(tested))
+    rows = choice(method), choice(against)
+    return PairSpec(name, title or study.title, study.name, *rows, tuple(metrics), tuple(tested))
 
 
 def _row_table(
@@ -145,10 +145,8 @@ def _effect(
         raise ConfigError.unknown("against", against, (CHANCE,))
     if not isinstance(tolerance, (int, float)) or not 0 < tolerance < math.inf:
         raise ConfigError("tolerance", f"'{tolerance}' is not a number above 0")
-    other = None if isinstance(against, str) else choice(against)
-    return Effect(
-        study.name, choice(method), other, metric, claim, float(tolerance), source, figure, against_metric or metric
-    )
+    rows = choice(method), None if isinstance(against, str) else choice(against)
+    return Effect(study.name, *rows, metric, claim, float(tolerance), source, figure, against_metric or metric)
 
 
 def _panel(declared: Any) -> Panel:
@@ -163,8 +161,7 @@ def study_figures(study: Study) -> list[FigureSpec | ReportSpec]:
     """The figures of a study and its reports in JSON. Raises ConfigError."""
     found: list[FigureSpec | ReportSpec] = []
     for index, node in enumerate(study.pictures):
-        where, kind = f"pictures[{index}]", _kind(study, index, node)
-        name = node.get("figure", study.name)
+        kind, name = _kind(study, index, node), node.get("figure", study.name)
         if kind in CHARTS or name is None:
             continue
         title, only = node.get("title", study.title), choice(node.get("only", {}))
@@ -173,7 +170,7 @@ def study_figures(study: Study) -> list[FigureSpec | ReportSpec]:
             continue
         options = {key: value for key, value in node.items() if key not in ("kind", "figure", "title", "only")}
         needs, make = KINDS[kind]
-        compose = _made(study, where, lambda _study, make=make, **given: make(**given), options, make)
+        compose = _made(study, f"pictures[{index}]", lambda _study, make=make, **given: make(**given), options, make)
         found.append(FigureSpec(name, title, study.name, needs, compose, only))
     return found
 
@@ -199,8 +196,7 @@ def all_figures(studies: Iterable[Study]) -> list[FigureSpec | ReportSpec]:
 
 def all_pictures(studies: Iterable[Study], *kinds: str) -> list[Picture]:
     """How the report draws those of the studies that are of these kinds."""
-    found = [study_picture(study) for study in studies]
-    return [picture for picture in found if picture is not None and picture.kind in kinds]
+    return [picture for study in studies if (picture := study_picture(study)) and picture.kind in kinds]
 
 
 def picture_sections(material: Material, kind: str) -> list[Section]:
@@ -236,20 +232,17 @@ def _made(
     """What `make` gives of the study and the declared options. Raises ConfigError, which names the key."""
     parameters = inspect.signature(described or make, eval_str=True).parameters
     options = {name: p for name, p in parameters.items() if name != "study"}
-    _check_keys(f"{study.choice} {where}", node, options)
-    try:
-        return make(study, **node)
-    except ConfigError as error:
-        raise ConfigError(f"{study.choice} {where}.{error.key}", error.problem, error.fix) from error
-
-
-def _check_keys(where: str, node: Mapping[str, Any], options: Mapping[str, inspect.Parameter]) -> None:
+    where = f"{study.choice} {where}"
     for key, value in node.items():
         if key not in options:
             raise ConfigError.unknown(where, str(key), options)
         known = get_args(options[key].annotation) if get_origin(options[key].annotation) is Literal else (value,)
         if value not in known:
             raise ConfigError.unknown(f"{where}.{key}", str(value), known)
-    needed: Iterable[str] = (name for name, p in options.items() if p.default is inspect.Parameter.empty)
+    needed = [name for name, p in options.items() if p.default is inspect.Parameter.empty]
     if missing := [name for name in needed if name not in node]:
         raise ConfigError(where, f"without {', '.join(missing)}")
+    try:
+        return make(study, **node)
+    except ConfigError as error:
+        raise ConfigError(f"{where}.{error.key}", error.problem, error.fix) from error

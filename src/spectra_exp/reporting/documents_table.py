@@ -59,8 +59,8 @@ def documents_table(contrasts: Sequence[Contrast], sections: Mapping[str, list[S
     parts = []
     for title in dict.fromkeys(record["section"] for record in records):
         own = [r | {"verdict": r["verdict"] or r["note"]} for r in records if r["section"] == title]
-        of = {metric: [r for r in own if r["metric"].startswith(metric)] for metric in COMPARED}
-        grids = [record_grid(COMPARED[metric][1], SHOWN, rows) for metric, rows in of.items() if rows]
+        of = {panel: [r for r in own if r["metric"].startswith(metric)] for metric, (_, panel) in COMPARED.items()}
+        grids = [record_grid(panel, SHOWN, rows) for panel, rows in of.items() if rows]
         parts.append(Part(title, grids, notes.get(title, NOTES)))
     return Table(NAME, TITLE, pd.DataFrame(records, dtype=object), parts)
 

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 from spectra_exp.config.names import method_name
 from spectra_exp.config.resolved import Resolved
@@ -108,10 +108,12 @@ class Section:
         """The context as it can be typed: files of data by where they lie for a run of the section."""
         run_id = next((run_id for row in self.rows for run_id in row.runs.values()), None)
         config = (self.collected.run(run_id).config if run_id else None) or {}
-        words = (word.partition("=") for word in self.context)
-        return [
-            f"{key}={value if _is_short_of(told, value := setting(config, key)) else told}" for key, _, told in words
-        ]
+        found = []
+        for key, _, told in (word.partition("=") for word in self.context):
+            value = setting(config, key)
+            is_file = isinstance(value, str) and short_path(value) == told
+            found.append(f"{key}={value if is_file else told}")
+        return found
 
     def find(self, wanted: Choice) -> list[Row]:
         """The rows with these values."""
@@ -121,8 +123,7 @@ class Section:
         """The metric's value by seed; seeds without a finite one are absent."""
         if metric in DERIVED:
             return DERIVED[metric](self, row)
-        found = {seed: self.collected.figures.get((run, metric)) for seed, run in row.runs.items()}
-        return {seed: pair[0] for seed, pair in found.items() if pair is not None and math.isfinite(pair[0])}
+        return self._finite(row, metric, 0)
 
     def measured(self, rows: Iterable[Row]) -> set[str]:
         """The names of the figures that the rows' runs have."""
@@ -140,12 +141,20 @@ class Section:
 
     def floors(self, row: Row, metric: str) -> dict[int, float]:
         """The metric's chance floor by seed; seeds without one are absent."""
+        return self._finite(row, metric, 1)
+
+    def _finite(self, row: Row, metric: str, place: Literal[0, 1]) -> dict[int, float]:
+        """Of the value and the floor the one at `place`, by seed."""
         found = {seed: self.collected.figures.get((run, metric)) for seed, run in row.runs.items()}
-        return {seed: pair[1] for seed, pair in found.items() if pair is not None and math.isfinite(pair[1])}
+        return {seed: pair[place] for seed, pair in found.items() if pair is not None and math.isfinite(pair[place])}
 
     def run(self, row: Row, seed: int) -> dict[str, Any]:
         """The run of a seed, as a row of `Collected.runs`."""
         return self.collected.by_run[row.runs[seed]]
+
+    def runs(self, row: Row) -> list[dict[str, Any]]:
+        """The row's runs by seed, each as a row of `Collected.runs`."""
+        return [self.run(row, seed) for seed in sorted(row.runs)]
 
     def stored(self, row: Row) -> dict[int, StoredRun]:
         """The folder of each seed's run."""
@@ -160,11 +169,11 @@ class Section:
 
     def causal(self, row: Row) -> bool:
         """Whether every run of the row is known to be causal."""
-        return all(self.run(row, seed)["causal"] is True for seed in row.runs)
+        return all(run["causal"] is True for run in self.runs(row))
 
     def stale(self, row: Row) -> bool:
         """Whether a run of the row was made by other code."""
-        return any(self.run(row, seed)["stale"] for seed in row.runs)
+        return any(run["stale"] for run in self.runs(row))
 
     def ranked(self, rows: Sequence[Row]) -> list[bool]:
         """Whether each row may be called the best of them: causal, on the seeds that most of the rows have, and scored
@@ -184,9 +193,9 @@ class Section:
 
     def _kind(self, row: Row) -> tuple[Any, ...] | None:
         """What rows must share to be ranked; None for one without runs, or not known to be causal."""
-        runs = [self.run(row, seed) for seed in sorted(row.runs)]
-        if not runs or any(run["causal"] is not True for run in runs):
+        if not row.runs or not self.causal(row):
             return None
+        runs = self.runs(row)
         return (tuple(sorted(row.runs)), *(tuple(sorted({str(run[key]) for run in runs})) for key in GROUP_KEYS))
 
     def compare(self, a: Row, b: Row, metric: str) -> Comparison:
@@ -204,10 +213,6 @@ class Section:
             return design.compare(*values, design.margin)
         found = design.compare(*values, figure(base_name(metric)).margin)
         return replace(found, note=join_notes(found.note, f"seeds were added until {design.metric} was decided"))
-
-
-def _is_short_of(told: str, value: Any) -> bool:
-    return isinstance(value, str) and short_path(value) == told
 
 
 def gap_closure(section: Section, row: Row) -> dict[int, float]:

@@ -61,18 +61,17 @@ def draw_figures(options: FiguresOptions) -> int:
     own = draw_own(material, options.study, options.only)
     made = make_figures(material, specs)
     where = options.folder / "figures"
-    told = ""
-    if not options.study and not options.only:
+    is_whole = not options.study and not options.only
+    if is_whole:
         write_gaps([*own.gaps, *made.gaps], where)
-        told = "; missing.csv says what each lacks"
     say(made)
     missing = sum(gap.row.startswith("whole ") for gap in made.gaps)
     folders = " and ".join(sorted({str(path.parent) for path in (*own.paths, *made.paths)})) or where
     print(
         f"{len(own.figures) + len(made.figures)} figures in {folders} as .png and .pdf, captions as .md; "
-        f"{missing} without data{told}"
+        f"{missing} without data{'; missing.csv says what each lacks' if is_whole else ''}"
     )
-    for path in [path for path in own.paths if path.suffix == ".png"][:1]:
+    if path := next((path for path in own.paths if path.suffix == ".png"), None):
         print(f"a picture of these runs: {path}")
     return DONE if own.paths or made.paths else FAILED
 

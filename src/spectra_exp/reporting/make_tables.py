@@ -60,11 +60,6 @@ def tables_of(material: Material, study: str) -> list[Table]:
     ]
 
 
-def all_of_study(material: Material, study: str) -> list[Table]:
-    """The tables over the rows of one study, after the one over every run of it."""
-    return [build_table(routing_metrics(), material.sections[""]), *tables_of(material, study)]
-
-
 def write_tables(tables: Sequence[Table], folder: Path) -> None:
     """Write tables and their `missing.csv` into a folder."""
     for table in tables:
@@ -87,7 +82,10 @@ def make_tables(options: TablesOptions) -> int:
     if material.collected.runs.empty:
         train = " ".join(train_words())
         raise SpectraError(f"{material.sources.where}: no completed run to tabulate; train one: {train}")
-    made = all_of_study(material, options.study) if options.study else all_tables(material)
+    if options.study:
+        made = [build_table(routing_metrics(), material.sections[""]), *tables_of(material, options.study)]
+    else:
+        made = all_tables(material)
     tables = {table.name: table for table in made}
     if options.show not in tables:
         raise ConfigError.unknown("show", options.show, tables)

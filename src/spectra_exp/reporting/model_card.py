@@ -9,9 +9,9 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
 
-from spectra_exp.measure.base import METRICS
 from spectra_exp.measure.compute import describe_metrics
 from spectra_exp.presentation.text import markdown_text
+from spectra_exp.reporting.tables.verdicts import direction
 
 LOSSES = ("val_loss", "val_perplexity", "val_accuracy")
 USAGE = (
@@ -100,7 +100,7 @@ def _without_folders(command: str) -> str:
 def _table(names: list[str], metrics: dict[str, float], floors: dict[str, float]) -> str:
     lines = ["| metric | value | by chance | better |", "|---|---|---|---|"]
     for name in names:
-        better = METRICS[name].direction if name in METRICS else "higher" if name == "val_accuracy" else "lower"
+        better = direction(name)
         floor = f"{floors[name]:.4g}" if floors.get(name) is not None else ""
         lines.append(f"| {name} | {metrics[name]:.4g} | {floor} | {'' if better == 'none' else better} |")
     return "\n".join(lines)

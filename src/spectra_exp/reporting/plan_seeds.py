@@ -36,17 +36,13 @@ class PlanOptions(SourceOptions):
 
 def told(plan: SeedPlan) -> list[str]:
     """What stands around the table of comparisons, in lines for a reader."""
-    spread = plan.spread
+    spread, several = plan.spread, f"{plan.tests} comparisons at once (Holm's strictest level)"
     return [
         f"{plan.study}: {plan.metric}, a difference of {plan.detect:g} found with power {plan.power:g} (paired t test)",
         f"spread of a pair by {plan.source}: {number_text(spread.sd)}, at most {number_text(spread.upper)} "
         f"(95 % limit, {spread.df} degrees of freedom)",
         f"one comparison at 0.05: {_seeds_text(plan.seeds)}",
-        *(
-            [f"{plan.tests} comparisons at once (Holm's strictest level): {_seeds_text(plan.corrected)}"]
-            if plan.tests > 1
-            else []
-        ),
+        *([f"{several}: {_seeds_text(plan.corrected)}"] if plan.tests > 1 else []),
         _time_text(plan),
         _tokens_text(plan),
     ]
@@ -94,8 +90,8 @@ def _plan(options: PlanOptions) -> int:
     if options.study is None:
         raise ConfigError("study", "is missing", "`spectra-exp study list` names them")
     study = load_study(options.study)
+    asked = options.overrides, options.folder, options.runs
     with one_line_errors(options.folder):
-        asked = options.overrides, options.folder, options.runs
         plan = seed_plan(study, options.detect, options.metric, options.power, *asked)
     if options.json:
         print(json.dumps(asdict(plan), indent=1))

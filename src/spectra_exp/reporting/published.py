@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from spectra_exp.reporting.grid import Choice, Row, Section
@@ -78,41 +78,27 @@ class Finding:
 
 def findings(effects: Sequence[Effect], sections: Sequence[Section]) -> list[list[Finding]]:
     """What each section of a study says of its effects; those of seeds on which settings are chosen say nothing."""
+    return [_findings(effects, section) for section in sections if effects and not section.choosing]
+
+
+def _findings(effects: Sequence[Effect], section: Section) -> list[Finding]:
     found = []
-    for section in sections:
-        if section.choosing or not effects:
-            continue
-        rows = [_rows(effect, section) for effect in effects]
-        reasons = [_unusable(effect, section, pair) for effect, pair in zip(effects, rows, strict=True)]
-        tests = [
-            compare({}, {}) if reason else _compared(effect, section, [row for row in pair if row is not None])
-            for effect, pair, reason in zip(effects, rows, reasons, strict=True)
-        ]
-        corrected = holm({index: test.p for index, test in enumerate(tests)})
-        found.append(
-            [
-                Finding(
-                    effect,
-                    section,
-                    rows[i],
-                    tests[i],
-                    corrected[i],
-                    NOT_RUN if reasons[i] else outcome(effect.claim, tests[i], corrected[i], effect.tolerance),
-                    reasons[i] or tests[i].note,
-                )
-                for i, effect in enumerate(effects)
-            ]
-        )
-    return found
+    for effect in effects:
+        rows = _rows(effect, section)
+        reason = _unusable(effect, section, rows)
+        test = compare({}, {}) if reason else _compared(effect, section, [row for row in rows if row is not None])
+        found.append(Finding(effect, section, rows, test, None, NOT_RUN if reason else "", reason or test.note))
+    corrected = holm({index: one.test.p for index, one in enumerate(found)})
+    return [
+        replace(one, p_corrected=p, outcome=one.outcome or outcome(one.effect.claim, one.test, p, one.effect.tolerance))
+        for one, p in zip(found, corrected.values(), strict=True)
+    ]
 
 
 def together(found: Sequence[Finding]) -> str:
     """The verdict on the effects of a study: every one of them is needed."""
     said = Counter(finding.outcome for finding in found)
-    for word in ("contradicted", NOT_RUN, "inconclusive"):
-        if said[word]:
-            return word
-    return "reproduced"
+    return next((word for word in ("contradicted", NOT_RUN, "inconclusive") if said[word]), "reproduced")
 
 
 def build_replications(
@@ -123,15 +109,10 @@ def build_replications(
 
     found = [group for study, own in effects.items() for group in findings(own, sections[study])]
     records = [_record(titles, finding, together(group)) for group in found for finding in group]
-    verdicts = [
-        [
-            titles[g[0].effect.study],
-            g[0].section.title,
-            together(g),
-            "; ".join(dict.fromkeys(f.reason for f in g if f.reason)),
-        ]
-        for g in found
-    ]
+    verdicts = []
+    for group in found:
+        reasons = "; ".join(dict.fromkeys(one.reason for one in group if one.reason))
+        verdicts.append([titles[group[0].effect.study], group[0].section.title, together(group), reasons])
     grids = [
         Grid("Verdicts", ["effect", "section", "verdict", "remarks"], verdicts),
         record_grid("Tests", SHOWN, records),

@@ -41,11 +41,6 @@ class Pairs:
     differences: tuple[float, ...]
     scale: float
 
-    @property
-    def label(self) -> str:
-        """As table 13 names the comparison."""
-        return f"{self.a.label} − {self.b.label}"
-
 
 @dataclass(frozen=True)
 class Seeds:
@@ -145,11 +140,11 @@ def seed_plan(
         raise ConfigError.unknown("metric", metric, measured)
     detect = margin(metric) if detect is None else detect
     if detect is None:
-        raise ConfigError(
-            "detect", "is missing", f"{metric} declares no region of practical equivalence: give detect=X"
-        )
+        fix = f"{metric} declares no region of practical equivalence: give detect=X"
+        raise ConfigError("detect", "is missing", fix)
     sections, _ = material.sections_of(study)
-    reference = () if runs else _reference(outputs)
+    archive = reference_archive()
+    reference = gather(outputs, None, [str(archive)]) if archive.is_file() and not runs else None
     source, found, spread = _spread(study, asked, sections, material, reference, metric)
     material.compositions.save()
     tests = asked.tests(study)
@@ -183,32 +178,27 @@ def reference_archive() -> Path:
     return results_folder() / ARCHIVE
 
 
-def _reference(outputs: Path) -> tuple[Material, ...]:
-    archive = reference_archive()
-    return (gather(outputs, None, [str(archive)]),) if archive.is_file() else ()
-
-
 def _spread(
     study: Study,
     asked: AskedCells,
     sections: Sequence[Section],
     material: Material,
-    reference: Sequence[Material],
+    reference: Material | None,
     metric: str,
 ) -> tuple[str, list[Pairs], Spread]:
     """Where the spread is from, in words, the study's own pairs, and their spread."""
-    theirs = "the reference results' "
     own = [s for s in sections if any(context == s.context for context, _ in asked.places)]
     others = [s for s in sections if s not in own]
     found = [pairs for pairs in _pairs(study, own, metric) if asked.has(pairs.section, pairs.a)]
-    tried: list[tuple[str, Iterable[Pairs]]] = [
-        ("its finished pairs", found),
-        ("its finished pairs of other settings", _pairs(study, others, metric)),
-    ]
-    tried += [(f"{theirs}pairs of it", _pairs(study, m.sections_of(study)[0], metric)) for m in reference]
-    tried.append(("pairs of other studies", _elsewhere(material, metric)))
-    tried += [(f"{theirs}pairs of other studies", _elsewhere(m, metric)) for m in reference]
-    for source, candidates in tried:
+    theirs = () if reference is None else _pairs(study, reference.sections_of(study)[0], metric)
+    tried: dict[str, Iterable[Pairs]] = {
+        "its finished pairs": found,
+        "its finished pairs of other settings": _pairs(study, others, metric),
+        "the reference results' pairs of it": theirs,
+        "pairs of other studies": _elsewhere(material, metric),
+        "the reference results' pairs of other studies": () if reference is None else _elsewhere(reference, metric),
+    }
+    for source, candidates in tried.items():
         pairs = [one for one in candidates if len(one.differences) > 1]
         if not pairs:
             continue
@@ -253,8 +243,8 @@ def _compared(study: Study, section: Section) -> Iterator[tuple[Row, Row]]:
 
 def _planned(pairs: Pairs, metric: str, detect: float, power: float) -> PlannedComparison:
     spread = spread_of([pairs.differences], pairs.scale)
-    size = _evaluation(pairs, metric)
-    return PlannedComparison(pairs.label, len(pairs.differences), spread, _seeds(detect, spread, power), *size)
+    label, count = f"{pairs.a.label} − {pairs.b.label}", len(pairs.differences)
+    return PlannedComparison(label, count, spread, _seeds(detect, spread, power), *_evaluation(pairs, metric))
 
 
 def _evaluation(pairs: Pairs, metric: str) -> tuple[float | None, float | None, str]:

@@ -34,23 +34,14 @@ class ClusteredDifference:
     mean_a: float
     mean_b: float
     difference: float
-    se: float | None
-    df: int | None
-    ci_low: float | None
-    ci_high: float | None
-    p: float | None
+    se: float | None = None
+    df: int | None = None
+    ci_low: float | None = None
+    ci_high: float | None = None
+    p: float | None = None
     note: str = ""
     p_corrected: float | None = None
     claim: str = CLAIM
-
-    def interval(self, level: float) -> tuple[float | None, float | None]:
-        """Bounds of the true difference, two-sided at `level`; None without a standard error."""
-        from scipy.special import stdtrit
-
-        if self.se is None:
-            return None, None
-        half = float(stdtrit(self.df, (1 + level) / 2)) * self.se
-        return self.difference - half, self.difference + half
 
 
 def clustered_difference(a_G: np.ndarray, b_G: np.ndarray, size_G: np.ndarray) -> ClusteredDifference:
@@ -62,6 +53,8 @@ def clustered_difference(a_G: np.ndarray, b_G: np.ndarray, size_G: np.ndarray) -
     either. Raises ValueError for other lengths, no cluster, sizes that are not above zero or sums that are not finite.
     *Source:* Cochran 1977, chapter 6 (ratio estimates) and 9A (unequal clusters).
     """
+    from scipy.special import stdtr, stdtrit
+
     a_G, b_G, size_G = (np.asarray(values, dtype=np.float64) for values in (a_G, b_G, size_G))
     if not len(a_G) == len(b_G) == len(size_G) or a_G.ndim != 1:
         raise ValueError(f"{a_G.shape}, {b_G.shape} and {size_G.shape}: each cluster needs two sums and a size")
@@ -74,8 +67,11 @@ def clustered_difference(a_G: np.ndarray, b_G: np.ndarray, size_G: np.ndarray) -
     noise = NOISE * max(largest(a_G), largest(b_G))
     if clusters == 1 or largest(residual_G) <= noise:
         note = ONE_CLUSTER if clusters == 1 else NO_SPREAD
-        return ClusteredDifference(clusters, total, *means, theta, None, None, None, None, None, note)
-    return _tested(clusters, total, means, theta, residual_G)
+        return ClusteredDifference(clusters, total, *means, theta, note=note)
+    se, df = math.sqrt(clusters / (clusters - 1) * float((residual_G**2).sum())) / total, clusters - 1
+    half, p = float(stdtrit(df, (1 + LEVEL) / 2)) * se, 2 * float(stdtr(df, -abs(theta) / se))
+    note = f"n<{FEW_CLUSTERS} clusters" if clusters < FEW_CLUSTERS else ""
+    return ClusteredDifference(clusters, total, *means, theta, se, df, theta - half, theta + half, p, note)
 
 
 def items_difference(a_N: Sequence[float], b_N: Sequence[float], groups_N: Sequence[Hashable]) -> ClusteredDifference:
@@ -106,16 +102,3 @@ def difference_by_domain(
     }
     corrected = holm({name: difference.p for name, difference in found.items()})
     return {name: replace(difference, p_corrected=corrected[name]) for name, difference in found.items()}
-
-
-def _tested(
-    clusters: int, total: float, means: tuple[float, float], theta: float, residual_G: np.ndarray
-) -> ClusteredDifference:
-    from scipy.special import stdtr, stdtrit
-
-    se = math.sqrt(clusters / (clusters - 1) * float((residual_G**2).sum())) / total
-    df = clusters - 1
-    half = float(stdtrit(df, (1 + LEVEL) / 2)) * se
-    p = 2 * float(stdtr(df, -abs(theta) / se))
-    note = f"n<{FEW_CLUSTERS} clusters" if clusters < FEW_CLUSTERS else ""
-    return ClusteredDifference(clusters, total, *means, theta, se, df, theta - half, theta + half, p, note)

@@ -137,9 +137,7 @@ def compare(a: Values, b: Values) -> Comparison:
         t=None if test is None else float(test.statistic),
         df=df,
         p=None if test is None else float(test.pvalue),
-        d_z=found.difference / float(found.differences.std(ddof=1))
-        if paired and found.difference is not None
-        else None,
+        d_z=float(found.differences.mean() / found.differences.std(ddof=1)) if paired else None,
         wilcoxon_p=_wilcoxon(found) if paired else None,
         detectable=None if half is None or df is None else detectable_difference(half, df),
         method=found.method,
@@ -168,11 +166,13 @@ def difference_of(a: Values, b: Values) -> Difference:
 
     finite_a, finite_b = _finite(a), _finite(b)
     common = sorted(finite_a.keys() & finite_b.keys())
-    values_a, values_b = _in_order(finite_a), _in_order(finite_b)
+    values_a, values_b = (np.array([arm[s] for s in sorted(arm)], dtype=np.float64) for arm in (finite_a, finite_b))
     differences = np.array([finite_a[seed] - finite_b[seed] for seed in common], dtype=np.float64)
     paired = finite_a.keys() == finite_b.keys()
     # The mean of the differences rounds less than the difference of the means, which is all that other seeds allow.
-    difference = _mean(differences) if paired else _difference(values_a, values_b)
+    difference = _mean(differences)
+    if not paired:
+        difference = float(values_a.mean() - values_b.mean()) if len(values_a) and len(values_b) else None
     noise = NOISE * max(largest(values_a), largest(values_b))
     lost = len(a) + len(b) - len(values_a) - len(values_b)
     left_out = f"{lost} value{'s' * (lost > 1)} not finite" if lost else ""
@@ -259,14 +259,5 @@ def _finite(arm: Values) -> dict[int, float]:
     return {seed: float(v) for seed, v in arm.items() if v is not None and math.isfinite(v)}
 
 
-def _in_order(arm: dict[int, float]) -> np.ndarray:
-    return np.array([arm[seed] for seed in sorted(arm)], dtype=np.float64)
-
-
 def _mean(values: np.ndarray) -> float | None:
     return float(values.mean()) if len(values) else None
-
-
-def _difference(values_a: np.ndarray, values_b: np.ndarray) -> float | None:
-    mean_a, mean_b = _mean(values_a), _mean(values_b)
-    return None if mean_a is None or mean_b is None else mean_a - mean_b

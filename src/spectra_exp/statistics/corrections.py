@@ -7,7 +7,7 @@ cannot give a false star. So a family grows, and its corrected values with it, a
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import TypeVar
 
 import numpy as np
@@ -23,6 +23,14 @@ def holm(p_values: Mapping[Key, float | None]) -> dict[Key, float | None]:
     Holds however the tests depend on each other. Raises ValueError outside 0..1. *Source:* Holm 1979.
     """
     return _corrected(p_values, _step_down)
+
+
+def holm_by_family(p_values: Sequence[float | None], families: Sequence[Hashable]) -> list[float | None]:
+    """The p-values of tests, each corrected by `holm` over those of its family."""
+    corrected: dict[int, float | None] = {}
+    for family in dict.fromkeys(families):
+        corrected |= holm({i: p for i, p in enumerate(p_values) if families[i] == family})
+    return [corrected[i] for i in range(len(p_values))]
 
 
 def benjamini_hochberg(p_values: Mapping[Key, float | None]) -> dict[Key, float | None]:

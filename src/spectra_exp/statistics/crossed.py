@@ -5,6 +5,7 @@ The claim is about two methods: other seeds and other texts are both allowed for
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -48,6 +49,11 @@ class CrossedDifference:
     enough_tokens: float | None
     note: str = ""
     claim: str = CLAIM
+
+    @property
+    def se(self) -> float | None:
+        """The standard error of `difference`; None where nothing varies."""
+        return None if self.df is None else math.sqrt(self.variance)
 
 
 def crossed_difference(d_SG: np.ndarray, size_G: np.ndarray) -> CrossedDifference:

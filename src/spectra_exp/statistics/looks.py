@@ -48,10 +48,10 @@ class Looks:
     """
 
     n: int
-    p: float | None
-    equivalent_p: float | None
-    low: float | None
-    high: float | None
+    p: float | None = None
+    equivalent_p: float | None = None
+    low: float | None = None
+    high: float | None = None
 
 
 def schedule(max_seeds: int) -> tuple[int, ...]:
@@ -75,17 +75,16 @@ def look(differences: Sequence[float], max_seeds: int, margin: float | None = No
     if not reached or len(differences) > max_seeds:
         raise ValueError(f"{len(differences)} differences; looks are at {planned[0]} to {max_seeds} seeds")
     last, values_S = reached[-1], np.asarray(differences, dtype=np.float64)
-    means, errors = (np.array(found) for found in zip(*(_mean_and_error(values_S[:n]) for n in reached), strict=True))
+    means = np.array([values_S[:n].mean() for n in reached])
+    errors = np.array([values_S[:n].std(ddof=1) / np.sqrt(n) for n in reached])
     # A look at equal differences shows nothing: it has no t, and counts with p = 1.
     errors[errors <= NOISE * largest(values_S)] = np.nan
     if np.isnan(errors[-1]):
-        return Looks(last, None, None, None, None)
+        return Looks(last)
     p = _sequential(means / errors, planned, "two-sided")
-    equivalent = None
-    if margin is not None:
-        # The sides are tested by themselves, and both must hold: |difference| < margin.
-        sides = (_sequential(t, planned, "one-sided") for t in ((margin - means) / errors, (margin + means) / errors))
-        equivalent = max(sides)
+    # The sides are tested by themselves, and both must hold: |difference| < margin.
+    sides = () if margin is None else ((margin - means) / errors, (margin + means) / errors)
+    equivalent = max((_sequential(t, planned, "one-sided") for t in sides), default=None)
     half = float(stdtrit(last - 1, 1 - _level(planned)[len(reached) - 1] / 2) * errors[-1])
     return Looks(last, p, equivalent, float(means[-1] - half), float(means[-1] + half))
 
@@ -121,10 +120,6 @@ def compare_at_looks(a: Values, b: Values, max_seeds: int, margin: float | None 
 def shape(planned: Sequence[int]) -> np.ndarray:
     """[L]: the level of each look over that of the last one."""
     return (np.array(planned) / planned[-1]) ** POWER
-
-
-def _mean_and_error(values_S: np.ndarray) -> tuple[float, float]:
-    return float(values_S.mean()), float(values_S.std(ddof=1) / np.sqrt(len(values_S)))
 
 
 def _sequential(t: np.ndarray, planned: tuple[int, ...], side: Side) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -64,16 +65,6 @@ def power_of(effect: float, seeds: int, alpha: float = ALPHA) -> float:
 
 def seeds_needed(difference: float, sd: float, power: float, alpha: float = ALPHA) -> int | None:
     """The fewest pairs, three at least, whose test finds `difference` with this power; None for more than `MOST`."""
-
-    def enough(seeds: int) -> bool:
-        return power_of(difference / sd, seeds, alpha) >= power
-
-    low, high = MIN_SEEDS - 1, MIN_SEEDS
-    while not enough(high):
-        low, high = high, 2 * high
-        if low > MOST:
-            return None
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if enough(middle) else (middle, high)
-    return high
+    counts = range(MIN_SEEDS, MOST + 1)
+    place = bisect_left(counts, True, key=lambda seeds: power_of(difference / sd, seeds, alpha) >= power)
+    return counts[place] if place < len(counts) else None

@@ -27,21 +27,32 @@ def region_probabilities(difference: float, se: float, df: float, margin: float)
     *Source:* Bayesian t with prior p(µ, σ) ∝ 1/σ (Gelman et al. 2013, section 3.2); the region by Kruschke 2018. Not
     the correlated test of cross-validation, whose folds share data as seeds do not.
     """
-    from scipy.special import stdtr
-
     for name, value in (("margin", margin), ("standard error", se)):
         if not 0 < value < math.inf:
             raise ValueError(f"the {name} is {value}; it must be finite and above zero")
-    below = float(stdtr(df, (-margin - difference) / se))
-    above = float(stdtr(df, (difference - margin) / se))
+    # Under the flat prior the chance that it lies beyond a bound is the p of the test that it does not.
+    below, above = below_p(-difference, se, df, margin), below_p(difference, se, df, margin)
     return Region(below, max(0.0, 1.0 - below - above), above)
 
 
-def equivalent_p(difference: float, se: float, df: float, margin: float) -> float:
-    """p of the two one-sided tests that the true difference lies within −margin..margin: the larger of the two."""
+def below_p(difference: float, se: float, df: float, bound: float) -> float:
+    """p of the one-sided t test that the true difference lies below `bound`."""
     from scipy.special import stdtr
 
-    return float(stdtr(df, (abs(difference) - margin) / se))
+    return float(stdtr(df, (difference - bound) / se))
+
+
+def equivalent_p(difference: float, se: float, df: float, margin: float) -> float:
+    """p of the two one-sided tests that the true difference lies within −margin..margin: the larger of the two.
+
+    Below 0.05 the 90 % interval lies within. *Source:* Schuirmann 1987.
+    """
+    return below_p(abs(difference), se, df, margin)
+
+
+def non_inferior_p(difference: float, se: float, df: float, margin: float, better: Literal["lower", "higher"]) -> float:
+    """p of the one-sided test that the true difference is worse by less than `margin`; better: which values are."""
+    return below_p(difference if better == "lower" else -difference, se, df, margin)
 
 
 def word(

@@ -6,6 +6,7 @@ from typing import Literal, get_args
 
 from spectra_exp.statistics.comparison import NO_SPREAD, Comparison
 from spectra_exp.statistics.intervals import ALPHA
+from spectra_exp.statistics.practical import below_p
 
 Claim = Literal["lower", "higher", "equal", "not lower", "not higher"]
 Outcome = Literal["reproduced", "contradicted", "inconclusive"]
@@ -21,14 +22,16 @@ def outcome(claim: Claim, test: Comparison, corrected: float | None, tolerance: 
     pass the tolerance (on both sides, or on the one named), contradicted where one shows that it does. Values that
     differ alike at every seed leave nothing to test: the difference is then taken as it is.
     """
-    within = _is_below(test, tolerance) and _is_above(test, -tolerance)
+    not_higher, higher = _lies(test, "below", tolerance), _lies(test, "above", tolerance)
+    not_lower, lower = _lies(test, "above", -tolerance), _lies(test, "below", -tolerance)
+    within = not_higher and not_lower
     match claim:
         case "equal":
-            return _settled(within, _is_above(test, tolerance) or _is_below(test, -tolerance))
+            return _settled(within, higher or lower)
         case "not higher":
-            return _settled(_is_below(test, tolerance), _is_above(test, tolerance))
+            return _settled(not_higher, higher)
         case "not lower":
-            return _settled(_is_above(test, -tolerance), _is_below(test, -tolerance))
+            return _settled(not_lower, lower)
     certain = _exact(test) is not None or (corrected is not None and corrected < ALPHA)
     toward = test.difference is not None and (test.difference < 0) == (claim == "lower")
     return _settled(certain and toward and not within, within or (certain and not toward))
@@ -43,20 +46,11 @@ def _exact(test: Comparison) -> float | None:
     return test.difference if test.p is None and NO_SPREAD in test.note else None
 
 
-def _is_below(test: Comparison, bound: float) -> bool:
-    """Whether it is shown, one-sided at 0.05, that the true difference lies below."""
-    from scipy.special import stdtr
-
-    if test.p is None or test.difference is None or test.se is None:
+def _lies(test: Comparison, side: Literal["below", "above"], bound: float) -> bool:
+    """Whether it is shown, one-sided at 0.05, that the true difference lies on this side of the bound."""
+    sign = 1 if side == "below" else -1
+    if test.p is None or (seen := test.estimate) is None:
         exact = _exact(test)
-        return exact is not None and exact < bound
-    return float(stdtr(test.df, (test.difference - bound) / test.se)) < ALPHA
-
-
-def _is_above(test: Comparison, bound: float) -> bool:
-    from scipy.special import stdtr
-
-    if test.p is None or test.difference is None or test.se is None:
-        exact = _exact(test)
-        return exact is not None and exact > bound
-    return float(stdtr(test.df, (bound - test.difference) / test.se)) < ALPHA
+        return exact is not None and sign * exact < sign * bound
+    difference, se, df = seen
+    return below_p(sign * difference, se, df, sign * bound) < ALPHA

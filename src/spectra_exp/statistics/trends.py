@@ -24,9 +24,9 @@ class Trend:
     """A rank statistic over `n` seeds (or points) with its p-value, both None where `note` says why."""
 
     n: int
-    statistic: float | None
-    p: float | None
-    note: str
+    statistic: float | None = None
+    p: float | None = None
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -37,13 +37,13 @@ class Slope:
     """
 
     n: int
-    slope: float | None
-    ci_low: float | None
-    ci_high: float | None
-    t: float | None
-    df: int | None
-    p: float | None
-    note: str
+    slope: float | None = None
+    ci_low: float | None = None
+    ci_high: float | None = None
+    t: float | None = None
+    df: int | None = None
+    p: float | None = None
+    note: str = ""
 
 
 def page_trend(values_NK: Sequence[Sequence[float | None]] | np.ndarray) -> Trend:
@@ -58,7 +58,7 @@ def page_trend(values_NK: Sequence[Sequence[float | None]] | np.ndarray) -> Tren
     places_NK = places(finite_NK, largest(finite_NK))
     reason = _too_small(finite_NK) or ("" if np.ptp(places_NK, axis=1).any() else NO_SPREAD)
     if reason:
-        return Trend(len(finite_NK), None, None, join_notes(reason, left_out))
+        return Trend(len(finite_NK), note=join_notes(reason, left_out))
     found = page_trend_test(places_NK)
     return Trend(len(finite_NK), float(found.statistic), min(1.0, float(found.pvalue)), left_out)
 
@@ -76,7 +76,7 @@ def spearman(x: Sequence[float | None], y: Sequence[float | None]) -> Trend:
     ranks = [rankdata(places(column, largest(column))) for column in points_N2.T]
     reason = TOO_FEW if n < MIN_SEEDS else NO_SPREAD if any(np.ptp(r) == 0 for r in ranks) else ""
     if reason:
-        return Trend(n, None, None, join_notes(reason, left_out))
+        return Trend(n, note=join_notes(reason, left_out))
     found = spearmanr(*ranks)
     p = max(float(found.pvalue), 2 / math.factorial(n))  # no order of n points is rarer
     if n <= EXACT_UP_TO:
@@ -107,7 +107,7 @@ def slope_over(gains_NK: Sequence[Sequence[float | None]] | np.ndarray, covariat
     n = len(finite_NK)
     if n == 0 or len(np.unique(covariate)) < MIN_CONDITIONS:
         reason = TOO_SHORT if n >= MIN_SEEDS else TOO_FEW
-        return Slope(n, None, None, None, None, None, None, join_notes(reason, left_out))
+        return Slope(n, note=join_notes(reason, left_out))
     weights_K = (covariate - covariate.mean()) / ((covariate - covariate.mean()) ** 2).sum()
     slopes_N = finite_NK @ weights_K
     slope = float(slopes_N.mean())
@@ -115,7 +115,7 @@ def slope_over(gains_NK: Sequence[Sequence[float | None]] | np.ndarray, covariat
     noise = NOISE * largest(finite_NK) * float(np.abs(weights_K).sum())
     reason = TOO_FEW if n < MIN_SEEDS else NO_SPREAD if spread <= noise else ""
     if reason:
-        return Slope(n, slope, None, None, None, None, None, join_notes(reason, left_out))
+        return Slope(n, slope, note=join_notes(reason, left_out))
     test = ttest_1samp(slopes_N, 0.0)
     low, high = test.confidence_interval(LEVEL)
     return Slope(n, slope, float(low), float(high), float(test.statistic), n - 1, float(test.pvalue), left_out)

@@ -14,7 +14,7 @@ import numpy as np
 
 from spectra_exp.presentation.colours import colour
 from spectra_exp.presentation.panels import BarPanel, Page, Points, StackPanel, with_seeds
-from spectra_exp.presentation.style import DOUBLE, ramp, rank_places
+from spectra_exp.presentation.style import DOUBLE, ramp
 from spectra_exp.presentation.text import number_text
 from spectra_exp.reporting.collect import TRAINING_RULE
 from spectra_exp.reporting.figures.labels import Naming, by_method, marked, with_context
@@ -71,7 +71,7 @@ def stack_edges(by_seed: Mapping[int, Usage]) -> tuple[tuple[int, ...], tuple[Po
 
 
 def final_shares(by_seed: Mapping[int, Usage], layer: int | None = None) -> Points:
-    """The interval over seeds of each rank's share at the end: of one layer, or the mean over layers."""
+    """The interval over seeds of each rank's share at the end: of one layer, or the mean over layers; () of no seed."""
     ends = [found.shares_TLE[-1] for found in by_seed.values()]
     shares = [end.mean(axis=0) if layer is None else end[layer] for end in ends]
     return tuple(mean_interval(values) for values in zip(*shares, strict=True))
@@ -117,18 +117,10 @@ class LayerUsage:
             least = min(u.shares_TLE.shape[1] for u in by_seed.values())
             for layer in layers:
                 bars = final_shares(by_seed, layer) if layer < least else ()
-                name = marked(section, row, self.naming(row)) if layer == layers[0] else ""
-                panels.append(
-                    BarPanel(
-                        f"Layer {layer}" if index == min(found) else "",
-                        "Expert, by rank",
-                        textwrap.fill(name, BESIDE_A_ROW),
-                        bars,
-                        colour(row.method),
-                        1 / len(bars) if bars else None,
-                        rule_note(section, row, layer),
-                    )
-                )
+                title = f"Layer {layer}" if index == min(found) else ""
+                name = textwrap.fill(marked(section, row, self.naming(row)) if layer == layers[0] else "", BESIDE_A_ROW)
+                even, note = 1 / len(bars) if bars else None, rule_note(section, row, layer)
+                panels.append(BarPanel(title, "Expert, by rank", name, bars, colour(row.method), even, note))
         some = (f"{len(layers)} of {depth} layers shown.",) if len(layers) < depth else ()
         rules = "CV: load CV of the layer under the inference rule → under the training rule, where that was measured."
         notes = (f"Share of assignments. {RANKED} {INFERENCE_RULE} Dashed: even share. {rules}", *some)
@@ -169,6 +161,6 @@ def no_snapshots(section: Section, rows: Sequence[Row]) -> dict[str, str]:
 
 def rank_key(experts: int) -> tuple[tuple[str, str], ...]:
     """Name and colour of the first, middle and last rank."""
-    shades = ramp(rank_places(experts))
+    shades = ramp(experts)
     names = {0: "most used expert", experts // 2: f"rank {experts // 2 + 1}", experts - 1: "least used expert"}
     return tuple((name, shades[rank]) for rank, name in names.items())

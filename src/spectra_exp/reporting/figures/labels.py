@@ -85,13 +85,12 @@ def with_context(page: Page, section: Section, rows: Iterable[Row]) -> Page:
     footnotes = [f"Runs with {section.title}." if section.study else f"{section.title}."] if section.special else []
     if any(not section.causal(row) for row in own):
         footnotes.append("† not shown to be causal: its loss is no evidence.")
-    runs = [(row, section.run(row, seed)) for row in own for seed in sorted(row.runs)]
     remarks = []
-    if stale := dict.fromkeys(row.label for row, run in runs if run["stale"]):
+    if stale := dict.fromkeys(row.label for row in own if section.stale(row)):
         which = "all rows" if len(stale) == len(own) else "; ".join(stale)
         remarks.append(f"Stale, run by other code than today's (refresh=stale runs them again): {which}.")
     for key in GROUP_KEYS:
-        values = sorted({str(run[key])[:8] for _, run in runs if run[key] is not None})
+        values = sorted({str(run[key])[:8] for row in own for run in section.runs(row) if run[key] is not None})
         if len(values) > 1:
             remarks.append(f"Rows differ in {key.replace('_', ' ')} ({', '.join(values)}): not to be compared.")
     return replace(page, footnotes=(*page.footnotes, *footnotes), remarks=(*page.remarks, *remarks))

@@ -25,6 +25,7 @@ LONGEST = 100
 
 # Dates and versions would make two equal figures differ.
 METADATA = {"png": {"Software": None}, "pdf": {"CreationDate": None, "Creator": None, "Producer": None}}
+NO_RUN = "no finished run"
 FRAME = "A frame shows the means; a band that reaches beyond them by more than their range is cut by it."
 
 
@@ -115,11 +116,9 @@ def _make(spec: FigureSpec, name: str, section: Section, folder: Path, made: Mad
 
 def _no_data(spec: FigureSpec, name: str, section: Section, rows: Sequence[Row]) -> Gap:
     """Why a figure is not written, and what would give it data."""
-    if any(row.runs for row in rows):
-        reason, command = f"no usable {spec.needs} in its finished runs", again(section)
-    else:
-        reason, command = "no finished run", section.asked()
-    return Gap(name, section.title, "whole figure", spec.needs, reason, command)
+    found = any(row.runs for row in rows)
+    why = (f"no usable {spec.needs} in its finished runs", again(section)) if found else (NO_RUN, section.asked())
+    return Gap(name, section.title, "whole figure", spec.needs, *why)
 
 
 def again(section: Section) -> str:
@@ -130,13 +129,13 @@ def again(section: Section) -> str:
 
 def _report(spec: ReportSpec, sections: Sequence[Section], folder: Path, made: Made) -> None:
     content = [
-        {"section": section.title} | spec.compose(section, rows)
-        for section, rows in ((section, section.find(spec.only)) for section in sections)
-        if any(row.runs for row in rows)
+        {"section": section.title} | spec.compose(section, section.find(spec.only))
+        for section in sections
+        if any(row.runs for row in section.find(spec.only))
     ]
     if not content:
-        gap = Gap(spec.name, "", "whole report", "summary.json", "no finished run", sections[0].asked())
-        made.gaps.append(gap)
+        asked = sections[0].asked()
+        made.gaps.append(Gap(spec.name, "", "whole report", "summary.json", NO_RUN, asked))
         return
     path = folder / f"{spec.name}.json"
     write_json(path, {"title": spec.title, "study": spec.study, "sections": content})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from spectra_exp.presentation.panels import Page
 from spectra_exp.presentation.style import DOUBLE
@@ -43,22 +43,20 @@ def _rank(row: Row) -> tuple[int, int, bool, str]:
     return -len(row.runs), row.label.count(",") + ("ablation" in row.key), others, row.label
 
 
-@dataclass(frozen=True)
-class OfSome:
-    """The page of the rows that it has room for."""
+def _of_some(compose: Compose) -> Compose:
+    """The page of `some_rows`."""
 
-    compose: Compose
-
-    def __call__(self, section: Section, rows: Sequence[Row]) -> Page:
-        """The page of `some_rows`."""
+    def page_of(section: Section, rows: Sequence[Row]) -> Page:
         kept, said = some_rows(rows)
-        page = self.compose(section, kept)
+        page = compose(section, kept)
         return replace(page, footnotes=(*page.footnotes, *said))
+
+    return page_of
 
 
 CURVES = Training((Curve("train_loss", "train"), Curve(LOSS)), (DOUBLE, 3.0), naming=by_row)
 OWN = tuple(
-    FigureSpec(f"runs_{name}", title, "", needs, OfSome(compose))
+    FigureSpec(f"runs_{name}", title, "", needs, _of_some(compose))
     for name, title, needs, compose in (
         ("loss", "Training and validation loss over training", HISTORY, CURVES),
         ("tradeoff", "Validation loss against load CV", SUMMARY, Tradeoff(LOAD, LOSS)),

@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+from spectra_exp.config.names import setting_text
 from spectra_exp.config.typed import value_text
-from spectra_exp.presentation.colours import colour
-from spectra_exp.presentation.panels import HeatPanel, Line, LinePanel, Mark, Page, with_seeds
-from spectra_exp.presentation.style import DASHES, DOUBLE, MARKERS
+from spectra_exp.presentation.panels import HeatPanel, Line, LinePanel, Page, with_seeds
+from spectra_exp.presentation.style import DOUBLE, method_mark
 from spectra_exp.reporting.collect import INFERENCE, TRAINING_RULE
 from spectra_exp.reporting.figures.labels import NOT_CAUSAL, RULES, arms, marked, metric_label, with_context
 from spectra_exp.reporting.figures.training import floors_of
@@ -72,7 +72,10 @@ class SweepCurves:
         return with_context(with_seeds(page, "band" if self.joined else "bars"), section, rows)
 
     def _lines(self, section: Section, rows: Sequence[Row], metric: str, places: Mapping[str, int]) -> tuple[Line, ...]:
-        methods = arms_by_method(rows)
+        # No line mixes two methods.
+        methods: dict[str, list[Row]] = {}
+        for row in rows:
+            methods.setdefault(row.method, []).append(row)
         rules, measured = SHOWN_RULES[self.rules], section.measured(rows)
         several = sum(any(m + suffix in measured for m in self.metrics) for suffix in rules) > 1
         shown = [suffix for suffix in rules if metric + suffix in measured]
@@ -86,20 +89,11 @@ class SweepCurves:
                 at = {self._x(row, places) + shift: point for row, point in zip(own, points, strict=True)}
                 x = tuple(sorted(at))
                 label = _rule_label(section, own, method, suffix, several=several)
-                mark = Mark(colour(method), DASHES[number % len(DASHES)], MARKERS[number % len(MARKERS)])
-                lines.append(Line(label, mark, x, tuple(at[value] for value in x), self.joined))
+                lines.append(Line(label, method_mark(method, number), x, tuple(at[value] for value in x), self.joined))
         return tuple(lines)
 
     def _x(self, row: Row, places: Mapping[str, int]) -> float:
         return float(places[self.place(row)]) if self.scale == "category" else float(row.values[self.over[0]])
-
-
-def arms_by_method(rows: Sequence[Row]) -> dict[str, list[Row]]:
-    """The rows of each method, so that no line mixes two."""
-    found: dict[str, list[Row]] = {}
-    for row in rows:
-        found.setdefault(row.method, []).append(row)
-    return found
 
 
 def _printed(texts: Mapping[Any, str]) -> dict[str, str]:
@@ -118,8 +112,8 @@ def _rule_label(section: Section, rows: Sequence[Row], method: str, suffix: str,
 class SweepHeat:
     """A page of heat maps: a row of panels for each arm and metric, a column for each value of `panels`.
 
-    `x`, `y`: the keys along the axes. `texts`: the values of `panels`, and how they are printed. `rules`: which of
-    `SHOWN_RULES` are shown.
+    `x`, `y`: the keys along the axes. `texts`: the values of `panels`, and how they are printed; those of the rows
+    unless given. `rules`: which of `SHOWN_RULES` are shown.
     """
 
     x: str
@@ -133,7 +127,8 @@ class SweepHeat:
 
     def __call__(self, section: Section, rows: Sequence[Row]) -> Page:
         """The page of these rows."""
-        found, texts = [], _printed(self.texts)
+        values = dict.fromkeys(row.key[self.panels] for row in rows if self.panels in row.key)
+        found, texts = [], _printed(self.texts) or {value: setting_text(self.panels, value) for value in values}
         measured = [metric + rule for rule in SHOWN_RULES[self.rules] for metric in self.metrics]
         for own in arms(rows, ("osr",)).values():
             columns = [[row for row in own if row.key.get(self.panels) == value] for value in texts]
@@ -144,7 +139,7 @@ class SweepHeat:
                         self._panel(section, own, some, metric, limits, f"{own[0].method}, {text}")
                         for some, text in zip(columns, texts.values(), strict=True)
                     ]
-        count = len(texts)
+        count = max(1, len(texts))
         page = Page(tuple(found), count, (DOUBLE, 0.45 + 1.75 * math.ceil(len(found) / count)))
         if any(panel.best for panel in found):
             page = replace(page, footnotes=("Boxed: the best mean of the panel among causal points.",))
@@ -160,8 +155,7 @@ class SweepHeat:
         title: str,
     ) -> HeatPanel:
         """The panel of some of an arm's rows; a place of the arm that none of them has stays empty."""
-        across = list(dict.fromkeys(row.key[self.x] for row in arm))
-        down = list(dict.fromkeys(row.key[self.y] for row in arm))
+        across, down = (tuple(dict.fromkeys(row.key[axis] for row in arm)) for axis in (self.x, self.y))
         by_place = {(row.key[self.y], row.key[self.x]): row for row in rows}
         cells = tuple(
             tuple(section.interval(by_place[y, x], metric) if (y, x) in by_place else None for x in across)
@@ -175,17 +169,9 @@ class SweepHeat:
             if (cell := cells[j][i]) is not None and (y, x) in causal
         }
         title = marked(section, rows[0], title) if rows and rows[0].runs else title
-        return HeatPanel(
-            title,
-            self.x_label or self.x,
-            self.y_label or self.y,
-            tuple(across),
-            tuple(down),
-            cells,
-            limits,
-            metric_label(metric),
-            best=_best(means, metric),
-        )
+        labels = self.x_label or self.x, self.y_label or self.y
+        best = _best(means, metric)
+        return HeatPanel(title, *labels, across, down, cells, limits, metric_label(metric), best=best)
 
 
 def _best(means: Mapping[tuple[int, int], float], metric: str) -> tuple[int, int] | None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
+from itertools import pairwise
 
 from spectra_exp.presentation.panels import BarPanel, HeatPanel, Line, LinePanel, Page, Panel, TextPanel, with_seeds
 from spectra_exp.presentation.style import DOUBLE
@@ -19,6 +21,7 @@ from spectra_exp.reporting.figures.labels import marked, metric_label, with_cont
 from spectra_exp.reporting.figures.temperatures import (
     best_constant,
     by_temperature,
+    constant,
     constants,
     over_temperature,
     schedules,
@@ -45,32 +48,24 @@ SHARE = "Share of assignments"
 def comprehensive(section: Section, rows: Sequence[Row]) -> Page:
     """Losses of every constant over training, final figures over the temperature, and a table of all rows."""
     curves = (Curve("train_loss", "train"), Curve("val_loss", begin=0.5))
+    ends = ("val_loss", "val_accuracy", "routing_entropy", "load_gini")
     panels = (
         *_curve_panels(section, constants(rows), curves),
-        *(
-            final_panel(section, rows, metric)
-            for metric in ("val_loss", "val_accuracy", "routing_entropy", "load_gini")
-        ),
+        *(final_panel(section, rows, metric) for metric in ends),
     )
-    table = TextPanel(
-        ("Temperature", "n", *(metric_label(metric) for metric in SUMMARY)),
-        tuple(
-            (
-                marked(section, row, by_temperature(row)),
-                str(len(row.runs)),
-                *(interval_text(section.interval(row, metric)) for metric in SUMMARY),
-            )
-            for row in [*constants(rows), *(row for row in rows if row not in constants(rows))]
-            if row.runs
-        ),
-    )
+    lines = []
+    for row in [*constants(rows), *(row for row in rows if constant(row) is None)]:
+        if row.runs:
+            cells = (interval_text(section.interval(row, metric)) for metric in SUMMARY)
+            lines.append((marked(section, row, by_temperature(row)), str(len(row.runs)), *cells))
+    table = TextPanel(("Temperature", "n", *map(metric_label, SUMMARY)), tuple(lines))
     return _page(section, rows, curves, Page(panels, 2, (DOUBLE, 8.2), below=table))
 
 
 def dynamics(section: Section, rows: Sequence[Row]) -> Page:
     """Entropy, confidence and load-balance loss over training, and the final routing over the temperature."""
     curves = (ENTROPY, Curve("routing_confidence"), Curve("load_balance_loss", "train"))
-    shares = {metric_label(metric): _final_of(section, metric) for metric in SHARES}
+    shares = {metric_label(metric): partial(section.interval, metric=metric) for metric in SHARES}
     panels = (
         *_curve_panels(section, constants(rows), curves),
         over_temperature(rows, shares, "At the end of training"),
@@ -88,7 +83,7 @@ def entropy(section: Section, rows: Sequence[Row]) -> Page:
     panels = (
         *_curve_panels(section, own, (ENTROPY,)),
         LinePanel("", "Step", "Entropy change\n(nats per 100 steps)", tuple(line for line in rates if line.x)),
-        over_temperature(rows, {"": lambda row: entropy_change(section, row)}, "Entropy, end − begin (nats)"),
+        over_temperature(rows, {"": partial(entropy_change, section)}, "Entropy, end − begin (nats)"),
         final_panel(section, rows, "routing_entropy_norm"),
     )
     return _page(section, rows, (ENTROPY,), Page(panels, 2, (DOUBLE, 4.7)))
@@ -99,8 +94,7 @@ def schedule_comparison(section: Section, rows: Sequence[Row]) -> Page:
     best = best_constant(section, rows)
     own = [*schedules(rows), *([best] if best else [])]
     curves = (Curve("val_loss"), Curve("val_accuracy"), Curve("temperature", "train"))
-    long = [row for row in rows if row.key.get("temperature") == "best_long"]
-    ends = [*own, *long]
+    ends = [*own, *(row for row in rows if row.key.get("temperature") == "best_long")]
     lines = tuple(
         Line(marked(section, row, by_temperature(row)), mark, (float(i),), (section.interval(row, "val_loss"),), False)
         for i, (row, mark) in enumerate(zip(ends, temperature_marks(ends), strict=True))
@@ -112,7 +106,7 @@ def schedule_comparison(section: Section, rows: Sequence[Row]) -> Page:
         LinePanel("", "", metric_label("val_loss") + ", end", lines, ticks=ticks),
     )
     note = (f"Best constant by mean validation loss: {by_temperature(best)}.",) if best else ()
-    return _page(section, [*own, *long], curves, Page(panels, 2, (DOUBLE, 4.7), note))
+    return _page(section, ends, curves, Page(panels, 2, (DOUBLE, 4.7), note))
 
 
 def utilization(section: Section, rows: Sequence[Row]) -> Page:
@@ -144,7 +138,7 @@ def utilization_analysis(section: Section, rows: Sequence[Row]) -> Page:
     panels: tuple[Panel, ...] = (
         *([heat] if found else []),
         final_panel(section, rows, "load_gini"),
-        over_temperature(rows, {"": lambda row: share_variance(section, row)}, "Variance of the shares"),
+        over_temperature(rows, {"": partial(share_variance, section)}, "Variance of the shares"),
         final_panel(section, rows, "load_cv"),
     )
     page = Page(panels, 2, (DOUBLE, 5.4))
@@ -157,9 +151,7 @@ def change_rates(section: Section, row: Row) -> dict[int, dict[int, float]]:
     """By seed, the change of the routing entropy per 100 steps between evaluations, at the later one."""
     found = {}
     for seed, curve in training_curves(section, row, "validation", "routing_entropy").items():
-        steps = sorted(curve)
-        pairs = zip(steps, steps[1:], strict=False)
-        found[seed] = {b: 100 * (curve[b] - curve[a]) / (b - a) for a, b in pairs}
+        found[seed] = {b: 100 * (curve[b] - curve[a]) / (b - a) for a, b in pairwise(sorted(curve))}
     return found
 
 
@@ -176,13 +168,8 @@ def share_variance(section: Section, row: Row) -> Interval | None:
 
 def final_panel(section: Section, rows: Sequence[Row], metric: str) -> LinePanel:
     """A metric at the end of training over the constant temperatures, with its chance floor."""
-    return over_temperature(
-        rows, {"": _final_of(section, metric)}, metric_label(metric), floors_of(section, rows, metric)
-    )
-
-
-def _final_of(section: Section, metric: str) -> Callable[[Row], Interval | None]:
-    return lambda row: section.interval(row, metric)
+    ends = {"": partial(section.interval, metric=metric)}
+    return over_temperature(rows, ends, metric_label(metric), floors_of(section, rows, metric))
 
 
 def _curve_panels(section: Section, rows: Sequence[Row], curves: Sequence[Curve]) -> tuple[LinePanel, ...]:

@@ -48,7 +48,7 @@ def specialization(section: Section, rows: Sequence[Row]) -> dict[str, Any]:
             | {
                 "share_variance": interval_report(share_variance(section, row)),
                 "entropy_change_nats": interval_report(entropy_change(section, row)),
-                "shares_by_rank": [interval_report(cell) for cell in _shares(section, row)],
+                "shares_by_rank": [interval_report(cell) for cell in final_shares(usages(section, row))],
             }
             for row in rows
         ]
@@ -81,8 +81,3 @@ def metrics_report(section: Section, row: Row, metrics: Sequence[str]) -> dict[s
 def interval_report(interval: Interval | None) -> dict[str, Any] | None:
     """The interval as n, mean, low and high."""
     return asdict(interval) if interval else None
-
-
-def _shares(section: Section, row: Row) -> Sequence[Interval | None]:
-    by_seed = usages(section, row)
-    return final_shares(by_seed) if by_seed else ()

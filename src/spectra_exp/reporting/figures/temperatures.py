@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from operator import itemgetter
 
 from spectra_exp.presentation.panels import Line, LinePanel, Mark, Points
 from spectra_exp.presentation.style import ordered_marks, plain_mark
@@ -39,22 +40,23 @@ def by_temperature(row: Row) -> str:
 
 def best_constant(section: Section, rows: Sequence[Row]) -> Row | None:
     """The constant with the lowest mean validation loss among those that may be ranked, None without any."""
-    own = list(constants(rows))
+    own = constants(rows)
     fair = [row for row, may in zip(own, section.ranked(own), strict=True) if may]
-    found = {id(row): interval.mean for row in fair if (interval := section.interval(row, "val_loss"))}
-    return min((row for row in fair if id(row) in found), key=lambda row: found[id(row)], default=None)
+    means = [(interval.mean, row) for row in fair if (interval := section.interval(row, "val_loss"))]
+    return min(means, key=itemgetter(0), default=(0.0, None))[1]
 
 
 def temperature_marks(rows: Sequence[Row]) -> list[Mark]:
     """Constants from dark to light as they grow hotter; schedules in plain colours."""
     ordered = constants(rows)
     warm = {id(row): mark for row, mark in zip(ordered, ordered_marks(len(ordered)), strict=True)}
-    return [warm.get(id(row)) or plain_mark(_place(row)) for row in rows]
+    places = {name: place for place, name in enumerate(SCHEDULES)}
+    return [warm.get(id(row)) or plain_mark(places.get(row.key.get(FACTOR, ""), len(places))) for row in rows]
 
 
 def over_temperature(
     rows: Sequence[Row],
-    series: dict[str, Callable[[Row], Interval | None]],
+    series: Mapping[str, Callable[[Row], Interval | None]],
     y_label: str,
     floors: tuple[float, ...] = (),
 ) -> LinePanel:
@@ -70,8 +72,3 @@ def over_temperature(
     return LinePanel(
         "", "Temperature", y_label, tuple(lines), x_scale="log", ticks=ticks, floors=floors, keyed=len(series) > 1
     )
-
-
-def _place(row: Row) -> int:
-    option = row.key.get(FACTOR, "")
-    return SCHEDULES.index(option) if option in SCHEDULES else len(SCHEDULES)

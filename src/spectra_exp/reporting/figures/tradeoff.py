@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from spectra_exp.presentation.panels import Page, Spot, SpotPanel, with_seeds
 from spectra_exp.presentation.style import COLUMN, method_mark
-from spectra_exp.reporting.figures.labels import Naming, by_row, marked, metric_label, with_context
+from spectra_exp.reporting.figures.labels import marked, metric_label, with_context
 from spectra_exp.reporting.figures.training import floors_of
 from spectra_exp.reporting.grid import Row, Section
 
@@ -18,7 +18,6 @@ class Tradeoff:
 
     x: str
     y: str
-    naming: Naming = by_row
 
     def __call__(self, section: Section, rows: Sequence[Row]) -> Page:
         """The page of these rows; only causal ones can be on the front, as in the tables."""
@@ -26,7 +25,7 @@ class Tradeoff:
         causal = [bool(row.runs) and section.causal(row) for row in rows]
         front = section.front(rows, (self.x, self.y))
         spots = tuple(
-            Spot(marked(section, row, self.naming(row)), method_mark(row.method, i), x, y, front[i], causal[i])
+            Spot(marked(section, row, row.label), method_mark(row.method, i), x, y, front[i], causal[i])
             for i, (row, (x, y)) in enumerate(zip(rows, places, strict=True))
             if x and y
         )

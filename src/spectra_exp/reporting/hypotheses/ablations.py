@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 from spectra_exp.config.names import ablation_name
 from spectra_exp.config.presets import FULL, ablations, ladder
@@ -52,19 +53,17 @@ def _ladder(section: Section, rule: str, rungs: list[str]) -> tuple[Part, list[P
     except Lack as lack:
         return lack.part(what, "ladder"), []
     losses = {name: found.values[name, "val_loss"] for name in rows}
-    names = list(rows)
     steps = [
         found.compared(f"val_loss, {rung} − {below}", losses[rung], losses[below], "lower", "ladder")
-        for below, rung in zip(names, names[1:], strict=False)
+        for below, rung in pairwise(rows)
     ]
     try:
         fixed = found.at_first_look
     except Lack as lack:
         return lack.part(what, "ladder"), steps
     # Page's test is of a rise, so the ladder is read from its top.
-    seeds = fixed.values[names[0], "val_loss"]
-    table_NK = [[fixed.values[name, "val_loss"][seed] for name in reversed(names)] for seed in seeds]
-    return ordered(what, table_NK, "ladder"), steps
+    arms = [fixed.values[name, "val_loss"] for name in reversed(list(rows))]
+    return ordered(what, [[arm[seed] for arm in arms] for seed in arms[0]], "ladder"), steps
 
 
 def _rows(section: Section, rule: str, options: Sequence[str]) -> Rows:

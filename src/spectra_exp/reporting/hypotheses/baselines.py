@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from spectra_exp.config.names import method_name
 from spectra_exp.reporting.collect import INFERENCE, TRAINING_RULE
-from spectra_exp.reporting.grid import SWITCH, Row, Section
+from spectra_exp.reporting.grid import SWITCH, Section
 from spectra_exp.reporting.hypotheses.parts import Part, Ruling, Side, judge
 from spectra_exp.reporting.hypotheses.samples import (
     Lack,
@@ -54,7 +56,7 @@ def specialised_domains(section: Section, rule: str) -> Ruling:
     found = sample(section, rows, [DOMAIN + domain for domain in (*SPECIALISED, *rest)], rule)
     spectra, switch = rows
 
-    def mean_gain(domains: tuple[str, ...] | list[str]) -> dict[int, float]:
+    def mean_gain(domains: Sequence[str]) -> dict[int, float]:
         pairs = [(found.values[switch, DOMAIN + d], found.values[spectra, DOMAIN + d]) for d in domains]
         return {seed: sum(a[seed] - b[seed] for a, b in pairs) / len(pairs) for seed in pairs[0][0]}
 
@@ -73,17 +75,13 @@ def _above_floor(section: Section, rows: Rows, rule: str) -> Part:
     what, metric = f"routing_consistency of {name} − its chance floor", "routing_consistency"
     try:
         own = usable_rows(section, {name: row}, (metric,), rule)[name]
-        arms = {(name, metric): test_values(section, own, metric), (name, f"floor of {metric}"): _floors(section, own)}
+        floors = {seed: floor for seed, floor in section.floors(own, metric).items() if seed in test_seeds(own)}
+        arms = {(name, metric): test_values(section, own, metric), (name, f"floor of {metric}"): floors}
         found = same_seeds(arms, fill_command(section, rule), design_of({name: row}))
     except Lack as lack:
         return lack.part(what)
-    values, floors = found.values.values()
-    return found.compared(what, values, floors, "higher")
-
-
-def _floors(section: Section, row: Row) -> dict[int, float]:
-    floors = section.floors(row, "routing_consistency")
-    return {seed: floors[seed] for seed in test_seeds(row) if seed in floors}
+    values, by_chance = found.values.values()
+    return found.compared(what, values, by_chance, "higher")
 
 
 def _domains(section: Section, rows: Rows) -> list[str]:

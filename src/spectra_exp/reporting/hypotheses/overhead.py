@@ -33,7 +33,8 @@ def overhead_rulings(profile: str | None) -> dict[str, Ruling]:
         methods = read_times(profile)
     except SpectraError as error:
         return {"": Lack(str(error), COMMAND).ruling()}
-    timed = {rule: name for rule in option_files("osr") if (name := _spectra(rule)) in methods}
+    names = {rule: method_name({"router": "spectra", "osr": rule}) for rule in option_files("osr")}
+    timed = {rule: name for rule, name in names.items() if name in methods}
     if not timed or SWITCH not in methods:
         return {"": Lack(f"overhead.json has no times of {SWITCH if timed else 'SPECTRA'}", COMMAND).ruling()}
     return {rule: judge([_ratio(name, methods, time) for time in TIMES]) for rule, name in timed.items()}
@@ -67,7 +68,3 @@ def _ratio(name: str, methods: Times, time: str) -> Part:
         return Part(what, number_text(MOST * math.exp(test.difference)), untested=test.note)
     ratio, low, high = (number_text(MOST * math.exp(x)) for x in (test.difference, test.ci_low, test.ci_high))
     return Part(what, f"{ratio} [{low}, {high}] against {MOST:.2f}, n {test.n} repeats", test.difference < 0, test.p)
-
-
-def _spectra(rule: str) -> str:
-    return method_name({"router": "spectra", "osr": rule})

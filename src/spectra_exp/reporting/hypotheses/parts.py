@@ -11,7 +11,7 @@ import numpy as np
 from spectra_exp.presentation.text import number_text, signed_text
 from spectra_exp.reporting.tables.verdicts import looks_text
 from spectra_exp.statistics.comparison import compare
-from spectra_exp.statistics.corrections import holm
+from spectra_exp.statistics.corrections import holm_by_family
 from spectra_exp.statistics.intervals import ALPHA
 from spectra_exp.statistics.trends import Slope, Trend, page_trend
 from spectra_exp.studies.decide import Design
@@ -55,12 +55,10 @@ def judge(parts: Sequence[Part], guards: Sequence[Part] = ()) -> Ruling:
     the claim; else not tested if any has no test; supported if every part is significant for it; else inconclusive.
     """
     every = [*parts, *guards]
-    corrected = correct(every)
-    found = [is_significant(p) for p in corrected]
-    against = [part.what for part, hit in zip(every, found, strict=True) if hit and not part.toward]
-    open_ones = [part.what for part, hit in zip(parts, found[: len(parts)], strict=True) if not hit]
-    figures = [figure_text(part, p) for part, p in zip(every, corrected, strict=True)]
-    return settle(figures, against, every, open_ones)
+    tested = list(zip(every, correct(every), strict=True))
+    against = [part.what for part, p in tested if is_significant(p) and not part.toward]
+    open_ones = [part.what for part, p in tested[: len(parts)] if not is_significant(p)]
+    return settle([figure_text(part, p) for part, p in tested], against, every, open_ones)
 
 
 def settle(figures: Sequence[str], against: Sequence[str], parts: Sequence[Part], open_ones: Sequence[str]) -> Ruling:
@@ -80,11 +78,7 @@ def settle(figures: Sequence[str], against: Sequence[str], parts: Sequence[Part]
 
 def correct(parts: Sequence[Part]) -> list[float | None]:
     """Each part's p corrected by Holm over its family."""
-    families: dict[str, dict[int, float | None]] = {}
-    for index, part in enumerate(parts):
-        families.setdefault(part.family, {})[index] = part.p
-    corrected = {index: p for family in families.values() for index, p in holm(family).items()}
-    return [corrected[index] for index in range(len(parts))]
+    return holm_by_family([part.p for part in parts], [part.family for part in parts])
 
 
 def is_significant(corrected: float | None) -> bool:

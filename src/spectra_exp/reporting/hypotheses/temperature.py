@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import yaml
 
@@ -68,14 +69,15 @@ def best_constant(section: Section) -> Ruling:
         for o in outside
     }
     corrected = dict(zip(pairs, correct(list(pairs.values())), strict=True))
-    won = {key for key, part in pairs.items() if is_significant(corrected[key]) and part.toward}
-    lost = {key for key, part in pairs.items() if is_significant(corrected[key]) and not part.toward}
+    decided = {key: part.toward for key, part in pairs.items() if is_significant(corrected[key])}
     means = {name: sum(losses[name].values()) / len(losses[name]) for name in CONSTANTS}
     best, front = min(CONSTANTS, key=means.__getitem__), min(inside, key=means.__getitem__)
     shown = [figure_text(pairs[front, o], corrected[front, o]) for o in outside]
-    against = [f"{degrees[o]:g} below every one inside" for o in outside if all((i, o) in lost for i in inside)]
-    held = any(all((i, o) in won for o in outside) for i in inside)
-    open_ones = [] if held else [pairs[front, o].what for o in outside if (front, o) not in won]
+    against = [
+        f"{degrees[o]:g} below every one inside" for o in outside if all(decided.get((i, o)) is False for i in inside)
+    ]
+    held = any(all(decided.get((i, o)) for o in outside) for i in inside)
+    open_ones = [] if held else [pairs[front, o].what for o in outside if not decided.get((front, o))]
     head = f"lowest mean val_loss: {number_text(means[best])} at {degrees[best]:g}"
     return settle([head, *shown], against, list(pairs.values()), open_ones)
 
@@ -99,7 +101,7 @@ def scheduling(section: Section) -> Ruling:
         ranked = ordered(what, [[values[seed] for values in early] for seed in early[0]], "ranking")
     except Lack as lack:
         ranked = lack.part(what, "ranking")
-    steps = [below(name, after, after, "ranking") for name, after in zip(RANKING, RANKING[1:], strict=False)]
+    steps = [below(name, after, after, "ranking") for name, after in pairwise(RANKING)]
     return judge([*parts, ranked], steps)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -56,9 +57,8 @@ def page_text(made: Path, archive: Path) -> str:
         lstrip_blocks=True,
     )
     try:
-        return environment.from_string(template.read_text(encoding="utf-8")).render(
-            paper=Page(made, read_archive(archive))
-        )
+        page = environment.from_string(template.read_text(encoding="utf-8"))
+        return page.render(paper=Page(made, read_archive(archive)))
     except (OSError, jinja2.TemplateError, KeyError) as error:
         raise SpectraError(f"{template}: {type(error).__name__}: {error}") from error
 
@@ -72,12 +72,10 @@ class Page:
     def figure(self, name: str, words: str) -> str:
         """The picture of that name with its caption's file, or that there is none yet."""
         folder = self._made / "figures"
-        found = [
-            path.stem for path in (folder / f"{name}.png", *sorted(folder.glob(f"{name}--*.png"))) if path.is_file()
-        ]
-        if not found:
-            return f"*{words}: {NOTHING}.*"
-        return "\n\n".join(f"![{words}](figures/{stem}.png)\n\n[{words}](figures/{stem}.md)" for stem in found)
+        paths = (folder / f"{name}.png", *sorted(folder.glob(f"{name}--*.png")))
+        stems = [path.stem for path in paths if path.is_file()]
+        pictures = [f"![{words}](figures/{stem}.png)\n\n[{words}](figures/{stem}.md)" for stem in stems]
+        return "\n\n".join(pictures) or f"*{words}: {NOTHING}.*"
 
     def table(self, name: str, panels: int = 2) -> str:
         """The first panels of each section of the table of that name, with a link to all of it; or that no run of it is
@@ -170,8 +168,11 @@ class Page:
 
     def verdict(self, hypothesis: str) -> str:
         """The verdicts on a hypothesis, a line each: where, what it is, and by which figures."""
-        rows = [row for row in self._rows("hypotheses") if row["name"] == hypothesis]
-        return "\n".join(f"- {self._told(row)}" for row in rows) or f"- {NOTHING}"
+        lines = []
+        for row in self._rows("hypotheses"):
+            if row["name"] == hypothesis:
+                lines.append(f"- {self._verdict(row)}: {'; '.join(filter(None, [row['figures'], row['reason']]))}")
+        return "\n".join(lines) or f"- {NOTHING}"
 
     @cached_property
     def verdicts(self) -> str:
@@ -209,18 +210,13 @@ class Page:
         """The load CV of SPECTRA in each section of the methods, beside the targets."""
         lines = []
         for row in self._long("baselines"):
-            if (
-                row["metric"] == "load_cv"
-                and row["rule"] == "inference"
-                and row["row"].startswith("SPECTRA")
-                and row["n"]
-            ):
+            is_load = (row["metric"], row["rule"]) == ("load_cv", "inference")
+            if is_load and row["row"].startswith("SPECTRA") and row["n"]:
                 mean = float(row["mean"])
-                met = [f"below the target of {name}" for name, target in TARGETS.items() if mean < target] or [
-                    "above both"
-                ]
+                met = [f"below the target of {name}" for name, target in TARGETS.items() if mean < target]
                 cell = self.cell("baselines", "load_cv", row["row"], row["section"])
-                lines.append(f"- {row['row']} ({section_words(row['section'])}): load CV {cell}, {' and '.join(met)}")
+                words = " and ".join(met) or "above both"
+                lines.append(f"- {row['row']} ({section_words(row['section'])}): load CV {cell}, {words}")
         return "\n".join(lines) or f"- {NOTHING}"
 
     @cached_property
@@ -234,18 +230,10 @@ class Page:
             return f"*{NOTHING}*"
         lines = []
         for (_, task), summaries in found.items():
-            entries = [summary["downstream"][task] for summary in summaries]
+            first, entries = summaries[0], [summary["downstream"][task] for summary in summaries]
             accuracy = interval_text(mean_interval(entry["score"] for entry in entries))
-            size = count_text(summaries[0]["parameters"]["total"])
-            cells = (
-                summaries[0]["label"],
-                size,
-                task,
-                len(entries),
-                entries[0]["items"],
-                accuracy,
-                entries[0]["chance"],
-            )
+            cells = [first["label"], count_text(first["parameters"]["total"]), task, len(entries)]
+            cells += [entries[0]["items"], accuracy, entries[0]["chance"]]
             lines.append(f"| {' | '.join(map(str, cells))} |")
         head = "| model | parameters | task | seeds | items | accuracy | by chance |\n|---|--:|---|--:|--:|--:|--:|"
         compared = [
@@ -276,12 +264,8 @@ class Page:
         """The processors that the runs were made on, and the versions of the code."""
         processors = Counter(run.processor or "unknown processor" for run in self._archive.runs().values())
         codes = Counter(str(s.get("fingerprints", {}).get("code")) for s in self._summaries)
-        return "; ".join(
-            [
-                ", ".join(f"{count} runs on {name}" for name, count in processors.most_common()),
-                ", ".join(f"{count} by code {code}" for code, count in codes.most_common()),
-            ]
-        )
+        words = [", ".join(f"{count} runs on {name}" for name, count in processors.most_common())]
+        return "; ".join([*words, ", ".join(f"{count} by code {code}" for code, count in codes.most_common())])
 
     @cached_property
     def time(self) -> str:
@@ -294,8 +278,13 @@ class Page:
     @cached_property
     def tokens(self) -> str:
         """Tokens that runs were trained on, from the smallest to the largest."""
-        counts = sorted({self._trained(run.config) for run in self._archive.runs().values() if run.config})
-        return NOTHING if not counts else " to ".join(dict.fromkeys(f"{count:,}" for count in (counts[0], counts[-1])))
+        configs = [run.config for run in self._archive.runs().values() if run.config]
+        counts = [
+            math.prod(config["trainer"][key] for key in ("max_steps", "batch_size", "accumulation"))
+            * config["data"]["sequence_length"]
+            for config in configs
+        ]
+        return " to ".join(dict.fromkeys(f"{count:,}" for count in (min(counts), max(counts)))) if counts else NOTHING
 
     @cached_property
     def progress(self) -> str:
@@ -332,13 +321,6 @@ class Page:
     def _summaries(self) -> Sequence[dict[str, Any]]:
         return [run.required_summary for run in self._archive.runs().values()]
 
-    @staticmethod
-    def _trained(config: dict[str, Any]) -> int:
-        trainer = config["trainer"]
-        return (
-            trainer["max_steps"] * trainer["batch_size"] * trainer["accumulation"] * config["data"]["sequence_length"]
-        )
-
     def _tests(self, family: str, metric: str) -> list[dict[str, str]]:
         rows = self._rows("table13_significance")
         return [row for row in rows if (row["family"], row["metric"]) == (family, metric)]
@@ -363,7 +345,3 @@ class Page:
     def _verdict(row: dict[str, str]) -> str:
         where = ", ".join(filter(None, [row["rule"], section_words(row["section"])]))
         return f"**{row['verdict']}**{f' ({where})' if where else ''}"
-
-    def _told(self, row: dict[str, str]) -> str:
-        why = "; ".join(filter(None, [row["figures"], row["reason"]]))
-        return f"{self._verdict(row)}: {why}"

@@ -100,9 +100,8 @@ def known_runs(outputs: Path | None, archive: Archive) -> Known:
     runs = archive.runs()
     statuses = {name: run.required_summary["status"] for name, run in runs.items()}
     archived = {name: "done" if status == "completed" else status for name, status in statuses.items()}
-    return Known(
-        outputs, ids, archived, [*(measured_speeds(outputs / "runs") if outputs else ()), *speeds_of(runs.values())]
-    )
+    here = measured_speeds(outputs / "runs") if outputs else ()
+    return Known(outputs, ids, archived, [*here, *speeds_of(runs.values())])
 
 
 def progress(blocks: Iterable[Block], known: Known, text: Path | None) -> dict[str, list[LaunchProgress]]:
@@ -112,11 +111,8 @@ def progress(blocks: Iterable[Block], known: Known, text: Path | None) -> dict[s
 
 def _progress(launch: Launch, known: Known, text: Path | None) -> LaunchProgress:
     states = {line: known.state(launch.study, line) for line in launch.runs}
-    unmade = None
-    if not launch.is_known:
-        unmade = NO_STUDY
-    elif launch.needs_text and text is None:
-        unmade = NO_TEXT
+    lacks_text = launch.needs_text and text is None
+    unmade = NO_STUDY if not launch.is_known else NO_TEXT if lacks_text else None
     return LaunchProgress(launch, states, unmade, known.speeds)
 
 

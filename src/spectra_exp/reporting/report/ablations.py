@@ -13,7 +13,7 @@ from spectra_exp.reporting.material import Material
 from spectra_exp.reporting.report.words import marks, section_heading
 from spectra_exp.reporting.tables.significance import outcomes
 from spectra_exp.reporting.tables.spec import Table, Tested
-from spectra_exp.reporting.tables.verdicts import direction
+from spectra_exp.reporting.tables.verdicts import better_words
 from spectra_exp.statistics.corrections import stars
 from spectra_exp.statistics.intervals import Interval
 
@@ -44,8 +44,7 @@ def _forests(section: Section, metric: str, found: dict[tuple[str, str, str], Te
         if not rows or not full.runs:
             continue
         lines = [_line(section, row, full, metric, found[full.label, row.label, metric]) for row in rows]
-        better = direction(metric)
-        axis = f"{metric}, ablation − Full" + ("" if better == "none" else f" ({better} is better)")
+        axis = f"{metric}, ablation − Full{better_words(metric, ' (', ')')}"
         label = f"Difference in {metric} of {len(rows)} ablations from {full.label}, with 95 % intervals"
         panel = row_panel(lines, axis, zero=True)
         charts.append(Chart(panel, label, full.label, f": difference in {metric} from Full"))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from spectra_exp.presentation.colours import colour
 from spectra_exp.presentation.html import Badge, Block, Cell, Chart, Content, Group, Notes, Row, Table
 from spectra_exp.presentation.panels import IntervalRow, row_panel
@@ -13,7 +15,7 @@ from spectra_exp.reporting.material import Material
 from spectra_exp.reporting.report.words import described, remarks, section_heading
 from spectra_exp.reporting.tables import spec
 from spectra_exp.reporting.tables.significance import outcomes
-from spectra_exp.reporting.tables.verdicts import direction
+from spectra_exp.reporting.tables.verdicts import better_words
 
 METRICS = ("val_loss", "load_cv", "max_vio", "expert_overlap")
 KINDS = {"better": "good", "worse": "bad"}
@@ -26,14 +28,9 @@ LEAD = (
 
 def headline_block(material: Material, significance: spec.Table) -> Block | None:
     """SPECTRA against the baselines; None without two finished rows of that study."""
-    bodies = [
-        _section(section, significance)
-        for section in picture_sections(material, "bars")
-        if sum(bool(row.runs) for row in section.rows) > 1
-    ]
-    if not bodies:
-        return None
-    return Block("headline", "SPECTRA against the baselines", LEAD, bodies)
+    sections = picture_sections(material, "bars")
+    bodies = [_section(s, significance) for s in sections if sum(bool(row.runs) for row in s.rows) > 1]
+    return Block("headline", "SPECTRA against the baselines", LEAD, bodies) if bodies else None
 
 
 def values_chart(section: Section, rows: list[grid.Row], names: list[str], metric: str) -> Chart:
@@ -43,9 +40,8 @@ def values_chart(section: Section, rows: list[grid.Row], names: list[str], metri
         found = section.interval(row, metric)
         text, tip = interval_text(found) or "not measured", described(section, row, (metric,))
         lines.append(IntervalRow(name, colour(row.label), found, text, tip, section.causal(row)))
-    better = direction(metric)
     label = f"{metric} of {len(rows)} rows, mean and 95 % interval"
-    panel = row_panel(lines, metric if better == "none" else f"{metric} ({better} is better)")
+    panel = row_panel(lines, metric + better_words(metric, " (", ")"))
     return Chart(panel, label, metric, " over seeds, mean ± half the 95 % interval")
 
 
@@ -65,16 +61,14 @@ def _pairs(
     against = [row for row in rows if any((spectra.label, row.label, m) in found for m in METRICS)]
     if not against:
         return None
-    lines, tally = [], {metric: dict.fromkeys(("better", "worse", "else"), 0) for metric in METRICS}
+    lines, sums = [], []
     for row in against:
-        cells: list[Cell | str] = [row.label]
-        for metric in METRICS:
-            outcome = found.get((spectra.label, row.label, metric))
-            cells.append(_outcome_cell(outcome))
-            word = outcome.verdict.partition(" ")[0] if outcome else ""
-            tally[metric][word if word in KINDS else "else"] += 1
-        lines.append(Row(cells))
-    sums = [f"better {tally[m]['better']}, worse {tally[m]['worse']}, else {tally[m]['else']}" for m in METRICS]
+        lines.append(Row([row.label, *(_outcome_cell(found.get((spectra.label, row.label, m))) for m in METRICS)]))
+    for metric in METRICS:
+        outcomes = [found.get((spectra.label, row.label, metric)) for row in against]
+        words = Counter(outcome.verdict.partition(" ")[0] for outcome in outcomes if outcome)
+        rest = len(against) - words["better"] - words["worse"]
+        sums.append(f"better {words['better']}, worse {words['worse']}, else {rest}")
     foot = Row([f"of {len(against)}", *sums])
     caption = f"{spectra.label} − each baseline: difference [95 % interval]"
     return Table(caption, ["against", *METRICS], lines, foot=foot)

@@ -36,15 +36,21 @@ def relative_load(counts_LE: np.ndarray) -> np.ndarray:
 
 
 def load_panel(load_LE: np.ndarray, rows: list[str], columns: list[str], words: str) -> CellPanel:
-    """A heat map of loads over the even share; `words`: what a row is and what a column is, with {row}, {column}."""
+    """A heat map of loads over the even share, empty where there is none (NaN).
+
+    `words`: what a row is and what a column is, with {row}, {column}.
+    """
     experts = load_LE.shape[1]
-    shown = experts <= PRINTED
+
+    def cell(value: float, row: str, column: str) -> HeatCell:
+        place = words.format(row=row, column=column)
+        if np.isnan(value):
+            return HeatCell(None, "", f"{place}: not used")
+        return HeatCell(float(value), f"{value:.2f}" if experts <= PRINTED else "", f"{place}: {value:.3f}")
+
     cells = tuple(
-        tuple(
-            HeatCell(float(v), f"{v:.2f}" if shown else "", f"{words.format(row=rows[y], column=columns[x])}: {v:.3f}")
-            for x, v in enumerate(line)
-        )
-        for y, line in enumerate(load_LE)
+        tuple(cell(value, row, column) for value, column in zip(line, columns, strict=True))
+        for line, row in zip(load_LE, rows, strict=True)
     )
     names = columns if experts <= 2 * PRINTED else [n if i % 8 == 0 else "" for i, n in enumerate(columns)]
     size = max(2.0, PICTURE / experts), 14.0

@@ -36,8 +36,7 @@ def missing_block(tables: Iterable[spec.Table]) -> Block:
     """All gaps; a gap of several tables stands once."""
     merged = merged_gaps(gap for table in tables for gap in table.gaps)
     if not merged:
-        nothing = Text("Nothing: every cell of every table has its runs.")
-        return Block("missing", "What is missing", None, nothing)
+        return Block("missing", "What is missing", None, Text("Nothing: every cell of every table has its runs."))
     rows = [
         Row([gap.row, gap.what, gap.reason, Cell(command=gap.command) if gap.command else NO_FILL, gap.table, gap.part])
         for gap in merged
@@ -53,10 +52,9 @@ def odd_block(material: Material, page_of: PageOf = page_beside) -> Block | None
     """Left out runs and launches, odd and stale runs; None when all is well."""
     collected = material.collected
     launches = [line.partition(": ")[::2] for line in collected.skipped_launches]
-    left_out = collected.skipped.items()
     rows = [
-        _odd_row(n, reason, "left out", "bad", page_of(n) if collected.run(n).is_there else None)
-        for n, reason in left_out
+        _odd_row(name, reason, "left out", "bad", page_of(name) if collected.run(name).is_there else None)
+        for name, reason in collected.skipped.items()
     ]
     rows += [_odd_row(name, reason, "launch left out", "bad", None) for name, reason in launches]
     rows += [_odd_row(run, reason, "odd", "warn", page_of(run)) for run, reason in collected.odd.items()]

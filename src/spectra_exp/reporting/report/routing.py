@@ -47,7 +47,10 @@ def domain_names(run: StoredRun, snapshot: RoutingSnapshot) -> list[str]:
 
 
 def affinity(counts_ME: np.ndarray) -> np.ndarray:
-    """[M, E] P(expert | domain) / P(expert), domains weighted as they come; NaN where there is no count."""
+    """[M, E] P(expert | domain) / P(expert), domains weighted as they come.
+
+    NaN for a domain without a count, and for an expert that serves none.
+    """
     with np.errstate(invalid="ignore", divide="ignore"):
         of_domain_ME = counts_ME / counts_ME.sum(axis=1, keepdims=True)
         return of_domain_ME / (counts_ME.sum(axis=0) / counts_ME.sum())
@@ -59,22 +62,15 @@ def _layer(layer: int, kept: list[RoutingSnapshot], last: RoutingSnapshot, names
     loads = np.array([relative_load(s.counts_LE)[layer] for s in same])
     times = [f"{100 * s.fraction:.0f} %" for s in same]
     usage = load_panel(loads, times, experts, "{row} of training, expert {column}")
-    final_LME = last.domain_counts_LME
-    served_ME = affinity(final_LME[layer])
-    found = np.isfinite(served_ME).all(axis=1)
+    served_ME = affinity(last.domain_counts_LME[layer])
+    found = np.isfinite(served_ME).any(axis=1)
     rows = [name for name, is_there in zip(names, found, strict=True) if is_there]
-    pictures = [
-        Chart(
-            usage,
-            f"Load of layer {layer} over training",
-            f"Layer {layer}",
-            f": load by expert over training{_cv(last, layer)}",
-        )
-    ]
+    name = f"Layer {layer}"
+    caption = f": load by expert over training{_cv(last, layer)}"
+    pictures = [Chart(usage, f"Load of layer {layer} over training", name, caption)]
     if rows:
         domains = load_panel(served_ME[found], rows, experts, "{row}, expert {column}")
-        label = f"Domains of layer {layer}"
-        pictures.append(Chart(domains, label, f"Layer {layer}", ": use by domain over use by all"))
+        pictures.append(Chart(domains, f"Domains of layer {layer}", name, ": use by domain over use by all"))
     return Group("charts", pictures)
 
 

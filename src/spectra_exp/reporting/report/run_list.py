@@ -27,7 +27,7 @@ def page_beside(run_id: str) -> str | None:
     return file_link("runs", f"{run_id}.html")
 
 
-def run_block(collected: Collected, page_of: PageOf = page_beside) -> Block:
+def run_block(collected: Collected, page_of: PageOf) -> Block:
     """All runs by label and seed."""
     runs = sorted(collected.by_run.values(), key=lambda run: (run["label"], run["seed"], run["run_id"]))
     seen: set[str] = set()

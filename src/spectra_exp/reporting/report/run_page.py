@@ -64,16 +64,13 @@ PICTURES = (
 def run_page(stored: StoredRun, collected: Collected, draw: Draw = draw_svg) -> str:
     """The whole page, from whatever the folder holds, none of which makes it fail; `draw` makes the pictures."""
     run_id, folder, run = stored.run_id, stored.folder, collected.by_run.get(stored.run_id)
-    config, environment, log = (
-        stored.text(folder.config),
-        stored.text(folder.environment),
-        stored.text(folder.log, LOG_BYTES),
-    )
+    config, environment = stored.text(folder.config), stored.text(folder.environment)
+    log = stored.text(folder.log, LOG_BYTES)
     odd = [reason for source in (collected.odd, collected.skipped) if (reason := source.get(run_id))]
     problems = [f"{path.relative_to(stored.path)}: {problem}" for path, problem in stored.examine().items()]
     blocks = [
         _facts_block(stored.summary or {}, run, _analyses(collected.runs_folder, run_id)),
-        *_curve_blocks({key: curve for key in stored.curves if (curve := stored.curve(*key))}),
+        _curve_block({key: curve for key in stored.curves if (curve := stored.curve(*key))}),
         routing_block(stored),
         _figures_block(stored.summary or {}),
         _text_block("configuration", "Configuration", config),
@@ -141,7 +138,7 @@ def _facts_block(summary: Mapping[str, Any], run: Mapping[str, Any] | None, anal
     return Block("facts", "The run", None, Facts(pairs))
 
 
-def _curve_blocks(curves: Curves) -> list[Block]:
+def _curve_block(curves: Curves) -> Block | None:
     charts = []
     for title, unit, wanted in PICTURES:
         lines = [line for split, metric in wanted for line in _matching(curves, split, metric)]
@@ -150,9 +147,7 @@ def _curve_blocks(curves: Curves) -> list[Block]:
     by_layer = [(f"layer {layer}", curves.get(("validation", "load_cv", layer), {})) for layer in layers]
     charts.append(_curve_chart("Balance by layer", "coefficient of variation of the load", by_layer))
     drawn = [chart for chart in charts if chart is not None]
-    if not drawn:
-        return []
-    return [Block("curves", "Curves", None, Group("charts", drawn))]
+    return Block("curves", "Curves", None, Group("charts", drawn)) if drawn else None
 
 
 def _matching(curves: Curves, split: str, metric: str) -> list[tuple[str, dict[int, float]]]:
@@ -190,18 +185,13 @@ def _figures_block(summary: Mapping[str, Any]) -> Block | None:
         cells = [_number(value), *(_number(other) for other in others), ", ".join(_number(v) or "–" for v in layers)]
         rows.append(Row([name, *(Cell(cell, "n") for cell in cells)]))
     headers = ["metric", "value", "by chance", "training rule", "layer by layer"]
-    return Block(
-        "figures",
-        "Figures",
-        "At the end of the run, mean over layers.",
-        Table("Figures", headers, rows, headers[1:]),
-    )
+    table = Table("Figures", headers, rows, headers[1:])
+    return Block("figures", "Figures", "At the end of the run, mean over layers.", table)
 
 
 def _text_block(ident: str, title: str, text: str, otherwise: str | None = None) -> Block | None:
-    if not text:
-        return Block(ident, title, None, Text(otherwise)) if otherwise else None
-    return Block(ident, title, None, Pre(text, title))
+    shown = Pre(text, title) if text else Text(otherwise) if otherwise else None
+    return None if shown is None else Block(ident, title, None, shown)
 
 
 def _plain(value: object) -> str | None:

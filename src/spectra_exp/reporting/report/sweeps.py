@@ -10,12 +10,12 @@ from spectra_exp.presentation.html import Block, Chart, Choice, Group, Heading, 
 from spectra_exp.presentation.panels import CellPanel, HeatCell, Mark, Spot, SpotPanel, at
 from spectra_exp.presentation.text import number_text
 from spectra_exp.reporting.declared import Picture, all_pictures
-from spectra_exp.reporting.figures.labels import by_ablation
+from spectra_exp.reporting.figures.labels import by_ablation, by_method
 from spectra_exp.reporting.grid import Row, Section
 from spectra_exp.reporting.material import Material
 from spectra_exp.reporting.report.headline import values_chart
 from spectra_exp.reporting.report.words import described, remarks, setting_name
-from spectra_exp.reporting.tables.verdicts import direction
+from spectra_exp.reporting.tables.verdicts import better_words
 
 METRICS = ("val_loss", "load_cv", "max_vio", "expert_overlap", "expert_entropy_norm", "routing_consistency")
 LEAD = "Means over seeds with 95 % intervals; choose the metric above each picture. Hollow marks are not causal."
@@ -23,14 +23,10 @@ LEAD = "Means over seeds with 95 % intervals; choose the metric above each pictu
 
 def sweep_block(material: Material) -> Block | None:
     """A picture for each sweep with a finished run; None without any."""
-    bodies = []
-    for picture in all_pictures(material.studies.values(), "curve", "heat", "rows"):
-        for section in material.sections.get(picture.study, []):
-            if any(row.runs for row in section.rows):
-                bodies.append(_section(material, picture, section))
-    if not bodies:
-        return None
-    return Block("sweeps", "Sweeps and scaling", LEAD, Group("beside", bodies))
+    pictures = all_pictures(material.studies.values(), "curve", "heat", "rows")
+    sections = [(picture, section) for picture in pictures for section in material.sections.get(picture.study, [])]
+    bodies = [_section(material, p, section) for p, section in sections if any(row.runs for row in section.rows)]
+    return Block("sweeps", "Sweeps and scaling", LEAD, Group("beside", bodies)) if bodies else None
 
 
 def _section(material: Material, picture: Picture, section: Section) -> Group:
@@ -67,7 +63,7 @@ def _heat_maps(picture: Picture, section: Section, metric: str) -> list[Chart]:
         label = f"Heat map of {caption} over {_last(picture.down)} and {_last(picture.across[0])}"
         names = _last(picture.across[0]), _last(picture.down)
         panel = CellPanel(*names, tuple(acrosses), tuple(downs), cells, (min(means), max(means)))
-        charts.append(Chart(panel, label, metric, caption.removeprefix(metric) + _better(metric)))
+        charts.append(Chart(panel, label, metric, caption.removeprefix(metric) + better_words(metric, ", ")))
     return charts
 
 
@@ -86,7 +82,9 @@ def _steps(picture: Picture, section: Section, metric: str) -> list[Chart]:
     joints: list[tuple[int, int]] = []
     key = []
     for place, (group, members) in enumerate(groups.items()):
-        own = colour(members[0].label) if picture.apart != "ablation" else PALETTE[place % len(PALETTE)]
+        # A method has one colour, whatever its settings.
+        is_method = picture.apart in ("", "baseline")
+        own = colour(members[0].label) if is_method else PALETTE[place % len(PALETTE)]
         key.append((group, own))
         shift = 0.06 * (place - (len(groups) - 1) / 2)
         before, last = None, members[0]
@@ -102,7 +100,7 @@ def _steps(picture: Picture, section: Section, metric: str) -> list[Chart]:
     axis = ", ".join(_last(name) for name in picture.across)
     ticks = tuple((float(place), name) for place, name in enumerate(names))
     panel = SpotPanel("", axis, metric, tuple(spots), x_ticks=ticks, joints=tuple(joints), reach="intervals")
-    label, caption = f"{metric} over {axis}, means with 95 % intervals", f" over {axis}{_better(metric)}"
+    label, caption = f"{metric} over {axis}, means with 95 % intervals", f" over {axis}{better_words(metric, ', ')}"
     return [Chart(panel, label, metric, caption, key if len(key) > 1 else ())]
 
 
@@ -115,13 +113,8 @@ def _groups(picture: Picture, rows: list[Row]) -> dict[str, list[Row]]:
     """The rows by what stands apart: the method, an ablation, or a setting's value."""
     groups: dict[str, list[Row]] = {}
     for row in rows:
-        if picture.apart == "ablation":
-            name = by_ablation(row)
-        elif picture.apart == "baseline" or not picture.apart:
-            name = row.method
-        else:
-            name = _value(row, picture.apart)
-        groups.setdefault(name, []).append(row)
+        named = {"ablation": by_ablation, "baseline": by_method, "": by_method}.get(picture.apart)
+        groups.setdefault(named(row) if named else _value(row, picture.apart), []).append(row)
     return groups
 
 
@@ -149,8 +142,3 @@ def _value(row: Row, key: str) -> str:
 
 def _last(key: str) -> str:
     return key.rpartition(".")[2]
-
-
-def _better(metric: str) -> str:
-    better = direction(metric)
-    return "" if better == "none" else f", {better} is better"

@@ -49,4 +49,4 @@ def setting_name(row: Row) -> str:
 
 def causal_text(value: object) -> str:
     """yes, no, or nothing where it was not measured."""
-    return {True: "yes", False: "no"}.get(value, "") if isinstance(value, bool) else ""
+    return "yes" if value is True else "no" if value is False else ""

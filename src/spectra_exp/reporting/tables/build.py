@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from statistics import fmean
 from typing import Any
@@ -55,8 +55,8 @@ def _over_settings(spec: TableSpec, sections: Iterable[Section]) -> list[Part]:
         for section in sections
         if section.study is not None and not section.choosing
     }
-    rows = (row for section, _ in settings.values() for row in section.find(spec.baseline or {"": ""}))
-    return settings_part(settings, spec.tested, next((row.label for row in rows), ""))
+    baselines = [section.find(spec.baseline) for section, _ in settings.values() if spec.baseline]
+    return settings_part(settings, spec.tested, next((row.label for rows in baselines for row in rows), ""))
 
 
 def metric_columns(section: Section, row: Row, metric: str) -> dict[str, Any]:
@@ -74,7 +74,7 @@ def metric_columns(section: Section, row: Row, metric: str) -> dict[str, Any]:
 
 def beside(section: Section, row: Row) -> dict[str, Any]:
     """What stands beside every comparison: seeds, causality, sizes, and what the runs were made with."""
-    runs = [section.run(row, seed) for seed in sorted(row.runs)]
+    runs = section.runs(row)
     return {
         "n": len(row.runs),
         "n_expected": len(row.expected) or len(row.runs),
@@ -98,7 +98,7 @@ def agreed(values: Iterable[Any]) -> Any:
 
 
 def _record(section: Section, row: Row, metrics: Iterable[str]) -> dict[str, Any]:
-    runs = [section.run(row, seed) for seed in sorted(row.runs)]
+    runs = section.runs(row)
     methods = {column: agreed(run[column] for run in runs) for column in METHOD_COLUMNS if column != "label"}
     record = {
         "section": section.title,
@@ -158,22 +158,24 @@ def _add_tests(spec: TableSpec, section: Section, rows: list[Row], records: list
         return [f"No tests: no finished run of the row to test against ({wanted})."]
     by = spec.correction.__name__.replace("_", "-").title()
     head = f"Stars: against {' or '.join(names)}, {by} over {sum(p is not None for p in corrected.values())} tests."
-    claims = claim_notes(
-        section, ((rows[i], rows[i].label, m, test, corrected[i, m]) for (i, m), test in tests.items())
-    )
-    claims += [SEEDS_ALONE] if any(m in LOSSES and test.p is not None for (_, m), test in tests.items()) else []
-    claims += [ADDED.capitalize()] if any(test.sequential for test in tests.values()) else []
-    return [head, *claims, *untested_notes((rows[i].label, metric, test) for (i, metric), test in tests.items())]
+    own = [(rows[i], rows[i].label, m, test, corrected[i, m]) for (i, m), test in tests.items()]
+    return [head, *test_notes(section, own)]
 
 
-def untested_notes(tests: Iterable[tuple[str, str, Comparison]]) -> list[str]:
-    """Why comparisons (whose, metric, test) that have figures on both sides have no p-value, one line a reason."""
+def test_notes(section: Section, tests: Sequence[tuple[Row, str, str, Comparison, float | None]]) -> list[str]:
+    """What a reader must know of comparisons (row, whose, metric, test, corrected p) beside their figures.
+
+    Why those with figures on both sides have no p-value stands last, one line a reason.
+    """
+    notes = claim_notes(section, tests)
+    notes += [SEEDS_ALONE] if any(m in LOSSES and test.p is not None for _, _, m, test, _ in tests) else []
+    notes += [ADDED.capitalize()] if any(test.sequential for *_, test, _ in tests) else []
     reasons: dict[str, dict[str, None]] = {}
-    for whose, metric, test in tests:
+    for _, whose, metric, test, _ in tests:
         # A comparison without figures on both sides lacks runs or the metric, which the gaps say.
         if test.p is None and (test.difference is not None or test.note != TOO_FEW):
             reasons.setdefault(test.note, {})[f"{whose} ({metric})"] = None
-    return [f"No test, {reason}: {', '.join(names)}." for reason, names in reasons.items()]
+    return [*notes, *(f"No test, {reason}: {', '.join(names)}." for reason, names in reasons.items())]
 
 
 def _panels(spec: TableSpec, records: list[dict[str, Any]]) -> list[Panel]:

@@ -38,9 +38,5 @@ ROUTING_METRICS = TableSpec(
 
 def routing_metrics() -> TableSpec:
     """ROUTING_METRICS, and a panel of the metrics that plug-ins registered."""
-    own = own_metrics()
-    return (
-        replace(ROUTING_METRICS, panels=(*ROUTING_METRICS.panels, Panel("Own metrics", own)))
-        if own
-        else ROUTING_METRICS
-    )
+    own = [Panel("Own metrics", names)] if (names := own_metrics()) else []
+    return replace(ROUTING_METRICS, panels=(*ROUTING_METRICS.panels, *own))

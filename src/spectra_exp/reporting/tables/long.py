@@ -80,8 +80,7 @@ def long_frame(table: Table) -> pd.DataFrame:
     """
     import pandas as pd
 
-    metrics = _metrics(table)
-    rows = [row for record in table.frame.to_dict("records") for row in _rows_of(record, metrics)]
+    rows = [row for record in table.frame.to_dict("records") for row in _rows_of(table, record)]
     return pd.DataFrame(rows, columns=list(LONG), dtype=object)
 
 
@@ -90,7 +89,7 @@ def _metrics(table: Table) -> list[str]:
     return [c for c in table.frame.columns if {c + end for end in ("_mean", "_n", "_ci_low")} <= columns]
 
 
-def _rows_of(record: dict[str, Any], metrics: list[str]) -> Iterator[dict[str, Any]]:
+def _rows_of(table: Table, record: dict[str, Any]) -> Iterator[dict[str, Any]]:
     if "claim" in record:
         yield {key: record[key] for key in ("section", "verdict", "test")} | {
             "row": " ".join(filter(None, [record["name"], record["rule"]])),
@@ -99,11 +98,11 @@ def _rows_of(record: dict[str, Any], metrics: list[str]) -> Iterator[dict[str, A
     elif "metric" in record:
         yield _of_test(record)
     else:
-        yield from (row for row in _of_metrics(record, metrics) if row["n"])
+        yield from (row for row in _of_metrics(table, record) if row["n"])
 
 
-def _of_metrics(record: dict[str, Any], metrics: list[str]) -> Iterator[dict[str, Any]]:
-    for column in metrics:
+def _of_metrics(table: Table, record: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    for column in _metrics(table):
         method, _, metric = column.rpartition(": ")
         figures = {key: record.get(column + end) for key, end in OF_METRIC.items()}
         # Where two methods stand side by side, the difference is the first one's from the second.
@@ -114,7 +113,7 @@ def _of_metrics(record: dict[str, Any], metrics: list[str]) -> Iterator[dict[str
             "metric": base_name(metric),
             "rule": _rule(metric),
             **figures,
-            **(tests if method in ("", "SPECTRA") else {}),
+            **(tests if not method or method in table.methods else {}),
         }
 
 

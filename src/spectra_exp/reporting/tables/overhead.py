@@ -33,19 +33,17 @@ def overhead_table(profile: str | None) -> Table:
 
     content = read_overhead(profile)
     if isinstance(content, str):
-        return Table(
-            NAME, TITLE, pd.DataFrame(), [], [Gap(NAME, "", "every part", "", content, "spectra-exp overhead")]
-        )
+        gap = Gap(NAME, "", "every part", "", content, "spectra-exp overhead")
+        return Table(NAME, TITLE, pd.DataFrame(), [], [gap])
     records, parts = [], []
+    headers = ["part", "ms", "FLOPs (10⁶), forward and backward", "% of total"]
+    where, typed = f"{content['device']}, {content['tokens']} tokens a step", " ".join(content["overrides"])
     for method, measured in content["methods"].items():
         own = _records(method, measured)
         records += own
         body = [[r["part"], r["ms"], number_text(r["flops"] / 1e6), number_text(r["percent"], 1)] for r in own]
         step = interval_text(mean_interval(measured["step_ms"]))
         notes = [f"The whole step, forward and backward: {step} ms, n = {len(measured['step_ms'])} steps."]
-        where = f"{content['device']}, {content['tokens']} tokens a step"
-        typed = " ".join(content["overrides"])
-        headers = ["part", "ms", "FLOPs (10⁶), forward and backward", "% of total"]
         parts.append(Part(" ".join(filter(None, [method, typed])), [Grid(where, headers, body)], notes))
     return Table(NAME, TITLE, pd.DataFrame(records), parts)
 

@@ -9,13 +9,10 @@ from typing import Any
 from spectra_exp.config.names import METHOD_FACTORS, method_name, setting_text
 from spectra_exp.presentation.text import count_text, signed_text
 from spectra_exp.reporting.grid import Row, Section
-from spectra_exp.reporting.noise import claim_notes
-from spectra_exp.reporting.tables.build import beside, metric_columns, odd_notes, untested_notes
+from spectra_exp.reporting.tables.build import beside, metric_columns, odd_notes, test_notes
 from spectra_exp.reporting.tables.gaps import row_gaps
 from spectra_exp.reporting.tables.settings import settings_part
 from spectra_exp.reporting.tables.spec import Choice, Gap, Grid, Panel, Part, Table, TableSpec
-from spectra_exp.reporting.tables.verdicts import SEEDS_ALONE
-from spectra_exp.runs.pairing import LOSSES
 from spectra_exp.statistics.comparison import Comparison
 from spectra_exp.statistics.corrections import holm, stars
 
@@ -63,17 +60,19 @@ def build_pairs(spec: PairSpec, sections: Iterable[Section]) -> Table:
     import pandas as pd
 
     records, parts, gaps = [], [], []
+    methods: set[str] = set()
     for section in sections:
         rules = dict.fromkeys(row.key.get("osr", "") for row in section.find(spec.method))
         for rule in rules:
             sizes = pair_sizes(section, spec.method, spec.against, rule)
+            methods |= {_short(size.method) for size in sizes if size.method}
             own, notes = _records(spec, section, rule, sizes)
             records += own
             title = " ".join(filter(None, [section.title, rule]))
             parts.append(Part(title, _grids(spec, own, sizes), notes))
             parts += _over_sizes(spec, section, sizes)
             gaps += _gaps(spec, section, sizes)
-    return Table(spec.name, spec.title, pd.DataFrame(records, dtype=object), parts, gaps)
+    return Table(spec.name, spec.title, pd.DataFrame(records, dtype=object), parts, gaps, methods=methods)
 
 
 def _over_sizes(spec: PairSpec, section: Section, sizes: list[Size]) -> list[Part]:
@@ -116,32 +115,27 @@ def _records(spec: PairSpec, section: Section, rule: str, sizes: list[Size]) -> 
         for metric in spec.tested:
             record |= _difference(metric, tests.get((index, metric)), corrected.get((index, metric)))
         records.append(record)
-    head = f"Δ: {METHOD_AGAINST}, paired over seeds, Holm over {sum(p is not None for p in corrected.values())} tests."
-    claims = claim_notes(
-        section,
-        (
-            (method, sizes[i].label, m, test, corrected[i, m])
-            for (i, m), test in tests.items()
-            if (method := sizes[i].method)
-        ),
-    )
-    claims += [SEEDS_ALONE] if any(m in LOSSES and test.p is not None for (_, m), test in tests.items()) else []
-    untested = untested_notes((sizes[i].label, metric, test) for (i, metric), test in tests.items())
-    return records, [head, *claims, *untested, *odd_notes(section, (row for size in sizes for row in size.cells))]
+    count = sum(p is not None for p in corrected.values())
+    head = f"Δ: {METHOD_AGAINST}, paired over seeds, Holm over {count} tests."
+    pairs = [
+        (method, sizes[i].label, m, test, corrected[i, m])
+        for (i, m), test in tests.items()
+        if (method := sizes[i].method)
+    ]
+    odd = odd_notes(section, (row for size in sizes for row in size.cells))
+    return records, [head, *test_notes(section, pairs), *odd]
 
 
 def _difference(metric: str, test: Comparison | None, p: float | None) -> dict[str, Any]:
-    shown = ""
-    if test is not None and test.difference is not None:
-        shown = " ".join(filter(None, [signed_text(test.difference), stars(p)]))
+    shown = "" if test is None or test.difference is None else signed_text(test.difference)
     return {
-        f"Δ {metric}": shown,
-        f"{metric}_difference": test.difference if test else None,
-        f"{metric}_difference_ci_low": test.ci_low if test else None,
-        f"{metric}_difference_ci_high": test.ci_high if test else None,
-        f"{metric}_p": test.p if test else None,
+        f"Δ {metric}": " ".join(filter(None, [shown, stars(p)])),
+        f"{metric}_difference": test and test.difference,
+        f"{metric}_difference_ci_low": test and test.ci_low,
+        f"{metric}_difference_ci_high": test and test.ci_high,
+        f"{metric}_p": test and test.p,
         f"{metric}_p_corrected": p,
-        f"{metric}_test": (test.method or test.note) if test else None,
+        f"{metric}_test": test and (test.method or test.note),
     }
 
 
@@ -154,12 +148,11 @@ def _grids(spec: PairSpec, records: list[dict[str, Any]], sizes: list[Size]) -> 
         metric: [*(f"{name}: {metric}" for name in names), *([f"Δ {metric}"] if metric in spec.tested else [])]
         for metric in spec.metrics
     }
-    heads = [key.rpartition(".")[2] for key in settings]
-    bodies = {
-        title: [[_cell(record.get(c), c) for c in (*settings, *columns)] for record in records]
-        for title, columns in chosen.items()
-    }
-    return [Grid(title, [*heads, *columns], bodies[title]) for title, columns in chosen.items()]
+    grids = []
+    for title, columns in chosen.items():
+        body = [[_cell(record.get(c), c) for c in (*settings, *columns)] for record in records]
+        grids.append(Grid(title, [*(key.rpartition(".")[2] for key in settings), *columns], body))
+    return grids
 
 
 def _cell(value: Any, header: str) -> str:

@@ -21,9 +21,8 @@ from spectra_exp.reporting.tables.verdicts import (
 )
 from spectra_exp.runs.pairing import LOSSES, is_prediction
 from spectra_exp.statistics.comparison import TOO_FEW
-from spectra_exp.statistics.corrections import holm
-from spectra_exp.statistics.equivalence import non_inferior
-from spectra_exp.statistics.practical import region_probabilities
+from spectra_exp.statistics.corrections import holm_by_family
+from spectra_exp.statistics.practical import non_inferior_p, region_probabilities
 
 NAME, TITLE = "table13_significance", "Significance of each comparison"
 NOT_CAUSAL = "not causal"
@@ -49,20 +48,18 @@ def build_significance(contrasts: Sequence[Contrast], sections: Mapping[str, lis
     import pandas as pd
 
     tested = [t for contrast in contrasts for section in sections[contrast.study] for t in _tested(contrast, section)]
-    families: dict[tuple[str, str], dict[int, float | None]] = {}
-    for index, t in enumerate(tested):
-        families.setdefault((t.section.title, t.family), {})[index] = t.test.p
-    corrected = {i: p for family in families.values() for i, p in holm(family).items()}
-    records = [_record(t, corrected[i]) for i, t in enumerate(tested)]
-    parts = [
-        _part(family, [records[i] for i in members], _claims([(tested[i], records[i]) for i in members]))
-        for family, members in families.items()
-    ]
+    families = [(t.section.title, t.family) for t in tested]
+    corrected = holm_by_family([t.test.p for t in tested], families)
+    records = [_record(t, p) for t, p in zip(tested, corrected, strict=True)]
+    parts = []
+    for family in dict.fromkeys(families):
+        own = [one for one, its in zip(zip(tested, records, strict=True), families, strict=True) if its == family]
+        parts.append(_part(*family, own))
     found = [
-        replace(t, p_corrected=corrected[i], verdict=record["verdict"])
-        for i, (t, record) in enumerate(zip(tested, records, strict=True))
+        replace(t, p_corrected=p, verdict=record["verdict"])
+        for t, p, record in zip(tested, corrected, records, strict=True)
     ]
-    return Table(NAME, TITLE, pd.DataFrame(records, dtype=object), parts, _gaps(NAME, tested), found)
+    return Table(NAME, TITLE, pd.DataFrame(records, dtype=object), parts, _gaps(tested), found)
 
 
 def outcomes(table: Table, section: Section) -> dict[tuple[str, str, str], Tested]:
@@ -78,25 +75,17 @@ def contrasted(contrast: Contrast, section: Section) -> Iterator[tuple[Row, Row]
                 yield a, b
 
 
-def _tested(contrast: Contrast, section: Section) -> list[Tested]:
-    return [
-        _test(section, a, b, metric, f"{a.method} {contrast.family}")
-        for a, b in contrasted(contrast, section)
-        for metric in contrast.metrics
-    ]
-
-
-def _test(section: Section, a: Row, b: Row, metric: str, family: str) -> Tested:
-    test = section.compare(a, b, metric)
-    # What seeds were added for is the study's own question, tested by itself as when it was decided.
-    if any(design.metric == metric for design in a.designs | b.designs):
-        family = f"{family}: {metric}, seeds added until decided"
-    return Tested(section, a, b, metric, family, test)
+def _tested(contrast: Contrast, section: Section) -> Iterator[Tested]:
+    for a, b in contrasted(contrast, section):
+        for metric in contrast.metrics:
+            # What seeds were added for is the study's own question, tested by itself as when it was decided.
+            own = any(design.metric == metric for design in a.designs | b.designs)
+            family = f"{a.method} {contrast.family}" + (f": {metric}, seeds added until decided" if own else "")
+            yield Tested(section, a, b, metric, family, section.compare(a, b, metric))
 
 
 def _record(t: Tested, corrected: float | None) -> dict[str, Any]:
     test, better = t.test, direction(t.metric)
-    a, b = t.section.values(t.a, t.metric), t.section.values(t.b, t.metric)
     near, equal = equivalence(test, t.metric)
     causal = [_causal(t.section, row) for row in (t.a, t.b)]
     blind = is_prediction(t.metric) and test.difference is not None and set(causal) != {"yes"}
@@ -104,7 +93,7 @@ def _record(t: Tested, corrected: float | None) -> dict[str, Any]:
     if near and test.p is not None and (seen := test.estimate) is not None:
         region = region_probabilities(*seen, near)
         if better != "none" and test.sequential is None:
-            inferior = non_inferior(a, b, near, better).p
+            inferior = non_inferior_p(*seen, near, better)
     return {
         "family": t.family,
         "section": t.section.title,
@@ -141,8 +130,8 @@ def _record(t: Tested, corrected: float | None) -> dict[str, Any]:
 
 def _causal(section: Section, row: Row) -> str:
     """yes, no, or empty where it is not known of every run."""
-    values = {section.run(row, seed)["causal"] for seed in row.runs}
-    return {True: "yes", False: "no"}.get(values.pop(), "") if len(values) == 1 else "no" if False in values else ""
+    values = {run["causal"] for run in section.runs(row)}
+    return "no" if False in values else "yes" if values == {True} else ""
 
 
 SHOWN: dict[str | Ends, str] = {
@@ -163,17 +152,8 @@ SHOWN: dict[str | Ends, str] = {
 }
 
 
-def _claims(members: list[tuple[Tested, dict[str, Any]]]) -> list[str]:
-    tests = (
-        (t.a, record["comparison"], t.metric, t.test, record["p_holm"])
-        for t, record in members
-        if record["verdict"] != NOT_CAUSAL
-    )
-    return claim_notes(members[0][0].section, tests)
-
-
-def _part(family: tuple[str, str], records: list[dict[str, Any]], claims: list[str]) -> Part:
-    section, name = family
+def _part(section: str, name: str, own: list[tuple[Tested, dict[str, Any]]]) -> Part:
+    records = [record for _, record in own]
     printed = [
         record
         | {
@@ -188,7 +168,9 @@ def _part(family: tuple[str, str], records: list[dict[str, Any]], claims: list[s
     notes += [f"Holm over {tests} tests. Difference: first − second; detectable: found with 80 % power at this n."]
     if any(record["metric"] in LOSSES and record["p"] is not None for record in records):
         notes.append(SEEDS_ALONE)
-    notes += claims
+    evidence = [(t, record) for t, record in own if record["verdict"] != NOT_CAUSAL]
+    tested = ((t.a, record["comparison"], t.metric, t.test, record["p_holm"]) for t, record in evidence)
+    notes += claim_notes(own[0][0].section, tested)
     if any(record["looks"] for record in records):
         notes.append(f"n*: {ADDED}")
     if any(record["margin"] for record in records):
@@ -203,6 +185,6 @@ def _part(family: tuple[str, str], records: list[dict[str, Any]], claims: list[s
     return Part(section, [grid], [*notes, *(f"{note}: {', '.join(names)}." for note, names in remarks.items())])
 
 
-def _gaps(name: str, tested: Iterable[Tested]) -> list[Gap]:
+def _gaps(tested: Iterable[Tested]) -> list[Gap]:
     rows = {(id(t.section), id(row)): (t.section, row) for t in tested for row in (t.a, t.b)}
-    return [gap for section, row in rows.values() for gap in seed_gaps(name, section, row)]
+    return [gap for section, row in rows.values() for gap in seed_gaps(NAME, section, row)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -125,7 +125,8 @@ class Table:
     """A finished table.
 
     `frame`: every figure, for programs; `parts`: the same as printed; `gaps`: what it lacks; `tests`: what its rows
-    are, where they are tests.
+    are, where they are tests; `methods`: of columns of two methods side by side, whose differences from the other they
+    hold.
     """
 
     name: str
@@ -134,3 +135,4 @@ class Table:
     parts: list[Part]
     gaps: list[Gap] = field(default_factory=list)
     tests: list[Tested] = field(default_factory=list)
+    methods: Set[str] = frozenset()

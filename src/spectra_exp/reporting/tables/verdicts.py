@@ -29,6 +29,12 @@ def direction(name: str) -> Direction:
     return figure(base_name(name)).direction
 
 
+def better_words(name: str, start: str = "", end: str = "") -> str:
+    """Which way a figure is better in words, between `start` and `end`; empty where neither is."""
+    better = direction(name)
+    return "" if better == "none" else f"{start}{better} is better{end}"
+
+
 def margin(name: str) -> float | None:
     """Half the region of practical equivalence of a figure, by rule or not; None where none is declared."""
     return figure(base_name(name)).margin

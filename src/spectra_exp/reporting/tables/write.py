@@ -114,22 +114,22 @@ FIT = r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%"
 
 
 def _latex_grid(table: Table, part: Part, grid: Grid) -> str:
-    rows = [
+    cells = [
         [rf"\textbf{{{escape(cell)}}}" if (r, c) in grid.best else escape(cell) for c, cell in enumerate(row)]
         for r, row in enumerate(grid.rows)
     ]
+    head, *lines = (f"    {' & '.join(row)} \\\\" for row in ([escape(h) for h in grid.headers], *cells))
+    body = "\n".join(lines)
     notes = " ".join(note for note in part.notes if len(note) <= LONGEST_NOTE)
     where = part.title if len(part.title) <= LONGEST_NOTE else f"{part.title[:LONGEST_NOTE]}…"
     caption = escape(f"{table.title}. {grid.title} ({where}). {notes}").strip()
-    body = "\n".join(f"    {' & '.join(row)} \\\\" for row in [[escape(h) for h in grid.headers]])
-    lines = "\n".join(f"    {' & '.join(row)} \\\\" for row in rows)
     return (
         "\\begin{table}\n"
         "  \\centering\n"
         f"  \\caption{{{caption}}}\n"
         f"  {FIT}\n"
         f"  \\begin{{tabular}}{{l{'r' * (len(grid.headers) - 1)}}}\n"
-        f"    \\toprule\n{body}\n    \\midrule\n{lines}\n    \\bottomrule\n"
+        f"    \\toprule\n{head}\n    \\midrule\n{body}\n    \\bottomrule\n"
         "  \\end{tabular}}\n"
         "\\end{table}"
     )
