@@ -25,6 +25,7 @@ REFUSED = {
     "router.orthogonalize_every=5": "would have no effect with no router.orthogonalization=periodic",
     "router.orthogonalization=none router.expression=embedding": "no effect with no router.expression=projector",
     "router.orthogonalization=newton_schulz router.ortho_coef=0.5": "router.ortho_coef: 0.5 would have no effect",
+    "router=causal_bias router.strength=0 router.decay=0.5": "router.decay: 0.5 would have no effect",
     "router.expression=embedding router.ortho_coef=0.5": "router.ortho_coef: 0.5 would have no effect",
     "router.expression=running_mean osr.so_lambda_max=0.5": "osr.so_lambda_max: 0.5 would have no effect",
     "osr.potentials=quantile osr.settle_steps=0 osr.potential_rate=0.2": "osr.potential_rate: 0.2 would have no effect",

@@ -88,6 +88,14 @@ UNUSED: tuple[tuple[tuple[str, ...], When], ...] = (
         ("model.keep_router_weights",),
         (lambda x: not issubclass(router_class(x.router.name), LinearRouter), "a router that is not one linear map"),
     ),
+    (
+        ("model.renormalize",),
+        (
+            lambda x: not router_class(x.router.name).normalizes,
+            "router={x.router.name}, whose weights are used as they are",
+        ),
+    ),
+    (("router.decay",), where("router.strength", 0)),
     (("optim.muon_learning_rate", "optim.muon_momentum"), (lambda x: x.optim.name == "adamw", "optim=adamw")),
     (
         ("logger.project", "logger.mode", "logger.entity", "logger.group", "logger.tags"),
