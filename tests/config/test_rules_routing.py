@@ -25,6 +25,10 @@ REFUSED = {
     "router.orthogonalize_every=5": "would have no effect with no router.orthogonalization=periodic",
     "router.orthogonalization=none router.expression=embedding": "no effect with no router.expression=projector",
     "router.orthogonalization=newton_schulz router.ortho_coef=0.5": "router.ortho_coef: 0.5 would have no effect",
+    "router=causal_bias router.strength=0 router.decay=0.5": "router.decay: 0.5 would have no effect",
+    "router.expression=embedding router.ortho_coef=0.5": "router.ortho_coef: 0.5 would have no effect",
+    "router.expression=running_mean osr.so_lambda_max=0.5": "osr.so_lambda_max: 0.5 would have no effect",
+    "osr.potentials=quantile osr.settle_steps=0 osr.potential_rate=0.2": "osr.potential_rate: 0.2 would have no effect",
     "router.orthogonality_measure=logdet osr.srip_enabled=false": "osr.srip_enabled: False would have no effect",
     "router.orthogonality_measure=logdet osr.so_lambda_max=0": "router.orthogonality_measure: logdet would have no",
     "router=random selection=quota": "selection.rule: 'quota' does not go with router=random",
@@ -102,6 +106,8 @@ def test_refused_in_one_line_that_says_why(line):
         "baseline=loss_free router.score=softmax",
         "baseline=switch_top2 losses.balance_scope=global_batch",
         "router.load_balance_coef=0.01 losses.balance_scope=global_batch",
+        "router.expression=embedding osr.so_lambda_max=0.5",
+        "osr.potentials=quantile osr.settle_rule=nudges osr.settle_steps=5 osr.potential_rate=0.2",
     ],
 )
 def test_accepted(line):

@@ -84,6 +84,11 @@ def test_runs_from_scratch_keep_their_ids():
         ("model=upcycle model.source={sources}/llama router=native", "'native' is the router of a sparse source"),
         ("model=reroute model.source={sources}/mixtral router=native model.top_k=1", "takes 2; drop it"),
         ("model=reroute model.source={sources}/mixtral router=native temperature=t2_0", "router=native decides"),
+        ("model=reroute model.source={sources}/mixtral router=native router.shared=true", "router=native decides"),
+        (
+            "model=reroute model.source={sources}/mixtral router=remoe model.renormalize=true",
+            "model.renormalize: True would have no effect with router=remoe",
+        ),
         ("model=reroute model.source={sources}/mixtral baseline=dense", "'dense' has no router to put into"),
         ("model=upcycle model.source={sources}/llama router=hash model.freeze=all_but_router", "nothing would be"),
         ("model=upcycle model.source={sources}/llama model.first_k_dense_replace=2", "leaves none of .* 2 layers"),

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -132,3 +134,12 @@ def test_sequences_of_several_batches_stay_apart():
     assert stats.counts_QE.tolist() == [[16, 0], [0, 16]] and b.load_cv_sequence(stats) == 1.0 > b.load_cv(stats)
     both = merged([stats, stats])
     assert both.counts_QE.shape == (4, 2) and both.tokens_Q.tolist() == [16] * 4
+
+
+def test_what_one_rank_does_not_know_nobody_does():
+    (known,) = statistics_of([record_of(chosen_of([[0]] * 4, 2))], tokens_of(4), 1)
+    known = replace(known, entropy_sum=1.0, gap_sum=1.0)
+    unknown = replace(known, entropy_sum=None, gap_sum=None)
+    assert merged([known, known]).entropy_sum == 2.0
+    for ranks in ([known, unknown], [unknown, known]):
+        assert merged(ranks).entropy_sum is merged(ranks).gap_sum is None and merged(ranks).num_tokens == 8

@@ -26,6 +26,15 @@ def test_uniform_floors_equal_the_stated_figures(num_tokens, max_vio, cv, gini):
     assert floor["load_gini"] == pytest.approx(gini, rel=0.05)
 
 
+def test_a_batch_without_an_expert_spoils_no_floor():
+    """One assignment in two batches: by its share of the tokens neither has one."""
+    records, tokens = [record_of(torch.eye(64, 4, dtype=torch.bool) & (torch.arange(64) == 0)[:, None])], tokens_of(64)
+    stats = statistics_of(records, tokens, 2, batches=[slice(0, 32), slice(32, 64)])
+    floors = compute_floors(stats).all()
+    assert floors["load_cv_floor"] > 0 and "load_cv_batch_floor" not in floors
+    assert all(np.isfinite(list(floors.values())))
+
+
 def _random_layers(skew: float, top_k: int = TOP_K, batches=None):
     """Two layers of random routing, some experts likelier than others, that knows nothing of the text."""
     generator = torch.Generator().manual_seed(0)

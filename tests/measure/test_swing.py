@@ -26,12 +26,18 @@ def test_the_swing_is_over_the_last_half_of_the_logged_steps():
             history_of({55: 7.0}, metric="load_cv_batch"),
         ]
     )
-    first, last = layer_trainings(frame, 100, 4, 2, 64)
+    first, *_, last = layer_trainings(frame, 100, 4, 2, 64)
     assert first.max_vio_T.tolist() == [1.0, 1.5, 1.25, 0.5]
     assert max_vio_swing(first) == pytest.approx((0.5 + 0.25 + 0.75) / 3) and max_vio_swing(last) == 0
     # Planted fault: the whole of training.
     assert np.abs(np.diff(list(dict(sorted(values.items())).values()))).mean() > 1
     assert compute_swing([first, last]).all() == {"max_vio_swing": pytest.approx(0.25)}
+
+
+def test_a_layer_that_logged_nothing_keeps_its_place():
+    empty, full = layer_trainings(history_of({60: 1.0, 100: 2.0}, layer="1"), 100, 4, 2, 64)
+    assert not len(empty.max_vio_T) and full.max_vio_T.tolist() == [1.0, 2.0]
+    assert compute_swing([empty, full]).by_layer() == {"max_vio_swing": [None, 1.0]}
 
 
 def test_fewer_than_two_steps_have_no_swing():

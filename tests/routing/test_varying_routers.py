@@ -93,6 +93,18 @@ def test_the_coefficient_follows_the_number_of_experts():
     assert taken[0] > 3.0 and min(taken) < 2.0 and len(set(coefficients(model))) == 1
 
 
+def test_the_coefficient_answers_what_was_executed():
+    """A load filter that leaves every token without an expert lowers it, though the gates are open."""
+    model = model_of("remoe", router={"load_ema_strength": 10.0, "l1_start": 0.01})
+    train_pass(model, ids_of())
+    before = coefficients(model)[0]
+    train_pass(model, ids_of(), 1)
+    model.eval()
+    record = model(input_ids=ids_of()).routing.records[0]
+    assert not record.chosen_NE.any() and (record.probs_NE > 0).any()
+    assert coefficients(model)[0] == pytest.approx(before / 1.2)
+
+
 def test_shares_of_gates_are_a_distribution_with_a_gradient_everywhere():
     gates_NE = torch.tensor([[0.0, 0.0], [3.0, 1.0]], requires_grad=True)
     torch.testing.assert_close(shares(gates_NE), torch.tensor([[0.5, 0.5], [0.75, 0.25]]))

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from transformers import GPT2Config, GPT2LMHeadModel
 
 from spectra_exp.config.schema import OptimConfig
 from spectra_exp.training.build import build_model
@@ -53,6 +54,14 @@ def test_muon_takes_hidden_matrices_and_stacked_experts_only(model) -> None:
     muon = {n for g in groups if g["kind"] == "muon" for n in g["names"]}
     assert any(n.endswith("experts.up") for n in muon) and any(n.endswith("q_proj.weight") for n in muon)
     assert not any("embed" in n or "norm" in n or ".router." in n or "lm_head" in n for n in muon)
+
+
+def test_muon_leaves_embeddings_of_positions_alone() -> None:
+    shape = GPT2Config(n_embd=16, n_head=2, n_layer=1, vocab_size=50, n_positions=8, bos_token_id=0, eos_token_id=0)
+    groups = parameter_groups(GPT2LMHeadModel(shape), OptimConfig(name="muon"))
+    kinds = {name: group["kind"] for group in groups for name in group["names"]}
+    assert kinds["transformer.wte.weight"] == kinds["transformer.wpe.weight"] == "adamw"
+    assert kinds["transformer.h.0.attn.c_attn.weight"] == "muon"
 
 
 def test_only_matrices_decay(model) -> None:

@@ -31,6 +31,7 @@ def native_needs_reroute(x: Experiment) -> None:
         ("temperature.learned", x.temperature.learned == "none"),
         ("temperature", x.temperature.schedule == "constant" and x.temperature.value == 1.0),
         ("router.load_ema_strength", not x.router.load_ema_strength),
+        ("router.shared", not x.router.shared),
         ("model.renormalize", x.model.renormalize is None),
         ("model.keep_router_weights", x.model.keep_router_weights),
     ):

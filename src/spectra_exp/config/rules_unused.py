@@ -28,6 +28,12 @@ def unless(key: str, value: Any) -> When:
     return lambda x: get(x, key) != value, f"no {key}={value}"
 
 
+def is_nudged(x: Experiment) -> bool:
+    """Whether loads move the potentials step by step: in training, or after it."""
+    settles = get(x, "osr.settle_steps") and get(x, "osr.settle_rule") == "nudges"
+    return get(x, "osr.potentials") == "hard" or bool(settles)
+
+
 UNUSED: tuple[tuple[tuple[str, ...], When], ...] = (
     (
         ("selection.capacity_factor",),
@@ -49,6 +55,7 @@ UNUSED: tuple[tuple[tuple[str, ...], When], ...] = (
     (("osr.potentials", "osr.online_rate"), unless("osr.sinkhorn_inference", "dual")),
     (("osr.settle_steps", "osr.settle_rule", "osr.potential_rate"), where("osr.potentials", "soft")),
     (("osr.settle_rule",), where("osr.settle_steps", 0)),
+    (("osr.potential_rate",), (lambda x: not is_nudged(x), "osr.potentials={x.osr.potentials} and no nudges after it")),
     (("osr.potential_decay",), unless("osr.potentials", "hard")),
     (("osr.online_decay",), where("osr.online_rate", 0)),
     (("router.gate_bias", "router.gate_spread", "router.gate_bias_low"), unless("router.sequence", "min_gru")),
@@ -59,6 +66,11 @@ UNUSED: tuple[tuple[tuple[str, ...], When], ...] = (
     (("router.orthogonalization",), unless("router.expression", "projector")),
     (("router.orthogonalize_every",), unless("router.orthogonalization", "periodic")),
     (("router.ortho_coef",), where("router.orthogonalization", "newton_schulz")),
+    (("router.ortho_coef",), unless("router.expression", "projector")),
+    (
+        ("osr.so_lambda_max", "osr.srip_enabled", "osr.so_warmup_steps", "router.orthogonality_measure"),
+        where("router.expression", "running_mean"),
+    ),
     (("router.dim", "router.sequence"), (lambda x: get(x, "router.width") is not None, "router.width")),
     (("losses.balance_scope",), where("router.load_balance_coef", 0)),
     (
@@ -76,6 +88,14 @@ UNUSED: tuple[tuple[tuple[str, ...], When], ...] = (
         ("model.keep_router_weights",),
         (lambda x: not issubclass(router_class(x.router.name), LinearRouter), "a router that is not one linear map"),
     ),
+    (
+        ("model.renormalize",),
+        (
+            lambda x: not router_class(x.router.name).normalizes,
+            "router={x.router.name}, whose weights are used as they are",
+        ),
+    ),
+    (("router.decay",), where("router.strength", 0)),
     (("optim.muon_learning_rate", "optim.muon_momentum"), (lambda x: x.optim.name == "adamw", "optim=adamw")),
     (
         ("logger.project", "logger.mode", "logger.entity", "logger.group", "logger.tags"),

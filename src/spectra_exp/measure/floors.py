@@ -39,7 +39,10 @@ def uniform_balance(num_tokens: int, num_experts: int, top_k: int, seed: int = 0
 
 @cache
 def _balance_by_size(num_experts: int, tokens_by_size: tuple[int, ...], seed: int) -> Floors:
-    """The same of tokens that take unequal numbers of experts: `tokens_by_size[s]` of them s each."""
+    """The same of tokens that take unequal numbers of experts: `tokens_by_size[s]` of them s each; empty where all take
+    none."""
+    if not any(tokens_by_size[1:]):
+        return {}
     counts_RE = uniform_counts(num_experts, tokens_by_size, UNIFORM_DRAWS, seed)
     # log E is 0 for a single expert, whose normalised entropy is not defined.
     measures = {n: m for n, m in MEASURES.items() if num_experts > 1 or n != "expert_entropy_norm"}
@@ -67,11 +70,11 @@ def uniform_floors(stats: LayerStatistics, seed: int) -> Floors:
 
 
 def _mean_floors(tokens: np.ndarray, floors_of: Callable[[int], Floors]) -> Floors:
-    """The mean of `floors_of` over parts of so many tokens each; empty without a part."""
+    """The mean of `floors_of` over parts of so many tokens each that have any; empty without such a part."""
     sizes = Counter(tokens.tolist())
-    floors = {size: floors_of(size) for size in sizes}
-    names = next(iter(floors.values()), {})
-    return {name: sum(times * floors[size][name] for size, times in sizes.items()) / len(tokens) for name in names}
+    floors = {size: found for size in sizes if (found := floors_of(size))}
+    names, parts = next(iter(floors.values()), {}), sum(sizes[size] for size in floors)
+    return {name: sum(sizes[size] * found[name] for size, found in floors.items()) / parts for name in names}
 
 
 def uniform_draws(stats: LayerStatistics, seed: int) -> Iterator[LayerStatistics]:

@@ -63,8 +63,8 @@ def merged(ranks: Sequence[LayerStatistics]) -> LayerStatistics:
 
 
 def _sum(values: Sequence):
-    """The sum; None where the router has no such."""
-    return None if values[0] is None else sum(values[1:], start=values[0])
+    """The sum; None where some rank has no such."""
+    return None if any(value is None for value in values) else sum(values[1:], start=values[0])
 
 
 def _by_place(arrays: Sequence[np.ndarray]) -> np.ndarray:

@@ -33,14 +33,15 @@ class LayerTraining:
 def layer_trainings(
     history: pd.DataFrame, max_steps: int, num_experts: int, top_k: int, tokens_per_step: int
 ) -> list[LayerTraining]:
-    """One per routed layer from a run's history; empty where it logged no routing."""
+    """One per routed layer, up to the last that logged its balance, from a run's history."""
     logged = history[
         (history["split"] == "train") & (history["metric"] == "max_vio_batch") & (history["layer"] != "all")
     ]
     late = logged[2 * logged["step"] >= max_steps].sort_values("step")
-    layers = sorted(logged["layer"].unique(), key=int)
+    # A layer in which no token ever had an expert has no rows.
+    layers = range(1 + max(map(int, logged["layer"].unique()), default=-1))
     shape = num_experts, top_k, tokens_per_step
-    return [LayerTraining(*shape, late.loc[late["layer"] == layer, "value"].to_numpy()) for layer in layers]
+    return [LayerTraining(*shape, late.loc[late["layer"] == str(layer), "value"].to_numpy()) for layer in layers]
 
 
 @metric("max_vio_swing", "lower", range=(0, "E − 1"), reduction="steps", floor="uniform", margin=0.05)

@@ -39,7 +39,9 @@ class RoutedLayer(nn.Module):
         # Assignments since the last optimizer step; whole steps are saved, so this never is. Not a buffer either:
         # from_pretrained leaves those that are not saved uninitialised.
         self.step_counts_E: Tensor | None = None
-        # The same on all ranks, executed ones: what `losses.balance_scope=global_batch` has counted in this step.
+        # Executed ones: a router may count others in the former. They are what the load average answers.
+        self.executed_counts_E: Tensor | None = None
+        # The same on all ranks: what `losses.balance_scope=global_batch` has counted in this step.
         self.balance_counts_E: Tensor | None = None
 
     if TYPE_CHECKING:
@@ -122,7 +124,8 @@ class RoutedLayer(nn.Module):
             context.tensors[self.layer] = {name: t.detach() for name, t in output.tensors.items()}
         losses = dict(output.losses)
         if context.training_rule:
-            context.updates[self.layer] = {"load_counts": chosen_NE.sum(0).float()} | output.updates
+            counts_E = chosen_NE.sum(0).float()
+            context.updates[self.layer] = {"load_counts": counts_E} | output.updates | {"executed_counts": counts_E}
             losses |= self._distribution_losses(context, inputs, output, chosen_NE)
         real, representation_ED = self.settings.num_real, output.representation_ED
         context.records[self.layer] = RoutingRecord(
@@ -181,29 +184,28 @@ class RoutedLayer(nn.Module):
             return counts_E
         counts_E = context.ranks.sum(counts_E)
         context.updates[self.layer]["balance_counts"] = counts_E
-        return counts_E if self.balance_counts_E is None else self.balance_counts_E + counts_E
+        return _added(self.balance_counts_E, counts_E)
 
     @torch.no_grad()
     def commit(self, context: RoutingContext) -> None:
         """Take one training pass into the running averages and the step's counts; once per pass."""
         updates = context.updates[self.layer]
-        counts_E = updates["load_counts"]
-        self.step_counts_E = counts_E if self.step_counts_E is None else self.step_counts_E + counts_E
+        self.step_counts_E = _added(self.step_counts_E, updates["load_counts"])
+        if self.load_average is not None:
+            self.executed_counts_E = _added(self.executed_counts_E, updates["executed_counts"])
         if "balance_counts" in updates:
-            earlier_E = self.balance_counts_E
-            counts_E = updates["balance_counts"]
-            self.balance_counts_E = counts_E if earlier_E is None else earlier_E + counts_E
+            self.balance_counts_E = _added(self.balance_counts_E, updates["balance_counts"])
         self.router.commit(updates)
 
     @torch.no_grad()
     def after_step(self, learning_rate_scale: float) -> None:
         """Let the router answer the load of the optimizer step just made, if it routed anything."""
         if self.step_counts_E is not None:
-            counts_E = total_over_ranks(self.step_counts_E)
-            self.router.after_step(counts_E, learning_rate_scale)
-            if self.load_average is not None:
-                self.load_average.move(counts_E / counts_E.mean().clamp(min=1e-9))
-        self.step_counts_E = self.balance_counts_E = None
+            self.router.after_step(total_over_ranks(self.step_counts_E), learning_rate_scale)
+        if self.load_average is not None and self.executed_counts_E is not None:
+            executed_E = total_over_ranks(self.executed_counts_E)
+            self.load_average.move(executed_E / executed_E.mean().clamp(min=1e-9))
+        self.step_counts_E = self.executed_counts_E = self.balance_counts_E = None
 
 
 class MoeLayer(RoutedLayer):
@@ -277,3 +279,7 @@ def _among(probs_NE: Tensor, real: int) -> Tensor:
         return probs_NE
     kept_NE = probs_NE[:, :real]
     return kept_NE / kept_NE.sum(1, keepdim=True).clamp(min=torch.finfo(kept_NE.dtype).tiny)
+
+
+def _added(earlier: Tensor | None, more: Tensor) -> Tensor:
+    return more if earlier is None else earlier + more

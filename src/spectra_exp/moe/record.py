@@ -21,8 +21,8 @@ class RoutingRecord:
     layer: int  # index among the routed layers, 0..L-1
     chosen_NE: Tensor  # bool, executed assignments, after selection
     weights_NE: Tensor  # float32 combine weights, 0 where not chosen (detached)
-    # float32, router's distribution before selection (detached); one column more where it may choose none; None: hash,
-    # random
+    # float32, router's distribution before selection (detached), ours given that no empty expert is chosen; one column
+    # more where a stock router may choose none; None: hash, random
     probs_NE: Tensor | None
     representation_ED: Tensor | None  # expert representations for the Gram metrics; None: hash, random
     output_sum_ED: Tensor | None  # float32, per expert the sum over its tokens of its output

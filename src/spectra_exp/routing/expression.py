@@ -127,11 +127,6 @@ class RunningAverage(Float32State):
         self.register_buffer("value", torch.zeros(shape))
         self.register_buffer("updates", torch.zeros((), dtype=torch.long))
 
-    def reset(self) -> None:
-        """Forget everything seen."""
-        self.value.zero_()
-        self.updates.zero_()
-
     def value_or(self, first: Tensor) -> Tensor:
         """The average, or `first` while nothing has been averaged yet (no host synchronisation)."""
         return torch.where(self.updates > 0, self.value, first)

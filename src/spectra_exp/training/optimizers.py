@@ -33,10 +33,11 @@ def named_families(model: nn.Module) -> dict[str, list[tuple[str, nn.Parameter]]
 def parameter_groups(model: SpectraMoeForCausalLM, config: OptimConfig) -> list[dict]:
     """Optimizer groups with `kind` ("muon" or "adamw"), `family`, peak rate and weight decay.
 
-    Under muon every hidden matrix goes to Muon, each expert's matrix of a stacked tensor included; embeddings, head,
-    norms and routers stay with AdamW (docs/method.md 4). Only matrices decay.
+    Under muon every hidden matrix goes to Muon, each expert's matrix of a stacked tensor included; embeddings, those of
+    positions too, head, norms and routers stay with AdamW (docs/method.md 4). Only matrices decay.
     """
-    tables = {id(m.weight) for m in (model.get_input_embeddings(), model.get_output_embeddings())}
+    embeddings = [module for module in model.modules() if isinstance(module, nn.Embedding)]
+    tables = {id(module.weight) for module in (*embeddings, model.get_output_embeddings())}
     groups: dict[tuple, dict] = {}
     for name, (fam, parameter) in _flat(model):
         # The biases of stacked experts are [E, out], and vectors all the same.

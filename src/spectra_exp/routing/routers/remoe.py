@@ -55,8 +55,8 @@ class RemoeRouter(VaryingRouter):
         super().__init__(hidden_size, num_experts, top_k, config)
         # Float32 whatever the default is: it starts far below 1.
         self.register_buffer("coefficient", torch.tensor(config.l1_start, dtype=torch.float32))
-        # The same so far in the step, on this rank. Never saved: the next step begins anew.
-        self._taken: Tensor | None = None
+        # Tokens so far in the step, on this rank. Never saved: the next step begins anew.
+        self._tokens = 0
 
     def reset_parameters(self) -> None:
         super().reset_parameters()
@@ -68,10 +68,7 @@ class RemoeRouter(VaryingRouter):
         output = RouterOutput(logits_NE, gates_NE, shares(gates_NE), logits_NE, self.linear.weight)
         if inputs.training:
             output.losses["gate_l1"] = self.coefficient * self.balanced_l1(gates_NE, inputs.ranks)
-            open_NE = gates_NE.detach() > 0
-            output.updates["taken"] = torch.stack(
-                [open_NE.sum(), open_NE.new_full((), len(open_NE), dtype=torch.int64)]
-            )
+            output.updates["tokens"] = torch.tensor(len(gates_NE))
         return output
 
     def balanced_l1(self, gates_NE: Tensor, ranks: Ranks) -> Tensor:
@@ -89,13 +86,13 @@ class RemoeRouter(VaryingRouter):
 
     @torch.no_grad()
     def commit(self, updates: dict[str, Tensor]) -> None:
-        self._taken = updates["taken"] if self._taken is None else self._taken + updates["taken"]
+        self._tokens += int(updates["tokens"])
 
     @torch.no_grad()
     def after_step(self, counts_E: Tensor, learning_rate_scale: float) -> None:
         """Close the step's count, that of all ranks."""
-        if self._taken is not None:
-            self.step_taken, self._taken = total_over_ranks(self._taken), None
+        tokens = total_over_ranks(counts_E.new_full((), self._tokens, dtype=torch.int64))
+        self.step_taken, self._tokens = torch.stack([counts_E.long().sum(), tokens]), 0
 
     @torch.no_grad()
     def agree(self, layers: Sequence[Self]) -> None:

@@ -24,7 +24,7 @@ class SequenceEncoder(nn.Module, ABC):
 
     def __init__(self, hidden_size: int, num_experts: int, dim: int):
         super().__init__()
-        self.hidden_size, self.num_experts, self.dim = hidden_size, num_experts, dim
+        self.num_experts, self.dim = num_experts, dim
 
     @abstractmethod
     def forward(self, hidden_BSd: Tensor, mask_BS: Tensor | None, state: Tensor | None) -> tuple[Tensor, Tensor | None]:
