@@ -81,9 +81,11 @@ def expand_jobs(overrides: list[str], multirun: bool) -> list[list[str]]:
 
 def _count(override: Override) -> int | None:
     """How many values a sweep has; None for one without an end, or whose values nobody can list."""
-    values: Any = override.value()
+    values = override.value()
     if isinstance(values, RangeSweep):
-        start, stop, step = values.start, values.stop, values.step
+        # Hydra declares that they may lack, as they do in no range that was read.
+        span: Any = values.start, values.stop, values.step
+        start, stop, step = span
         return max(0, math.ceil((stop - start) / step)) if step and math.isfinite(start + stop + step) else None
     return len(values.list) if isinstance(values, ChoiceSweep) else None
 
