@@ -93,6 +93,13 @@ def test_arms_that_cannot_be_compared_are_one_line(outputs, arms, told):
 
 
 @pytest.mark.slow
+def test_the_runs_of_a_launch_are_read_where_they_were_made(outputs, monkeypatch):
+    monkeypatch.setattr(spectra_exp.api, "launch_study", lambda choice, given: 0)
+    found = spectra_exp.load_runs(outputs)
+    monkeypatch.setattr(spectra_exp.api, "load_runs", lambda folder: found if folder == "a (b)" else None)
+    assert spectra_exp.launch("outputs='a (b)'", study="baselines").empty
+
+
 def test_a_study_is_launched(tmp_path):
     slice_of_it = ["baseline=hash", "seed=0", *SMALL, f"outputs={tmp_path}"]
     runs = spectra_exp.launch(*slice_of_it, study="baselines")

@@ -80,3 +80,12 @@ def test_it_is_installed_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert line in capsys.readouterr().out
     assert command(["completion", "uninstall"]) == 2
     assert command(["completion", "show", "--help"]) == 0
+
+
+def test_it_is_installed_in_a_file_of_any_encoding_and_in_no_folder(tmp_path: Path) -> None:
+    start = tmp_path / "rc"
+    start.write_bytes(b"# caf\xe9\n")
+    assert command(["completion", "install", f"file={start}"]) == 0
+    assert start.read_bytes().startswith(b"# caf\xe9\nsource ")
+    assert command(["completion", "install", f"file={tmp_path}"]) == 2
+    assert not list(tmp_path.parent.glob(".spectra-exp*"))

@@ -116,6 +116,8 @@ def test_the_template_s_own_test_passes_and_a_router_without_its_gradient_fails(
         ),
         ("my_router.py", "import torch\nraise ValueError('no')", "'my_router' does not load (ValueError: no)"),
         ("my_router.py", "import not_installed_here", "'my_router' needs the module 'not_installed_here'"),
+        ("my_router.py", "import my_rout", "'my_router' needs the module 'my_rout'"),
+        ("conf/config.yaml", "day: 2024-13-45\n", "conf/config.yaml: month must be in 1..12"),
     ],
 )
 def test_what_cannot_be_used_is_one_line_before_any_job(work, name, text, told):

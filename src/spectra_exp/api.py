@@ -16,6 +16,7 @@ import numpy as np
 from spectra_exp.config.compose import load_experiment, prepare_environment
 from spectra_exp.config.plugins import load_typed_plugins
 from spectra_exp.config.schema import Experiment
+from spectra_exp.config.typed import typed_values
 from spectra_exp.config.verb import VerbOptions
 from spectra_exp.data.sources import check_data
 from spectra_exp.foundations import stopping
@@ -121,8 +122,7 @@ def launch(*overrides: str, study: str) -> pd.DataFrame:
     prepare_environment()
     load_typed_plugins(overrides)
     launch_study(load_study(study).choice, list(overrides))
-    outputs = next((word.partition("=")[2] for word in overrides if word.startswith("outputs=")), None)
-    runs = load_runs(outputs)
+    runs = load_runs(typed_values(list(overrides)).get("outputs"))
     return runs[runs["studies"].map(lambda names: study in names)].reset_index(drop=True)
 
 

@@ -52,8 +52,7 @@ def command(argv: Sequence[str] | None = None) -> int:
     """The exit status of the verb that the first word names: 0 done, 1 not all came out, 2 wrong input, 130 stopped."""
     words = list(sys.argv[1:] if argv is None else argv)
     if not words or words[0] in HELP:
-        print(help_text(), end="")
-        return DONE
+        return exit_status(_help)
     if words[0] not in VERBS:
         return exit_status(lambda: _unknown(words[0]))
     module, _, function = VERBS[words[0]][0].partition(":")
@@ -80,6 +79,11 @@ def help_text() -> str:
             "",
         ]
     )
+
+
+def _help() -> int:
+    print(help_text(), end="")
+    return DONE
 
 
 def _unknown(verb: str) -> int:

@@ -12,6 +12,7 @@ import yaml
 from config_cases import flat, load
 from transformers import LlamaConfig
 
+from spectra_exp.config.presets import ablations
 from spectra_exp.config.rules import preset_values
 from spectra_exp.config.schema import Experiment
 from spectra_exp.config.tree import option_files, project_root
@@ -241,3 +242,12 @@ def test_a_planted_typo_in_an_ablation_is_refused(planted):
 
 def test_the_full_method_equals_itself():
     assert differing(load(), load()) == set()
+
+
+def test_a_file_that_says_nothing_of_its_ablation_is_one_line(tmp_path, monkeypatch):
+    own = tmp_path / "conf" / "ablation" / "mine.yaml"
+    own.parent.mkdir(parents=True)
+    own.write_text("ablation:\n")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match="mine.yaml ablation: None was given"):
+        ablations()

@@ -81,6 +81,11 @@ def test_limits_in_square_brackets_survive(capsys):
     assert "[adamw, muon]" in re.sub(r"\s+", " ", text) or "[adamw,muon]" in re.sub(r"\s+", "", text)
 
 
+def test_types_in_square_brackets_survive(capsys):
+    print_help(["logger"])
+    assert re.search(r"logger\.tags +list\[str\] +\[\]", capsys.readouterr().out)
+
+
 def test_a_group_that_does_not_exist_names_the_nearest():
     with pytest.raises(ConfigError, match="did you mean 'optim'"):
         print_help(["optm"])

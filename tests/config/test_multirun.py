@@ -65,7 +65,17 @@ def test_the_jobs_are_those_that_hydra_would_launch(tmp_path, monkeypatch, capfd
     assert [list(job) for job in launched] == expand_jobs(typed, multirun=True)
 
 
-@pytest.mark.parametrize("typed", ["seed=glob(*)", "router=glob(s*)", "seed=interval(0,1)"])
+# Told before a value of them is made.
+ENDLESS = ("seed=range(0,9,0)", "seed=range(0.0,1.0,0)", "seed=range(1,inf)", "seed=range(0,nan)")
+
+
+@pytest.mark.parametrize("typed", [["seed=0..9999999999"], ["seed=0..1999", "model.num_experts=range(1,2000)"]])
+def test_more_jobs_than_can_be_made_are_refused(typed):
+    with pytest.raises(ConfigError, match=r"makes (10000000000|3998000) jobs of this line"):
+        expand_jobs(typed, multirun=True)
+
+
+@pytest.mark.parametrize("typed", ["seed=glob(*)", "router=glob(s*)", "seed=interval(0,1)", *ENDLESS])
 def test_values_that_cannot_be_listed_are_refused(typed):
     with pytest.raises(ConfigError, match="cannot be listed"):
         expand_jobs([typed], multirun=True)

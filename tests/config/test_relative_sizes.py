@@ -7,8 +7,9 @@ import pytest
 from config_cases import load
 
 from spectra_exp.config.presets import baselines
-from spectra_exp.config.relative_sizes import before_sizes
+from spectra_exp.config.relative_sizes import apply_sizes, before_sizes
 from spectra_exp.config.resolved import Compositions, beside, resolved_experiment
+from spectra_exp.foundations.errors import ConfigError
 from spectra_exp.runs.identity import identify
 
 SIZES = ("num_experts", "expert_size", "top_k", "null_experts", "num_shared")
@@ -53,3 +54,15 @@ def test_what_is_no_size_of_the_preset_stays_as_it_is() -> None:
     odd = {"model.num_experts": 30, "model.top_k": 8, "model.hidden_size": 7}
     assert before_sizes(sizes, odd) == {"model.num_experts": 30, "model.top_k": 2, "model.hidden_size": 7}
     assert before_sizes({}, odd) == odd
+
+
+@pytest.mark.parametrize("rule, told", [("4 *", "cannot be computed"), ("E / 0", "computed"), ("2 * k", "take E and")])
+def test_a_rule_that_gives_no_size_is_one_line(rule: str, told: str) -> None:
+    experiment = load("baseline=fine_grained")
+    experiment.baseline.sizes = {"num_experts": rule}
+    with pytest.raises(ConfigError, match=told):
+        apply_sizes(experiment)
+
+
+def test_a_size_that_is_always_the_same_tells_nothing_of_what_was_given() -> None:
+    assert before_sizes({"top_k": "4"}, {"model.top_k": 4, "seed": 1}) == {"seed": 1}

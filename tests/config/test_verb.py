@@ -15,6 +15,7 @@ from spectra_exp.cli import VERBS, command
 from spectra_exp.config.verb import OVERRIDES, Verb, VerbOptions, assignments, read_options
 from spectra_exp.foundations.errors import ConfigError, SpectraError
 from spectra_exp.foundations.options import option
+from spectra_exp.foundations.shell import PIPE_CLOSED
 from spectra_exp.studies.listing import COMMANDS
 
 
@@ -125,6 +126,8 @@ def test_every_verb_has_help_with_every_key(capsys) -> None:
         (["remeasure"], "run: is missing"),
         (["bench", "only=stduy"], "did you mean 'study'?"),
         (["paper", "status=true", f"outputs={__file__}"], "test_verb.py is a file; give a folder"),
+        (["tables", "outputs=~/made"], "outputs: '~' in ~/made is not expanded"),
+        (["tables", "plugins=[a"], "plugins: 'plugins=[a' cannot be read"),
         (["overhead", "model.num_expert=3"], "did you mean 'model.num_experts'?"),
     ],
 )
@@ -156,3 +159,12 @@ def test_the_list_of_verbs_needs_no_library() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=os.environ)
     assert done.stderr == "set()\n" and "spectra-exp VERB" in done.stdout
+
+
+@pytest.mark.parametrize("words", [["--help"], ["study", "list", "--help"]])
+def test_a_reader_that_went_away_is_no_failure(words) -> None:
+    read, write = os.pipe()
+    os.close(read)
+    ended = subprocess.run([sys.executable, "-m", "spectra_exp", *words], stdout=write, stderr=subprocess.PIPE)
+    os.close(write)
+    assert (ended.returncode, ended.stderr) == (PIPE_CLOSED, b"")

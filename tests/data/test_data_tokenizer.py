@@ -115,6 +115,9 @@ def test_unusable_named_tokenizers_are_refused(trained, tmp_path):
     assert "has no end-of-text token" in refused(tmp_path)
     (tmp_path / "tokenizer_config.json").write_text('{"eos_token": "<|stop|>"}')
     assert named_tokenizer(str(tmp_path)).end_token == "<|stop|>"
+    for token in ('["</s>"]', "5", '{"content": ["</s>"]}'):
+        (tmp_path / "tokenizer_config.json").write_text(f'{{"eos_token": {token}}}')
+        assert "is no text" in refused(tmp_path)
     (tmp_path / "tokenizer_config.json").write_text("[")
     assert "is not a JSON object" in refused(tmp_path)
 

@@ -57,6 +57,17 @@ def test_a_folder_laid_out_by_split_gives_both_and_says_what_it_leaves(tmp_path,
     assert splits.notes == [f"not all files of {folder} are read, left out are: 2 .jsonl"]
 
 
+def test_a_validation_file_that_is_not_read_is_told(tmp_path):
+    folder = put(tmp_path, train=4, val=2)
+    assert read_documents(FilesData(train=folder)).notes == [
+        f"not all files of {folder} are read, left out are: 1 .jsonl"
+    ]
+    assert not read_documents(FilesData(train=folder, validation=f"{folder}/val.jsonl")).notes
+    put(tmp_path, validation=2)
+    both = read_documents(FilesData(train=folder, validation=folder)).notes
+    assert both == [f"not all files of {folder} are read, left out are: 1 .jsonl"] * 2
+
+
 def test_files_are_not_taken_for_a_split_where_none_is_for_training(tmp_path):
     folder = put(tmp_path, test=5, training_camps=5, notes=5)
     splits = read_documents(FilesData(train=folder))

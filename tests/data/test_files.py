@@ -127,6 +127,12 @@ def test_unusable_jsonl_is_refused_with_its_place(tmp_path, content, words):
     assert error.key == "data.train" and words in str(error)
 
 
+def test_lines_without_a_value_are_passed_over(tmp_path):
+    path = tmp_path / "t.jsonl"
+    path.write_text('\ufeff\n{"text": "a"}\n\u00a0\n{"text": "b"}\n', encoding="utf-8")
+    assert len(read_documents(FilesData(train=str(path))).train) == 1
+
+
 def test_unusable_validation_file_is_named_by_its_own_key(tmp_path):
     train = write_jsonl(tmp_path / "t.jsonl", ROWS)
     bad = tmp_path / "v.jsonl"

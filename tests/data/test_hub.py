@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow
@@ -160,6 +161,8 @@ def test_the_same_documents_are_the_same_data_wherever_they_lie(smoltalk, tmp_pa
         (dict(path=None), "data.path", "hf download HuggingFaceTB/smoltalk --repo-type dataset --local-dir FOLDER"),
         (dict(path="/nowhere"), "data.path", "there is no folder /nowhere"),
         (dict(subsets=["al"]), "data.subsets", "al"),
+        (dict(subsets=[]), "data.subsets", "none is named"),
+        (dict(path=None, online=True, dataset="a b"), "data.dataset", "'a b'"),
         (dict(messages_field="talk"), "data.messages_field", "it has: messages, source"),
         (dict(messages_field=None, domain_field=None), "data.text_field", "it has: messages, source"),
         (dict(messages_field=None, loss_on="assistant"), "data.loss_on", "needs conversations"),
@@ -185,6 +188,15 @@ def test_without_a_network_the_hub_is_told_in_one_line(monkeypatch):
 def test_online_the_commit_is_part_of_the_data(monkeypatch):
     first, second = (data_fingerprint(CosmopediaData(online=True, revision=r, **SMALL)) for r in ("a" * 40, "b" * 40))
     assert first != second
+
+
+def test_a_push_between_two_looks_does_not_part_the_id_from_the_data(monkeypatch):
+    from huggingface_hub import HfApi
+
+    pushed = iter("ab")
+    monkeypatch.setattr(HfApi, "dataset_info", lambda self, name: SimpleNamespace(sha=next(pushed)))
+    config = CosmopediaData(online=True, dataset="made/here", **SMALL)
+    assert data_fingerprint(config) == data_fingerprint(config)
 
 
 def test_a_named_tokenizer_brings_its_own_template(tmp_path):

@@ -11,10 +11,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from spectra_exp.foundations import files as atomic
-from spectra_exp.foundations.errors import RunInUse, SpectraError
+from spectra_exp.foundations.errors import ConfigError, RunInUse, SpectraError
 from spectra_exp.foundations.files import write_json
 from spectra_exp.runs.checkpoints import MANIFEST, verify_checkpoint
-from spectra_exp.runs.folder import RunFolder
+from spectra_exp.runs.folder import RunFolder, find_run
 from spectra_exp.runs.lock import RunLock
 
 SUMMARY: dict[str, Any] = {
@@ -131,6 +131,11 @@ def test_nothing_there(run: RunFolder, tmp_path: Path) -> None:
     assert not verify_checkpoint(tmp_path / "step-00000001") and not verify_checkpoint(tmp_path)
     with pytest.raises(SpectraError, match="no such folder"):
         run.commit_checkpoint(tmp_path / "nowhere", 1)
+
+
+def test_a_name_that_no_folder_can_have_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no run 'aaa"):
+        find_run("a" * 300, tmp_path)
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

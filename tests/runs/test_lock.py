@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import signal
@@ -14,7 +15,7 @@ from joblib import Parallel, delayed
 
 from spectra_exp.foundations.errors import RunInUse
 from spectra_exp.foundations.files import write_text
-from spectra_exp.runs.lock import HOLDER_NAME, RunLock, holder_alive
+from spectra_exp.runs.lock import HOLDER_NAME, LOCK_NAME, RunLock, holder_alive
 
 _HOLD = """
 import sys, time
@@ -133,3 +134,11 @@ def test_a_free_lock_has_no_living_holder_whatever_its_file_says(tmp_path: Path,
     assert not holder_alive(tmp_path)
     with RunLock(tmp_path):
         assert holder_alive(tmp_path)
+
+
+def test_a_glance_at_the_lock_does_not_keep_a_run_out(tmp_path: Path) -> None:
+    glance = os.open(tmp_path / LOCK_NAME, os.O_RDONLY | os.O_CREAT)
+    fcntl.flock(glance, fcntl.LOCK_SH)
+    threading.Timer(0.05, os.close, [glance]).start()
+    with RunLock(tmp_path):
+        pass

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from spectra_exp.config.verb import Verb
-from spectra_exp.foundations.files import write_text
+from spectra_exp.foundations.errors import ConfigError
+from spectra_exp.foundations.files import one_line_errors, write_text
 from spectra_exp.foundations.options import option
 from spectra_exp.foundations.shell import DONE
 
@@ -43,14 +44,18 @@ def _show(options: ShowOptions) -> int:
 def _install(options: InstallOptions) -> int:
     """Write the script beside the shell's file, and a line that reads it into that; once."""
     start = Path(options.file).expanduser()
+    if start.exists() and not start.is_file():
+        raise ConfigError("file", f"{start} is no file", "give the file that the shell reads when it starts")
     script = start.with_name(".spectra-exp-completion.bash")
     write_text(script, SCRIPT)
     line = f'source "{script}"'
-    kept = start.read_text(encoding="utf-8") if start.exists() else ""
-    if line not in kept.splitlines():
-        # Appended, for the file may be a link or have rights of its own.
-        with start.open("a", encoding="utf-8") as file:
-            file.write(f"{line}\n" if kept.endswith("\n") or not kept else f"\n{line}\n")
+    with one_line_errors(start):
+        # Whatever else it holds, in whatever encoding.
+        kept = start.read_bytes() if start.exists() else b""
+        if line.encode() not in kept.splitlines():
+            # Appended, for the file may be a link or have rights of its own.
+            with start.open("ab") as file:
+                file.write((b"" if kept.endswith(b"\n") or not kept else b"\n") + f"{line}\n".encode())
     print(f"{start}: {line}")
     return DONE
 

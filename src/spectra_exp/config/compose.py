@@ -171,15 +171,20 @@ def experiment_from(config: DictConfig, choices: dict[str, str], overrides: list
         if key not in known:
             raise unknown_key(str(key), typed_values(overrides))
     values = {name: _typed(config, name) for name in known}
-    if not values["outputs"]:
-        raise ConfigError("outputs", "no folder was given", "give outputs=FOLDER or set SPECTRA_OUTPUTS")
-    if values["outputs"].startswith("~"):
-        raise ConfigError("outputs", f"'~' in {values['outputs']} is not expanded", "give the whole path")
+    check_outputs(values["outputs"])
     values["outputs"] = str(Path(values["outputs"]).resolve())
     check_fields(RootKeys(**{k: v for k, v in values.items() if k not in GROUPS}), "")
     experiment = Experiment(**values, choices=choices, overrides=list(overrides))
     apply_sizes(experiment)
     return experiment
+
+
+def check_outputs(folder: str) -> None:
+    """Raise ConfigError where `folder` names none, or one that the shell alone would have found."""
+    if not folder:
+        raise ConfigError("outputs", "no folder was given", "give outputs=FOLDER or set SPECTRA_OUTPUTS")
+    if folder.startswith("~"):
+        raise ConfigError("outputs", f"'~' in {folder} is not expanded", "give the whole path")
 
 
 def _typed(config: DictConfig, key: str) -> Any:

@@ -101,7 +101,7 @@ def _print_group(console: Console, group: str) -> None:
             table.add_column(column, no_wrap=True)
         table.add_column("meaning", overflow="fold")
         for row in rows:
-            table.add_row(f"{group}.{row['name']}", row["type"], row["default"], Text(row["told"]))
+            table.add_row(*map(Text, (f"{group}.{row['name']}", row["type"], row["default"], row["told"])))
         console.print(table)
 
 

@@ -106,7 +106,7 @@ def _import(name: str) -> ModuleType:
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
-        if not name.startswith(error.name or name):
+        if not f"{name}.".startswith(f"{error.name or name}."):
             raise ConfigError("plugins", f"'{name}' needs the module '{error.name}'", "install it") from error
         raise ConfigError("plugins", f"there is no module '{name}'", "put its folder on PYTHONPATH") from error
     except Exception as error:

@@ -47,6 +47,8 @@ def _described(group: str, schema: type, roots: tuple[Path, ...]) -> dict[str, A
     for name, path in option_files(group).items():
         content = read_yaml(path)
         own = content.get(group, content)
+        if not isinstance(own, dict):
+            raise ConfigError(f"{path} {group}", f"{own} was given", "write its keys below it, or leave it out")
         for key in own:
             if key not in [*known, "defaults"]:
                 raise ConfigError.unknown(f"{path} {group}", str(key), known)

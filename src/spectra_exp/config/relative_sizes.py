@@ -30,7 +30,10 @@ def apply_sizes(experiment: Experiment) -> None:
         if key not in LETTERS and getattr(model, key) != getattr(type(model)(), key):
             problem = f"{getattr(model, key)} was given, but {preset} sets {rule}"
             raise ConfigError(f"model.{key}", problem, "drop one of the two")
-        used = {key: letter for key, letter in LETTERS.items() if letter in rule}
+        used = {name: letter for name, letter in LETTERS.items() if letter in rule}
+        if key in LETTERS and used.keys() - {key}:
+            problem = f"model.{key} is {rule}, which follows from another size than its own"
+            raise ConfigError("baseline.sizes", problem, f"take {LETTERS[key]} and whole numbers")
         if lacking := [key for key in used if given[key] is None]:
             raise ConfigError(preset, f"model.{key} is {rule}, and model.{lacking[0]} is not known here", "drop it")
         value = _value(rule, {letter: given[key] for key, letter in used.items()})
@@ -50,7 +53,7 @@ def before_sizes(sizes: Mapping[str, str], values: Mapping[str, Any]) -> dict[st
     found = dict(values)
     for key, rule in sizes.items():
         made = found.pop(f"model.{key}", None)
-        if key in LETTERS and made is not None:
+        if key in LETTERS and made is not None and LETTERS[key] in rule:
             # Each is a straight line in its own letter.
             start, slope = (_value(rule, {LETTERS[key]: at}) for at in (0, 1))
             base = (made - start) / (slope - start)
@@ -71,4 +74,7 @@ def _value(rule: str, sizes: Mapping[str, int]) -> Fraction:
                 return Fraction(number)
         raise ConfigError("baseline.sizes", f"'{rule}' cannot be read", "take whole numbers, + - * / and E, f, k")
 
-    return of(ast.parse(rule, mode="eval").body)
+    try:
+        return of(ast.parse(rule, mode="eval").body)
+    except (SyntaxError, ZeroDivisionError) as error:
+        raise ConfigError("baseline.sizes", f"'{rule}' cannot be computed", f"mend it: {error}") from None

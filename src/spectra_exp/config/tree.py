@@ -65,7 +65,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
     try:
         content = yaml.safe_load(path.read_bytes())
-    except (OSError, yaml.YAMLError) as error:
+    # A ValueError: a date that there is not.
+    except (OSError, ValueError, yaml.YAMLError) as error:
         raise ConfigError(str(path), " ".join(str(error).split())) from error
     if not isinstance(content, dict | None):
         raise ConfigError(str(path), "does not hold keys and their values", "write lines of `key: value`")

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import math
 import re
 import shlex
 from functools import lru_cache
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Glob, Override
+from hydra.core.override_parser.types import ChoiceSweep, Override, RangeSweep
 from hydra.errors import HydraException
 
 from spectra_exp.config.keys import is_key, unknown_key
 from spectra_exp.config.schema import GROUPS
 from spectra_exp.config.tree import option_files, train_words
+from spectra_exp.foundations.bounds import MOST_OF_A_SWEEP
 from spectra_exp.foundations.errors import ConfigError
 
 # Keys of Hydra's own that are the user's to set; the others decide where files go or what is swept.
@@ -62,14 +64,30 @@ def expand_jobs(overrides: list[str], multirun: bool) -> list[list[str]]:
         raise ConfigError(swept[0].key_or_group, "several values were given", "add -m (--multirun) to run them all")
     if not multirun:
         return [overrides]
+    jobs = 1
     for override in swept:
-        if not override.is_discrete_sweep() or isinstance(override.value(), Glob):
+        if (count := _count(override)) is None:
             raise ConfigError(
                 override.key_or_group,
                 f"the values of '{override.input_line}' cannot be listed",
                 f"give them separated by commas, or search them ({' '.join(train_words())} --help search)",
             )
+        jobs *= count
+        if jobs > MOST_OF_A_SWEEP:
+            problem = f"'{override.input_line}' makes {jobs} jobs of this line"
+            raise ConfigError(override.key_or_group, problem, f"give values for at most {MOST_OF_A_SWEEP}")
     return [job for batch in BasicSweeper.split_arguments(parsed, max_batch_size=None) for job in batch]
+
+
+def _count(override: Override) -> int | None:
+    """How many values a sweep has; None for one without an end, or whose values nobody can list."""
+    values = override.value()
+    if isinstance(values, RangeSweep):
+        # Hydra declares that they may lack, as they do in no range that was read.
+        span: Any = values.start, values.stop, values.step
+        start, stop, step = span
+        return max(0, math.ceil((stop - start) / step)) if step and math.isfinite(start + stop + step) else None
+    return len(values.list) if isinstance(values, ChoiceSweep) else None
 
 
 def typed_lists(overrides: list[str]) -> dict[str, list[str]]:

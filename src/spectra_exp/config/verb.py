@@ -10,9 +10,10 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
-from spectra_exp.config.compose import prepare_environment
+from spectra_exp.config.compose import check_outputs, prepare_environment
 from spectra_exp.config.plugins import KEY as PLUGINS
 from spectra_exp.config.plugins import load_typed_plugins
+from spectra_exp.config.typed import parse_overrides
 from spectra_exp.foundations.errors import ConfigError
 from spectra_exp.foundations.options import check_fields, describe_fields, option
 from spectra_exp.foundations.shell import DONE, HELP, exit_status
@@ -32,8 +33,10 @@ class VerbOptions:
 
     @property
     def folder(self) -> Path:
-        """The folder of all outputs. Raises ConfigError for a file."""
-        folder = Path(self.outputs or os.environ["SPECTRA_OUTPUTS"])
+        """The folder of all outputs. Raises ConfigError for a file, and as `check_outputs` does."""
+        named = self.outputs or os.environ["SPECTRA_OUTPUTS"]
+        check_outputs(named)
+        folder = Path(named)
         if folder.is_file():
             raise ConfigError("outputs", f"{folder} is a file", "give a folder")
         return folder
@@ -68,7 +71,9 @@ class Verb:
             return DONE
         load_typed_plugins(words)
         if OVERRIDES not in {f.name for f in fields(self.options)}:
-            words = [word for word in words if not word.startswith(PLUGINS)]
+            plugins = [word for word in words if word.startswith(PLUGINS)]
+            parse_overrides(plugins)
+            words = [word for word in words if word not in plugins]
         return self.work(read_options(self.options, assignments(self.options, words, self.bare)))
 
     def help(self) -> str:

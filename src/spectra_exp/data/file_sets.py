@@ -67,18 +67,17 @@ def _in_folder(path: Path, key: str, split: str) -> FileSet:
         found = " and ".join(p.name for p in named)
         raise ConfigError(key, f"a folder must hold one {split} file; {path} holds {found}", "name the one to read")
     files = _walk(path, key)
-    by_split = _by_split(path, files)
     if named:
-        other = [p for p in files if p not in named and p not in by_split["validation"] and kind_of(p)]
-        return FileSet(str(path), (Member(named[0]),), tuple(other))
+        return FileSet(str(path), (Member(named[0]),), tuple(p for p in files if p not in named and kind_of(p)))
+    by_split = _by_split(path, files)
     if split == "validation" and by_split["train"] and not by_split["validation"]:
         raise ConfigError(key, f"a folder must hold a {split} file ({KINDS}); {path} holds none")
     chosen = by_split.get(split) or files
     readable = [p for p in chosen if kind_of(p)]
     if not readable:
         raise ConfigError(key, f"{path} holds none of the kinds that are read", f"valid: {KINDS}")
-    spoken_for = {*readable, *by_split["validation"]} if by_split["train"] else set(readable)
-    return _set(path, key, readable, (p for p in files if p not in spoken_for))
+    taken = set(readable)
+    return _set(path, key, readable, (p for p in files if p not in taken))
 
 
 def _by_pattern(pattern: Path, key: str) -> FileSet:

@@ -20,7 +20,6 @@ from spectra_exp.data.rows import Row, listed, names_of
 from spectra_exp.foundations.errors import ConfigError
 
 
-# A row and where it stands.
 class Fields(Protocol):
     """Where a row has what is read of it: names, or dotted paths."""
 
@@ -28,6 +27,7 @@ class Fields(Protocol):
     domain_field: str | None
 
 
+# Gives each row and where it stands.
 Reader = Callable[[Path, str, Fields], Iterator[tuple[str, Row]]]
 
 # Nothing below this depth has a name that anybody would ask for.
@@ -55,7 +55,9 @@ def read_jsonl(path: Path, key: str, config: Fields) -> Iterator[tuple[str, Row]
             raise ConfigError(key, f"{where} is not JSON ({error.msg}, column {error.colno})") from None
         if len(values) > 1:
             raise ConfigError(key, f"{where} holds {len(values)} JSON values", "write each on a line of its own")
-        yield where, _object(values[0], where, key, config)
+        # None in a line of a byte order mark or of other than ASCII's spaces.
+        for value in values:
+            yield where, _object(value, where, key, config)
 
 
 def read_json(path: Path, key: str, config: Fields) -> Iterator[tuple[str, Row]]:

@@ -153,4 +153,7 @@ def _configured_end_token(file: Path) -> str | None:
         token = json.loads(file.read_text(encoding="utf-8")).get("eos_token")
     except (ValueError, AttributeError):
         raise ConfigError(_KEY, f"{file} is not a JSON object", "mend or remove it") from None
-    return token.get("content") if isinstance(token, dict) else token
+    token = token.get("content") if isinstance(token, dict) else token
+    if token is not None and not isinstance(token, str):
+        raise ConfigError(_KEY, f"the eos_token of {file} is no text", "mend or remove it")
+    return token

@@ -23,6 +23,8 @@ MOST_WORDS_OF_A_DOCUMENT = 10**6
 MOST_THREADS = 2**8
 MOST_PROCESSES = 2**10
 MOST_JOBS = 2**12
+# Jobs that one line stands for.
+MOST_OF_A_SWEEP = 10**6
 # Seeds of a design with looks, whose levels are simulated.
 MOST_LOOKED_AT = 100
 # MiB: a pebibyte.

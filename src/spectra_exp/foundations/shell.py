@@ -23,7 +23,11 @@ def exit_status(work: Callable[[], int], stopped: str = "stopped", told: bool = 
     """
     line = ""
     try:
-        return work()
+        status = work()
+        if sys.stdout is not None:
+            # What is buffered would fail after this, where nobody catches it.
+            sys.stdout.flush()
+        return status
     except ConfigError as error:
         status, line = WRONG_INPUT, f"error: {error}"
     except SpectraError as error:

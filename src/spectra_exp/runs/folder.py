@@ -213,8 +213,9 @@ def make_outputs(folder: Path) -> None:
 def find_run(name: str, outputs: Path) -> RunFolder:
     """The folder of a run, by its id or its path. Raises ConfigError, with the nearest id."""
     runs = outputs / "runs"
-    path = Path(name) if Path(name).is_dir() else runs / name
-    if not path.is_dir():
+    # os.path's is False of a name that no file system takes, where pathlib's raises.
+    path = Path(name) if os.path.isdir(name) else runs / name
+    if not os.path.isdir(path):
         close = nearest(name, [p.name for p in runs.iterdir()] if runs.is_dir() else [])
         raise ConfigError("run", f"no run '{name}' in {runs}", f"did you mean '{close}'?" if close else "")
     path = path.resolve()

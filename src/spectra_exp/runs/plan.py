@@ -53,7 +53,7 @@ def plan(experiment: Experiment) -> Plan:
     experiment = with_processes(experiment)
     fingerprint = data_fingerprint(experiment.data)
     experiment = resolve_best_long(experiment, lambda x: identify(x, fingerprint, device).run_id)
-    corpus = _corpus(experiment)
+    corpus = _corpus(experiment, fingerprint)
     check_vocabulary(experiment, corpus)
     identity = identify(experiment, fingerprint, device)
     folder = RunFolder(Path(experiment.outputs) / "runs", identity.run_id)
@@ -83,12 +83,12 @@ def check_vocabulary(experiment: Experiment, corpus: Corpus) -> None:
     raise ConfigError("data.tokenizer", problem, fix)
 
 
-_LOADED: dict[str, Corpus] = {}
+_LOADED: dict[tuple[Path, str], Corpus] = {}
 
 
-def _corpus(experiment: Experiment) -> Corpus:
-    """The corpus, loaded once per process and configuration."""
-    fingerprint = data_fingerprint(experiment.data)
-    if fingerprint not in _LOADED:
-        _LOADED[fingerprint] = load_corpus(experiment.data, Path(experiment.outputs) / "cache", log.info)
-    return _LOADED[fingerprint]
+def _corpus(experiment: Experiment, fingerprint: str) -> Corpus:
+    """The corpus of this fingerprint, loaded once per process and cache, in which its files lie."""
+    cache = Path(experiment.outputs) / "cache"
+    if (cache, fingerprint) not in _LOADED:
+        _LOADED[cache, fingerprint] = load_corpus(experiment.data, cache, log.info)
+    return _LOADED[cache, fingerprint]

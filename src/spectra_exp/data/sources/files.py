@@ -99,8 +99,18 @@ def _locate(config: FilesData) -> tuple[FileSet, FileSet | None]:
         )
     train = find_set(config.train, "data.train", "train")
     if config.validation:
-        return train, find_set(config.validation, "data.validation", "validation")
-    return train, validation_beside(config.train)
+        validation: FileSet | None = find_set(config.validation, "data.validation", "validation")
+    else:
+        validation = validation_beside(config.train)
+    if validation is None:
+        return train, None
+    return _beside(train, validation), _beside(validation, train)
+
+
+def _beside(files: FileSet, others: FileSet) -> FileSet:
+    """The files, of which those that are read for the other split are not left out."""
+    read = {member.path.resolve() for member in others.members}
+    return replace(files, left_out=tuple(path for path in files.left_out if path.resolve() not in read))
 
 
 def _identity(files: FileSet, config: FilesData) -> list[object]:

@@ -7,6 +7,7 @@ from collections import Counter, deque
 from collections.abc import Generator, Iterator
 from contextlib import closing
 from dataclasses import asdict, dataclass, fields, replace
+from functools import cache
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -65,9 +66,13 @@ class HubData(SplitDataConfig):
     def check(self) -> None:
         """Raise ConfigError, with the command that fetches it, when the data set is neither here nor asked for."""
         if self.path is not None and not os.path.isdir(os.path.expanduser(self.path)):
-            raise ConfigError("data.path", f"there is no folder {self.path}", _how_to_get(self))
+            raise ConfigError("data.path", f"there is no folder {self.path}", _how_to_get(self.dataset))
         if self.path is None and not self.online:
-            raise ConfigError("data.path", f"no copy of {self.dataset} is named", _how_to_get(self))
+            raise ConfigError("data.path", f"no copy of {self.dataset} is named", _how_to_get(self.dataset))
+        if self.path is None:
+            _check_name(self.dataset)
+        if not self.subsets:
+            raise ConfigError("data.subsets", "none is named", "give one that the data set has, such as [default]")
         if self.loss_on != "all" and not self.messages_field:
             raise ConfigError("data.loss_on", f"'{self.loss_on}' needs conversations, and these are texts", "give all")
 
@@ -124,9 +129,20 @@ class CosmopediaData(HubData):
     )
 
 
-def _how_to_get(config: HubData) -> str:
-    fetch = f"hf download {config.dataset} --repo-type dataset --local-dir FOLDER"
+def _how_to_get(dataset: str) -> str:
+    fetch = f"hf download {dataset} --repo-type dataset --local-dir FOLDER"
     return f"`{fetch}` where there is a network, then data.path=FOLDER; or data.online=true to stream it"
+
+
+def _check_name(dataset: str) -> None:
+    """Raise ConfigError for what the hub calls no data set."""
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id
+
+    try:
+        validate_repo_id(dataset)
+    except HFValidationError as error:
+        raise ConfigError("data.dataset", _line(error), "give NAMESPACE/NAME") from error
 
 
 def _read(config: HubData) -> Splits:
@@ -235,7 +251,7 @@ def _rows(config: HubData, subset: str, split: str) -> Generator[dict[str, Any],
             trust_remote_code=False,
         )
     except (DatasetNotFoundError, FileNotFoundError, *hub_errors()) as error:
-        raise ConfigError("data.path" if local else "data.online", _line(error), _how_to_get(config)) from error
+        raise ConfigError("data.path" if local else "data.online", _line(error), _how_to_get(config.dataset)) from error
     except ValueError as error:
         # Its text lists the subsets or splits that there are.
         raise ConfigError("data.subsets", f"{place}: {_line(error)}", "give one that it has") from error
@@ -265,14 +281,18 @@ def _line(error: Exception) -> str:
 
 def _commit(config: HubData) -> str:
     """The commit that is read over the network: the one named, else the data set's newest."""
-    if config.revision:
-        return config.revision
+    return config.revision or _newest(config.dataset)
+
+
+@cache
+def _newest(dataset: str) -> str:
+    """The newest commit when this process first asked: what is read must be what the run's id was made of."""
     from huggingface_hub import HfApi
 
     try:
-        return str(HfApi().dataset_info(config.dataset).sha)
+        return str(HfApi().dataset_info(dataset).sha)
     except hub_errors() + (OSError,) as error:
-        raise ConfigError("data.online", f"the hub is not reached ({_line(error)})", _how_to_get(config)) from error
+        raise ConfigError("data.online", f"the hub is not reached ({_line(error)})", _how_to_get(dataset)) from error
 
 
 def _text(row: Row, config: HubData, where: str) -> str | None:
