@@ -117,9 +117,9 @@ class Page:
     def differences(self, family: str, metric: str) -> str:
         """What table 13 says of a metric in the comparisons of one family: a line a verdict (and section, of several),
         and in it the difference from each row that was compared with, or of each row where several were."""
-        tests = [(row, *row["comparison"].split(" − ", 1)) for row in self._tests(family, metric)]
-        several = len({method for _, method, _ in tests}) > 1
-        named = [(row, method if several else against) for row, method, against in tests]
+        tests = [(row, row["comparison"].partition(" − ")) for row in self._tests(family, metric)]
+        several = len({method for _, (method, _, _) in tests}) > 1
+        named = [(row, method if several else against) for row, (method, _, against) in tests]
         return "\n".join(f"- {line}" for line in self._by_verdict(named)) or f"- {NOTHING}"
 
     def beside_reference(self, study: str, table: str) -> str:
