@@ -277,6 +277,17 @@ def test_the_verdicts_stand_in_one_table(tmp_path: Path) -> None:
     assert page.verdict("T1") == "- **not tested**: no run"
 
 
+def test_runs_apart_in_one_option_are_compared_seed_by_seed(tmp_path: Path) -> None:
+    def run(osr: dict[str, object], seed: int, loss: float) -> SimpleNamespace:
+        return SimpleNamespace(config={"osr": osr}, required_summary={"seed": seed, "metrics": {"val_loss": loss}})
+
+    made = [({"a": True}, 0, 1.0), ({"a": False}, 0, 1.5), ({"a": False}, 1, 9.0), ({"a": True, "b": 1}, 1, 2.0)]
+    made += [({"a": True}, 2, 3.0), ({"a": False}, 2, 2.0), ({"b": 1}, 0, 7.0)]
+    page = Page(tmp_path, SimpleNamespace(runs=lambda: {str(i): run(*words) for i, words in enumerate(made)}))
+    assert page.apart("osr.a", "val_loss") == "0.7500 in the mean and 1.000 at most (2 pairs)"
+    assert page.apart("osr.a", "load_cv") == page.apart("osr.c", "val_loss") == "not run yet"
+
+
 def test_downstream_scores_stand_by_configuration_beside_chance(tmp_path: Path) -> None:
     def run(cell: str, score: float | None) -> SimpleNamespace:
         entry = {"score": score, "items": 300, "chance": 0.25}

@@ -9,11 +9,13 @@ from collections import Counter
 from collections.abc import Sequence
 from functools import cache, cached_property
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import jinja2
 
 from spectra_exp.archive.file import Archive, read_archive
+from spectra_exp.config.resolved import Resolved, resolved_config
 from spectra_exp.config.typed import value_text
 from spectra_exp.foundations.errors import SpectraError
 from spectra_exp.presentation.text import bounds_text, count_text, interval_text, number_text, signed_text
@@ -141,6 +143,21 @@ class Page:
         beside = ", ".join(f"`{key}={value_text(value)}`" for key, value in load_study(study).reference.items())
         lines = [f"- `{metric}`: {'; '.join(self._by_verdict(own))}" for metric, own in found.items()]
         return "\n".join([f"Beside {beside}, corrected over the table:", "", *lines])
+
+    def apart(self, key: str, metric: str) -> str:
+        """How far runs of one seed that differ in one option alone end apart in a metric, whichever is ahead."""
+        found: dict[tuple[str, int], dict[Any, float]] = {}
+        for run in self._archive.runs().values():
+            summary = run.required_summary
+            values = dict(resolved_config(run.config).values) if run.config else {}
+            if key in values and metric in summary["metrics"]:
+                own = values.pop(key)
+                others = found.setdefault((Resolved(values, {}).signature, summary["seed"]), {})
+                others[own] = summary["metrics"][metric]
+        gaps = [max(values.values()) - min(values.values()) for values in found.values() if len(values) > 1]
+        if not gaps:
+            return NOTHING
+        return f"{number_text(fmean(gaps))} in the mean and {number_text(max(gaps))} at most ({len(gaps)} pairs)"
 
     def question(self, study: str) -> str:
         """What a study's file asks."""
