@@ -138,7 +138,7 @@ def planned_only(planned: list[object]) -> Iterator[None]:
         return "completed"
 
     with (
-        mock.patch.object(plan, "_corpus", lambda experiment: corpus),
+        mock.patch.object(plan, "_corpus", lambda *_: corpus),
         mock.patch.object(execute, "execute", note),
         mock.patch.object(launcher, "execute_in_processes", note),
     ):

@@ -56,7 +56,7 @@ class RemoeRouter(VaryingRouter):
         # Float32 whatever the default is: it starts far below 1.
         self.register_buffer("coefficient", torch.tensor(config.l1_start, dtype=torch.float32))
         # Tokens so far in the step, on this rank. Never saved: the next step begins anew.
-        self._tokens = 0
+        self._tokens: Tensor | None = None
 
     def reset_parameters(self) -> None:
         super().reset_parameters()
@@ -68,7 +68,7 @@ class RemoeRouter(VaryingRouter):
         output = RouterOutput(logits_NE, gates_NE, shares(gates_NE), logits_NE, self.linear.weight)
         if inputs.training:
             output.losses["gate_l1"] = self.coefficient * self.balanced_l1(gates_NE, inputs.ranks)
-            output.updates["tokens"] = torch.tensor(len(gates_NE))
+            output.updates["tokens"] = gates_NE.new_full((), len(gates_NE), dtype=torch.int64)
         return output
 
     def balanced_l1(self, gates_NE: Tensor, ranks: Ranks) -> Tensor:
@@ -86,13 +86,14 @@ class RemoeRouter(VaryingRouter):
 
     @torch.no_grad()
     def commit(self, updates: dict[str, Tensor]) -> None:
-        self._tokens += int(updates["tokens"])
+        self._tokens = updates["tokens"] if self._tokens is None else self._tokens + updates["tokens"]
 
     @torch.no_grad()
     def after_step(self, counts_E: Tensor, learning_rate_scale: float) -> None:
         """Close the step's count, that of all ranks."""
-        tokens = total_over_ranks(counts_E.new_full((), self._tokens, dtype=torch.int64))
-        self.step_taken, self._tokens = torch.stack([counts_E.long().sum(), tokens]), 0
+        if self._tokens is not None:
+            self.step_taken = torch.stack([counts_E.long().sum(), total_over_ranks(self._tokens)])
+            self._tokens = None
 
     @torch.no_grad()
     def agree(self, layers: Sequence[Self]) -> None:
