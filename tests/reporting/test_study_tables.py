@@ -482,6 +482,20 @@ def test_the_twin_of_a_run_stands_for_it_and_is_named(outputs: Path, capsys: pyt
     assert set(declared(outputs, "sweep_c").frame["n"]) == {3}
 
 
+def test_tables_of_one_study_have_the_runs_that_it_shares_with_another(outputs: Path) -> None:
+    def not_shared(job):
+        return None if given(job)["ablation"] == "none" else core(job)
+
+    make_study(outputs, "c_repulsion", weights, ("seed=0..2", "osr=paper"))
+    make_study(outputs, "core", not_shared, ("seed=0..2", "osr=paper"))
+    assert main([f"outputs={outputs}"]) == 0 == main([f"outputs={outputs}", "study=core"])
+    whole, own = outputs / "tables", outputs / "tables" / "core"
+    assert rows(declared(outputs, "table07_ablation"))["SPECTRA (paper)"]["n"] == 3
+    for name in ("table07_ablation.csv", "table07_ablation_long.csv", "table07_ablation.md"):
+        assert (own / name).read_bytes() == (whole / name).read_bytes()
+    assert "done" not in (own / "missing.csv").read_text()
+
+
 def test_tables_of_one_study_leave_the_others_as_they_are(outputs: Path) -> None:
     make_study(outputs, "c_repulsion", weights, ("seed=0..2",))
     make_study(outputs, "temperature", lambda job: {}, ("seed=0..2",))

@@ -136,9 +136,9 @@ def test_a_free_lock_has_no_living_holder_whatever_its_file_says(tmp_path: Path,
         assert holder_alive(tmp_path)
 
 
-def test_a_glance_at_the_lock_does_not_keep_a_run_out(tmp_path: Path) -> None:
-    glance = os.open(tmp_path / LOCK_NAME, os.O_RDONLY | os.O_CREAT)
-    fcntl.flock(glance, fcntl.LOCK_SH)
-    threading.Timer(0.05, os.close, [glance]).start()
+def test_whoever_only_probes_the_lock_does_not_keep_a_run_out(tmp_path: Path) -> None:
+    probe = os.open(tmp_path / LOCK_NAME, os.O_RDONLY | os.O_CREAT)
+    fcntl.flock(probe, fcntl.LOCK_SH)
+    threading.Timer(0.05, os.close, [probe]).start()
     with RunLock(tmp_path):
-        pass
+        assert holder_alive(tmp_path)

@@ -39,7 +39,7 @@ class RoutedLayer(nn.Module):
         # Assignments since the last optimizer step; whole steps are saved, so this never is. Not a buffer either:
         # from_pretrained leaves those that are not saved uninitialised.
         self.step_counts_E: Tensor | None = None
-        # Executed ones: a router may count others in the former. They are what the load average answers.
+        # Executed ones, which the load average follows; a router may report other counts as its load.
         self.executed_counts_E: Tensor | None = None
         # The same on all ranks: what `losses.balance_scope=global_batch` has counted in this step.
         self.balance_counts_E: Tensor | None = None

@@ -168,8 +168,8 @@ def draw_spots(axes: Axes, panel: SpotPanel) -> Handles:
     for spot in panel.spots:
         face = spot.mark.colour if spot.solid else "white"
         style: dict[str, Any] = {"color": spot.mark.colour, "marker": spot.mark.marker, "markerfacecolor": face}
-        faint: dict[str, Any] = {"ecolor": spot.mark.colour, "elinewidth": 0.7, "alpha": 0.6}
-        axes.errorbar(spot.x.mean, spot.y.mean, _arms((spot.y,)), _arms((spot.x,)), "none", **faint)
+        arms: dict[str, Any] = {"xerr": _arms((spot.x,)), "yerr": _arms((spot.y,)), "ecolor": spot.mark.colour}
+        axes.errorbar(spot.x.mean, spot.y.mean, fmt="none", elinewidth=0.7, alpha=0.6, **arms)
         if spot.tip:
             style |= {"gid": said(REACHABLE, spot.tip), "url": spot.link}
         style |= {"linestyle": "none", "markersize": 5, "label": spot.label}

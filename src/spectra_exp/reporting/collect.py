@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -109,12 +110,15 @@ class Collected:
         """The name of the run that a file is of."""
         return next((name for name, run in self.stored.items() if path.is_relative_to(run.path)), path.parent.name)
 
-    def of_study(self, study: str) -> Collected:
-        """The same with the runs of one study alone; raises SpectraError, with the known ones, when it has none."""
-        if study not in self.studies:
+    def of_study(self, study: str, shared: AbstractSet[str] = frozenset()) -> Collected:
+        """The same with the runs that name one study alone, and those `shared` with it that were made for another.
+
+        Raises SpectraError, with the known ones, when it has none.
+        """
+        runs = self.runs[self.runs["studies"].map(lambda names: study in names) | self.runs["run_id"].isin(shared)]
+        if runs.empty:
             known = ", ".join(sorted(self.studies)) or "none"
             raise SpectraError(f"study: no completed run of study '{study}'; studies with one: {known}")
-        runs = self.runs[self.runs["studies"].map(lambda names: study in names)]
         values = self.values[self.values["run_id"].isin(runs["run_id"])]
         return replace(self, runs=runs, values=values, skipped_launches=[], whole=self)
 

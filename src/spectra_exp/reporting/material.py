@@ -83,8 +83,10 @@ class Material:
         return Sections({name: sections for name, (sections, _) in found.items()} | {"": every_cell})
 
     def of_study(self, study: str) -> Material:
-        """The same with the runs of one study alone; raises SpectraError when it has none."""
-        return replace(self, collected=self.collected.of_study(study))
+        """The same with the runs that stand in one study's rows, or name it; raises SpectraError when it has none."""
+        sections = self.sections_of(self.studies[study])[0] if study in self.studies else []
+        shared = {run_id for section in sections for row in section.rows for run_id in row.runs.values()}
+        return replace(self, collected=self.collected.of_study(study, shared))
 
 
 def gather(outputs: Path, study: str | None = None, runs: Sequence[str] = (), kinds: Sequence[str] = KINDS) -> Material:

@@ -18,8 +18,8 @@ from spectra_exp.foundations.files import one_line_errors, regular, write_json
 
 LOCK_NAME = ".lock"
 HOLDER_NAME = ".lock-holder.json"
-# A glance of `holder_alive` has the lock for a moment, and is no holder.
-GLANCE_S = 0.2
+# `holder_alive` takes the lock for a moment to see whether it is free: a run waits for as long.
+PROBE_S = 0.2
 
 
 class RunLock:
@@ -31,7 +31,7 @@ class RunLock:
     """
 
     def __init__(self, folder: str | os.PathLike[str], timeout: float = 0.0):
-        """`timeout`: seconds to wait for another holder; 0 raises RunInUse within GLANCE_S."""
+        """`timeout`: seconds to wait for another holder; 0 raises RunInUse within PROBE_S."""
         self.folder = Path(folder)
         self.timeout = timeout
         self._lock: FileLock | None = None
@@ -48,7 +48,7 @@ class RunLock:
         """
         with one_line_errors(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(self.folder / LOCK_NAME, timeout=max(self.timeout, GLANCE_S), thread_local=False)
+        lock = FileLock(self.folder / LOCK_NAME, timeout=max(self.timeout, PROBE_S), thread_local=False)
         with one_line_errors(self.folder / LOCK_NAME):
             try:
                 lock.acquire()
