@@ -135,6 +135,17 @@ def test_merged_archives_are_the_archive_of_all(outputs: Path, tmp_path: Path) -
     assert read_archive(merged).parts == kept
 
 
+def test_runs_that_several_archives_have_are_counted(
+    outputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = str(outputs / "runs.parquet")
+    runs = len(read_archive(outputs / "runs.parquet").run_ids)
+    assert archive(["merge", str(tmp_path / "all.parquet"), file, file]) == 0
+    assert f"{runs} runs ({runs} of them a second time)" in capsys.readouterr().out
+    assert archive(["lst", file]) == 2
+    assert "did you mean 'list'?" in capsys.readouterr().err
+
+
 def test_of_a_run_with_other_figures_the_first_stays_and_it_is_said(
     outputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -224,6 +235,16 @@ def test_an_edited_figure_is_told_and_no_verb_takes_the_archive(
     assert archive(["verify", str(outputs / "runs.parquet")]) == 0
 
 
+def test_of_many_edited_parts_the_first_are_named(outputs: Path, tmp_path: Path) -> None:
+    rows, table = rows_of(outputs / "runs.parquet")
+    for row in rows:
+        row["part"] += "x"
+    write_rows(rows, table, tmp_path / "edited.parquet")
+    with pytest.raises(SpectraError, match=f"; and {len(rows) - 3} parts more;") as told:
+        read_archive(tmp_path / "edited.parquet")
+    assert str(told.value).count("was edited") == 3
+
+
 @pytest.mark.parametrize("change", ["removed", "added", "moved"])
 def test_runs_that_were_taken_away_added_or_renamed_are_told(outputs: Path, tmp_path: Path, change: str) -> None:
     rows, table = rows_of(outputs / "runs.parquet")
@@ -280,7 +301,15 @@ def test_a_summary_of_another_schema_is_told(outputs: Path, tmp_path: Path, caps
 
 
 @pytest.mark.parametrize(
-    "words", [["runs.csv"], ["merge", "a.parquet"], ["list"], ["verify", "gone.parquet"], ["a.parquet", "study=gone"]]
+    "words",
+    [
+        ["runs.csv"],
+        ["merge", "a.parquet"],
+        ["list"],
+        ["verify", "gone.parquet"],
+        ["a.parquet", "study=gone"],
+        ["lst", "a.parquet"],
+    ],
 )
 def test_wrong_words_are_one_line(words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert archive([*words, f"outputs={tmp_path}"]) in (1, 2)

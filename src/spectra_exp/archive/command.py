@@ -13,13 +13,14 @@ from spectra_exp.archive.file import ENDING, LAUNCH, Archive, read_archive, writ
 from spectra_exp.archive.packing import Packing, merge, pack_runs
 from spectra_exp.archive.repeat import drawn, repeat
 from spectra_exp.archive.sources import SourceOptions
-from spectra_exp.config.verb import Verb, VerbOptions
-from spectra_exp.foundations.errors import ConfigError, SpectraError
+from spectra_exp.config.verb import Verb, VerbOptions, dispatch
+from spectra_exp.foundations.errors import ConfigError, SpectraError, nearest
 from spectra_exp.foundations.options import option
 from spectra_exp.foundations.shell import DONE, FAILED, HELP
 from spectra_exp.runs.provenance import code_version, cpu_name
 
 MOST_CELLS = 10_000
+SEVERAL = "; a run of several studies is counted in each"
 
 
 @dataclass(frozen=True)
@@ -62,17 +63,21 @@ def _pack(options: PackOptions) -> int:
     path = _named(options.file)
     archive = read_archive(path) if path.exists() else Archive(path)
     before = len(archive.run_ids)
-    return _written(pack_runs(archive, options.folder, options.runs, options.study), before)
+    done = pack_runs(archive, options.folder, options.runs, options.study)
+    return _written(done, f"{len(done.archive.run_ids) - before} new")
 
 
 def _merge(options: MergeOptions) -> int:
     path = _named(options.file)
     if not options.archives:
         raise ConfigError("archives", "is missing", "name the archives that are to be merged")
-    return _written(merge([read_archive(Path(name)) for name in options.archives], path), 0)
+    archives = [read_archive(Path(name)) for name in options.archives]
+    done = merge(archives, path)
+    several = sum(len(archive.run_ids) for archive in archives) - len(done.archive.run_ids)
+    return _written(done, f"{several} of them a second time")
 
 
-def _written(done: Packing, before: int) -> int:
+def _written(done: Packing, counted: str) -> int:
     for run_id, reason in done.left_out.items():
         print(f"left out {run_id}: {reason}", file=sys.stderr)
     for run_id in done.differing:
@@ -82,7 +87,7 @@ def _written(done: Packing, before: int) -> int:
         raise SpectraError(f"{archive.path}: no run can be packed")
     write_archive(archive, archive.path)
     size, runs = archive.path.stat().st_size, len(archive.run_ids)
-    print(f"{archive.path}: {runs} runs ({runs - before} new), {size / 1e6:.2f} MB, {size / runs / 1e3:.1f} kB a run")
+    print(f"{archive.path}: {runs} runs ({counted}), {size / 1e6:.2f} MB, {size / runs / 1e3:.1f} kB a run")
     return FAILED if done.differing else DONE
 
 
@@ -97,7 +102,8 @@ def _list(options: ListOptions) -> int:
     for (study, code), count in sorted(counts.items()):
         print(f"{study:<24} {count:>5} runs  code {code}{'' if code != code_version() else ' (as here)'}")
     launches = sum(1 for _ in archive.shared(LAUNCH))
-    print(f"{archive.path}: {len(runs)} runs, {launches} launches")
+    several = sum(counts.values()) > len(runs)
+    print(f"{archive.path}: {len(runs)} runs, {launches} launches{SEVERAL if several else ''}")
     return DONE
 
 
@@ -180,6 +186,7 @@ COMMANDS = {
 
 def main(words: Sequence[str]) -> int:
     """The exit status of the command that the first word names; without one runs are packed."""
-    if words and words[0] in COMMANDS:
-        return COMMANDS[words[0]](words[1:])
+    # A mistyped command, rather than an archive's name.
+    if words and (words[0] in COMMANDS or nearest(words[0], COMMANDS)):
+        return dispatch("archive", COMMANDS, words)
     return PACK(words if words else HELP[:1])

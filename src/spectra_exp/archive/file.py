@@ -30,6 +30,8 @@ KEY = b"spectra_exp_archive"
 # Kinds of what runs share, before the colon of an owner.
 DEFAULTS, LAUNCH, PROFILE = "defaults", "launch", "profile"
 SHARED_PART = "tree"
+# Of the edited parts that a message names.
+NAMED = 3
 ROWS_KEY = tuple[str, str]
 
 
@@ -144,7 +146,7 @@ def write_archive(archive: Archive, path: Path) -> None:
 
 def read_archive(path: Path) -> Archive:
     """The archive at `path`. Raises SpectraError, which names what is wrong, for a damaged, edited or foreign file:
-    each part that was edited, that some were taken away or added."""
+    the first parts that were edited, that some were taken away or added."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -176,7 +178,8 @@ def read_archive(path: Path) -> Archive:
         if row_digest(key, packed) != row["sha256"]:
             edited.append(f"{' '.join(key)} was edited or damaged")
     if edited:
-        raise refused(*edited)
+        more = [f"and {len(edited) - NAMED} parts more"] if len(edited) > NAMED else []
+        raise refused(*edited[:NAMED], *more)
     if len(parts) != len(digests) or whole_digest(digests) != head.get("sha256"):
         raise refused("parts were taken away or added since it was written")
     return Archive(path, parts)

@@ -64,7 +64,9 @@ def _state(collected: Collected, run_id: str | None) -> tuple[str, bool]:
     if stored is None or (stored.summary is not None and stored.summary["status"] != "completed"):
         found = run_state(collected.runs_folder, run_id) if stored is None else stored_state(stored)
         return found.state, False
-    return collected.skipped.get(stored.run_id, "done"), stored.summary is not None
+    if stored.run_id not in collected.skipped:
+        return "its run is made, with other settings than this row's", False
+    return collected.skipped[stored.run_id], stored.summary is not None
 
 
 def merged_gaps(gaps: Iterable[Gap]) -> list[Gap]:
