@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from made_subjects import DOMAINS, SHARED, WORDS, by_domain, made_request, made_subject, made_tokenizer, two_of_four
+from scipy.stats import variation
 from sklearn.feature_extraction.text import TfidfVectorizer
 
 from spectra_exp.interpret.parts import maps
@@ -14,6 +15,8 @@ from spectra_exp.interpret.parts.load import load
 from spectra_exp.interpret.parts.maps import expert_map, hidden_map
 from spectra_exp.interpret.parts.neighbours import cosines, neighbours
 from spectra_exp.interpret.registry import Request, parts
+from spectra_exp.interpret.trace import group_counts
+from spectra_exp.measure.balance import load_cv_of_draw
 
 
 def rows(table, **wanted):
@@ -34,6 +37,34 @@ def test_the_load_is_by_domain_and_by_position() -> None:
     assert early.groupby("from_position")["share"].sum().to_numpy() == pytest.approx(np.ones(16))
     first = rows(early, from_position="0", expert=0)["share"].item()
     assert first == pytest.approx((trace.first_NL[trace.positions_N < 2, 0] == 0).mean())
+
+
+def test_what_the_draw_of_documents_gives_is_taken_from_the_load_cv() -> None:
+    request = made_request(by_domain)
+    trace, table = request.subject.trace, load(request).tables["balance"]
+    counts_GE = group_counts(trace.documents_N, trace.experts_NLK[:, 0], int(trace.documents_N.max()) + 1, 4)
+    row = table.iloc[0]
+    assert row["load_cv"] == pytest.approx(variation(counts_GE.sum(axis=0)))
+    assert row["of_documents"] == pytest.approx(load_cv_of_draw(counts_GE))
+    assert row["beyond_documents"] ** 2 == pytest.approx(max(0, row["load_cv"] ** 2 - row["of_documents"] ** 2))
+
+
+def test_the_draw_of_documents_gives_the_load_cv_that_drawing_documents_gives() -> None:
+    # Documents of different lengths that each prefer an expert of their own; all experts are preferred alike.
+    random = np.random.default_rng(0)
+
+    def documents(count: int) -> np.ndarray:
+        shares_GE = random.dirichlet(np.full(8, 0.5), count)
+        return np.stack(
+            [random.multinomial(n, p) for n, p in zip(random.integers(20, 400, count), shares_GE, strict=True)]
+        )
+
+    seen = np.sqrt(np.mean([variation(documents(100).sum(axis=0)) ** 2 for _ in range(400)]))
+    told = np.mean([load_cv_of_draw(documents(100)) for _ in range(50)])
+    assert told == pytest.approx(seen, rel=0.06)
+    # Tokens of a document go alike, so that independent tokens would give far less.
+    assert seen > 3 * np.sqrt(7 / documents(100).sum())
+    assert np.isnan(load_cv_of_draw(documents(1)))
 
 
 def test_the_keywords_of_a_domains_expert_are_the_domains_words() -> None:

@@ -6,6 +6,7 @@ that the chance floors put simulated counts through the same code.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -63,6 +64,22 @@ def collapsed_share(counts: np.ndarray) -> np.ndarray:
     """Share of experts with less than a tenth of the mean load."""
     # In whole numbers, so that an expert at exactly 0.1/E does not depend on rounding.
     return (10 * counts.shape[-1] * counts < counts.sum(axis=-1, keepdims=True)).mean(axis=-1)
+
+
+def load_cv_of_draw(counts_GE: np.ndarray) -> float:
+    """The load CV, as a root mean square, that the draw of these G documents alone gives, were the loads even.
+
+    The spread of each expert's share as a ratio estimate whose units are whole documents, since tokens of one route
+    alike: `load_cv`'s own floor takes tokens as independent. counts_GE: assignments by document. NaN for fewer than two
+    documents. *Source:* Cochran 1977, chapter 6 (ratio estimates).
+    """
+    total_E, size_G = counts_GE.sum(axis=0), counts_GE.sum(axis=1)
+    documents = np.count_nonzero(size_G)
+    if documents < 2:
+        return math.nan
+    residuals_GE = counts_GE - size_G[:, None] * (total_E / total_E.sum())
+    variance_E = (residuals_GE**2).sum(axis=0) * documents / (documents - 1)
+    return float(np.sqrt(variance_E.mean()) / total_E.mean())
 
 
 # Metric name -> measure; with `_batch` or `_sequence` added, the same measure of each. Chance runs over these too.

@@ -5,6 +5,8 @@ Letters: L layers, E experts, M domains, P bins of positions.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
@@ -13,13 +15,15 @@ from spectra_exp.interpret.draw import heat, panels
 from spectra_exp.interpret.registry import ROUTED, Request, part
 from spectra_exp.interpret.results import Result, layer_table
 from spectra_exp.interpret.trace import Trace, group_counts, row_shares, sequence_bins
+from spectra_exp.measure.balance import coefficient_of_variation, load_cv_of_draw
 
 POSITION_BINS = 16
 
 
 @part("Load of each expert, by domain and by position", ROUTED, order=10)
 def load(request: Request) -> Result:
-    """Shares of assignments by layer and expert: over all tokens, and within each domain and each stretch."""
+    """Shares of assignments by layer and expert: over all tokens, and within each domain and each stretch; the load CV
+    beside what the draw of documents gives."""
     trace, domains = request.subject.trace, request.subject.domains
     bins_N, edges = sequence_bins(trace.positions_N, POSITION_BINS)
     starts = [str(edge) for edge in edges]
@@ -32,7 +36,11 @@ def load(request: Request) -> Result:
     )
     whole_LE = np.stack([stats.share_E for stats in trace.statistics])
     by_start = layer_table(("from_position", starts), "expert", share=by_position)
-    result = Result(tables={"load": _table(trace), "by_position": by_start})
+    result = Result(tables={"balance": _balance(trace), "load": _table(trace), "by_position": by_start})
+    result.notes.append(
+        "In `balance`, `of_documents` is the load CV that the draw of these documents gives by itself, and "
+        "`beyond_documents` what is left of `load_cv` without it: the load CV over ever more such documents."
+    )
     result.add_picture(
         "load",
         "Share of the assignments, layer by expert; even would be 1/E.",
@@ -53,6 +61,18 @@ def load(request: Request) -> Result:
     else:
         result.notes.append("The text has no domain labels, so there is no table by domain.")
     return result
+
+
+def _balance(trace: Trace) -> pd.DataFrame:
+    """Each layer's load CV, what of it the draw of the documents gives, and the rest, as variances add."""
+    documents = int(trace.documents_N.max()) + 1
+    rows = []
+    for layer, stats in enumerate(trace.statistics):
+        counts_GE = group_counts(trace.documents_N, trace.experts_NLK[:, layer], documents, stats.num_experts)
+        whole, drawn = float(coefficient_of_variation(counts_GE.sum(axis=0))), load_cv_of_draw(counts_GE)
+        beyond = math.sqrt(max(0.0, whole**2 - drawn**2)) if math.isfinite(drawn) else math.nan
+        rows.append({"layer": layer, "load_cv": whole, "of_documents": drawn, "beyond_documents": beyond})
+    return pd.DataFrame(rows)
 
 
 def _table(trace: Trace) -> pd.DataFrame:
