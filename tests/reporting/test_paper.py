@@ -27,9 +27,12 @@ from spectra_exp.reporting.paper import progress as paper_progress
 from spectra_exp.reporting.paper import publish as publish_module
 from spectra_exp.reporting.paper.blocks import Chosen, Launch, paper_folder, read_blocks
 from spectra_exp.reporting.paper.interpreted import read_interpreted
+from spectra_exp.reporting.paper.outcomes import Outcomes
 from spectra_exp.reporting.paper.page import Page, page_text
 from spectra_exp.reporting.paper.progress import LaunchProgress, in_words, known_runs, progress
 from spectra_exp.reporting.paper.publish import ARCHIVE, PAGE, publish, published
+from spectra_exp.reporting.paper.published_tables import PublishedTables
+from spectra_exp.reporting.paper.run_facts import RunFacts
 from spectra_exp.reporting.paper.scored import read_scored
 from spectra_exp.studies.state import Speed
 
@@ -146,7 +149,7 @@ def test_the_text_has_no_number_of_its_own() -> None:
 
 
 def test_cells_of_the_page_are_those_of_the_tables(made: Path) -> None:
-    page = Page(made, read_archive(made / ARCHIVE))
+    page = Page(made, PublishedTables(made), read_archive(made / ARCHIVE))
     found = page.cell("table07_ablation", "val_loss", "SPECTRA (causal)", "generated text")
     line = next(
         l for l in (made / "tables" / "table07_ablation.csv").read_text().splitlines() if "SPECTRA (causal)," in l
@@ -173,18 +176,19 @@ def test_the_real_text_comes_first_and_each_text_has_its_own_cells(tmp_path: Pat
         f"as in its file,a against b,m,a − b,1,worse\n{real},a against b,m,a − b,-1,better\n{real},x,m,a − b,1,worse\n"
         f"{real},x,m,c − b,1,worse\n"
     )
-    page = Page(tmp_path, Archive(tmp_path))
+    page = Page(tmp_path, PublishedTables(tmp_path), Archive(tmp_path))
+    outcomes = Outcomes(PublishedTables(tmp_path))
     assert page.cell("t", "m", "a") == "2.000 (n = 1)" and page.cell("t", "m", "a", "generated text") == "1.000 (n = 1)"
     assert re.findall(r"\*Runs:\* (.*)", page.table("t")) == ["real text", "generated text"]
     assert "f--" in page.figure("f", "F").split("\n")[0]
-    told = page.differences("a against b", "m")
+    told = outcomes.differences("a against b", "m")
     assert told == "- real text, **better**: b (−1.000)\n- generated text, **worse**: b (+1.000)"
-    assert page.differences("x", "m") == "- **worse**: a (+1.000), c (+1.000)"
+    assert outcomes.differences("x", "m") == "- **worse**: a (+1.000), c (+1.000)"
 
 
 def test_every_cell_that_the_text_asks_for_is_in_the_published_tables() -> None:
     asked = re.findall(r"paper\.cell\((.*?)\) \}\}", (paper_folder() / "page.md").read_text())
-    page = Page(COMMITTED, read_archive(COMMITTED / ARCHIVE))
+    page = Page(COMMITTED, PublishedTables(COMMITTED), read_archive(COMMITTED / ARCHIVE))
     calls = [ast.parse(f"f({words})", mode="eval").body for words in asked]
     cells = [([a.value for a in call.args], {k.arg: k.value.value for k in call.keywords}) for call in calls]
     missing = [words for words, named in cells if page.cell(*words, **named) == "not run yet"]
@@ -192,10 +196,10 @@ def test_every_cell_that_the_text_asks_for_is_in_the_published_tables() -> None:
 
 
 def test_what_a_sweep_shows_are_the_tests_of_its_table() -> None:
-    page = Page(COMMITTED, read_archive(COMMITTED / ARCHIVE))
+    outcomes = Outcomes(PublishedTables(COMMITTED))
     rows = list(csv.DictReader((COMMITTED / "tables" / "sweep_a_long.csv").open(encoding="utf-8")))
     tests = [row for row in rows if row["difference"] and row["rule"] == "inference"]
-    said = page.beside_reference("a_quota", "sweep_a")
+    said = outcomes.beside_reference("a_quota", "sweep_a")
     assert said.startswith("Beside `selection=quota`, `selection.capacity_factor=1.25`")
     assert len(re.findall(r"\([+−]", said)) == len(tests) and set(re.findall(r"- `(\w+)`", said)) == {
         row["metric"] for row in tests
@@ -205,7 +209,7 @@ def test_what_a_sweep_shows_are_the_tests_of_its_table() -> None:
         difference = f"{float(row['difference']):+.3f}".replace("-", "−")
         word, own = row["verdict"].split()[0], row["row"].split(", ")[-1]
         assert re.search(rf"\*\*{word}\*\*: [^;]*{re.escape(f'{own} ({difference})')}", line)
-    assert page.beside_reference("own_options", "own_options") == "Not run yet."
+    assert outcomes.beside_reference("own_options", "own_options") == "Not run yet."
 
 
 def test_rows_with_a_reference_each_keep_what_tells_them_apart(tmp_path: Path) -> None:
@@ -215,17 +219,17 @@ def test_rows_with_a_reference_each_keep_what_tells_them_apart(tmp_path: Path) -
         lines += [f's,"SPECTRA, length {length}",val_loss,inference,,,']
         lines += [f's,"SPECTRA − GRU, length {length}",val_loss,inference,0.{length},paired t,worse *']
     (tmp_path / "tables" / "sweep_e_long.csv").write_text("\n".join(lines), encoding="utf-8")
-    said = Page(tmp_path, read_archive(COMMITTED / ARCHIVE)).beside_reference("e_context", "sweep_e")
+    said = Outcomes(PublishedTables(tmp_path)).beside_reference("e_context", "sweep_e")
     assert "**worse**: SPECTRA − GRU, length 256 (+0.256), SPECTRA − GRU, length 512 (+0.512)" in said
 
 
 def test_differences_are_those_of_the_tests_by_verdict(made: Path) -> None:
-    page = Page(made, read_archive(made / ARCHIVE))
+    outcomes = Outcomes(PublishedTables(made))
     family = "SPECTRA (causal) against its ablations"
     with open(made / "tables" / "table13_significance.csv", encoding="utf-8", newline="") as file:
         rows = [r for r in csv.DictReader(file) if r["family"] == family and r["metric"] == "val_loss"]
     compared = [r for r in rows if r["difference"]]
-    lines = page.differences(family, "val_loss").splitlines()
+    lines = outcomes.differences(family, "val_loss").splitlines()
     assert compared and sum(line.count("(causal) − ") for line in lines) == len(compared)
     for row in compared:
         other = row["comparison"].removeprefix("SPECTRA (causal) − ")
@@ -233,7 +237,7 @@ def test_differences_are_those_of_the_tests_by_verdict(made: Path) -> None:
         told = f"{other} ({sign}{abs(float(row['difference'])):.3f})"
         verdict = re.sub(r" (\*+|\(lower\)|\(higher\))$", "", row["verdict"])
         assert any(told in line and f"**{verdict}**" in line for line in lines), told
-    assert page.differences(family, "nothing") == "- not run yet"
+    assert outcomes.differences(family, "nothing") == "- not run yet"
 
 
 def test_one_difference_has_its_interval_and_both_p(tmp_path: Path) -> None:
@@ -243,10 +247,10 @@ def test_one_difference_has_its_interval_and_both_p(tmp_path: Path) -> None:
         "f,s,m,a − b,-0.04,-0.05,-0.03,5,0.00123,0.0456,better *\nf,s,m,a − b wide,-0.5,-0.6,-0.4,5,0.1,0.2,undecided\n"
         "f,s,m,a − c,0.25,,,1,,,one seed\n"
     )
-    page = Page(tmp_path, Archive(tmp_path))
+    outcomes = Outcomes(PublishedTables(tmp_path))
     expected = "- a − b (s): −0.04000 [-0.05000, -0.03000] (n = 5, p 0.0012, 0.046 corrected): better *"
-    assert page.difference("f", "m", "b") == expected
-    assert page.difference("f", "m", "c") == "- not run yet"
+    assert outcomes.difference("f", "m", "b") == expected
+    assert outcomes.difference("f", "m", "c") == "- not run yet"
 
 
 def test_differences_without_a_test_say_the_whole_reason(tmp_path: Path) -> None:
@@ -255,12 +259,12 @@ def test_differences_without_a_test_say_the_whole_reason(tmp_path: Path) -> None
         "family,section,metric,comparison,difference,verdict\n"
         "f,s,m,a − b,0.5,equivalent (higher)\nf,s,m,a − c,0.25,not causal\nf,s,m,a − d,-0.1,better **\n"
     )
-    page = Page(tmp_path, Archive(tmp_path))
-    told = page.differences("f", "m").splitlines()
+    outcomes = Outcomes(PublishedTables(tmp_path))
+    told = outcomes.differences("f", "m").splitlines()
     assert told == ["- **better**: d (−0.100)", "- **equivalent**: b (+0.500)", "- **not causal**: c (+0.250)"]
     # What no test decides is not counted.
-    assert page.counts("f", "m") == "better in 1, equivalent in 1"
-    assert page.counts("f", "other") == "not run yet"
+    assert outcomes.counts("f", "m") == "better in 1, equivalent in 1"
+    assert outcomes.counts("f", "other") == "not run yet"
 
 
 def test_the_verdicts_stand_in_one_table(tmp_path: Path) -> None:
@@ -269,7 +273,7 @@ def test_the_verdicts_stand_in_one_table(tmp_path: Path) -> None:
         "name,claim,rule,section,verdict,figures,reason\n"
         "H2,It is so,causal,s,supported,f,\nH2,It is so,paper,s,contradicted,f,\nT1,Warm,,,not tested,,no run\n"
     )
-    page = Page(tmp_path, Archive(tmp_path))
+    page = Page(tmp_path, PublishedTables(tmp_path), Archive(tmp_path))
     lines = page.verdicts.splitlines()
     assert "| H2 | It is so | **supported** (causal, s), **contradicted** (paper, s) |" in lines
     assert "| T1 | Warm | **not tested** |" in lines and "| H1 | not run yet | not run yet |" in lines
@@ -283,9 +287,9 @@ def test_runs_apart_in_one_option_are_compared_seed_by_seed(tmp_path: Path) -> N
 
     made = [({"a": True}, 0, 1.0), ({"a": False}, 0, 1.5), ({"a": False}, 1, 9.0), ({"a": True, "b": 1}, 1, 2.0)]
     made += [({"a": True}, 2, 3.0), ({"a": False}, 2, 2.0), ({"b": 1}, 0, 7.0)]
-    page = Page(tmp_path, SimpleNamespace(runs=lambda: {str(i): run(*words) for i, words in enumerate(made)}))
-    assert page.apart("osr.a", "val_loss") == "0.7500 in the mean and 1.000 at most (2 pairs)"
-    assert page.apart("osr.a", "load_cv") == page.apart("osr.c", "val_loss") == "not run yet"
+    facts = RunFacts(SimpleNamespace(runs=lambda: {str(i): run(*words) for i, words in enumerate(made)}))
+    assert facts.apart("osr.a", "val_loss") == "0.7500 in the mean and 1.000 at most (2 pairs)"
+    assert facts.apart("osr.a", "load_cv") == facts.apart("osr.c", "val_loss") == "not run yet"
 
 
 def test_downstream_scores_stand_by_configuration_beside_chance(tmp_path: Path) -> None:
@@ -302,18 +306,18 @@ def test_downstream_scores_stand_by_configuration_beside_chance(tmp_path: Path) 
         "a − b,val_loss,all,-0.1,-0.2,0,better\na − b,downstream_q,q,-0.0125,-0.05,0.025,undecided\n"
     )
     runs = {"1": run("a", 0.25), "2": run("a", 0.27), "3": run("b", 0.5), "4": run("c", None)}
-    told = Page(tmp_path, SimpleNamespace(runs=lambda: runs)).downstream.splitlines()
+    told = Page(tmp_path, PublishedTables(tmp_path), SimpleNamespace(runs=lambda: runs)).downstream.splitlines()
     assert told[2:] == [
         "| a | 3.87M | local_qasc | 2 | 300 | 0.2600 ± 0.13 | 0.25 |",
         "| b | 3.87M | local_qasc | 1 | 300 | 0.5000 | 0.25 |",
         "",
         "- a − b, q: −0.01250 [-0.05000, 0.02500], undecided",
     ]
-    assert Page(tmp_path, Archive(tmp_path)).downstream == "*not run yet*"
+    assert Page(tmp_path, PublishedTables(tmp_path), Archive(tmp_path)).downstream == "*not run yet*"
 
 
 def test_a_table_without_a_run_is_not_printed(made: Path) -> None:
-    page = Page(made, read_archive(made / ARCHIVE))
+    page = Page(made, PublishedTables(made), read_archive(made / ARCHIVE))
     assert (made / "tables" / "sweep_e.md").is_file() and page.table("sweep_e") == "*`sweep_e`: not run yet*"
     assert "SPECTRA (causal)" in page.table("table07_ablation")
 
@@ -326,7 +330,7 @@ def test_a_table_is_printed_by_its_first_panels_with_a_link_to_the_rest(tmp_path
         f"# T\n\n## osr=causal {files}\n\n**One**\n\n| 1 |\n\n**Two**\n\n| 2 |\n\n**What chance gives**\n\n| 3 |\n\n"
         "- A note.\n\n## all finished runs\n\n| 4 |\n\n- A note.\n"
     )
-    page = Page(tmp_path, Archive(tmp_path))
+    page = Page(tmp_path, PublishedTables(tmp_path), Archive(tmp_path))
     end = "All panels, what chance gives and notes: [t](tables/t.md)"
     second = f"*Runs:* all finished runs\n\n| 4 |\n\n{end}"
     first = "*Runs:* osr=causal real text\n\n**One**\n\n| 1 |"
