@@ -10,6 +10,7 @@ import pytest
 from hypothesis_worlds import jitter, retold, study_of
 
 from spectra_exp.archive.command import main as archive
+from spectra_exp.archive.file import read_archive
 from spectra_exp.cli import command
 from spectra_exp.reporting.declared import study_effects
 from spectra_exp.reporting.make_replications import page_text
@@ -143,6 +144,24 @@ def test_the_page_comes_from_its_archive_alone(tmp_path: Path, capsys, monkeypat
     # Nothing is left to run.
     assert command([*words, f"studies={STUDY}"]) == 0
     assert archive(["list", str(folder / "replications.parquet")]) == 0
+
+
+def test_runs_that_another_archive_has_are_taken_and_not_made(tmp_path: Path, capsys) -> None:
+    with study_of(tmp_path / "paper", STUDY):
+        pass
+    file = tmp_path / "paper.parquet"
+    assert archive([str(file), f"outputs={tmp_path / 'paper'}"]) == 0
+    words = ["replications", f"outputs={tmp_path / 'outputs'}", f"to={tmp_path / 'page'}", f"studies={STUDY}"]
+    assert command([*words, f"runs={file}", "status=true"]) == 0
+    told = capsys.readouterr()
+    assert "10 runs taken" in told.err and "10 of 10 runs; done" in told.out
+    # Once they are there, without the archive that they came from.
+    file.unlink()
+    assert command(words) == 0 and not (tmp_path / "outputs" / "replications" / "runs").exists()
+    taken = read_archive(tmp_path / "page" / "replications.parquet")
+    assert len(taken.run_ids) == 10 and {s for r in taken.runs().values() for s in r.summary["studies"]} == {STUDY}
+    assert command([*words, f"runs={file}"]) == 1
+    assert f"{file}: there is no such file" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("word", ["studies=nothing", "text=nowhere", "processes=0", "seed=x=1", "trainer.max_step=2"])

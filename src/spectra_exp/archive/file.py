@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -76,6 +76,13 @@ class Archive:
         name = name or packed.digest()[:16]
         self.parts[f"{kind}:{name}", SHARED_PART] = packed
         return name
+
+    def runs_alone(self, run_ids: Collection[str]) -> Archive:
+        """An archive of these of its runs, without what was launched and profiled."""
+        kept = {
+            key: value for key, value in self.parts.items() if key[0] in run_ids or key[0].startswith(f"{DEFAULTS}:")
+        }
+        return Archive(self.path, kept)
 
     def take(self, other: Archive) -> list[str]:
         """Add all of another archive; the names of runs that both have with other figures, of which the own ones stay.

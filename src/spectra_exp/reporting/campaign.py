@@ -9,6 +9,7 @@ from pathlib import Path
 
 from spectra_exp.archive.file import Archive, read_archive, write_archive
 from spectra_exp.archive.packing import pack_runs
+from spectra_exp.config.compose import load_experiment
 from spectra_exp.foundations.devices import visible_gpus
 from spectra_exp.foundations.errors import ConfigError, SpectraError
 from spectra_exp.foundations.shell import DONE
@@ -17,6 +18,9 @@ from spectra_exp.reporting.paper.progress import NO_TEXT, Known, in_words, known
 from spectra_exp.runs.stored import stored_runs
 from spectra_exp.studies.command import launch_study
 from spectra_exp.studies.definition import load_study
+from spectra_exp.studies.expand import study_jobs
+from spectra_exp.studies.job import planned_jobs
+from spectra_exp.studies.ledger import write_launch
 from spectra_exp.studies.state import GOOD
 
 
@@ -67,6 +71,21 @@ class Campaign:
             typed = [*launch.typed_with(text), f"outputs={self.outputs}", *at_once]
             whole &= launch_study(load_study(launch.study).choice, typed, elsewhere) == DONE
         return whole
+
+    def take(self, other: Archive, blocks: Sequence[Block], text: Path | None) -> int:
+        """Put the runs of the blocks that another archive has into this one, as if launched here; how many."""
+        archive = self.archive
+        shared: set[str] = set()
+        for launch in (launch for block in blocks for launch in block.launches if text or not launch.needs_text):
+            study, typed = load_study(launch.study), [*launch.typed_with(text), f"outputs={self.outputs}"]
+            jobs = planned_jobs([load_experiment(line) for line in study_jobs(study, typed)])
+            write_launch(study, typed, jobs)
+            shared |= {job.run_id for job in jobs if job.run_id is not None} & set(other.run_ids)
+        shared -= set(archive.run_ids)
+        if shared:
+            archive.take(other.runs_alone(shared))
+            write_archive(archive, self.path)
+        return len(shared)
 
     def pack(self, again: str) -> Archive:
         """Put what has ended into the archive. SpectraError, with the command `again`, where there is no run at all."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from spectra_exp.archive.file import read_archive
 from spectra_exp.config.tree import named_files, project_root
 from spectra_exp.config.verb import Verb, VerbOptions
 from spectra_exp.foundations.devices import SHARES
@@ -42,6 +44,9 @@ class ReplicationOptions(VerbOptions):
         None, "the folder of the real text: train.jsonl and validation.jsonl; generated text unless set", path=True
     )
     studies: tuple[str, ...] = option((), "only these, separated by commas")
+    runs: tuple[str, ...] = option(
+        (), "archives, separated by commas: runs that studies share with them are taken, not made", path=True
+    )
     processes: int = option(2, "runs at once; on a GPU they share it", minimum=1, maximum=SHARES)
     to: str | None = option(None, "the folder of page and archive; docs/results unless set", path=True)
     overrides: tuple[str, ...] = ()
@@ -55,6 +60,8 @@ def make_replications(options: ReplicationOptions) -> int:
     blocks = chosen_blocks(blocks, options.studies, "studies")
     folder = Path(options.to) if options.to else project_root() / "docs" / "results"
     campaign = Campaign(options.folder / KIND, folder / f"{KIND}.parquet")
+    for name in options.runs:
+        print(f"{name}: {campaign.take(read_archive(Path(name)), blocks, text)} runs taken", file=sys.stderr)
     if options.status:
         print(campaign.words(blocks, text, options.processes))
         return DONE
@@ -122,5 +129,10 @@ main = Verb(
     ReplicationOptions,
     make_replications,
     "Effects that others published, looked for again: the runs that are missing, and docs/results/replications.md.",
-    ("status=true", "text=FOLDER", "studies=rmoe_recurrence seed=0..2", "run=false"),
+    (
+        "status=true",
+        "text=FOLDER runs=docs/results/paper/runs.parquet",
+        "studies=rmoe_recurrence seed=0..2",
+        "run=false",
+    ),
 )
