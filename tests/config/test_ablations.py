@@ -220,6 +220,12 @@ def test_a_planted_ablation_that_sets_what_is_already_set_is_refused(planted):
         load("ablation=planted")
 
 
+def test_a_planted_ablation_with_a_word_for_its_place_is_one_line(planted):
+    planted("  position: first\n")
+    with pytest.raises(ConfigError, match=r"planted.yaml ablation.position: 'first' is not a whole number"):
+        ablations()
+
+
 def test_a_planted_ablation_whose_key_does_nothing_is_caught_by_its_tensor(planted):
     # Accepted by the rules, because a value differs; only the computation tells.
     planted("router:\n  orthogonalize_every: 7\n")

@@ -132,6 +132,7 @@ def test_what_cannot_be_planned_is_one_line(world: Path, tmp_path: Path, capsys)
         (["basline", here], 2, "did you mean 'baselines'"),
         ([here], 2, "study: is missing"),
         (["baselines", here, "runs=nothing.parquet"], 2, "there is no 'nothing.parquet'"),
+        (["baselines", here, f"runs={'x' * 5000}"], 2, "there is no 'xxx"),
         (["baselines", here, "trainer.max_step=3"], 2, "trainer.max_steps"),
     ):
         assert command(["study", "plan", *words]) == status, words

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -46,9 +47,9 @@ def read_sources(outputs: Path, named: Sequence[str] = ()) -> RunSources:
     """
     found = RunSources(", ".join(named) or str(outputs / "runs"))
     for name in named or [str(outputs)]:
-        if Path(name).is_dir() or not named:
+        if os.path.isdir(name) or not named:
             _add_folder(found, Path(name))
-        elif Path(name).is_file():
+        elif os.path.isfile(name):
             _add_archive(found, read_archive(Path(name)))
         else:
             raise ConfigError("runs", f"there is no '{name}'", "name archives, folders of outputs, or folders of runs")

@@ -53,4 +53,7 @@ def _described(group: str, schema: type, roots: tuple[Path, ...]) -> dict[str, A
             if key not in [*known, "defaults"]:
                 raise ConfigError.unknown(f"{path} {group}", str(key), known)
         found[name] = schema(**{key: value for key, value in own.items() if key != "defaults"})
+        # Places are compared before a run composes, and so checks, the file.
+        if not isinstance(place := getattr(found[name], "position", 0), int):
+            raise ConfigError(f"{path} {group}.position", f"'{place}' is not a whole number")
     return found

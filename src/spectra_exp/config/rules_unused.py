@@ -105,6 +105,8 @@ UNUSED: tuple[tuple[tuple[str, ...], When], ...] = (
         ("search.name", "search.objectives", "search.seed"),
         (lambda x: x.choices["search"] == "none", "search=none"),
     ),
+    (("data.online", "data.revision"), (lambda x: getattr(x.data, "path", None) is not None, "data.path={x.data.path}")),
+    (("launch.max_seeds",), (lambda x: x.launch.until_decided is None, "no launch.until_decided")),
     (("launch.jobs", "launch.per_gpu"), (lambda x: x.choices["launch"] == "local", "launch=local")),
 )
 
