@@ -78,6 +78,7 @@ def test_there_is_a_file_for_every_study():
         "core",
         "equal_size",
         "own_options",
+        "own_second",
         "own_test",
         "recurrence",
         "beta_memory_lag",

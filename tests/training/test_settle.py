@@ -19,6 +19,8 @@ from spectra_exp.training.execute import execute
 from spectra_exp.training.session import Session
 
 BATCHES = 40
+# Of so many steps, those batches are the fifth that the default allows.
+TRAINED = 200
 
 
 @pytest.fixture
@@ -52,7 +54,7 @@ def route(session: Session):
 
 def test_the_load_evens_out_and_only_the_potentials_move(session) -> None:
     before, uneven = state_of(session.model), imbalance(session)
-    assert settle(session.model, route(session), BATCHES) == BATCHES
+    assert settle(session.model, route(session), TRAINED) == BATCHES
     moved = {n for n, v in session.model.state_dict().items() if not torch.equal(v, before[n])}
     assert moved and all(name.endswith("hard_potentials_E") for name in moved)
     assert imbalance(session) < 0.5 * uneven
@@ -64,7 +66,7 @@ def test_planted_fault_potentials_that_move_the_wrong_way(session, monkeypatch) 
     monkeypatch.setattr(
         routers_spectra, "nudged", lambda potentials_E, counts_E, rate: nudged(potentials_E, counts_E, -rate)
     )
-    settle(session.model, route(session), BATCHES)
+    settle(session.model, route(session), TRAINED)
     assert imbalance(session) > uneven
 
 
@@ -72,7 +74,14 @@ def test_planted_fault_potentials_that_move_the_wrong_way(session, monkeypatch) 
 def test_what_has_no_fitted_potentials_does_not_settle(planned, override) -> None:
     p = planned(override)
     session = Session(p.experiment, p.corpus, p.folder, p.device)
-    assert settle(session.model, route(session), BATCHES) == 0
+    assert settle(session.model, route(session), TRAINED) == 0
+
+
+@pytest.mark.parametrize(("share", "wanted", "made"), [(0.2, 100, 40), (1, 100, 100), (1, 500, 200), (0.5, 500, 100)])
+def test_at_most_its_share_of_the_steps_of_training_is_settled_over(planned, share, wanted, made) -> None:
+    p = planned(f"osr.settle_steps={wanted}", f"osr.settle_share={share}")
+    session = Session(p.experiment, p.corpus, p.folder, p.device)
+    assert settle(session.model, route(session), TRAINED) == made
 
 
 def test_a_short_run_settles_for_a_fifth_of_its_steps_and_saves_what_it_scored(planned, monkeypatch) -> None:

@@ -53,8 +53,11 @@ UNUSED: tuple[tuple[tuple[str, ...], When], ...] = (
         where("osr.solver", "softmax"),
     ),
     (("osr.potentials", "osr.online_rate"), unless("osr.sinkhorn_inference", "dual")),
-    (("osr.settle_steps", "osr.settle_rule", "osr.potential_rate"), where("osr.potentials", "soft")),
-    (("osr.settle_rule",), where("osr.settle_steps", 0)),
+    (
+        ("osr.settle_steps", "osr.settle_share", "osr.settle_rule", "osr.potential_rate"),
+        where("osr.potentials", "soft"),
+    ),
+    (("osr.settle_share", "osr.settle_rule"), where("osr.settle_steps", 0)),
     (("osr.potential_rate",), (lambda x: not is_nudged(x), "osr.potentials={x.osr.potentials} and no nudges after it")),
     (("osr.potential_decay",), unless("osr.potentials", "hard")),
     (("osr.online_decay",), where("osr.online_rate", 0)),
@@ -105,7 +108,10 @@ UNUSED: tuple[tuple[tuple[str, ...], When], ...] = (
         ("search.name", "search.objectives", "search.seed"),
         (lambda x: x.choices["search"] == "none", "search=none"),
     ),
-    (("data.online", "data.revision"), (lambda x: getattr(x.data, "path", None) is not None, "data.path={x.data.path}")),
+    (
+        ("data.online", "data.revision"),
+        (lambda x: getattr(x.data, "path", None) is not None, "data.path={x.data.path}"),
+    ),
     (("launch.max_seeds",), (lambda x: x.launch.until_decided is None, "no launch.until_decided")),
     (("launch.jobs", "launch.per_gpu"), (lambda x: x.choices["launch"] == "local", "launch=local")),
 )

@@ -234,9 +234,8 @@ class Router(Float32State, ABC):
         """Move state that all layers have alike by what each of them, `layers`, took in; called after all their
         `after_step`s."""
 
-    @property
-    def settle_steps(self) -> int:
-        """Training batches over which load-driven state settles once training is over."""
+    def settle_steps(self, trained: int) -> int:
+        """Training batches over which load-driven state settles once so many steps of training are over."""
         return 0
 
     def settle(self, counts_E: Tensor, index: int) -> None:

@@ -78,10 +78,13 @@ class OsrConfig:
     settle_steps: int = option(
         0,
         "training batches routed after the last optimizer step, weights at rest, over which the hard potentials settle "
-        "(at most 20 % of the run's steps)",
+        "(at most osr.settle_share of the run's steps)",
         unit="batches",
         minimum=0,
         maximum=LARGEST_COUNT,
+    )
+    settle_share: float = option(
+        0.2, "most batches to settle over, as a share of the run's steps", above=0, maximum=1, later=True
     )
     settle_rule: str = option(
         "nudges",

@@ -19,12 +19,14 @@ from spectra_exp.config.compose import load_experiment
 from spectra_exp.data.batches import Example, collate
 from spectra_exp.runs.plan import plan
 from spectra_exp.training.callbacks.cadence import Cadence
-from spectra_exp.training.callbacks.settle import LARGEST_SHARE, settle
+from spectra_exp.training.callbacks.settle import settle
 from spectra_exp.training.fractions import fraction_steps
 from spectra_exp.training.session import Session
 
 # Steps that are made and those of them that warm up; the run's own number is what their cost is multiplied by.
 STEPS, WARMING = 16, 3
+# Steps of training after which one batch is settled over.
+ONE_BATCH = 5
 ROUNDS = 5
 FRACTION_EVALUATIONS = 6
 OVERRIDES = ["logger.progress=false"]
@@ -61,8 +63,8 @@ def run(outputs: Path) -> list[Figure]:
         loop = _training_loop(scratch, subjects["bare"])
     # All in multiples of the model's passes and update.
     cost = {name: ratio(times, name, "bare") for name in subjects}
-    steps, settle_steps = session.max_steps, session.experiment.osr.settle_steps
-    settling = min(settle_steps, round(LARGEST_SHARE * steps)) * cost["settling"]
+    steps = session.max_steps
+    settling = session.model.routed_layers[0].router.settle_steps(steps) * cost["settling"]
     cadence = FRACTION_EVALUATIONS * cost["evaluation"]
     # The training rule, SPECTRA's two other rules of inference, and whether each rule sees the future.
     final = 3 * cost["another rule"] + 2 * cost["causality"]
@@ -103,7 +105,7 @@ def _subjects(session: Session) -> dict[str, Callable[[], object]]:
         "recording": _recording(session),
         "evaluation": lambda: session.evaluate(1),
         "another rule": lambda: session.evaluator.run(model, training_rule=True),
-        "settling": lambda: settle(model, session._route_training_batch, 1),
+        "settling": lambda: settle(model, session._route_training_batch, ONE_BATCH),
         "causality": lambda: session.evaluator.causality(model, training_rule=False),
     }
 

@@ -291,9 +291,8 @@ class SpectraRouter(Router):
             rate = self.osr.potential_rate * learning_rate_scale**self.osr.potential_decay
             self.hard_potentials_E.copy_(nudged(self.hard_potentials_E, counts_E, rate))
 
-    @property
-    def settle_steps(self) -> int:
-        return self.osr.settle_steps if self._fits_load else 0
+    def settle_steps(self, trained: int) -> int:
+        return min(self.osr.settle_steps, round(self.osr.settle_share * trained)) if self._fits_load else 0
 
     @property
     def _fits_load(self) -> bool:

@@ -12,9 +12,6 @@ from spectra_exp.foundations.collective import all_rows, total_over_ranks
 from spectra_exp.moe.context import RoutingContext
 from spectra_exp.moe.model import SpectraMoeForCausalLM
 
-# So that a short run does not settle for longer than it trained.
-LARGEST_SHARE = 0.2
-
 
 class Settle(TrainerCallback):
     """Runs before the last checkpoint is written and evaluated, so that both hold the settled state.
@@ -29,16 +26,16 @@ class Settle(TrainerCallback):
 
     def on_optimizer_step(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
         if state.global_step + 1 == self.max_steps:
-            settle(model, self.route, round(LARGEST_SHARE * self.max_steps))
+            settle(model, self.route, self.max_steps)
 
 
 @torch.no_grad()
-def settle(model: SpectraMoeForCausalLM, route: Callable[[int, RoutingContext], Any], most: int) -> int:
-    """How many batches the routers settled over: as many as they want, at most `most`.
+def settle(model: SpectraMoeForCausalLM, route: Callable[[int, RoutingContext], Any], trained: int) -> int:
+    """How many batches the routers settled over: as many as they want after so many steps of training.
 
     Neither a weight nor a running average moves.
     """
-    wanted = min(most, max((layer.router.settle_steps for layer in model.routed_layers), default=0))
+    wanted = max((layer.router.settle_steps(trained) for layer in model.routed_layers), default=0)
     was_training = model.training
     model.eval()
     if any(layer.router.fits_costs for layer in model.routed_layers):
