@@ -463,6 +463,28 @@ def test_a_row_that_lacks_a_hard_seed_is_not_the_best(outputs: Path) -> None:
     assert bold(found["0.5"]["val_loss"]) not in latex(table) and bold(found["0"]["val_loss"]) in latex(table)
 
 
+def test_a_row_with_more_seeds_is_ranked_over_those_that_the_others_have(outputs: Path) -> None:
+    def figures(job):
+        # The last weight is the best at the seeds that all have, and the one with harder seeds beside them.
+        loss = 5.0 - float(given(job)["osr.repulsion_weight"]) + (9.0 if job.experiment.seed > 1 else 0.0)
+        return {"metrics": {"val_loss": loss, "load_cv": loss / 10, "expert_overlap": loss / 10}}
+
+    make_study(outputs, "c_repulsion", figures, ("seed=0..1",))
+    make_study(outputs, "c_repulsion", figures, ("osr.repulsion_weight=1", "seed=2..3"))
+    table = declared(outputs, "sweep_c")
+    assert table.frame[table.frame["pareto"] == "yes"]["osr.repulsion_weight"].tolist() == ["1"]
+    assert bold(rows(table, "osr.repulsion_weight")["1"]["val_loss"]) in latex(table)
+
+
+def test_rows_of_which_no_data_has_more_than_another_have_no_best(outputs: Path) -> None:
+    def figures(job):
+        return weights(job) | {"fingerprints": {"data": str(float(given(job)["osr.repulsion_weight"]) < 0.4)}}
+
+    make_study(outputs, "c_repulsion", figures, ("seed=0..2",))
+    table = declared(outputs, "sweep_c")
+    assert len(table.parts) == 1 and set(table.frame["pareto"]) == {""}
+
+
 def test_seeds_that_settings_are_chosen_on_are_a_section_of_their_own(outputs: Path) -> None:
     make_study(outputs, "c_repulsion", weights, ("seed=0..1",))
     make_study(outputs, "c_repulsion", weights, ("seed=100..102",))

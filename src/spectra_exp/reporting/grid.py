@@ -175,28 +175,37 @@ class Section:
         """Whether a run of the row was made by other code."""
         return any(run["stale"] for run in self.runs(row))
 
-    def ranked(self, rows: Sequence[Row]) -> list[bool]:
-        """Whether each row may be called the best of them: causal, on the seeds that most of the rows have, and scored
-        on the same data and set after as many steps as most of them."""
+    def ranked(self, rows: Sequence[Row], metric: str) -> list[float | None]:
+        """Each row's mean of the metric over the same seeds; None for one that may not be called the best of them.
+
+        That are rows not known to be causal, without these seeds, or not scored on the data and set, after as many
+        steps, that more of the rows have than any other. The seeds are those that the most rows have.
+        """
         kinds = [self._kind(row) for row in rows]
-        known = Counter(kind for kind in kinds if kind is not None)
-        usual = max(known, key=lambda kind: (known[kind], kind), default=None)
-        return [kind is not None and kind == usual for kind in kinds]
+        usual = Counter(kind for kind in kinds if kind is not None).most_common(2)
+        if not usual or (len(usual) > 1 and usual[0][1] == usual[1][1]):
+            return [None] * len(rows)
+        fair = [frozenset(row.runs) for row, kind in zip(rows, kinds, strict=True) if kind == usual[0][0]]
+        seeds = max(fair, key=lambda own: (fair.count(own), sum(own <= other for other in fair), sorted(own)))
+        return [
+            interval.mean
+            if kind == usual[0][0]
+            and seeds <= row.runs.keys()
+            and (interval := mean_interval(v for seed, v in self.values(row, metric).items() if seed in seeds))
+            else None
+            for row, kind in zip(rows, kinds, strict=True)
+        ]
 
     def front(self, rows: Sequence[Row], metrics: Sequence[str]) -> list[bool]:
         """Whether each row is on the Pareto front of the metrics' means, among those that may be ranked."""
-        means = [
-            [interval.mean if may and (interval := self.interval(row, metric)) else None for metric in metrics]
-            for row, may in zip(rows, self.ranked(rows), strict=True)
-        ]
+        means = list(zip(*(self.ranked(rows, metric) for metric in metrics), strict=True))
         return pareto_front(means, [figure(base_name(metric)).direction for metric in metrics])
 
     def _kind(self, row: Row) -> tuple[Any, ...] | None:
-        """What rows must share to be ranked; None for one without runs, or not known to be causal."""
+        """What rows must share, beside seeds, to be ranked; None for one without runs, or not known to be causal."""
         if not row.runs or not self.causal(row):
             return None
-        runs = self.runs(row)
-        return (tuple(sorted(row.runs)), *(tuple(sorted({str(run[key]) for run in runs})) for key in GROUP_KEYS))
+        return tuple(tuple(sorted({str(run[key]) for run in self.runs(row)})) for key in GROUP_KEYS)
 
     def compare(self, a: Row, b: Row, metric: str) -> Comparison:
         """a − b over seeds; empty, with the reason as its note, for runs that may not be compared."""

@@ -41,9 +41,8 @@ def by_temperature(row: Row) -> str:
 def best_constant(section: Section, rows: Sequence[Row]) -> Row | None:
     """The constant with the lowest mean validation loss among those that may be ranked, None without any."""
     own = constants(rows)
-    fair = [row for row, may in zip(own, section.ranked(own), strict=True) if may]
-    means = [(interval.mean, row) for row in fair if (interval := section.interval(row, "val_loss"))]
-    return min(means, key=itemgetter(0), default=(0.0, None))[1]
+    means = zip(section.ranked(own, "val_loss"), own, strict=True)
+    return min(((mean, row) for mean, row in means if mean is not None), key=itemgetter(0), default=(0.0, None))[1]
 
 
 def temperature_marks(rows: Sequence[Row]) -> list[Mark]:

@@ -18,8 +18,9 @@ X, Y = "load_cv", "val_loss"
 FIRST = ("baselines", "core")
 LEAD = (
     "Down and to the left is better in both. Ringed points are on the front of these two: no other row is at least as "
-    "good in both means and better in one, among causal rows with the data, steps and seeds that most rows have. "
-    "Hollow points are not causal. (The tables' fronts are of three metrics.) Point or tab to a mark for its figures."
+    "good in both means and better in one, among causal rows with the data and steps that most rows have, over the "
+    "same seeds. Hollow points are not causal. (The tables' fronts are of three metrics.) Point or tab to a mark for "
+    "its figures."
 )
 
 

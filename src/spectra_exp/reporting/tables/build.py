@@ -40,7 +40,7 @@ def build_table(spec: TableSpec, sections: Iterable[Section]) -> Table:
                 record["pareto"] = "yes" if on_front else ""
         records += own
         named = [record | {"method": row.method} for record, row in zip(own, rows, strict=True)]
-        grids = [_grid(panel, section, named, spec.pareto, section.ranked(rows)) for panel in _panels(spec, named)]
+        grids = [_grid(panel, section, rows, named, spec.pareto) for panel in _panels(spec, named)]
         grids += _floor_grids(spec, section, named)
         parts.append(Part(section.title, grids, notes))
         gaps += row_gaps(spec, section, rows)
@@ -201,7 +201,7 @@ def _floor_grids(spec: TableSpec, section: Section, records: list[dict[str, Any]
 
 
 def _grid(
-    panel: Panel, section: Section, records: list[dict[str, Any]], pareto: tuple[str, ...], ranked: list[bool]
+    panel: Panel, section: Section, rows: Sequence[Row], records: list[dict[str, Any]], pareto: tuple[str, ...]
 ) -> Grid:
     """What is printed: the label or the varied factors, then what stands beside, then metrics."""
     factors = _label_columns(section, records)
@@ -219,7 +219,7 @@ def _grid(
     ]
     headers = [*(f.rpartition(".")[2] for f in factors), *size, *front, *metrics]
     first = len(headers) - len(metrics)
-    best = {(row, first + i) for i, m in enumerate(metrics) for row in _best(m, records, ranked)}
+    best = {(row, first + i) for i, m in enumerate(metrics) for row in _best(m, section.ranked(rows, m))}
     return Grid(panel.title, headers, body, frozenset(best))
 
 
@@ -232,11 +232,10 @@ def _label_columns(section: Section, records: list[dict[str, Any]]) -> list[str]
     return [*(methods if len(methods) < 2 else ["method"]), *settings]
 
 
-def _best(metric: str, records: list[dict[str, Any]], ranked: list[bool]) -> list[int]:
-    """The rows with the best mean among those that may be ranked; none where neither direction is better."""
+def _best(metric: str, means: Sequence[float | None]) -> list[int]:
+    """The places of the best of these means; none where neither direction is better."""
     better = direction(metric)
-    means = {i: r.get(f"{metric}_mean") for i, (r, may) in enumerate(zip(records, ranked, strict=True)) if may}
-    found = {i: mean for i, mean in means.items() if mean is not None}
+    found = {i: mean for i, mean in enumerate(means) if mean is not None}
     if better == "none" or len(found) < 2:
         return []
     best = min(found.values()) if better == "lower" else max(found.values())
