@@ -20,6 +20,7 @@ from spectra_exp.reporting.declared import study_effects
 from spectra_exp.reporting.make_tables import replications_table, write_table
 from spectra_exp.reporting.material import Material, gather
 from spectra_exp.reporting.paper.blocks import Block, Launch, check_text, text_words
+from spectra_exp.reporting.paper.published_tables import section_words
 from spectra_exp.reporting.published import RULE, Finding, findings, together
 from spectra_exp.statistics.intervals import Interval
 from spectra_exp.studies.definition import Study, load_study
@@ -88,7 +89,7 @@ def page_text(material: Material) -> str:
     """The page, of replications alone: the verdicts, then each effect with its source's figure beside ours."""
     found = {name: findings(study_effects(study), material.sections[name]) for name, study in material.studies.items()}
     verdicts = [
-        [material.studies[name].title, group[0].section.title, f"**{together(group)}**"]
+        [material.studies[name].title, section_words(group[0].section.title), f"**{together(group)}**"]
         for name, groups in found.items()
         for group in groups
     ]
@@ -99,7 +100,7 @@ def page_text(material: Material) -> str:
 def _part(study: Study, groups: Sequence[Sequence[Finding]]) -> str:
     lines = [f"\n## {study.title}\n\n{study.question}\n"]
     for group in groups:
-        lines.append(f"\n{group[0].section.title}: **{together(group)}**\n\n")
+        lines.append(f"\n{section_words(group[0].section.title)}: **{together(group)}**\n\n")
         lines.append(markdown_table(["there", "here", "claim", "difference", "n", "p (Holm)", "says"], _rows(group)))
         lines += [f"\n{finding.comparison}: {finding.reason}.\n" for finding in group if finding.reason]
     return "".join(lines)

@@ -29,9 +29,12 @@ class Outcomes:
         named = [(row, method if several else against) for row, (method, _, against) in tests]
         return "\n".join(f"- {line}" for line in self._by_verdict(named)) or f"- {NOTHING}"
 
-    def beside_reference(self, study: str, table: str) -> str:
+    def beside_reference(self, study: str, table: str, metrics: Sequence[str] = ()) -> str:
         """What the tests of a study's table decide under the inference rule: a line a metric, and in it by verdict (and
-        section, of several) each row, by what tells it from the rows of reference, and its difference from its own."""
+        section, of several) each row, by what tells it from the rows of reference, and its difference from its own.
+
+        `metrics`: those lines alone, all where none is named.
+        """
         found: dict[str, list[tuple[dict[str, str], str]]] = {}
         rows = [row for row in self._tables.long(table) if row["rule"] == "inference"]
         tested = {row["metric"] for row in rows if row["difference"]}
@@ -46,7 +49,11 @@ class Outcomes:
         if not found:
             return "Not run yet."
         beside = ", ".join(f"`{key}={value_text(value)}`" for key, value in load_study(study).reference.items())
-        lines = [f"- `{metric}`: {'; '.join(self._by_verdict(own))}" for metric, own in found.items()]
+        lines = [
+            f"- `{metric}`: {'; '.join(self._by_verdict(own))}"
+            for metric, own in found.items()
+            if not metrics or metric in metrics
+        ]
         return "\n".join([f"Beside {beside}, corrected over the table:", "", *lines])
 
     def counts(self, family: str, metric: str) -> str:
