@@ -104,3 +104,10 @@ def test_a_study_is_launched(tmp_path):
     slice_of_it = ["baseline=hash", "seed=0", *SMALL, f"outputs={tmp_path}"]
     runs = spectra_exp.launch(*slice_of_it, study="baselines")
     assert list(runs["baseline"]) == ["hash"] and list(runs["studies"]) == [("baselines",)]
+
+
+def test_a_file_is_no_folder_of_outputs(tmp_path: Path) -> None:
+    file = tmp_path / "runs.parquet"
+    file.touch()
+    with pytest.raises(ConfigError, match="runs.parquet is a file; give a folder"):
+        spectra_exp.load_runs(file)

@@ -134,7 +134,7 @@ def load_runs(outputs: str | Path | None = None) -> pd.DataFrame:
     tables do, and stand with the reason in `attrs["left_out"]`.
     """
     prepare_environment()
-    folder = Path(outputs) if outputs is not None else VerbOptions().folder
+    folder = VerbOptions(None if outputs is None else str(outputs)).folder
     collected = collect(folder / "runs")
     run_id, metric, value, _ = VALUE_COLUMNS
     metrics = collected.values.pivot(index=run_id, columns=metric, values=value)

@@ -133,3 +133,10 @@ def test_the_help_shows_type_default_unit_and_limits():
     assert rows["size"]["type"] == "int | None"
     assert rows["kind"]["told"] == "which colour [red, green]"
     assert {row["name"]: row["told"] for row in describe_fields(Inner)} == {"rate": "a rate [> 0, <= 1]"}
+
+
+def test_of_many_valid_names_those_most_alike_are_listed() -> None:
+    told = str(ConfigError.unknown("run", "switch-s7", [f"switch-s{i}" for i in range(1000)] + ["other"]))
+    assert "did you mean 'switch-s7" in told and "1001 are valid" in told and len(told) < 200
+    assert str(ConfigError.unknown("run", "x", [])) == "run: unknown name 'x'; valid: none"
+    assert "valid: a, b" in str(ConfigError.unknown("run", "x", "ba"))

@@ -8,6 +8,8 @@ from collections.abc import Iterable
 
 # Characters of one word that an error's line shows; paths are mostly shorter.
 LONGEST_WORD = 240
+# Valid names that a line lists.
+MOST_LISTED = 150
 
 
 def nearest(name: str, valid: Iterable[str]) -> str | None:
@@ -45,11 +47,14 @@ class ConfigError(SpectraError, ValueError):
 
     @classmethod
     def unknown(cls, key: str, name: str, valid: Iterable[str]) -> ConfigError:
-        """An unknown name, with the nearest valid one and the whole list."""
+        """An unknown name, with the nearest valid one and the whole list, or of a long one the most alike."""
         valid = sorted(str(v) for v in valid)
         close = nearest(name, valid)
         hint = f"did you mean '{close}'? " if close else ""
-        return cls(key, f"unknown name '{name}'", f"{hint}valid: {', '.join(valid)}")
+        if len(valid) > MOST_LISTED:
+            near = difflib.get_close_matches(str(name), valid, n=5, cutoff=0.0)
+            return cls(key, f"unknown name '{name}'", f"{hint}{len(valid)} are valid, among them: {', '.join(near)}")
+        return cls(key, f"unknown name '{name}'", f"{hint}valid: {', '.join(valid) or 'none'}")
 
     @classmethod
     def refuse_unknown(cls, key: str, names: Iterable[str], valid: Iterable[str]) -> None:
