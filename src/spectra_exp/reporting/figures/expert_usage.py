@@ -25,7 +25,8 @@ from spectra_exp.statistics.intervals import Interval, mean_interval
 RANKED = "Experts ranked by their share at the end of training, in each layer and run."
 INFERENCE_RULE = "Counts under the run's inference rule, after selection."
 MOST_LAYERS = 6
-# Characters of a line of a name that fit along the height of a row of panels.
+# Characters of a line of a name that fit above a panel, and along the height of a row of panels.
+ABOVE_A_PANEL = 18
 BESIDE_A_ROW = 14
 
 
@@ -81,7 +82,7 @@ def final_shares(by_seed: Mapping[int, Usage], layer: int | None = None) -> Poin
 class StackedUsage:
     """A page of stacked shares over training, a panel for each row."""
 
-    columns: int = 5
+    columns: int = 4
     naming: Naming = by_method
 
     def __call__(self, section: Section, rows: Sequence[Row]) -> Page:
@@ -91,7 +92,7 @@ class StackedUsage:
             if by_seed := usages(section, row):
                 steps, edges = stack_edges(by_seed)
                 experts = max(experts, len(edges))
-                title = marked(section, row, self.naming(row)).replace(") ", ")\n")
+                title = textwrap.fill(marked(section, row, self.naming(row)), ABOVE_A_PANEL)
                 panels.append(StackPanel(title, "Step", "Share of assignments", steps, edges))
         size = DOUBLE, 0.8 + 1.3 * -(-len(panels) // self.columns)
         notes = (f"{RANKED} Mean over layers. {INFERENCE_RULE}",)
