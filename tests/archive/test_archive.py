@@ -142,8 +142,17 @@ def test_runs_that_several_archives_have_are_counted(
     runs = len(read_archive(outputs / "runs.parquet").run_ids)
     assert archive(["merge", str(tmp_path / "all.parquet"), file, file]) == 0
     assert f"{runs} runs ({runs} of them a second time)" in capsys.readouterr().out
-    assert archive(["lst", file]) == 2
+
+
+def test_a_mistyped_command_is_told_from_an_archive_of_a_like_name(
+    outputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert archive(["lst", str(outputs / "runs.parquet")]) == 2
     assert "did you mean 'list'?" in capsys.readouterr().err
+    monkeypatch.chdir(tmp_path)
+    for word in ("merged.parquet", "list.parquet", "file=verify.parquet"):
+        assert archive([word, f"outputs={outputs}", "study=core"]) == 0
+        assert Path(word.removeprefix("file=")).is_file()
 
 
 def test_of_a_run_with_other_figures_the_first_stays_and_it_is_said(

@@ -186,7 +186,8 @@ COMMANDS = {
 
 def main(words: Sequence[str]) -> int:
     """The exit status of the command that the first word names; without one runs are packed."""
-    # A mistyped command, rather than an archive's name.
-    if words and (words[0] in COMMANDS or nearest(words[0], COMMANDS)):
+    # What looks like a command and is no archive's name was mistyped.
+    is_name = bool(words) and (words[0].endswith(ENDING) or "=" in words[0])
+    if words and not is_name and nearest(words[0], COMMANDS):
         return dispatch("archive", COMMANDS, words)
     return PACK(words if words else HELP[:1])
