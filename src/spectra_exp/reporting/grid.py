@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal
@@ -175,31 +175,36 @@ class Section:
         """Whether a run of the row was made by other code."""
         return any(run["stale"] for run in self.runs(row))
 
-    def ranked(self, rows: Sequence[Row], metric: str) -> list[float | None]:
-        """Each row's mean of the metric over the same seeds; None for one that may not be called the best of them.
+    def ranked_means(self, rows: Sequence[Row], metrics: Sequence[str]) -> list[list[float | None]]:
+        """By row and metric the mean over the same seeds, by which rows are ranked; None for a row that may not be.
 
-        That are rows not known to be causal, without these seeds, or not scored on the data and set, after as many
-        steps, that more of the rows have than any other. The seeds are those that the most rows have.
+        Ranked are the causal rows of the data, evaluation set and number of steps that more rows have than any other
+        (none where two have as many), over the seeds that most of these rows have and where they have them all.
         """
         kinds = [self._kind(row) for row in rows]
         usual = Counter(kind for kind in kinds if kind is not None).most_common(2)
-        if not usual or (len(usual) > 1 and usual[0][1] == usual[1][1]):
-            return [None] * len(rows)
-        fair = [frozenset(row.runs) for row, kind in zip(rows, kinds, strict=True) if kind == usual[0][0]]
-        seeds = max(fair, key=lambda own: (fair.count(own), sum(own <= other for other in fair), sorted(own)))
+        is_tied = len(usual) == 2 and usual[0][1] == usual[1][1]
+        fair = [bool(usual) and not is_tied and kind == usual[0][0] for kind in kinds]
+        sets = [frozenset(row.runs) for row, is_fair in zip(rows, fair, strict=True) if is_fair]
+        seeds = max(
+            sets,
+            key=lambda own: (sets.count(own), sum(own <= other for other in sets), sorted(own)),
+            default=frozenset[int](),
+        )
+        may = [is_fair and seeds <= row.runs.keys() for row, is_fair in zip(rows, fair, strict=True)]
         return [
-            interval.mean
-            if kind == usual[0][0]
-            and seeds <= row.runs.keys()
-            and (interval := mean_interval(v for seed, v in self.values(row, metric).items() if seed in seeds))
-            else None
-            for row, kind in zip(rows, kinds, strict=True)
+            [self._mean(row, metric, seeds) if ranked else None for metric in metrics]
+            for row, ranked in zip(rows, may, strict=True)
         ]
 
     def front(self, rows: Sequence[Row], metrics: Sequence[str]) -> list[bool]:
         """Whether each row is on the Pareto front of the metrics' means, among those that may be ranked."""
-        means = list(zip(*(self.ranked(rows, metric) for metric in metrics), strict=True))
+        means = self.ranked_means(rows, metrics)
         return pareto_front(means, [figure(base_name(metric)).direction for metric in metrics])
+
+    def _mean(self, row: Row, metric: str, seeds: Collection[int]) -> float | None:
+        interval = mean_interval(value for seed, value in self.values(row, metric).items() if seed in seeds)
+        return interval.mean if interval else None
 
     def _kind(self, row: Row) -> tuple[Any, ...] | None:
         """What rows must share, beside seeds, to be ranked; None for one without runs, or not known to be causal."""

@@ -41,8 +41,8 @@ def by_temperature(row: Row) -> str:
 def best_constant(section: Section, rows: Sequence[Row]) -> Row | None:
     """The constant with the lowest mean validation loss among those that may be ranked, None without any."""
     own = constants(rows)
-    means = zip(section.ranked(own, "val_loss"), own, strict=True)
-    return min(((mean, row) for mean, row in means if mean is not None), key=itemgetter(0), default=(0.0, None))[1]
+    means = zip(section.ranked_means(own, ["val_loss"]), own, strict=True)
+    return min(((mean, row) for (mean,), row in means if mean is not None), key=itemgetter(0), default=(0.0, None))[1]
 
 
 def temperature_marks(rows: Sequence[Row]) -> list[Mark]:

@@ -219,7 +219,8 @@ def _grid(
     ]
     headers = [*(f.rpartition(".")[2] for f in factors), *size, *front, *metrics]
     first = len(headers) - len(metrics)
-    best = {(row, first + i) for i, m in enumerate(metrics) for row in _best(m, section.ranked(rows, m))}
+    means = list(zip(*section.ranked_means(rows, metrics), strict=True))
+    best = {(row, first + i) for i, m in enumerate(metrics) for row in _best(m, means[i])}
     return Grid(panel.title, headers, body, frozenset(best))
 
 
