@@ -9,7 +9,13 @@ from spectra_exp.measure import METRICS, describe_metrics
 
 PAGE = project_root() / "docs" / "metrics.md"
 HEAD = "| name | definition | range | better | chance floor |\n|---|---|---|---|---|\n"
-FLOORS = {None: "–", "uniform": "uniform", "marginals": "own loads", "documents": "permuted documents"}
+FLOORS = {
+    None: "–",
+    "uniform": "uniform",
+    "marginals": "own loads",
+    "documents": "permuted documents",
+    "orders": "permuted documents of the two",
+}
 BETTER = {"lower": "lower", "higher": "higher", "none": "–"}
 
 

@@ -107,6 +107,27 @@ def test_whole_documents_are_permuted_not_tokens():
     assert planted < 0.02
 
 
+def test_two_orders_of_words_change_documents_between_the_two_alone():
+    # A third domain keeps to expert 2, which the two never use: exchanged with theirs, it would be told apart.
+    documents = np.repeat(np.arange(60), 20)
+    domains = documents % 3
+    rng = np.random.default_rng(0)
+    experts = np.where(domains == 0, 2, rng.integers(0, 2, len(documents)))
+    stats = layer_of(experts[:, None].tolist(), 3, 1, documents=documents.tolist(), domains=domains.tolist())
+    assert ("0", "order_purity_floor") not in compute_floors([stats])
+    pair = replace(stats, reversed_domains=(1, 2))
+    floor = compute_floors([pair])["0", "order_purity_floor"]
+    assert METRICS["order_purity"].function(pair) == pytest.approx(floor, abs=0.03) and floor < 0.55
+    planted = compute_floors([replace(stats, reversed_domains=(0, 1))])["0", "order_purity_floor"]
+    assert planted > 0.55
+    # Told apart, far above the floor.
+    apart = replace(
+        layer_of(domains[:, None].tolist(), 3, 1, documents=documents.tolist(), domains=domains.tolist()),
+        reversed_domains=(1, 2),
+    )
+    assert METRICS["order_purity"].function(apart) == 1.0 and compute_floors([apart])["0", "order_purity_floor"] < 0.7
+
+
 def test_documents_not_in_the_evaluation_take_no_part_in_the_permutation():
     stats = layer_of([[0], [1]] * 20, 2, 1, documents=[0] * 20 + [1] * 20, domains=[0] * 20 + [1] * 20)
     unseen = replace(

@@ -50,6 +50,7 @@ def test_an_unknown_metric_names_the_nearest():
         ("expert_entropy", [0.0, math.log(8)], [2.1]),
         ("load_gini", [0.875], [0.9, 1.0]),
         ("domain_purity", [0.25, 1.0], [0.2]),
+        ("order_purity", [0.5, 1.0], [0.4]),
         ("expert_similarity_weight_mean", [-1 / 7, 1.0], [-0.2]),
         ("load_cv_floor", [0.01], [3.0]),
         ("val_loss", [0.0, 99.0], [-5.0, 1e308]),

@@ -135,6 +135,20 @@ def test_domains_by_hand():
     assert sp.domain_mutual_information(stats) == pytest.approx(mutual_info_score([s[0] for s in sets], labels))
 
 
+def test_purity_of_two_orders_is_of_these_two_domains_alone():
+    # Expert 0 serves domain 1 alone, expert 1 a half of it and all of domain 2; domain 0 goes to expert 0.
+    sets, domains = [[0]] * 6 + [[0], [1]] + [[1]] * 3, [0] * 6 + [1] * 2 + [2] * 3
+    stats = layer_of(sets, 3, top_k=1, documents=domains, domains=domains)
+    assert sp.order_purity(stats) is None
+    # Weighted equally: of expert 1, 1/2 against 1.
+    pair = replace(stats, reversed_domains=(1, 2))
+    assert sp.order_purity(pair) == pytest.approx((1.0 + 2 / 3) / 2)
+    planted = sp.domain_purity(pair)
+    assert planted != pytest.approx(sp.order_purity(pair))
+    # A domain without tokens has no share.
+    assert sp.order_purity(replace(pair, counts_GE=pair.counts_GE * np.array([[1], [1], [0]]))) is None
+
+
 def test_domain_limits():
     split = dict(documents=[0, 0, 1, 1], domains=[0, 0, 1, 1])
     apart, alike = layer_of([[0], [0], [1], [1]], 2, 1, **split), layer_of([[0], [1], [0], [1]], 2, 1, **split)

@@ -10,6 +10,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+from spectra_exp.data.embedded_rounds import ROUNDS_PAIR
 from spectra_exp.foundations import stopping
 from spectra_exp.runs import provenance
 from spectra_exp.runs.routing_files import load_snapshot, snapshot_paths
@@ -52,6 +53,23 @@ def test_a_run_leaves_what_the_contract_says(finished) -> None:
     assert evaluated == [0, 1, 3, 6, 9, 12] == list(snapshot_paths(p.folder.routing))
     trained = set(history[history.split == "train"].metric)
     assert {"train_loss", "grad_norm_router", "grad_norm_experts", "grad_norm_other", "speciality_loss"} <= trained
+
+
+def test_the_purity_of_two_orders_of_words_is_of_these_domains(planned) -> None:
+    p = planned("data.document_words=20", "trainer.max_steps=1")
+    assert execute(p, "") == "completed"
+    summary, snapshot = p.folder.read_summary(), load_snapshot(snapshot_paths(p.folder.routing)[1])
+    # By the names of the domains that the documents were scored with, from the counts that the run keeps.
+    scored = pd.read_parquet(p.folder.documents)
+    counts_LGE = snapshot.document_counts_LGE
+    shares = [
+        np.stack([layer_GE[(scored.domain == name).to_numpy()].sum(axis=0) for name in ROUNDS_PAIR])
+        for layer_GE in counts_LGE
+    ]
+    shares = [pair_2E / pair_2E.sum(axis=1, keepdims=True) for pair_2E in shares]
+    expected = [float((pair_2E / pair_2E.sum(axis=0)).max(axis=0).mean()) for pair_2E in shares]
+    assert summary["metrics_by_layer"]["order_purity"] == pytest.approx(expected)
+    assert 0.5 < summary["floors"]["order_purity"] < 0.7
 
 
 @pytest.mark.parametrize("damage", ["edited", "removed"])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from spectra_exp.data.dice import Dice
 from spectra_exp.data.embedded_grammar import lexicon
 
@@ -15,6 +17,13 @@ ROUNDS_LAG = 3
 # The players in the order of the circle.
 PLAYERS = lexicon(players="ash bay cob dew elm fig gum hop ivy jet kip log mud nut oak pea")["players"]
 _RESTART_CHANCE = 0.1
+
+
+def reversed_domains(domains: Sequence[str]) -> tuple[int, int] | None:
+    """Where the two domains of ROUNDS_PAIR stand among `domains`; None where not both are there."""
+    if not set(ROUNDS_PAIR) <= set(domains):
+        return None
+    return domains.index(ROUNDS_PAIR[0]), domains.index(ROUNDS_PAIR[1])
 
 
 def rounds_calls(dice: Dice, count: int) -> list[str]:

@@ -18,8 +18,9 @@ Reduction = Literal["sum", "batch", "sequence", "fractions", "steps"]
 # Those of one evaluation's statistics.
 OF_EVALUATION: tuple[Reduction, ...] = ("sum", "batch", "sequence")
 
-# What chance is (see floors.py): random routing with even loads, with the router's own, or domains permuted.
-NULLS = ("uniform", "marginals", "documents")
+# What chance is (see floors.py): random routing with even loads, with the router's own, or domains permuted, all of
+# them or the two that differ in order alone.
+NULLS = ("uniform", "marginals", "documents", "orders")
 
 ALL = "all"
 METRICS: dict[str, Metric] = {}

@@ -50,6 +50,7 @@ class LayerStatistics:
     after_HME: np.ndarray | None = None  # executed assignments by tokens since a boundary of domains, and domain now
     before_HME: np.ndarray | None = None  # the same assignments by the domain before the boundary
     settled_ME: np.ndarray | None = None  # the other assignments by domain
+    reversed_domains: tuple[int, int] | None = None  # two domains of the same words in opposite orders
 
     @property
     def num_experts(self) -> int:

@@ -1,8 +1,9 @@
 """Chance floors: what each metric would read under random routing, by the metric's own function.
 
 `uniform`: as many tokens, k distinct experts each, all alike. `marginals`: random routing with the router's own
-loads, or a collapsed router would score as stable. `documents`: whole documents change domains. A figure near its
-floor says nothing about the router.
+loads, or a collapsed router would score as stable. `documents`: whole documents change domains. `orders`: those of two
+domains of the same words in opposite orders change between the two. A figure near its floor says nothing about the
+router.
 """
 
 from __future__ import annotations
@@ -106,8 +107,17 @@ def marginal_draws(stats: LayerStatistics, seed: int) -> Iterator[LayerStatistic
 
 def document_draws(stats: LayerStatistics, seed: int, draws: int = DOCUMENT_DRAWS) -> Iterator[LayerStatistics]:
     """The layer's statistics with the domains of its documents permuted, each document kept whole."""
+    return _permuted(stats, stats.domains_G >= 0, seed, draws)
+
+
+def order_draws(stats: LayerStatistics, seed: int, draws: int = DOCUMENT_DRAWS) -> Iterator[LayerStatistics]:
+    """The same of the documents of `reversed_domains` alone."""
+    return _permuted(stats, np.isin(stats.domains_G, stats.reversed_domains or ()), seed, draws)
+
+
+def _permuted(stats: LayerStatistics, chosen_G: np.ndarray, seed: int, draws: int) -> Iterator[LayerStatistics]:
     rng = np.random.default_rng([seed, stats.layer])
-    present = np.flatnonzero((stats.domains_G >= 0) & stats.counts_GE.any(axis=1))
+    present = np.flatnonzero(chosen_G & stats.counts_GE.any(axis=1))
     for _ in range(draws):
         domains_G = stats.domains_G.copy()
         domains_G[present] = rng.permutation(domains_G[present])
@@ -137,6 +147,7 @@ def evaluation_floors(stats: LayerStatistics, seed: int = 0) -> Floors:
         uniform_floors(stats, seed)
         | mean_over_draws(_names("marginals"), marginal_draws(stats, seed))
         | mean_over_draws(_names("documents"), document_draws(stats, seed))
+        | mean_over_draws(_names("orders"), order_draws(stats, seed))
     )
 
 

@@ -194,10 +194,22 @@ def _served_domains(stats: LayerStatistics) -> np.ndarray | None:
 def domain_purity(stats: LayerStatistics) -> float | None:
     """Mean over used experts of the largest share that one domain has in them, domains weighted equally."""
     served_ME = _served_domains(stats)
-    if served_ME is None:
+    return None if served_ME is None else _purity(served_ME)
+
+
+@metric("order_purity", "higher", "share", range=("1/2", 1), floor="orders")
+def order_purity(stats: LayerStatistics) -> float | None:
+    """Mean over used experts of the larger share of rounds_forward or rounds_backward in them, weighted equally."""
+    if stats.reversed_domains is None:
         return None
-    given_ME = served_ME / served_ME.sum(axis=1, keepdims=True)
-    used_ME = given_ME[:, served_ME.any(axis=0)]
+    served_ME = stats.counts_ME[list(stats.reversed_domains)]
+    return _purity(served_ME) if served_ME.any(axis=1).all() else None
+
+
+def _purity(counts_ME: np.ndarray) -> float:
+    """Mean over experts of the largest share of a domain; every domain has tokens and counts alike."""
+    given_ME = counts_ME / counts_ME.sum(axis=1, keepdims=True)
+    used_ME = given_ME[:, counts_ME.any(axis=0)]
     return float((used_ME / used_ME.sum(axis=0)).max(axis=0).mean())
 
 

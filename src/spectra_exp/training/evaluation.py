@@ -14,6 +14,7 @@ from torch import Tensor
 
 from spectra_exp.data.batches import NOT_COUNTED, Example, evaluation_batches, kept_apart
 from spectra_exp.data.corpus import Corpus
+from spectra_exp.data.embedded_rounds import reversed_domains
 from spectra_exp.foundations.devices import full_float32
 from spectra_exp.measure.accumulate import EvaluationAccumulator, weight_cosines
 from spectra_exp.measure.balance import executed_k_by_domain
@@ -91,8 +92,9 @@ class Evaluator:
         figures = {"sinkhorn_residual": float(torch.stack(residuals).max())} if residuals else {}
         if accumulator is None:
             return Evaluation(sums.losses(self.corpus.domains), sums.documents, None)
+        pair = reversed_domains(self.corpus.domains)
         statistics = [
-            replace(stats, weight_cosines_EE=weight_cosines(layer.experts))
+            replace(stats, weight_cosines_EE=weight_cosines(layer.experts), reversed_domains=pair)
             for stats, layer in zip(accumulator.statistics(), model.routed_layers, strict=True)
         ]
         figures |= self._executed_by_domain(statistics)

@@ -31,6 +31,7 @@ METRIC_LABELS = {
     "score_gap": "Score gap",
     "domain_mutual_information": "I(expert; domain) (nats)",
     "domain_purity": "Domain purity",
+    "order_purity": "Purity of the two orders of words",
     "boundary_lag": "Lag at a boundary of domains (tokens)",
     "load_balance_loss": "Load-balance loss",
     "temperature": "Temperature",
