@@ -19,7 +19,7 @@ from spectra_exp.runs.summary import read_summary
 A = ("sweeps=a_quota", "seed=0", "trainer.max_steps=16", "launch=parallel", "launch.jobs=2")
 # Shares the run of osr.repulsion_weight=0.5 with sweep A's quota of 1.25.
 C = ("sweeps=c_repulsion", "osr.repulsion_weight=0.3,0.5", "seed=0", "trainer.max_steps=16")
-TIMED = ("tokens_per_second", "step_time_ms", "peak_memory_mb", "wall_s")
+TIMED = ("tokens_per_second", "step_time_ms", "peak_memory_mb", "wall_s", "total_wall_s")
 
 
 def finish(process: subprocess.Popen) -> str:

@@ -118,7 +118,7 @@ def made_up_metrics(seed: int) -> dict[str, float]:
     rng = np.random.default_rng(seed)
     found = {name: round(0.2 + 0.01 * rng.random(), 6) for name in METRICS}
     # The first of two experts has half of the weight, the largest of four domains a quarter, or more; an expert works.
-    found |= {"routing_confidence": 0.5, "domain_purity": 0.5, "effective_experts": 1.5}
+    found |= {"routing_confidence": 0.5, "domain_purity": 0.5, "order_purity": 0.6, "effective_experts": 1.5}
     loss = 4.0 + 0.1 * seed
     return found | {
         "val_loss": loss,

@@ -31,6 +31,7 @@ def figures(job) -> dict:
     metrics["effective_experts"] += 1
     # The largest of four domains has a quarter or more, and these curves begin at twice the figure.
     metrics["domain_purity"] = 0.3 + 0.5 * offset
+    metrics["order_purity"] = 0.5 + 0.5 * offset
     loss = 4.9 + offset + 0.03 * own.random() + 0.05 * seed
     metrics |= {"val_loss": loss, "train_loss": loss - 0.1, **{f"val_loss_{d}": loss for d in DOMAINS}}
     if job.planned.experiment.router.name == "expert_choice":

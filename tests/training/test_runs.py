@@ -152,10 +152,13 @@ def test_a_stopped_run_ends_as_if_it_never_had(planned, finished, monkeypatch, e
     p.folder.clear()
     stop_at(monkeypatch, 7)
     assert execute(p, "") == "stopped"
-    assert p.folder.read_summary()["steps"] == 7
+    stopped = p.folder.read_summary()
+    assert stopped["steps"] == 7
     monkeypatch.undo()
     assert execute(planned("model.dropout=0.1", *extra), "") == "completed"
     assert stable(p.folder) == whole
+    timings = p.folder.read_summary()["timings"]
+    assert timings["total_wall_s"] > timings["wall_s"] + stopped["timings"]["wall_s"] / 2
     assert history.equals(pd.read_parquet(p.folder.history))
 
 

@@ -13,19 +13,27 @@ from spectra_exp.foundations.errors import ConfigError, SpectraError
 from spectra_exp.foundations.options import option
 from spectra_exp.foundations.shell import DONE
 from spectra_exp.reporting.declared import all_contrasts, study_effects, study_tables
+from spectra_exp.reporting.documents_table import NAME as BY_DOCUMENT
 from spectra_exp.reporting.documents_table import documents_table
 from spectra_exp.reporting.hypotheses import all_verdicts, hypotheses_table
+from spectra_exp.reporting.hypotheses.table import NAME as HYPOTHESES
 from spectra_exp.reporting.material import Material, gather, name_the_odd
+from spectra_exp.reporting.published import NAME as REPLICATIONS
 from spectra_exp.reporting.published import build_replications
 from spectra_exp.reporting.sentence import sentence_of
 from spectra_exp.reporting.tables.build import build_table
 from spectra_exp.reporting.tables.catalogue import routing_metrics
 from spectra_exp.reporting.tables.gaps import merged_gaps, write_gaps
+from spectra_exp.reporting.tables.overhead import NAME as OVERHEAD
 from spectra_exp.reporting.tables.overhead import overhead_table
 from spectra_exp.reporting.tables.pairs import PairSpec, build_pairs
+from spectra_exp.reporting.tables.significance import NAME as SIGNIFICANCE
 from spectra_exp.reporting.tables.significance import build_significance
 from spectra_exp.reporting.tables.spec import Table
 from spectra_exp.reporting.tables.write import print_parts, write_table
+
+# Of all runs, whatever their studies.
+OF_ALL_RUNS = (OVERHEAD, SIGNIFICANCE, BY_DOCUMENT, HYPOTHESES, REPLICATIONS)
 
 
 def all_tables(material: Material) -> list[Table]:
@@ -78,6 +86,7 @@ class TablesOptions(SourceOptions):
 def make_tables(options: TablesOptions) -> int:
     """Write the tables and print one. Raises SpectraError when there is nothing to write."""
     material = gather(options.folder, options.study, options.runs)
+    _check_shown(options, material)
     name_the_odd(material)
     if material.collected.runs.empty:
         train = " ".join(train_words())
@@ -88,7 +97,7 @@ def make_tables(options: TablesOptions) -> int:
         made = all_tables(material)
     tables = {table.name: table for table in made}
     if options.show not in tables:
-        raise ConfigError.unknown("show", options.show, tables)
+        raise SpectraError(f"show={options.show}: nothing to tabulate")
     where = material.outputs / "tables" / (options.study or "")
     write_tables(made, where)
     print_parts(tables[options.show])
@@ -97,6 +106,17 @@ def make_tables(options: TablesOptions) -> int:
         print(said)
     print(f"{len(tables)} tables in {where} as .csv, _long.csv, .md and .tex; missing.csv lists {gaps} gaps")
     return DONE
+
+
+def _check_shown(options: TablesOptions, material: Material) -> None:
+    """Raise ConfigError for a table to print that is none of those to come, before they are built."""
+    studies = [options.study] if options.study else list(material.studies)
+    declared = [
+        spec.name for name in studies if name in material.studies for spec in study_tables(material.studies[name])
+    ]
+    names = [routing_metrics().name, *declared, *(() if options.study else OF_ALL_RUNS)]
+    if options.show not in names:
+        raise ConfigError.unknown("show", options.show, names)
 
 
 main = Verb(

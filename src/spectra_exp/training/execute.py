@@ -182,6 +182,7 @@ def _train(
         summary["fingerprints"]["code"] = "+".join(recorder.code_versions)
         summary["timings"] = recorder.timings(session.tokens_per_step) | {
             "wall_s": session.wall_s,
+            "total_wall_s": recorder.total_s,
             "peak_memory_mb": peak_memory_mb(planned.device),
         }
         if recorder.max_residual:

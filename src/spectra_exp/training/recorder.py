@@ -85,6 +85,14 @@ class Recorder:
         self._step = StepFigures()
         self._told_unused = False
         self._started = time.perf_counter()
+        # Seconds of the sessions before, up to the checkpoint that this one goes on from.
+        self.earlier_s = 0.0
+        self._began = self._started
+
+    @property
+    def total_s(self) -> float:
+        """Seconds of the run in all its sessions; what one had done after its last checkpoint is not among them."""
+        return self.earlier_s + time.perf_counter() - self._began
 
     def fraction(self, step: int) -> float:
         """Share of the run's steps done."""
@@ -187,6 +195,7 @@ class Recorder:
             "first_loss": self.first_loss,
             "max_residual": self.max_residual,
             "latest": self.latest,
+            "earlier_s": self.total_s,
         }
         (folder / STATE_FILE).write_text(json.dumps(state))
         # The run's own copy goes on to change after the checkpoint, and this one may not.

@@ -48,7 +48,9 @@ class RunFacts:
     @cached_property
     def time(self) -> str:
         """Hours of a core of all runs together, and the time of the middle run."""
-        walls = sorted(w for s in self._summaries if (w := (s.get("timings") or {}).get("wall_s")))
+        timings = [s.get("timings") or {} for s in self._summaries]
+        # Runs from before sessions were added up have their last one's.
+        walls = sorted(w for t in timings if (w := t.get("total_wall_s", t.get("wall_s"))))
         if not walls:
             return NOTHING
         return f"{duration(sum(walls))} in all, {duration(walls[len(walls) // 2])} for the middle run"
