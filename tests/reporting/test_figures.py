@@ -227,6 +227,11 @@ def test_the_pareto_front_is_that_of_causal_means(material: Material) -> None:
     front = [means[m] for m, on in zip(means, pareto_front(points, ["lower", "lower"]), strict=True) if on]
     (line,) = [line for line in axes.get_lines() if line.get_gid() == "front"]
     assert np.array(sorted(zip(*line.get_data(), strict=True))) == pytest.approx(np.array(sorted(front)))
+    # Each of it is named where it stands, and nothing else.
+    assert np.array(sorted(text.xy for text in axes.texts)) == pytest.approx(np.array(sorted(front)))
+    for text in axes.texts:
+        spot = line_of(axes, text.get_text())
+        assert (spot.get_xdata()[0], spot.get_ydata()[0]) == text.xy
     for label, method in (("Switch top-2", "Switch top-2"), ("Expert Choice †", "Expert Choice")):
         spot = line_of(axes, label)
         assert (spot.get_xdata()[0], spot.get_ydata()[0]) == pytest.approx(means[method])

@@ -163,7 +163,7 @@ def draw_cells(axes: Axes, panel: CellPanel) -> Handles:
 
 
 def draw_spots(axes: Axes, panel: SpotPanel) -> Handles:
-    """The handle of each spot by its label; hollow where not causal, ringed and joined on the front."""
+    """The handle of each spot by its label; hollow where not causal, named, ringed and joined on the front."""
     handles: Handles = {}
     for spot in panel.spots:
         face = spot.mark.colour if spot.solid else "white"
@@ -177,9 +177,12 @@ def draw_spots(axes: Axes, panel: SpotPanel) -> Handles:
     for first, second in panel.joints:
         ends = panel.spots[first], panel.spots[second]
         axes.plot([s.x.mean for s in ends], [s.y.mean for s in ends], color=ends[0].mark.colour, alpha=0.6, zorder=1.6)
-    front = sorted((spot.x.mean, spot.y.mean) for spot in panel.spots if spot.on_front)
+    front = [spot for spot in panel.spots if spot.on_front]
+    for spot in front:
+        place = spot.x.mean, spot.y.mean
+        axes.annotate(spot.label, place, (6, 4), textcoords="offset points", fontsize=6)
     if front:
-        x, y = zip(*front, strict=True)
+        x, y = zip(*sorted((spot.x.mean, spot.y.mean) for spot in front), strict=True)
         ring: dict[str, Any] = {"marker": "o", "markersize": 9, "markerfacecolor": "none"}
         axes.plot(x, y, color="black", linewidth=0.8, linestyle="--", gid="front", zorder=1.5, **ring)
     draw_floors(axes.axvline, axes.axvspan, panel.floors)
