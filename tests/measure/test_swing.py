@@ -52,6 +52,49 @@ def test_the_floor_is_the_swing_of_random_routing():
     counts_TE = np.array(
         [np.bincount(rng.permuted(np.tile(np.arange(4), (64, 1)), axis=1)[:, :2].ravel()) for _ in range(2000)]
     )
-    drawn = LayerTraining(4, 2, 64, max_violation(counts_TE))
+    drawn = LayerTraining(4, 64, np.full(len(counts_TE), 2.0), max_violation(counts_TE))
     floor = compute_swing_floors([drawn]).all()["max_vio_swing_floor"]
     assert floor == pytest.approx(max_vio_swing(drawn), rel=0.1) and floor > 0
+
+
+def test_the_floor_is_of_the_experts_that_were_executed():
+    # Four of the experts are empty: of 3 of 12, two are real on average.
+    rng = np.random.default_rng(0)
+    counts_TE = np.array([rng.permuted(np.tile(np.arange(12) < 3, (256, 1)), axis=1).sum(axis=0) for _ in range(600)])
+    real_TE = counts_TE[:, :8]
+    drawn = LayerTraining(8, 256, real_TE.sum(axis=1) / 256, max_violation(real_TE))
+    floor = compute_swing_floors([drawn]).all()["max_vio_swing_floor"]
+    assert floor == pytest.approx(max_vio_swing(drawn), rel=0.1)
+    planted = compute_swing_floors([LayerTraining(8, 256, np.full(600, 3.0), drawn.max_vio_T)]).all()
+    assert planted["max_vio_swing_floor"] < 0.85 * floor
+
+
+def test_the_floor_follows_experts_that_fall_with_training():
+    # Fewer assignments at each step: chance swings more, by its own trend too.
+    rng = np.random.default_rng(0)
+    executed_T = np.array([2.0, 1.0, 0.5, 0.25])
+    draws_RT = np.array(
+        [
+            [max_violation(rng.multinomial(int(64 * k), np.full(4, 0.25))[None])[0] for k in executed_T]
+            for _ in range(800)
+        ]
+    )
+    expected = np.abs(np.diff(draws_RT, axis=1)).mean()
+    training = LayerTraining(4, 64, executed_T, draws_RT[0])
+    assert compute_swing_floors([training]).all()["max_vio_swing_floor"] == pytest.approx(expected, rel=0.15)
+    constant = compute_swing_floors([LayerTraining(4, 64, np.full(4, 2.0), draws_RT[0])]).all()
+    assert constant["max_vio_swing_floor"] < 0.6 * expected
+
+
+def test_the_experts_executed_are_those_of_the_logged_steps():
+    frame = pd.concat(
+        [
+            history_of({10: 3.0, 60: 1.0, 100: 2.0}),
+            history_of({10: 2.0, 60: 1.5, 100: 0.25}, metric="executed_k"),
+            history_of({60: 9.0}, metric="executed_k", split="validation"),
+        ]
+    )
+    (training,) = layer_trainings(frame, 100, 4, 2, 64)
+    assert training.executed_T.tolist() == [1.5, 0.25] and training.max_vio_T.tolist() == [1.0, 2.0]
+    (older,) = layer_trainings(history_of({60: 1.0, 100: 2.0}), 100, 4, 2, 64)
+    assert older.executed_T.tolist() == [2.0, 2.0]

@@ -196,7 +196,6 @@ def final_evaluation_is_larger(x: Experiment) -> None:
 
 
 RULES: tuple[Callable[[Experiment], None], ...] = (
-    experts_per_token,
     transport_belongs,
     selection_belongs,
     unlearned_routers_take_nothing,
@@ -207,6 +206,8 @@ RULES: tuple[Callable[[Experiment], None], ...] = (
     *RUNNING_RULES,
     *MODEL_RULES,
     *ROUTING_RULES,
+    # After the routers' own limits, some of which are lower.
+    experts_per_token,
 )
 
 

@@ -10,6 +10,7 @@ from spectra_exp.config.rules import get
 from spectra_exp.config.schema import Experiment
 from spectra_exp.foundations.errors import ConfigError
 from spectra_exp.foundations.options import default_of
+from spectra_exp.moe.schema import REFERENCE
 from spectra_exp.routing.base import router_class
 from spectra_exp.routing.linear import LinearRouter
 from spectra_exp.routing.selection import SELECTIONS
@@ -85,6 +86,13 @@ UNUSED: tuple[tuple[tuple[str, ...], When], ...] = (
             "model.null_experts",
         ),
         (lambda x: not router_class(x.router.name).routes, "router={x.router.name}"),
+    ),
+    (
+        ("model.equal_to",),
+        (
+            lambda x: x.router == router_class(REFERENCE).Config(),
+            "router={x.router.name}, which others are made equal to",
+        ),
     ),
     (("model.null_kind",), where("model.null_experts", 0)),
     (

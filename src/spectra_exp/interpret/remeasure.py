@@ -148,11 +148,12 @@ def _of_counts(stored: StoredRun, steps: int) -> list[Found]:
 def _of_history(stored: StoredRun, steps: int) -> list[Found]:
     """What the logged steps of training give."""
     config, experts, top_k = stored.config or {}, stored.sizes.experts, stored.sizes.top_k
+    empty = setting(config, "model.null_experts") or 0
     factors = [setting(config, f"trainer.{key}") for key in ("batch_size", "accumulation")]
     factors.append(setting(config, "data.sequence_length"))
     if stored.history is None or experts is None or top_k is None or None in factors:
         return []
-    trainings = layer_trainings(stored.history, steps, experts, top_k, math.prod(factors))
+    trainings = layer_trainings(stored.history, steps, experts - empty, top_k, math.prod(factors))
     return [Found(HISTORY, TRAIN, compute_swing(trainings), compute_swing_floors(trainings))] if trainings else []
 
 

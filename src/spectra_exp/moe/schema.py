@@ -14,8 +14,9 @@ from spectra_exp.foundations.bounds import (
 )
 from spectra_exp.foundations.options import option
 
-# What `model.equal_to` can make equal.
+# What `model.equal_to` can make equal, and to whose.
 MEASURES_OF_SIZE = ("active", "flops")
+REFERENCE = "spectra"
 
 
 @dataclass

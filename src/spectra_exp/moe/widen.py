@@ -7,11 +7,10 @@ from dataclasses import replace
 import torch
 
 from spectra_exp.moe.build import make_router
+from spectra_exp.moe.schema import REFERENCE
 from spectra_exp.moe.settings import MoeSettings
 from spectra_exp.routing.base import router_class
 from spectra_exp.routing.osr import OsrConfig
-
-REFERENCE = "spectra"
 
 
 def widened(settings: MoeSettings, hidden_size: int, measure: str) -> int:

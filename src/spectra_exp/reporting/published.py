@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
+from spectra_exp.presentation.text import number_text
 from spectra_exp.reporting.grid import Choice, Row, Section
 from spectra_exp.reporting.hypotheses.samples import not_causal
 from spectra_exp.reporting.tables.gaps import seed_gaps
@@ -15,17 +16,18 @@ from spectra_exp.runs.history import TRAINING_RULE
 from spectra_exp.runs.pairing import is_prediction
 from spectra_exp.statistics.comparison import Comparison, compare
 from spectra_exp.statistics.corrections import holm
-from spectra_exp.statistics.replication import Claim, outcome
+from spectra_exp.statistics.replication import Claim, Decision, decide
 
 NAME, TITLE = "replications", "Published effects, looked for again"
 # Of `against`: what chance would give in the very runs.
 CHANCE = "chance"
 NOT_RUN = "not run"
 RULE = (
-    "Paired t tests over seeds, Holm over the tests of an effect. lower, higher: reproduced where that is significant, "
-    "contradicted where the contrary is, or where the difference is shown to be within the tolerance. equal, not "
-    "higher, not lower: by one-sided tests against the tolerance. An effect is reproduced if all of its tests say so, "
-    "contradicted if one does."
+    "Paired t tests over seeds. lower, higher: reproduced where that is significant (two-sided, Holm over the tests of "
+    "an effect), contradicted where the contrary is, or where the difference is shown to be within the tolerance. "
+    "equal, not higher, not lower: by tests against the tolerance, one-sided and not corrected. p is of the test that "
+    "decided, or of the one that would have, with its null hypothesis beside it. An effect is reproduced if all of its "
+    "tests say so, contradicted if one does."
 )
 
 
@@ -62,8 +64,20 @@ class Finding:
     rows: tuple[Row | None, ...]
     test: Comparison
     p_corrected: float | None
-    outcome: str
+    decision: Decision | None  # None: not run
     reason: str
+
+    @property
+    def outcome(self) -> str:
+        """What the finding says of the claim."""
+        return NOT_RUN if self.decision is None else self.decision.outcome
+
+    @property
+    def p(self) -> str:
+        """The p that decided and its null hypothesis; empty where nothing was tested."""
+        if self.decision is None or self.decision.p is None:
+            return ""
+        return f"{number_text(self.decision.p)} ({self.decision.against})"
 
     @property
     def comparison(self) -> str:
@@ -87,11 +101,19 @@ def _findings(effects: Sequence[Effect], section: Section) -> list[Finding]:
         rows = _rows(effect, section)
         reason = _unusable(effect, section, rows)
         test = compare({}, {}) if reason else _compared(effect, section, [row for row in rows if row is not None])
-        found.append(Finding(effect, section, rows, test, None, NOT_RUN if reason else "", reason or test.note))
-    corrected = holm({index: one.test.p for index, one in enumerate(found)})
+        found.append((effect, rows, test, reason))
+    corrected = holm({index: test.p for index, (_, _, test, _) in enumerate(found)})
     return [
-        replace(one, p_corrected=p, outcome=one.outcome or outcome(one.effect.claim, one.test, p, one.effect.tolerance))
-        for one, p in zip(found, corrected.values(), strict=True)
+        Finding(
+            effect,
+            section,
+            rows,
+            test,
+            p,
+            None if reason else decide(effect.claim, test, p, effect.tolerance),
+            reason or test.note,
+        )
+        for (effect, rows, test, reason), p in zip(found, corrected.values(), strict=True)
     ]
 
 
@@ -170,6 +192,9 @@ def _record(titles: Mapping[str, str], found: Finding, verdict: str) -> dict[str
         "ci_high": test.ci_high,
         "p": test.p,
         "p_holm": found.p_corrected,
+        "p_decided": found.decision.p if found.decision else None,
+        "null_hypothesis": found.decision.against if found.decision else "",
+        "decided_by": found.p,
         "test": test.method,
         "note": found.reason,
         "verdict": found.outcome,
@@ -188,7 +213,7 @@ SHOWN: dict[str | Ends, str] = {
     "mean_against": "against",
     "difference": "difference",
     ("ci_low", "ci_high"): "95 % CI",
-    "p_holm": "p (Holm)",
+    "decided_by": "p (null hypothesis)",
     "verdict": "says",
 }
 

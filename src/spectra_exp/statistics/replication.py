@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 from spectra_exp.statistics.comparison import NO_SPREAD, Comparison
@@ -13,7 +14,20 @@ Outcome = Literal["reproduced", "contradicted", "inconclusive"]
 CLAIMS: tuple[Claim, ...] = get_args(Claim)
 
 
-def outcome(claim: Claim, test: Comparison, corrected: float | None, tolerance: float) -> Outcome:
+NO_DIFFERENCE, PASSED, KEPT = "no difference", "tolerance passed", "tolerance kept"
+
+
+@dataclass(frozen=True)
+class Decision:
+    """`p`: of the test that decided, or of the one that would have; `against`: its null hypothesis. None where values
+    that differ alike at every seed, or too few of them, leave nothing to test."""
+
+    outcome: Outcome
+    p: float | None
+    against: str
+
+
+def decide(claim: Claim, test: Comparison, corrected: float | None, tolerance: float) -> Decision:
     """What a − b says of a claim about its sign, or of the claim that it is within −tolerance..tolerance.
 
     lower, higher: reproduced where the corrected two-sided p is below 0.05 on the claimed side, contradicted where it
@@ -22,23 +36,30 @@ def outcome(claim: Claim, test: Comparison, corrected: float | None, tolerance: 
     pass the tolerance (on both sides, or on the one named), contradicted where one shows that it does. Values that
     differ alike at every seed leave nothing to test: the difference is then taken as it is.
     """
-    not_higher, higher = _lies(test, "below", tolerance), _lies(test, "above", tolerance)
-    not_lower, lower = _lies(test, "above", -tolerance), _lies(test, "below", -tolerance)
-    within = not_higher and not_lower
+    not_higher, higher = _lies_p(test, "below", tolerance), _lies_p(test, "above", tolerance)
+    not_lower, lower = _lies_p(test, "above", -tolerance), _lies_p(test, "below", -tolerance)
+    within = max(not_higher, not_lower)
     match claim:
         case "equal":
-            return _settled(within, higher or lower)
+            found = _of_tolerance(within, min(higher, lower))
         case "not higher":
-            return _settled(not_higher, higher)
+            found = _of_tolerance(not_higher, higher)
         case "not lower":
-            return _settled(not_lower, lower)
-    certain = _exact(test) is not None or (corrected is not None and corrected < ALPHA)
-    toward = test.difference is not None and (test.difference < 0) == (claim == "lower")
-    return _settled(certain and toward and not within, within or (certain and not toward))
+            found = _of_tolerance(not_lower, lower)
+        case _ if within < ALPHA:
+            found = Decision("contradicted", within, PASSED)
+        case _:
+            certain = _exact(test) is not None or (corrected is not None and corrected < ALPHA)
+            toward = test.difference is not None and (test.difference < 0) == (claim == "lower")
+            word: Outcome = "inconclusive" if not certain else "reproduced" if toward else "contradicted"
+            found = Decision(word, corrected, NO_DIFFERENCE)
+    return found if test.p is not None else replace(found, p=None)
 
 
-def _settled(shown: bool, refuted: bool) -> Outcome:
-    return "reproduced" if shown else "contradicted" if refuted else "inconclusive"
+def _of_tolerance(kept_p: float, passed_p: float) -> Decision:
+    if kept_p >= ALPHA > passed_p:
+        return Decision("contradicted", passed_p, KEPT)
+    return Decision("reproduced" if kept_p < ALPHA else "inconclusive", kept_p, PASSED)
 
 
 def _exact(test: Comparison) -> float | None:
@@ -46,11 +67,11 @@ def _exact(test: Comparison) -> float | None:
     return test.difference if test.p is None and NO_SPREAD in test.note else None
 
 
-def _lies(test: Comparison, side: Literal["below", "above"], bound: float) -> bool:
-    """Whether it is shown, one-sided at 0.05, that the true difference lies on this side of the bound."""
+def _lies_p(test: Comparison, side: Literal["below", "above"], bound: float) -> float:
+    """One-sided p of the true difference lying on this side of the bound; 0 or 1 where there is nothing to test."""
     sign = 1 if side == "below" else -1
     if test.p is None or (seen := test.estimate) is None:
         exact = _exact(test)
-        return exact is not None and sign * exact < sign * bound
+        return 0.0 if exact is not None and sign * exact < sign * bound else 1.0
     difference, se, df = seen
-    return below_p(sign * difference, se, df, sign * bound) < ALPHA
+    return below_p(sign * difference, se, df, sign * bound)
