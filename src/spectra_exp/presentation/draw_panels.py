@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from spectra_exp.presentation.axes import (
@@ -23,6 +23,7 @@ from spectra_exp.presentation.panels import (
     Line,
     LinePanel,
     Points,
+    Spot,
     SpotPanel,
     StackPanel,
     TextPanel,
@@ -42,6 +43,8 @@ ON_CELL = "on cell"
 LINE_END, MARK_END = "\u2028", "\u2029"
 # Markers on a line over many steps.
 MARKERS_PER_LINE = 6
+# Of a spot's name, in points: its place from the spot, its height, and about the width of a letter.
+NAME_OFFSET, NAME_POINTS, LETTER_POINTS = (6, 4), 6, 3.4
 # Of more lines the bands are fainter.
 FEW_LINES = 5
 
@@ -178,9 +181,6 @@ def draw_spots(axes: Axes, panel: SpotPanel) -> Handles:
         ends = panel.spots[first], panel.spots[second]
         axes.plot([s.x.mean for s in ends], [s.y.mean for s in ends], color=ends[0].mark.colour, alpha=0.6, zorder=1.6)
     front = [spot for spot in panel.spots if spot.on_front]
-    for spot in front:
-        place = spot.x.mean, spot.y.mean
-        axes.annotate(spot.label, place, (6, 4), textcoords="offset points", fontsize=6)
     if front:
         x, y = zip(*sorted((spot.x.mean, spot.y.mean) for spot in front), strict=True)
         ring: dict[str, Any] = {"marker": "o", "markersize": 9, "markerfacecolor": "none"}
@@ -191,11 +191,28 @@ def draw_spots(axes: Axes, panel: SpotPanel) -> Handles:
         reach = usual_reach if panel.reach == "intervals" else means_range
         axes.set_xlim(*frame(xs, [*panel.floors, *([0.0] if panel.zero else [])], reach(xs)))
         axes.set_ylim(*frame(ys, reach=reach(ys)))
+    _name(axes, front)
     set_ticks(axes, panel)
     if panel.reach == "intervals":
         draw_arrows(axes, panel)
     axes.set(title=panel.title, xlabel=panel.x_label, ylabel=panel.y_label)
     return handles
+
+
+def _name(axes: Axes, spots: Sequence[Spot]) -> None:
+    """Write the names of spots beside them, from the left, where there is room; the legend has every name."""
+    from matplotlib.transforms import Bbox
+
+    width, height = axes.get_position().size * axes.get_figure().get_size_inches() * 72
+    taken: list[Bbox] = []
+    for spot in sorted(spots, key=lambda spot: spot.x.mean):
+        place = spot.x.mean, spot.y.mean
+        across, up = axes.transAxes.inverted().transform(axes.transData.transform(place))
+        left, low = across * width + NAME_OFFSET[0], up * height + NAME_OFFSET[1]
+        box = Bbox.from_extents(left, low, left + LETTER_POINTS * len(spot.label), low + NAME_POINTS)
+        if box.x1 <= width and box.y1 <= height and not any(box.overlaps(other) for other in taken):
+            axes.annotate(spot.label, place, NAME_OFFSET, textcoords="offset points", fontsize=NAME_POINTS)
+            taken.append(box)
 
 
 def draw_text(axes: Axes, panel: TextPanel) -> None:
