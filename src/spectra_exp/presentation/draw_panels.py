@@ -203,7 +203,9 @@ def _name(axes: Axes, spots: Sequence[Spot]) -> None:
     """Write the names of spots beside them, from the left, where there is room; the legend has every name."""
     from matplotlib.transforms import Bbox
 
-    width, height = axes.get_position().size * axes.get_figure().get_size_inches() * 72
+    figure = axes.get_figure(root=True)
+    assert figure is not None
+    width, height = axes.get_position().size * figure.get_size_inches() * 72
     taken: list[Bbox] = []
     for spot in sorted(spots, key=lambda spot: spot.x.mean):
         place = spot.x.mean, spot.y.mean
