@@ -21,7 +21,7 @@ from spectra_exp.data.embedded_rounds import ROUNDS_PAIR
 from spectra_exp.downstream.scores import keep_scores
 from spectra_exp.measure import METRICS
 from spectra_exp.reporting.declared import all_contrasts, study_tables
-from spectra_exp.reporting.make_tables import all_tables, main, tables_of
+from spectra_exp.reporting.make_tables import _makers, all_tables, main, tables_of
 from spectra_exp.reporting.material import gather
 from spectra_exp.reporting.tables import build, significance
 from spectra_exp.reporting.tables.catalogue import ROUTING_METRICS
@@ -403,6 +403,15 @@ def test_a_damaged_run_costs_its_own_seed_alone(
     found = rows(declared(outputs, "table07_ablation"), "ablation")
     assert (found["no_gru"]["n"], found["no_gru"]["n_expected"], found["none"]["n"]) == (4, 5, 5)
     assert found["no_gru"]["val_loss_test"] == "Welch's t"
+
+
+def test_each_table_is_built_under_its_own_name(core_world: Path) -> None:
+    material = gather(core_world)
+    for study in (None, "core"):
+        made = {name: make() for name, make in _makers(material, study).items()}
+        assert {name: table.name for name, table in made.items() if table} == {
+            name: name for name, table in made.items() if table
+        }
 
 
 def test_a_wrong_table_to_show_is_told_before_any_is_written(core_world: Path, tmp_path: Path, capsys) -> None:

@@ -68,16 +68,16 @@ def test_the_p_is_that_of_the_test_which_decides() -> None:
         return found, side[TOLERANCE], side[-TOLERANCE]
 
     found, below, _ = decision("not higher", 0.03)
-    assert (found.p, found.against) == (pytest.approx(below), "tolerance passed")
+    assert (found.p, found.null) == (pytest.approx(below), "beyond the tolerance")
     found, below, _ = decision("not higher", 0.08)
-    assert (found.outcome, found.p, found.against) == ("contradicted", pytest.approx(1 - below), "tolerance kept")
+    assert (found.outcome, found.p, found.null) == ("contradicted", pytest.approx(1 - below), "within the tolerance")
     found, _, under = decision("not lower", 0.0)
-    assert (found.p, found.against) == (pytest.approx(1 - under), "tolerance passed")
+    assert (found.p, found.null) == (pytest.approx(1 - under), "beyond the tolerance")
     found, below, under = decision("equal", 0.02)
-    assert (found.p, found.against) == (pytest.approx(max(below, 1 - under)), "tolerance passed")
+    assert (found.p, found.null) == (pytest.approx(max(below, 1 - under)), "beyond the tolerance")
     found, below, under = decision("lower", -0.01)
     assert (found.outcome, found.p) == ("contradicted", pytest.approx(max(below, 1 - under)))
     found, *_ = decision("lower", -0.08, corrected=0.03)
-    assert (found.outcome, found.p, found.against) == ("reproduced", 0.03, "no difference")
+    assert (found.outcome, found.p, found.null) == ("reproduced", 0.03, "no difference")
     flat = compare(dict.fromkeys(range(5), 1.0), dict.fromkeys(range(5), 0.0))
     assert decide("higher", flat, None, TOLERANCE).p is None

@@ -197,7 +197,7 @@ def dropped_rate(stats: LayerStatistics) -> float | None:
 
 @metric("executed_k", "none", "experts", range=(0, "E"))
 def executed_k(stats: LayerStatistics) -> float | None:
-    """Mean number of routed experts that a token executed; shared ones, which all do, come beside them."""
+    """Mean number of routed experts that a token executed; shared experts are not counted."""
     return float(stats.counts_E.sum()) / stats.num_tokens if stats.num_tokens else None
 
 

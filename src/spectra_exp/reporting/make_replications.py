@@ -14,7 +14,7 @@ from spectra_exp.foundations.devices import SHARES
 from spectra_exp.foundations.files import write_text
 from spectra_exp.foundations.options import option
 from spectra_exp.foundations.shell import DONE, FAILED
-from spectra_exp.presentation.text import interval_text, markdown_table
+from spectra_exp.presentation.text import interval_text, markdown_table, number_text
 from spectra_exp.reporting.campaign import Campaign, chosen_blocks
 from spectra_exp.reporting.declared import study_effects
 from spectra_exp.reporting.make_tables import replications_table, write_table
@@ -102,7 +102,7 @@ def _part(study: Study, groups: Sequence[Sequence[Finding]]) -> str:
     for group in groups:
         lines.append(f"\n{section_words(group[0].section.title)}: **{together(group)}**\n\n")
         lines.append(
-            markdown_table(["there", "here", "claim", "difference", "n", "p (null hypothesis)", "says"], _rows(group))
+            markdown_table(["there", "here", "claim", "difference", "n", "p", "null hypothesis", "says"], _rows(group))
         )
         lines += [f"\n{finding.comparison}: {finding.reason}.\n" for finding in group if finding.reason]
     return "".join(lines)
@@ -120,7 +120,8 @@ def _rows(group: Sequence[Finding]) -> list[list[str]]:
                 f"{effect.claim}, tolerance {effect.tolerance:g}",
                 interval_text(bounds),
                 str(test.n),
-                found.p,
+                number_text(found.decision.p if found.decision else None),
+                found.decision.null if found.decision else "",
                 found.outcome,
             ]
         )

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from spectra_exp.archive.sources import SourceOptions
@@ -28,27 +29,40 @@ from spectra_exp.reporting.tables.overhead import NAME as OVERHEAD
 from spectra_exp.reporting.tables.overhead import overhead_table
 from spectra_exp.reporting.tables.pairs import PairSpec, build_pairs
 from spectra_exp.reporting.tables.significance import NAME as SIGNIFICANCE
-from spectra_exp.reporting.tables.significance import build_significance
-from spectra_exp.reporting.tables.spec import Table
+from spectra_exp.reporting.tables.significance import Contrast, build_significance
+from spectra_exp.reporting.tables.spec import Table, TableSpec
 from spectra_exp.reporting.tables.write import print_parts, write_table
-
-# Of all runs, whatever their studies.
-OF_ALL_RUNS = (OVERHEAD, SIGNIFICANCE, BY_DOCUMENT, HYPOTHESES, REPLICATIONS)
 
 
 def all_tables(material: Material) -> list[Table]:
     """Every table: of all runs, of each study, of the project's claims."""
-    sections, contrasts = material.sections, all_contrasts(material.studies.values())
-    by_document = documents_table(contrasts, sections)
-    return [
-        build_table(routing_metrics(), sections[""]),
-        *(table for name in material.studies for table in tables_of(material, name)),
-        overhead_table(material.sources.profile),
-        build_significance(contrasts, sections),
-        *([by_document] if by_document is not None else []),
-        hypotheses_table(all_verdicts(material)),
-        replications_table(material),
-    ]
+    return _built(_makers(material))
+
+
+def _makers(material: Material, study: str | None = None) -> dict[str, Callable[[], Table | None]]:
+    """What builds each table, by its name; of `study` alone where one is named. None: there is nothing to tabulate."""
+
+    def contrasts() -> list[Contrast]:
+        return all_contrasts(material.studies.values())
+
+    found: dict[str, Callable[[], Table | None]] = {
+        routing_metrics().name: lambda: build_table(routing_metrics(), material.sections[""])
+    }
+    for name in [study] if study else material.studies:
+        found |= {spec.name: partial(_of_study, spec, material, name) for spec in _specs(material, name)}
+    if study:
+        return found
+    return found | {
+        OVERHEAD: lambda: overhead_table(material.sources.profile),
+        SIGNIFICANCE: lambda: build_significance(contrasts(), material.sections),
+        BY_DOCUMENT: lambda: documents_table(contrasts(), material.sections),
+        HYPOTHESES: lambda: hypotheses_table(all_verdicts(material)),
+        REPLICATIONS: lambda: replications_table(material),
+    }
+
+
+def _built(makers: Mapping[str, Callable[[], Table | None]]) -> list[Table]:
+    return [table for make in makers.values() if (table := make()) is not None]
 
 
 def replications_table(material: Material) -> Table:
@@ -59,13 +73,16 @@ def replications_table(material: Material) -> Table:
 
 def tables_of(material: Material, study: str) -> list[Table]:
     """The tables that a study's file declares; none of a name that is no study's."""
-    if study not in material.studies:
-        return []
+    return [_of_study(spec, material, study) for spec in _specs(material, study)]
+
+
+def _specs(material: Material, study: str) -> list[TableSpec | PairSpec]:
+    return study_tables(material.studies[study]) if study in material.studies else []
+
+
+def _of_study(spec: TableSpec | PairSpec, material: Material, study: str) -> Table:
     sections = material.sections[study]
-    return [
-        build_pairs(spec, sections) if isinstance(spec, PairSpec) else build_table(spec, sections)
-        for spec in study_tables(material.studies[study])
-    ]
+    return build_pairs(spec, sections) if isinstance(spec, PairSpec) else build_table(spec, sections)
 
 
 def write_tables(tables: Sequence[Table], folder: Path) -> None:
@@ -86,15 +103,14 @@ class TablesOptions(SourceOptions):
 def make_tables(options: TablesOptions) -> int:
     """Write the tables and print one. Raises SpectraError when there is nothing to write."""
     material = gather(options.folder, options.study, options.runs)
-    _check_shown(options, material)
+    makers = _makers(material, options.study)
+    if options.show not in makers:
+        raise ConfigError.unknown("show", options.show, makers)
     name_the_odd(material)
     if material.collected.runs.empty:
         train = " ".join(train_words())
         raise SpectraError(f"{material.sources.where}: no completed run to tabulate; train one: {train}")
-    if options.study:
-        made = [build_table(routing_metrics(), material.sections[""]), *tables_of(material, options.study)]
-    else:
-        made = all_tables(material)
+    made = _built(makers)
     tables = {table.name: table for table in made}
     if options.show not in tables:
         raise SpectraError(f"show={options.show}: nothing to tabulate")
@@ -106,17 +122,6 @@ def make_tables(options: TablesOptions) -> int:
         print(said)
     print(f"{len(tables)} tables in {where} as .csv, _long.csv, .md and .tex; missing.csv lists {gaps} gaps")
     return DONE
-
-
-def _check_shown(options: TablesOptions, material: Material) -> None:
-    """Raise ConfigError for a table to print that is none of those to come, before they are built."""
-    studies = [options.study] if options.study else list(material.studies)
-    declared = [
-        spec.name for name in studies if name in material.studies for spec in study_tables(material.studies[name])
-    ]
-    names = [routing_metrics().name, *declared, *(() if options.study else OF_ALL_RUNS)]
-    if options.show not in names:
-        raise ConfigError.unknown("show", options.show, names)
 
 
 main = Verb(

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from spectra_exp.presentation.text import number_text
 from spectra_exp.reporting.grid import Choice, Row, Section
 from spectra_exp.reporting.hypotheses.samples import not_causal
 from spectra_exp.reporting.tables.gaps import seed_gaps
@@ -71,13 +70,6 @@ class Finding:
     def outcome(self) -> str:
         """What the finding says of the claim."""
         return NOT_RUN if self.decision is None else self.decision.outcome
-
-    @property
-    def p(self) -> str:
-        """The p that decided and its null hypothesis; empty where nothing was tested."""
-        if self.decision is None or self.decision.p is None:
-            return ""
-        return f"{number_text(self.decision.p)} ({self.decision.against})"
 
     @property
     def comparison(self) -> str:
@@ -193,8 +185,7 @@ def _record(titles: Mapping[str, str], found: Finding, verdict: str) -> dict[str
         "p": test.p,
         "p_holm": found.p_corrected,
         "p_decided": found.decision.p if found.decision else None,
-        "null_hypothesis": found.decision.against if found.decision else "",
-        "decided_by": found.p,
+        "null_hypothesis": found.decision.null if found.decision else "",
         "test": test.method,
         "note": found.reason,
         "verdict": found.outcome,
@@ -213,7 +204,8 @@ SHOWN: dict[str | Ends, str] = {
     "mean_against": "against",
     "difference": "difference",
     ("ci_low", "ci_high"): "95 % CI",
-    "decided_by": "p (null hypothesis)",
+    "p_decided": "p",
+    "null_hypothesis": "null hypothesis",
     "verdict": "says",
 }
 

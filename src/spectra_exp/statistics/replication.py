@@ -12,19 +12,18 @@ from spectra_exp.statistics.practical import below_p
 Claim = Literal["lower", "higher", "equal", "not lower", "not higher"]
 Outcome = Literal["reproduced", "contradicted", "inconclusive"]
 CLAIMS: tuple[Claim, ...] = get_args(Claim)
-
-
-NO_DIFFERENCE, PASSED, KEPT = "no difference", "tolerance passed", "tolerance kept"
+# Null hypotheses: of a two-sided test, and of one-sided tests against the tolerance.
+NO_DIFFERENCE, BEYOND, WITHIN = "no difference", "beyond the tolerance", "within the tolerance"
 
 
 @dataclass(frozen=True)
 class Decision:
-    """`p`: of the test that decided, or of the one that would have; `against`: its null hypothesis. None where values
-    that differ alike at every seed, or too few of them, leave nothing to test."""
+    """`p`: of the test that decided, or of the one that would have; None where there is nothing to test: too few
+    seeds, or the same difference at each. `null`: that test's null hypothesis."""
 
     outcome: Outcome
     p: float | None
-    against: str
+    null: str
 
 
 def decide(claim: Claim, test: Comparison, corrected: float | None, tolerance: float) -> Decision:
@@ -47,7 +46,7 @@ def decide(claim: Claim, test: Comparison, corrected: float | None, tolerance: f
         case "not lower":
             found = _of_tolerance(not_lower, lower)
         case _ if within < ALPHA:
-            found = Decision("contradicted", within, PASSED)
+            found = Decision("contradicted", within, BEYOND)
         case _:
             certain = _exact(test) is not None or (corrected is not None and corrected < ALPHA)
             toward = test.difference is not None and (test.difference < 0) == (claim == "lower")
@@ -56,10 +55,10 @@ def decide(claim: Claim, test: Comparison, corrected: float | None, tolerance: f
     return found if test.p is not None else replace(found, p=None)
 
 
-def _of_tolerance(kept_p: float, passed_p: float) -> Decision:
-    if kept_p >= ALPHA > passed_p:
-        return Decision("contradicted", passed_p, KEPT)
-    return Decision("reproduced" if kept_p < ALPHA else "inconclusive", kept_p, PASSED)
+def _of_tolerance(within_p: float, beyond_p: float) -> Decision:
+    if within_p >= ALPHA > beyond_p:
+        return Decision("contradicted", beyond_p, WITHIN)
+    return Decision("reproduced" if within_p < ALPHA else "inconclusive", within_p, BEYOND)
 
 
 def _exact(test: Comparison) -> float | None:
